@@ -1,0 +1,279 @@
+//! The router most tests use: its addresses, link layer addresses and routes.
+//!
+//! One description gives the configuration of the kernel and of the router under test, and the
+//! [`RouterView`] that the [`oracle`](crate::oracle) judges by. For each port `p`, the interface
+//! `p<p>` of the router:
+//!
+//! | address | what | routes by it |
+//! |---|---|---|
+//! | 10.0.p.1 | the router | |
+//! | 10.0.p.2 | gateway, speaks Xcast | 10.1.p.0/24 |
+//! | 10.0.p.3 | gateway, does not | 10.2.p.0/24 |
+//! | 10.0.p.4 | second gateway that speaks Xcast | 10.5.p.0/24 |
+//! | 10.0.p.5 | gateway, speaks Xcast, nobody knows its link layer address | 10.6.p.0/24 |
+//! | 10.0.p.16.. | hosts with known link layer addresses | |
+//! | 10.0.p.others | hosts without | |
+//!
+//! Beside them 10.3.0.0/24 is a blackhole, 10.4.0.0/24 unreachable, 10.4.1.0/24 prohibited,
+//! 10.7.0.0/24 on an interface that is not a port; there is no default route.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use crate::oracle::{Port, Prune, RouterView, Target};
+use crate::packet::Mac;
+
+/// The group of the tests, RFC 4727's experimental value.
+pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
+/// The protocol number of the tests, RFC 3692's experimental value.
+pub const PROTOCOL: u8 = 253;
+/// Last octet of the first host on each link.
+pub const FIRST_HOST: usize = 16;
+/// Address of the interface that is not a port.
+pub const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 7, 0, 1);
+
+/// Which gateways the router believes to speak Xcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateways {
+    /// Every one.
+    All,
+    /// None.
+    None,
+    /// Those at 10.0.p.2, 10.0.p.4 and 10.0.p.5.
+    List,
+}
+
+/// A router, as far as tests choose.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Number of ports, at most 64.
+    pub ports: usize,
+    /// Number of hosts with known link layer addresses on each link.
+    pub hosts: usize,
+    /// How lists are pruned.
+    pub prune: Prune,
+    /// Which gateways speak Xcast.
+    pub gateways: Gateways,
+    /// Ports that accept frames to the group's MAC.
+    pub group_mac: Vec<usize>,
+    /// MTU of ports that do not have 1500.
+    pub mtu: Vec<(usize, usize)>,
+    /// Anycast addresses.
+    pub anycast: Vec<Ipv4Addr>,
+    /// Further kernel routing tables the router consults.
+    pub tables: Vec<u32>,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            ports: 4,
+            hosts: 4,
+            prune: Prune::Truncate,
+            gateways: Gateways::List,
+            group_mac: Vec::new(),
+            mtu: Vec::new(),
+            anycast: Vec::new(),
+            tables: Vec::new(),
+        }
+    }
+}
+
+/// Name of the router's interface for port `port`, and of its peer in the wire's namespace.
+pub fn interface(port: usize) -> String {
+    format!("p{port}")
+}
+
+/// Address `last` on the link of `port`.
+pub fn on_link(port: usize, last: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, port as u8, last as u8)
+}
+
+/// The router's address on `port`.
+pub fn router(port: usize) -> Ipv4Addr {
+    on_link(port, 1)
+}
+
+/// Address of the `index`-th known host on the link of `port`.
+pub fn host(port: usize, index: usize) -> Ipv4Addr {
+    on_link(port, FIRST_HOST + index)
+}
+
+/// An address behind the gateway of `port` that speaks Xcast.
+pub fn behind(port: usize, last: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, port as u8, last as u8)
+}
+
+/// An address behind the gateway of `port` that does not speak Xcast.
+pub fn behind_plain(port: usize, last: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 2, port as u8, last as u8)
+}
+
+/// An address behind the second gateway of `port` that speaks Xcast.
+pub fn behind_second(port: usize, last: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 5, port as u8, last as u8)
+}
+
+/// An address behind the gateway of `port` whose link layer address nobody knows.
+pub fn behind_silent(port: usize, last: usize) -> Ipv4Addr {
+    Ipv4Addr::new(10, 6, port as u8, last as u8)
+}
+
+/// The router's link layer address on `port`.
+pub fn router_mac(port: usize) -> Mac {
+    [2, 0, 0, 0, 0, port as u8]
+}
+
+/// Link layer address of 10.0.`port`.`last`, a gateway or host.
+pub fn neighbour_mac(port: usize, last: usize) -> Mac {
+    match last {
+        2 => [2, 0, 0, 0, 1, port as u8],
+        _ => [2, 0, 0, 1, port as u8, last as u8],
+    }
+}
+
+fn mac_text(mac: Mac) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+impl Layout {
+    /// What the tests' expectations are made from.
+    pub fn view(&self) -> RouterView {
+        let mut view = RouterView {
+            group: GROUP,
+            protocol: PROTOCOL,
+            anycast: self.anycast.clone(),
+            own: vec![OTHER_ADDRESS],
+            broadcasts: vec![Ipv4Addr::new(10, 7, 0, 255)],
+            prune: self.prune,
+            ports: Vec::new(),
+            routes: vec![
+                (OTHER_ADDRESS, 32, Target::Local),
+                (Ipv4Addr::new(10, 3, 0, 0), 24, Target::Blackhole),
+                (Ipv4Addr::new(10, 4, 0, 0), 23, Target::Unreachable),
+                (Ipv4Addr::new(10, 7, 0, 0), 24, Target::OtherInterface),
+            ],
+            neighbours: Vec::new(),
+        };
+        for port in 0..self.ports {
+            view.ports.push(Port {
+                mac: router_mac(port),
+                mtu: self.port_mtu(port),
+                group_mac: self.group_mac.contains(&port),
+            });
+            view.own.push(router(port));
+            view.broadcasts.push(on_link(port, 255));
+            view.routes.push((router(port), 32, Target::Local));
+            view.routes
+                .push((on_link(port, 0), 24, Target::OnLink { port }));
+            for (prefix, last) in gateways(port) {
+                let target = Target::Gateway {
+                    port,
+                    address: on_link(port, last),
+                    mac: (last != 5).then(|| neighbour_mac(port, last)),
+                    xcast: match self.gateways {
+                        Gateways::All => true,
+                        Gateways::None => false,
+                        Gateways::List => last != 3,
+                    },
+                };
+                view.routes.push((prefix, 24, target));
+            }
+            for last in self.known(port) {
+                view.neighbours
+                    .push((port, on_link(port, last), neighbour_mac(port, last)));
+            }
+        }
+        view
+    }
+
+    fn port_mtu(&self, port: usize) -> usize {
+        let own = self.mtu.iter().find(|entry| entry.0 == port);
+        own.map_or(1500, |entry| entry.1)
+    }
+
+    /// Last octets of the neighbours on the link of `port` whose link layer address is known.
+    fn known(&self, _port: usize) -> impl Iterator<Item = usize> {
+        (2..=4).chain(FIRST_HOST..FIRST_HOST + self.hosts)
+    }
+
+    /// The commands for `ip -batch` that make the router's side, once its interfaces exist.
+    pub fn kernel_commands(&self) -> String {
+        let mut text = String::new();
+        let mut line = |words: std::fmt::Arguments<'_>| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{words}");
+        };
+        line(format_args!("link set lo up"));
+        line(format_args!("link add other type veth peer name elsewhere"));
+        line(format_args!("address add {OTHER_ADDRESS}/24 dev other"));
+        line(format_args!("link set other up"));
+        line(format_args!("link set elsewhere up"));
+        for port in 0..self.ports {
+            let name = interface(port);
+            let mac = mac_text(router_mac(port));
+            let mtu = self.port_mtu(port);
+            line(format_args!("link set {name} address {mac} mtu {mtu} up"));
+            line(format_args!(
+                "address add {}/24 brd + dev {name}",
+                router(port)
+            ));
+            for last in self.known(port) {
+                let (address, mac) = (on_link(port, last), mac_text(neighbour_mac(port, last)));
+                line(format_args!(
+                    "neighbour replace {address} lladdr {mac} nud permanent dev {name}"
+                ));
+            }
+            for (prefix, last) in gateways(port) {
+                let gateway = on_link(port, last);
+                line(format_args!("route add {prefix}/24 via {gateway}"));
+            }
+        }
+        line(format_args!("route add blackhole 10.3.0.0/24"));
+        line(format_args!("route add unreachable 10.4.0.0/24"));
+        line(format_args!("route add prohibit 10.4.1.0/24"));
+        text
+    }
+
+    /// The configuration of the router under test.
+    pub fn configuration(&self) -> String {
+        let gateways = match self.gateways {
+            Gateways::All => "\"all\"".to_owned(),
+            Gateways::None => "\"none\"".to_owned(),
+            Gateways::List => {
+                let speak = |port| [2, 4, 5].map(|last| on_link(port, last));
+                quoted((0..self.ports).flat_map(speak))
+            }
+        };
+        let prune = match self.prune {
+            Prune::Truncate => "truncate",
+            Prune::Bitmap => "bitmap",
+        };
+        let anycast = quoted(self.anycast.iter().copied());
+        let tables = &self.tables;
+        let mut text = format!(
+            "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\n\
+             [router]\ngateways = {gateways}\nprune = \"{prune}\"\nanycast = {anycast}\n\
+             tables = {tables:?}\n"
+        );
+        for port in 0..self.ports {
+            let (name, group_mac) = (interface(port), self.group_mac.contains(&port));
+            text += &format!("\n[[port]]\ninterface = \"{name}\"\ngroup_mac = {group_mac}\n");
+        }
+        text
+    }
+}
+
+fn gateways(port: usize) -> [(Ipv4Addr, usize); 4] {
+    [
+        (behind(port, 0), 2),
+        (behind_plain(port, 0), 3),
+        (behind_second(port, 0), 4),
+        (behind_silent(port, 0), 5),
+    ]
+}
+
+fn quoted(addresses: impl Iterator<Item = Ipv4Addr>) -> String {
+    let list: Vec<_> = addresses.map(|address| format!("\"{address}\"")).collect();
+    format!("[{}]", list.join(", "))
+}

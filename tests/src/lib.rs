@@ -1,0 +1,15 @@
+//! Tests of the Xcast router on real interfaces, against expectations of their own.
+//!
+//! Read in this order: [`packet`] builds and reads frames; [`oracle`] says, from RFC 5058 and the
+//! project's documented decisions, what a router must make of one; [`layout`] describes the router
+//! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
+//! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
+//! out.
+
+pub mod daemon;
+pub mod layout;
+pub mod namespace;
+pub mod oracle;
+pub mod packet;
+pub mod rig;
+pub mod tap;

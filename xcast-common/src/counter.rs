@@ -1,0 +1,123 @@
+//! Everything the datapath counts, named after the reason.
+//!
+//! One enum is the definition for both sides: the BPF programs index a per-CPU array with it, the
+//! controller prints its [`NAMES`]. Every counter exists once per port: events on the way in count
+//! on the port the packet arrived on, events on the way out on the port the copy leaves by.
+
+/// What one unit of a counter stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// An Xcast packet as it arrived.
+    Packet,
+    /// One entry of a packet's destination list.
+    Destination,
+    /// One output copy.
+    Copy,
+}
+
+macro_rules! counters {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal, $unit:ident;)+) => {
+        /// A counter of the datapath.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Counter {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        /// The counters' names, indexed by `Counter as usize`.
+        pub const NAMES: [&str; COUNT] = [$($name,)+];
+
+        /// What each counter counts, indexed by `Counter as usize`.
+        pub const UNITS: [Unit; COUNT] = [$(Unit::$unit,)+];
+
+        /// One sentence about each counter, indexed by `Counter as usize`.
+        pub const HELP: [&str; COUNT] = [$(concat!($($doc,)+),)+];
+
+        /// Every counter, in order.
+        pub const ALL: [Counter; COUNT] = [$(Counter::$variant,)+];
+
+        /// Number of counters.
+        pub const COUNT: usize = [$($name,)+].len();
+    };
+}
+
+counters! {
+    /// Xcast packets that arrived and were well formed.
+    Received = "received", Packet;
+    /// Copies the router decided to send or hand over, per port they should leave by.
+    Planned = "planned", Copy;
+    /// Copies that were handed to the port's driver; planned minus sent is loss.
+    Sent = "sent", Copy;
+    /// Copies that left as ordinary unicast, handed to the stack or sent by a port.
+    X2u = "x2u", Copy;
+    /// Packets sent round once more because no device map had their exact set of ports.
+    Recirculated = "recirculated", Packet;
+
+    /// Destinations handed to the kernel stack because they are this router's own addresses.
+    StackLocal = "stack_local", Destination;
+    /// Destinations handed to the kernel stack because no route matches.
+    StackNoRoute = "stack_no_route", Destination;
+    /// Destinations handed to the kernel stack because their route is `unreachable` or `prohibit`.
+    StackUnreachable = "stack_unreachable", Destination;
+    /// Destinations handed to the kernel stack because their next hop's link layer address is not known yet.
+    StackNoNeighbour = "stack_no_neighbour", Destination;
+    /// Destinations handed to the kernel stack because their route leaves by an interface that is not an Xcast port.
+    StackNoPort = "stack_no_port", Destination;
+    /// Destinations handed to the kernel stack because the copy exceeds the egress MTU.
+    StackMtu = "stack_mtu", Destination;
+
+    /// Packets dropped: IP header with a version other than 4 or a length below 20 octets.
+    DropIpHeader = "drop_ip_header", Packet;
+    /// Packets dropped: wrong IP header checksum.
+    DropIpChecksum = "drop_ip_checksum", Packet;
+    /// Packets dropped: IP options.
+    DropIpOptions = "drop_ip_options", Packet;
+    /// Packets dropped: fragments, first ones included.
+    DropFragment = "drop_fragment", Packet;
+    /// Packets dropped: the frame or the IP length ends before the headers do.
+    DropTruncated = "drop_truncated", Packet;
+    /// Packets dropped: Xcast version other than 1.
+    DropVersion = "drop_version", Packet;
+    /// Packets dropped: LENGTH does not fit the number of destinations and the flags.
+    DropLength = "drop_length", Packet;
+    /// Packets dropped: no destination in the list at all.
+    DropNoDestinations = "drop_no_destinations", Packet;
+    /// Packets dropped: wrong Xcast header checksum.
+    DropChecksum = "drop_checksum", Packet;
+    /// Packets dropped: Xcast inside Xcast.
+    DropNested = "drop_nested", Packet;
+    /// Packets dropped: source is multicast, broadcast, loopback or unspecified.
+    DropSource = "drop_source", Packet;
+    /// Packets dropped: source is one of the router's own addresses, arriving from outside.
+    DropSpoofed = "drop_spoofed", Packet;
+    /// Packets dropped: the driver left no room for metadata or a longer or shorter header.
+    DropNoRoom = "drop_no_room", Packet;
+    /// Packets dropped: the kernel refused the redirect.
+    DropRedirect = "drop_redirect", Packet;
+    /// Copies dropped: their forwarding plan was overwritten before they left.
+    DropPlanLost = "drop_plan_lost", Copy;
+
+    /// Destinations skipped: never a destination (multicast, broadcast, loopback, link-local, 0/8, 240/4).
+    SkipNever = "skip_never", Destination;
+    /// Destinations skipped: the same address and port came earlier in the list.
+    SkipDuplicate = "skip_duplicate", Destination;
+    /// Destinations skipped: TTL is used up.
+    SkipTtl = "skip_ttl", Destination;
+    /// Destinations skipped: the route is a blackhole.
+    SkipBlackhole = "skip_blackhole", Destination;
+    /// Destinations skipped: X is set and the next hop does not speak Xcast.
+    SkipXIncapable = "skip_x_incapable", Destination;
+    /// Destinations skipped: X is set and the copy exceeds the egress MTU.
+    SkipXMtu = "skip_x_mtu", Destination;
+    /// Destinations skipped: X is set and only the kernel stack could have forwarded it.
+    SkipXStack = "skip_x_stack", Destination;
+    /// Destinations skipped: the next-hop table is in an inconsistent state.
+    SkipNextHop = "skip_next_hop", Destination;
+}
+
+impl Counter {
+    /// The counter's stable name, for people and scripts.
+    pub const fn name(self) -> &'static str {
+        NAMES[self as usize]
+    }
+}

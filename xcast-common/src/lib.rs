@@ -1,0 +1,30 @@
+//! What an Xcast router decides, without any I/O.
+//!
+//! This crate is shared, line for line, by the XDP programs (`xcast-ebpf`) and by everything that
+//! runs on the host (`xcast-ctl`, tests, and whoever wants to know what a router would do with a
+//! packet). It does no I/O, does not allocate and knows no clock. A packet flows through its
+//! modules in this order:
+//!
+//! 1. [`wire`]: where the fields of an Xcast4 packet are (RFC 5058 section 9.2).
+//! 2. [`view`]: bounds-checked access to a frame, in a form the BPF verifier can follow.
+//! 3. [`ingress`]: is this frame ours, and is it well formed?
+//! 4. [`plan`]: look up every destination and group them into *branches*, one per output copy.
+//! 5. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
+//!    or, with one destination left, an ordinary unicast packet (X2U).
+//!
+//! Beside them, [`checksum`] has the one's complement arithmetic, [`maps`] the types that cross the
+//! border between kernel and user space, and [`counter`] the names of everything that is counted.
+#![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+#[cfg(any(test, feature = "user"))]
+extern crate std;
+
+pub mod branch;
+pub mod checksum;
+pub mod counter;
+pub mod ingress;
+pub mod maps;
+pub mod plan;
+pub mod view;
+pub mod wire;

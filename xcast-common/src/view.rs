@@ -1,0 +1,239 @@
+//! Bounds-checked access to a frame, in a form the BPF verifier can follow.
+//!
+//! The verifier accepts a packet access only where it has seen the very pointer compared with the
+//! packet's end. [`View::at`] is that comparison; everything else here is built on it, and an
+//! access outside the frame is `None`, on the host as in the kernel.
+
+use crate::wire::{Be16, Be32};
+
+/// A frame whose head can move, as an XDP context or a buffer on the host.
+pub trait Frame {
+    /// The frame's bytes. Views taken before a call of [`adjust_head`](Self::adjust_head) are
+    /// stale after it.
+    fn view(&mut self) -> View;
+
+    /// Moves the frame's start by `octets`, cutting off (positive) or adding room (negative);
+    /// false if there is no room.
+    fn adjust_head(&mut self, octets: i32) -> bool;
+
+    /// Cuts `octets` off the frame's end; false if the driver cannot.
+    fn trim(&mut self, octets: u32) -> bool;
+}
+
+/// The bytes of a frame, between two pointers.
+#[derive(Clone, Copy)]
+pub struct View {
+    data: *mut u8,
+    end: *mut u8,
+}
+
+impl View {
+    /// A view of the bytes from `data` to before `end`.
+    ///
+    /// # Safety
+    ///
+    /// The memory in between must be readable and writable for as long as the view is used, and
+    /// nobody else may use it meanwhile.
+    #[inline(always)]
+    pub unsafe fn new(data: *mut u8, end: *mut u8) -> Self {
+        Self { data, end }
+    }
+
+    /// Pointer to `N` octets at `offset`, or `None` if the frame ends before.
+    #[inline(always)]
+    pub fn at<const N: usize>(self, offset: usize) -> Option<*mut u8> {
+        let start = self.data.wrapping_add(offset);
+        // Compared as pointers: as integers the verifier would not learn the packet's range.
+        if start.wrapping_add(N) > self.end {
+            None
+        } else {
+            Some(start)
+        }
+    }
+
+    /// Length of the frame in octets: a number to compute with, not a bound the verifier learns.
+    #[inline(always)]
+    pub fn len(self) -> usize {
+        #[cfg(target_arch = "bpf")]
+        {
+            let mut len = self.end;
+            // The difference of two packet pointers is a number only in 64 bits; a narrower one,
+            // which LLVM prefers where the result is narrow, is arithmetic the verifier refuses.
+            // SAFETY: subtracts two registers.
+            unsafe { core::arch::asm!("{0} -= {1}", inout(reg) len, in(reg) self.data) };
+            len as usize
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        {
+            self.end as usize - self.data as usize
+        }
+    }
+
+    /// Whether there is no octet at all.
+    #[inline(always)]
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The octet at `offset`.
+    #[inline(always)]
+    pub fn u8(self, offset: usize) -> Option<u8> {
+        let field = self.at::<1>(offset)?;
+        // SAFETY: `at` checked that the octet lies in the frame.
+        Some(unsafe { *field })
+    }
+
+    /// The octet at `offset`, read anew: not what a register still holds. The verifier forgets
+    /// with it what comparisons in a loop have taught it, and every iteration the loop may have
+    /// ended in stops being a case of its own.
+    #[inline(always)]
+    pub fn fresh_u8(self, offset: usize) -> Option<u8> {
+        let field = self.at::<1>(offset)?;
+        // SAFETY: `at` checked that the octet lies in the frame.
+        Some(unsafe { field.read_volatile() })
+    }
+
+    /// The 16-bit field at `offset`.
+    #[inline(always)]
+    pub fn be16(self, offset: usize) -> Option<Be16> {
+        let field = self.at::<2>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        Some(Be16::from_memory(unsafe { load16(field) }))
+    }
+
+    /// The 32-bit field at `offset`.
+    #[inline(always)]
+    pub fn be32(self, offset: usize) -> Option<Be32> {
+        let field = self.at::<4>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        Some(Be32::from_memory(unsafe { load32(field) }))
+    }
+
+    /// Writes the octet at `offset`.
+    #[inline(always)]
+    pub fn set_u8(self, offset: usize, value: u8) -> Option<()> {
+        let field = self.at::<1>(offset)?;
+        // SAFETY: `at` checked that the octet lies in the frame.
+        unsafe { *field = value };
+        Some(())
+    }
+
+    /// Writes the 16-bit field at `offset`.
+    #[inline(always)]
+    pub fn set_be16(self, offset: usize, value: Be16) -> Option<()> {
+        let field = self.at::<2>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        unsafe { store16(field, value.memory()) };
+        Some(())
+    }
+
+    /// Writes the 32-bit field at `offset`.
+    #[inline(always)]
+    pub fn set_be32(self, offset: usize, value: Be32) -> Option<()> {
+        let field = self.at::<4>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        unsafe { store32(field, value.memory()) };
+        Some(())
+    }
+}
+
+// LLVM's BPF back end splits a declared-unaligned access into single octets, although the kernel
+// allows the plain one wherever XDP runs natively; on the host the plain one would be undefined.
+macro_rules! access {
+    ($load:ident, $store:ident, $ty:ty) => {
+        #[inline(always)]
+        unsafe fn $load(field: *const u8) -> $ty {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: the caller checked the range.
+            return unsafe { *field.cast::<$ty>() };
+            #[cfg(not(target_arch = "bpf"))]
+            // SAFETY: the caller checked the range.
+            return unsafe { field.cast::<$ty>().read_unaligned() };
+        }
+
+        #[inline(always)]
+        unsafe fn $store(field: *mut u8, value: $ty) {
+            #[cfg(target_arch = "bpf")]
+            // SAFETY: the caller checked the range.
+            unsafe {
+                *field.cast::<$ty>() = value
+            };
+            #[cfg(not(target_arch = "bpf"))]
+            // SAFETY: the caller checked the range.
+            unsafe {
+                field.cast::<$ty>().write_unaligned(value)
+            };
+        }
+    };
+}
+
+access!(load16, store16, u16);
+access!(load32, store32, u32);
+
+#[cfg(any(test, feature = "user"))]
+pub use host::Buffer;
+
+#[cfg(any(test, feature = "user"))]
+mod host {
+    use std::{vec, vec::Vec};
+
+    use super::{Frame, View};
+
+    /// Room before a frame, as XDP drivers leave it.
+    const HEADROOM: usize = 256;
+
+    /// A frame in memory of the host, with the headroom that XDP drivers leave.
+    #[derive(Clone, Debug)]
+    pub struct Buffer {
+        bytes: Vec<u8>,
+        start: usize,
+    }
+
+    impl Buffer {
+        /// A buffer that holds `frame`.
+        pub fn new(frame: &[u8]) -> Self {
+            let mut bytes = vec![0; HEADROOM];
+            bytes.extend_from_slice(frame);
+            Self {
+                bytes,
+                start: HEADROOM,
+            }
+        }
+
+        /// The frame as it is now.
+        pub fn frame(&self) -> &[u8] {
+            &self.bytes[self.start..]
+        }
+    }
+
+    impl Frame for Buffer {
+        fn view(&mut self) -> View {
+            let range = self.bytes.as_mut_ptr_range();
+            // SAFETY: the vector's own memory; it is not resized while a view is in use, since
+            // every method that does takes the buffer mutably and makes earlier views stale.
+            unsafe { View::new(range.start.add(self.start), range.end) }
+        }
+
+        fn adjust_head(&mut self, octets: i32) -> bool {
+            match self.start.checked_add_signed(octets as isize) {
+                // The kernel keeps an Ethernet header's worth of data.
+                Some(start) if start + 14 <= self.bytes.len() => {
+                    self.start = start;
+                    true
+                }
+                _ => false,
+            }
+        }
+
+        fn trim(&mut self, octets: u32) -> bool {
+            let left = self.frame().len().checked_sub(octets as usize);
+            match left {
+                Some(left) if left >= 14 => {
+                    self.bytes.truncate(self.start + left);
+                    true
+                }
+                _ => false,
+            }
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! Everything `check` needs to know, asked once.
+
+use anyhow::Result;
+use aya::{programs::ProgramType, sys::is_program_supported};
+
+use super::super::kernel::{self, Link, XdpFeatures};
+use crate::{
+    config::Config,
+    control::{self, ControlError, Request, Response},
+    report,
+};
+
+/// What there is to judge.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Facts {
+    /// Release of the running kernel.
+    pub(super) kernel: String,
+    /// Size of a page of memory, in octets.
+    pub(super) page_size: u32,
+    /// Why XDP programs cannot be loaded, if they cannot.
+    pub(super) no_bpf: Option<String>,
+    /// The configured ports, in their order.
+    pub(super) ports: Vec<Interface>,
+    /// Name of the router's own interface.
+    pub(super) own_name: String,
+    /// The router's own interface, if it exists.
+    pub(super) own: Option<Interface>,
+    /// What the running router says, if there is one.
+    pub(super) running: Option<Running>,
+}
+
+/// An interface, and what is set for it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    /// `None` if it does not exist.
+    pub(super) link: Option<Link>,
+    /// Its XDP features, where the kernel tells them.
+    pub(super) features: Option<XdpFeatures>,
+    /// Generic receive offload of the interface itself.
+    pub(super) gro: Option<bool>,
+    /// Whether the other end of a pair has GRO or an XDP program, if that end is in this namespace.
+    pub(super) peer_receives: Option<bool>,
+    /// Name of the other end of a pair, if that end is in this namespace.
+    pub(super) peer_name: Option<String>,
+    /// The effective reverse path filter: the stricter of its own and the one for all.
+    pub(super) rp_filter: Option<u32>,
+    /// The kernel forwards what arrives on it.
+    pub(super) forwarding: Option<bool>,
+}
+
+/// What the running router says.
+#[derive(Clone, Debug)]
+pub(super) struct Running {
+    pub(super) ports: Vec<report::Port>,
+    pub(super) stats: report::Stats,
+}
+
+impl Facts {
+    pub(super) fn gather(config: &Config) -> Result<Self> {
+        let links = kernel::links()?;
+        let features = kernel::xdp_features()?;
+        let interface = |name: &str| interface(name, &links, features.as_deref());
+        let own_name = config.router.interface.clone();
+        Ok(Self {
+            kernel: kernel::release()?,
+            page_size: page_size(),
+            no_bpf: no_bpf(),
+            ports: config
+                .ports
+                .iter()
+                .map(|port| interface(&port.interface))
+                .collect(),
+            own: Some(interface(&own_name)).filter(|own| own.link.is_some()),
+            running: running(&own_name)?,
+            own_name,
+        })
+    }
+}
+
+fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>) -> Interface {
+    let Some(link) = links.iter().find(|link| link.name == name) else {
+        return Interface {
+            name: name.to_owned(),
+            ..Interface::default()
+        };
+    };
+    let peer = links
+        .iter()
+        .find(|other| !link.peer_elsewhere && Some(other.ifindex) == link.peer);
+    let filter = |name: &str| kernel::sysctl(&format!("conf/{name}/rp_filter"));
+    Interface {
+        name: name.to_owned(),
+        features: features.and_then(|features| {
+            let found = features
+                .iter()
+                .find(|(ifindex, _)| *ifindex == link.ifindex);
+            found.map(|(_, features)| *features)
+        }),
+        gro: kernel::gro(name),
+        peer_receives: peer.and_then(|peer| {
+            let gro = kernel::gro(&peer.name)?;
+            Some(gro || peer.xdp_program.is_some())
+        }),
+        peer_name: peer.map(|peer| peer.name.clone()),
+        rp_filter: filter(name).max(filter("all")),
+        forwarding: kernel::sysctl(&format!("conf/{name}/forwarding")).map(|value| value != 0),
+        link: Some(link.clone()),
+    }
+}
+
+fn page_size() -> u32 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| size.try_into().ok())
+        .unwrap_or(4096)
+}
+
+fn no_bpf() -> Option<String> {
+    match is_program_supported(ProgramType::Xdp) {
+        Ok(true) => None,
+        Ok(false) => Some("the kernel has no XDP programs".to_owned()),
+        Err(error) => Some(format!("{:#}", anyhow::Error::new(error))),
+    }
+}
+
+fn running(name: &str) -> Result<Option<Running>> {
+    let ports = match control::ask(name, &Request::Ports) {
+        Ok(Response::Ports(ports)) => ports,
+        Ok(_) | Err(ControlError::NotRunning(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(match control::ask(name, &Request::Stats)? {
+        Response::Stats(stats) => Some(Running { ports, stats }),
+        _ => None,
+    })
+}

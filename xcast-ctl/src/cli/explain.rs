@@ -1,0 +1,169 @@
+//! `xcast-ctl explain`.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use anyhow::{Result, ensure};
+use xcast_common::wire::MAX_DESTINATIONS;
+
+use super::{Outcome, ask, print, print_json};
+use crate::{
+    control::{ExplainRequest, Request, Response},
+    report::{Branch, Destination, Explain, Form, Path},
+};
+
+/// Show the exact copies the router would make of a packet, and why
+///
+/// Asks the running router to plan a packet from SOURCE to the given list with its maps of this
+/// moment. Nothing is sent.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+EXAMPLE
+  xcast-ctl explain 10.77.0.2 10.77.3.2:5000 10.77.7.2:5000 10.77.8.2:6000
+  xcast-ctl explain --x --length 1500 10.77.0.2 10.77.3.2 10.77.7.2
+
+EXIT STATUS
+  0  every destination would get a copy
+  1  some destination would be skipped
+  2  error, also if no router runs here")]
+pub(super) struct Args {
+    /// Source address of the packet
+    #[arg(value_name = "SRC")]
+    source: Ipv4Addr,
+
+    /// Destinations in their order, ADDRESS or ADDRESS:PORT
+    #[arg(value_name = "DST", required = true)]
+    destinations: Vec<Destination>,
+
+    /// The packet has the X bit: it must stay Xcast end to end
+    #[arg(long)]
+    x: bool,
+
+    /// Length of the IP packet in octets, to be compared with MTUs
+    #[arg(long, value_name = "OCTETS")]
+    length: Option<u16>,
+
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+    let count = args.destinations.len();
+    ensure!(
+        count <= MAX_DESTINATIONS,
+        "{count} destinations: an xcast packet names {MAX_DESTINATIONS} at most"
+    );
+    let request = Request::Explain(ExplainRequest {
+        source: args.source,
+        destinations: args.destinations.clone(),
+        x: args.x,
+        length: args.length,
+    });
+    let explain = ask(router, &request, |response| match response {
+        Response::Explain(explain) => Some(explain),
+        _ => None,
+    })?;
+    if args.json {
+        print_json(&explain)?;
+    } else {
+        print(&render(&explain))?;
+    }
+    Ok(if explain.skipped.is_empty() {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+fn render(explain: &Explain) -> String {
+    let mut text = match (explain.copies.len(), explain.path) {
+        (0, _) | (_, Path::None) => "no copy\n".to_owned(),
+        (1, _) | (_, Path::Single) => "1 copy: the packet itself\n".to_owned(),
+        (count, Path::Broadcast) => format!("{count} copies by one broadcast\n"),
+        (count, Path::Recirculate) => {
+            format!("{count} copies, one per round (no device map for this set of ports yet)\n")
+        }
+    };
+    // Writing to a string cannot fail.
+    for (number, copy) in (1..).zip(&explain.copies) {
+        let _ = writeln!(text, "\n{number}. {}: {}", headline(copy), copy.why);
+        for destination in &copy.destinations {
+            let _ = writeln!(text, "     {destination}");
+        }
+    }
+    if !explain.skipped.is_empty() {
+        text += "\nskipped\n";
+        for skipped in &explain.skipped {
+            let _ = writeln!(text, "     {}: {}", skipped.destination, skipped.why);
+        }
+    }
+    text
+}
+
+/// `Xcast packet by eth0 to 10.0.0.2 (02:00:00:00:00:02)`
+fn headline(copy: &Branch) -> String {
+    let form = match copy.form {
+        Form::Xcast => "Xcast packet",
+        Form::Unicast => "unicast packet",
+        Form::Stack => return format!("unicast packet to the kernel's stack by {}", copy.port),
+    };
+    let mut text = format!("{form} by {}", copy.port);
+    if let Some(next_hop) = copy.next_hop {
+        let _ = write!(text, " to {next_hop}");
+    }
+    if let Some(mac) = &copy.mac {
+        let _ = write!(text, " ({mac})");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Skipped;
+
+    #[test]
+    fn copies_in_words() {
+        let explain = Explain {
+            copies: vec![
+                Branch {
+                    port: "eth1".into(),
+                    next_hop: Some("10.0.0.2".parse().unwrap()),
+                    mac: Some("02:00:00:00:00:02".into()),
+                    form: Form::Xcast,
+                    destinations: vec!["10.1.0.1".parse().unwrap(), "10.1.0.2:7".parse().unwrap()],
+                    why: "gateway speaks Xcast".into(),
+                },
+                Branch {
+                    port: "xcast0-dp".into(),
+                    next_hop: None,
+                    mac: None,
+                    form: Form::Stack,
+                    destinations: vec!["10.0.0.1".parse().unwrap()],
+                    why: "own address".into(),
+                },
+            ],
+            skipped: vec![Skipped {
+                destination: "127.0.0.1".parse().unwrap(),
+                why: "never a destination".into(),
+            }],
+            path: Path::Broadcast,
+        };
+        assert_eq!(
+            render(&explain),
+            "\
+2 copies by one broadcast
+
+1. Xcast packet by eth1 to 10.0.0.2 (02:00:00:00:00:02): gateway speaks Xcast
+     10.1.0.1
+     10.1.0.2:7
+
+2. unicast packet to the kernel's stack by xcast0-dp: own address
+     10.0.0.1
+
+skipped
+     127.0.0.1: never a destination
+"
+        );
+    }
+}

@@ -1,0 +1,237 @@
+//! `xcast-ctl init`.
+
+use std::{
+    fmt::Write as _,
+    fs::{self, OpenOptions},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+
+use super::{Outcome, kernel, print, print_json};
+use crate::config::{Config, DATAPATH_SUFFIX, DEFAULT_INTERFACE};
+
+/// Write a commented configuration file
+///
+/// The file states every setting with its default. Interfaces given with --interface become
+/// ports; without any, the interfaces of this network namespace are listed as comments to choose
+/// from.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+EXAMPLE
+  xcast-ctl init --output xcast.toml --interface eth0 --interface eth1
+  xcast-ctl init --output -
+
+EXIT STATUS
+  0  done
+  2  error, also if the file exists and --force is not given")]
+pub(super) struct Args {
+    /// File to write; - for standard output
+    #[arg(long, short, value_name = "FILE", default_value = "xcast.toml")]
+    output: PathBuf,
+
+    /// Overwrite the file if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Make this interface a port (can be given several times)
+    #[arg(long = "interface", value_name = "IF")]
+    interfaces: Vec<String>,
+
+    /// Say what was written as one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document of `xcast-ctl init --json`.
+#[derive(Debug, Serialize)]
+struct Written<'a> {
+    /// The file; absent if it went to standard output, in `text`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<&'a Path>,
+    /// Interfaces that became ports.
+    ports: &'a [String],
+    /// Interfaces that could be ports and are comments.
+    candidates: &'a [String],
+    /// The configuration, if no file was written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+pub(super) fn run(args: &Args) -> Result<Outcome> {
+    let candidates = if args.interfaces.is_empty() {
+        candidates()?
+    } else {
+        Vec::new()
+    };
+    let text = file(&args.interfaces, &candidates);
+    if !args.interfaces.is_empty() {
+        Config::parse(&text).context("cannot make ports of the given interfaces")?;
+    }
+    let to_stdout = args.output == Path::new("-");
+    if !to_stdout {
+        write(&args.output, &text, args.force)?;
+    }
+    if args.json {
+        print_json(&Written {
+            output: (!to_stdout).then_some(&*args.output),
+            ports: &args.interfaces,
+            candidates: &candidates,
+            text: to_stdout.then_some(&text),
+        })?;
+    } else if to_stdout {
+        print(&text)?;
+    } else {
+        let output = args.output.display();
+        let next = if args.interfaces.is_empty() {
+            "uncomment the [[port]] tables you want, then run"
+        } else {
+            "next"
+        };
+        print(&format!(
+            "wrote {output}; {next}: xcast-ctl check --config {output}\n"
+        ))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn write(path: &Path, text: &str, force: bool) -> Result<()> {
+    if force {
+        return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
+    }
+    // Creating it anew, not asking first, also holds against somebody else who does the same.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .with_context(|| match path.try_exists() {
+            Ok(true) => format!("{} exists: give --force to overwrite it", path.display()),
+            _ => format!("cannot write {}", path.display()),
+        })?;
+    file.write_all(text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// Ethernet interfaces that could be ports.
+fn candidates() -> Result<Vec<String>> {
+    let own = |name: &str| name.strip_suffix(DATAPATH_SUFFIX).unwrap_or(name) == DEFAULT_INTERFACE;
+    let links = kernel::links()
+        .map_err(|error| error.context("cannot suggest ports: name them with --interface"))?;
+    Ok(links
+        .into_iter()
+        .filter(|link| !link.loopback && link.mac.is_some() && !own(&link.name))
+        .map(|link| link.name)
+        .collect())
+}
+
+const SETTINGS: &str = r#"# Configuration of an Xcast router: xcast-ctl run --config FILE
+
+# Numbers that mark a packet as Xcast. IANA assigned none. These are the experimental values of
+# RFC 3692 and RFC 4727: anybody's experiment may use them, so choose them for networks under your
+# control only, and do not let such packets leave. They are no defaults and have to be stated
+# here, the same on every router and source.
+[code_points]
+# IPv4 protocol number: 253 or 254.
+protocol = 253
+# The All-Xcast-Routers group.
+group = "224.0.0.254"
+
+[router]
+# Which gateways speak Xcast: "all", "none", or a list like ["10.0.0.1", "10.0.0.2"]. A gateway
+# that does not gets one unicast packet per destination.
+gateways = "all"
+
+# How a copy's list is pruned. "truncate" keeps the copy's own destinations only. "bitmap" keeps
+# the list and clears bits: packets stay as long as they were, and survive authentication (AH).
+prune = "truncate"
+
+# Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section 11.5).
+anycast = []
+
+# Kernel routing tables to consult after "local" (255) and "main" (254), by number, in this order.
+tables = []
+
+# Name of the router's own interface, at most 12 characters. It is made by the router, with a
+# second end named "<interface>-dp". Programs send Xcast packets into it.
+interface = "xcast0"
+
+# Address of that interface, because the kernel distrusts packets from an interface without one.
+address = "169.254.88.1"
+
+# Exact sets of ports to keep device maps for, at most 4096. Packets for further sets make a round
+# per copy until the least recently used set has made room.
+subsets = 1024
+
+# A table per interface to work on. Interfaces may appear later, go away and come back.
+"#;
+
+fn file(interfaces: &[String], candidates: &[String]) -> String {
+    let mut text = SETTINGS.to_owned();
+    // Writing to a string cannot fail. A name is at most 15 octets without quotes or escapes;
+    // anything else is found when the result is parsed.
+    for name in interfaces {
+        let _ = write!(
+            text,
+            "\n[[port]]\ninterface = {name:?}\n\
+             # Accept frames to the group's MAC address, too. With two such routers on one LAN,\n\
+             # both forward every packet.\ngroup_mac = false\n"
+        );
+    }
+    if interfaces.is_empty() {
+        text += "# Uncomment those to use.\n";
+    }
+    for name in candidates {
+        let _ = write!(
+            text,
+            "#\n#[[port]]\n#interface = {name:?}\n#group_mac = false\n"
+        );
+    }
+    if interfaces.is_empty() && candidates.is_empty() {
+        text += "#\n#[[port]]\n#interface = \"eth0\"\n#group_mac = false\n";
+    }
+    text
+}
+
+/// Fails the build's tests, not the user, if the text above is not what the parser takes.
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Port, Router};
+
+    #[test]
+    fn the_file_states_the_defaults() {
+        let config = Config::parse(&file(&["eth0".into(), "eth1".into()], &[])).unwrap();
+        assert_eq!(config.router, Router::default());
+        assert_eq!(config.code_points.protocol, 253);
+        let port = |interface: &str| Port {
+            interface: interface.to_owned(),
+            group_mac: false,
+        };
+        assert_eq!(config.ports, [port("eth0"), port("eth1")]);
+    }
+
+    #[test]
+    fn without_ports_the_file_says_what_to_add() {
+        for candidates in [vec![], vec!["eth0".to_owned()]] {
+            let text = file(&[], &candidates);
+            let error = Config::parse(&text).unwrap_err();
+            assert!(error.to_string().contains("[[port]]"), "{error}");
+            let uncommented = text.replace("#[[", "[[").replace("#interface", "interface");
+            assert!(Config::parse(&uncommented).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_is_overwritten_only_by_force() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("xcast.toml");
+        write(&path, "one", false).unwrap();
+        let error = write(&path, "two", false).unwrap_err();
+        assert!(format!("{error:#}").contains("--force"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+        write(&path, "two", true).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "two");
+    }
+}

@@ -1,0 +1,73 @@
+//! `xcast-ctl next-hops`.
+
+use anyhow::Result;
+
+use super::{
+    Outcome, ask, print, print_json,
+    table::{Align, Table, or_dash, yes_no},
+};
+use crate::{
+    control::{Request, Response},
+    report::NextHop,
+};
+
+/// List the next-hop table: where copies go, with which addresses
+///
+/// There is one entry per port and next-hop address, per reason to hand a destination to the
+/// kernel or to skip it, and per group of equal paths. Destinations of one entry share a copy if
+/// it speaks Xcast.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+EXAMPLE
+  xcast-ctl next-hops
+  xcast-ctl next-hops --json | jq '.[] | select(.xcast)'
+
+EXIT STATUS
+  0  done
+  2  error, also if no router runs here")]
+pub(super) struct Args {
+    /// One JSON document, an array of rows, instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+    let next_hops = ask(router, &Request::NextHops, |response| match response {
+        Response::NextHops(next_hops) => Some(next_hops),
+        _ => None,
+    })?;
+    if args.json {
+        print_json(&next_hops)?;
+    } else {
+        print(&render(&next_hops))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn render(next_hops: &[NextHop]) -> String {
+    let mut table = Table::new([
+        ("ID", Align::Right),
+        ("KIND", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("PORT", Align::Left),
+        ("MAC", Align::Left),
+        ("MTU", Align::Right),
+        ("XCAST", Align::Left),
+        ("ON LINK", Align::Left),
+        ("REASON", Align::Left),
+    ]);
+    for next_hop in next_hops {
+        table.row([
+            next_hop.id.to_string(),
+            next_hop.kind.clone(),
+            or_dash(next_hop.address),
+            or_dash(next_hop.port.as_ref()),
+            or_dash(next_hop.mac.as_ref()),
+            or_dash(next_hop.mtu),
+            yes_no(next_hop.xcast),
+            yes_no(next_hop.on_link),
+            or_dash(next_hop.reason.as_ref()),
+        ]);
+    }
+    table.to_string()
+}

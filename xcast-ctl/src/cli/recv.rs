@@ -1,0 +1,214 @@
+//! `xcast-ctl recv`.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
+};
+use serde::Serialize;
+
+use super::{Outcome, print, print_json_line};
+
+/// Receive UDP datagrams and show them
+///
+/// An ordinary UDP socket, like that of any receiver: the last router delivers plain unicast. Says
+/// on standard error when it listens, so that a script can wait for it.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+EXAMPLE
+  xcast-ctl recv --port 5000
+  xcast-ctl recv --port 5000 --count 3 --timeout 10 --json
+
+EXIT STATUS
+  0  --count datagrams arrived, or at least one where no count is given
+  1  the --timeout was over before
+  2  error")]
+pub(super) struct Args {
+    /// UDP port to listen on
+    #[arg(long, value_name = "PORT", default_value_t = 5000)]
+    port: u16,
+
+    /// Local address to listen on
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::UNSPECIFIED)]
+    address: Ipv4Addr,
+
+    /// End after this many datagrams
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+
+    /// End after this many seconds
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<f64>,
+
+    /// One JSON document per datagram, each on its own line
+    #[arg(long)]
+    json: bool,
+}
+
+/// One line of `xcast-ctl recv --json`.
+#[derive(Debug, Serialize)]
+struct Datagram {
+    /// Address and port of the sender.
+    from: SocketAddrV4,
+    /// Length of the payload, in octets.
+    length: usize,
+    /// DSCP of the packet.
+    dscp: u8,
+    /// ECN bits of the packet.
+    ecn: u8,
+    /// The payload, if it is text.
+    payload: Option<String>,
+    /// The payload in hexadecimal.
+    payload_hex: String,
+}
+
+pub(super) fn run(args: &Args) -> Result<Outcome> {
+    let deadline = match args.timeout {
+        Some(seconds) => {
+            ensure!(
+                (0.0..=1e9).contains(&seconds),
+                "--timeout {seconds}: give a number of seconds"
+            );
+            Some(Instant::now() + Duration::from_secs_f64(seconds))
+        }
+        None => None,
+    };
+    let local = SocketAddrV4::new(args.address, args.port);
+    let socket =
+        std::net::UdpSocket::bind(local).with_context(|| format!("cannot listen on {local}"))?;
+    setsockopt(&socket, sockopt::IpRecvTos, &true).context("cannot ask for the DS field")?;
+    let local = socket.local_addr().context("cannot ask for the port")?;
+    eprintln_listening(&local.to_string());
+
+    let mut received = 0;
+    while args.count.is_none_or(|count| received < count) {
+        if !wait(&socket, deadline)? {
+            let enough = args.count.is_none() && received > 0;
+            return Ok(if enough { Outcome::Done } else { Outcome::No });
+        }
+        let Some(datagram) = receive(&socket).context("cannot receive")? else {
+            continue;
+        };
+        received += 1;
+        if args.json {
+            print_json_line(&datagram)?;
+        } else {
+            print(&render(&datagram))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// For scripts that wait until it is worth while to send. Nobody may be listening.
+fn eprintln_listening(local: &str) {
+    let _ = io::Write::write_all(
+        &mut io::stderr(),
+        format!("xcast-ctl: listening on {local}\n").as_bytes(),
+    );
+}
+
+/// Sets how long the next receive may take; false if the time is over.
+fn wait(socket: &std::net::UdpSocket, deadline: Option<Instant>) -> Result<bool> {
+    let Some(deadline) = deadline else {
+        return Ok(true);
+    };
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(false);
+    }
+    // The kernel counts in microseconds, and takes 0 for "for ever".
+    socket
+        .set_read_timeout(Some(left.max(Duration::from_millis(1))))
+        .context("cannot set the timeout")?;
+    Ok(true)
+}
+
+/// The next datagram; `None` if the time is over or a signal came.
+fn receive(socket: &std::net::UdpSocket) -> Result<Option<Datagram>> {
+    let mut payload = vec![0; 65536];
+    let mut control = nix::cmsg_space!(u8);
+    let mut parts = [io::IoSliceMut::new(&mut payload)];
+    let fd = std::os::fd::AsRawFd::as_raw_fd(socket);
+    let message = match recvmsg::<SockaddrIn>(fd, &mut parts, Some(&mut control), MsgFlags::empty())
+    {
+        Ok(message) => message,
+        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+        // Something we never sent was refused: no concern of ours.
+        Err(Errno::ECONNREFUSED) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let Some(from) = message.address else {
+        bail!("the kernel does not say who sent a datagram");
+    };
+    let ds = message
+        .cmsgs()?
+        .find_map(|message| match message {
+            ControlMessageOwned::Ipv4Tos(tos) => Some(tos),
+            _ => None,
+        })
+        .unwrap_or(0);
+    let length = message.bytes;
+    payload.truncate(length);
+    Ok(Some(Datagram {
+        from: SocketAddrV4::new(from.ip(), from.port()),
+        length,
+        dscp: ds >> 2,
+        ecn: ds & 3,
+        payload_hex: payload.iter().map(|octet| format!("{octet:02x}")).collect(),
+        payload: String::from_utf8(payload).ok(),
+    }))
+}
+
+/// Text is shown with control characters escaped: it comes from anybody, and goes to a terminal.
+fn render(datagram: &Datagram) -> String {
+    let Datagram {
+        from, length, dscp, ..
+    } = datagram;
+    let payload = match &datagram.payload {
+        Some(text) => text.escape_debug().to_string(),
+        None => format!("0x{}", datagram.payload_hex),
+    };
+    format!("{from} {length} octets dscp {dscp}: {payload}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn a_datagram_with_its_dscp() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&receiver, sockopt::IpRecvTos, &true).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&sender, sockopt::Ipv4Tos, &(46 << 2 | 1)).unwrap();
+        sender
+            .send_to(b"hi\x1b", receiver.local_addr().unwrap())
+            .unwrap();
+        let datagram = receive(&receiver).unwrap().unwrap();
+        assert_eq!((datagram.dscp, datagram.ecn), (46, 1));
+        assert_eq!(datagram.payload_hex, "68691b");
+        let from = sender.local_addr().unwrap();
+        assert_eq!(
+            render(&datagram),
+            format!("{from} 3 octets dscp 46: hi\\u{{1b}}\n")
+        );
+    }
+
+    #[test]
+    fn time_runs_out() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let soon = Instant::now() + Duration::from_millis(5);
+        assert!(wait(&receiver, Some(soon)).unwrap());
+        assert!(receive(&receiver).unwrap().is_none());
+        assert!(!wait(&receiver, Some(Instant::now())).unwrap());
+        assert!(wait(&receiver, None).unwrap());
+    }
+}

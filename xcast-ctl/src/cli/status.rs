@@ -1,0 +1,124 @@
+//! `xcast-ctl status`.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+
+use super::{
+    Outcome, ask, print, print_json,
+    table::{Align, Table},
+};
+use crate::{
+    config::Gateways,
+    control::{Request, Response},
+    report::Status,
+};
+
+/// Show whether a router runs here, since when, and how it is set up
+///
+/// Talks to the router of this network namespace.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+EXAMPLE
+  xcast-ctl status
+  ip netns exec R1 xcast-ctl status --json | jq .routes
+
+EXIT STATUS
+  0  a router runs here, and is in step with the kernel's routes
+  1  it runs, but did not read the kernel's routes yet
+  2  error, also if no router runs here")]
+pub(super) struct Args {
+    /// One JSON document instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+    let status = ask(router, &Request::Status, |response| match response {
+        Response::Status(status) => Some(status),
+        _ => None,
+    })?;
+    if args.json {
+        print_json(&status)?;
+    } else {
+        print(&render(&status))?;
+    }
+    Ok(if status.ready {
+        Outcome::Done
+    } else {
+        Outcome::No
+    })
+}
+
+fn render(status: &Status) -> String {
+    let mut table = Table::plain([Align::Left, Align::Left]);
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    let ready = if status.ready {
+        "ready"
+    } else {
+        "reading the kernel's routes"
+    };
+    row("state", ready.to_owned());
+    row("version", status.version.clone());
+    row("process", status.pid.to_string());
+    row("up for", duration(status.uptime_seconds));
+    row("interface", status.interface.clone());
+    row("protocol", status.protocol.to_string());
+    row("group", status.group.to_string());
+    row("gateways", gateways(&status.gateways));
+    row("prune", status.prune.clone());
+    row("ports", status.ports.to_string());
+    row("routes", status.routes.to_string());
+    row("next hops", status.next_hops.to_string());
+    row("subsets", status.subsets_installed.to_string());
+    row("resyncs", status.resyncs.to_string());
+    row("kernel", status.kernel.clone());
+    table.to_string()
+}
+
+fn gateways(gateways: &Gateways) -> String {
+    match gateways {
+        Gateways::All => "all speak Xcast".to_owned(),
+        Gateways::None => "none speaks Xcast".to_owned(),
+        Gateways::List(addresses) => {
+            let mut text = String::from("Xcast is spoken by");
+            for address in addresses {
+                // Writing to a string cannot fail.
+                let _ = write!(text, " {address}");
+            }
+            text
+        }
+    }
+}
+
+fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{minutes} min {} s", seconds % 60),
+        3600..86400 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        assert_eq!(duration(59), "59 s");
+        assert_eq!(duration(61), "1 min 1 s");
+        assert_eq!(duration(7260), "2 h 1 min");
+        assert_eq!(duration(90_000), "1 d 1 h");
+    }
+
+    #[test]
+    fn a_list_of_gateways_in_words() {
+        let list = Gateways::List(vec![
+            "10.0.0.1".parse().unwrap(),
+            "10.0.0.2".parse().unwrap(),
+        ]);
+        assert_eq!(gateways(&list), "Xcast is spoken by 10.0.0.1 10.0.0.2");
+    }
+}

@@ -1,0 +1,264 @@
+//! The configured interfaces, and what has become of them.
+
+use std::{collections::HashMap, fs};
+
+use tracing::{info, warn};
+use xcast_common::maps::{PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
+
+use super::mac_text;
+use crate::{
+    config,
+    datapath::Datapath,
+    cli::kernel,
+    report::{self, Counters, Mode},
+    sync::{Edit, KernelEvent, RouteSync, event::Link},
+};
+
+/// All configured ports.
+pub struct Ports {
+    ports: Vec<Port>,
+    /// Interfaces that exist, by index.
+    links: HashMap<u32, Link>,
+    /// Links seen in a dump that is under way.
+    dump: Option<Vec<u32>>,
+}
+
+/// One configured port.
+struct Port {
+    interface: String,
+    group_mac: bool,
+    slot: u8,
+    attached: Option<Attached>,
+    /// Interface for which attaching failed, so that it is not tried, and told, every second.
+    failed: Option<Link>,
+}
+
+/// A port whose interface exists and runs the program.
+struct Attached {
+    link: Link,
+    /// The driver can send what XDP redirects to it, so routes may use it.
+    transmits: bool,
+    /// The driver's drops when it was attached.
+    drops_before: u64,
+}
+
+impl Ports {
+    /// Nothing is attached yet.
+    pub fn new(configured: &[config::Port]) -> Self {
+        let ports = (PORT_FIRST..)
+            .zip(configured)
+            .map(|(slot, port)| Port {
+                interface: port.interface.clone(),
+                group_mac: port.group_mac,
+                slot,
+                attached: None,
+                failed: None,
+            })
+            .collect();
+        Self {
+            ports,
+            links: HashMap::new(),
+            dump: None,
+        }
+    }
+
+    /// Takes note of links; [`reconcile`](Self::reconcile) acts.
+    pub fn note(&mut self, event: &KernelEvent) {
+        match event {
+            KernelEvent::ResyncBegin => self.dump = Some(Vec::new()),
+            KernelEvent::ResyncEnd => {
+                if let Some(seen) = self.dump.take() {
+                    self.links.retain(|ifindex, _| seen.contains(ifindex));
+                }
+            }
+            KernelEvent::Link(link) => {
+                if let Some(seen) = &mut self.dump {
+                    seen.push(link.ifindex);
+                }
+                self.links.insert(link.ifindex, link.clone());
+            }
+            KernelEvent::LinkRemoved { ifindex } => {
+                self.links.remove(ifindex);
+            }
+            _ => {}
+        }
+    }
+
+    /// Attaches what appeared, forgets what disappeared, follows what changed.
+    pub fn reconcile(
+        &mut self,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        // A kernel that cannot say is trusted to send.
+        let features: Option<HashMap<u32, kernel::XdpFeatures>> = kernel::xdp_features()
+            .ok()
+            .flatten()
+            .map(|list| list.into_iter().collect());
+        let transmits = |ifindex: u32| {
+            features
+                .as_ref()
+                .is_none_or(|known| known.get(&ifindex).is_none_or(|f| f.transmit()))
+        };
+        for port in &mut self.ports {
+            let link = self.links.values().find(|link| link.name == port.interface);
+            let gone = port
+                .attached
+                .as_ref()
+                .is_some_and(|attached| link.is_none_or(|l| l.ifindex != attached.link.ifindex));
+            if gone && let Some(attached) = port.attached.take() {
+                info!("port {} is gone", port.interface);
+                sync.detach_port(attached.link.ifindex, edits);
+                if let Err(error) = datapath.remove_device(port.slot, attached.link.ifindex) {
+                    warn!("{:#}", anyhow::Error::from(error));
+                }
+            }
+            let Some(link) = link else {
+                port.failed = None;
+                continue;
+            };
+            if port.attached.is_none() && port.failed.as_ref() != Some(link) {
+                match port.attach(link, datapath) {
+                    Ok(()) => port.failed = None,
+                    Err(error) => {
+                        warn!("cannot make {} a port: {error:#}", port.interface);
+                        port.failed = Some(link.clone());
+                    }
+                }
+            }
+            port.follow(link, transmits(link.ifindex), datapath, sync, edits);
+        }
+    }
+
+    /// Number of ports that are attached.
+    pub fn attached(&self) -> usize {
+        self.ports.iter().filter(|port| port.attached.is_some()).count()
+    }
+
+    /// Name of the interface in a slot.
+    pub fn name(&self, slot: u8) -> Option<&str> {
+        self.ports
+            .iter()
+            .find(|port| port.slot == slot)
+            .map(|port| port.interface.as_str())
+    }
+
+    /// For the `ports` verb.
+    pub fn report(&self) -> Vec<report::Port> {
+        self.ports
+            .iter()
+            .map(|port| {
+                let link = port.attached.as_ref().map(|attached| &attached.link);
+                report::Port {
+                    name: port.interface.clone(),
+                    slot: link.map(|_| port.slot),
+                    ifindex: link.map(|link| link.ifindex),
+                    mac: link.and_then(|link| link.mac).map(mac_text),
+                    mtu: link.map(|link| link.mtu_bytes),
+                    mode: link.map(|_| Mode::Native),
+                    group_mac: port.group_mac,
+                    up: link.is_some_and(|link| link.up && link.carrier),
+                }
+            })
+            .collect()
+    }
+
+    /// For the `stats` verb.
+    pub fn stats(&self, values: impl Fn(u8) -> Counters) -> Vec<report::PortStats> {
+        self.ports
+            .iter()
+            .map(|port| {
+                let attached = port.attached.as_ref();
+                report::PortStats {
+                    name: port.interface.clone(),
+                    slot: port.slot,
+                    ifindex: attached.map_or(0, |attached| attached.link.ifindex),
+                    counters: values(port.slot),
+                    driver_drops: attached.map(|attached| {
+                        transmit_drops(&port.interface).saturating_sub(attached.drops_before)
+                    }),
+                }
+            })
+            .collect()
+    }
+}
+
+impl Port {
+    fn entry(&self, link: &Link) -> Option<PortEntry> {
+        Some(PortEntry {
+            slot: self.slot,
+            flags: if self.group_mac { PORT_GROUP_MAC } else { 0 },
+            mac: link.mac?,
+        })
+    }
+
+    fn attach(&mut self, link: &Link, datapath: &mut Datapath) -> anyhow::Result<()> {
+        let entry = self
+            .entry(link)
+            .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
+        datapath.add_device(link.ifindex, entry)?;
+        if let Err(error) = datapath.attach(self.slot, link.ifindex) {
+            let _ = datapath.remove_device(self.slot, link.ifindex);
+            return Err(anyhow::Error::from(error).context(
+                "native XDP did not attach (another program there, an MTU above what one page \
+                 holds, or a driver without it; see: xcast-ctl check)",
+            ));
+        }
+        info!("port {} attached", self.interface);
+        self.attached = Some(Attached {
+            link: link.clone(),
+            transmits: false,
+            drops_before: transmit_drops(&self.interface),
+        });
+        Ok(())
+    }
+
+    /// Brings the maps in step with what is now known of the interface.
+    fn follow(
+        &mut self,
+        link: &Link,
+        transmits: bool,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        let entry = self.entry(link);
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.link.mac != link.mac
+            && let Some(entry) = entry
+            && let Err(error) = datapath.update_device(link.ifindex, entry)
+        {
+            warn!("{:#}", anyhow::Error::from(error));
+        }
+        attached.link = link.clone();
+        if attached.transmits != transmits {
+            attached.transmits = transmits;
+            if transmits {
+                sync.attach_port(link.ifindex, self.slot, edits);
+            } else {
+                warn!(
+                    "{} cannot send XDP frames (a veth peer without GRO or a program?): \
+                     its traffic takes the kernel stack",
+                    self.interface
+                );
+                sync.detach_port(link.ifindex, edits);
+            }
+        }
+    }
+}
+
+/// Frames the driver dropped instead of sending, as the interface counts them.
+fn transmit_drops(interface: &str) -> u64 {
+    // /proc/net belongs to the network namespace of the reader, wherever /sys is from.
+    let Ok(text) = fs::read_to_string("/proc/net/dev") else {
+        return 0;
+    };
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .find(|(name, _)| name.trim() == interface)
+        .and_then(|(_, fields)| fields.split_whitespace().nth(11)?.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,333 @@
+//! The device maps that copies are made with.
+//!
+//! A broadcast costs time for every slot of its device map, wanted or not; so there is a map for
+//! each exact subset of ports (with multiplicity: several copies may leave by one port) that
+//! traffic has asked for, found by the datapath through a hash. Writing such a map into the map of
+//! maps makes the kernel wait for its readers, some 10 ms: a thread of its own does that, while
+//! traffic is served by sending one copy and passing the rest through once more.
+//!
+//! An index is never given to another subset before a grace period has passed since the hash
+//! forgot the old one: a packet that had just looked the old one up still finds the old map.
+
+use std::{
+    collections::{HashMap, HashSet},
+    num::NonZeroU32,
+    os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+};
+
+use aya::{
+    maps::{HashMap as BpfHashMap, Map, MapData, xdp::DevMap},
+    programs::ProgramFd,
+};
+use aya_obj::generated::bpf_map_type;
+use tracing::{debug, warn};
+use xcast_common::maps::{
+    MAX_PORTS, MAX_SUBSETS, PORT_FIRST, PORT_RECIRCULATE, PORT_STACK, Subset, SubsetKey,
+};
+
+use super::{DatapathError, sys};
+
+/// Up to so many real ports, every subset of them is installed from the start.
+const EAGER_PORTS: usize = 8;
+/// Subsets installed in one go; bounds the file descriptors in use.
+const BATCH: usize = 256;
+
+/// What the thread is asked to do.
+enum Task {
+    Device { slot: u8, ifindex: Option<u32> },
+    Install(Vec<SubsetKey>),
+    Wait(mpsc::Sender<()>),
+}
+
+/// Handle to the thread that keeps the device maps.
+pub struct Fanouts {
+    tasks: mpsc::Sender<Task>,
+    installed: Arc<Mutex<HashSet<SubsetKey>>>,
+}
+
+impl Fanouts {
+    /// Starts the thread. It ends when the handle is dropped.
+    pub fn start(
+        subsets: BpfHashMap<MapData, SubsetKey, Subset>,
+        fanouts: OwnedFd,
+        peels: OwnedFd,
+        program: ProgramFd,
+        capacity: u32,
+    ) -> Result<Self, DatapathError> {
+        let (tasks, queue) = mpsc::channel();
+        let installed = Arc::new(Mutex::new(HashSet::new()));
+        let capacity = capacity.clamp(1, MAX_SUBSETS);
+        let mut keeper = Keeper {
+            subsets,
+            fanouts,
+            peels,
+            program,
+            devices: HashMap::new(),
+            index_of: HashMap::new(),
+            // Popped from the back: low indices first.
+            free: (0..capacity).rev().collect(),
+            published: Arc::clone(&installed),
+        };
+        thread::Builder::new()
+            .name("fanouts".to_owned())
+            .spawn(move || keeper.run(&queue))
+            .map_err(|source| DatapathError::System {
+                what: "cannot start a thread",
+                source,
+            })?;
+        Ok(Self { tasks, installed })
+    }
+
+    /// Tells which interface a slot is, or that it is none any more.
+    pub fn set_device(&self, slot: u8, ifindex: Option<u32>) {
+        self.send(Task::Device { slot, ifindex });
+    }
+
+    /// Asks for device maps of these subsets.
+    pub fn install(&self, keys: Vec<SubsetKey>) {
+        self.send(Task::Install(keys));
+    }
+
+    /// Waits until everything asked for so far is done.
+    pub fn wait(&self) {
+        let (done, wait) = mpsc::channel();
+        self.send(Task::Wait(done));
+        // An error means that the thread is gone: nothing to wait for.
+        let _ = wait.recv();
+    }
+
+    /// Number of subsets installed.
+    pub fn installed(&self) -> usize {
+        self.keys().len()
+    }
+
+    /// Whether a subset is installed.
+    pub fn has(&self, key: &SubsetKey) -> bool {
+        self.keys().contains(key)
+    }
+
+    fn keys(&self) -> MutexGuard<'_, HashSet<SubsetKey>> {
+        // A set of plain keys is whole even if the thread panicked while it held the lock.
+        self.installed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn send(&self, task: Task) {
+        // The thread only ends with this handle, or by a panic that was reported.
+        let _ = self.tasks.send(task);
+    }
+}
+
+/// State of the thread.
+struct Keeper {
+    subsets: BpfHashMap<MapData, SubsetKey, Subset>,
+    fanouts: OwnedFd,
+    peels: OwnedFd,
+    program: ProgramFd,
+    devices: HashMap<u8, u32>,
+    index_of: HashMap<SubsetKey, u32>,
+    free: Vec<u32>,
+    /// Copy of the keys of `index_of`, for whoever asks.
+    published: Arc<Mutex<HashSet<SubsetKey>>>,
+}
+
+impl Keeper {
+    fn run(&mut self, queue: &mpsc::Receiver<Task>) {
+        while let Ok(first) = queue.recv() {
+            let mut changed = Vec::new();
+            let mut wanted = Vec::new();
+            let mut waiting = Vec::new();
+            // Whatever has piled up meanwhile is done in one go.
+            for task in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
+                match task {
+                    Task::Device { slot, ifindex } => {
+                        self.set_device(slot, ifindex);
+                        changed.push(slot);
+                    }
+                    Task::Install(keys) => wanted.extend(keys),
+                    Task::Wait(done) => waiting.push(done),
+                }
+            }
+            if !changed.is_empty() {
+                self.install_peels(&changed);
+                wanted.extend(self.eager());
+            }
+            for keys in wanted.chunks(BATCH) {
+                if let Err(error) = self.install(keys) {
+                    warn!("cannot install device maps: {error}");
+                }
+            }
+            *self.published.lock().unwrap_or_else(PoisonError::into_inner) =
+                self.index_of.keys().copied().collect();
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Takes note of a slot's interface; subsets with the old one are forgotten.
+    fn set_device(&mut self, slot: u8, ifindex: Option<u32>) {
+        match ifindex {
+            Some(ifindex) => self.devices.insert(slot, ifindex),
+            None => self.devices.remove(&slot),
+        };
+        let stale: Vec<SubsetKey> = self
+            .index_of
+            .keys()
+            .filter(|key| key.copies[slot as usize] != 0)
+            .copied()
+            .collect();
+        self.forget(&stale);
+    }
+
+    /// Takes subsets out of the hash. Their indices are free once readers are done.
+    fn forget(&mut self, keys: &[SubsetKey]) {
+        for key in keys {
+            let _ = self.subsets.remove(key);
+            if let Some(index) = self.index_of.remove(key) {
+                self.free.push(index);
+            }
+        }
+        if !keys.is_empty() {
+            self.wait_for_readers();
+        }
+    }
+
+    /// Any write to a map of maps waits until no program can still hold what it read before.
+    fn wait_for_readers(&self) {
+        if let Ok(pair) = self.pair(PORT_STACK) {
+            let _ = sys::set_inner_map(self.peels.as_fd(), u32::from(PORT_STACK), &pair);
+        }
+    }
+
+    /// For each of these ports: the map of that port and the way round.
+    fn install_peels(&self, slots: &[u8]) {
+        let all: Vec<u8> = if slots.contains(&PORT_RECIRCULATE) {
+            self.devices.keys().copied().collect()
+        } else {
+            slots.to_vec()
+        };
+        let mut pairs = Vec::new();
+        for slot in all {
+            if slot == PORT_RECIRCULATE || !self.devices.contains_key(&slot) {
+                continue;
+            }
+            match self.pair(slot) {
+                Ok(pair) => pairs.push((u32::from(slot), pair)),
+                Err(error) => debug!("no way round for slot {slot} yet: {error}"),
+            }
+        }
+        let entries: Vec<(u32, &OwnedFd)> = pairs.iter().map(|(slot, fd)| (*slot, fd)).collect();
+        if let Err(error) = sys::set_inner_maps(self.peels.as_fd(), &entries) {
+            warn!("cannot install device maps: {error}");
+        }
+    }
+
+    fn pair(&self, slot: u8) -> anyhow::Result<OwnedFd> {
+        self.device_map(&[slot, PORT_RECIRCULATE])
+    }
+
+    /// Every subset of two or more of the real ports, while they are few.
+    fn eager(&self) -> Vec<SubsetKey> {
+        let mut slots: Vec<u8> = self
+            .devices
+            .keys()
+            .copied()
+            .filter(|&slot| slot >= PORT_FIRST)
+            .collect();
+        if slots.len() > EAGER_PORTS {
+            return Vec::new();
+        }
+        slots.sort_unstable();
+        (0u32..1 << slots.len())
+            .filter(|subset| subset.count_ones() >= 2)
+            .map(|subset| {
+                let mut key = SubsetKey::EMPTY;
+                for (bit, &slot) in slots.iter().enumerate() {
+                    key.copies[slot as usize] = (subset >> bit & 1) as u8;
+                }
+                key
+            })
+            .collect()
+    }
+
+    fn install(&mut self, keys: &[SubsetKey]) -> anyhow::Result<()> {
+        let mut maps: Vec<(SubsetKey, OwnedFd)> = Vec::new();
+        for key in keys {
+            if self.index_of.contains_key(key) || maps.iter().any(|(other, _)| other == key) {
+                continue;
+            }
+            let slots: Vec<u8> = (0..MAX_PORTS as u8)
+                .flat_map(|slot| std::iter::repeat_n(slot, key.copies[slot as usize].into()))
+                .collect();
+            match self.device_map(&slots) {
+                Ok(map) => maps.push((*key, map)),
+                // The port went away since the programs asked.
+                Err(error) => debug!("subset not installed: {error}"),
+            }
+        }
+        if maps.len() > self.free.len() {
+            self.evict(maps.len() - self.free.len());
+            maps.truncate(self.free.len());
+        }
+        let entries: Vec<(u32, &OwnedFd)> = self
+            .free
+            .iter()
+            .rev()
+            .copied()
+            .zip(maps.iter().map(|(_, fd)| fd))
+            .collect();
+        sys::set_inner_maps(self.fanouts.as_fd(), &entries)?;
+        for (key, _) in &maps {
+            let Some(index) = self.free.pop() else { break };
+            let subset = Subset {
+                index,
+                last_used: 0,
+            };
+            self.subsets.insert(key, subset, 0)?;
+            self.index_of.insert(*key, index);
+        }
+        Ok(())
+    }
+
+    /// Frees the least recently used subsets.
+    fn evict(&mut self, count: usize) {
+        let mut by_age: Vec<(u32, SubsetKey)> = self
+            .index_of
+            .keys()
+            .map(|key| {
+                let used = self.subsets.get(key, 0).map_or(0, |subset| subset.last_used);
+                (used, *key)
+            })
+            .collect();
+        by_age.sort_unstable_by_key(|(used, _)| *used);
+        // Some more than needed, so that a busy hour does not pay for each one.
+        let count = count.max(by_age.len() / 8);
+        let victims: Vec<SubsetKey> = by_age.into_iter().take(count).map(|(_, key)| key).collect();
+        self.forget(&victims);
+    }
+
+    /// A device map with exactly these ports.
+    fn device_map(&self, slots: &[u8]) -> anyhow::Result<OwnedFd> {
+        let definition = aya_obj::Map::new_from_params(
+            bpf_map_type::BPF_MAP_TYPE_DEVMAP as u32,
+            size_of::<u32>() as u32,
+            // struct bpf_devmap_val: interface index and program.
+            2 * size_of::<u32>() as u32,
+            NonZeroU32::new(slots.len() as u32).map_or(1, NonZeroU32::get),
+            0,
+        );
+        let map = MapData::create(definition, "xcast_fanout", None)?;
+        let fd = map.fd().as_fd().try_clone_to_owned()?;
+        let mut devices = DevMap::try_from(Map::DevMap(map))?;
+        for (position, slot) in slots.iter().enumerate() {
+            let ifindex = self
+                .devices
+                .get(slot)
+                .ok_or_else(|| anyhow::anyhow!("slot {slot} has no interface"))?;
+            devices.set(position as u32, *ifindex, Some(&self.program), 0)?;
+        }
+        Ok(fd)
+    }
+}

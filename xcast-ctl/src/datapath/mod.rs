@@ -1,0 +1,357 @@
+//! The programs in the kernel and their maps: the shell around what route synchronisation decides.
+//!
+//! [`Datapath`] loads the programs, writes edits into maps, and attaches ports. [`fanouts`] keeps
+//! the device maps that copies are made with, off the fast path. [`pair`] owns the veth pair
+//! through which packets reach the kernel stack, come round once more, or originate here.
+
+pub mod fanouts;
+pub mod pair;
+mod sys;
+
+use std::{collections::HashMap, net::Ipv4Addr, os::fd::{AsFd as _, OwnedFd}};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{
+        Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::Key,
+        xdp::{DevMap, XdpMapError},
+    },
+    programs::{ProgramError, ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
+};
+use ipnet::Ipv4Net;
+use thiserror::Error;
+use xcast_common::{
+    counter::Counter,
+    maps::{
+        EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Port,
+        PortCounters, Settings, SubsetKey,
+    },
+    wire::Be32,
+};
+
+use self::fanouts::Fanouts;
+
+/// The BPF object file, compiled by the build script.
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xcast"));
+
+/// Why the datapath could not be set up or changed.
+#[derive(Debug, Error)]
+pub enum DatapathError {
+    /// The object file could not be loaded: no privilege, or a kernel without BPF.
+    #[error("cannot load the BPF programs' maps (needs root and a kernel with BPF)")]
+    Load(#[source] aya::EbpfError),
+    /// A program was refused.
+    #[error("the kernel refused the BPF program `{name}`")]
+    Program {
+        /// Name of the program.
+        name: &'static str,
+        /// What the kernel said.
+        source: ProgramError,
+    },
+    /// The object file lacks something: it is not the one this controller was built with.
+    #[error("the BPF object has no `{0}`; rebuild xcast-ctl")]
+    Missing(&'static str),
+    /// A map could not be written.
+    #[error("cannot write the BPF map `{map}`")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// A device map could not be written.
+    #[error("cannot write the BPF device map `{map}`")]
+    DeviceMap {
+        /// Name of the map.
+        map: &'static str,
+        /// What the kernel said.
+        source: XdpMapError,
+    },
+    /// A system call failed.
+    #[error("{what}")]
+    System {
+        /// What was attempted.
+        what: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    ebpf: Ebpf,
+    routes: LpmTrie<MapData, Be32, u32>,
+    next_hops: Array<MapData, NextHop>,
+    ecmp_groups: Array<MapData, EcmpGroup>,
+    addresses: BpfHashMap<MapData, Be32, u32>,
+    ports: BpfHashMap<MapData, u32, Port>,
+    counters: PerCpuArray<MapData, PortCounters>,
+    devices: DevMap<MapData>,
+    devices_fd: OwnedFd,
+    attached: HashMap<u8, XdpLinkId>,
+    fanouts: Fanouts,
+    stack_macs: Macs,
+}
+
+/// Link layer addresses of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Macs {
+    /// Of the receiver.
+    pub destination: [u8; 6],
+    /// Of the sender.
+    pub source: [u8; 6],
+}
+
+impl Datapath {
+    /// Loads programs and maps. `subsets` is the number of exact subsets of ports to keep device
+    /// maps for; `stack_macs` go onto copies for the kernel stack.
+    ///
+    /// # Errors
+    ///
+    /// Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.14 or newer.
+    pub fn load(settings: &Settings, subsets: u32, stack_macs: Macs) -> Result<Self, DatapathError> {
+        let mut ebpf = EbpfLoader::new()
+            .override_global("SETTINGS", settings, true)
+            .load(PROGRAMS)
+            .map_err(DatapathError::Load)?;
+        // The program in the device maps' entries has to be there before the entries.
+        let copy_program = load_program(&mut ebpf, "xcast_copy")?;
+        load_program(&mut ebpf, "xcast")?;
+        let fanouts = Fanouts::start(
+            typed(&mut ebpf, "SUBSETS")?,
+            map_fd(&ebpf, "FANOUTS")?,
+            map_fd(&ebpf, "PEELS")?,
+            copy_program,
+            subsets,
+        )?;
+        let devices_fd = map_fd(&ebpf, "DEVICES")?;
+        let mut datapath = Self {
+            devices_fd,
+            routes: typed(&mut ebpf, "ROUTES")?,
+            next_hops: typed(&mut ebpf, "NEXT_HOPS")?,
+            ecmp_groups: typed(&mut ebpf, "ECMP_GROUPS")?,
+            addresses: typed(&mut ebpf, "ADDRESSES")?,
+            ports: typed(&mut ebpf, "PORTS")?,
+            counters: typed(&mut ebpf, "COUNTERS")?,
+            devices: typed(&mut ebpf, "DEVICES")?,
+            attached: HashMap::new(),
+            fanouts,
+            stack_macs,
+            ebpf,
+        };
+        datapath.set_next_hop(
+            NEXT_HOP_STACK_MTU,
+            NextHop {
+                kind: NextHopKind::Stack as u8,
+                reason: Counter::StackMtu as u8,
+                ..NextHop::default()
+            },
+        )?;
+        Ok(datapath)
+    }
+
+    /// Writes a next-hop entry.
+    pub fn set_next_hop(&mut self, id: u32, mut entry: NextHop) -> Result<(), DatapathError> {
+        if entry.kind == NextHopKind::Stack as u8 {
+            entry.port = PORT_STACK;
+            entry.destination_mac = self.stack_macs.destination;
+            entry.source_mac = self.stack_macs.source;
+        }
+        self.next_hops.set(id, entry, 0).map_err(map("NEXT_HOPS"))
+    }
+
+    /// Writes an ECMP group.
+    pub fn set_ecmp(&mut self, group: u16, entry: &EcmpGroup) -> Result<(), DatapathError> {
+        self.ecmp_groups
+            .set(u32::from(group), *entry, 0)
+            .map_err(map("ECMP_GROUPS"))
+    }
+
+    /// Adds or changes a route: `None` as the next hop removes it.
+    pub fn set_route(
+        &mut self,
+        prefix: Ipv4Net,
+        next_hop: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        let key = Key::new(u32::from(prefix.prefix_len()), Be32::from(prefix.network()));
+        match next_hop {
+            Some(id) => self.routes.insert(&key, id, 0),
+            None => ignore_missing(self.routes.remove(&key)),
+        }
+        .map_err(map("ROUTES"))
+    }
+
+    /// Adds or changes an own or anycast address: `None` as the flags removes it.
+    pub fn set_address(
+        &mut self,
+        address: Ipv4Addr,
+        flags: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        let key = Be32::from(address);
+        match flags {
+            Some(flags) => self.addresses.insert(key, flags, 0),
+            None => ignore_missing(self.addresses.remove(&key)),
+        }
+        .map_err(map("ADDRESSES"))
+    }
+
+    /// Makes an interface known under a slot, so that copies can leave by it: single ones at once,
+    /// fan-outs as soon as their device maps are installed in the background.
+    pub fn add_device(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {
+        let program = program(&mut self.ebpf, "xcast_copy")?;
+        let fd = program.fd().map_err(program_error("xcast_copy"))?;
+        self.devices
+            .set(u32::from(port.slot), ifindex, Some(fd), 0)
+            .map_err(|source| DatapathError::DeviceMap {
+                map: "DEVICES",
+                source,
+            })?;
+        self.ports.insert(ifindex, port, 0).map_err(map("PORTS"))?;
+        self.fanouts.set_device(port.slot, Some(ifindex));
+        Ok(())
+    }
+
+    /// Changes what is known of an interface that is a port already.
+    pub fn update_device(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {
+        self.ports.insert(ifindex, port, 0).map_err(map("PORTS"))
+    }
+
+    /// Attaches the ingress program to an interface, in native mode.
+    ///
+    /// # Errors
+    ///
+    /// The driver may have no native XDP, another XDP program may be attached already, or the MTU
+    /// may be too large for linear frames.
+    pub fn attach(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
+        let link = self
+            .program("xcast")?
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .map_err(program_error("xcast"))?;
+        self.attached.insert(slot, link);
+        Ok(())
+    }
+
+    /// Forgets an interface: detaches the program if the interface still exists, and takes its
+    /// device out of the maps.
+    pub fn remove_device(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
+        if let Some(link) = self.attached.remove(&slot) {
+            // The interface may be gone, and the link with it.
+            let _ = self.program("xcast")?.detach(link);
+        }
+        self.fanouts.set_device(slot, None);
+        // The kernel removed the entry itself if the interface is gone.
+        let _ = sys::map_delete(self.devices_fd.as_fd(), u32::from(slot));
+        ignore_missing(self.ports.remove(&ifindex)).map_err(map("PORTS"))
+    }
+
+    /// Waits until every device map that was asked for so far is in place.
+    pub fn wait_for_fanouts(&self) {
+        self.fanouts.wait();
+    }
+
+    /// Exact subsets of ports with a device map of their own.
+    pub fn subsets_installed(&self) -> usize {
+        self.fanouts.installed()
+    }
+
+    /// Whether copies for this subset are made by one broadcast now.
+    pub fn has_subset(&self, key: &SubsetKey) -> bool {
+        self.fanouts.has(key)
+    }
+
+    /// Asks for device maps of these subsets, in the background.
+    pub fn install_subsets(&self, keys: Vec<SubsetKey>) {
+        self.fanouts.install(keys);
+    }
+
+    /// The ring in which the programs report subsets without a device map. Can be taken once.
+    pub fn take_misses(&mut self) -> Result<RingBuf<MapData>, DatapathError> {
+        typed(&mut self.ebpf, "MISSES")
+    }
+
+    /// Counters of every slot, summed over CPUs.
+    pub fn counters(&self) -> Result<Vec<PortCounters>, DatapathError> {
+        (0..MAX_PORTS as u32)
+            .map(|slot| {
+                let mut sum = PortCounters::default();
+                let per_cpu = self.counters.get(&slot, 0).map_err(map("COUNTERS"))?;
+                for cpu in per_cpu.iter() {
+                    for (total, count) in sum.counts.iter_mut().zip(cpu.counts) {
+                        *total += count;
+                    }
+                }
+                Ok(sum)
+            })
+            .collect()
+    }
+
+    /// A program, for tests that run it on packets of their own.
+    pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DatapathError> {
+        program(&mut self.ebpf, name)
+    }
+}
+
+/// Loads a program and returns a file descriptor for it.
+fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<ProgramFd, DatapathError> {
+    let program = program(ebpf, name)?;
+    program.load().map_err(program_error(name))?;
+    let fd = program.fd().map_err(program_error(name))?;
+    fd.try_clone().map_err(|source| DatapathError::System {
+        what: "cannot duplicate a program's file descriptor",
+        source,
+    })
+}
+
+/// A map of the object file, with its types.
+fn typed<T: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<T, DatapathError> {
+    let found = ebpf.take_map(name).ok_or(DatapathError::Missing(name))?;
+    T::try_from(found).map_err(map(name))
+}
+
+/// A file descriptor of a map, for what aya has no call for.
+fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, DatapathError> {
+    let (Map::ArrayOfMaps(data) | Map::DevMap(data)) =
+        ebpf.map(name).ok_or(DatapathError::Missing(name))?
+    else {
+        return Err(DatapathError::Missing(name));
+    };
+    data.fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| DatapathError::System {
+            what: "cannot duplicate a map's file descriptor",
+            source,
+        })
+}
+
+fn map(name: &'static str) -> impl Fn(MapError) -> DatapathError {
+    move |source| DatapathError::Map { map: name, source }
+}
+
+fn program_error(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
+    move |source| DatapathError::Program { name, source }
+}
+
+/// What is not there need not be removed.
+fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DatapathError> {
+    ebpf.program_mut(name)
+        .ok_or(DatapathError::Missing(name))?
+        .try_into()
+        .map_err(program_error(name))
+}

@@ -1,0 +1,346 @@
+//! What a running router tells about itself: the JSON documents of `xcast-ctl`'s reading verbs.
+//!
+//! Field names are stable. Fields may be added; readers ignore the ones they do not know.
+
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+use xcast_common::counter::{self, Counter};
+
+use crate::config::Gateways;
+
+/// Counters by their stable name, see [`xcast_common::counter`].
+pub type Counters = BTreeMap<String, u64>;
+
+/// Names the values of one port's counters, as they lie in the datapath's map.
+pub fn counters(values: &[u64; counter::COUNT]) -> Counters {
+    counter::NAMES
+        .iter()
+        .zip(values)
+        .map(|(name, value)| ((*name).to_owned(), *value))
+        .collect()
+}
+
+/// The value of one counter; zero if the router does not know it.
+pub fn value(counters: &Counters, counter: Counter) -> u64 {
+    counters.get(counter.name()).copied().unwrap_or(0)
+}
+
+/// Copies that were decided on but never reached a driver.
+pub fn loss(counters: &Counters) -> u64 {
+    value(counters, Counter::Planned).saturating_sub(value(counters, Counter::Sent))
+}
+
+/// The document of `xcast-ctl status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the running router.
+    pub version: String,
+    /// Process id of the router.
+    pub pid: u32,
+    /// Whole seconds since the router started.
+    pub uptime_seconds: u64,
+    /// The route maps were in step with the kernel at least once.
+    pub ready: bool,
+    /// The router's own interface.
+    pub interface: String,
+    /// IPv4 protocol number of Xcast.
+    pub protocol: u8,
+    /// The All-Xcast-Routers group.
+    pub group: Ipv4Addr,
+    /// Interfaces the router is attached to.
+    pub ports: usize,
+    /// Prefixes in the route map.
+    pub routes: usize,
+    /// Entries of the next-hop table in use.
+    pub next_hops: usize,
+    /// Exact sets of ports that have their own device map at the moment.
+    pub subsets_installed: usize,
+    /// Full resynchronisations with the kernel since the start, the first one not counted.
+    pub resyncs: u64,
+    /// Release of the running kernel.
+    pub kernel: String,
+    /// How lists are pruned: `truncate` or `bitmap`.
+    pub prune: String,
+    /// Which gateways are taken to speak Xcast.
+    pub gateways: Gateways,
+}
+
+/// The document of `xcast-ctl stats`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// Every counter, summed over all ports.
+    pub totals: Counters,
+    /// The same per port.
+    pub ports: Vec<PortStats>,
+    /// Copies planned minus copies sent.
+    pub loss: u64,
+}
+
+impl Stats {
+    /// Sums up the ports.
+    pub fn new(ports: Vec<PortStats>) -> Self {
+        let mut totals = counters(&[0; counter::COUNT]);
+        for (name, value) in ports.iter().flat_map(|port| &port.counters) {
+            *totals.entry(name.clone()).or_default() += value;
+        }
+        let loss = loss(&totals);
+        Self {
+            totals,
+            ports,
+            loss,
+        }
+    }
+}
+
+/// The counters of one port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortStats {
+    /// Name of the interface.
+    pub name: String,
+    /// Slot of the port in the datapath.
+    pub slot: u8,
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// Every counter.
+    pub counters: Counters,
+    /// XDP frames the driver says it dropped on transmission, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver_drops: Option<u64>,
+}
+
+/// One row of `xcast-ctl routes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Destinations the row is about.
+    pub prefix: Ipv4Net,
+    /// Id of the next hop, as in [`NextHop::id`].
+    pub next_hop: u32,
+    /// What happens to them: `forward`, `stack`, `skip` or `ecmp`.
+    pub kind: String,
+    /// Address of the gateway, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<Ipv4Addr>,
+    /// Name of the interface, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Kernel table the route comes from, if it comes from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// One row of `xcast-ctl next-hops`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    /// Id of the entry.
+    pub id: u32,
+    /// `forward`, `stack`, `skip` or `ecmp`.
+    pub kind: String,
+    /// IP address of the next hop, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
+    /// Name of the interface copies leave by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Link layer address of the next hop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Largest IP packet that may leave this way, in octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// The next hop is a gateway that speaks Xcast.
+    pub xcast: bool,
+    /// The next hop is the destination itself.
+    pub on_link: bool,
+    /// Name of the counter that says why destinations are not forwarded (`stack`, `skip`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a port's XDP program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// In the driver, before the kernel allocates a buffer.
+    Native,
+    /// In the stack, for drivers without XDP; slow.
+    Generic,
+}
+
+/// One row of `xcast-ctl ports`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// Name of the interface.
+    pub name: String,
+    /// Slot of the port in the datapath; absent while the interface does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slot: Option<u8>,
+    /// Index of the interface; absent while it does not exist.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ifindex: Option<u32>,
+    /// Link layer address of the interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// MTU of the interface, in octets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// How the program is attached; absent while it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Frames to the group's MAC address are accepted.
+    pub group_mac: bool,
+    /// The interface is up and has a carrier.
+    pub up: bool,
+}
+
+/// The document of `xcast-ctl explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The copies the router would make, in the order they are planned.
+    pub copies: Vec<Branch>,
+    /// Destinations nobody would be sent a copy for.
+    pub skipped: Vec<Skipped>,
+    /// How the copies are made.
+    pub path: Path,
+}
+
+/// One output copy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Name of the interface the copy leaves by.
+    pub port: String,
+    /// IP address of the next hop, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hop: Option<Ipv4Addr>,
+    /// Link layer address of the next hop, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// What the copy is.
+    pub form: Form,
+    /// The destinations it serves, in the order of the list.
+    pub destinations: Vec<Destination>,
+    /// Why this copy looks like this, in words.
+    pub why: String,
+}
+
+/// What a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Form {
+    /// An Xcast packet.
+    Xcast,
+    /// An ordinary unicast packet (X2U), sent by a port.
+    Unicast,
+    /// An ordinary unicast packet (X2U), handed to the kernel's stack.
+    Stack,
+}
+
+/// A destination that gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// The entry of the list.
+    pub destination: Destination,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// How copies are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Path {
+    /// There is no copy to make.
+    None,
+    /// The packet itself becomes the one copy.
+    Single,
+    /// One broadcast to the device map of exactly these ports.
+    Broadcast,
+    /// One copy per round, until the device map of exactly these ports is installed.
+    Recirculate,
+}
+
+/// An entry of a destination list; `ADDRESS` or `ADDRESS:PORT` in text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Destination {
+    /// IPv4 address.
+    pub address: Ipv4Addr,
+    /// UDP or TCP port, if the list has ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(port) => write!(f, "{}:{port}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, port) = match text.split_once(':') {
+            Some((address, port)) => (address, Some(port)),
+            None => (text, None),
+        };
+        let address = address
+            .parse()
+            .map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        let port = port
+            .map(|port| {
+                port.parse()
+                    .map_err(|_| format!("{port:?} is not a port (0 to 65535)"))
+            })
+            .transpose()?;
+        Ok(Self { address, port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_add_up_ports_and_show_the_difference_as_loss() {
+        let port = |name: &str, planned, sent| {
+            let mut values = [0; counter::COUNT];
+            values[Counter::Planned as usize] = planned;
+            values[Counter::Sent as usize] = sent;
+            PortStats {
+                name: name.to_owned(),
+                slot: 2,
+                ifindex: 3,
+                counters: counters(&values),
+                driver_drops: None,
+            }
+        };
+        let stats = Stats::new(vec![port("eth0", 10, 7), port("eth1", 5, 5)]);
+        assert_eq!(value(&stats.totals, Counter::Planned), 15);
+        assert_eq!(value(&stats.totals, Counter::Received), 0);
+        assert_eq!(stats.loss, 3);
+    }
+
+    #[test]
+    fn destinations_in_text() {
+        for text in ["10.0.0.1", "10.0.0.1:5000"] {
+            assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
+        }
+        assert!(
+            "host"
+                .parse::<Destination>()
+                .unwrap_err()
+                .contains("\"host\"")
+        );
+        assert!(
+            "10.0.0.1:x"
+                .parse::<Destination>()
+                .unwrap_err()
+                .contains("port")
+        );
+    }
+}

@@ -1,0 +1,592 @@
+//! The kernel's side of route synchronisation: netlink sockets and nothing else.
+//!
+//! One thread has one socket for everything: it subscribes, then dumps, then follows. What changes
+//! during a dump is announced on the same socket, so dump and changes come in the order in which they
+//! happened. When the socket's buffer overflows the kernel says so, and everything is dumped again.
+//! Events go through a bounded channel: if nobody takes them the thread waits, the buffer overflows,
+//! and no memory grows.
+
+use std::{
+    collections::HashSet,
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use netlink_packet_core::{
+    Emitable as _, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
+    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, parse_i32,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+        NeighbourState,
+    },
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{setsockopt, sockopt},
+};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tracing::{debug, error, warn};
+
+use super::{event::KernelEvent, parse};
+
+/// Batches of events under way between the netlink thread and its consumer.
+const CHANNEL_BATCHES: usize = 16;
+/// Events in a batch, about.
+const BATCH_EVENTS: usize = 4096;
+/// Longer than any message the kernel sends, in octets.
+const MESSAGE_LEN: usize = 256 * 1024;
+/// How often a dump may be interrupted by changes before it is taken as it is. Whatever it lacks was
+/// announced while it ran.
+const PATIENCE: u32 = 10;
+/// Pause before everything is dumped again, so that a storm of changes can pass.
+const PAUSE_AFTER_OVERRUN: Duration = Duration::from_millis(20);
+/// Pause after the socket failed.
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
+
+/// Why the kernel could not be followed or asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NetlinkError {
+    /// There is no netlink socket to be had.
+    #[error("cannot open a netlink socket for route synchronisation")]
+    Open(#[source] io::Error),
+    /// The socket cannot listen to the kernel's changes.
+    #[error("cannot subscribe to netlink group {group}")]
+    Subscribe {
+        /// The group (`RTNLGRP_*`).
+        group: u32,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The thread that follows the kernel could not be started.
+    #[error("cannot start the netlink thread")]
+    Thread(#[source] io::Error),
+    /// The kernel refused to keep a gateway resolved, or to stop doing so.
+    #[error("cannot {attempt} neighbour {gateway} on interface {ifindex}")]
+    Neighbour {
+        /// What was attempted.
+        attempt: &'static str,
+        /// The interface.
+        ifindex: u32,
+        /// The gateway.
+        gateway: Ipv4Addr,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+}
+
+/// Properties of the netlink connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetlinkOptions {
+    /// Receive buffer, in octets. Default: 32 MiB, enough for 100,000 routes that change at once; when
+    /// it overflows, everything is dumped again. Beyond `net.core.rmem_max` it takes CAP_NET_ADMIN.
+    pub receive_buffer_bytes: usize,
+}
+
+impl Default for NetlinkOptions {
+    fn default() -> Self {
+        Self {
+            receive_buffer_bytes: 32 << 20,
+        }
+    }
+}
+
+/// A connection to the kernel's routing, in the network namespace of the thread that started it.
+///
+/// Dropping it ends the thread that follows the kernel.
+#[derive(Debug)]
+pub struct Netlink {
+    requests: rtnetlink::Handle,
+    /// A byte asks for a resynchronisation, the end of the stream for the thread's end.
+    control: UnixStream,
+    /// Neighbour entries made by [`resolve`](Self::resolve).
+    installed: Mutex<HashSet<(u32, Ipv4Addr)>>,
+}
+
+impl Netlink {
+    /// Starts following the kernel. Events come in batches, first a full dump.
+    ///
+    /// Must be called within a tokio runtime, on a thread in the network namespace to follow.
+    ///
+    /// # Errors
+    ///
+    /// If a socket or the thread cannot be had.
+    pub fn start(
+        options: NetlinkOptions,
+    ) -> Result<(Self, mpsc::Receiver<Vec<KernelEvent>>), NetlinkError> {
+        let (control, controlled) = UnixStream::pair().map_err(NetlinkError::Open)?;
+        let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
+        let follower = Follower::new(options, controlled, sender)?;
+        let (connection, requests, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
+        tokio::spawn(connection);
+        thread::Builder::new()
+            .name("netlink".to_owned())
+            .spawn(move || follower.run())
+            .map_err(NetlinkError::Thread)?;
+        let netlink = Self {
+            requests,
+            control,
+            installed: Mutex::default(),
+        };
+        Ok((netlink, receiver))
+    }
+
+    /// Has everything dumped again, should there be reason to doubt what is known.
+    pub fn resync(&self) {
+        if let Err(error) = (&self.control).write_all(&[0]) {
+            debug!(%error, "the netlink thread is gone");
+        }
+    }
+
+    /// Has the kernel keep a gateway resolved, so that the first packet does not wait for it.
+    ///
+    /// Entries that the administrator made permanent are left alone. Saying it again does no harm.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.16 keeps the entry resolved; before, the gateway is resolved now, and again when the kernel
+    /// itself sends to it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses, for example because the link is down.
+    pub async fn resolve(&self, ifindex: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+        let failed = |source| NetlinkError::Neighbour {
+            attempt: "resolve",
+            ifindex,
+            gateway,
+            source,
+        };
+        let request = || {
+            let neighbours = self.requests.neighbours();
+            let mut request = neighbours
+                .add(ifindex, IpAddr::V4(gateway))
+                .state(NeighbourState::None)
+                .flags(NeighbourFlags::Use);
+            let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+            request.message_mut().attributes.push(managed);
+            request
+        };
+        // A new entry first: replacing would take the permanence from an administrator's entry.
+        match request().execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::EEXIST) => {
+                let known = self.neighbour(ifindex, gateway).await.map_err(failed)?;
+                if known.is_some_and(|known| is_static(&known)) {
+                    return Ok(());
+                }
+                request().replace().execute().await.map_err(failed)?;
+            }
+            result => result.map_err(failed)?,
+        }
+        self.installed().insert((ifindex, gateway));
+        Ok(())
+    }
+
+    /// Takes back what [`resolve`](Self::resolve) asked for, and removes the entry if it is still that.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses.
+    pub async fn release(&self, ifindex: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+        if !self.installed().remove(&(ifindex, gateway)) {
+            return Ok(());
+        }
+        let failed = |source| NetlinkError::Neighbour {
+            attempt: "release",
+            ifindex,
+            gateway,
+            source,
+        };
+        match self.neighbour(ifindex, gateway).await.map_err(failed)? {
+            Some(known) if !is_static(&known) => {}
+            _ => return Ok(()),
+        }
+        let message = neighbour_message(ifindex, gateway);
+        match self.requests.neighbours().del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::ENOENT) => Ok(()),
+            result => result.map_err(failed),
+        }
+    }
+
+    /// The kernel's entry for a neighbour.
+    async fn neighbour(
+        &self,
+        ifindex: u32,
+        address: Ipv4Addr,
+    ) -> Result<Option<NeighbourMessage>, rtnetlink::Error> {
+        let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.requests.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(known)) => {
+                    return Ok(Some(known));
+                }
+                // ENODEV: the link went, and its neighbours with it.
+                NetlinkPayload::Error(error)
+                    if is(&error, Errno::ENOENT) || is(&error, Errno::ENODEV) =>
+                {
+                    return Ok(None);
+                }
+                NetlinkPayload::Error(error) => {
+                    return Err(rtnetlink::Error::NetlinkError(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    fn installed(&self) -> MutexGuard<'_, HashSet<(u32, Ipv4Addr)>> {
+        // The set is whole between any two operations on it.
+        self.installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn neighbour_message(ifindex: u32, address: Ipv4Addr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Inet;
+    message.header.ifindex = ifindex;
+    let destination = NeighbourAddress::Inet(address);
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(destination));
+    message
+}
+
+fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
+    error.raw_code() == -(errno as i32)
+}
+
+/// The administrator's, or not in need of resolution.
+fn is_static(neighbour: &NeighbourMessage) -> bool {
+    matches!(
+        neighbour.header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    )
+}
+
+/// Why following the kernel was interrupted.
+enum Interruption {
+    /// Nobody wants events any more.
+    Stop,
+    /// Everything has to be dumped again: it was asked for, or a dump is inconsistent.
+    Resync,
+    /// The receive buffer overflowed.
+    Overrun,
+    Failed(io::Error),
+}
+
+type Followed<T> = Result<T, Interruption>;
+
+/// The thread that follows the kernel.
+struct Follower {
+    socket: Socket,
+    /// The socket's netlink address.
+    port: u32,
+    control: UnixStream,
+    events: mpsc::Sender<Vec<KernelEvent>>,
+    batch: Vec<KernelEvent>,
+    buffer: Vec<u8>,
+    sequence: u32,
+}
+
+impl Follower {
+    fn new(
+        options: NetlinkOptions,
+        control: UnixStream,
+        events: mpsc::Sender<Vec<KernelEvent>>,
+    ) -> Result<Self, NetlinkError> {
+        let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::Open)?;
+        let address = socket.bind_auto().map_err(NetlinkError::Open)?;
+        set_receive_buffer(&socket, options.receive_buffer_bytes);
+        if let Err(error) = socket.set_netlink_get_strict_chk(true) {
+            debug!(%error, "kernel before 4.20: dumps are not checked strictly");
+        }
+        for group in [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_NEIGH,
+            libc::RTNLGRP_IPV4_IFADDR,
+            libc::RTNLGRP_IPV4_ROUTE,
+            libc::RTNLGRP_IPV4_NETCONF,
+            libc::RTNLGRP_NEXTHOP,
+        ] {
+            match socket.add_membership(group) {
+                Err(error) if group == libc::RTNLGRP_NEXTHOP => {
+                    debug!(%error, "kernel before 5.3: there are no nexthop objects");
+                }
+                result => {
+                    result.map_err(|source| NetlinkError::Subscribe { group, source })?;
+                }
+            }
+        }
+        Ok(Self {
+            socket,
+            port: address.port_number(),
+            control,
+            events,
+            batch: Vec::new(),
+            buffer: Vec::with_capacity(MESSAGE_LEN),
+            sequence: 0,
+        })
+    }
+
+    fn run(mut self) {
+        let mut patience = PATIENCE;
+        loop {
+            let interruption = match self.resync(patience > 0) {
+                Ok(()) => {
+                    patience = PATIENCE;
+                    self.follow()
+                }
+                Err(interruption) => interruption,
+            };
+            match interruption {
+                Interruption::Stop => return,
+                Interruption::Resync => patience = patience.saturating_sub(1),
+                Interruption::Overrun => {
+                    warn!("netlink receive buffer overflowed: resynchronising routes");
+                    thread::sleep(PAUSE_AFTER_OVERRUN);
+                    self.drain();
+                }
+                Interruption::Failed(error) => {
+                    error!(%error, "following the kernel's routes failed: starting over");
+                    thread::sleep(PAUSE_AFTER_FAILURE);
+                    self.drain();
+                }
+            }
+        }
+    }
+
+    /// Dumps everything, in an order in which nothing is mentioned before what it depends on.
+    fn resync(&mut self, insist: bool) -> Followed<()> {
+        /// Without a family filter, as groups of nexthops have none.
+        const UNSPEC: u8 = libc::AF_UNSPEC as u8;
+        const INET: u8 = libc::AF_INET as u8;
+        self.push(KernelEvent::ResyncBegin)?;
+        let mut consistent = true;
+        consistent &= self.dump(libc::RTM_GETLINK, &link_request(), false)?;
+        consistent &= self.dump(libc::RTM_GETNETCONF, &[INET, 0, 0, 0], true)?;
+        consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET), false)?;
+        consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET), false)?;
+        consistent &= self.dump(parse::message::GET_NEXT_HOP, &request::<8>(UNSPEC), true)?;
+        consistent &= self.dump(libc::RTM_GETROUTE, &request::<12>(INET), false)?;
+        if !consistent && insist {
+            debug!("a dump was interrupted by changes: dumping again");
+            return Err(Interruption::Resync);
+        }
+        self.push(KernelEvent::ResyncEnd)?;
+        self.flush()
+    }
+
+    /// Forwards changes until something interrupts.
+    fn follow(&mut self) -> Interruption {
+        loop {
+            if let Err(interruption) = self.receive().and_then(|()| self.take(None).map(|_| ())) {
+                return interruption;
+            }
+        }
+    }
+
+    /// Dumps one kind of object; says whether nothing changed meanwhile.
+    fn dump(&mut self, message_type: u16, body: &[u8], optional: bool) -> Followed<bool> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.length = (header.buffer_len() + body.len()) as u32;
+        header.message_type = message_type;
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        let mut request = vec![0; header.buffer_len()];
+        header.emit(&mut request);
+        request.extend_from_slice(body);
+        let kernel = SocketAddr::new(0, 0);
+        let sent = self.socket.send_to(&request, &kernel, 0);
+        sent.map_err(Interruption::Failed)?;
+        let mut consistent = true;
+        loop {
+            self.receive()?;
+            let progress = self.take(Some(self.sequence))?;
+            consistent &= progress.consistent;
+            match progress.end {
+                None => {}
+                Some(0) => return Ok(consistent),
+                Some(code) => {
+                    let error = io::Error::from_raw_os_error(code);
+                    if !optional {
+                        return Err(Interruption::Failed(error));
+                    }
+                    debug!(%error, message_type, "the kernel does not dump these");
+                    return Ok(consistent);
+                }
+            }
+        }
+    }
+
+    /// Takes in the messages in the buffer; those numbered `dump` belong to the dump under way.
+    fn take(&mut self, dump: Option<u32>) -> Followed<Progress> {
+        let mut progress = Progress {
+            consistent: true,
+            end: None,
+        };
+        let mut rest = self.buffer.as_slice();
+        while !rest.is_empty() {
+            let message = match NetlinkBuffer::new_checked(rest) {
+                Ok(message) => message,
+                Err(error) => {
+                    warn!(%error, "netlink message without a proper header: resynchronising routes");
+                    return Err(Interruption::Overrun);
+                }
+            };
+            let len = message.length() as usize;
+            rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+            let ours =
+                dump == Some(message.sequence_number()) && message.port_number() == self.port;
+            if ours {
+                progress.consistent &= message.flags() & NLM_F_DUMP_INTR == 0;
+            }
+            match message.message_type() {
+                NLMSG_DONE | NLMSG_ERROR if ours => {
+                    let code = message
+                        .payload()
+                        .get(..4)
+                        .and_then(|code| parse_i32(code).ok());
+                    progress.end = Some(code.unwrap_or_default().saturating_neg());
+                }
+                message_type => {
+                    let payload = message.payload();
+                    match parse::event(message_type, message.flags(), ours, payload) {
+                        Ok(event) => self.batch.extend(event),
+                        Err(error) => {
+                            debug!(%error, message_type, "netlink message not understood");
+                        }
+                    }
+                }
+            }
+        }
+        if self.batch.len() >= BATCH_EVENTS {
+            self.flush()?;
+        }
+        Ok(progress)
+    }
+
+    /// Waits for a message. What was taken in so far goes out before there is a wait.
+    fn receive(&mut self) -> Followed<()> {
+        loop {
+            self.buffer.clear();
+            let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+            match self.socket.recv_from(&mut self.buffer, flags) {
+                Ok((len, _)) if len > self.buffer.len() => {
+                    warn!(len, "netlink message too long: resynchronising routes");
+                    return Err(Interruption::Overrun);
+                }
+                // Other processes cannot write here, short of CAP_NET_ADMIN; the kernel is port 0.
+                Ok((_, sender)) if sender.port_number() != 0 => {}
+                Ok(_) => return Ok(()),
+                Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                    Some(Errno::EAGAIN) => {
+                        self.flush()?;
+                        self.wait()?;
+                    }
+                    Some(Errno::EINTR) => {}
+                    Some(Errno::ENOBUFS) => return Err(Interruption::Overrun),
+                    _ => return Err(Interruption::Failed(error)),
+                },
+            }
+        }
+    }
+
+    fn wait(&mut self) -> Followed<()> {
+        let mut fds = [
+            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut fds, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(Interruption::Failed(error.into())),
+        }
+        if !fds[1].any().unwrap_or_default() {
+            return Ok(());
+        }
+        match self.control.read(&mut [0; 64]) {
+            Ok(1..) => Err(Interruption::Resync),
+            Ok(0) | Err(_) => Err(Interruption::Stop),
+        }
+    }
+
+    /// Throws away all that has been received. Until the buffer is empty once, the kernel drops what it
+    /// has to say without a word.
+    fn drain(&mut self) {
+        self.batch.clear();
+        loop {
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer, libc::MSG_DONTWAIT) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn push(&mut self, event: KernelEvent) -> Followed<()> {
+        self.batch.push(event);
+        if self.batch.len() >= BATCH_EVENTS {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Followed<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::take(&mut self.batch);
+        let sent = self.events.blocking_send(batch);
+        sent.map_err(|_| Interruption::Stop)
+    }
+}
+
+/// How far a dump got with one buffer of messages.
+struct Progress {
+    consistent: bool,
+    /// The dump ended, with this error number or 0.
+    end: Option<i32>,
+}
+
+fn set_receive_buffer(socket: &Socket, bytes: usize) {
+    if setsockopt(socket, sockopt::RcvBufForce, &bytes).is_ok() {
+        return;
+    }
+    if let Err(error) = setsockopt(socket, sockopt::RcvBuf, &bytes) {
+        warn!(%error, bytes, "cannot set the netlink receive buffer: overruns are likely");
+    }
+}
+
+/// A request that is all zero apart from the address family.
+fn request<const LEN: usize>(family: u8) -> [u8; LEN] {
+    let mut request = [0; LEN];
+    request[0] = family;
+    request
+}
+
+/// `struct ifinfomsg`, and the wish to be spared the statistics.
+fn link_request() -> [u8; 24] {
+    let mut request = [0; 24];
+    request[16..18].copy_from_slice(&8_u16.to_ne_bytes());
+    request[18..20].copy_from_slice(&libc::IFLA_EXT_MASK.to_ne_bytes());
+    request[20..].copy_from_slice(&(libc::RTEXT_FILTER_SKIP_STATS as u32).to_ne_bytes());
+    request
+}

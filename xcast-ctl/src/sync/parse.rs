@@ -1,0 +1,418 @@
+//! Netlink messages into [`KernelEvent`]s.
+//!
+//! Headers are read by `netlink-packet-route`, and of the attributes only those that matter here, one
+//! by one: an attribute that a later kernel adds or lengthens cannot make a link or a route invisible.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use netlink_packet_core::{
+    DecodeError, Emitable as _, NLM_F_APPEND, NLM_F_EXCL, NLM_F_REPLACE, NlaBuffer, NlasIterator,
+    parse_i32, parse_mac, parse_string, parse_u16, parse_u32,
+};
+use netlink_packet_route::{
+    AddressFamily,
+    address::AddressHeader,
+    link::{LinkFlags, LinkHeader},
+    neighbour::{NeighbourFlags, NeighbourHeader, NeighbourState as KernelNeighbourState},
+    route::{RouteFlags, RouteHeader, RouteType},
+};
+
+use super::event::{
+    Address, Hop, KernelEvent, Link, Neighbour, NeighbourState, NextHopObject, NextHopObjectKind,
+    Placement, Route, RouteKind, Via,
+};
+
+/// Message types that `libc` lacks.
+pub(super) mod message {
+    pub(in crate::sync) const NEW_NEXT_HOP: u16 = 104;
+    pub(in crate::sync) const DELETE_NEXT_HOP: u16 = 105;
+    pub(in crate::sync) const GET_NEXT_HOP: u16 = 106;
+}
+
+/// Attributes that `libc` lacks.
+mod attribute {
+    /// Within `RTA_METRICS`.
+    pub(super) const ROUTE_MTU: u16 = 2;
+    pub(super) const ROUTE_NEXT_HOP_ID: u16 = 30;
+    pub(super) const NEXT_HOP_ID: u16 = 1;
+    pub(super) const NEXT_HOP_GROUP: u16 = 2;
+    pub(super) const NEXT_HOP_BLACKHOLE: u16 = 4;
+    pub(super) const NEXT_HOP_OIF: u16 = 5;
+    pub(super) const NEXT_HOP_GATEWAY: u16 = 6;
+    pub(super) const NEXT_HOP_ENCAP_TYPE: u16 = 7;
+    pub(super) const NEXT_HOP_FDB: u16 = 11;
+    pub(super) const NETCONF_IFINDEX: u16 = 1;
+    pub(super) const NETCONF_IGNORE_LINK_DOWN: u16 = 6;
+}
+
+/// `NETCONFA_IFINDEX` of `conf.all`.
+const NETCONF_ALL: i32 = -1;
+
+type Result<T> = std::result::Result<T, DecodeError>;
+
+/// The event a message announces; `None` if it is not about anything forwarding needs.
+///
+/// `dump` says that the message answers a dump request; otherwise its flags tell what changed.
+pub(super) fn event(
+    message_type: u16,
+    flags: u16,
+    dump: bool,
+    payload: &[u8],
+) -> Result<Option<KernelEvent>> {
+    match message_type {
+        libc::RTM_NEWLINK => Ok(link(payload)?.map(KernelEvent::Link)),
+        libc::RTM_DELLINK => removed_link(payload),
+        libc::RTM_NEWADDR => Ok(address(payload)?.map(KernelEvent::Address)),
+        libc::RTM_DELADDR => Ok(address(payload)?.map(KernelEvent::AddressRemoved)),
+        libc::RTM_NEWNEIGH => Ok(neighbour(payload)?.map(KernelEvent::Neighbour)),
+        libc::RTM_DELNEIGH => {
+            Ok(
+                neighbour(payload)?.map(|neighbour| KernelEvent::NeighbourRemoved {
+                    ifindex: neighbour.ifindex,
+                    address: neighbour.address,
+                }),
+            )
+        }
+        message::NEW_NEXT_HOP => Ok(next_hop_object(payload)?.map(KernelEvent::NextHopObject)),
+        message::DELETE_NEXT_HOP => removed_next_hop_object(payload),
+        libc::RTM_NEWROUTE => Ok(route(payload)?.map(|route| KernelEvent::Route {
+            route,
+            placement: placement(flags, dump),
+        })),
+        libc::RTM_DELROUTE => Ok(route(payload)?.map(KernelEvent::RouteRemoved)),
+        libc::RTM_NEWNETCONF => net_conf(payload),
+        _ => Ok(None),
+    }
+}
+
+fn placement(flags: u16, dump: bool) -> Placement {
+    if dump {
+        Placement::Dump
+    } else if flags & NLM_F_REPLACE != 0 {
+        Placement::Replace
+    } else if flags & NLM_F_APPEND != 0 {
+        Placement::Last
+    } else if flags & NLM_F_EXCL != 0 {
+        Placement::Only
+    } else {
+        Placement::First
+    }
+}
+
+/// A message's body after its header of `header_len` octets, attribute by attribute.
+fn attributes(payload: &[u8], header_len: usize) -> NlasIterator<&[u8]> {
+    NlasIterator::new(payload.get(header_len..).unwrap_or_default())
+}
+
+fn link(payload: &[u8]) -> Result<Option<Link>> {
+    let header = LinkHeader::parse(payload)?;
+    // Bridges report their ports as links of their own family.
+    if header.interface_family != AddressFamily::Unspec {
+        return Ok(None);
+    }
+    let carrier = LinkFlags::Running | LinkFlags::LowerUp;
+    let (mut name, mut mac, mut mtu_bytes) = (None, None, None);
+    for attribute in attributes(payload, header.buffer_len()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            libc::IFLA_IFNAME => name = Some(parse_string(attribute.value())?),
+            libc::IFLA_ADDRESS => mac = parse_mac(attribute.value()).ok(),
+            libc::IFLA_MTU => mtu_bytes = Some(parse_u32(attribute.value())?),
+            _ => {}
+        }
+    }
+    // Drivers also send fragments of link messages, with news of their own.
+    let (Some(name), Some(mtu_bytes)) = (name, mtu_bytes) else {
+        return Ok(None);
+    };
+    Ok(Some(Link {
+        ifindex: header.index,
+        name,
+        mac,
+        mtu_bytes,
+        up: header.flags.contains(LinkFlags::Up),
+        carrier: header.flags.intersects(carrier),
+    }))
+}
+
+fn removed_link(payload: &[u8]) -> Result<Option<KernelEvent>> {
+    let header = LinkHeader::parse(payload)?;
+    let whole = header.interface_family == AddressFamily::Unspec;
+    Ok(whole.then_some(KernelEvent::LinkRemoved {
+        ifindex: header.index,
+    }))
+}
+
+fn address(payload: &[u8]) -> Result<Option<Address>> {
+    let header = AddressHeader::parse(payload)?;
+    if header.family != AddressFamily::Inet {
+        return Ok(None);
+    }
+    // On a point-to-point link, IFA_ADDRESS is the peer's.
+    let (mut local, mut address) = (None, None);
+    for attribute in attributes(payload, size_of::<libc::ifaddrmsg>()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            libc::IFA_LOCAL => local = Some(ipv4(&attribute)?),
+            libc::IFA_ADDRESS => address = Some(ipv4(&attribute)?),
+            _ => {}
+        }
+    }
+    Ok(local.or(address).map(|address| Address {
+        ifindex: header.index,
+        address,
+        prefix_len: header.prefix_len,
+    }))
+}
+
+fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
+    let header = NeighbourHeader::parse(payload)?;
+    // Addresses this host answers for are no neighbours.
+    if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+        return Ok(None);
+    }
+    let state = match header.state {
+        KernelNeighbourState::Incomplete => NeighbourState::Incomplete,
+        KernelNeighbourState::Reachable => NeighbourState::Reachable,
+        KernelNeighbourState::Stale => NeighbourState::Stale,
+        KernelNeighbourState::Delay => NeighbourState::Delay,
+        KernelNeighbourState::Probe => NeighbourState::Probe,
+        KernelNeighbourState::Failed => NeighbourState::Failed,
+        KernelNeighbourState::Noarp => NeighbourState::NoArp,
+        KernelNeighbourState::Permanent => NeighbourState::Permanent,
+        _ => NeighbourState::None,
+    };
+    let (mut address, mut mac) = (None, None);
+    for attribute in attributes(payload, header.buffer_len()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            libc::NDA_DST => address = Some(ipv4(&attribute)?),
+            libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
+            _ => {}
+        }
+    }
+    Ok(address.map(|address| Neighbour {
+        ifindex: header.ifindex,
+        address,
+        mac,
+        state,
+    }))
+}
+
+/// Length of `struct nhmsg`, in octets.
+const NEXT_HOP_HEADER_LEN: usize = 8;
+
+fn next_hop_object(payload: &[u8]) -> Result<Option<NextHopObject>> {
+    let family = payload.first().copied().map(AddressFamily::from);
+    let (mut id, mut kind, mut ifindex, mut fdb) = (None, None, None, false);
+    // Without a gateway, an IPv6 object is on-link for IPv6.
+    let mut via = match family {
+        Some(AddressFamily::Inet6) => Via::Kernel,
+        _ => Via::Link,
+    };
+    for attribute in attributes(payload, NEXT_HOP_HEADER_LEN) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            attribute::NEXT_HOP_ID => id = Some(parse_u32(attribute.value())?),
+            attribute::NEXT_HOP_GROUP => {
+                kind = Some(NextHopObjectKind::Group(group(attribute.value())?));
+            }
+            attribute::NEXT_HOP_BLACKHOLE => kind = Some(NextHopObjectKind::Blackhole),
+            attribute::NEXT_HOP_OIF => ifindex = Some(parse_u32(attribute.value())?),
+            attribute::NEXT_HOP_GATEWAY => match ipv4(&attribute) {
+                Ok(gateway) if via == Via::Link => via = Via::Gateway(gateway),
+                _ => via = Via::Kernel,
+            },
+            attribute::NEXT_HOP_ENCAP_TYPE => via = Via::Kernel,
+            attribute::NEXT_HOP_FDB => fdb = true,
+            _ => {}
+        }
+    }
+    let kind = kind.or(ifindex.map(|ifindex| {
+        NextHopObjectKind::Hop(Hop {
+            ifindex,
+            via,
+            weight: 1,
+        })
+    }));
+    // Objects for bridges' forwarding tables have no place in routes.
+    let (Some(id), Some(kind), false) = (id, kind, fdb) else {
+        return Ok(None);
+    };
+    Ok(Some(NextHopObject { id, kind }))
+}
+
+fn removed_next_hop_object(payload: &[u8]) -> Result<Option<KernelEvent>> {
+    for attribute in attributes(payload, NEXT_HOP_HEADER_LEN) {
+        let attribute = attribute?;
+        if attribute.kind() == attribute::NEXT_HOP_ID {
+            let id = parse_u32(attribute.value())?;
+            return Ok(Some(KernelEvent::NextHopObjectRemoved { id }));
+        }
+    }
+    Ok(None)
+}
+
+/// The members of a nexthop group: `struct nexthop_grp` each, with a weight one lower than it means,
+/// whose high octet kernels before 6.12 leave zero.
+fn group(value: &[u8]) -> Result<Vec<(u32, u32)>> {
+    let (members, []) = value.as_chunks::<8>() else {
+        return Err("nexthop group is not a list of members".into());
+    };
+    let member = |member: &[u8; 8]| {
+        let [a, b, c, d, low, high, _, _] = *member;
+        let weight = u32::from(u16::from_le_bytes([low, high])) + 1;
+        (u32::from_ne_bytes([a, b, c, d]), weight)
+    };
+    Ok(members.iter().map(member).collect())
+}
+
+fn route(payload: &[u8]) -> Result<Option<Route>> {
+    let header = RouteHeader::parse(payload)?;
+    // What the kernel learned about single destinations (RTM_F_CLONED) is not a route.
+    if header.address_family != AddressFamily::Inet || header.flags.contains(RouteFlags::Cloned) {
+        return Ok(None);
+    }
+    let mut hop = HopAttributes::default();
+    let mut multipath = None;
+    let mut route = Route {
+        prefix: Ipv4Net::default(),
+        table: header.table.into(),
+        tos: header.tos,
+        metric: 0,
+        kind: match header.kind {
+            RouteType::Unicast => RouteKind::Unicast,
+            RouteType::Local => RouteKind::Local,
+            RouteType::Broadcast => RouteKind::Broadcast,
+            RouteType::Multicast => RouteKind::Multicast,
+            RouteType::BlackHole => RouteKind::Blackhole,
+            RouteType::Unreachable => RouteKind::Unreachable,
+            RouteType::Prohibit => RouteKind::Prohibit,
+            RouteType::Throw => RouteKind::Throw,
+            _ => RouteKind::Other,
+        },
+        protocol: header.protocol.into(),
+        preferred_source: None,
+        mtu_bytes: None,
+        hops: Vec::new(),
+        object: None,
+    };
+    let mut destination = Ipv4Addr::UNSPECIFIED;
+    for attribute in attributes(payload, header.buffer_len()) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            libc::RTA_DST => destination = ipv4(&attribute)?,
+            libc::RTA_OIF => hop.ifindex = Some(parse_u32(attribute.value())?),
+            libc::RTA_PRIORITY => route.metric = parse_u32(attribute.value())?,
+            libc::RTA_TABLE => route.table = parse_u32(attribute.value())?,
+            libc::RTA_PREFSRC => route.preferred_source = Some(ipv4(&attribute)?),
+            libc::RTA_METRICS => route.mtu_bytes = route_mtu(attribute.value())?,
+            libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value())?),
+            attribute::ROUTE_NEXT_HOP_ID => route.object = Some(parse_u32(attribute.value())?),
+            _ => hop.take(&attribute)?,
+        }
+    }
+    let prefix = Ipv4Net::new(destination, header.destination_prefix_length);
+    let prefix = prefix.map_err(|_| "prefix is longer than an address")?;
+    route.prefix = prefix.trunc();
+    route.hops = multipath.unwrap_or_else(|| hop.hop(1).into_iter().collect());
+    Ok(Some(route))
+}
+
+fn route_mtu(metrics: &[u8]) -> Result<Option<u32>> {
+    for metric in NlasIterator::new(metrics) {
+        let metric = metric?;
+        if metric.kind() == attribute::ROUTE_MTU {
+            return parse_u32(metric.value()).map(Some);
+        }
+    }
+    Ok(None)
+}
+
+/// The next hops of a multipath route: `struct rtnexthop` each, followed by attributes.
+fn hops(mut value: &[u8]) -> Result<Vec<Hop>> {
+    /// Length of `struct rtnexthop`, in octets.
+    const HEADER_LEN: usize = 8;
+    let mut hops = Vec::new();
+    while let [a, b, _flags, weight, c, d, e, f, ..] = *value {
+        let len = usize::from(u16::from_ne_bytes([a, b]));
+        let body = value.get(HEADER_LEN..len);
+        let body = body.ok_or("next hop of a multipath route ends early")?;
+        let mut hop = HopAttributes {
+            ifindex: Some(u32::from_ne_bytes([c, d, e, f])),
+            via: None,
+        };
+        for attribute in NlasIterator::new(body) {
+            hop.take(&attribute?)?;
+        }
+        hops.extend(hop.hop(u32::from(weight) + 1));
+        value = value.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(hops)
+}
+
+/// What the attributes of a route or of one of its next hops say about the way.
+#[derive(Default)]
+struct HopAttributes {
+    ifindex: Option<u32>,
+    via: Option<Via>,
+}
+
+impl HopAttributes {
+    fn take(&mut self, attribute: &NlaBuffer<&[u8]>) -> Result<()> {
+        match attribute.kind() {
+            libc::RTA_GATEWAY if self.via.is_none() => {
+                self.via = Some(Via::Gateway(ipv4(attribute)?));
+            }
+            libc::RTA_VIA => self.via = Some(Via::Kernel),
+            libc::RTA_ENCAP_TYPE if parse_u16(attribute.value())? != 0 => {
+                self.via = Some(Via::Kernel);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn hop(&self, weight: u32) -> Option<Hop> {
+        Some(Hop {
+            ifindex: self.ifindex?,
+            via: self.via.unwrap_or(Via::Link),
+            weight,
+        })
+    }
+}
+
+fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
+    /// Length of `struct netconfmsg`, in octets, with the padding that follows.
+    const HEADER_LEN: usize = 4;
+    if payload.first().copied().map(AddressFamily::from) != Some(AddressFamily::Inet) {
+        return Ok(None);
+    }
+    let (mut ifindex, mut ignore) = (None, None);
+    for attribute in attributes(payload, HEADER_LEN) {
+        let attribute = attribute?;
+        match attribute.kind() {
+            attribute::NETCONF_IFINDEX => ifindex = Some(parse_i32(attribute.value())?),
+            attribute::NETCONF_IGNORE_LINK_DOWN => {
+                ignore = Some(parse_i32(attribute.value())? != 0);
+            }
+            _ => {}
+        }
+    }
+    let ifindex = match ifindex {
+        Some(NETCONF_ALL) => None,
+        // `conf.default` is for interfaces yet to come.
+        Some(ifindex) if ifindex > 0 => Some(ifindex.unsigned_abs()),
+        _ => return Ok(None),
+    };
+    Ok(ignore.map(|ignore| KernelEvent::IgnoreLinkDown { ifindex, ignore }))
+}
+
+fn ipv4(attribute: &NlaBuffer<&[u8]>) -> Result<Ipv4Addr> {
+    let octets: [u8; 4] = attribute
+        .value()
+        .try_into()
+        .map_err(|_| format!("attribute {} is not an IPv4 address", attribute.kind()))?;
+    Ok(octets.into())
+}

@@ -1,0 +1,188 @@
+//! The ways routes go: what a route says apart from its prefix, table and metric.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use super::event::{Hop, Route, RouteKind};
+
+/// Names a [`Path`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct PathId(u32);
+
+/// What makes two paths the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct PathSpec {
+    pub(super) kind: RouteKind,
+    pub(super) protocol: u8,
+    pub(super) preferred_source: Option<Ipv4Addr>,
+    pub(super) mtu_bytes: Option<u32>,
+    pub(super) next: Next,
+}
+
+/// Where a path leads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Next {
+    /// To these next hops.
+    Hops(Vec<Hop>),
+    /// To wherever a nexthop object leads.
+    Object(u32),
+}
+
+/// What a path means for forwarding, as of the last time it was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Resolution {
+    /// No next hop is usable: the route is passed over.
+    #[default]
+    Unusable,
+    /// The next table decides.
+    Throw,
+    /// Destinations get this next-hop id.
+    Use {
+        id: u32,
+        /// The route is an on-link route: its resolved neighbours get next hops of their own.
+        on_link: Option<OnLink>,
+    },
+}
+
+/// Where an on-link route's neighbours are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct OnLink {
+    pub(super) ifindex: u32,
+    /// The route's MTU metric, where it is below the link's MTU.
+    pub(super) mtu_bytes: Option<u16>,
+}
+
+/// A way that routes go.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) spec: PathSpec,
+    /// The kernel's rendering of the nexthop object.
+    pub(super) rendering: Vec<Hop>,
+    /// Prefixes with a route, in any table, that goes this way.
+    pub(super) users: HashSet<Ipv4Net>,
+    pub(super) resolution: Resolution,
+}
+
+/// All paths.
+#[derive(Debug, Default)]
+pub(super) struct Paths {
+    slots: Vec<Option<Path>>,
+    vacant: Vec<PathId>,
+    ids: HashMap<PathSpec, PathId>,
+    by_object: HashMap<u32, HashSet<PathId>>,
+}
+
+impl Paths {
+    /// The path of a route, and whether it is new or its rendering changed.
+    pub(super) fn intern(&mut self, route: &Route) -> (PathId, bool) {
+        let (next, rendering) = match route.object {
+            Some(object) => (Next::Object(object), route.hops.clone()),
+            None => (Next::Hops(route.hops.clone()), Vec::new()),
+        };
+        let spec = PathSpec {
+            kind: route.kind,
+            protocol: route.protocol,
+            preferred_source: route.preferred_source,
+            mtu_bytes: route.mtu_bytes,
+            next,
+        };
+        if let Some(&id) = self.ids.get(&spec) {
+            let path = &mut self[id];
+            let changed = path.rendering != rendering;
+            path.rendering = rendering;
+            return (id, changed);
+        }
+        let id = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // Each path has a route of its own, and 2^32 of them do not fit into memory.
+            PathId((self.slots.len() - 1) as u32)
+        });
+        if let Next::Object(object) = spec.next {
+            self.by_object.entry(object).or_default().insert(id);
+        }
+        self.ids.insert(spec.clone(), id);
+        self.slots[id.0 as usize] = Some(Path {
+            spec,
+            rendering,
+            users: HashSet::new(),
+            resolution: Resolution::Unusable,
+        });
+        (id, true)
+    }
+
+    /// The path of a route, if there is one.
+    pub(super) fn find(&self, route: &Route) -> Option<PathId> {
+        let next = match route.object {
+            Some(object) => Next::Object(object),
+            None => Next::Hops(route.hops.clone()),
+        };
+        self.ids
+            .get(&PathSpec {
+                kind: route.kind,
+                protocol: route.protocol,
+                preferred_source: route.preferred_source,
+                mtu_bytes: route.mtu_bytes,
+                next,
+            })
+            .copied()
+    }
+
+    pub(super) fn get(&self, id: PathId) -> Option<&Path> {
+        self.slots.get(id.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, id: PathId) -> Option<&mut Path> {
+        self.slots.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (PathId, &Path)> {
+        (0..)
+            .zip(&self.slots)
+            .filter_map(|(i, slot)| Some((PathId(i), slot.as_ref()?)))
+    }
+
+    /// The paths that use a nexthop object.
+    pub(super) fn with_object(&self, object: u32) -> Vec<PathId> {
+        self.by_object
+            .get(&object)
+            .map(|ids| ids.iter().copied().collect())
+            .unwrap_or_default()
+    }
+
+    /// Forgets a path.
+    pub(super) fn remove(&mut self, id: PathId) -> Option<Path> {
+        let path = self.slots.get_mut(id.0 as usize)?.take()?;
+        self.vacant.push(id);
+        self.ids.remove(&path.spec);
+        if let Next::Object(object) = path.spec.next
+            && let hash_map::Entry::Occupied(mut entry) = self.by_object.entry(object)
+        {
+            entry.get_mut().remove(&id);
+            if entry.get().is_empty() {
+                entry.remove();
+            }
+        }
+        Some(path)
+    }
+}
+
+impl std::ops::Index<PathId> for Paths {
+    type Output = Path;
+
+    /// # Panics
+    ///
+    /// If the path was removed: candidates keep their path alive, so this would be a bug here.
+    fn index(&self, id: PathId) -> &Path {
+        self.get(id).expect("a path lives as long as its users")
+    }
+}
+
+impl std::ops::IndexMut<PathId> for Paths {
+    fn index_mut(&mut self, id: PathId) -> &mut Path {
+        self.get_mut(id).expect("a path lives as long as its users")
+    }
+}

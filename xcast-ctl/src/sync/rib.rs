@@ -1,0 +1,650 @@
+//! What the kernel has: links, addresses, neighbours, nexthop objects and routes.
+//!
+//! [`Rib::apply`] follows the kernel's state and notes in [`Changes`] what forwarding has to look at
+//! again; it decides nothing itself. The kernel does not announce every route it drops: those that
+//! leave by a link that goes down, use a nexthop object that is removed, or prefer a source address
+//! that is removed, go silently. What the kernel does then is repeated here.
+//!
+//! Routes are many, the ways they go are few. As in the kernel, routes that differ only in prefix
+//! and metric share one [`Path`].
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+use tracing::debug;
+
+use super::{
+    event::{
+        Address, Hop, KernelEvent, Link, Neighbour, NextHopObject, NextHopObjectKind, Placement,
+        Route, RouteKind,
+    },
+    path::{Next, Path, PathId, Paths, Resolution},
+    prefix::PrefixMap,
+};
+
+/// The kernel's main table (`RT_TABLE_MAIN`).
+pub(super) const TABLE_MAIN: u32 = 254;
+/// The kernel's local table (`RT_TABLE_LOCAL`).
+pub(super) const TABLE_LOCAL: u32 = 255;
+
+/// The kernel's state.
+#[derive(Debug)]
+pub(super) struct Rib {
+    /// Routing tables, in the order in which they are consulted.
+    pub(super) tables: Vec<Table>,
+    pub(super) paths: Paths,
+    pub(super) changes: Changes,
+    links: HashMap<u32, Seen<Link>>,
+    ignore_link_down: HashMap<Option<u32>, Seen<bool>>,
+    addresses: HashMap<Address, Seen<()>>,
+    neighbours: BTreeMap<(Ipv4Addr, u32), Seen<Neighbour>>,
+    objects: HashMap<u32, Seen<NextHopObjectKind>>,
+    /// Groups that each nexthop object is a member of.
+    groups_of: HashMap<u32, HashSet<u32>>,
+    /// Counts dumps. What a dump does not mention keeps an older number and is dropped at its end.
+    generation: u32,
+    resyncing: bool,
+}
+
+/// What changed since forwarding last looked. Entries may repeat.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// Prefixes whose routes changed.
+    pub(super) prefixes: Vec<Ipv4Net>,
+    /// Paths that may lead elsewhere, or have no users any more.
+    pub(super) paths: Vec<PathId>,
+    /// Links whose properties changed.
+    pub(super) links: HashSet<u32>,
+    /// Neighbours, as (interface, address).
+    pub(super) neighbours: Vec<(u32, Ipv4Addr)>,
+    /// Addresses that became or ceased to be this host's.
+    pub(super) addresses: Vec<Ipv4Addr>,
+}
+
+/// A value, and the dump that mentioned it last.
+#[derive(Debug)]
+struct Seen<T> {
+    value: T,
+    generation: u32,
+}
+
+/// A routing table.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) id: u32,
+    pub(super) routes: PrefixMap<Node>,
+}
+
+/// The routes of one prefix in one table.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// In the kernel's order: by metric, then as they were placed.
+    pub(super) candidates: Vec<Candidate>,
+    /// What the prefix stood for when forwarding last looked.
+    pub(super) standing: Standing,
+}
+
+/// One route of a prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) metric: u32,
+    pub(super) path: PathId,
+    generation: u32,
+}
+
+/// What a table says at one prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// The next table decides.
+    Throw,
+    /// A route.
+    Route,
+}
+
+/// Where a path leads, nexthop objects looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Hops {
+    Blackhole,
+    One(Hop),
+    /// The members of a multipath route, or of this nexthop group.
+    Many(Option<u32>, Vec<Hop>),
+}
+
+/// Whether a next hop may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Liveness {
+    /// No: its link is down, or has no carrier and the kernel was told to mind that.
+    Dead,
+    /// Yes, if there is nothing better: its link has no carrier.
+    NoCarrier,
+    /// Yes.
+    Live,
+}
+
+impl Rib {
+    pub(super) fn new(tables: &[u32]) -> Self {
+        let table = |&id: &u32| Table {
+            id,
+            routes: PrefixMap::default(),
+        };
+        Self {
+            tables: tables.iter().map(table).collect(),
+            paths: Paths::default(),
+            changes: Changes::default(),
+            links: HashMap::new(),
+            ignore_link_down: HashMap::new(),
+            addresses: HashMap::new(),
+            neighbours: BTreeMap::new(),
+            objects: HashMap::new(),
+            groups_of: HashMap::new(),
+            generation: 0,
+            resyncing: false,
+        }
+    }
+
+    /// A dump is under way: the state is incomplete.
+    pub(super) fn resyncing(&self) -> bool {
+        self.resyncing
+    }
+
+    pub(super) fn apply(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::ResyncBegin => {
+                self.generation = self.generation.wrapping_add(1);
+                self.resyncing = true;
+            }
+            KernelEvent::ResyncEnd => {
+                self.sweep();
+                self.resyncing = false;
+            }
+            KernelEvent::Link(link) => self.set_link(link),
+            KernelEvent::LinkRemoved { ifindex } => self.remove_link(ifindex),
+            KernelEvent::IgnoreLinkDown { ifindex, ignore } => {
+                self.set_ignore_link_down(ifindex, ignore);
+            }
+            KernelEvent::Address(address) => {
+                let seen = self.seen(());
+                if self.addresses.insert(address, seen).is_none() {
+                    self.changes.addresses.push(address.address);
+                }
+            }
+            KernelEvent::AddressRemoved(address) => self.remove_address(address),
+            KernelEvent::Neighbour(neighbour) => {
+                let key = (neighbour.address, neighbour.ifindex);
+                let seen = self.seen(neighbour);
+                if self.neighbours.insert(key, seen).map(|old| old.value) != Some(neighbour) {
+                    let key = (neighbour.ifindex, neighbour.address);
+                    self.changes.neighbours.push(key);
+                }
+            }
+            KernelEvent::NeighbourRemoved { ifindex, address } => {
+                if self.neighbours.remove(&(address, ifindex)).is_some() {
+                    self.changes.neighbours.push((ifindex, address));
+                }
+            }
+            KernelEvent::NextHopObject(object) => self.set_object(object),
+            KernelEvent::NextHopObjectRemoved { id } => self.remove_object(id),
+            KernelEvent::Route { route, placement } => self.insert_route(&route, placement),
+            KernelEvent::RouteRemoved(route) => self.remove_route(&route),
+        }
+    }
+
+    pub(super) fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex).map(|seen| &seen.value)
+    }
+
+    pub(super) fn neighbour(&self, ifindex: u32, address: Ipv4Addr) -> Option<&Neighbour> {
+        self.neighbours
+            .get(&(address, ifindex))
+            .map(|seen| &seen.value)
+    }
+
+    /// All neighbours whose address is in `prefix`.
+    pub(super) fn neighbours_in(&self, prefix: Ipv4Net) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours
+            .range((prefix.network(), 0)..=(prefix.broadcast(), u32::MAX))
+            .map(|(_, seen)| &seen.value)
+    }
+
+    /// The address is configured on an interface, or a local route delivers it to this host.
+    pub(super) fn is_own_address(&self, address: Ipv4Addr) -> bool {
+        let local = |candidate: &Candidate| {
+            self.paths
+                .get(candidate.path)
+                .is_some_and(|path| path.spec.kind == RouteKind::Local)
+        };
+        self.has_address(address)
+            || self.tables.iter().any(|table| {
+                let node = table.routes.get(Ipv4Net::from(address));
+                node.is_some_and(|node| node.candidates.iter().any(local))
+            })
+    }
+
+    /// Where a path leads; `None` if nowhere.
+    pub(super) fn hops(&self, path: &Path) -> Option<Hops> {
+        let (object, hops) = match &path.spec.next {
+            Next::Hops(hops) => (None, hops.clone()),
+            Next::Object(object) => match self.objects.get(object).map(|seen| &seen.value) {
+                Some(NextHopObjectKind::Blackhole) => return Some(Hops::Blackhole),
+                Some(NextHopObjectKind::Hop(hop)) => return Some(Hops::One(*hop)),
+                Some(NextHopObjectKind::Group(members)) => {
+                    if members.iter().any(|(member, _)| self.is_blackhole(*member)) {
+                        return Some(Hops::Blackhole); // The kernel has these only alone in a group.
+                    }
+                    (Some(*object), self.group_hops(members))
+                }
+                None => (None, path.rendering.clone()),
+            },
+        };
+        match hops.as_slice() {
+            [] => None,
+            [hop] => Some(Hops::One(*hop)),
+            _ => Some(Hops::Many(object, hops)),
+        }
+    }
+
+    /// Whether a path leads over one of `links`.
+    pub(super) fn leads_over(&self, path: &Path, links: &HashSet<u32>) -> bool {
+        let over = |hop: &Hop| links.contains(&hop.ifindex);
+        match self.hops(path) {
+            None | Some(Hops::Blackhole) => false,
+            Some(Hops::One(hop)) => over(&hop),
+            Some(Hops::Many(_, hops)) => hops.iter().any(over),
+        }
+    }
+
+    pub(super) fn liveness(&self, hop: &Hop) -> Liveness {
+        let ignored = |key| {
+            self.ignore_link_down
+                .get(&key)
+                .is_some_and(|seen| seen.value)
+        };
+        match self.link(hop.ifindex) {
+            Some(link) if link.up && link.carrier => Liveness::Live,
+            Some(link) if link.up && !ignored(None) && !ignored(Some(hop.ifindex)) => {
+                Liveness::NoCarrier
+            }
+            _ => Liveness::Dead,
+        }
+    }
+
+    fn seen<T>(&self, value: T) -> Seen<T> {
+        Seen {
+            value,
+            generation: self.generation,
+        }
+    }
+
+    fn set_link(&mut self, link: Link) {
+        let seen = self.seen(link.clone());
+        let old = self.links.insert(link.ifindex, seen).map(|old| old.value);
+        if old.as_ref() == Some(&link) {
+            return;
+        }
+        self.changes.links.insert(link.ifindex);
+        let Some(old) = old else { return };
+        if old.carrier && !link.carrier || old.up && !link.up {
+            self.remove_objects_over(link.ifindex);
+        }
+        if old.up && !link.up {
+            // Local addresses stay: they are this host's, whatever the link does.
+            self.remove_routes_where(|rib, path| {
+                path.spec.kind != RouteKind::Local
+                    && matches!(&path.spec.next, Next::Hops(hops)
+                        if hops.iter().any(|hop| hop.ifindex == link.ifindex)
+                        && hops.iter().all(|hop| !rib.is_up(hop.ifindex)))
+            });
+        }
+    }
+
+    fn remove_link(&mut self, ifindex: u32) {
+        self.links.remove(&ifindex);
+        self.changes.links.insert(ifindex);
+        self.remove_objects_over(ifindex);
+        self.remove_routes_where(|_, path| {
+            matches!(&path.spec.next, Next::Hops(hops)
+                if hops.iter().any(|hop| hop.ifindex == ifindex))
+        });
+        let neighbours = self.neighbours.extract_if(.., |key, _| key.1 == ifindex);
+        let neighbours = neighbours.map(|((address, ifindex), _)| (ifindex, address));
+        self.changes.neighbours.extend(neighbours);
+        let addresses = self
+            .addresses
+            .extract_if(|address, _| address.ifindex == ifindex);
+        let addresses = addresses.map(|(address, _)| address.address);
+        self.changes.addresses.extend(addresses);
+    }
+
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.link(ifindex).is_some_and(|link| link.up)
+    }
+
+    fn set_ignore_link_down(&mut self, ifindex: Option<u32>, ignore: bool) {
+        let seen = self.seen(ignore);
+        let old = self.ignore_link_down.insert(ifindex, seen);
+        if old.is_some_and(|old| old.value) != ignore {
+            self.note_ignore_link_down(ifindex);
+        }
+    }
+
+    fn note_ignore_link_down(&mut self, ifindex: Option<u32>) {
+        match ifindex {
+            Some(ifindex) => {
+                self.changes.links.insert(ifindex);
+            }
+            None => self.changes.links.extend(self.links.keys()),
+        }
+    }
+
+    fn has_address(&self, wanted: Ipv4Addr) -> bool {
+        self.addresses
+            .keys()
+            .any(|address| address.address == wanted)
+    }
+
+    fn remove_address(&mut self, address: Address) {
+        if self.addresses.remove(&address).is_none() {
+            return;
+        }
+        self.changes.addresses.push(address.address);
+        if !self.has_address(address.address) {
+            let prefers = |path: &Path| path.spec.preferred_source == Some(address.address);
+            for id in self.paths_where(|_, path| prefers(path)) {
+                self.remove_users(id, Some(TABLE_MAIN));
+            }
+        }
+    }
+
+    fn set_object(&mut self, object: NextHopObject) {
+        let NextHopObject { id, kind } = object;
+        let seen = self.seen(kind.clone());
+        let old = self.objects.insert(id, seen).map(|old| old.value);
+        if old.as_ref() == Some(&kind) {
+            return;
+        }
+        self.unlink_group(id, old.as_ref());
+        if let NextHopObjectKind::Group(members) = &kind {
+            for (member, _) in members {
+                self.groups_of.entry(*member).or_default().insert(id);
+            }
+        }
+        self.note_object(id);
+    }
+
+    /// Forgets that group `id` had members.
+    fn unlink_group(&mut self, id: u32, kind: Option<&NextHopObjectKind>) {
+        if let Some(NextHopObjectKind::Group(members)) = kind {
+            for (member, _) in members {
+                if let Some(groups) = self.groups_of.get_mut(member) {
+                    groups.remove(&id);
+                    if groups.is_empty() {
+                        self.groups_of.remove(member);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whatever uses object `id` has to be looked at again.
+    fn note_object(&mut self, id: u32) {
+        let groups = self.groups_of.get(&id).into_iter().flatten().copied();
+        for id in groups.chain([id]) {
+            self.changes.paths.extend(self.paths.with_object(id));
+        }
+    }
+
+    /// Removes an object as the kernel does: from its groups, groups left empty too, and with it the
+    /// routes that use it.
+    fn remove_object(&mut self, id: u32) {
+        let Some(old) = self.objects.remove(&id) else {
+            return;
+        };
+        self.unlink_group(id, Some(&old.value));
+        for group in self.groups_of.remove(&id).unwrap_or_default() {
+            let Some(seen) = self.objects.get_mut(&group) else {
+                continue;
+            };
+            if let NextHopObjectKind::Group(members) = &mut seen.value {
+                members.retain(|(member, _)| *member != id);
+                if members.is_empty() {
+                    self.remove_object(group);
+                } else {
+                    self.changes.paths.extend(self.paths.with_object(group));
+                }
+            }
+        }
+        for path in self.paths.with_object(id) {
+            self.remove_users(path, None);
+        }
+    }
+
+    fn remove_objects_over(&mut self, ifindex: u32) {
+        let over = |kind: &NextHopObjectKind| matches!(kind, NextHopObjectKind::Hop(hop) if hop.ifindex == ifindex);
+        let objects = self.objects.iter();
+        let ids: Vec<u32> = objects
+            .filter_map(|(&id, seen)| over(&seen.value).then_some(id))
+            .collect();
+        for id in ids {
+            self.remove_object(id);
+        }
+    }
+
+    fn is_blackhole(&self, id: u32) -> bool {
+        let object = self.objects.get(&id);
+        object.is_some_and(|seen| seen.value == NextHopObjectKind::Blackhole)
+    }
+
+    fn group_hops(&self, members: &[(u32, u32)]) -> Vec<Hop> {
+        let hop = |&(id, weight): &(u32, u32)| match self.objects.get(&id)?.value {
+            NextHopObjectKind::Hop(hop) => Some(Hop { weight, ..hop }),
+            NextHopObjectKind::Blackhole | NextHopObjectKind::Group(_) => None,
+        };
+        members.iter().filter_map(hop).collect()
+    }
+
+    fn table_index(&self, id: u32) -> Option<usize> {
+        self.tables.iter().position(|table| table.id == id)
+    }
+
+    fn insert_route(&mut self, route: &Route, placement: Placement) {
+        let Some(table) = self.table_index(route.table) else {
+            return;
+        };
+        if route.tos != 0 {
+            debug!(prefix = %route.prefix, tos = route.tos, "route for one type of service ignored");
+            return;
+        }
+        let (path, changed) = self.paths.intern(route);
+        if changed {
+            self.changes.paths.push(path);
+        }
+        let candidate = Candidate {
+            metric: route.metric,
+            path,
+            generation: self.generation,
+        };
+        let node = self.tables[table].routes.get_or_default(route.prefix);
+        let Some(displaced) = node.place(candidate, placement) else {
+            return;
+        };
+        self.paths[path].users.insert(route.prefix);
+        for candidate in displaced {
+            self.disuse(candidate.path, route.prefix);
+        }
+        self.note_route(route.prefix, route.kind);
+    }
+
+    fn remove_route(&mut self, route: &Route) {
+        let Some(table) = self.table_index(route.table) else {
+            return;
+        };
+        let Some(path) = self.paths.find(route) else {
+            return;
+        };
+        let Some(node) = self.tables[table].routes.get_mut(route.prefix) else {
+            return;
+        };
+        let same = |c: &Candidate| c.metric == route.metric && c.path == path;
+        if let Some(at) = node.candidates.iter().position(same) {
+            node.candidates.remove(at);
+            self.disuse(path, route.prefix);
+            self.note_route(route.prefix, route.kind);
+        }
+    }
+
+    fn note_route(&mut self, prefix: Ipv4Net, kind: RouteKind) {
+        self.changes.prefixes.push(prefix);
+        if kind == RouteKind::Local && prefix.prefix_len() == 32 {
+            self.changes.addresses.push(prefix.addr());
+        }
+    }
+
+    /// One route fewer goes from `prefix` along `path`.
+    fn disuse(&mut self, path: PathId, prefix: Ipv4Net) {
+        let goes = |table: &Table| {
+            let node = table.routes.get(prefix);
+            node.is_some_and(|node| node.candidates.iter().any(|c| c.path == path))
+        };
+        if self.tables.iter().any(goes) {
+            return;
+        }
+        let users = &mut self.paths[path].users;
+        users.remove(&prefix);
+        if users.is_empty() {
+            self.changes.paths.push(path);
+        }
+    }
+
+    fn paths_where(&self, select: impl Fn(&Self, &Path) -> bool) -> Vec<PathId> {
+        let paths = self.paths.iter();
+        paths
+            .filter_map(|(id, path)| select(self, path).then_some(id))
+            .collect()
+    }
+
+    fn remove_routes_where(&mut self, select: impl Fn(&Self, &Path) -> bool) {
+        for id in self.paths_where(select) {
+            self.remove_users(id, None);
+        }
+    }
+
+    /// Removes the routes that go along a path, in all tables or in one.
+    fn remove_users(&mut self, id: PathId, only_table: Option<u32>) {
+        let path = &mut self.paths[id];
+        let kind = path.spec.kind;
+        for prefix in std::mem::take(&mut path.users) {
+            let mut left = false;
+            for table in &mut self.tables {
+                let Some(node) = table.routes.get_mut(prefix) else {
+                    continue;
+                };
+                if only_table.is_none_or(|only| only == table.id) {
+                    node.candidates.retain(|candidate| candidate.path != id);
+                } else {
+                    left |= node.candidates.iter().any(|candidate| candidate.path == id);
+                }
+            }
+            if left {
+                self.paths[id].users.insert(prefix);
+            }
+            self.note_route(prefix, kind);
+        }
+        self.changes.paths.push(id);
+    }
+
+    /// Drops whatever the dump that just ended did not mention.
+    fn sweep(&mut self) {
+        let current = self.generation;
+        for (ifindex, _) in self.links.extract_if(|_, seen| seen.generation != current) {
+            self.changes.links.insert(ifindex);
+        }
+        let ignored = &mut self.ignore_link_down;
+        let stale: Vec<_> = ignored
+            .extract_if(|_, seen| seen.generation != current)
+            .collect();
+        for (ifindex, _) in stale {
+            self.note_ignore_link_down(ifindex);
+        }
+        let addresses = self
+            .addresses
+            .extract_if(|_, seen| seen.generation != current);
+        let addresses = addresses.map(|(address, _)| address.address);
+        self.changes.addresses.extend(addresses);
+        let neighbours = self
+            .neighbours
+            .extract_if(.., |_, seen| seen.generation != current);
+        let neighbours = neighbours.map(|((address, ifindex), _)| (ifindex, address));
+        self.changes.neighbours.extend(neighbours);
+
+        let stale: Vec<_> = self
+            .objects
+            .extract_if(|_, seen| seen.generation != current)
+            .collect();
+        for (id, old) in stale {
+            self.unlink_group(id, Some(&old.value));
+            self.note_object(id);
+        }
+        self.sweep_routes();
+    }
+
+    fn sweep_routes(&mut self) {
+        let current = self.generation;
+        let mut stale = Vec::new();
+        for table in &mut self.tables {
+            for (prefix, node) in table.routes.iter_mut() {
+                let old = node
+                    .candidates
+                    .extract_if(.., |candidate| candidate.generation != current);
+                stale.extend(old.map(|candidate| (prefix, candidate.path)));
+            }
+        }
+        for (prefix, path) in stale {
+            let kind = self.paths[path].spec.kind;
+            self.disuse(path, prefix);
+            self.note_route(prefix, kind);
+        }
+    }
+}
+
+impl Node {
+    /// Puts a candidate in its place and returns those it displaced; `None` if nothing changed.
+    fn place(&mut self, new: Candidate, placement: Placement) -> Option<Vec<Candidate>> {
+        let all = &mut self.candidates;
+        let first = all.partition_point(|c| c.metric < new.metric);
+        let last = first + all[first..].partition_point(|c| c.metric == new.metric);
+        let known = (first..last).find(|&at| all[at].path == new.path);
+        match (placement, known) {
+            // The dump gives the order: those it mentioned stand behind those it has not yet.
+            (Placement::Dump, Some(at)) if all[at].generation != new.generation => {
+                all[at] = new;
+                all[at..last].rotate_left(1);
+                return (at + 1 != last).then(Vec::new);
+            }
+            (_, Some(at)) => {
+                all[at] = new;
+                return None;
+            }
+            (Placement::Dump | Placement::Last, None) => all.insert(last, new),
+            (Placement::First, None) => all.insert(first, new),
+            // The kernel knows of no other, so neither do we.
+            (Placement::Only, None) => return Some(all.splice(first..last, [new]).collect()),
+            (Placement::Replace, None) => {
+                let end = last.min(first + 1);
+                return Some(all.splice(first..end, [new]).collect());
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// The route that is in force, if there is a usable one.
+    pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
+        let usable = |c: &&Candidate| paths[c.path].resolution != Resolution::Unusable;
+        self.candidates.iter().find(usable).map(|c| c.path)
+    }
+}

@@ -1,0 +1,169 @@
+//! The datapath's maps, for tests: carries edits out and complains about unsafe ones.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+use xcast_common::{
+    counter::{self, Counter},
+    maps::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop, NextHopKind},
+};
+
+use super::{Edit, KernelEvent, RouteSync, SyncConfig};
+
+/// Route synchronisation with maps at its end.
+pub(super) struct Router {
+    pub(super) sync: RouteSync,
+    pub(super) maps: Maps,
+    /// The edits of the last step.
+    pub(super) edits: Vec<Edit>,
+}
+
+/// The datapath's maps.
+#[derive(Default)]
+pub(super) struct Maps {
+    pub(super) next_hops: BTreeMap<u32, NextHop>,
+    pub(super) groups: BTreeMap<u16, EcmpGroup>,
+    pub(super) routes: BTreeMap<Ipv4Net, u32>,
+    pub(super) own_addresses: BTreeMap<Ipv4Addr, u32>,
+    pub(super) resolving: BTreeSet<(u32, Ipv4Addr)>,
+}
+
+/// What becomes of packets to an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Fate {
+    Forward {
+        port: u8,
+        flags: u8,
+        mtu_bytes: u16,
+        destination_mac: [u8; 6],
+        source_mac: [u8; 6],
+    },
+    Stack(&'static str),
+    Skip(&'static str),
+    /// One of several; with the number of buckets of each.
+    Ecmp(BTreeMap<Fate, usize>),
+}
+
+impl Fate {
+    pub(super) fn stack(reason: Counter) -> Self {
+        Self::Stack(reason.name())
+    }
+
+    pub(super) fn skip(reason: Counter) -> Self {
+        Self::Skip(reason.name())
+    }
+}
+
+impl Router {
+    pub(super) fn new(config: SyncConfig) -> Self {
+        Self {
+            sync: RouteSync::new(config),
+            maps: Maps::default(),
+            edits: Vec::new(),
+        }
+    }
+
+    pub(super) fn apply(&mut self, events: impl IntoIterator<Item = KernelEvent>) -> &mut Self {
+        self.step(|sync, edits| sync.apply_all(events, edits))
+    }
+
+    pub(super) fn attach(&mut self, ifindex: u32, slot: u8) -> &mut Self {
+        self.step(|sync, edits| sync.attach_port(ifindex, slot, edits))
+    }
+
+    pub(super) fn detach(&mut self, ifindex: u32) -> &mut Self {
+        self.step(|sync, edits| sync.detach_port(ifindex, edits))
+    }
+
+    pub(super) fn fate(&self, address: &str) -> Fate {
+        self.maps.fate(address.parse().unwrap())
+    }
+
+    fn step(&mut self, step: impl FnOnce(&mut RouteSync, &mut Vec<Edit>)) -> &mut Self {
+        self.edits.clear();
+        step(&mut self.sync, &mut self.edits);
+        for edit in &self.edits {
+            self.maps.carry_out(edit);
+        }
+        self
+    }
+}
+
+impl Maps {
+    fn carry_out(&mut self, edit: &Edit) {
+        match edit {
+            Edit::NextHop { id, entry } => {
+                if entry.kind == NextHopKind::Ecmp as u8 {
+                    assert!(self.groups.contains_key(&entry.ecmp_group), "{edit:?}");
+                }
+                self.next_hops.insert(*id, *entry);
+            }
+            Edit::Ecmp { group, buckets } => {
+                for id in buckets.buckets {
+                    let kind = self.next_hops[&id].kind;
+                    assert_ne!(kind, NextHopKind::Ecmp as u8, "{edit:?}");
+                }
+                self.groups.insert(*group, **buckets);
+            }
+            Edit::Route { prefix, next_hop } => {
+                assert!(self.next_hops.contains_key(next_hop), "{edit:?}");
+                let old = self.routes.insert(*prefix, *next_hop);
+                assert_ne!(old, Some(*next_hop), "needless {edit:?}");
+            }
+            Edit::RemoveRoute { prefix } => {
+                assert!(self.routes.remove(prefix).is_some(), "needless {edit:?}");
+            }
+            Edit::OwnAddress { address, flags } => {
+                let old = self.own_addresses.insert(*address, *flags);
+                assert_ne!(old, Some(*flags), "needless {edit:?}");
+            }
+            Edit::RemoveOwnAddress { address } => {
+                assert!(self.own_addresses.remove(address).is_some(), "{edit:?}");
+            }
+            Edit::Resolve { ifindex, gateway } => {
+                self.resolving.insert((*ifindex, *gateway));
+            }
+            Edit::Release { ifindex, gateway } => {
+                assert!(self.resolving.remove(&(*ifindex, *gateway)), "{edit:?}");
+            }
+        }
+    }
+
+    /// The next-hop id of an address.
+    pub(super) fn lookup(&self, address: Ipv4Addr) -> u32 {
+        let matching = self.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
+        let longest = matching.max_by_key(|(prefix, _)| prefix.prefix_len());
+        longest.map_or(NEXT_HOP_NO_ROUTE, |(_, &id)| id)
+    }
+
+    pub(super) fn fate(&self, address: Ipv4Addr) -> Fate {
+        self.fate_of(self.lookup(address))
+    }
+
+    fn fate_of(&self, id: u32) -> Fate {
+        let entry = self.next_hops[&id];
+        let reason = counter::NAMES[usize::from(entry.reason)];
+        match entry.kind {
+            kind if kind == NextHopKind::Forward as u8 => Fate::Forward {
+                port: entry.port,
+                flags: entry.flags,
+                mtu_bytes: entry.mtu_bytes,
+                destination_mac: entry.destination_mac,
+                source_mac: entry.source_mac,
+            },
+            kind if kind == NextHopKind::Stack as u8 => Fate::Stack(reason),
+            kind if kind == NextHopKind::Skip as u8 => Fate::Skip(reason),
+            kind if kind == NextHopKind::Ecmp as u8 => {
+                let mut members = BTreeMap::new();
+                for id in self.groups[&entry.ecmp_group].buckets {
+                    *members.entry(self.fate_of(id)).or_default() += 1;
+                }
+                Fate::Ecmp(members)
+            }
+            kind => panic!("next hop {id} has kind {kind}"),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Tests of route synchronisation without a kernel.
+
+mod maps;
+mod model;
+mod rules;
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+
+use super::{
+    Edit, RouteSync, SyncConfig,
+    event::{
+        Address, Hop, KernelEvent, Link, Neighbour, NeighbourState, NextHopObject,
+        NextHopObjectKind, Placement, Route, RouteKind, Via,
+    },
+    rib::{TABLE_LOCAL, TABLE_MAIN},
+};
+use crate::config::Gateways;
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().unwrap()
+}
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// A link that is up; number `n` is called `eth<n>` and has a MAC address that ends in `n`.
+fn link(ifindex: u32) -> Link {
+    Link {
+        ifindex,
+        name: format!("eth{ifindex}"),
+        mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
+        mtu_bytes: 1500,
+        up: true,
+        carrier: true,
+    }
+}
+
+/// A reachable neighbour, whose MAC address says who it is.
+fn neighbour(ifindex: u32, address: &str) -> Neighbour {
+    let address = ip(address);
+    let [_, b, c, d] = address.octets();
+    Neighbour {
+        ifindex,
+        address,
+        mac: Some([4, ifindex as u8, 0, b, c, d]),
+        state: NeighbourState::Reachable,
+    }
+}
+
+fn to(ifindex: u32, via: Via) -> Hop {
+    Hop {
+        ifindex,
+        via,
+        weight: 1,
+    }
+}
+
+fn gateway(ifindex: u32, address: &str) -> Hop {
+    to(ifindex, Via::Gateway(ip(address)))
+}
+
+fn on_link(ifindex: u32) -> Hop {
+    to(ifindex, Via::Link)
+}
+
+/// A unicast route in the main table.
+fn route(prefix: &str, hops: &[Hop]) -> Route {
+    Route {
+        prefix: net(prefix),
+        table: TABLE_MAIN,
+        tos: 0,
+        metric: 0,
+        kind: RouteKind::Unicast,
+        protocol: 4,
+        preferred_source: None,
+        mtu_bytes: None,
+        hops: hops.to_vec(),
+        object: None,
+    }
+}
+
+/// A route of another type in the main table.
+fn special(prefix: &str, kind: RouteKind) -> Route {
+    Route {
+        kind,
+        ..route(prefix, &[])
+    }
+}
+
+fn add(route: Route) -> KernelEvent {
+    KernelEvent::Route {
+        route,
+        placement: Placement::Only,
+    }
+}

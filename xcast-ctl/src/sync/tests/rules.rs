@@ -1,0 +1,749 @@
+//! One test per rule.
+
+use xcast_common::{
+    counter::Counter,
+    maps::{
+        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHopKind,
+    },
+};
+
+use super::{
+    maps::{Fate, Router},
+    *,
+};
+use crate::sync::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION};
+
+/// Two ports, `eth1` in slot 2 and `eth2` in slot 3, and all gateways speak Xcast.
+fn router() -> Router {
+    let config = SyncConfig {
+        gateways: Gateways::All,
+        ..SyncConfig::default()
+    };
+    let mut router = Router::new(config);
+    router.apply([KernelEvent::Link(link(1)), KernelEvent::Link(link(2))]);
+    router.attach(1, 2).attach(2, 3);
+    router
+}
+
+fn forward(to: &Neighbour, flags: u8) -> Fate {
+    Fate::Forward {
+        port: to.ifindex as u8 + 1,
+        flags,
+        mtu_bytes: 1500,
+        destination_mac: to.mac.unwrap(),
+        source_mac: link(to.ifindex).mac.unwrap(),
+    }
+}
+
+fn ecmp<const N: usize>(members: [(Fate, usize); N]) -> Fate {
+    Fate::Ecmp(members.into())
+}
+
+#[test]
+fn the_first_edits_are_the_fixed_entries() {
+    let mut router = Router::new(SyncConfig::default());
+    router.apply([KernelEvent::ResyncBegin]);
+    let Some(Edit::NextHop { id: 0, entry }) = router.edits.first() else {
+        panic!("{:?}", router.edits)
+    };
+    assert_eq!(entry.kind, NextHopKind::Stack as u8);
+    assert_eq!(entry.reason, Counter::StackNoRoute as u8);
+    assert_eq!(router.fate("10.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    router.apply([KernelEvent::ResyncEnd]);
+    assert_eq!(router.edits, []);
+}
+
+#[test]
+fn some_addresses_are_never_a_destination() {
+    let mut router = router();
+    let next = neighbour(1, "10.0.0.2");
+    let mut broadcast = special("10.0.0.255/32", RouteKind::Broadcast);
+    broadcast.table = TABLE_LOCAL;
+    let mut loopback = special("127.0.0.1/32", RouteKind::Local);
+    loopback.table = TABLE_LOCAL;
+    router.apply([
+        KernelEvent::Neighbour(next),
+        KernelEvent::Neighbour(neighbour(1, "169.254.1.1")),
+        add(route("0.0.0.0/0", &[gateway(1, "10.0.0.2")])),
+        add(route("169.254.0.0/16", &[on_link(1)])),
+        add(route("224.0.0.0/4", &[on_link(1)])),
+        add(broadcast),
+        add(loopback),
+    ]);
+    assert_eq!(router.fate("8.8.8.8"), forward(&next, NEXT_HOP_XCAST));
+    for (address, id) in [
+        ("0.0.0.0", NEXT_HOP_NEVER),
+        ("0.1.2.3", NEXT_HOP_NEVER),
+        ("127.0.0.1", NEXT_HOP_NEVER),
+        ("127.1.2.3", NEXT_HOP_NEVER),
+        ("224.0.0.1", NEXT_HOP_NEVER),
+        ("239.255.255.255", NEXT_HOP_NEVER),
+        ("255.255.255.255", NEXT_HOP_NEVER),
+        ("10.0.0.255", NEXT_HOP_NEVER),
+        ("169.254.1.1", NEXT_HOP_NEVER_DESTINATION),
+        ("240.0.0.1", NEXT_HOP_NEVER_DESTINATION),
+        ("255.255.255.254", NEXT_HOP_NEVER_DESTINATION),
+    ] {
+        assert_eq!(router.maps.lookup(ip(address)), id, "{address}");
+        assert_eq!(router.fate(address), Fate::skip(Counter::SkipNever));
+    }
+    assert_eq!(router.maps.own_addresses.len(), 0);
+}
+
+#[test]
+fn a_gateway_route_follows_its_neighbour() {
+    let mut router = router();
+    let next = neighbour(1, "10.0.0.2");
+    router.apply([add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]))]);
+    assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoNeighbour));
+    assert!(router.edits.contains(&Edit::Resolve {
+        ifindex: 1,
+        gateway: next.address
+    }));
+    let id = router.maps.lookup(ip("20.1.1.1"));
+
+    router.apply([KernelEvent::Neighbour(next)]);
+    assert!(matches!(router.edits[..], [Edit::NextHop { id: changed, .. }] if changed == id));
+    assert_eq!(router.fate("20.1.1.1"), forward(&next, NEXT_HOP_XCAST));
+
+    for state in [NeighbourState::Stale, NeighbourState::Delay, NeighbourState::Probe] {
+        router.apply([KernelEvent::Neighbour(Neighbour { state, ..next })]);
+        assert_eq!(router.edits, []);
+    }
+    let mut failed = next;
+    failed.state = NeighbourState::Failed;
+    router.apply([KernelEvent::Neighbour(failed)]);
+    assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoNeighbour));
+
+    router.apply([KernelEvent::RouteRemoved(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]))]);
+    assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoRoute));
+    assert_eq!(router.maps.resolving.len(), 0);
+}
+
+#[test]
+fn a_gateway_that_does_not_speak_xcast_has_no_flag() {
+    let speaks = neighbour(1, "10.0.0.2");
+    let other = neighbour(1, "10.0.0.3");
+    let mut router = Router::new(SyncConfig {
+        gateways: Gateways::List(vec![speaks.address]),
+        ..SyncConfig::default()
+    });
+    router.attach(1, 2).apply([
+        KernelEvent::Link(link(1)),
+        KernelEvent::Neighbour(speaks),
+        KernelEvent::Neighbour(other),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        add(route("21.0.0.0/8", &[gateway(1, "10.0.0.3")])),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), forward(&speaks, NEXT_HOP_XCAST));
+    assert_eq!(router.fate("21.0.0.1"), forward(&other, 0));
+}
+
+#[test]
+fn on_link_neighbours_have_next_hops_of_their_own() {
+    let mut router = router();
+    let host = neighbour(1, "10.0.0.2");
+    let elsewhere = neighbour(2, "10.0.0.3");
+    router.apply([
+        add(route("10.0.0.0/24", &[on_link(1)])),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        KernelEvent::Neighbour(host),
+        KernelEvent::Neighbour(elsewhere),
+    ]);
+    assert_eq!(router.fate("10.0.0.2"), forward(&host, NEXT_HOP_ON_LINK));
+    assert_eq!(router.fate("20.0.0.2"), forward(&host, NEXT_HOP_XCAST));
+    let ids = [ip("10.0.0.2"), ip("20.0.0.2")].map(|address| router.maps.lookup(address));
+    assert_ne!(ids[0], ids[1], "gateway and host are two next hops");
+    for unresolved in ["10.0.0.3", "10.0.0.4"] {
+        assert_eq!(router.fate(unresolved), Fate::stack(Counter::StackNoNeighbour));
+    }
+
+    // A more specific route takes the neighbour's address, and gives it back.
+    let specific = route("10.0.0.0/30", &[gateway(2, "10.9.0.1")]);
+    router.apply([add(specific.clone())]);
+    assert_eq!(router.fate("10.0.0.2"), Fate::stack(Counter::StackNoNeighbour));
+    assert!(!router.maps.routes.contains_key(&net("10.0.0.2/32")));
+    router.apply([KernelEvent::RouteRemoved(specific)]);
+    assert_eq!(router.fate("10.0.0.2"), forward(&host, NEXT_HOP_ON_LINK));
+
+    // So does a host route; on the neighbour's own link it changes nothing.
+    let host_route = route("10.0.0.2/32", &[on_link(1)]);
+    router.apply([add(host_route.clone())]);
+    assert_eq!(router.fate("10.0.0.2"), forward(&host, NEXT_HOP_ON_LINK));
+    router.apply([KernelEvent::NeighbourRemoved {
+        ifindex: 1,
+        address: host.address,
+    }]);
+    assert_eq!(router.fate("10.0.0.2"), Fate::stack(Counter::StackNoNeighbour));
+    router.apply([KernelEvent::RouteRemoved(host_route)]);
+    assert!(!router.maps.routes.contains_key(&net("10.0.0.2/32")));
+}
+
+#[test]
+fn what_leaves_by_no_port_is_for_the_stack() {
+    let mut router = router();
+    router.apply([
+        KernelEvent::Link(link(3)),
+        KernelEvent::Neighbour(neighbour(3, "10.3.0.2")),
+        KernelEvent::Neighbour(neighbour(3, "10.3.0.3")),
+        add(route("10.3.0.0/24", &[on_link(3)])),
+        add(route("20.0.0.0/8", &[gateway(3, "10.3.0.2")])),
+        add(route("21.0.0.0/8", &[to(1, Via::Kernel)])),
+    ]);
+    for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1", "21.0.0.1"] {
+        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoPort), "{address}");
+    }
+    assert_eq!(router.maps.resolving.len(), 0);
+
+    router.attach(3, 4);
+    let host = neighbour(3, "10.3.0.3");
+    assert_eq!(router.fate("10.3.0.3"), forward(&host, NEXT_HOP_ON_LINK));
+    assert_eq!(router.fate("10.3.0.9"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(router.fate("20.0.0.1"), forward(&neighbour(3, "10.3.0.2"), NEXT_HOP_XCAST));
+    assert!(router.maps.resolving.contains(&(3, ip("10.3.0.2"))));
+
+    router.detach(3);
+    for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1"] {
+        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoPort), "{address}");
+    }
+    assert_eq!(router.maps.resolving.len(), 0);
+}
+
+#[test]
+fn route_types() {
+    let mut router = router();
+    let mut local = special("30.0.0.1/32", RouteKind::Local);
+    local.table = TABLE_LOCAL;
+    router.apply([
+        add(route("0.0.0.0/0", &[gateway(1, "10.0.0.2")])),
+        add(local),
+        add(special("30.1.0.0/16", RouteKind::Blackhole)),
+        add(special("30.2.0.0/16", RouteKind::Unreachable)),
+        add(special("30.3.0.0/16", RouteKind::Prohibit)),
+        add(special("30.4.0.0/16", RouteKind::Multicast)),
+        add(special("30.5.0.0/16", RouteKind::Local)),
+    ]);
+    assert_eq!(router.fate("30.0.0.1"), Fate::stack(Counter::StackLocal));
+    assert_eq!(router.fate("30.1.0.1"), Fate::skip(Counter::SkipBlackhole));
+    assert_eq!(router.fate("30.2.0.1"), Fate::stack(Counter::StackUnreachable));
+    assert_eq!(router.fate("30.3.0.1"), Fate::stack(Counter::StackUnreachable));
+    assert_eq!(router.fate("30.4.0.1"), Fate::skip(Counter::SkipNever));
+    assert_eq!(router.fate("30.5.0.1"), Fate::stack(Counter::StackLocal));
+    let own: Vec<_> = router.maps.own_addresses.keys().copied().collect();
+    assert_eq!(own, [ip("30.0.0.1")]);
+}
+
+#[test]
+fn the_first_table_that_matches_decides() {
+    let mut router = Router::new(SyncConfig {
+        tables: vec![TABLE_LOCAL, TABLE_MAIN, 100],
+        ..SyncConfig::default()
+    });
+    let in_table = |table, mut route: Route| {
+        route.table = table;
+        add(route)
+    };
+    router.apply([
+        in_table(TABLE_MAIN, special("10.0.0.0/8", RouteKind::Unreachable)),
+        in_table(100, special("10.1.0.0/16", RouteKind::Blackhole)),
+        in_table(100, special("20.0.0.0/8", RouteKind::Blackhole)),
+        in_table(101, special("21.0.0.0/8", RouteKind::Blackhole)),
+    ]);
+    assert_eq!(router.fate("10.1.0.1"), Fate::stack(Counter::StackUnreachable));
+    assert!(!router.maps.routes.contains_key(&net("10.1.0.0/16")));
+    assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
+    assert_eq!(router.fate("21.0.0.1"), Fate::stack(Counter::StackNoRoute));
+
+    router.apply([in_table(TABLE_MAIN, special("10.1.0.0/20", RouteKind::Throw))]);
+    assert_eq!(router.fate("10.1.0.1"), Fate::skip(Counter::SkipBlackhole));
+    assert_eq!(router.fate("10.1.255.1"), Fate::stack(Counter::StackUnreachable));
+
+    router.apply([in_table(TABLE_MAIN, special("10.2.0.0/16", RouteKind::Throw))]);
+    assert_eq!(router.fate("10.2.0.1"), Fate::stack(Counter::StackNoRoute));
+
+    router.apply([KernelEvent::RouteRemoved(special(
+        "10.0.0.0/8",
+        RouteKind::Unreachable,
+    ))]);
+    assert_eq!(router.fate("10.1.255.1"), Fate::skip(Counter::SkipBlackhole));
+}
+
+#[test]
+fn the_lowest_metric_is_used_and_the_others_are_kept() {
+    let mut router = router();
+    let with_metric = |metric, kind| Route {
+        metric,
+        ..special("20.0.0.0/8", kind)
+    };
+    let mut limited = special("20.0.0.0/8", RouteKind::Prohibit);
+    limited.tos = 4;
+    router.apply([
+        add(with_metric(20, RouteKind::Blackhole)),
+        add(with_metric(10, RouteKind::Unreachable)),
+        add(limited),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackUnreachable));
+    router.apply([KernelEvent::RouteRemoved(with_metric(10, RouteKind::Unreachable))]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
+}
+
+#[test]
+fn routes_are_placed_as_the_kernel_places_them() {
+    let mut router = router();
+    let way = |n: u8| route("20.0.0.0/8", &[gateway(1, &format!("10.0.0.{n}"))]);
+    let hosts = (1..=5).map(|n| KernelEvent::Neighbour(neighbour(1, &format!("10.0.0.{n}"))));
+    router.apply(hosts);
+    let mut place = |n, placement| {
+        let route = way(n);
+        router.apply([KernelEvent::Route { route, placement }]);
+        match router.fate("20.0.0.1") {
+            Fate::Forward {
+                destination_mac: [.., n],
+                ..
+            } => n,
+            fate => panic!("{fate:?}"),
+        }
+    };
+    assert_eq!(place(1, Placement::Only), 1);
+    assert_eq!(place(2, Placement::Last), 1);
+    assert_eq!(place(3, Placement::First), 3);
+    assert_eq!(place(4, Placement::Replace), 4);
+    assert_eq!(place(2, Placement::Replace), 4, "said again");
+    let mut remove = |n| {
+        router.apply([KernelEvent::RouteRemoved(way(n))]);
+        router.fate("20.0.0.1")
+    };
+    assert_eq!(remove(4), forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST));
+    assert_eq!(remove(3), forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST));
+    assert_eq!(remove(1), forward(&neighbour(1, "10.0.0.2"), NEXT_HOP_XCAST));
+    assert_eq!(remove(2), Fate::stack(Counter::StackNoRoute));
+}
+
+#[test]
+fn a_multipath_route_spreads_by_weight_over_usable_members() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
+    let mut heavy = gateway(2, "10.2.0.2");
+    heavy.weight = 3;
+    let hops = [gateway(1, "10.0.0.2"), heavy];
+    router.apply([
+        KernelEvent::Neighbour(a),
+        add(route("20.0.0.0/8", &hops)),
+        add(route("21.0.0.0/8", &hops)),
+        add(route("22.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+    ]);
+    let waiting = Fate::stack(Counter::StackNoNeighbour);
+    let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (waiting, 48)]));
+    assert_eq!(router.maps.lookup(ip("20.0.0.1")), router.maps.lookup(ip("21.0.0.1")));
+
+    router.apply([KernelEvent::Neighbour(b)]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]));
+
+    // A member's link fails: one edit, whatever the number of routes.
+    let mut down = link(2);
+    down.carrier = false;
+    router.apply([KernelEvent::Link(down.clone())]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 64)]));
+    assert!(matches!(
+        router.edits[..],
+        [Edit::Ecmp { .. }, Edit::Release { ifindex: 2, .. }]
+    ));
+    let buckets = router.maps.groups.values().next().unwrap().buckets;
+    assert_eq!(buckets[0], router.maps.lookup(ip("22.0.0.1")), "one next hop per gateway");
+
+    // All links fail: the kernel goes on trying those without carrier.
+    let mut other = link(1);
+    other.carrier = false;
+    router.apply([KernelEvent::Link(other)]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]));
+    router.apply([KernelEvent::IgnoreLinkDown {
+        ifindex: None,
+        ignore: true,
+    }]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+
+    // The kernel keeps a multipath route as long as one link is up.
+    down.up = false;
+    router.apply([KernelEvent::Link(down)]);
+    router.apply([KernelEvent::Link(link(1))]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 64)]));
+    router.apply([KernelEvent::Link(link(2))]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a, 16), (to_b, 48)]));
+    router.apply([KernelEvent::LinkRemoved { ifindex: 2 }]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+}
+
+#[test]
+fn an_on_link_member_of_a_multipath_route_is_for_the_stack() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "20.0.0.1"));
+    router.apply([
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2"), on_link(2)])),
+    ]);
+    let waiting = Fate::stack(Counter::StackNoNeighbour);
+    let to_a = forward(&a, NEXT_HOP_XCAST);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a, 32), (waiting, 32)]));
+}
+
+fn object(id: u32, kind: NextHopObjectKind) -> KernelEvent {
+    KernelEvent::NextHopObject(NextHopObject { id, kind })
+}
+
+#[test]
+fn routes_follow_nexthop_objects() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
+    let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
+    let using = |prefix: &str, id| Route {
+        object: Some(id),
+        ..route(prefix, &[])
+    };
+    let hop = |ifindex, gw| NextHopObjectKind::Hop(gateway(ifindex, gw));
+    router.apply([
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        object(1, hop(1, "10.0.0.2")),
+        object(2, hop(2, "10.2.0.2")),
+        object(3, NextHopObjectKind::Blackhole),
+        object(4, NextHopObjectKind::Group(vec![(1, 1), (2, 3)])),
+        add(using("20.0.0.0/8", 1)),
+        add(using("21.0.0.0/8", 3)),
+        add(using("22.0.0.0/8", 4)),
+        add(using("23.0.0.0/8", 4)),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), to_a);
+    assert_eq!(router.fate("21.0.0.1"), Fate::skip(Counter::SkipBlackhole));
+    let both = ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]);
+    assert_eq!(router.fate("22.0.0.1"), both);
+
+    router.apply([object(1, hop(2, "10.2.0.2"))]);
+    assert_eq!(router.fate("20.0.0.1"), to_b);
+    assert_eq!(router.fate("22.0.0.1"), ecmp([(to_b.clone(), 64)]));
+    router.apply([object(1, hop(1, "10.0.0.2"))]);
+
+    // A group changes: its buckets do, its routes do not.
+    router.apply([object(4, NextHopObjectKind::Group(vec![(1, 1), (2, 1)]))]);
+    assert!(matches!(router.edits[..], [Edit::Ecmp { .. }]));
+
+    // Objects on a link that goes down go without a word, and so do their routes.
+    let mut down = link(2);
+    down.up = false;
+    down.carrier = false;
+    router.apply([KernelEvent::Link(down), KernelEvent::Link(link(2))]);
+    assert_eq!(router.fate("22.0.0.1"), to_a);
+    router.apply([KernelEvent::NextHopObjectRemoved { id: 1 }]);
+    for address in ["20.0.0.1", "22.0.0.1", "23.0.0.1"] {
+        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoRoute));
+    }
+    assert_eq!(router.maps.resolving.len(), 0);
+}
+
+#[test]
+fn a_route_with_an_unknown_object_goes_by_the_kernels_rendering() {
+    let mut router = router();
+    let a = neighbour(1, "10.0.0.2");
+    let mut using = route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]);
+    using.object = Some(7);
+    router.apply([KernelEvent::Neighbour(a), add(using.clone())]);
+    assert_eq!(router.fate("20.0.0.1"), forward(&a, NEXT_HOP_XCAST));
+    let b = neighbour(1, "10.0.0.3");
+    using.hops = vec![gateway(1, "10.0.0.3")];
+    let said_again = KernelEvent::Route {
+        route: using,
+        placement: Placement::Replace,
+    };
+    router.apply([KernelEvent::Neighbour(b), said_again]);
+    assert_eq!(router.fate("20.0.0.1"), forward(&b, NEXT_HOP_XCAST));
+}
+
+#[test]
+fn routes_over_a_link_that_goes_down_are_gone() {
+    let mut router = router();
+    let mut backup = route("20.0.0.0/8", &[gateway(2, "10.2.0.2")]);
+    backup.metric = 100;
+    router.apply([
+        KernelEvent::Neighbour(neighbour(1, "10.0.0.2")),
+        KernelEvent::Neighbour(neighbour(2, "10.2.0.2")),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        add(backup),
+    ]);
+    let by = |n, address| forward(&neighbour(n, address), NEXT_HOP_XCAST);
+    // Without carrier the kernel holds on to its route.
+    let mut down = link(1);
+    down.carrier = false;
+    router.apply([KernelEvent::Link(down.clone())]);
+    assert_eq!(router.fate("20.0.0.1"), by(1, "10.0.0.2"));
+    // Unless it was told otherwise.
+    let ignore = |ignore| KernelEvent::IgnoreLinkDown {
+        ifindex: Some(1),
+        ignore,
+    };
+    router.apply([ignore(true)]);
+    assert_eq!(router.fate("20.0.0.1"), by(2, "10.2.0.2"));
+    router.apply([ignore(false)]);
+    assert_eq!(router.fate("20.0.0.1"), by(1, "10.0.0.2"));
+    down.up = false;
+    router.apply([KernelEvent::Link(down)]);
+    assert_eq!(router.fate("20.0.0.1"), by(2, "10.2.0.2"));
+    router.apply([KernelEvent::Link(link(1))]);
+    assert_eq!(router.fate("20.0.0.1"), by(2, "10.2.0.2"));
+}
+
+#[test]
+fn entries_follow_their_link() {
+    let mut router = router();
+    let mut limited = route("21.0.0.0/8", &[gateway(1, "10.0.0.2")]);
+    limited.mtu_bytes = Some(1400);
+    router.apply([
+        KernelEvent::Neighbour(neighbour(1, "10.0.0.2")),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        add(limited),
+    ]);
+    let routes = router.maps.routes.clone();
+    let mut changed = link(1);
+    changed.mac = Some([6; 6]);
+    changed.mtu_bytes = 1450;
+    router.apply([KernelEvent::Link(changed.clone())]);
+    let mtu = |router: &Router, address| match router.fate(address) {
+        Fate::Forward {
+            mtu_bytes,
+            source_mac,
+            ..
+        } => {
+            assert_eq!(source_mac, [6; 6]);
+            mtu_bytes
+        }
+        fate => panic!("{fate:?}"),
+    };
+    assert_eq!(mtu(&router, "20.0.0.1"), 1450);
+    assert_eq!(mtu(&router, "21.0.0.1"), 1400);
+    assert_eq!(router.maps.routes, routes);
+    // A metric that lowers nothing does not set its routes apart.
+    changed.mtu_bytes = 1300;
+    router.apply([KernelEvent::Link(changed)]);
+    assert_eq!(mtu(&router, "21.0.0.1"), 1300);
+    assert_eq!(router.maps.lookup(ip("20.0.0.1")), router.maps.lookup(ip("21.0.0.1")));
+}
+
+#[test]
+fn an_interface_that_comes_back_has_another_index() {
+    let mut router = router();
+    router.apply([
+        KernelEvent::Neighbour(neighbour(1, "10.0.0.2")),
+        add(route("10.0.0.0/24", &[on_link(1)])),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        KernelEvent::LinkRemoved { ifindex: 1 },
+    ]);
+    assert_eq!(router.fate("10.0.0.2"), Fate::stack(Counter::StackNoRoute));
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    router.detach(1).apply([
+        KernelEvent::Link(link(9)),
+        KernelEvent::Neighbour(neighbour(9, "10.0.0.2")),
+        add(route("20.0.0.0/8", &[gateway(9, "10.0.0.2")])),
+    ]);
+    router.attach(9, 10);
+    let next = neighbour(9, "10.0.0.2");
+    assert_eq!(router.fate("20.0.0.1"), forward(&next, NEXT_HOP_XCAST));
+}
+
+#[test]
+fn own_and_anycast_addresses() {
+    let mut router = Router::new(SyncConfig {
+        anycast: vec![ip("10.99.0.1")],
+        ..SyncConfig::default()
+    });
+    let mut local = special("10.0.0.1/32", RouteKind::Local);
+    local.table = TABLE_LOCAL;
+    let address = |address| Address {
+        ifindex: 1,
+        address: ip(address),
+        prefix_len: 24,
+    };
+    let link_local = address("169.254.88.1");
+    let both = address("10.99.0.1");
+    router.apply([
+        KernelEvent::Address(link_local),
+        KernelEvent::Address(both),
+        add(local.clone()),
+    ]);
+    let flags = |router: &Router, address| router.maps.own_addresses.get(&ip(address)).copied();
+    assert_eq!(flags(&router, "10.0.0.1"), Some(ADDRESS_OWN));
+    assert_eq!(flags(&router, "169.254.88.1"), Some(ADDRESS_OWN));
+    assert_eq!(flags(&router, "10.99.0.1"), Some(ADDRESS_OWN | ADDRESS_ANYCAST));
+    router.apply([
+        KernelEvent::AddressRemoved(link_local),
+        KernelEvent::AddressRemoved(both),
+        KernelEvent::RouteRemoved(local),
+    ]);
+    assert_eq!(flags(&router, "10.0.0.1"), None);
+    assert_eq!(flags(&router, "169.254.88.1"), None);
+    assert_eq!(flags(&router, "10.99.0.1"), Some(ADDRESS_ANYCAST));
+}
+
+#[test]
+fn a_removed_source_address_takes_its_routes_along() {
+    let mut router = router();
+    let mut sourced = route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]);
+    sourced.preferred_source = Some(ip("10.2.0.1"));
+    let address = |ifindex| Address {
+        ifindex,
+        address: ip("10.2.0.1"),
+        prefix_len: 24,
+    };
+    router.apply([
+        KernelEvent::Address(address(1)),
+        KernelEvent::Address(address(2)),
+        add(sourced),
+        KernelEvent::AddressRemoved(address(1)),
+    ]);
+    assert_ne!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    router.apply([KernelEvent::AddressRemoved(address(2))]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+}
+
+#[test]
+fn a_resync_drops_what_it_does_not_mention_and_keeps_the_rest() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(1, "10.0.0.3"));
+    let dumped = |route| KernelEvent::Route {
+        route,
+        placement: Placement::Dump,
+    };
+    let everything = [
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        object(1, NextHopObjectKind::Hop(gateway(1, "10.0.0.2"))),
+        dumped(route("10.0.0.0/24", &[on_link(1)])),
+        dumped(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        dumped(route("21.0.0.0/8", &[gateway(1, "10.0.0.3")])),
+    ];
+    router.apply(everything.clone());
+    let links = [KernelEvent::Link(link(1)), KernelEvent::Link(link(2))];
+    router.apply([KernelEvent::ResyncBegin]).apply(links.clone());
+    router.apply(everything.clone());
+    router.apply([KernelEvent::ResyncEnd]);
+    assert_eq!(router.edits, [], "nothing changed");
+
+    router.apply([KernelEvent::ResyncBegin]).apply(links);
+    router.apply(everything[..1].to_vec());
+    router.apply([dumped(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]))]);
+    assert_eq!(router.edits, [], "not before the end");
+    router.apply([KernelEvent::ResyncEnd]);
+    assert_eq!(router.fate("20.0.0.1"), forward(&a, NEXT_HOP_XCAST));
+    for address in ["10.0.0.3", "10.0.0.2", "21.0.0.1"] {
+        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoRoute));
+    }
+}
+
+#[test]
+fn a_gateway_whose_entry_was_removed_is_resolved_again() {
+    let mut router = router();
+    let next = neighbour(1, "10.0.0.2");
+    router.apply([
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        KernelEvent::Neighbour(next),
+    ]);
+    router.apply([KernelEvent::NeighbourRemoved {
+        ifindex: 1,
+        address: next.address,
+    }]);
+    assert!(router.edits.contains(&Edit::Resolve {
+        ifindex: 1,
+        gateway: next.address
+    }));
+}
+
+#[test]
+fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
+    let mut router = router();
+    let address = |n: u32| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
+    let hosts = |range: std::ops::Range<u32>| {
+        range.map(|n| KernelEvent::Neighbour(neighbour(1, &address(n))))
+    };
+    router.apply([add(route("10.0.0.0/8", &[on_link(1)]))]);
+    router.apply(hosts(1..MAX_NEXT_HOPS + 10));
+    let resolved = |router: &Router| {
+        let ids = (1..MAX_NEXT_HOPS + 10).map(|n| router.maps.lookup(ip(&address(n))));
+        let kinds = ids.map(|id| router.maps.next_hops[&id].kind);
+        kinds.filter(|&kind| kind == NextHopKind::Forward as u8).count() as u32
+    };
+    let room = MAX_NEXT_HOPS - 8; // The fixed ones and that of the on-link route.
+    assert_eq!(resolved(&router), room);
+    assert_eq!(router.fate(&address(MAX_NEXT_HOPS + 5)), Fate::stack(Counter::StackNoPort));
+    router.apply([add(route("20.0.0.0/8", &[gateway(1, "10.0.0.1")]))]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoPort));
+
+    let gone = (1..=20).map(|n| KernelEvent::NeighbourRemoved {
+        ifindex: 1,
+        address: ip(&address(n)),
+    });
+    router.apply(gone);
+    router.apply([]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(resolved(&router), MAX_NEXT_HOPS + 9 - 20);
+}
+
+#[test]
+fn a_million_routes_to_one_gateway() {
+    let mut router = router();
+    let mut edits = Vec::new();
+    let sync = &mut router.sync;
+    sync.apply(KernelEvent::ResyncBegin, &mut edits);
+    sync.apply(KernelEvent::Link(link(1)), &mut edits);
+    let template = route("0.0.0.0/0", &[gateway(1, "10.0.0.2")]);
+    let routes = (0..1_000_000_u32).map(|n| KernelEvent::Route {
+        route: Route {
+            prefix: Ipv4Net::new(Ipv4Addr::from_bits(0x1400_0000 + (n << 6)), 26).unwrap(),
+            ..template.clone()
+        },
+        placement: Placement::Dump,
+    });
+    sync.apply_all(routes, &mut edits);
+    sync.apply(KernelEvent::ResyncEnd, &mut edits);
+    assert_eq!(sync.route_count(), 1_000_006);
+    // One change costs one edit.
+    edits.clear();
+    sync.apply(KernelEvent::Neighbour(neighbour(1, "10.0.0.2")), &mut edits);
+    assert_eq!(edits.len(), 1);
+}
+
+#[test]
+fn routes_and_next_hops_in_words() {
+    let mut router = router();
+    router.apply([
+        KernelEvent::Neighbour(neighbour(1, "10.0.0.2")),
+        add(route("10.0.0.0/24", &[on_link(1)])),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        add(route("21.0.0.0/8", &[gateway(1, "10.0.0.2"), gateway(2, "10.2.0.2")])),
+    ]);
+    let why = |address| router.sync.lookup(ip(address)).why;
+    assert_eq!(
+        why("20.0.0.1"),
+        "20.0.0.0/8 via 10.0.0.2 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE"
+    );
+    assert_eq!(
+        why("10.0.0.2"),
+        "10.0.0.0/24 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE"
+    );
+    assert_eq!(
+        why("10.0.0.9"),
+        "10.0.0.0/24 dev eth1 proto static, neighbour not resolved"
+    );
+    assert_eq!(
+        why("21.0.0.1"),
+        "21.0.0.0/8 nexthop via 10.0.0.2 dev eth1 weight 1 nexthop via 10.2.0.2 dev eth2 weight 1 \
+         proto static"
+    );
+    assert_eq!(why("169.254.0.1"), "never a destination");
+    assert_eq!(why("30.0.0.1"), "no route");
+    let routes: Vec<_> = router.sync.routes().collect();
+    assert_eq!(routes.len(), router.maps.routes.len());
+    let next_hops: Vec<_> = router.sync.next_hops().collect();
+    assert_eq!(next_hops.len(), router.sync.next_hop_count());
+    for row in &routes {
+        assert!(next_hops.iter().any(|next_hop| next_hop.id == row.next_hop));
+    }
+}

@@ -1,0 +1,134 @@
+//! How copies are made: none for one next hop, a broadcast over a device map that holds exactly
+//! the wanted ports for several, and where there is no such map (yet) one copy and a second round.
+
+use aya_ebpf::{
+    bindings::{BPF_F_BROADCAST, xdp_action::XDP_DROP},
+    helpers::bpf_jiffies64,
+};
+use xcast_common::{
+    branch::{Form, emit},
+    counter::Counter,
+    maps::{METADATA_MAGIC, Metadata, PortCounters, Settings},
+    plan::{BRANCH_SLOTS, NONE, Plan, fresh},
+};
+
+use crate::{
+    frame::XdpFrame,
+    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PEELS, SUBSETS, counters},
+};
+
+/// One copy: the frame itself.
+#[inline(always)]
+pub fn single(
+    frame: &mut XdpFrame,
+    plan: &mut Plan,
+    settings: &Settings,
+    arrival: &mut PortCounters,
+) -> Option<u32> {
+    let b = fresh(&plan.last_branch);
+    let slot = fresh(&plan.branch_port[b as usize]);
+    let next_hop = *NEXT_HOPS.get(u32::from(plan.branch_next_hop[b as usize]))?;
+    commit(plan, b, arrival);
+    let Some(form) = emit(frame, plan, b, &next_hop, settings) else {
+        arrival.bump(Counter::DropNoRoom);
+        return None;
+    };
+    match DEVICES.redirect(u32::from(slot), 0) {
+        Ok(action) => {
+            count_sent(slot, form);
+            Some(action)
+        }
+        Err(_) => {
+            arrival.bump(Counter::DropRedirect);
+            None
+        }
+    }
+}
+
+/// Several copies: each one's list is pruned by the device map's program, when it leaves.
+#[inline(always)]
+pub fn several(
+    frame: &mut XdpFrame,
+    plan: &mut Plan,
+    arrival: &mut PortCounters,
+) -> Option<u32> {
+    let metadata = Metadata {
+        magic: METADATA_MAGIC,
+        nonce: plan.nonce,
+    };
+    if !frame.set_metadata(metadata) {
+        arrival.bump(Counter::DropNoRoom);
+        return None;
+    }
+    if let Some(action) = broadcast(plan) {
+        for b in 0..BRANCH_SLOTS - 1 {
+            if b >= fresh(&plan.branch_count) as usize {
+                break;
+            }
+            if fresh(&plan.branch_len[b]) != 0 {
+                commit(plan, b as u8, arrival);
+            }
+        }
+        return Some(action);
+    }
+    peel(plan, arrival)
+}
+
+/// Broadcasts over the device map of the plan's exact set of ports, if there is one.
+#[inline(always)]
+fn broadcast(plan: &Plan) -> Option<u32> {
+    let Some(subset) = SUBSETS.get_ptr_mut(&plan.subset) else {
+        // Full means the controller has enough to do; the subset will miss again.
+        let _ = MISSES.output(plan.subset, 0);
+        return None;
+    };
+    // SAFETY: a plain word; whichever CPU writes last is right.
+    let index = unsafe {
+        let now = (bpf_jiffies64() >> 10) as u32;
+        if (*subset).last_used != now {
+            (*subset).last_used = now;
+        }
+        (*subset).index
+    };
+    FANOUTS.get(index)?.redirect(0, u64::from(BPF_F_BROADCAST)).ok()
+}
+
+/// One copy leaves by its port; the rest comes round through `xcast0`.
+#[inline(always)]
+fn peel(plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
+    let b = fresh(&plan.last_branch);
+    let slot = fresh(&plan.branch_port[b as usize]);
+    let action = PEELS
+        .get(u32::from(slot))
+        .and_then(|pair| pair.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
+    let Some(action) = action else {
+        arrival.bump(Counter::DropRedirect);
+        return Some(XDP_DROP);
+    };
+    commit(plan, b, arrival);
+    arrival.bump(Counter::Recirculated);
+    Some(action)
+}
+
+/// Counts a branch as planned.
+#[inline(always)]
+fn commit(plan: &Plan, b: u8, arrival: &mut PortCounters) {
+    let reason = fresh(&plan.branch_reason[b as usize]);
+    if reason != NONE {
+        arrival.bump_index(reason);
+    }
+    if let Some(port) = counters(fresh(&plan.branch_port[b as usize])) {
+        port.bump(Counter::Planned);
+    }
+}
+
+/// Counts a copy as sent.
+#[inline(always)]
+pub fn count_sent(slot: u8, form: Form) {
+    if let Some(port) = counters(slot) {
+        port.bump(Counter::Sent);
+        if form == Form::Unicast {
+            port.bump(Counter::X2u);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! An XDP context as a frame.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use xcast_common::{
+    maps::{METADATA_MAGIC, Metadata},
+    view::{Frame, View},
+};
+
+/// The frame a program runs on.
+pub struct XdpFrame {
+    ctx: *mut xdp_md,
+}
+
+impl XdpFrame {
+    /// Takes the context over.
+    #[inline(always)]
+    pub fn new(ctx: &XdpContext) -> Self {
+        Self { ctx: ctx.ctx }
+    }
+
+    /// Index of the interface the frame arrived on.
+    #[inline(always)]
+    pub fn ingress_ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Index of the interface the frame is about to leave by; device-map programs only.
+    #[inline(always)]
+    pub fn egress_ifindex(&self) -> u32 {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { (*self.ctx).egress_ifindex }
+    }
+
+    /// Our metadata in front of the frame, if it is there.
+    #[inline(always)]
+    pub fn metadata(&self) -> Option<Metadata> {
+        // SAFETY: the kernel passes a valid context.
+        let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
+        let metadata = start as usize as *const Metadata;
+        let data = end as usize as *const u8;
+        if metadata.wrapping_add(1).cast::<u8>() > data {
+            return None;
+        }
+        // SAFETY: just checked; metadata is at least four-byte aligned.
+        let metadata = unsafe { *metadata };
+        (metadata.magic == METADATA_MAGIC).then_some(metadata)
+    }
+
+    /// Puts metadata in front of the frame; false if the driver has no room for it.
+    #[inline(always)]
+    pub fn set_metadata(&mut self, metadata: Metadata) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        if unsafe { bpf_xdp_adjust_meta(self.ctx, -(size_of::<Metadata>() as i32)) } != 0 {
+            return false;
+        }
+        // SAFETY: the kernel passes a valid context.
+        let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
+        let place = start as usize as *mut Metadata;
+        let data = end as usize as *mut u8;
+        if place.wrapping_add(1).cast::<u8>() > data {
+            return false;
+        }
+        // SAFETY: just checked.
+        unsafe { *place = metadata };
+        true
+    }
+
+    /// Removes all metadata, ours or a stranger's.
+    #[inline(always)]
+    pub fn strip_metadata(&mut self) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
+        let len = end.wrapping_sub(start) as i32;
+        // SAFETY: the kernel passes a valid context.
+        len == 0 || unsafe { bpf_xdp_adjust_meta(self.ctx, len) } == 0
+    }
+}
+
+impl Frame for XdpFrame {
+    #[inline(always)]
+    fn view(&mut self) -> View {
+        // SAFETY: the kernel passes a valid context, and the verifier knows that views are stale
+        // after the frame moved.
+        unsafe {
+            View::new(
+                (*self.ctx).data as usize as *mut u8,
+                (*self.ctx).data_end as usize as *mut u8,
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn adjust_head(&mut self, octets: i32) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_xdp_adjust_head(self.ctx, octets) == 0 }
+    }
+
+    #[inline(always)]
+    fn trim(&mut self, octets: u32) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        octets == 0 || unsafe { bpf_xdp_adjust_tail(self.ctx, -(octets as i32)) == 0 }
+    }
+}

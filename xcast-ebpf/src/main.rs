@@ -1,0 +1,39 @@
+//! The XDP programs of the Xcast router: entry points only.
+//!
+//! `xcast` runs where packets arrive: it decides, and asks the kernel for the copies. `xcast_copy`
+//! runs once per copy, where it leaves: it prunes its copy's list. What they decide is in
+//! `xcast-common`; what they remember is in [`maps`]; how copies are made is in [`fanout`].
+#![no_std]
+#![no_main]
+
+mod copy;
+mod fanout;
+mod frame;
+mod maps;
+mod router;
+
+use aya_ebpf::{macros::xdp, programs::XdpContext};
+
+/// Attached to every port, and to `xcast0-dp`.
+#[xdp]
+pub fn xcast(ctx: XdpContext) -> u32 {
+    router::arrive(ctx)
+}
+
+/// Attached to every entry of every device map.
+#[xdp(map = "devmap")]
+pub fn xcast_copy(ctx: XdpContext) -> u32 {
+    copy::leave(ctx)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: the verifier refuses programs in which a panic is reachable.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// The helpers used are GPL-only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,135 @@
+//! What the programs know and remember. Unless said otherwise, the controller writes and the
+//! programs read.
+
+use aya_ebpf::{
+    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use xcast_common::{
+    maps::{
+        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_ROUTES, MAX_SUBSETS,
+        NEXT_HOP_ENTRIES, NEXT_HOP_NO_ROUTE, NextHop, Port, PortCounters, Settings, Subset,
+        SubsetKey,
+    },
+    plan::{Plan, Scratch, Seen, Tables},
+    wire::Be32,
+};
+
+/// Plans kept per CPU. A plan must live until the driver's bulk queues are flushed, at the end of
+/// the poll in which its packet arrived: 64 packets at most.
+pub const PLANS_PER_CPU: u32 = 128;
+
+/// Constants, set while the programs are loaded.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings {
+    group: Be32::new(0),
+    protocol: 0,
+    prune: 0,
+    reserved: 0,
+    hash_key: 0,
+};
+
+/// Next-hop id by longest prefix.
+#[btf_map]
+pub static ROUTES: LpmTrie<Be32, u32, { MAX_ROUTES as usize }> = LpmTrie::new();
+
+/// Next hops by id.
+#[btf_map]
+pub static NEXT_HOPS: Array<NextHop, { NEXT_HOP_ENTRIES as usize }> = Array::new();
+
+/// ECMP groups by index.
+#[btf_map]
+pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::new();
+
+/// Own and anycast addresses.
+#[btf_map]
+pub static ADDRESSES: HashMap<Be32, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
+
+/// Ports by interface index.
+#[btf_map]
+pub static PORTS: HashMap<u32, Port, 256> = HashMap::new();
+
+/// Every counter of every port; written by the programs.
+#[btf_map]
+pub static COUNTERS: PerCpuArray<PortCounters, MAX_PORTS> = PerCpuArray::new();
+
+/// Every port's device, for single copies. All redirects go through device maps whose entries
+/// carry the same program: the kernel runs the program of whichever redirect came first in a bulk.
+#[btf_map]
+pub static DEVICES: DevMap<MAX_PORTS> = DevMap::new();
+
+/// Where the device map of an exact subset of ports is; the programs note its last use.
+#[btf_map]
+pub static SUBSETS: HashMap<SubsetKey, Subset, { MAX_SUBSETS as usize }> = HashMap::new();
+
+/// Device maps that hold exactly one subset of ports each.
+#[btf_map]
+pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_SUBSETS as usize }> = ArrayOfMaps::new();
+
+/// For each port a device map of that port and `xcast0`: one copy leaves, the rest comes round.
+#[btf_map]
+pub static PEELS: ArrayOfMaps<DevMap<2>, MAX_PORTS> = ArrayOfMaps::new();
+
+/// Subsets that had no device map; written by the programs, drained by the controller.
+#[btf_map]
+pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
+
+/// Plans, recycled in turn; the programs' own.
+#[btf_map]
+pub static PLANS: PerCpuArray<Plan, { PLANS_PER_CPU as usize }> = PerCpuArray::new();
+
+/// Serial number of the next plan; the programs' own.
+#[btf_map]
+pub static SERIAL: PerCpuArray<u32, 1> = PerCpuArray::new();
+
+/// Branch by next hop; the programs' own.
+#[btf_map]
+pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+
+/// Destination by hash; the programs' own.
+#[btf_map]
+pub static SEEN: PerCpuArray<Seen, 1> = PerCpuArray::new();
+
+/// The constants. Read volatile, or the compiler would fold in the values of compile time.
+#[inline(always)]
+pub fn settings() -> Settings {
+    // SAFETY: a valid static.
+    unsafe { (&raw const SETTINGS).read_volatile() }
+}
+
+/// The counters of a port.
+#[inline(always)]
+pub fn counters<'a>(slot: u8) -> Option<&'a mut PortCounters> {
+    let counters = COUNTERS.get_ptr_mut(u32::from(slot))?;
+    // SAFETY: this CPU's own, and no program holds two references to the same port's at a time
+    // across a call that writes through both.
+    Some(unsafe { &mut *counters })
+}
+
+/// The kernel's maps as a router's tables.
+pub struct KernelTables;
+
+impl Tables for KernelTables {
+    #[inline(always)]
+    fn route(&self, address: Be32) -> u32 {
+        let key = aya_ebpf::btf_maps::lpm_trie::Key::new(32, address);
+        ROUTES.get(&key).copied().unwrap_or(NEXT_HOP_NO_ROUTE)
+    }
+
+    #[inline(always)]
+    fn next_hop(&self, id: u32) -> Option<&NextHop> {
+        NEXT_HOPS.get(id)
+    }
+
+    #[inline(always)]
+    fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
+        let group = ECMP_GROUPS.get(u32::from(group))?;
+        group.buckets.get(bucket as usize).copied()
+    }
+
+    #[inline(always)]
+    fn address_flags(&self, address: Be32) -> u32 {
+        // SAFETY: read at once; entries are only ever replaced whole.
+        unsafe { ADDRESSES.get(address) }.copied().unwrap_or(0)
+    }
+}

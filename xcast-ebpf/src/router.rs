@@ -1,0 +1,97 @@
+//! Arrival: check, plan, and send on.
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_DROP, XDP_PASS},
+    programs::XdpContext,
+};
+use xcast_common::{
+    counter::Counter,
+    ingress::{Reject, accept, is_xcast},
+    maps::{PORT_TRUSTED, Port, Settings},
+    plan::group,
+    view::Frame,
+    wire::ETH_LEN,
+};
+
+use crate::{
+    fanout,
+    frame::XdpFrame,
+    maps::{KernelTables, PLANS, PLANS_PER_CPU, PORTS, SCRATCH, SEEN, SERIAL, counters, settings},
+};
+
+/// Entry point of the program on the ports.
+#[inline(always)]
+pub fn arrive(ctx: XdpContext) -> u32 {
+    let settings = settings();
+    let mut frame = XdpFrame::new(&ctx);
+    if !is_xcast(frame.view(), &settings) {
+        return XDP_PASS;
+    }
+    // SAFETY: copied at once; entries are only ever replaced whole.
+    let Some(port) = (unsafe { PORTS.get(frame.ingress_ifindex()) }) else {
+        return XDP_PASS;
+    };
+    forward(&mut frame, *port, &settings).unwrap_or(XDP_DROP)
+}
+
+/// Everything after the frame turned out to be Xcast; `None` drops it where no counter is at hand.
+#[inline(always)]
+fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32> {
+    let counters = counters(port.slot)?;
+    let packet = match accept(frame.view(), &port, settings, &KernelTables) {
+        Ok(packet) => packet,
+        Err(Reject::Pass) => return Some(XDP_PASS),
+        Err(Reject::Drop(reason)) => {
+            counters.bump(reason);
+            return None;
+        }
+    };
+    // Metadata crosses a veth pair: only what comes through our own is ours.
+    let comes_round = port.flags & PORT_TRUSTED != 0 && frame.metadata().is_some();
+    if !comes_round {
+        counters.bump(Counter::Received);
+    }
+    let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
+    if !frame.strip_metadata() || !frame.trim(padding) {
+        counters.bump(Counter::DropNoRoom);
+        return None;
+    }
+
+    let serial = SERIAL.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own.
+    let nonce = unsafe { *serial };
+    // SAFETY: these are this CPU's own, each a map of its own.
+    let (plan, scratch, seen) = unsafe {
+        (
+            &mut *PLANS.get_ptr_mut(nonce % PLANS_PER_CPU)?,
+            &mut *SCRATCH.get_ptr_mut(0)?,
+            &mut *SEEN.get_ptr_mut(0)?,
+        )
+    };
+    plan.begin(&packet, nonce);
+    if group(
+        frame.view(),
+        &packet,
+        settings,
+        &KernelTables,
+        plan,
+        scratch,
+        seen,
+        counters,
+    )
+    .is_none()
+    {
+        counters.bump(Counter::DropTruncated);
+        return None;
+    }
+    match plan.copies {
+        0 => None,
+        1 => fanout::single(frame, plan, settings, counters),
+        _ => {
+            // The copies leave later and need their plan until then.
+            // SAFETY: this CPU's own.
+            unsafe { *serial = nonce.wrapping_add(1) };
+            fanout::several(frame, plan, counters)
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Developer tasks; see `cargo xtask --help`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{build, demo, setup, test, testbed};
+
+/// Developer tasks of Xcast for Linux
+///
+/// EXIT STATUS: 0 done, 1 the answer is no, 2 error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    disable_help_subcommand = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Install what building, testing and the demo need
+    ///
+    /// Says what is missing and why before it installs anything. What is there stays as it is.
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask setup\n  cargo xtask setup --no-setup   only list what is missing"
+    )]
+    Setup(setup::Setup),
+    /// Build xcast-ctl with the BPF programs in it, and print where it is
+    #[command(after_help = "EXAMPLE:\n  sudo $(cargo xtask build --release) --help")]
+    Build(build::Build),
+    /// Check everything that a change must not break
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask test\n  cargo xtask test -- ospf     only tests with `ospf` in their names"
+    )]
+    Test(test::Test),
+    /// Show one packet reaching three hosts, and what that saves
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
+    )]
+    Demo(demo::Demo),
+    /// Networks of namespaces to try things in
+    #[command(after_help = "EXAMPLE:\n  cargo xtask testbed up fig3 --run")]
+    Testbed(testbed::command::Command),
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Setup(arguments) => setup::run(&arguments),
+        Task::Build(arguments) => build::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
+        Task::Demo(arguments) => demo::run(&arguments),
+        Task::Testbed(arguments) => testbed::command::run(arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(2)
+    })
+}

@@ -1,0 +1,99 @@
+//! Running other programs.
+
+use std::{
+    io::Write as _,
+    process::{Command, ExitStatus, Output, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Runs a command to its end and returns what it printed.
+///
+/// # Errors
+///
+/// The command cannot be started, or fails; the message has what it wrote to its standard error.
+pub fn output(command: &mut Command) -> Result<String> {
+    let name = name(command);
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("failed to start `{name}`"))?;
+    check(&name, &output)
+}
+
+/// Runs a command to its end, its output going where ours goes.
+///
+/// # Errors
+///
+/// The command cannot be started, or fails.
+pub fn run(command: &mut Command) -> Result<()> {
+    let status = status(command)?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", name(command));
+    }
+    Ok(())
+}
+
+/// Runs a command to its end, its output going where ours goes, and returns how it ended.
+///
+/// # Errors
+///
+/// The command cannot be started.
+pub fn status(command: &mut Command) -> Result<ExitStatus> {
+    command
+        .status()
+        .with_context(|| format!("failed to start `{}`", name(command)))
+}
+
+/// Has iproute2 carry out one command per line, in a namespace or in ours.
+///
+/// # Errors
+///
+/// One of the lines fails; those before it were carried out.
+pub fn ip_batch(namespace: Option<&str>, lines: &[String]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    let mut child = command
+        .args(["-batch", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("failed to start `ip`; install it with: cargo xtask setup")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // Should ip stop early, its message says more than our broken pipe.
+        let _ = stdin.write_all((lines.join("\n") + "\n").as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .context("failed to wait for `ip`")?;
+    check("ip -batch", &output)
+        .with_context(|| format!("failed to configure {}", namespace.unwrap_or("the network")))?;
+    Ok(())
+}
+
+/// The command as one would type it.
+pub fn name(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn check(name: &str, output: &Output) -> Result<String> {
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`{name}` failed ({}): {}",
+            output.status,
+            message.trim().replace('\n', "; ")
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

@@ -1,0 +1,239 @@
+//! `cargo xtask test`: exactly what continuous integration runs.
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use clap::Args;
+use nix::unistd::geteuid;
+
+use crate::{
+    build::cargo,
+    process,
+    setup::{self, bounded},
+    toolchain, workspace,
+};
+
+/// How long the advisory database may take to arrive before its check is skipped.
+const ADVISORIES_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Arguments of `test`.
+#[derive(Debug, Args)]
+pub struct Test {
+    /// Fail instead of installing what is missing
+    #[arg(long)]
+    no_setup: bool,
+    /// Without root, skip the tests that need it instead of failing
+    #[arg(long)]
+    allow_skip: bool,
+    /// Given to the test programs: a filter by name, or their options
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+/// How a step ended.
+enum Outcome {
+    Passed,
+    Failed,
+    Skipped(String),
+}
+
+/// Runs `cargo xtask test`: all steps, also after one has failed.
+///
+/// # Errors
+///
+/// Not root, or something is missing and may or can not be installed.
+pub fn run(arguments: &Test) -> Result<ExitCode> {
+    if !geteuid().is_root() && !arguments.allow_skip {
+        bail!(
+            "the tests need root, for network namespaces and BPF; run this as root, or skip them with --allow-skip"
+        );
+    }
+    setup::ensure(setup::Purpose::Test, arguments.no_setup)?;
+    let mut steps = Steps::default();
+    steps.cargo("format", &["fmt", "--all", "--check"], &[]);
+    steps.cargo(
+        "clippy",
+        &[
+            "clippy",
+            "--workspace",
+            "--exclude",
+            "xcast-ebpf",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &[],
+    );
+    steps.step("clippy of the BPF programs", bpf_clippy);
+    steps.cargo(
+        "deny",
+        &[
+            "deny",
+            "--log-level",
+            "error",
+            "check",
+            "licenses",
+            "bans",
+            "sources",
+        ],
+        &[],
+    );
+    steps.step("advisories", advisories);
+    steps.cargo(
+        "documentation",
+        &[
+            "doc",
+            "--workspace",
+            "--exclude",
+            "xcast-ebpf",
+            "--no-deps",
+            "--document-private-items",
+        ],
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    );
+    let mut command = vec![
+        "test",
+        "--workspace",
+        "--exclude",
+        "xcast-ebpf",
+        "--no-fail-fast",
+        "--",
+    ];
+    command.extend(arguments.arguments.iter().map(String::as_str));
+    let variables: &[_] = match arguments.allow_skip {
+        true => &[("XCAST_ALLOW_SKIP", "1")],
+        false => &[],
+    };
+    steps.table();
+    // Last, so that the counted results are what one sees in the end.
+    steps.cargo("tests", &command, variables);
+    Ok(steps.finish())
+}
+
+#[derive(Default)]
+struct Steps {
+    ended: Vec<(&'static str, Duration, Outcome)>,
+}
+
+impl Steps {
+    fn cargo(&mut self, name: &'static str, arguments: &[&str], variables: &[(&str, &str)]) {
+        self.step(name, || {
+            let mut command = cargo();
+            command.args(arguments).envs(variables.iter().copied());
+            attempt(&mut command)
+        });
+    }
+
+    fn step(&mut self, name: &'static str, action: impl FnOnce() -> Result<Outcome>) {
+        eprintln!("\n== {name}");
+        let started = Instant::now();
+        let outcome = action().unwrap_or_else(|error| {
+            eprintln!("xtask: {error:#}");
+            Outcome::Failed
+        });
+        self.ended.push((name, started.elapsed(), outcome));
+    }
+
+    fn table(&self) {
+        eprintln!();
+        for (name, duration, outcome) in &self.ended {
+            let outcome = match outcome {
+                Outcome::Passed => "passed",
+                Outcome::Failed => "FAILED",
+                Outcome::Skipped(why) => &format!("skipped: {why}"),
+            };
+            eprintln!("{name:27} {:6.1} s  {outcome}", duration.as_secs_f64());
+        }
+    }
+
+    fn finish(&self) -> ExitCode {
+        let failed: Vec<_> = self
+            .ended
+            .iter()
+            .filter(|(.., outcome)| matches!(outcome, Outcome::Failed))
+            .map(|(name, ..)| *name)
+            .collect();
+        if failed.is_empty() {
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("xtask: failed: {}", failed.join(", "));
+        ExitCode::FAILURE
+    }
+}
+
+fn attempt(command: &mut Command) -> Result<Outcome> {
+    eprintln!("$ {}", process::name(command));
+    Ok(match process::status(command)?.success() {
+        true => Outcome::Passed,
+        false => Outcome::Failed,
+    })
+}
+
+/// The programs' own compiler has to look at them: other targets do not have their intrinsics.
+fn bpf_clippy() -> Result<Outcome> {
+    let Some(name) = toolchain::select() else {
+        bail!("there is no BPF toolchain; run: cargo xtask setup");
+    };
+    let target = if cfg!(target_endian = "big") {
+        "bpfeb-unknown-none"
+    } else {
+        "bpfel-unknown-none"
+    };
+    let mut command = Command::new("rustup");
+    command
+        .args([
+            "run",
+            &name,
+            "cargo",
+            "clippy",
+            "--package",
+            "xcast-ebpf",
+            "--release",
+            "--target",
+            target,
+        ])
+        .args(["-Z", "build-std=core", "--", "-D", "warnings"])
+        .current_dir(workspace())
+        .env(
+            "CARGO_ENCODED_RUSTFLAGS",
+            format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
+        );
+    // Of our own toolchain, set by the cargo that runs us.
+    for variable in [
+        "CARGO",
+        "RUSTC",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTUP_TOOLCHAIN",
+    ] {
+        command.env_remove(variable);
+    }
+    if toolchain::needs_bootstrap(&name) {
+        command.env("RUSTC_BOOTSTRAP", "1");
+    }
+    attempt(&mut command)
+}
+
+fn advisories() -> Result<Outcome> {
+    let mut fetch = cargo();
+    fetch.args(["deny", "fetch", "db"]);
+    if !bounded(&mut fetch, ADVISORIES_PATIENCE) {
+        let why = "the advisory database cannot be fetched here";
+        eprintln!("{why}");
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    let mut check = cargo();
+    check.args([
+        "deny",
+        "--log-level",
+        "error",
+        "check",
+        "--disable-fetch",
+        "advisories",
+    ]);
+    attempt(&mut check)
+}
