@@ -17,7 +17,6 @@
 //! Beside them 10.3.0.0/24 is a blackhole, 10.4.0.0/24 unreachable, 10.4.1.0/24 prohibited,
 //! 10.7.0.0/24 on an interface that is not a port; there is no default route.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use crate::oracle::{Port, Prune, RouterView, Target};
@@ -132,7 +131,8 @@ pub fn neighbour_mac(port: usize, last: usize) -> Mac {
     }
 }
 
-fn mac_text(mac: Mac) -> String {
+/// A link layer address as `ip` reads it.
+pub fn mac_text(mac: Mac) -> String {
     mac.map(|octet| format!("{octet:02x}")).join(":")
 }
 
@@ -179,7 +179,7 @@ impl Layout {
                 };
                 view.routes.push((prefix, 24, target));
             }
-            for last in self.known(port) {
+            for last in self.known() {
                 view.neighbours
                     .push((port, on_link(port, last), neighbour_mac(port, last)));
             }
@@ -192,46 +192,44 @@ impl Layout {
         own.map_or(1500, |entry| entry.1)
     }
 
-    /// Last octets of the neighbours on the link of `port` whose link layer address is known.
-    fn known(&self, _port: usize) -> impl Iterator<Item = usize> {
+    /// Last octets of the neighbours on each link whose link layer address is known.
+    fn known(&self) -> impl Iterator<Item = usize> {
         (2..=4).chain(FIRST_HOST..FIRST_HOST + self.hosts)
     }
 
     /// The commands for `ip -batch` that make the router's side, once its interfaces exist.
     pub fn kernel_commands(&self) -> String {
-        let mut text = String::new();
-        let mut line = |words: std::fmt::Arguments<'_>| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{words}");
-        };
-        line(format_args!("link set lo up"));
-        line(format_args!("link add other type veth peer name elsewhere"));
-        line(format_args!("address add {OTHER_ADDRESS}/24 dev other"));
-        line(format_args!("link set other up"));
-        line(format_args!("link set elsewhere up"));
-        for port in 0..self.ports {
-            let name = interface(port);
-            let mac = mac_text(router_mac(port));
-            let mtu = self.port_mtu(port);
-            line(format_args!("link set {name} address {mac} mtu {mtu} up"));
-            line(format_args!(
-                "address add {}/24 brd + dev {name}",
-                router(port)
-            ));
-            for last in self.known(port) {
-                let (address, mac) = (on_link(port, last), mac_text(neighbour_mac(port, last)));
-                line(format_args!(
-                    "neighbour replace {address} lladdr {mac} nud permanent dev {name}"
-                ));
-            }
-            for (prefix, last) in gateways(port) {
-                let gateway = on_link(port, last);
-                line(format_args!("route add {prefix}/24 via {gateway}"));
-            }
+        let mut text = format!(
+            "link set lo up\n\
+             link add other type veth peer name elsewhere\n\
+             address add {OTHER_ADDRESS}/24 dev other\n\
+             link set other up\n\
+             link set elsewhere up\n\
+             route add blackhole 10.3.0.0/24\n\
+             route add unreachable 10.4.0.0/24\n\
+             route add prohibit 10.4.1.0/24\n"
+        );
+        text.extend((0..self.ports).map(|port| self.port_commands(port)));
+        text
+    }
+
+    /// The part of [`kernel_commands`](Self::kernel_commands) that is about one port.
+    pub fn port_commands(&self, port: usize) -> String {
+        let name = interface(port);
+        let mac = mac_text(router_mac(port));
+        let mtu = self.port_mtu(port);
+        let own = router(port);
+        let mut text = format!(
+            "link set {name} address {mac} mtu {mtu} up\n\
+             address add {own}/24 brd + dev {name}\n"
+        );
+        for last in self.known() {
+            let (address, mac) = (on_link(port, last), mac_text(neighbour_mac(port, last)));
+            text += &format!("neighbour replace {address} lladdr {mac} nud permanent dev {name}\n");
         }
-        line(format_args!("route add blackhole 10.3.0.0/24"));
-        line(format_args!("route add unreachable 10.4.0.0/24"));
-        line(format_args!("route add prohibit 10.4.1.0/24"));
+        for (prefix, last) in gateways(port) {
+            text += &format!("route add {prefix}/24 via {}\n", on_link(port, last));
+        }
         text
     }
 

@@ -224,6 +224,8 @@ pub fn expect(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
                     to_stack.push(index);
                 }
             }
+            // Whatever else may be wrong with it, it cannot leave.
+            Way::Forward { .. } if arrival.ip.ttl <= 1 => expected.count("skip_ttl"),
             Way::Forward { on_link, xcast, .. } => {
                 if x && !on_link && !xcast {
                     expected.count("skip_x_incapable");
@@ -256,10 +258,6 @@ pub fn expect(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
         else {
             continue;
         };
-        if arrival.ip.ttl <= 1 {
-            indices.iter().for_each(|_| expected.count("skip_ttl"));
-            continue;
-        }
         let unicast = !x && indices.len() == 1;
         let packet = if unicast {
             arrival.unicast(indices[0], arrival.ip.ttl - 1)

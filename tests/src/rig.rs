@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::daemon::{Counters, Daemon, PATIENCE};
 use crate::layout::{self, GROUP, Layout, PROTOCOL, interface};
@@ -31,6 +31,7 @@ pub const STACK_INTERFACE: &str = "xcast0";
 /// A router under test and the wires around it.
 #[derive(Debug)]
 pub struct Rig {
+    layout: Layout,
     /// What the router looks like from outside.
     pub view: RouterView,
     /// The router's namespace.
@@ -88,12 +89,9 @@ impl Rig {
         let mut links = String::new();
         let mut ends = String::new();
         for port in 0..layout.ports {
-            let (name, other) = (interface(port), wires.name());
-            writeln!(
-                links,
-                "link add {name} type veth peer name {name} netns {other}"
-            )?;
-            writeln!(ends, "link set {name} mtu 3000 up")?;
+            let (link, end) = link_commands(port, &wires);
+            links += &link;
+            ends += &end;
         }
         router.ip_batch(&(links + &layout.kernel_commands()))?;
         wires.ip_batch(&ends)?;
@@ -103,6 +101,7 @@ impl Rig {
             taps.push(Tap::open(&wires, &interface(port))?);
         }
         Ok(Self {
+            layout: layout.clone(),
             view: layout.view(),
             router,
             wires,
@@ -118,6 +117,33 @@ impl Rig {
         let mut rig = Self::prepare(layout)?;
         rig.start_daemon()?;
         Ok(rig)
+    }
+
+    /// Removes the interface of `port`, and everything the kernel knows by it.
+    pub fn remove_port(&self, port: usize) -> Result<()> {
+        let name = interface(port);
+        self.router.ip(&format!("link delete {name}")).map(|_| ())
+    }
+
+    /// Makes the interface of `port` anew.
+    pub fn restore_port(&mut self, port: usize) -> Result<()> {
+        let (link, end) = link_commands(port, &self.wires);
+        self.router
+            .ip_batch(&(link + &self.layout.port_commands(port)))?;
+        self.wires.ip_batch(&end)?;
+        self.wires.set_gro(&interface(port), true)?;
+        self.taps[port] = Tap::open(&self.wires, &interface(port))?;
+        Ok(())
+    }
+
+    /// Changes the configuration the router will be started with.
+    ///
+    /// # Panics
+    ///
+    /// Where `from` is not part of it.
+    pub fn configure(&mut self, from: &str, to: &str) {
+        assert!(self.configuration.contains(from), "no {from:?} to replace");
+        self.configuration = self.configuration.replace(from, to);
     }
 
     /// Starts the router.
@@ -210,15 +236,22 @@ impl Rig {
 
     /// Sends one frame and returns whatever leaves the router until it has been quiet for a moment.
     pub fn observe(&self, port: usize, frame: &[u8]) -> Result<Observed> {
+        self.observe_all(&[(port, frame)])
+    }
+
+    /// The same with several frames at once.
+    pub fn observe_all(&self, arrivals: &[(usize, &[u8])]) -> Result<Observed> {
         self.drain()?;
-        self.taps[port].send(frame)?;
+        for (port, frame) in arrivals {
+            self.taps[*port].send(frame)?;
+        }
         let mut seen = Observed::default();
         self.collect_rest(&mut seen)?;
         Ok(seen)
     }
 
     /// Repeats a probe until the router does with it what the oracle says, for changes in the
-    /// kernel take their time to get to the router. No probe may ever have two answers.
+    /// kernel take their time to get to the router. On the way there, no address may be served twice.
     pub fn eventually(&self, port: usize, frame: &[u8]) -> Result<()> {
         let deadline = Instant::now() + PATIENCE;
         let expected = oracle::expect(&self.view, port, frame);
@@ -228,11 +261,30 @@ impl Rig {
         };
         loop {
             let seen = self.observe(port, frame)?;
+            if let Some((address, _)) = seen.served().iter().find(|entry| *entry.1 > 1) {
+                bail!("{address} was served twice: {seen:?}");
+            }
             let outcome = compare(&wanted, &seen);
             if outcome.is_ok() || Instant::now() > deadline {
                 return outcome;
             }
         }
+    }
+
+    /// Waits for the first copy on any wire, and for what comes in the next moment.
+    pub fn first_copy(&self) -> Result<Observed> {
+        let deadline = Instant::now() + PATIENCE / 10;
+        let mut seen = Observed::default();
+        while seen.branches.is_empty() && Instant::now() < deadline {
+            for (port, tap) in self.taps.iter().enumerate() {
+                while let Some(frame) = tap.take()? {
+                    if !self.is_noise(&frame) {
+                        seen.branches.push(Branch { port, frame });
+                    }
+                }
+            }
+        }
+        Ok(seen)
     }
 
     /// Waits for as many frames as are wanted.
@@ -295,6 +347,39 @@ impl Rig {
         let source = packet::address(frame, ETHERNET_LEN + 12);
         be16(frame, 12) != Some(ETHER_TYPE_IPV4)
             || source.is_none_or(|source| self.view.own.contains(&source))
+    }
+}
+
+/// The commands that make the link of a port: in the router's namespace, and in that of the wires.
+fn link_commands(port: usize, wires: &Namespace) -> (String, String) {
+    let (name, other) = (interface(port), wires.name());
+    (
+        format!("link add {name} type veth peer name {name} netns {other}\n"),
+        format!("link set {name} mtu 3000 up\n"),
+    )
+}
+
+impl Observed {
+    /// How often each address was served on the wires: by a packet to it, or by an Xcast packet
+    /// with it in the list.
+    pub fn served(&self) -> BTreeMap<Ipv4Addr, usize> {
+        let mut served = BTreeMap::new();
+        for branch in &self.branches {
+            let Some((ip, payload)) = Ipv4::parse(&branch.frame[ETHERNET_LEN..]) else {
+                continue;
+            };
+            let addresses = match Xcast::parse(payload) {
+                Some((xcast, _)) if ip.protocol == PROTOCOL => {
+                    let valid = xcast.destinations.into_iter().filter(|entry| entry.valid);
+                    valid.map(|entry| entry.address).collect()
+                }
+                _ => vec![ip.destination],
+            };
+            for address in addresses {
+                *served.entry(address).or_default() += 1;
+            }
+        }
+        served
     }
 }
 

@@ -16,6 +16,12 @@ impl Sum {
         Self(self.0 + memory as u64)
     }
 
+    /// Adds two 32-bit words, given as they lie in memory.
+    #[inline(always)]
+    pub const fn add64(self, memory: u64) -> Self {
+        Self(self.0 + (memory & 0xffff_ffff) + (memory >> 32))
+    }
+
     /// Adds a 16-bit word, given as it lies in memory.
     #[inline(always)]
     pub const fn add16(self, memory: u16) -> Self {
@@ -63,11 +69,21 @@ pub const fn update(checksum: u16) -> Sum {
 #[inline(always)]
 pub fn sum_words(view: View, offset: usize, words: u32) -> Option<Sum> {
     let mut sum = Sum::default();
-    for i in 0..MAX_SUM_WORDS {
-        if i >= words {
+    // Four words at a time: a quarter of the iterations, for the machine as for the verifier.
+    for quad in 0..MAX_SUM_WORDS / 4 + 1 {
+        if 4 * quad + 4 > words {
             break;
         }
-        sum = sum.add32(view.be32(offset + 4 * i as usize)?.memory());
+        let at = offset + 16 * quad as usize;
+        view.at::<16>(at)?;
+        sum = sum.add64(view.be64_memory(at)?);
+        sum = sum.add64(view.be64_memory(at + 8)?);
+    }
+    for rest in 0..3 {
+        if (words & !3) + rest < words {
+            let at = offset + 4 * ((words & !3 & 0xff) + rest) as usize;
+            sum = sum.add32(view.be32(at)?.memory());
+        }
     }
     Some(sum)
 }

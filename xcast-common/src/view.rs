@@ -109,6 +109,14 @@ impl View {
         Some(Be32::from_memory(unsafe { load32(field) }))
     }
 
+    /// The 64 bits at `offset`, read as a native integer: for one's complement sums.
+    #[inline(always)]
+    pub fn be64_memory(self, offset: usize) -> Option<u64> {
+        let field = self.at::<8>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        Some(unsafe { load64(field) })
+    }
+
     /// Writes the octet at `offset`.
     #[inline(always)]
     pub fn set_u8(self, offset: usize, value: u8) -> Option<()> {
@@ -139,8 +147,8 @@ impl View {
 
 // LLVM's BPF back end splits a declared-unaligned access into single octets, although the kernel
 // allows the plain one wherever XDP runs natively; on the host the plain one would be undefined.
-macro_rules! access {
-    ($load:ident, $store:ident, $ty:ty) => {
+macro_rules! load {
+    ($load:ident, $ty:ty) => {
         #[inline(always)]
         unsafe fn $load(field: *const u8) -> $ty {
             #[cfg(target_arch = "bpf")]
@@ -150,7 +158,11 @@ macro_rules! access {
             // SAFETY: the caller checked the range.
             return unsafe { field.cast::<$ty>().read_unaligned() };
         }
+    };
+}
 
+macro_rules! store {
+    ($store:ident, $ty:ty) => {
         #[inline(always)]
         unsafe fn $store(field: *mut u8, value: $ty) {
             #[cfg(target_arch = "bpf")]
@@ -167,8 +179,11 @@ macro_rules! access {
     };
 }
 
-access!(load16, store16, u16);
-access!(load32, store32, u32);
+store!(store16, u16);
+store!(store32, u32);
+load!(load16, u16);
+load!(load32, u32);
+load!(load64, u64);
 
 #[cfg(any(test, feature = "user"))]
 pub use host::Buffer;

@@ -491,7 +491,7 @@ fn validate_ports(ports: &[Port], router: &Router) -> Result<(), ConfigError> {
         ));
     }
     let mut seen = HashSet::new();
-    for (number, port) in (1..).zip(&ports[..]) {
+    for (number, port) in (1..).zip(ports) {
         let name = &port.interface;
         let field = format!("port {number}: interface");
         check_name(&field, name)?;

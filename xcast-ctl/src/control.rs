@@ -138,6 +138,14 @@ pub enum ControlError {
         /// Who may not talk to whom.
         reason: String,
     },
+    /// The router took the request and gave no answer.
+    #[error("control socket @{name}: {reason}")]
+    NoAnswer {
+        /// Name of the socket.
+        name: String,
+        /// What may have happened.
+        reason: &'static str,
+    },
     /// The connection broke.
     #[error("control socket @{name}")]
     Io {
@@ -237,10 +245,7 @@ async fn serve_client(
     mut stream: tokio::net::UnixStream,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<()> {
-    let response = match stream.peer_cred()?.uid() {
-        uid if trusted(uid) => answer(&mut stream, calls).await?,
-        uid => Response::Error(format!("user {uid} may not control this router; use root")),
-    };
+    let response = answer(&mut stream, calls).await?;
     let mut line = serde_json::to_vec(&response)?;
     line.push(b'\n');
     timeout(RESPONSE_TIMEOUT, stream.write_all(&line)).await?
@@ -250,9 +255,15 @@ async fn answer(
     stream: &mut tokio::net::UnixStream,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<Response> {
+    let uid = stream.peer_cred()?.uid();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(stream.take(MAX_REQUEST_LEN));
     timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
+    // Only now, because a client does not listen before it has spoken.
+    if !trusted(uid) {
+        let refusal = format!("user {uid} may not control this router; use root");
+        return Ok(Response::Error(refusal));
+    }
     let request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return Ok(Response::Error(format!("not a request: {error}"))),
@@ -295,7 +306,18 @@ pub fn ask(interface: &str, request: &Request) -> Result<Response, ControlError>
             reason: format!("it belongs to user {uid}, who may not speak for a router"),
         });
     }
-    let line = exchange(&stream, request).map_err(io_error)?;
+    let no_answer = |reason| ControlError::NoAnswer {
+        name: name.clone(),
+        reason,
+    };
+    let line = exchange(&stream, request).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => no_answer("the router does not answer; is it still starting?"),
+        io::ErrorKind::ConnectionReset => no_answer("the router ended before it answered"),
+        _ => io_error(error),
+    })?;
+    if line.is_empty() {
+        return Err(no_answer("the router ended before it answered"));
+    }
     match serde_json::from_str(&line) {
         Ok(Response::Error(message)) => Err(ControlError::Router(message)),
         Ok(response) => Ok(response),
@@ -376,6 +398,7 @@ mod tests {
                     .collect(),
                 path: Path::None,
             }),
+            Request::Status => Response::Status(Status::example()),
             Request::Stop => Response::Stopping,
             _ => Response::Error("not now".into()),
         }
@@ -404,7 +427,11 @@ mod tests {
             length: Some(1500),
         });
         assert_eq!(ask(name, &explain).unwrap(), respond(explain));
-        let error = ask(name, &Request::Status).unwrap_err();
+        assert_eq!(
+            ask(name, &Request::Status).unwrap(),
+            respond(Request::Status)
+        );
+        let error = ask(name, &Request::Ports).unwrap_err();
         assert_eq!(error.to_string(), "not now");
         assert_eq!(ask(name, &Request::Stop).unwrap(), Response::Stopping);
         daemon.join().unwrap();

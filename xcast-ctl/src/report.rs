@@ -67,6 +67,30 @@ pub struct Status {
     pub gateways: Gateways,
 }
 
+#[cfg(test)]
+impl Status {
+    /// A status to make variants of.
+    pub(crate) fn example() -> Self {
+        Self {
+            version: "0.1.0".into(),
+            pid: 4711,
+            uptime_seconds: 61,
+            ready: true,
+            interface: "xcast0".into(),
+            protocol: 253,
+            group: Ipv4Addr::new(224, 0, 0, 254),
+            ports: 2,
+            routes: 9,
+            next_hops: 5,
+            subsets_installed: 3,
+            resyncs: 0,
+            kernel: "6.18.44".into(),
+            prune: "truncate".into(),
+            gateways: Gateways::All,
+        }
+    }
+}
+
 /// The document of `xcast-ctl stats`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {

@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     process::{Command, ExitStatus, Output, Stdio},
 };
 
@@ -21,13 +21,14 @@ pub fn output(command: &mut Command) -> Result<String> {
     check(&name, &output)
 }
 
-/// Runs a command to its end, its output going where ours goes.
+/// Runs a command to its end, all its output going to our standard error: it is progress, not what
+/// our caller asked for.
 ///
 /// # Errors
 ///
 /// The command cannot be started, or fails.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = status(command)?;
+    let status = status(command.stdout(io::stderr()))?;
     if !status.success() {
         bail!("`{}` failed: {status}", name(command));
     }

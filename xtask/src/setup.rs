@@ -191,7 +191,7 @@ fn install_bpf_toolchain(apt: &mut Apt) -> Result<()> {
     if find("rustup").is_none() {
         bail!("rustup is missing; install it from https://rustup.rs");
     }
-    if download_nightly() && install_linker(apt, toolchain::NIGHTLY)? {
+    if obtain_nightly(apt)? && install_linker(apt, toolchain::NIGHTLY)? {
         return Ok(());
     }
     eprintln!("Taking the distribution's compiler:");
@@ -215,9 +215,9 @@ fn install_bpf_toolchain(apt: &mut Apt) -> Result<()> {
 }
 
 /// Downloads a nightly where there is none, or only the source of `core` for the one there is.
-fn download_nightly() -> bool {
+fn obtain_nightly(apt: &mut Apt) -> Result<bool> {
     if toolchain::has_rust_src(toolchain::NIGHTLY) {
-        return true;
+        return Ok(true);
     }
     let arguments: &[&str] = match toolchain::llvm(toolchain::NIGHTLY) {
         Some(_) => &[
@@ -227,6 +227,9 @@ fn download_nightly() -> bool {
             "--toolchain",
             toolchain::NIGHTLY,
         ],
+        // Today's nightly has at least the newest LLVM that bpf-linker takes: without that one in
+        // the distribution, the download would be in vain.
+        None if !apt.has(&format!("llvm-{}-dev", BPF_LINKER_LLVM.end()))? => return Ok(false),
         None => &[
             "toolchain",
             "install",
@@ -242,7 +245,7 @@ fn download_nightly() -> bool {
     if !fetched {
         eprintln!("rustup cannot download it here.");
     }
-    fetched && toolchain::has_rust_src(toolchain::NIGHTLY)
+    Ok(fetched && toolchain::has_rust_src(toolchain::NIGHTLY))
 }
 
 /// Makes sure that bpf-linker reads what the toolchain writes; false if no such linker can be had.

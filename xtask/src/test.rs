@@ -229,10 +229,10 @@ fn advisories() -> Result<Outcome> {
     let mut check = cargo();
     check.args([
         "deny",
+        "--offline",
         "--log-level",
         "error",
         "check",
-        "--disable-fetch",
         "advisories",
     ]);
     attempt(&mut check)

@@ -122,11 +122,6 @@ fn link(message: LinkMessage) -> Link {
     link
 }
 
-/// The interface called `name`, if there is one.
-pub(crate) fn link_by_name(name: &str) -> Result<Option<Link>> {
-    Ok(links()?.into_iter().find(|link| link.name == name))
-}
-
 /// Removes an interface; the other end of a pair goes with it.
 pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
     let mut message = LinkMessage::default();

@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, error::ErrorKind};
 use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
@@ -91,17 +91,43 @@ enum Verb {
 
 /// Does what the process's arguments say.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return not_a_verb(&error),
+    };
     match cli.run() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::No) => ExitCode::from(1),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            // With stderr gone as well there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "xcast-ctl: {}", one_line(&error));
-            ExitCode::from(2)
-        }
+        Err(error) => failed(&one_line(&error)),
     }
+}
+
+/// Help, the version, or a wrong command line.
+fn not_a_verb(error: &clap::Error) -> ExitCode {
+    let no_verb = error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
+    if error.use_stderr() && !no_verb {
+        return failed(&usage(error));
+    }
+    // Nobody may want to read it to its end.
+    let _ = error.print();
+    ExitCode::from(if no_verb { 2 } else { 0 })
+}
+
+fn failed(message: &str) -> ExitCode {
+    // With stderr gone as well there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "xcast-ctl: {message}");
+    ExitCode::from(2)
+}
+
+/// What is wrong with the command line, without the paragraphs around it.
+fn usage(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<_> = first.split_whitespace().collect();
+    let message = words.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    format!("{message} (try --help)")
 }
 
 impl Cli {
@@ -153,9 +179,19 @@ fn log_to_stderr(verbose: u8) {
         .try_init();
 }
 
-/// The error and its causes, each once.
+/// The error and its causes, each once. The verifier's log can be megabytes long: it begins with
+/// the program and ends with what is wrong with it. `--verbose` shows the rest.
 fn one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").replace('\n', " ")
+    const KEPT: usize = 500;
+    let line = format!("{error:#}").replace('\n', " ");
+    let length = line.chars().count();
+    if length <= 2 * KEPT {
+        return line;
+    }
+    tracing::info!("{error:#}");
+    let head: String = line.chars().take(KEPT).collect();
+    let tail: String = line.chars().skip(length - KEPT).collect();
+    format!("{head} [...] {tail}")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -263,6 +299,28 @@ mod tests {
             .context("outer")
             .unwrap_err();
         assert_eq!(one_line(&error), "outer: first second");
+        let long = anyhow::anyhow!("first {} last", "\u{e9}".repeat(10_000));
+        let line = one_line(&long);
+        assert!(line.starts_with("first") && line.ends_with("last") && line.len() < 2100);
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_one_line_too() {
+        let says = |line: &str| usage(&Cli::try_parse_from(line.split(' ')).unwrap_err());
+        assert_eq!(
+            says("xcast-ctl frob"),
+            "unrecognized subcommand 'frob' (try --help)"
+        );
+        let missing = says("xcast-ctl run");
+        assert_eq!(
+            missing,
+            "the following required arguments were not provided: --config <FILE> (try --help)"
+        );
+        let wrong = says("xcast-ctl send 10.0.0.1");
+        assert!(
+            wrong.contains("write 10.0.0.1:PORT") && !wrong.contains('\n'),
+            "{wrong}"
+        );
     }
 
     #[test]

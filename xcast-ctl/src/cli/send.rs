@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 
@@ -41,7 +41,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 EXAMPLE
   xcast-ctl send 10.77.3.2:5000 10.77.7.2:5000 10.77.8.2:6000
   xcast-ctl send --via 10.77.0.1 --protocol 253 --group 224.0.0.254 \\
-      --payload 'message {n}' --count 10 --interval 100 10.77.3.2:5000 10.77.7.2:5000@46
+      --payload hello --count 10 --interval 100 10.77.3.2:5000 10.77.7.2:5000@46
 
 EXIT STATUS
   0  every packet was handed to the network
@@ -99,7 +99,7 @@ pub(super) struct Args {
     #[arg(long)]
     port_list: bool,
 
-    /// Text to send; {n} becomes the number of the packet, from 1
+    /// Text to send; an n in braces, as in the default, becomes the packet's number, from 1
     #[arg(long, value_name = "TEXT", default_value = "xcast {n}", conflicts_with_all = ["file", "size"])]
     payload: String,
 
@@ -215,18 +215,10 @@ struct Sent {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let running = match control::ask(router, &Request::Status) {
-        Ok(Response::Status(status)) => Some(CodePoints {
-            protocol: status.protocol,
-            group: status.group,
-        }),
-        Ok(_) | Err(ControlError::NotRunning(_)) => None,
-        // Without the right to ask, flags can still say everything.
-        Err(_) if args.config.is_some() || args.protocol.is_some() => None,
-        Err(error) => return Err(error.into()),
-    };
-    let code_points = code_points(args, running)?;
-    let exit = exit(args, router, running.is_some(), code_points.group)?;
+    let status = control::ask(router, &Request::Status);
+    let running = !matches!(status, Err(ControlError::NotRunning(_)));
+    let code_points = code_points(args, status)?;
+    let exit = exit(args, router, running, code_points.group)?;
     let mut packet = Packet {
         code_points,
         source: exit.source,
@@ -274,19 +266,28 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn code_points(args: &Args, running: Option<CodePoints>) -> Result<CodePoints> {
+fn code_points(args: &Args, running: Result<Response, ControlError>) -> Result<CodePoints> {
     if let Some(path) = &args.config {
         return Ok(CodePoints::load(path)?);
     }
     if let (Some(protocol), Some(group)) = (args.protocol, args.group) {
         return Ok(CodePoints::new(protocol, group)?);
     }
-    running.ok_or_else(|| {
-        anyhow!(
+    const REMEDY: &str = "give --config FILE, or the network's own --protocol and --group";
+    match running {
+        Ok(Response::Status(status)) => Ok(CodePoints {
+            protocol: status.protocol,
+            group: status.group,
+        }),
+        Ok(_) => bail!("the running router does not tell its code points; {REMEDY}"),
+        Err(ControlError::NotRunning(_)) => bail!(
             "no code points: no router runs here to take them from, and they have no defaults; \
-             give --config FILE, or the network's own --protocol and --group"
-        )
-    })
+             {REMEDY}"
+        ),
+        Err(error) => Err(error).with_context(|| {
+            format!("cannot take the code points from the running router; {REMEDY}")
+        }),
+    }
 }
 
 /// The payload that all packets share; `None` if it is text that may differ.
@@ -509,6 +510,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::report::Status;
 
     #[test]
     fn destinations_with_ports_and_dscp() {
@@ -546,15 +548,29 @@ mod tests {
 
     #[test]
     fn code_points_are_never_guessed() {
-        let running = CodePoints::new(254, "224.0.0.254".parse().unwrap()).unwrap();
+        let running = || {
+            Ok(Response::Status(Status {
+                protocol: 254,
+                group: "224.0.0.254".parse().unwrap(),
+                ..Status::example()
+            }))
+        };
+        let none = || Err(ControlError::NotRunning("xcast/xcast0".into()));
         let given = args("--protocol 253 --group 224.0.0.254 10.0.0.1:1");
-        assert_eq!(code_points(&given, Some(running)).unwrap().protocol, 253);
+        assert_eq!(code_points(&given, running()).unwrap().protocol, 253);
+        assert_eq!(code_points(&given, none()).unwrap().protocol, 253);
         let silent = args("10.0.0.1:1");
-        assert_eq!(code_points(&silent, Some(running)).unwrap(), running);
-        let error = code_points(&silent, None).unwrap_err();
-        assert!(error.to_string().contains("--protocol"), "{error}");
+        assert_eq!(code_points(&silent, running()).unwrap().protocol, 254);
+        for answer in [
+            none(),
+            Ok(Response::Stopping),
+            Err(ControlError::Router("no".into())),
+        ] {
+            let error = code_points(&silent, answer).unwrap_err();
+            assert!(error.to_string().contains("--protocol"), "{error}");
+        }
         let wrong = args("--protocol 17 --group 224.0.0.254 10.0.0.1:1");
-        assert!(code_points(&wrong, None).is_err());
+        assert!(code_points(&wrong, none()).is_err());
         assert!(Command::try_parse_from(["send", "--protocol", "253", "10.0.0.1:1"]).is_err());
     }
 

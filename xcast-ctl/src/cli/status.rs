@@ -114,6 +114,21 @@ mod tests {
     }
 
     #[test]
+    fn one_line_per_fact() {
+        let text = render(&Status::example());
+        assert!(
+            text.starts_with("state      ready\nversion    0.1.0\n"),
+            "{text}"
+        );
+        assert!(text.contains("\ngateways   all speak Xcast\n"), "{text}");
+        let reading = Status {
+            ready: false,
+            ..Status::example()
+        };
+        assert!(render(&reading).contains("reading the kernel's routes"));
+    }
+
+    #[test]
     fn a_list_of_gateways_in_words() {
         let list = Gateways::List(vec![
             "10.0.0.1".parse().unwrap(),

@@ -207,6 +207,9 @@ pub struct Route {
     pub hops: Vec<Hop>,
     /// The nexthop object it uses.
     pub object: Option<u32>,
+    /// Interfaces of next hops that the kernel does not use, though their link may be up: the
+    /// interface was down or without any address, and the kernel has not taken them back yet.
+    pub dead: Vec<u32>,
 }
 
 /// One next hop of a route.

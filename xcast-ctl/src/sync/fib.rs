@@ -11,18 +11,19 @@ use std::{
 };
 
 use ipnet::Ipv4Net;
-use xcast_common::maps::NEXT_HOP_NO_ROUTE;
+use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE};
 
 use super::{
-    nexthop::{Key, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION},
+    nexthop::Key,
     path::{OnLink, PathId, Resolution},
     prefix::{PrefixMap, truncated},
     rib::{Rib, Standing},
 };
 
 /// Prefixes that are never a destination, whatever the kernel's routes say, and their next-hop ids.
-pub(super) const NEVER: [(Ipv4Net, u32); 6] = [
-    (net([0, 0, 0, 0], 8), NEXT_HOP_NEVER),
+pub(super) const NEVER: [(Ipv4Net, u32); 7] = [
+    (net([0, 0, 0, 0], 8), NEXT_HOP_NEVER_DESTINATION),
+    (net([0, 0, 0, 0], 32), NEXT_HOP_NEVER),
     (net([127, 0, 0, 0], 8), NEXT_HOP_NEVER),
     (net([169, 254, 0, 0], 16), NEXT_HOP_NEVER_DESTINATION),
     (net([224, 0, 0, 0], 4), NEXT_HOP_NEVER),

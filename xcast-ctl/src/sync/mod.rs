@@ -29,12 +29,11 @@ use std::{
 
 use ipnet::Ipv4Net;
 use tracing::warn;
-use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, EcmpGroup, NextHop};
+use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, EcmpGroup, NEXT_HOP_NEVER, NextHop};
 
 pub use self::{
     event::KernelEvent,
     netlink::{Netlink, NetlinkError, NetlinkOptions},
-    nexthop::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION},
     view::Lookup,
 };
 use crate::config::Gateways;
@@ -329,8 +328,8 @@ impl RouteSync {
         let (object, members) = match self.rib.hops(&self.rib.paths[id]) {
             None => return Resolution::Unusable,
             Some(Hops::Blackhole) => return fixed(NEXT_HOP_BLACKHOLE),
-            Some(Hops::One(hop)) => return self.resolve_hop(id, hop, mtu_bytes, edits),
-            Some(Hops::Many(object, hops)) => (object, self.members(&hops, mtu_bytes)),
+            Some(Hops::One(hop)) => return self.resolve_hop(id, hop, edits),
+            Some(Hops::Many(object, hops)) => (object, self.members(id, &hops)),
         };
         if !members.iter().any(|member| member.usable) {
             return Resolution::Unusable;
@@ -347,14 +346,10 @@ impl RouteSync {
         fixed(group.unwrap_or_else(|| self.starve_path(id)))
     }
 
-    fn resolve_hop(
-        &mut self,
-        id: PathId,
-        hop: Hop,
-        mtu_bytes: Option<u32>,
-        edits: &mut Vec<Edit>,
-    ) -> Resolution {
-        if self.rib.liveness(&hop) == Liveness::Dead {
+    fn resolve_hop(&mut self, id: PathId, hop: Hop, edits: &mut Vec<Edit>) -> Resolution {
+        let path = &self.rib.paths[id];
+        let mtu_bytes = path.spec.mtu_bytes;
+        if self.rib.liveness(path, &hop) == Liveness::Dead {
             return Resolution::Unusable;
         }
         let target = self.target(&hop, mtu_bytes);
@@ -370,13 +365,14 @@ impl RouteSync {
     }
 
     /// The members of a group; those without carrier are used if there is nothing better.
-    fn members(&self, hops: &[Hop], mtu_bytes: Option<u32>) -> Vec<Member> {
-        let best = hops.iter().map(|hop| self.rib.liveness(hop)).max();
+    fn members(&self, id: PathId, hops: &[Hop]) -> Vec<Member> {
+        let path = &self.rib.paths[id];
+        let best = hops.iter().map(|hop| self.rib.liveness(path, hop)).max();
         let needed = best.unwrap_or(Liveness::Dead).max(Liveness::NoCarrier);
         let member = |hop: &Hop| Member {
-            target: self.target(hop, mtu_bytes),
+            target: self.target(hop, path.spec.mtu_bytes),
             weight: hop.weight,
-            usable: self.rib.liveness(hop) >= needed,
+            usable: self.rib.liveness(path, hop) >= needed,
         };
         hops.iter().map(member).collect()
     }
@@ -517,22 +513,23 @@ impl RouteSync {
     /// Asks for what the kernel should keep resolved: gateways in use, on ports that can send. Links
     /// that go down lose their neighbours, and people can remove them, so it is asked again then.
     fn update_gateways(&mut self, neighbours: &[(u32, Ipv4Addr)], edits: &mut Vec<Edit>) {
-        for &(ifindex, gateway) in neighbours {
-            let gone = self.rib.neighbour(ifindex, gateway).is_none();
-            if gone && self.resolving.contains(&(ifindex, gateway)) {
-                self.resolving.remove(&(ifindex, gateway));
-                self.next_hops.note_gateway(ifindex, gateway);
-            }
-        }
-        let gateways = self.next_hops.take_gateways();
-        for (ifindex, gateway) in gateways {
+        let gone: HashSet<_> = neighbours
+            .iter()
+            .filter(|&&(ifindex, address)| self.rib.neighbour(ifindex, address).is_none())
+            .copied()
+            .collect();
+        let mut gateways = self.next_hops.take_gateways();
+        gateways.extend(gone.intersection(&self.resolving));
+        for gateway @ (ifindex, address) in gateways {
             let (next_hops, surroundings) = self.parts();
             let port = surroundings.port(ifindex);
             let wanted = port.is_some_and(|(_, link, _)| link.up && link.carrier)
-                && next_hops.uses_gateway(ifindex, gateway);
-            if wanted && self.resolving.insert((ifindex, gateway)) {
+                && next_hops.uses_gateway(ifindex, address);
+            if wanted && (self.resolving.insert(gateway) || gone.contains(&gateway)) {
+                let gateway = address;
                 edits.push(Edit::Resolve { ifindex, gateway });
-            } else if !wanted && self.resolving.remove(&(ifindex, gateway)) {
+            } else if !wanted && self.resolving.remove(&gateway) {
+                let gateway = address;
                 edits.push(Edit::Release { ifindex, gateway });
             }
         }

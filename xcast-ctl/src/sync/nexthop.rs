@@ -13,8 +13,8 @@ use std::{
 use xcast_common::{
     counter::Counter,
     maps::{
-        EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK,
-        NEXT_HOP_XCAST, NextHop, NextHopKind,
+        EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
+        NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind,
     },
 };
 
@@ -27,11 +27,7 @@ use super::{
     rib::Rib,
 };
 
-/// Next-hop id of addresses that are neither a destination nor a source: multicast, broadcast,
-/// loopback, 0/8.
-pub const NEXT_HOP_NEVER: u32 = 1;
-/// Next-hop id of addresses that are no destination but may be a source: link-local, 240/4.
-pub const NEXT_HOP_NEVER_DESTINATION: u32 = 2;
+/// The ids after those that the datapath knows by name.
 pub(super) const NEXT_HOP_LOCAL: u32 = 3;
 pub(super) const NEXT_HOP_UNREACHABLE: u32 = 4;
 pub(super) const NEXT_HOP_NO_PORT: u32 = 5;
@@ -48,7 +44,11 @@ pub(super) const FIXED: [NextHop; 7] = [
     skip(Counter::SkipBlackhole),
 ];
 
-const _: () = assert!(NEXT_HOP_NO_ROUTE == 0);
+const _: () = {
+    assert!(NEXT_HOP_NO_ROUTE == 0);
+    assert!(NEXT_HOP_NEVER == 1);
+    assert!(NEXT_HOP_NEVER_DESTINATION == 2);
+};
 
 /// What a next-hop id stands for, beside the ones that are always there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -340,11 +340,6 @@ impl NextHops {
     pub(super) fn uses_gateway(&self, ifindex: u32, gateway: Ipv4Addr) -> bool {
         let gateway_id = |&id: &u32| self.get(id).is_some_and(|slot| slot.key.is_gateway());
         self.of_neighbour(ifindex, gateway).iter().any(gateway_id)
-    }
-
-    /// Has this gateway looked at again.
-    pub(super) fn note_gateway(&mut self, ifindex: u32, gateway: Ipv4Addr) {
-        self.gateways.insert((ifindex, gateway));
     }
 
     /// Gateways whose use, or whose link, changed since this was last asked.

@@ -15,7 +15,7 @@ use netlink_packet_route::{
     address::AddressHeader,
     link::{LinkFlags, LinkHeader},
     neighbour::{NeighbourFlags, NeighbourHeader, NeighbourState as KernelNeighbourState},
-    route::{RouteFlags, RouteHeader, RouteType},
+    route::{RouteFlags, RouteHeader, RouteNextHopFlags, RouteType},
 };
 
 use super::event::{
@@ -297,6 +297,7 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
         mtu_bytes: None,
         hops: Vec::new(),
         object: None,
+        dead: Vec::new(),
     };
     let mut destination = Ipv4Addr::UNSPECIFIED;
     for attribute in attributes(payload, header.buffer_len()) {
@@ -308,7 +309,7 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
             libc::RTA_TABLE => route.table = parse_u32(attribute.value())?,
             libc::RTA_PREFSRC => route.preferred_source = Some(ipv4(&attribute)?),
             libc::RTA_METRICS => route.mtu_bytes = route_mtu(attribute.value())?,
-            libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value())?),
+            libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value(), &mut route.dead)?),
             attribute::ROUTE_NEXT_HOP_ID => route.object = Some(parse_u32(attribute.value())?),
             _ => hop.take(&attribute)?,
         }
@@ -330,17 +331,22 @@ fn route_mtu(metrics: &[u8]) -> Result<Option<u32>> {
     Ok(None)
 }
 
-/// The next hops of a multipath route: `struct rtnexthop` each, followed by attributes.
-fn hops(mut value: &[u8]) -> Result<Vec<Hop>> {
+/// The next hops of a multipath route: `struct rtnexthop` each, followed by attributes. Interfaces of
+/// those that are not in use are added to `dead`.
+fn hops(mut value: &[u8], dead: &mut Vec<u32>) -> Result<Vec<Hop>> {
     /// Length of `struct rtnexthop`, in octets.
     const HEADER_LEN: usize = 8;
     let mut hops = Vec::new();
-    while let [a, b, _flags, weight, c, d, e, f, ..] = *value {
+    while let [a, b, flags, weight, c, d, e, f, ..] = *value {
         let len = usize::from(u16::from_ne_bytes([a, b]));
         let body = value.get(HEADER_LEN..len);
         let body = body.ok_or("next hop of a multipath route ends early")?;
+        let ifindex = u32::from_ne_bytes([c, d, e, f]);
+        if RouteNextHopFlags::from_bits_retain(flags).contains(RouteNextHopFlags::Dead) {
+            dead.push(ifindex);
+        }
         let mut hop = HopAttributes {
-            ifindex: Some(u32::from_ne_bytes([c, d, e, f])),
+            ifindex: Some(ifindex),
             via: None,
         };
         for attribute in NlasIterator::new(body) {

@@ -62,9 +62,19 @@ pub(super) struct Path {
     pub(super) spec: PathSpec,
     /// The kernel's rendering of the nexthop object.
     pub(super) rendering: Vec<Hop>,
+    /// Interfaces over which the kernel does not use this path, though they may be up.
+    pub(super) dead: Vec<u32>,
     /// Prefixes with a route, in any table, that goes this way.
     pub(super) users: HashSet<Ipv4Net>,
     pub(super) resolution: Resolution,
+}
+
+impl Path {
+    /// One of its own next hops, not those of an object, is over this link.
+    pub(super) fn leaves_by(&self, ifindex: u32) -> bool {
+        matches!(&self.spec.next, Next::Hops(hops)
+            if hops.iter().any(|hop| hop.ifindex == ifindex))
+    }
 }
 
 /// All paths.
@@ -77,7 +87,7 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// The path of a route, and whether it is new or its rendering changed.
+    /// The path of a route, and whether it is new or may lead elsewhere than before.
     pub(super) fn intern(&mut self, route: &Route) -> (PathId, bool) {
         let (next, rendering) = match route.object {
             Some(object) => (Next::Object(object), route.hops.clone()),
@@ -92,8 +102,9 @@ impl Paths {
         };
         if let Some(&id) = self.ids.get(&spec) {
             let path = &mut self[id];
-            let changed = path.rendering != rendering;
+            let changed = path.rendering != rendering || path.dead != route.dead;
             path.rendering = rendering;
+            path.dead.clone_from(&route.dead);
             return (id, changed);
         }
         let id = self.vacant.pop().unwrap_or_else(|| {
@@ -108,6 +119,7 @@ impl Paths {
         self.slots[id.0 as usize] = Some(Path {
             spec,
             rendering,
+            dead: route.dead.clone(),
             users: HashSet::new(),
             resolution: Resolution::Unusable,
         });

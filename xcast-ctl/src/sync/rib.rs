@@ -172,6 +172,7 @@ impl Rib {
                 let seen = self.seen(());
                 if self.addresses.insert(address, seen).is_none() {
                     self.changes.addresses.push(address.address);
+                    self.revive_paths_over(address.ifindex);
                 }
             }
             KernelEvent::AddressRemoved(address) => self.remove_address(address),
@@ -259,13 +260,15 @@ impl Rib {
         }
     }
 
-    pub(super) fn liveness(&self, hop: &Hop) -> Liveness {
+    /// Whether a path may use one of its next hops.
+    pub(super) fn liveness(&self, path: &Path, hop: &Hop) -> Liveness {
         let ignored = |key| {
             self.ignore_link_down
                 .get(&key)
                 .is_some_and(|seen| seen.value)
         };
         match self.link(hop.ifindex) {
+            _ if path.dead.contains(&hop.ifindex) => Liveness::Dead,
             Some(link) if link.up && link.carrier => Liveness::Live,
             Some(link) if link.up && !ignored(None) && !ignored(Some(hop.ifindex)) => {
                 Liveness::NoCarrier
@@ -292,25 +295,25 @@ impl Rib {
         if old.carrier && !link.carrier || old.up && !link.up {
             self.remove_objects_over(link.ifindex);
         }
+        if !old.up && link.up {
+            self.revive_paths_over(link.ifindex);
+        }
         if old.up && !link.up {
             // Local addresses stay: they are this host's, whatever the link does.
             self.remove_routes_where(|rib, path| {
                 path.spec.kind != RouteKind::Local
-                    && matches!(&path.spec.next, Next::Hops(hops)
-                        if hops.iter().any(|hop| hop.ifindex == link.ifindex)
-                        && hops.iter().all(|hop| !rib.is_up(hop.ifindex)))
+                    && path.leaves_by(link.ifindex)
+                    && rib.is_dead(path)
             });
         }
     }
 
     fn remove_link(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
+        self.ignore_link_down.remove(&Some(ifindex));
         self.changes.links.insert(ifindex);
         self.remove_objects_over(ifindex);
-        self.remove_routes_where(|_, path| {
-            matches!(&path.spec.next, Next::Hops(hops)
-                if hops.iter().any(|hop| hop.ifindex == ifindex))
-        });
+        self.remove_routes_where(|_, path| path.leaves_by(ifindex));
         let neighbours = self.neighbours.extract_if(.., |key, _| key.1 == ifindex);
         let neighbours = neighbours.map(|((address, ifindex), _)| (ifindex, address));
         self.changes.neighbours.extend(neighbours);
@@ -319,6 +322,32 @@ impl Rib {
             .extract_if(|address, _| address.ifindex == ifindex);
         let addresses = addresses.map(|(address, _)| address.address);
         self.changes.addresses.extend(addresses);
+    }
+
+    /// No next hop of a path is usable, and the kernel drops its routes.
+    fn is_dead(&self, path: &Path) -> bool {
+        let dead = |hop: &Hop| path.dead.contains(&hop.ifindex) || !self.is_up(hop.ifindex);
+        matches!(&path.spec.next, Next::Hops(hops) if hops.iter().all(dead))
+    }
+
+    /// An interface without addresses does no IP: routes over it go, and multipath routes do without
+    /// it until it has an address again or is set up again.
+    fn kill_paths_over(&mut self, ifindex: u32) {
+        let alive = |path: &Path| path.leaves_by(ifindex) && !path.dead.contains(&ifindex);
+        for id in self.paths_where(|_, path| alive(path)) {
+            self.paths[id].dead.push(ifindex);
+            self.changes.paths.push(id);
+            if self.is_dead(&self.paths[id]) {
+                self.remove_users(id, None);
+            }
+        }
+    }
+
+    fn revive_paths_over(&mut self, ifindex: u32) {
+        for id in self.paths_where(|_, path| path.dead.contains(&ifindex)) {
+            self.paths[id].dead.retain(|&dead| dead != ifindex);
+            self.changes.paths.push(id);
+        }
     }
 
     fn is_up(&self, ifindex: u32) -> bool {
@@ -358,6 +387,10 @@ impl Rib {
             for id in self.paths_where(|_, path| prefers(path)) {
                 self.remove_users(id, Some(TABLE_MAIN));
             }
+        }
+        let same_link = |other: &Address| other.ifindex == address.ifindex;
+        if !self.addresses.keys().any(same_link) {
+            self.kill_paths_over(address.ifindex);
         }
     }
 
@@ -474,8 +507,9 @@ impl Rib {
             return;
         };
         self.paths[path].users.insert(route.prefix);
-        for candidate in displaced {
-            self.disuse(candidate.path, route.prefix);
+        for Candidate { path, .. } in displaced {
+            self.note_route(route.prefix, self.paths[path].spec.kind);
+            self.disuse(path, route.prefix);
         }
         self.note_route(route.prefix, route.kind);
     }

@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use ipnet::Ipv4Net;
 use xcast_common::{
     counter,
-    maps::{EcmpGroup, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind},
+    maps::{
+        EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
+        NextHopKind,
+    },
 };
 
 use crate::report;
@@ -14,7 +17,7 @@ use super::{
     RouteSync,
     event::{Hop, RouteKind, Via},
     fib::{self, Decision},
-    nexthop::{FIXED, Key, NEXT_HOP_NEVER},
+    nexthop::{FIXED, Key},
     rib::Hops,
 };
 

@@ -87,7 +87,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
 
     let report = compare(&testbed, &xcast_ctl, &config, arguments.messages)?;
     if arguments.json {
-        crate::print(&serde_json::to_string_pretty(&report.json())?)?;
+        crate::print(&report.json()?)?;
     } else {
         crate::print(&report.text())?;
     }

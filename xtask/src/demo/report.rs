@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use serde::Serialize;
-use serde_json::{Number, Value};
+use serde_json::Number;
 
 use crate::testbed::Traffic;
 
@@ -71,7 +72,7 @@ impl Report {
         self.delivered.values().all(complete)
     }
 
-    pub(super) fn json(&self) -> Value {
+    pub(super) fn json(&self) -> Result<String> {
         let totals = |traffic: fn(&Link) -> Traffic| {
             let all = self.total(traffic);
             let first = self.links.first().map(traffic).unwrap_or_default();
@@ -99,7 +100,7 @@ impl Report {
                 .map(|(host, delivery)| (host.as_str(), delivery.messages))
                 .collect(),
         };
-        serde_json::to_value(document).unwrap_or_default()
+        Ok(serde_json::to_string_pretty(&document)?)
     }
 
     pub(super) fn text(&self) -> String {
@@ -210,6 +211,10 @@ fn percent(part: u64, whole: u64) -> String {
 mod tests {
     use super::*;
 
+    fn json(report: &Report) -> serde_json::Value {
+        serde_json::from_str(&report.json().unwrap()).unwrap()
+    }
+
     fn report() -> Report {
         let link = |from: &str, to: &str, xcast, unicast| Link {
             from: from.to_owned(),
@@ -243,7 +248,7 @@ mod tests {
 
     #[test]
     fn json_has_figures_per_message() {
-        let json = report().json();
+        let json = json(&report());
         assert_eq!(json["messages"], 10);
         assert_eq!(json["xcast"]["link_packets"], 3);
         assert_eq!(json["xcast"]["first_link_packets"], 1);
@@ -258,7 +263,7 @@ mod tests {
     fn uneven_figures_are_not_rounded_away() {
         let mut report = report();
         report.links[0].xcast.packets = 11;
-        assert_eq!(report.json()["links"][0]["xcast_packets"], 1.1);
+        assert_eq!(json(&report)["links"][0]["xcast_packets"], 1.1);
     }
 
     #[test]

@@ -55,6 +55,7 @@ use crate::process;
 
 /// Where running testbeds are described: like the namespaces, gone after a reboot.
 const STATE: &str = "/run/xcast-testbed";
+const SYSCTL: &str = "/proc/sys/net";
 /// How long links may take to get ready; the kernel needs up to a second.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -120,8 +121,8 @@ impl Testbed {
             keep: false,
         };
         fs::create_dir_all(testbed.directory())?;
-        testbed.create_links(options.quiet)?;
-        testbed.configure_nodes()?;
+        testbed.create_links()?;
+        testbed.configure_nodes(options.quiet)?;
         testbed.wait_for_links()?;
         testbed.save()?;
         Ok(testbed)
@@ -336,7 +337,7 @@ impl Testbed {
     }
 
     /// Makes the namespaces, sets what new interfaces inherit, then makes the interfaces.
-    fn create_links(&self, quiet: bool) -> Result<()> {
+    fn create_links(&self) -> Result<()> {
         let nodes = &self.plan.nodes;
         let add: Vec<_> = nodes
             .iter()
@@ -344,7 +345,7 @@ impl Testbed {
             .collect();
         process::ip_batch(None, &add)?;
         for node in nodes {
-            netns::enter(&node.namespace, || set_sysctls(node.role, quiet))??;
+            netns::enter(&node.namespace, || set_sysctls(node.role))??;
         }
         let mut lines = Vec::new();
         for link in &self.plan.links {
@@ -372,10 +373,12 @@ impl Testbed {
     }
 
     /// Gives every node its addresses and routes, all nodes at once.
-    fn configure_nodes(&mut self) -> Result<()> {
+    fn configure_nodes(&mut self, quiet: bool) -> Result<()> {
         thread::scope(|scope| {
             let nodes = self.plan.nodes.iter_mut();
-            let threads: Vec<_> = nodes.map(|node| scope.spawn(|| configure(node))).collect();
+            let threads: Vec<_> = nodes
+                .map(|node| scope.spawn(move || configure(node, quiet)))
+                .collect();
             threads
                 .into_iter()
                 .try_for_each(|thread| match thread.join() {
@@ -478,12 +481,12 @@ fn instance_and_node(namespace: &str) -> Option<(&str, &str)> {
 }
 
 /// Sets what new interfaces of the calling thread's namespace inherit.
-fn set_sysctls(role: Role, quiet: bool) -> Result<()> {
+fn set_sysctls(role: Role) -> Result<()> {
     let mut settings = vec![
         ("ipv4/conf/all/rp_filter", "0"),
         ("ipv4/conf/default/rp_filter", "0"),
     ];
-    if Path::new("/proc/sys/net/ipv6").exists() {
+    if Path::new(SYSCTL).join("ipv6").exists() {
         settings.extend([
             ("ipv6/conf/all/disable_ipv6", "1"),
             ("ipv6/conf/default/disable_ipv6", "1"),
@@ -496,29 +499,41 @@ fn set_sysctls(role: Role, quiet: bool) -> Result<()> {
             ("ipv4/conf/default/send_redirects", "0"),
         ]);
     }
-    if quiet {
-        settings.extend([
-            ("ipv4/neigh/default/base_reachable_time_ms", "3600000"),
-            ("ipv4/neigh/default/delay_first_probe_time", "3600"),
-        ]);
+    settings
+        .into_iter()
+        .try_for_each(|(name, value)| set_sysctl(name, value))
+}
+
+/// Has the kernel never ask again for link layer addresses behind an interface, once known.
+fn keep_neighbours(interface: &str) -> Result<()> {
+    for (name, value) in [
+        ("base_reachable_time_ms", "3600000"),
+        ("delay_first_probe_time", "3600"),
         // Since Linux 6.0: how often neighbours that the kernel keeps resolved are asked.
-        let interval = "ipv4/neigh/default/interval_probe_time_ms";
-        if Path::new("/proc/sys/net").join(interval).exists() {
-            settings.push((interval, "3600000"));
+        ("interval_probe_time_ms", "3600000"),
+    ] {
+        let name = format!("ipv4/neigh/{interface}/{name}");
+        if Path::new(SYSCTL).join(&name).exists() {
+            set_sysctl(&name, value)?;
         }
-    }
-    for (name, value) in settings {
-        fs::write(Path::new("/proc/sys/net").join(name), value)
-            .with_context(|| format!("failed to set net/{name} to {value}"))?;
     }
     Ok(())
 }
 
-fn configure(node: &mut Node) -> Result<()> {
+/// Sets something of the calling thread's namespace.
+fn set_sysctl(name: &str, value: &str) -> Result<()> {
+    fs::write(Path::new(SYSCTL).join(name), value)
+        .with_context(|| format!("failed to set net/{name} to {value}"))
+}
+
+fn configure(node: &mut Node, quiet: bool) -> Result<()> {
     netns::enter(&node.namespace, || {
         for interface in &mut node.interfaces {
             ethtool::set_gro(&interface.name, true)?;
             ethtool::set_tx_checksum(&interface.name, false)?;
+            if quiet {
+                keep_neighbours(&interface.name)?;
+            }
             interface.index = if_nametoindex(interface.name.as_str())
                 .with_context(|| format!("failed to find interface {}", interface.name))?;
         }

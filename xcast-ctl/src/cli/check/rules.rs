@@ -573,23 +573,27 @@ mod tests {
             port.link = None;
             port.forwarding = None;
         });
-        assert_port("ethernet", Severity::Fault, |port| link(port).mac = None);
+        assert_port("ethernet", Severity::Fault, |port| {
+            link(port).mac = None;
+        });
         assert_port("up", Severity::Fault, |port| {
             link(port).up = false;
             link(port).running = false;
         });
         assert_port("carrier", Severity::Warning, |port| {
-            link(port).running = false
+            link(port).running = false;
         });
-        assert_port("mtu", Severity::Fault, |port| link(port).mtu = 3507);
+        assert_port("mtu", Severity::Fault, |port| {
+            link(port).mtu = 3507;
+        });
         assert_port("rp_filter", Severity::Warning, |port| {
-            port.rp_filter = Some(1)
+            port.rp_filter = Some(1);
         });
         assert_port("foreign_xdp", Severity::Fault, |port| {
-            link(port).xdp_program = Some(5)
+            link(port).xdp_program = Some(5);
         });
         assert_port("forwarding", Severity::Fault, |port| {
-            port.forwarding = Some(false)
+            port.forwarding = Some(false);
         });
     }
 
@@ -605,10 +609,10 @@ mod tests {
     fn ports_that_cannot_transmit() {
         let no_transmit = Some(XdpFeatures(0x3));
         assert_port("transmit", Severity::Fault, |port| {
-            port.features = no_transmit
+            port.features = no_transmit;
         });
         assert_port("native_xdp", Severity::Fault, |port| {
-            port.features = Some(XdpFeatures(0))
+            port.features = Some(XdpFeatures(0));
         });
         assert_port("native_xdp", Severity::Fault, |port| {
             port.features = Some(XdpFeatures(0));
@@ -635,7 +639,9 @@ mod tests {
 
     #[test]
     fn without_netdev_family_the_other_end_is_asked_where_it_can_be() {
-        assert_port("transmit", Severity::Warning, |port| port.features = None);
+        assert_port("transmit", Severity::Warning, |port| {
+            port.features = None;
+        });
         assert_port("transmit", Severity::Fault, |port| {
             port.features = None;
             port.peer_receives = Some(false);

@@ -134,9 +134,11 @@ impl Maps {
 
     /// The next-hop id of an address.
     pub(super) fn lookup(&self, address: Ipv4Addr) -> u32 {
-        let matching = self.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
-        let longest = matching.max_by_key(|(prefix, _)| prefix.prefix_len());
-        longest.map_or(NEXT_HOP_NO_ROUTE, |(_, &id)| id)
+        let containing = (0..=32)
+            .rev()
+            .map(|len| Ipv4Net::new_assert(address, len).trunc());
+        let mut ids = containing.filter_map(|prefix| self.routes.get(&prefix));
+        ids.next().copied().unwrap_or(NEXT_HOP_NO_ROUTE)
     }
 
     pub(super) fn fate(&self, address: Ipv4Addr) -> Fate {

@@ -79,6 +79,7 @@ fn route(prefix: &str, hops: &[Hop]) -> Route {
         mtu_bytes: None,
         hops: hops.to_vec(),
         object: None,
+        dead: Vec::new(),
     }
 }
 

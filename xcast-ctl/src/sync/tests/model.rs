@@ -1,0 +1,615 @@
+//! Random histories of a kernel, compared with what its final state means.
+//!
+//! [`Kernel`] is a small imitation of the kernel's side: it carries operations out, refuses what the
+//! kernel refuses, drops silently what the kernel drops silently, and announces the rest. What its
+//! state means for an address is worked out naively, from the list of all routes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::{prelude::*, sample::select};
+use xcast_common::{
+    counter::Counter,
+    maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST},
+};
+
+use super::{
+    maps::{Fate, Router},
+    *,
+};
+use crate::sync::{fib::NEVER, nexthop::FIXED};
+
+const TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, 100];
+const PREFIXES: [&str; 15] = [
+    "0.0.0.0/0",
+    "0.0.0.0/1",
+    "10.0.0.0/8",
+    "10.0.0.0/16",
+    "10.0.0.0/24",
+    "10.0.0.0/29",
+    "10.0.0.0/30",
+    "10.0.0.1/32",
+    "10.0.0.2/32",
+    "10.0.0.5/32",
+    "10.0.1.0/24",
+    "127.0.0.1/32",
+    "169.254.0.0/16",
+    "169.254.1.1/32",
+    "224.0.0.0/3",
+];
+const ADDRESSES: [&str; 16] = [
+    "0.0.0.1",
+    "8.8.8.8",
+    "10.0.0.0",
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.5",
+    "10.0.0.9",
+    "10.0.1.1",
+    "10.0.2.1",
+    "10.1.1.1",
+    "127.0.0.1",
+    "169.254.1.1",
+    "224.0.0.5",
+    "240.0.0.1",
+    "192.0.2.1",
+];
+const NEIGHBOURS: [&str; 6] = [
+    "10.0.0.1",
+    "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.5",
+    "10.0.1.1",
+    "169.254.1.1",
+];
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Link(Link),
+    RemoveLink(u32),
+    IgnoreLinkDown(Option<u32>, bool),
+    Neighbour(Neighbour),
+    RemoveNeighbour(u32, Ipv4Addr),
+    Object(u32, NextHopObjectKind),
+    RemoveObject(u32),
+    Route(Route, Placement),
+    RemoveRoute(prop::sample::Index),
+    Attach(u32),
+    Detach(u32),
+    /// The router hears what happened so far.
+    Deliver,
+    /// What happened since the last delivery is lost, and a dump follows.
+    Overrun,
+}
+
+fn hop() -> impl Strategy<Value = Hop> {
+    let via = prop_oneof![
+        2 => Just(Via::Link),
+        4 => select(&NEIGHBOURS[..]).prop_map(|address| Via::Gateway(ip(address))),
+        1 => Just(Via::Kernel),
+    ];
+    (1_u32..4, via, 1_u32..4).prop_map(|(ifindex, via, weight)| Hop {
+        ifindex,
+        via,
+        weight,
+    })
+}
+
+fn a_route() -> impl Strategy<Value = Route> {
+    let kind = prop_oneof![
+        12 => Just(RouteKind::Unicast),
+        1 => Just(RouteKind::Local),
+        1 => Just(RouteKind::Broadcast),
+        1 => Just(RouteKind::Blackhole),
+        1 => Just(RouteKind::Unreachable),
+        2 => Just(RouteKind::Throw),
+    ];
+    let next = prop_oneof![
+        3 => hop().prop_map(|hop| (vec![Hop { weight: 1, ..hop }], None)),
+        1 => prop::collection::vec(hop(), 2..4).prop_map(|hops| (hops, None)),
+        2 => (1_u32..7).prop_map(|id| (vec![], Some(id))),
+    ];
+    let table = select(&TABLES[..]);
+    let prefix = select(&PREFIXES[..]);
+    let mtu_bytes = prop_oneof![4 => Just(None), 1 => select(vec![Some(1000), Some(9000)])];
+    (table, prefix, 0_u32..2, kind, next, mtu_bytes).prop_map(
+        |(table, prefix, metric, kind, (hops, object), mtu_bytes)| {
+            let unicast = kind == RouteKind::Unicast;
+            Route {
+                table,
+                metric,
+                kind,
+                mtu_bytes: mtu_bytes.filter(|_| unicast),
+                hops: if unicast { hops } else { vec![] },
+                object: object.filter(|_| unicast),
+                ..route(prefix, &[])
+            }
+        },
+    )
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let placement = select(vec![
+        Placement::Only,
+        Placement::Replace,
+        Placement::First,
+        Placement::Last,
+    ]);
+    let a_link = (1_u32..4, any::<[bool; 2]>(), select(vec![1500, 1200])).prop_map(
+        |(ifindex, [up, carrier], mtu_bytes)| Link {
+            up,
+            carrier: up && carrier,
+            mtu_bytes,
+            ..link(ifindex)
+        },
+    );
+    let state = select(vec![
+        NeighbourState::Reachable,
+        NeighbourState::Stale,
+        NeighbourState::Permanent,
+        NeighbourState::Incomplete,
+        NeighbourState::Failed,
+    ]);
+    let a_neighbour =
+        (1_u32..4, select(&NEIGHBOURS[..]), state).prop_map(|(ifindex, address, state)| {
+            Neighbour {
+                state,
+                ..neighbour(ifindex, address)
+            }
+        });
+    let object = prop_oneof![
+        1 => Just(NextHopObjectKind::Blackhole),
+        6 => hop().prop_map(|hop| NextHopObjectKind::Hop(Hop { weight: 1, ..hop })),
+    ];
+    let group = prop::collection::btree_map(1_u32..5, 1_u32..4, 1..4)
+        .prop_map(|members| NextHopObjectKind::Group(members.into_iter().collect()));
+    prop_oneof![
+        3 => a_link.prop_map(Operation::Link),
+        1 => (1_u32..4).prop_map(Operation::RemoveLink),
+        1 => (prop::option::of(1_u32..4), any::<bool>())
+            .prop_map(|(ifindex, ignore)| Operation::IgnoreLinkDown(ifindex, ignore)),
+        6 => a_neighbour.prop_map(Operation::Neighbour),
+        2 => (1_u32..4, select(&NEIGHBOURS[..]))
+            .prop_map(|(ifindex, address)| Operation::RemoveNeighbour(ifindex, ip(address))),
+        3 => (1_u32..5, object).prop_map(|(id, kind)| Operation::Object(id, kind)),
+        2 => (5_u32..7, group).prop_map(|(id, kind)| Operation::Object(id, kind)),
+        1 => (1_u32..7).prop_map(Operation::RemoveObject),
+        12 => (a_route(), placement).prop_map(|(route, at)| Operation::Route(route, at)),
+        4 => any::<prop::sample::Index>().prop_map(Operation::RemoveRoute),
+        2 => (1_u32..4).prop_map(Operation::Attach),
+        1 => (1_u32..4).prop_map(Operation::Detach),
+        6 => Just(Operation::Deliver),
+        1 => Just(Operation::Overrun),
+    ]
+}
+
+#[derive(Default)]
+struct Kernel {
+    links: BTreeMap<u32, Link>,
+    ignore_link_down: BTreeMap<Option<u32>, bool>,
+    neighbours: BTreeMap<(u32, Ipv4Addr), Neighbour>,
+    objects: BTreeMap<u32, NextHopObjectKind>,
+    /// Routes of the same table, prefix and metric are in their order.
+    routes: Vec<Route>,
+    ports: BTreeMap<u32, u8>,
+    announced: Vec<KernelEvent>,
+}
+
+impl Kernel {
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| link.up)
+    }
+
+    fn set_link(&mut self, link: Link) {
+        let ifindex = link.ifindex;
+        let old = self.links.insert(ifindex, link.clone());
+        self.announced.push(KernelEvent::Link(link.clone()));
+        if old.is_some_and(|old| old.carrier) && !link.carrier {
+            self.flush(ifindex);
+        }
+        if !link.up {
+            self.flush(ifindex);
+            let links = self.links.clone();
+            let up = |hop: &Hop| links.get(&hop.ifindex).is_some_and(|link| link.up);
+            self.routes.retain(|route| {
+                let over = route.hops.iter().any(|hop| hop.ifindex == ifindex);
+                !over || route.hops.iter().any(up)
+            });
+        }
+    }
+
+    fn remove_link(&mut self, ifindex: u32) {
+        if self.links.remove(&ifindex).is_none() {
+            return;
+        }
+        self.flush(ifindex);
+        self.routes
+            .retain(|route| route.hops.iter().all(|hop| hop.ifindex != ifindex));
+        self.ignore_link_down.remove(&Some(ifindex));
+        self.announced.push(KernelEvent::LinkRemoved { ifindex });
+    }
+
+    /// Neighbours and objects on a link go with its carrier, the objects without a word.
+    fn flush(&mut self, ifindex: u32) {
+        let gone: Vec<_> = self
+            .neighbours
+            .extract_if(.., |key, _| key.0 == ifindex)
+            .collect();
+        for ((ifindex, address), _) in gone {
+            self.announced
+                .push(KernelEvent::NeighbourRemoved { ifindex, address });
+        }
+        let over = |kind: &NextHopObjectKind| matches!(kind, NextHopObjectKind::Hop(hop) if hop.ifindex == ifindex);
+        let objects: Vec<u32> = self
+            .objects
+            .iter()
+            .filter_map(|(&id, kind)| over(kind).then_some(id))
+            .collect();
+        for id in objects {
+            self.remove_object(id, false);
+        }
+    }
+
+    fn remove_object(&mut self, id: u32, announce: bool) {
+        if self.objects.remove(&id).is_none() {
+            return;
+        }
+        if announce {
+            self.announced
+                .push(KernelEvent::NextHopObjectRemoved { id });
+        }
+        self.routes.retain(|route| route.object != Some(id));
+        for (group, mut members) in self.groups() {
+            if !members.iter().any(|member| member.0 == id) {
+                continue;
+            }
+            members.retain(|member| member.0 != id);
+            if members.is_empty() {
+                self.remove_object(group, announce);
+            } else {
+                self.set_object(group, NextHopObjectKind::Group(members), announce);
+            }
+        }
+    }
+
+    fn groups(&self) -> Vec<(u32, Vec<(u32, u32)>)> {
+        let groups = self.objects.iter().filter_map(|(&id, kind)| match kind {
+            NextHopObjectKind::Group(members) => Some((id, members.clone())),
+            _ => None,
+        });
+        groups.collect()
+    }
+
+    fn set_object(&mut self, id: u32, kind: NextHopObjectKind, announce: bool) {
+        self.objects.insert(id, kind.clone());
+        if announce {
+            let object = NextHopObject { id, kind };
+            self.announced.push(KernelEvent::NextHopObject(object));
+        }
+    }
+
+    /// What the kernel checks before it takes an object.
+    fn accepts_object(&self, id: u32, kind: &NextHopObjectKind) -> bool {
+        let in_group = |id| {
+            self.groups()
+                .iter()
+                .any(|group| group.1.iter().any(|m| m.0 == id))
+        };
+        match kind {
+            NextHopObjectKind::Blackhole => !in_group(id),
+            NextHopObjectKind::Hop(hop) => {
+                let link = self.links.get(&hop.ifindex);
+                link.is_some_and(|link| link.up && link.carrier)
+            }
+            NextHopObjectKind::Group(members) => members.iter().all(|(member, _)| {
+                let kind = self.objects.get(member);
+                matches!(kind, Some(NextHopObjectKind::Hop(_)))
+            }),
+        }
+    }
+
+    fn add_route(&mut self, route: Route, placement: Placement) {
+        let links_up = route.hops.iter().all(|hop| self.is_up(hop.ifindex));
+        let object_known = route.object.is_none_or(|id| self.objects.contains_key(&id));
+        if !links_up || !object_known || self.routes.contains(&route) {
+            return;
+        }
+        let same = |other: &Route| {
+            (other.table, other.prefix, other.metric) == (route.table, route.prefix, route.metric)
+        };
+        let first = self.routes.iter().position(same);
+        let placement = match (first, placement) {
+            (None, _) => {
+                self.routes.push(route.clone());
+                Placement::Only
+            }
+            (Some(_), Placement::Only | Placement::Dump) => return,
+            (Some(first), Placement::Replace) => {
+                self.routes[first] = route.clone();
+                placement
+            }
+            (Some(first), Placement::First) => {
+                self.routes.insert(first, route.clone());
+                placement
+            }
+            (Some(_), Placement::Last) => {
+                self.routes.push(route.clone());
+                placement
+            }
+        };
+        self.announced.push(KernelEvent::Route { route, placement });
+    }
+
+    fn dump(&self) -> Vec<KernelEvent> {
+        let mut dump = vec![KernelEvent::ResyncBegin];
+        dump.extend(self.links.values().cloned().map(KernelEvent::Link));
+        let ignore = self.ignore_link_down.iter();
+        dump.extend(
+            ignore.map(|(&ifindex, &ignore)| KernelEvent::IgnoreLinkDown { ifindex, ignore }),
+        );
+        dump.extend(
+            self.neighbours
+                .values()
+                .copied()
+                .map(KernelEvent::Neighbour),
+        );
+        let objects = self.objects.clone().into_iter();
+        dump.extend(
+            objects.map(|(id, kind)| KernelEvent::NextHopObject(NextHopObject { id, kind })),
+        );
+        let mut routes = self.routes.clone();
+        routes.sort_by_key(|route| (route.table, route.prefix, route.metric));
+        dump.extend(routes.into_iter().map(|route| KernelEvent::Route {
+            route,
+            placement: Placement::Dump,
+        }));
+        dump.push(KernelEvent::ResyncEnd);
+        dump
+    }
+
+    fn carry_out(&mut self, operation: Operation, router: &mut Router) {
+        match operation {
+            Operation::Link(link) => self.set_link(link),
+            Operation::RemoveLink(ifindex) => self.remove_link(ifindex),
+            Operation::IgnoreLinkDown(ifindex, ignore) => {
+                if ifindex.is_none_or(|ifindex| self.links.contains_key(&ifindex)) {
+                    self.ignore_link_down.insert(ifindex, ignore);
+                    self.announced
+                        .push(KernelEvent::IgnoreLinkDown { ifindex, ignore });
+                }
+            }
+            Operation::Neighbour(neighbour) => {
+                let link = self.links.get(&neighbour.ifindex);
+                if link.is_some_and(|link| link.up && link.carrier) {
+                    let key = (neighbour.ifindex, neighbour.address);
+                    self.neighbours.insert(key, neighbour);
+                    self.announced.push(KernelEvent::Neighbour(neighbour));
+                }
+            }
+            Operation::RemoveNeighbour(ifindex, address) => {
+                if self.neighbours.remove(&(ifindex, address)).is_some() {
+                    self.announced
+                        .push(KernelEvent::NeighbourRemoved { ifindex, address });
+                }
+            }
+            Operation::Object(id, kind) => {
+                if self.accepts_object(id, &kind) {
+                    self.set_object(id, kind, true);
+                }
+            }
+            Operation::RemoveObject(id) => self.remove_object(id, true),
+            Operation::Route(route, placement) => self.add_route(route, placement),
+            Operation::RemoveRoute(index) => {
+                if !self.routes.is_empty() {
+                    let route = self.routes.remove(index.index(self.routes.len()));
+                    self.announced.push(KernelEvent::RouteRemoved(route));
+                }
+            }
+            Operation::Attach(ifindex) => {
+                self.ports.insert(ifindex, ifindex as u8 + 1);
+                router.attach(ifindex, ifindex as u8 + 1);
+            }
+            Operation::Detach(ifindex) => {
+                self.ports.remove(&ifindex);
+                router.detach(ifindex);
+            }
+            Operation::Deliver => {
+                router.apply(std::mem::take(&mut self.announced));
+            }
+            Operation::Overrun => {
+                self.announced.clear();
+                router.apply(self.dump());
+            }
+        }
+    }
+
+    /// What should become of packets to an address.
+    fn fate(&self, address: Ipv4Addr) -> Fate {
+        let [first, second, ..] = address.octets();
+        if [0, 127].contains(&first) || first >= 224 || (first, second) == (169, 254) {
+            return Fate::skip(Counter::SkipNever);
+        }
+        for table in TABLES {
+            let mut matching: Vec<&Route> = self
+                .routes
+                .iter()
+                .filter(|route| route.table == table && route.prefix.contains(&address))
+                .collect();
+            matching.sort_by_key(|route| (32 - route.prefix.prefix_len(), route.metric));
+            for route in matching {
+                match self.route_fate(route, address) {
+                    Some(fate) => return fate,
+                    None if route.kind == RouteKind::Throw => break,
+                    None => {}
+                }
+            }
+        }
+        Fate::stack(Counter::StackNoRoute)
+    }
+
+    fn route_fate(&self, route: &Route, address: Ipv4Addr) -> Option<Fate> {
+        match route.kind {
+            RouteKind::Local => return Some(Fate::stack(Counter::StackLocal)),
+            RouteKind::Broadcast => return Some(Fate::skip(Counter::SkipNever)),
+            RouteKind::Blackhole => return Some(Fate::skip(Counter::SkipBlackhole)),
+            RouteKind::Unreachable => return Some(Fate::stack(Counter::StackUnreachable)),
+            RouteKind::Throw => return None,
+            _ => {}
+        }
+        let Some(hops) = self.hops(route) else {
+            return Some(Fate::skip(Counter::SkipBlackhole));
+        };
+        let ignore = |ifindex| {
+            let ignored = |key| self.ignore_link_down.get(&key) == Some(&true);
+            ignored(None) || ignored(Some(ifindex))
+        };
+        let live = |hop: &&Hop| self.links[&hop.ifindex].carrier;
+        let tried = |hop: &&Hop| self.is_up(hop.ifindex) && !ignore(hop.ifindex) || live(hop);
+        let mut usable: Vec<&Hop> = hops.iter().filter(live).collect();
+        if usable.is_empty() {
+            usable = hops.iter().filter(tried).collect();
+        }
+        match (usable.as_slice(), hops.as_slice()) {
+            ([], _) => None,
+            ([hop], [_]) => Some(self.hop_fate(hop, route.mtu_bytes, Some(address))),
+            (usable, _) => {
+                let fates = usable
+                    .iter()
+                    .map(|hop| self.hop_fate(hop, route.mtu_bytes, None));
+                Some(Fate::Ecmp(fates.map(|fate| (fate, 0)).collect()))
+            }
+        }
+    }
+
+    /// A route's next hops; `None` for a blackhole.
+    fn hops(&self, route: &Route) -> Option<Vec<Hop>> {
+        let Some(object) = route.object else {
+            return Some(route.hops.clone());
+        };
+        match &self.objects[&object] {
+            NextHopObjectKind::Blackhole => None,
+            NextHopObjectKind::Hop(hop) => Some(vec![*hop]),
+            NextHopObjectKind::Group(members) => {
+                let hop = |&(id, _): &(u32, u32)| match self.objects[&id] {
+                    NextHopObjectKind::Hop(hop) => hop,
+                    _ => panic!("group of {id}"),
+                };
+                Some(members.iter().map(hop).collect())
+            }
+        }
+    }
+
+    /// `destination` is given where an on-link neighbour may be the next hop.
+    fn hop_fate(&self, hop: &Hop, mtu_bytes: Option<u32>, destination: Option<Ipv4Addr>) -> Fate {
+        let (to, flags) = match hop.via {
+            Via::Kernel => return Fate::stack(Counter::StackNoPort),
+            Via::Link => (destination, NEXT_HOP_ON_LINK),
+            Via::Gateway(gateway) => (Some(gateway), NEXT_HOP_XCAST),
+        };
+        let Some(&port) = self.ports.get(&hop.ifindex) else {
+            return Fate::stack(Counter::StackNoPort);
+        };
+        let link = &self.links[&hop.ifindex];
+        let neighbour = to.and_then(|to| self.neighbours.get(&(hop.ifindex, to)));
+        match neighbour.map(|neighbour| (neighbour.state, neighbour.mac)) {
+            Some((
+                NeighbourState::Reachable | NeighbourState::Stale | NeighbourState::Permanent,
+                Some(destination_mac),
+            )) => Fate::Forward {
+                port,
+                flags,
+                mtu_bytes: mtu_bytes.map_or(link.mtu_bytes, |mtu| mtu.min(link.mtu_bytes)) as u16,
+                destination_mac,
+                source_mac: link.mac.unwrap(),
+            },
+            _ => Fate::stack(Counter::StackNoNeighbour),
+        }
+    }
+
+    fn own_addresses(&self) -> BTreeSet<Ipv4Addr> {
+        let local = |route: &&Route| route.kind == RouteKind::Local;
+        let hosts = self.routes.iter().filter(local).map(|route| route.prefix);
+        let hosts = hosts.filter(|prefix| prefix.prefix_len() == 32);
+        hosts
+            .map(|prefix| prefix.addr())
+            .filter(|a| !a.is_loopback())
+            .collect()
+    }
+
+    fn gateways(&self) -> BTreeSet<(u32, Ipv4Addr)> {
+        let hops = self
+            .routes
+            .iter()
+            .filter_map(|route| self.hops(route))
+            .flatten();
+        let sends = |ifindex| {
+            self.ports.contains_key(&ifindex) && self.links.get(&ifindex).is_some_and(|l| l.carrier)
+        };
+        hops.filter_map(|hop| match hop.via {
+            Via::Gateway(gateway) if sends(hop.ifindex) => Some((hop.ifindex, gateway)),
+            _ => None,
+        })
+        .collect()
+    }
+
+    fn check(&self, router: &Router) -> Result<(), TestCaseError> {
+        for address in ADDRESSES {
+            let fate = match router.fate(address) {
+                Fate::Ecmp(members) => {
+                    Fate::Ecmp(members.into_keys().map(|fate| (fate, 0)).collect())
+                }
+                fate => fate,
+            };
+            prop_assert_eq!(fate, self.fate(ip(address)), "{}", address);
+        }
+        let own: BTreeSet<_> = router.maps.own_addresses.keys().copied().collect();
+        prop_assert_eq!(own, self.own_addresses());
+        prop_assert_eq!(&router.maps.resolving, &self.gateways());
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn prop_maps_say_what_the_kernels_state_means(
+        operations in prop::collection::vec(operation(), 1..80),
+    ) {
+        let mut kernel = Kernel::default();
+        for ifindex in 1..4 {
+            kernel.set_link(link(ifindex));
+        }
+        let mut router = Router::new(SyncConfig {
+            gateways: Gateways::All,
+            tables: TABLES.to_vec(),
+            ..SyncConfig::default()
+        });
+        router.apply(kernel.dump());
+        kernel.announced.clear();
+        router.attach(1, 2).attach(2, 3);
+        kernel.ports = [(1, 2), (2, 3)].into();
+        for operation in operations {
+            let settles = matches!(operation, Operation::Deliver | Operation::Overrun);
+            kernel.carry_out(operation, &mut router);
+            if settles {
+                kernel.check(&router)?;
+            }
+        }
+        kernel.carry_out(Operation::Deliver, &mut router);
+        kernel.check(&router)?;
+        router.apply(kernel.dump());
+        prop_assert_eq!(&router.edits, &[], "a dump brought news");
+        // Everything goes: nothing may be left but what is always there.
+        for ifindex in 1..4 {
+            kernel.remove_link(ifindex);
+        }
+        kernel.objects.clear();
+        kernel.routes.clear();
+        kernel.announced.clear();
+        router.apply(kernel.dump());
+        prop_assert_eq!(router.sync.route_count(), NEVER.len());
+        prop_assert_eq!(router.sync.next_hop_count(), FIXED.len());
+        prop_assert_eq!(router.maps.routes.len(), NEVER.len());
+    }
+}

@@ -3,7 +3,8 @@
 use xcast_common::{
     counter::Counter,
     maps::{
-        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHopKind,
+        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
+        NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHopKind,
     },
 };
 
@@ -11,7 +12,6 @@ use super::{
     maps::{Fate, Router},
     *,
 };
-use crate::sync::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION};
 
 /// Two ports, `eth1` in slot 2 and `eth2` in slot 3, and all gateways speak Xcast.
 fn router() -> Router {
@@ -73,7 +73,7 @@ fn some_addresses_are_never_a_destination() {
     assert_eq!(router.fate("8.8.8.8"), forward(&next, NEXT_HOP_XCAST));
     for (address, id) in [
         ("0.0.0.0", NEXT_HOP_NEVER),
-        ("0.1.2.3", NEXT_HOP_NEVER),
+        ("0.1.2.3", NEXT_HOP_NEVER_DESTINATION),
         ("127.0.0.1", NEXT_HOP_NEVER),
         ("127.1.2.3", NEXT_HOP_NEVER),
         ("224.0.0.1", NEXT_HOP_NEVER),
@@ -95,7 +95,10 @@ fn a_gateway_route_follows_its_neighbour() {
     let mut router = router();
     let next = neighbour(1, "10.0.0.2");
     router.apply([add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]))]);
-    assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(
+        router.fate("20.1.1.1"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
     assert!(router.edits.contains(&Edit::Resolve {
         ifindex: 1,
         gateway: next.address
@@ -106,16 +109,26 @@ fn a_gateway_route_follows_its_neighbour() {
     assert!(matches!(router.edits[..], [Edit::NextHop { id: changed, .. }] if changed == id));
     assert_eq!(router.fate("20.1.1.1"), forward(&next, NEXT_HOP_XCAST));
 
-    for state in [NeighbourState::Stale, NeighbourState::Delay, NeighbourState::Probe] {
+    for state in [
+        NeighbourState::Stale,
+        NeighbourState::Delay,
+        NeighbourState::Probe,
+    ] {
         router.apply([KernelEvent::Neighbour(Neighbour { state, ..next })]);
         assert_eq!(router.edits, []);
     }
     let mut failed = next;
     failed.state = NeighbourState::Failed;
     router.apply([KernelEvent::Neighbour(failed)]);
-    assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(
+        router.fate("20.1.1.1"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
 
-    router.apply([KernelEvent::RouteRemoved(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]))]);
+    router.apply([KernelEvent::RouteRemoved(route(
+        "20.0.0.0/8",
+        &[gateway(1, "10.0.0.2")],
+    ))]);
     assert_eq!(router.fate("20.1.1.1"), Fate::stack(Counter::StackNoRoute));
     assert_eq!(router.maps.resolving.len(), 0);
 }
@@ -155,13 +168,19 @@ fn on_link_neighbours_have_next_hops_of_their_own() {
     let ids = [ip("10.0.0.2"), ip("20.0.0.2")].map(|address| router.maps.lookup(address));
     assert_ne!(ids[0], ids[1], "gateway and host are two next hops");
     for unresolved in ["10.0.0.3", "10.0.0.4"] {
-        assert_eq!(router.fate(unresolved), Fate::stack(Counter::StackNoNeighbour));
+        assert_eq!(
+            router.fate(unresolved),
+            Fate::stack(Counter::StackNoNeighbour)
+        );
     }
 
     // A more specific route takes the neighbour's address, and gives it back.
     let specific = route("10.0.0.0/30", &[gateway(2, "10.9.0.1")]);
     router.apply([add(specific.clone())]);
-    assert_eq!(router.fate("10.0.0.2"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(
+        router.fate("10.0.0.2"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
     assert!(!router.maps.routes.contains_key(&net("10.0.0.2/32")));
     router.apply([KernelEvent::RouteRemoved(specific)]);
     assert_eq!(router.fate("10.0.0.2"), forward(&host, NEXT_HOP_ON_LINK));
@@ -174,7 +193,10 @@ fn on_link_neighbours_have_next_hops_of_their_own() {
         ifindex: 1,
         address: host.address,
     }]);
-    assert_eq!(router.fate("10.0.0.2"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(
+        router.fate("10.0.0.2"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
     router.apply([KernelEvent::RouteRemoved(host_route)]);
     assert!(!router.maps.routes.contains_key(&net("10.0.0.2/32")));
 }
@@ -191,20 +213,34 @@ fn what_leaves_by_no_port_is_for_the_stack() {
         add(route("21.0.0.0/8", &[to(1, Via::Kernel)])),
     ]);
     for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1", "21.0.0.1"] {
-        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoPort), "{address}");
+        assert_eq!(
+            router.fate(address),
+            Fate::stack(Counter::StackNoPort),
+            "{address}"
+        );
     }
     assert_eq!(router.maps.resolving.len(), 0);
 
     router.attach(3, 4);
     let host = neighbour(3, "10.3.0.3");
     assert_eq!(router.fate("10.3.0.3"), forward(&host, NEXT_HOP_ON_LINK));
-    assert_eq!(router.fate("10.3.0.9"), Fate::stack(Counter::StackNoNeighbour));
-    assert_eq!(router.fate("20.0.0.1"), forward(&neighbour(3, "10.3.0.2"), NEXT_HOP_XCAST));
+    assert_eq!(
+        router.fate("10.3.0.9"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        forward(&neighbour(3, "10.3.0.2"), NEXT_HOP_XCAST)
+    );
     assert!(router.maps.resolving.contains(&(3, ip("10.3.0.2"))));
 
     router.detach(3);
     for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1"] {
-        assert_eq!(router.fate(address), Fate::stack(Counter::StackNoPort), "{address}");
+        assert_eq!(
+            router.fate(address),
+            Fate::stack(Counter::StackNoPort),
+            "{address}"
+        );
     }
     assert_eq!(router.maps.resolving.len(), 0);
 }
@@ -225,8 +261,14 @@ fn route_types() {
     ]);
     assert_eq!(router.fate("30.0.0.1"), Fate::stack(Counter::StackLocal));
     assert_eq!(router.fate("30.1.0.1"), Fate::skip(Counter::SkipBlackhole));
-    assert_eq!(router.fate("30.2.0.1"), Fate::stack(Counter::StackUnreachable));
-    assert_eq!(router.fate("30.3.0.1"), Fate::stack(Counter::StackUnreachable));
+    assert_eq!(
+        router.fate("30.2.0.1"),
+        Fate::stack(Counter::StackUnreachable)
+    );
+    assert_eq!(
+        router.fate("30.3.0.1"),
+        Fate::stack(Counter::StackUnreachable)
+    );
     assert_eq!(router.fate("30.4.0.1"), Fate::skip(Counter::SkipNever));
     assert_eq!(router.fate("30.5.0.1"), Fate::stack(Counter::StackLocal));
     let own: Vec<_> = router.maps.own_addresses.keys().copied().collect();
@@ -249,23 +291,38 @@ fn the_first_table_that_matches_decides() {
         in_table(100, special("20.0.0.0/8", RouteKind::Blackhole)),
         in_table(101, special("21.0.0.0/8", RouteKind::Blackhole)),
     ]);
-    assert_eq!(router.fate("10.1.0.1"), Fate::stack(Counter::StackUnreachable));
+    assert_eq!(
+        router.fate("10.1.0.1"),
+        Fate::stack(Counter::StackUnreachable)
+    );
     assert!(!router.maps.routes.contains_key(&net("10.1.0.0/16")));
     assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
     assert_eq!(router.fate("21.0.0.1"), Fate::stack(Counter::StackNoRoute));
 
-    router.apply([in_table(TABLE_MAIN, special("10.1.0.0/20", RouteKind::Throw))]);
+    router.apply([in_table(
+        TABLE_MAIN,
+        special("10.1.0.0/20", RouteKind::Throw),
+    )]);
     assert_eq!(router.fate("10.1.0.1"), Fate::skip(Counter::SkipBlackhole));
-    assert_eq!(router.fate("10.1.255.1"), Fate::stack(Counter::StackUnreachable));
+    assert_eq!(
+        router.fate("10.1.255.1"),
+        Fate::stack(Counter::StackUnreachable)
+    );
 
-    router.apply([in_table(TABLE_MAIN, special("10.2.0.0/16", RouteKind::Throw))]);
+    router.apply([in_table(
+        TABLE_MAIN,
+        special("10.2.0.0/16", RouteKind::Throw),
+    )]);
     assert_eq!(router.fate("10.2.0.1"), Fate::stack(Counter::StackNoRoute));
 
     router.apply([KernelEvent::RouteRemoved(special(
         "10.0.0.0/8",
         RouteKind::Unreachable,
     ))]);
-    assert_eq!(router.fate("10.1.255.1"), Fate::skip(Counter::SkipBlackhole));
+    assert_eq!(
+        router.fate("10.1.255.1"),
+        Fate::skip(Counter::SkipBlackhole)
+    );
 }
 
 #[test]
@@ -282,8 +339,14 @@ fn the_lowest_metric_is_used_and_the_others_are_kept() {
         add(with_metric(10, RouteKind::Unreachable)),
         add(limited),
     ]);
-    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackUnreachable));
-    router.apply([KernelEvent::RouteRemoved(with_metric(10, RouteKind::Unreachable))]);
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        Fate::stack(Counter::StackUnreachable)
+    );
+    router.apply([KernelEvent::RouteRemoved(with_metric(
+        10,
+        RouteKind::Unreachable,
+    ))]);
     assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
 }
 
@@ -313,9 +376,18 @@ fn routes_are_placed_as_the_kernel_places_them() {
         router.apply([KernelEvent::RouteRemoved(way(n))]);
         router.fate("20.0.0.1")
     };
-    assert_eq!(remove(4), forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST));
-    assert_eq!(remove(3), forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST));
-    assert_eq!(remove(1), forward(&neighbour(1, "10.0.0.2"), NEXT_HOP_XCAST));
+    assert_eq!(
+        remove(4),
+        forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST)
+    );
+    assert_eq!(
+        remove(3),
+        forward(&neighbour(1, "10.0.0.1"), NEXT_HOP_XCAST)
+    );
+    assert_eq!(
+        remove(1),
+        forward(&neighbour(1, "10.0.0.2"), NEXT_HOP_XCAST)
+    );
     assert_eq!(remove(2), Fate::stack(Counter::StackNoRoute));
 }
 
@@ -334,11 +406,20 @@ fn a_multipath_route_spreads_by_weight_over_usable_members() {
     ]);
     let waiting = Fate::stack(Counter::StackNoNeighbour);
     let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
-    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (waiting, 48)]));
-    assert_eq!(router.maps.lookup(ip("20.0.0.1")), router.maps.lookup(ip("21.0.0.1")));
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        ecmp([(to_a.clone(), 16), (waiting, 48)])
+    );
+    assert_eq!(
+        router.maps.lookup(ip("20.0.0.1")),
+        router.maps.lookup(ip("21.0.0.1"))
+    );
 
     router.apply([KernelEvent::Neighbour(b)]);
-    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]));
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        ecmp([(to_a.clone(), 16), (to_b.clone(), 48)])
+    );
 
     // A member's link fails: one edit, whatever the number of routes.
     let mut down = link(2);
@@ -350,13 +431,20 @@ fn a_multipath_route_spreads_by_weight_over_usable_members() {
         [Edit::Ecmp { .. }, Edit::Release { ifindex: 2, .. }]
     ));
     let buckets = router.maps.groups.values().next().unwrap().buckets;
-    assert_eq!(buckets[0], router.maps.lookup(ip("22.0.0.1")), "one next hop per gateway");
+    assert_eq!(
+        buckets[0],
+        router.maps.lookup(ip("22.0.0.1")),
+        "one next hop per gateway"
+    );
 
     // All links fail: the kernel goes on trying those without carrier.
     let mut other = link(1);
     other.carrier = false;
     router.apply([KernelEvent::Link(other)]);
-    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]));
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        ecmp([(to_a.clone(), 16), (to_b.clone(), 48)])
+    );
     router.apply([KernelEvent::IgnoreLinkDown {
         ifindex: None,
         ignore: true,
@@ -525,7 +613,10 @@ fn entries_follow_their_link() {
     changed.mtu_bytes = 1300;
     router.apply([KernelEvent::Link(changed)]);
     assert_eq!(mtu(&router, "21.0.0.1"), 1300);
-    assert_eq!(router.maps.lookup(ip("20.0.0.1")), router.maps.lookup(ip("21.0.0.1")));
+    assert_eq!(
+        router.maps.lookup(ip("20.0.0.1")),
+        router.maps.lookup(ip("21.0.0.1"))
+    );
 }
 
 #[test]
@@ -572,7 +663,10 @@ fn own_and_anycast_addresses() {
     let flags = |router: &Router, address| router.maps.own_addresses.get(&ip(address)).copied();
     assert_eq!(flags(&router, "10.0.0.1"), Some(ADDRESS_OWN));
     assert_eq!(flags(&router, "169.254.88.1"), Some(ADDRESS_OWN));
-    assert_eq!(flags(&router, "10.99.0.1"), Some(ADDRESS_OWN | ADDRESS_ANYCAST));
+    assert_eq!(
+        flags(&router, "10.99.0.1"),
+        Some(ADDRESS_OWN | ADDRESS_ANYCAST)
+    );
     router.apply([
         KernelEvent::AddressRemoved(link_local),
         KernelEvent::AddressRemoved(both),
@@ -588,20 +682,60 @@ fn a_removed_source_address_takes_its_routes_along() {
     let mut router = router();
     let mut sourced = route("20.0.0.0/8", &[gateway(1, "10.0.0.2")]);
     sourced.preferred_source = Some(ip("10.2.0.1"));
-    let address = |ifindex| Address {
+    let address = |ifindex, address| Address {
         ifindex,
-        address: ip("10.2.0.1"),
+        address: ip(address),
         prefix_len: 24,
     };
     router.apply([
-        KernelEvent::Address(address(1)),
-        KernelEvent::Address(address(2)),
+        KernelEvent::Address(address(1, "10.0.0.1")),
+        KernelEvent::Address(address(1, "10.2.0.1")),
+        KernelEvent::Address(address(2, "10.2.0.1")),
         add(sourced),
-        KernelEvent::AddressRemoved(address(1)),
+        KernelEvent::AddressRemoved(address(1, "10.2.0.1")),
     ]);
     assert_ne!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
-    router.apply([KernelEvent::AddressRemoved(address(2))]);
+    router.apply([KernelEvent::AddressRemoved(address(2, "10.2.0.1"))]);
     assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+}
+
+#[test]
+fn a_link_without_addresses_does_no_ip() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
+    let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
+    let address = Address {
+        ifindex: 1,
+        address: ip("10.0.0.1"),
+        prefix_len: 24,
+    };
+    let both = route(
+        "21.0.0.0/8",
+        &[gateway(1, "10.0.0.2"), gateway(2, "10.2.0.2")],
+    );
+    router.apply([
+        KernelEvent::Address(address),
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        add(both.clone()),
+        KernelEvent::AddressRemoved(address),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    assert_eq!(router.fate("21.0.0.1"), ecmp([(to_b.clone(), 64)]));
+    // The kernel says so in its dumps.
+    let dumped = KernelEvent::Route {
+        route: Route {
+            dead: vec![1],
+            ..both
+        },
+        placement: Placement::Dump,
+    };
+    router.apply([dumped]);
+    assert_eq!(router.edits, []);
+    router.apply([KernelEvent::Address(address)]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    assert_eq!(router.fate("21.0.0.1"), ecmp([(to_a, 32), (to_b, 32)]));
 }
 
 #[test]
@@ -622,7 +756,9 @@ fn a_resync_drops_what_it_does_not_mention_and_keeps_the_rest() {
     ];
     router.apply(everything.clone());
     let links = [KernelEvent::Link(link(1)), KernelEvent::Link(link(2))];
-    router.apply([KernelEvent::ResyncBegin]).apply(links.clone());
+    router
+        .apply([KernelEvent::ResyncBegin])
+        .apply(links.clone());
     router.apply(everything.clone());
     router.apply([KernelEvent::ResyncEnd]);
     assert_eq!(router.edits, [], "nothing changed");
@@ -668,11 +804,16 @@ fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
     let resolved = |router: &Router| {
         let ids = (1..MAX_NEXT_HOPS + 10).map(|n| router.maps.lookup(ip(&address(n))));
         let kinds = ids.map(|id| router.maps.next_hops[&id].kind);
-        kinds.filter(|&kind| kind == NextHopKind::Forward as u8).count() as u32
+        kinds
+            .filter(|&kind| kind == NextHopKind::Forward as u8)
+            .count() as u32
     };
     let room = MAX_NEXT_HOPS - 8; // The fixed ones and that of the on-link route.
     assert_eq!(resolved(&router), room);
-    assert_eq!(router.fate(&address(MAX_NEXT_HOPS + 5)), Fate::stack(Counter::StackNoPort));
+    assert_eq!(
+        router.fate(&address(MAX_NEXT_HOPS + 5)),
+        Fate::stack(Counter::StackNoPort)
+    );
     router.apply([add(route("20.0.0.0/8", &[gateway(1, "10.0.0.1")]))]);
     assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoPort));
 
@@ -682,7 +823,10 @@ fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
     });
     router.apply(gone);
     router.apply([]);
-    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoNeighbour));
+    assert_eq!(
+        router.fate("20.0.0.1"),
+        Fate::stack(Counter::StackNoNeighbour)
+    );
     assert_eq!(resolved(&router), MAX_NEXT_HOPS + 9 - 20);
 }
 
@@ -703,7 +847,7 @@ fn a_million_routes_to_one_gateway() {
     });
     sync.apply_all(routes, &mut edits);
     sync.apply(KernelEvent::ResyncEnd, &mut edits);
-    assert_eq!(sync.route_count(), 1_000_006);
+    assert_eq!(sync.route_count(), 1_000_007);
     // One change costs one edit.
     edits.clear();
     sync.apply(KernelEvent::Neighbour(neighbour(1, "10.0.0.2")), &mut edits);
@@ -717,7 +861,10 @@ fn routes_and_next_hops_in_words() {
         KernelEvent::Neighbour(neighbour(1, "10.0.0.2")),
         add(route("10.0.0.0/24", &[on_link(1)])),
         add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
-        add(route("21.0.0.0/8", &[gateway(1, "10.0.0.2"), gateway(2, "10.2.0.2")])),
+        add(route(
+            "21.0.0.0/8",
+            &[gateway(1, "10.0.0.2"), gateway(2, "10.2.0.2")],
+        )),
     ]);
     let why = |address| router.sync.lookup(ip(address)).why;
     assert_eq!(

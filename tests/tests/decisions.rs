@@ -1,0 +1,737 @@
+//! The router's decisions against the independent expectation: random packets on the host, and
+//! the same rows on the host and, through BPF_PROG_TEST_RUN, in the kernel.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+};
+
+use proptest::prelude::*;
+use tests::{
+    namespace::{self, Namespace},
+    oracle::{Expected, Port, Prune, RouterView, Target, expect},
+    packet::{self, Destination, Ipv4, Mac, Packet, Xcast, protocol},
+};
+use xcast_common::{
+    branch::{emit, emit_rest},
+    counter::{self, Counter},
+    ingress::{Reject, accept, is_xcast},
+    maps::{
+        self, ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
+        NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
+        PORT_GROUP_MAC, PORT_STACK, PortCounters, Settings,
+    },
+    plan::{NONE, Plan, Scratch, Seen, Tables, group},
+    view::{Buffer, Frame as _},
+    wire::{Be32, ETH_LEN},
+};
+use xcast_ctl::datapath::{Datapath, Macs};
+
+const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
+const PROTOCOL: u8 = 253;
+const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const ANYCAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// A router of four ports: hosts on link, gateways of both kinds, every special route.
+fn view(prune: Prune) -> RouterView {
+    let port = |i: u8| Port {
+        mac: [2, 0, 0, 0, 0, i],
+        mtu: if i == 3 { 400 } else { 1500 },
+        group_mac: i == 1,
+    };
+    let gateway = |port: usize, last: u8, xcast: bool, known: bool| Target::Gateway {
+        port,
+        address: Ipv4Addr::new(10, 0, port as u8, last),
+        mac: known.then_some([2, 1, 0, 0, port as u8, last]),
+        xcast,
+    };
+    let net = |b: u8, c: u8| Ipv4Addr::new(10, b, c, 0);
+    let mut routes = vec![
+        (Ipv4Addr::new(172, 16, 0, 0), 16, Target::Unreachable),
+        (Ipv4Addr::new(172, 17, 0, 0), 16, Target::Blackhole),
+        (Ipv4Addr::new(172, 18, 0, 0), 16, Target::OtherInterface),
+        (net(1, 9), 24, gateway(2, 9, true, false)),
+    ];
+    for p in 0..4u8 {
+        routes.push((net(0, p), 24, Target::OnLink { port: p.into() }));
+        routes.push((Ipv4Addr::new(10, 0, p, 1), 32, Target::Local));
+        routes.push((net(1, p), 24, gateway(p.into(), 200, true, true)));
+        routes.push((net(2, p), 24, gateway(p.into(), 201, true, true)));
+        routes.push((net(3, p), 24, gateway(p.into(), 202, false, true)));
+    }
+    let mut neighbours = Vec::new();
+    for p in 0..4 {
+        for last in (2..40).chain([200, 201, 202]) {
+            neighbours.push((
+                usize::from(p),
+                Ipv4Addr::new(10, 0, p, last),
+                [2, 1, 0, 0, p, last],
+            ));
+        }
+    }
+    RouterView {
+        group: GROUP,
+        protocol: PROTOCOL,
+        anycast: vec![ANYCAST],
+        own: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 1)).collect(),
+        broadcasts: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 255)).collect(),
+        prune,
+        ports: (0..4).map(port).collect(),
+        routes,
+        neighbours,
+    }
+}
+
+/// The view as the route map and the next-hop table have it.
+struct HostTables {
+    routes: Vec<(Ipv4Addr, u8, u32)>,
+    next_hops: HashMap<u32, NextHop>,
+    addresses: HashMap<Be32, u32>,
+}
+
+impl HostTables {
+    fn new(view: &RouterView) -> Self {
+        let special = |kind: NextHopKind, reason: Counter| NextHop {
+            kind: kind as u8,
+            reason: reason as u8,
+            ..NextHop::default()
+        };
+        let mut next_hops = HashMap::from([
+            (0, special(NextHopKind::Stack, Counter::StackNoRoute)),
+            (
+                NEXT_HOP_NEVER,
+                special(NextHopKind::Skip, Counter::SkipNever),
+            ),
+            (
+                NEXT_HOP_NEVER_DESTINATION,
+                special(NextHopKind::Skip, Counter::SkipNever),
+            ),
+            (3, special(NextHopKind::Stack, Counter::StackLocal)),
+            (4, special(NextHopKind::Stack, Counter::StackUnreachable)),
+            (5, special(NextHopKind::Skip, Counter::SkipBlackhole)),
+            (6, special(NextHopKind::Stack, Counter::StackNoPort)),
+            (7, special(NextHopKind::Stack, Counter::StackNoNeighbour)),
+            (
+                NEXT_HOP_STACK_MTU,
+                special(NextHopKind::Stack, Counter::StackMtu),
+            ),
+        ]);
+        let mut routes = vec![
+            (Ipv4Addr::new(224, 0, 0, 0), 4, NEXT_HOP_NEVER),
+            (Ipv4Addr::BROADCAST, 32, NEXT_HOP_NEVER),
+            (Ipv4Addr::new(127, 0, 0, 0), 8, NEXT_HOP_NEVER),
+            (Ipv4Addr::UNSPECIFIED, 32, NEXT_HOP_NEVER),
+            (Ipv4Addr::UNSPECIFIED, 8, NEXT_HOP_NEVER_DESTINATION),
+            (Ipv4Addr::new(240, 0, 0, 0), 4, NEXT_HOP_NEVER_DESTINATION),
+            (
+                Ipv4Addr::new(169, 254, 0, 0),
+                16,
+                NEXT_HOP_NEVER_DESTINATION,
+            ),
+        ];
+        routes.extend(view.broadcasts.iter().map(|&b| (b, 32, NEXT_HOP_NEVER)));
+        let mut next_id = 16;
+        let mut add = |port: usize, mac: Mac, flags: u8| {
+            let entry = NextHop {
+                kind: NextHopKind::Forward as u8,
+                port: PORT_FIRST + port as u8,
+                flags,
+                mtu_bytes: view.ports[port].mtu as u16,
+                destination_mac: mac,
+                source_mac: view.ports[port].mac,
+                ..NextHop::default()
+            };
+            next_id += 1;
+            next_hops.insert(next_id, entry);
+            next_id
+        };
+        for &(prefix, len, target) in &view.routes {
+            let id = match target {
+                Target::Local => 3,
+                Target::Unreachable => 4,
+                Target::Blackhole => 5,
+                Target::OtherInterface => 6,
+                Target::OnLink { .. } | Target::Gateway { mac: None, .. } => 7,
+                Target::Gateway {
+                    port,
+                    mac: Some(mac),
+                    xcast,
+                    ..
+                } => add(port, mac, if xcast { NEXT_HOP_XCAST } else { 0 }),
+            };
+            routes.push((prefix, len, id));
+        }
+        for &(port, address, mac) in &view.neighbours {
+            routes.push((address, 32, add(port, mac, NEXT_HOP_ON_LINK)));
+        }
+        let addresses = view.own.iter().map(|&a| (Be32::from(a), ADDRESS_OWN));
+        let anycast = view
+            .anycast
+            .iter()
+            .map(|&a| (Be32::from(a), ADDRESS_ANYCAST));
+        Self {
+            routes,
+            addresses: addresses.chain(anycast).collect(),
+            next_hops,
+        }
+    }
+}
+
+impl Tables for HostTables {
+    fn route(&self, address: Be32) -> u32 {
+        let bits = Ipv4Addr::from(address).to_bits();
+        self.routes
+            .iter()
+            .filter(|(prefix, len, _)| {
+                (prefix.to_bits() ^ bits)
+                    .checked_shr(32 - u32::from(*len))
+                    .unwrap_or(0)
+                    == 0
+            })
+            .max_by_key(|(_, len, _)| *len)
+            .map_or(0, |(_, _, id)| *id)
+    }
+
+    fn next_hop(&self, id: u32) -> Option<&NextHop> {
+        self.next_hops.get(&id)
+    }
+
+    fn ecmp_member(&self, _: u16, _: u32) -> Option<u32> {
+        None
+    }
+
+    fn address_flags(&self, address: Be32) -> u32 {
+        self.addresses.get(&address).copied().unwrap_or(0)
+    }
+}
+
+fn settings(prune: Prune) -> Settings {
+    Settings {
+        group: Be32::from(GROUP),
+        protocol: PROTOCOL,
+        prune: match prune {
+            Prune::Truncate => maps::Prune::Truncate,
+            Prune::Bitmap => maps::Prune::Bitmap,
+        } as u8,
+        reserved: 0,
+        hash_key: 0x1234_5678_9abc_def1,
+    }
+}
+
+fn port_entry(view: &RouterView, port: usize) -> maps::Port {
+    maps::Port {
+        slot: PORT_FIRST + port as u8,
+        flags: if view.ports[port].group_mac {
+            PORT_GROUP_MAC
+        } else {
+            0
+        },
+        mac: view.ports[port].mac,
+    }
+}
+
+/// Per-CPU memory, full of what earlier packets left.
+struct Memory {
+    plan: Box<Plan>,
+    scratch: Box<Scratch>,
+    seen: Box<Seen>,
+}
+
+impl Memory {
+    fn new() -> Self {
+        Self {
+            plan: Plan::boxed(),
+            scratch: Scratch::boxed(),
+            seen: Seen::boxed(),
+        }
+    }
+}
+
+/// What the shared code makes of a frame on the host. With `peel`, copies are made one at a time
+/// and the rest goes through once more, as where no device map is installed.
+fn run(
+    view: &RouterView,
+    tables: &HostTables,
+    memory: &mut Memory,
+    port: usize,
+    frame: &[u8],
+    peel: bool,
+) -> Expected {
+    let settings = settings(view.prune);
+    let mut result = Expected::default();
+    let mut counters = PortCounters::default();
+    let mut waiting = vec![(frame.to_vec(), port_entry(view, port))];
+    while let Some((frame, entry)) = waiting.pop() {
+        let mut buffer = Buffer::new(&frame);
+        if !is_xcast(buffer.view(), &settings) {
+            result.untouched = true;
+            break;
+        }
+        let packet = match accept(buffer.view(), &entry, &settings, tables) {
+            Ok(packet) => packet,
+            Err(Reject::Pass) => {
+                result.untouched = true;
+                break;
+            }
+            Err(Reject::Drop(reason)) => {
+                counters.bump(reason);
+                break;
+            }
+        };
+        let padding = frame.len() - ETH_LEN - packet.total_len as usize;
+        assert!(buffer.trim(padding as u32));
+        let plan = &mut memory.plan;
+        plan.begin(&packet, 7);
+        group(
+            buffer.view(),
+            &packet,
+            &settings,
+            tables,
+            plan,
+            &mut memory.scratch,
+            &mut memory.seen,
+            &mut counters,
+        )
+        .expect("the frame did not get shorter");
+        assert_eq!(plan.subset.total(), u32::from(plan.copies));
+        if peel && plan.copies > 1 {
+            let mut rest = buffer.clone();
+            let b = plan.last_branch;
+            emit_rest(&mut rest, plan, b).expect("the rest fits");
+            let trusted = maps::Port {
+                slot: PORT_STACK,
+                flags: maps::PORT_TRUSTED,
+                mac: [0; 6],
+            };
+            waiting.push((rest.frame().to_vec(), trusted));
+        }
+        let rounds = if peel {
+            1.min(plan.copies)
+        } else {
+            plan.copies
+        };
+        for _ in 0..rounds {
+            let slot = if peel {
+                plan.branch_port[plan.last_branch as usize]
+            } else {
+                let slots = 0..maps::MAX_PORTS as u8;
+                slots
+                    .into_iter()
+                    .find(|&slot| plan.port_branch[slot as usize] != NONE)
+                    .expect("as many chained branches as copies")
+            };
+            let b = plan.take(slot).expect("a branch on this port");
+            let reason = plan.branch_reason[b as usize];
+            if reason != NONE {
+                counters.bump_index(reason);
+            }
+            let id = u32::from(plan.branch_next_hop[b as usize]);
+            let next_hop = *tables.next_hop(id).expect("a next hop that exists");
+            let mut copy = buffer.clone();
+            emit(&mut copy, plan, b, &next_hop, &settings).expect("the copy fits");
+            if slot == PORT_STACK {
+                result.stack.push(copy.frame()[ETH_LEN..].to_vec());
+            } else {
+                result.branches.push(tests::oracle::Branch {
+                    port: usize::from(slot - PORT_FIRST),
+                    frame: copy.frame().to_vec(),
+                });
+            }
+        }
+    }
+    for (index, name) in counter::NAMES.iter().enumerate() {
+        if counters.counts[index] != 0 {
+            result.counters.insert(name, counters.counts[index]);
+        }
+    }
+    normalised(result)
+}
+
+/// Order of copies does not matter; only reasons are compared, other counters have tests of
+/// their own.
+fn normalised(mut expected: Expected) -> Expected {
+    expected.branches.sort();
+    expected.stack.sort();
+    expected.counters = reasons(expected.counters);
+    expected
+}
+
+fn reasons(counters: BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64> {
+    counters
+        .into_iter()
+        .filter(|(name, count)| {
+            *count != 0
+                && ["drop_", "skip_", "stack_"]
+                    .iter()
+                    .any(|p| name.starts_with(p))
+        })
+        .collect()
+}
+
+/// A repeated entry that would have been skipped anyway may be counted under either reason.
+fn either_reason(mut expected: Expected) -> Expected {
+    let mut skipped = 0;
+    for reason in ["skip_duplicate", "skip_ttl", "skip_x_incapable", "skip_x_mtu", "skip_x_stack"] {
+        skipped += expected.counters.remove(reason).unwrap_or(0);
+    }
+    expected.counters.insert("skipped", skipped);
+    expected
+}
+
+/// Of several faults in one packet, any may be the reason it is dropped for.
+fn either_fault(mut expected: Expected) -> Expected {
+    let before = expected.counters.len();
+    expected.counters.retain(|name, _| !name.starts_with("drop_"));
+    let dropped = before - expected.counters.len();
+    expected.counters.insert("dropped", dropped as u64);
+    expected
+}
+
+fn xcast_packet(destinations: Vec<Destination>) -> Packet {
+    Packet {
+        destination_mac: [2, 0, 0, 0, 0, 0],
+        source_mac: [2, 9, 9, 9, 9, 9],
+        ip: Ipv4::new(SOURCE, GROUP, PROTOCOL),
+        xcast: Xcast::new(protocol::UDP, destinations),
+        segment: packet::udp((SOURCE, 4000), (GROUP, 5000), b"payload", None),
+    }
+}
+
+fn any_address() -> impl Strategy<Value = Ipv4Addr> {
+    prop_oneof![
+        6 => (0u8..4, 0u8..5, 0u8..45).prop_map(|(b, c, d)| Ipv4Addr::new(10, b, c, d)),
+        2 => (1u8..4, 0u8..4, any::<u8>()).prop_map(|(b, c, d)| Ipv4Addr::new(10, b, c, d)),
+        1 => (16u8..20, any::<u8>()).prop_map(|(b, d)| Ipv4Addr::new(172, b, 0, d)),
+        1 => prop::sample::select(vec![
+            Ipv4Addr::new(224, 1, 2, 3), Ipv4Addr::BROADCAST, Ipv4Addr::LOCALHOST,
+            Ipv4Addr::UNSPECIFIED, Ipv4Addr::new(0, 1, 1, 1), Ipv4Addr::new(169, 254, 1, 1),
+            Ipv4Addr::new(241, 0, 0, 1), Ipv4Addr::new(10, 0, 2, 255), Ipv4Addr::new(9, 9, 9, 9),
+            Ipv4Addr::new(10, 1, 9, 1), OWN,
+        ]),
+    ]
+}
+
+fn any_destination() -> impl Strategy<Value = Destination> {
+    (any_address(), prop::bool::weighted(0.9), 0u8..8, 0u16..3).prop_map(
+        |(address, valid, ds, port)| Destination {
+            valid,
+            address,
+            ds: ds << 3 | 1,
+            port,
+        },
+    )
+}
+
+prop_compose! {
+    fn any_packet()(
+        destinations in prop_oneof![
+            4 => prop::collection::vec(any_destination(), 1..9),
+            1 => prop::collection::vec(any_destination(), 1..128),
+        ],
+        flags in any::<[bool; 6]>(),
+        transport in prop::sample::select(vec![
+            protocol::UDP, protocol::UDP, protocol::TCP, protocol::ICMP, protocol::UDP_LITE,
+            protocol::DCCP, protocol::SCTP, 59,
+        ]),
+        payload in prop::collection::vec(any::<u8>(), 0..64),
+        to in prop::sample::select(vec![GROUP, GROUP, OWN, ANYCAST, Ipv4Addr::new(10, 1, 1, 1)]),
+        source in prop_oneof![
+            8 => Just(SOURCE), 1 => any_address(),
+        ],
+        ttl in prop::sample::select(vec![64u8, 64, 64, 2, 1, 0]),
+        length in prop::sample::select(vec![0usize, 0, 0, 330, 420, 1100]),
+        group_mac in prop::bool::weighted(0.1),
+        channel in any::<u32>(),
+        (ds, reserved, padding, trailer) in (any::<u8>(), any::<u16>(), any::<u8>(), prop::sample::select(vec![0usize, 0, 5])),
+        zero_checksum in prop::bool::weighted(0.2),
+        port in 0usize..4,
+    ) -> (usize, Vec<u8>) {
+        let mut packet = xcast_packet(destinations);
+        let [a, x, d, p, r, stray_bits] = flags;
+        packet.xcast = Xcast {
+            a, x, d, p, r, stray_bits, channel, reserved, padding, protocol: transport,
+            ..packet.xcast
+        };
+        packet.destination_mac = if group_mac {
+            packet::group_mac(GROUP)
+        } else {
+            [2, 0, 0, 0, 0, port as u8]
+        };
+        packet.ip.ds = ds;
+        packet.ip.ttl = ttl;
+        packet.ip.destination = to;
+        packet.ip.source = source;
+        let mut payload = payload;
+        let header = 4 * (3 + packet.xcast.destinations.len());
+        payload.resize(payload.len().max(length.saturating_sub(header)), 0x5a);
+        let ends = ((source, 4000), (GROUP, if p { 0 } else { 5000 }));
+        packet.segment = match transport {
+            protocol::UDP => packet::udp(ends.0, ends.1, &payload, zero_checksum.then_some(0)),
+            protocol::UDP_LITE => packet::udp_like(transport, ends.0, ends.1, &payload, None),
+            protocol::TCP => packet::tcp(ends.0, ends.1, 7, &payload, None),
+            protocol::DCCP => packet::dccp(ends.0, ends.1, &payload),
+            _ => payload,
+        };
+        let mut frame = packet.frame();
+        frame.resize(frame.len() + trailer, 0xee);
+        (port, frame)
+    }
+}
+
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(3000)
+}
+
+#[test]
+fn random_packets_as_expected() {
+    let views = [Prune::Truncate, Prune::Bitmap].map(|prune| {
+        let view = view(prune);
+        let tables = HostTables::new(&view);
+        (view, tables)
+    });
+    let memory = std::cell::RefCell::new(Memory::new());
+    proptest!(ProptestConfig::with_cases(cases()), |((port, frame) in any_packet(), peel in any::<bool>(), bitmap in any::<bool>())| {
+        let (view, tables) = &views[usize::from(bitmap)];
+        let expected = normalised(expect(view, port, &frame));
+        // A list that exceeds the MTU gets shorter on the way round, and then may leave after all.
+        let peel = peel && !expected.counters.contains_key("stack_mtu");
+        let got = run(view, tables, &mut memory.borrow_mut(), port, &frame, peel);
+        prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(&frame));
+    });
+}
+
+#[test]
+fn random_octets_never_panic_and_agree() {
+    let view = view(Prune::Truncate);
+    let tables = HostTables::new(&view);
+    let memory = std::cell::RefCell::new(Memory::new());
+    let strategy = (
+        any_packet(),
+        any::<u16>(),
+        any::<u8>(),
+        0usize..2000,
+        any::<bool>(),
+    );
+    proptest!(ProptestConfig::with_cases(cases()), |(((port, frame), at, value, length, cut) in strategy)| {
+        let mut frame = frame;
+        let at = 14 + at as usize % (frame.len() - 14);
+        frame[at] = value;
+        if cut {
+            frame.truncate(length.max(1));
+        }
+        let expected = normalised(expect(&view, port, &frame));
+        let got = run(&view, &tables, &mut memory.borrow_mut(), port, &frame, false);
+        let (got, expected) = (either_fault(got), either_fault(expected));
+        prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(&frame));
+    });
+}
+
+/// One row: what it shows, and the frame.
+type Row = (&'static str, Vec<u8>);
+
+/// Frames that lead to one copy at most, so that BPF_PROG_TEST_RUN shows the result.
+fn rows() -> Vec<Row> {
+    let to = |address: [u8; 4]| Destination::new(address);
+    let one = || vec![to([10, 0, 1, 2])];
+    let change = |description, change: &dyn Fn(&mut Packet)| -> Row {
+        let mut packet = xcast_packet(one());
+        change(&mut packet);
+        (description, packet.frame())
+    };
+    let mut rows = vec![
+        change("on-link host: X2U", &|_| {}),
+        change("X keeps the last destination Xcast", &|p| p.xcast.x = true),
+        change("D and P on X2U", &|p| {
+            p.xcast.d = true;
+            p.xcast.p = true;
+            p.xcast.destinations = vec![to([10, 0, 1, 2]).port(6000).ds(0xb8)];
+        }),
+        change("gateway that speaks Xcast: two share one copy", &|p| {
+            p.xcast.destinations = vec![to([10, 1, 1, 5]), to([10, 1, 1, 6])];
+        }),
+        change("list truncated to the one branch that is left", &|p| {
+            p.xcast.p = true;
+            p.xcast.d = true;
+            p.xcast.destinations = (0..60u8)
+                .map(|i| {
+                    let entry = to([10, 1, 1, i]).port(i.into()).ds(i);
+                    if i % 3 == 0 { entry.cleared() } else { entry }
+                })
+                .collect();
+        }),
+        change("127 destinations behind one gateway", &|p| {
+            p.xcast.p = true;
+            p.xcast.destinations = (0..127u8).map(|i| to([10, 2, 2, i]).port(9)).collect();
+        }),
+        change("a list full of one address", &|p| {
+            p.xcast.destinations = vec![to([10, 0, 2, 3]); 127];
+        }),
+        change("to an anycast address: leaves with the group", &|p| {
+            p.ip.destination = ANYCAST;
+            p.xcast.destinations = vec![to([10, 1, 1, 5]), to([10, 1, 1, 6])];
+        }),
+        change("no route: the kernel stack", &|p| {
+            p.xcast.destinations = vec![to([9, 9, 9, 9])]
+        }),
+        change("local: the kernel stack", &|p| {
+            p.xcast.destinations = vec![to(OWN.octets())]
+        }),
+        change("never a destination", &|p| {
+            p.xcast.destinations = vec![to([224, 1, 1, 1])]
+        }),
+        change("no bit set", &|p| {
+            p.xcast.destinations = vec![to([10, 0, 1, 2]).cleared()]
+        }),
+        change("TTL used up", &|p| p.ip.ttl = 1),
+        change("other protocol passes", &|p| p.ip.protocol = 17),
+        change("to someone else passes", &|p| {
+            p.ip.destination = Ipv4Addr::new(10, 1, 1, 1)
+        }),
+        change("to another MAC passes", &|p| {
+            p.destination_mac = [2, 0, 0, 0, 0, 9]
+        }),
+        change("wrong version", &|p| p.xcast.version = 2),
+        change("wrong checksum", &|p| p.xcast.checksum = Some(0x1234)),
+        change("wrong LENGTH", &|p| p.xcast.len_words = Some(6)),
+        change("no destinations", &|p| p.xcast.destinations = vec![]),
+        change("count beyond the list", &|p| p.xcast.count = Some(2)),
+        change("nested", &|p| p.xcast.protocol = PROTOCOL),
+        change("fragment", &|p| p.ip.fragment = 0x2000),
+        change("IP options", &|p| p.ip.options = vec![1, 1, 1, 0]),
+        change("wrong IP checksum", &|p| p.ip.checksum = Some(1)),
+        change("IP version 5", &|p| p.ip.version_ihl = Some(0x55)),
+        change("IP length beyond the frame", &|p| {
+            p.ip.total_len = Some(1000)
+        }),
+        change("multicast source", &|p| {
+            p.ip.source = Ipv4Addr::new(224, 1, 1, 1)
+        }),
+        change("own address as source", &|p| p.ip.source = OWN),
+    ];
+    let mut padded = xcast_packet(one()).frame();
+    padded.extend([0xee; 7]);
+    rows.push(("padding behind the IP packet is cut", padded));
+    for len in [33, 34, 45, 46, 50] {
+        rows.push((
+            "truncated frame",
+            xcast_packet(one()).frame()[..len].to_vec(),
+        ));
+    }
+    rows
+}
+
+/// XDP verdicts.
+const XDP_DROP: u32 = 1;
+const XDP_PASS: u32 = 2;
+const XDP_REDIRECT: u32 = 4;
+
+#[test]
+fn rows_agree_in_the_kernel_and_on_the_host() {
+    if !namespace::available() {
+        return;
+    }
+    for prune in [Prune::Truncate, Prune::Bitmap] {
+        let view = view(prune);
+        let tables = HostTables::new(&view);
+        let namespace = Namespace::new("rows").expect("a network namespace");
+        namespace
+            .enter(|| {
+                rows_in_the_kernel(&view, &tables);
+                Ok(())
+            })
+            .expect("entered the namespace");
+    }
+}
+
+fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
+    use aya::programs::{TestRun as _, TestRunOptions};
+
+    let macs = Macs {
+        destination: [2, 8, 8, 8, 8, 1],
+        source: [2, 8, 8, 8, 8, 2],
+    };
+    let mut datapath = Datapath::load(&settings(view.prune), 16, macs).expect("datapath loads");
+    for (&id, &entry) in &tables.next_hops {
+        datapath.set_next_hop(id, entry).expect("next hop");
+    }
+    for &(prefix, len, id) in &tables.routes {
+        let prefix = ipnet::Ipv4Net::new(prefix, len).expect("a prefix length");
+        datapath.set_route(prefix, Some(id)).expect("route");
+    }
+    for (&address, &flags) in &tables.addresses {
+        datapath
+            .set_address(address.into(), Some(flags))
+            .expect("address");
+    }
+    // The kernel runs test packets as if they came from the loopback interface, index 1. Where
+    // they go does not matter: the redirect itself is not carried out.
+    let loopback = 1;
+    for slot in (PORT_FIRST + 1..PORT_FIRST + 4).chain([PORT_STACK, PORT_FIRST]) {
+        let entry = maps::Port {
+            slot,
+            ..port_entry(view, 0)
+        };
+        datapath.add_device(loopback, entry).expect("device");
+    }
+    let mut memory = Memory::new();
+    for (description, frame) in rows() {
+        let host = run(view, tables, &mut memory, 0, &frame, false);
+        assert_eq!(
+            host,
+            normalised(expect(view, 0, &frame)),
+            "{description}: host"
+        );
+
+        let before = datapath.counters().expect("counters");
+        let mut out = vec![0; 2048];
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&frame);
+        options.data_out = Some(&mut out);
+        let program = datapath.program("xcast").expect("program");
+        let outcome = program.test_run(options).expect("the program runs");
+        let len = outcome.data_size_out as usize;
+        let after = datapath.counters().expect("counters");
+        let mut counted = BTreeMap::new();
+        for (index, name) in counter::NAMES.iter().enumerate() {
+            let slot = usize::from(PORT_FIRST);
+            counted.insert(
+                *name,
+                after[slot].counts[index] - before[slot].counts[index],
+            );
+        }
+
+        let verdict = if host.untouched {
+            XDP_PASS
+        } else if host.branches.is_empty() && host.stack.is_empty() {
+            XDP_DROP
+        } else {
+            XDP_REDIRECT
+        };
+        assert_eq!(
+            outcome.return_value, verdict,
+            "{description}: verdict; {counted:?}"
+        );
+        assert_eq!(reasons(counted), host.counters, "{description}: counters");
+        if let Some(branch) = host.branches.first() {
+            assert_eq!(
+                packet::hex(&out[..len]),
+                packet::hex(&branch.frame),
+                "{description}"
+            );
+        }
+        if let Some(unicast) = host.stack.first() {
+            let mut frame = [macs.destination, macs.source].concat();
+            frame.extend([8, 0]);
+            frame.extend(unicast);
+            assert_eq!(
+                packet::hex(&out[..len]),
+                packet::hex(&frame),
+                "{description}"
+            );
+        }
+    }
+}

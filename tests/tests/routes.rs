@@ -1,0 +1,426 @@
+//! What changes in the kernel changes in the router, without anyone's help.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+use tests::layout::{self, Gateways, Layout, interface, mac_text};
+use tests::oracle::Target;
+use tests::packet;
+use tests::rig::{self, Rig, list};
+
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 0);
+const FAR_1: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 1);
+const FAR_2: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 2);
+
+/// The gateway of `port` that speaks Xcast.
+fn via(port: usize) -> Target {
+    Target::Gateway {
+        port,
+        address: layout::on_link(port, 2),
+        mac: Some(layout::neighbour_mac(port, 2)),
+        xcast: true,
+    }
+}
+
+/// Replaces the view's route to a prefix; `None` removes it.
+fn set_route(rig: &mut Rig, prefix: Ipv4Addr, length: u8, target: Option<Target>) {
+    rig.view
+        .routes
+        .retain(|route| (route.0, route.1) != (prefix, length));
+    rig.view
+        .routes
+        .extend(target.map(|target| (prefix, length, target)));
+}
+
+/// A change by `ip`, what it means, and whether the router follows.
+fn follow(rig: &mut Rig, command: &str, length: u8, target: Option<Target>) -> Result<()> {
+    rig.router.ip(command)?;
+    set_route(rig, FAR, length, target);
+    probe(rig).with_context(|| format!("after ip {command}"))
+}
+
+/// Two destinations of the prefix in question, and others beside them.
+fn probe(rig: &Rig) -> Result<()> {
+    let destinations = [FAR_1, layout::behind(3, 1), FAR_2, layout::host(2, 0)];
+    rig.eventually(0, &rig::udp(list(destinations)).frame())
+}
+
+#[test]
+fn routes_come_change_and_go() {
+    rig::with(&Layout::default(), |rig| {
+        probe(rig)?;
+        for (command, length, target) in [
+            ("route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1))),
+            ("route replace 10.20.0.0/16 via 10.0.2.2", 16, Some(via(2))),
+            ("route add 10.20.0.0/24 via 10.0.3.2", 24, Some(via(3))),
+            (
+                "route replace blackhole 10.20.0.0/24",
+                24,
+                Some(Target::Blackhole),
+            ),
+            (
+                "route replace prohibit 10.20.0.0/24",
+                24,
+                Some(Target::Unreachable),
+            ),
+            (
+                "route replace unreachable 10.20.0.0/24",
+                24,
+                Some(Target::Unreachable),
+            ),
+            (
+                "route replace 10.20.0.0/24 via 10.7.0.9",
+                24,
+                Some(Target::OtherInterface),
+            ),
+            ("route replace 10.20.0.0/24 via 10.0.1.2", 24, Some(via(1))),
+            // Of equal prefixes the lower metric wins.
+            (
+                "route add 10.20.0.0/24 via 10.0.2.2 metric 5",
+                24,
+                Some(via(1)),
+            ),
+            ("route del 10.20.0.0/24 via 10.0.1.2", 24, Some(via(2))),
+            ("route del 10.20.0.0/24", 24, None),
+            ("route del 10.20.0.0/16", 16, None),
+        ] {
+            follow(rig, command, length, target)?;
+        }
+        // The default route, and what it still does not cover.
+        rig.router.ip("route add default via 10.0.1.2")?;
+        rig.view.routes.push((Ipv4Addr::UNSPECIFIED, 0, via(1)));
+        probe(rig)?;
+        let never = [224, 0, 0, 9].into();
+        rig.check(
+            0,
+            &rig::udp(list([FAR_1, never, [10, 3, 0, 1].into()])).frame(),
+        )?;
+        rig.router.ip("route del default")?;
+        rig.view.routes.pop();
+        probe(rig)
+    });
+}
+
+#[test]
+fn thousands_of_routes_at_once() {
+    rig::with(&Layout::default(), |rig| {
+        let prefix = |index: usize| Ipv4Addr::new(30, (index >> 8) as u8, index as u8, 0);
+        let change = |rig: &mut Rig, verb: &str, port: usize| {
+            let line = |index| {
+                let (prefix, gateway) = (prefix(index), layout::on_link(port, 2));
+                format!("route {verb} {prefix}/24 via {gateway}\n")
+            };
+            rig.router
+                .ip_batch(&(0..20_000).map(line).collect::<String>())
+        };
+        for (verb, port) in [("add", 1), ("replace", 2), ("del", 2)] {
+            change(rig, verb, port)?;
+            let target = (verb != "del").then(|| via(port));
+            for index in [0, 1, 255, 256, 9999, 19_999] {
+                set_route(rig, prefix(index), 24, target);
+            }
+            let destination = |index| Ipv4Addr::from(prefix(index).to_bits() + 1);
+            let destinations = [19_999, 0, 1, 255, 256, 9999].map(destination);
+            rig.eventually(0, &rig::udp(list(destinations)).frame())?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn further_tables() {
+    let layout = Layout {
+        tables: vec![100, 200],
+        ..Layout::default()
+    };
+    rig::with(&layout, |rig| {
+        follow(
+            rig,
+            "route add 10.20.0.0/16 via 10.0.1.2 table 200",
+            16,
+            Some(via(1)),
+        )?;
+        // An earlier table wins, however short its prefix.
+        rig.router
+            .ip("route add 10.0.0.0/8 via 10.0.2.2 table 100")?;
+        set_route(rig, FAR, 16, Some(via(2)));
+        probe(rig)?;
+        rig.router.ip("route add throw 10.20.0.0/16 table 100")?;
+        set_route(rig, FAR, 16, Some(via(1)));
+        probe(rig)?;
+        // A table that was not configured is none of our business.
+        rig.router
+            .ip("route add 10.20.0.0/24 via 10.0.3.2 table 300")?;
+        probe(rig)
+    });
+}
+
+/// The ports that `count` flows to one destination leave by, every copy checked to be the only one.
+fn ports_of_flows(rig: &Rig, count: u16) -> Result<Vec<usize>> {
+    let mut ports = Vec::new();
+    for flow in 0..count {
+        let segment = packet::udp(
+            (rig::SOURCE, 10_000 + flow),
+            (layout::GROUP, rig::COMMON_PORT),
+            b"one of many flows",
+            None,
+        );
+        let frame = rig::carrying(17, list([FAR_1, FAR_2]), segment).frame();
+        rig.drain()?;
+        rig.taps[0].send(&frame)?;
+        let seen = rig.first_copy()?;
+        ensure!(seen.branches.len() == 1, "{} copies", seen.branches.len());
+        let served: BTreeSet<_> = seen.served().into_iter().collect();
+        ensure!(served == [(FAR_1, 1), (FAR_2, 1)].into(), "{served:?}");
+        ports.push(seen.branches[0].port);
+    }
+    Ok(ports)
+}
+
+/// Waits until flows leave by just these ports.
+fn flows_leave_by(rig: &Rig, wanted: &[usize]) -> Result<()> {
+    let wanted: BTreeSet<_> = wanted.iter().copied().collect();
+    let deadline = std::time::Instant::now() + tests::daemon::PATIENCE;
+    loop {
+        let seen: BTreeSet<_> = ports_of_flows(rig, 24)?.into_iter().collect();
+        if seen == wanted {
+            return Ok(());
+        }
+        ensure!(
+            std::time::Instant::now() < deadline,
+            "flows leave by {seen:?} instead of {wanted:?}"
+        );
+    }
+}
+
+/// Destinations behind the same multipath route share a copy; different flows take different paths,
+/// the same flow always the same.
+#[test]
+fn multipath() {
+    rig::with(&Layout::default(), |rig| {
+        let paths = "nexthop via 10.0.1.2 weight 1 nexthop via 10.0.2.2 weight 3";
+        rig.router.ip(&format!("route add 10.20.0.0/16 {paths}"))?;
+        flows_leave_by(rig, &[1, 2])?;
+        let first = ports_of_flows(rig, 64)?;
+        ensure!(first == ports_of_flows(rig, 64)?, "flows change their path");
+        let by_1 = first.iter().filter(|&&port| port == 1).count();
+        ensure!(
+            (4..=32).contains(&by_1),
+            "{by_1} of 64 flows with weight 1 of 4"
+        );
+        rig.router
+            .ip("route replace 10.20.0.0/16 nexthop via 10.0.2.2 nexthop via 10.0.3.2")?;
+        flows_leave_by(rig, &[2, 3])?;
+        rig.router.ip("link set p2 down")?;
+        flows_leave_by(rig, &[3])
+    });
+}
+
+#[test]
+fn nexthop_objects() {
+    rig::with(&Layout::default(), |rig| {
+        for command in [
+            "nexthop add id 1 via 10.0.1.2 dev p1",
+            "nexthop add id 2 via 10.0.2.2 dev p2",
+            "nexthop add id 3 via 10.0.3.2 dev p3",
+            "nexthop add id 9 blackhole",
+        ] {
+            rig.router.ip(command)?;
+        }
+        follow(rig, "route add 10.20.0.0/16 nhid 1", 16, Some(via(1)))?;
+        // The object changes under the route, which the kernel does not mention.
+        follow(
+            rig,
+            "nexthop replace id 1 via 10.0.2.2 dev p2",
+            16,
+            Some(via(2)),
+        )?;
+        follow(rig, "route replace 10.20.0.0/16 nhid 3", 16, Some(via(3)))?;
+        follow(
+            rig,
+            "route replace 10.20.0.0/16 nhid 9",
+            16,
+            Some(Target::Blackhole),
+        )?;
+        rig.router.ip("nexthop replace id 1 via 10.0.1.2 dev p1")?;
+        rig.router.ip("nexthop add id 10 group 1/2")?;
+        rig.router.ip("route replace 10.20.0.0/16 nhid 10")?;
+        flows_leave_by(rig, &[1, 2])?;
+        rig.router.ip("nexthop replace id 10 group 2,2/3")?;
+        flows_leave_by(rig, &[2, 3])?;
+        rig.router.ip("nexthop del id 2")?;
+        flows_leave_by(rig, &[3])?;
+        // Routes go with the last of their next hops.
+        follow(rig, "nexthop del id 3", 16, None)
+    });
+}
+
+/// A link that goes down takes its routes with it, and others take over.
+#[test]
+fn link_down() {
+    rig::with(&Layout::default(), |rig| {
+        rig.router
+            .ip("route add 10.20.0.0/16 via 10.0.2.2 metric 50")?;
+        follow(rig, "route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1)))?;
+        follow(rig, "link set p1 down", 16, Some(via(2)))?;
+        // What lay behind it is gone.
+        rig.view.routes.retain(|(_, _, target)| match target {
+            Target::Gateway { port, .. } | Target::OnLink { port } => *port != 1,
+            _ => true,
+        });
+        let destinations = [
+            layout::behind(1, 1),
+            layout::host(1, 0),
+            layout::behind(3, 1),
+        ];
+        let frame = rig::udp(list(destinations)).frame();
+        rig.eventually(0, &frame)?;
+        // Up again: the kernel knows the link's own route, the rest is the administrator's.
+        rig.router.ip("link set p1 up")?;
+        let commands = Layout::default().port_commands(1);
+        let commands = commands.replace("address add", "address replace");
+        rig.router.ip_batch(&commands)?;
+        rig.view.routes = Layout::default().view().routes;
+        rig.eventually(0, &frame)?;
+        follow(rig, "route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1)))
+    });
+}
+
+/// An interface that is removed and made anew is a port again.
+#[test]
+fn interface_recreated() {
+    rig::with(&Layout::default(), |rig| {
+        let destinations = [
+            layout::behind(1, 1),
+            layout::behind(1, 2),
+            layout::host(2, 0),
+        ];
+        let frame = rig::udp(list(destinations)).frame();
+        rig.check(0, &frame)?;
+        for _ in 0..2 {
+            rig.remove_port(1)?;
+            let all = Layout::default().view();
+            rig.view.routes.retain(|(_, _, target)| match target {
+                Target::Gateway { port, .. } | Target::OnLink { port } => *port != 1,
+                _ => true,
+            });
+            // Its tap is deaf; the others must not be.
+            rig.eventually(0, &frame)?;
+            rig.restore_port(1)?;
+            rig.view = all;
+            rig.eventually(0, &frame)?;
+            // In by the new one as well.
+            let mut packet = rig::udp(list(destinations));
+            packet.destination_mac = layout::router_mac(1);
+            rig.eventually(1, &packet.frame())?;
+        }
+        Ok(())
+    });
+}
+
+/// The router's own addresses are what the kernel says they are, now.
+#[test]
+fn address_changes() {
+    rig::with(&Layout::default(), |rig| {
+        let new = layout::on_link(1, 99);
+        let frame = |destination: Ipv4Addr, source: Ipv4Addr| {
+            let destinations = [layout::behind(2, 1), layout::behind(2, 2), new];
+            let mut packet = rig::udp(list(destinations));
+            packet.ip.destination = destination;
+            packet.ip.source = source;
+            packet.frame()
+        };
+        rig.router.ip("address add 10.0.1.99/24 dev p1")?;
+        rig.view.own.push(new);
+        rig.view.routes.push((new, 32, Target::Local));
+        rig.eventually(0, &frame(layout::GROUP, rig::SOURCE))?;
+        // It means the router, and no stranger may use it.
+        rig.check(0, &frame(new, rig::SOURCE))?;
+        let expected = rig.check(0, &frame(layout::GROUP, new))?;
+        ensure!(expected.counters.contains_key("drop_spoofed"));
+
+        rig.router.ip("address del 10.0.1.99/24 dev p1")?;
+        rig.view.own.pop();
+        rig.view.routes.pop();
+        rig.eventually(0, &frame(layout::GROUP, new))?;
+        let expected = tests::oracle::expect(&rig.view, 0, &frame(new, rig::SOURCE));
+        ensure!(expected.untouched);
+        let before = rig.counters()?;
+        rig.observe(0, &frame(new, rig::SOURCE))?;
+        let counted = rig.counters()?.since(&before);
+        ensure!(counted.is_empty(), "{counted:?}");
+        Ok(())
+    });
+}
+
+/// Link layer addresses follow: of neighbours, and of the router's own interfaces.
+#[test]
+fn link_layer_addresses_change() {
+    let layout = Layout {
+        gateways: Gateways::All,
+        ..Layout::default()
+    };
+    rig::with(&layout, |rig| {
+        let destinations = [
+            layout::behind(1, 1),
+            layout::behind(1, 2),
+            layout::host(1, 0),
+            layout::behind(2, 1),
+        ];
+        let frame = rig::udp(list(destinations)).frame();
+        rig.check(0, &frame)?;
+        let new = [2, 0, 0, 0, 0x99, 1];
+        let set_neighbours = |rig: &Rig| {
+            let neighbour = |address| {
+                let mac = mac_text(new);
+                format!("neighbour replace {address} lladdr {mac} nud permanent dev p1\n")
+            };
+            let addresses = [layout::on_link(1, 2), layout::host(1, 0)];
+            rig.router.ip_batch(&addresses.map(neighbour).concat())
+        };
+        set_neighbours(rig)?;
+        for route in &mut rig.view.routes {
+            if let Target::Gateway { address, mac, .. } = &mut route.2
+                && *address == layout::on_link(1, 2)
+            {
+                *mac = Some(new);
+            }
+        }
+        for neighbour in &mut rig.view.neighbours {
+            if neighbour.1 == layout::host(1, 0) {
+                neighbour.2 = new;
+            }
+        }
+        rig.eventually(0, &frame)?;
+
+        let own = [2, 0, 0, 0, 0x88, 1];
+        let name = interface(1);
+        rig.router
+            .ip(&format!("link set {name} address {}", mac_text(own)))?;
+        rig.view.ports[1].mac = own;
+        // Which makes the kernel forget every neighbour on the link.
+        set_neighbours(rig)?;
+        rig.eventually(0, &frame)?;
+        // Frames to the new one are accepted, to the old one no longer.
+        let mut packet = rig::udp(list([layout::behind(2, 1), layout::behind(3, 1)]));
+        packet.destination_mac = own;
+        rig.eventually(1, &packet.frame())?;
+        packet.destination_mac = layout::router_mac(1);
+        rig.check(1, &packet.frame())?;
+        Ok(())
+    });
+}
+
+/// A host on the link that is forgotten is the kernel's to find again.
+#[test]
+fn neighbour_forgotten() {
+    rig::with(&Layout::default(), |rig| {
+        let host = layout::host(1, 0);
+        let frame = rig::udp(list([host, layout::host(1, 1), layout::behind(2, 1)])).frame();
+        rig.check(0, &frame)?;
+        rig.router.ip(&format!("neighbour del {host} dev p1"))?;
+        rig.view.neighbours.retain(|neighbour| neighbour.1 != host);
+        rig.eventually(0, &frame)
+    });
+}
