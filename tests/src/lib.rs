@@ -4,8 +4,9 @@
 //! project's documented decisions, what a router must make of one; [`layout`] describes the router
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
-//! out.
+//! out. [`bed`] does so with whole networks.
 
+pub mod bed;
 pub mod daemon;
 pub mod layout;
 pub mod namespace;

@@ -18,10 +18,11 @@ use xtask::testbed::{ethtool, netns};
 
 const PREFIX: &str = "xct-";
 
-/// A network namespace that is removed on drop.
+/// A network namespace; one that was made here is removed on drop.
 #[derive(Debug)]
 pub struct Namespace {
     name: String,
+    owned: bool,
 }
 
 impl Namespace {
@@ -33,12 +34,20 @@ impl Namespace {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("{PREFIX}{}-{number}-{label}", std::process::id());
         run(Command::new("ip").args(["netns", "add", &name]), "")?;
-        let namespace = Self { name };
+        let namespace = Self { name, owned: true };
         for interfaces in ["all", "default"] {
             namespace.sysctl(&format!("ipv6/conf/{interfaces}/disable_ipv6"), "1")?;
         }
         namespace.ip("link set lo up")?;
         Ok(namespace)
+    }
+
+    /// A namespace that somebody else made and removes.
+    pub fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            owned: false,
+        }
     }
 
     /// Its name, as `ip netns` knows it.
@@ -106,7 +115,9 @@ impl Namespace {
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        remove(&self.name);
+        if self.owned {
+            remove(&self.name);
+        }
     }
 }
 

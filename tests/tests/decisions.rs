@@ -288,9 +288,11 @@ fn run(
             &packet,
             &settings,
             tables,
-            plan,
-            &mut memory.scratch,
-            &mut memory.seen,
+            xcast_common::plan::Memory {
+                plan: &mut *plan,
+                scratch: &mut memory.scratch,
+                seen: &mut memory.seen,
+            },
             &mut counters,
         )
         .expect("the frame did not get shorter");
@@ -372,7 +374,13 @@ fn reasons(counters: BTreeMap<&'static str, u64>) -> BTreeMap<&'static str, u64>
 /// A repeated entry that would have been skipped anyway may be counted under either reason.
 fn either_reason(mut expected: Expected) -> Expected {
     let mut skipped = 0;
-    for reason in ["skip_duplicate", "skip_ttl", "skip_x_incapable", "skip_x_mtu", "skip_x_stack"] {
+    for reason in [
+        "skip_duplicate",
+        "skip_ttl",
+        "skip_x_incapable",
+        "skip_x_mtu",
+        "skip_x_stack",
+    ] {
         skipped += expected.counters.remove(reason).unwrap_or(0);
     }
     expected.counters.insert("skipped", skipped);
@@ -382,7 +390,9 @@ fn either_reason(mut expected: Expected) -> Expected {
 /// Of several faults in one packet, any may be the reason it is dropped for.
 fn either_fault(mut expected: Expected) -> Expected {
     let before = expected.counters.len();
-    expected.counters.retain(|name, _| !name.starts_with("drop_"));
+    expected
+        .counters
+        .retain(|name, _| !name.starts_with("drop_"));
     let dropped = before - expected.counters.len();
     expected.counters.insert("dropped", dropped as u64);
     expected

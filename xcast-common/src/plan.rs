@@ -283,7 +283,17 @@ struct Common {
     prune_bitmap: bool,
 }
 
-/// Looks up all destinations of an accepted packet and groups them: fills `plan`, after
+/// What grouping writes to.
+pub struct Memory<'a> {
+    /// The packet's plan, begun.
+    pub plan: &'a mut Plan,
+    /// Branch by next hop.
+    pub scratch: &'a mut Scratch,
+    /// Destination by hash.
+    pub seen: &'a mut Seen,
+}
+
+/// Looks up all destinations of an accepted packet and groups them: fills the plan, after
 /// [`Plan::begin`]. Skipped destinations are counted in `counters`. `None` if the frame is shorter
 /// than it was when it was accepted.
 #[inline(always)]
@@ -292,11 +302,14 @@ pub fn group(
     packet: &Packet,
     settings: &Settings,
     tables: &impl Tables,
-    plan: &mut Plan,
-    scratch: &mut Scratch,
-    seen: &mut Seen,
+    memory: Memory<'_>,
     counters: &mut PortCounters,
 ) -> Option<()> {
+    let Memory {
+        plan,
+        scratch,
+        seen,
+    } = memory;
     let common = Common {
         ttl_spent: packet.ttl <= 1,
         bucket: flow_hash(view, packet)? % ECMP_BUCKETS as u32,

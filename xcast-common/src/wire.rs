@@ -89,7 +89,8 @@ pub const FIXED_LEN: usize = 12;
 /// Most destinations a header can name (NBR_OF_DEST has seven bits).
 pub const MAX_DESTINATIONS: usize = 127;
 /// Longest Xcast header: 127 destinations with DS bytes and ports, in octets.
-pub const MAX_HEADER_LEN: usize = 4 * header_words(MAX_DESTINATIONS as u32, FLAG_D | FLAG_P) as usize;
+pub const MAX_HEADER_LEN: usize =
+    4 * header_words(MAX_DESTINATIONS as u32, FLAG_D | FLAG_P) as usize;
 
 /// Xcast version of RFC 5058.
 pub const VERSION: u8 = 1;
@@ -188,13 +189,21 @@ pub const fn bitmap_words(count: u32) -> u32 {
 /// Words of DS bytes for `count` destinations, if `flags` has D.
 #[inline(always)]
 pub const fn ds_words(count: u32, flags: u8) -> u32 {
-    if flags & FLAG_D != 0 { (count + 3) >> 2 } else { 0 }
+    if flags & FLAG_D != 0 {
+        (count + 3) >> 2
+    } else {
+        0
+    }
 }
 
 /// Words of ports for `count` destinations, if `flags` has P.
 #[inline(always)]
 pub const fn port_words(count: u32, flags: u8) -> u32 {
-    if flags & FLAG_P != 0 { (count + 1) >> 1 } else { 0 }
+    if flags & FLAG_P != 0 {
+        (count + 1) >> 1
+    } else {
+        0
+    }
 }
 
 /// LENGTH of a header with `count` destinations and `flags`, in 4-octet words.

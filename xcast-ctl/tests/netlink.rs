@@ -1,8 +1,10 @@
 //! Route synchronisation with a real kernel, in network namespaces of the tests' own.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env,
+    env, fs,
     future::Future,
     io::Write as _,
     net::Ipv4Addr,
@@ -199,9 +201,8 @@ impl Router {
         let deadline = Instant::now() + PATIENCE;
         while !condition(self) {
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || timeout(left, self.step()).await.is_err() {
-                panic!("{what}: {:#?}", self.routes());
-            }
+            let stepped = !left.is_zero() && timeout(left, self.step()).await.is_ok();
+            assert!(stepped, "{what}: {:#?}", self.routes());
         }
     }
 
@@ -559,6 +560,28 @@ impl Random {
     }
 }
 
+/// Prefix, what following says, what a dump says.
+fn differences<'a>(
+    followed: &'a BTreeMap<String, String>,
+    dumped: &'a BTreeMap<String, String>,
+) -> Vec<(&'a str, Option<&'a String>, Option<&'a String>)> {
+    let prefixes: BTreeSet<_> = followed.keys().chain(dumped.keys()).collect();
+    let sides = prefixes
+        .into_iter()
+        .map(|prefix| (prefix.as_str(), followed.get(prefix), dumped.get(prefix)));
+    sides
+        .filter(|(_, followed, dumped)| followed != dumped)
+        .collect()
+}
+
+fn kernel_routes() -> String {
+    let show = |what: &[&str]| {
+        let output = Command::new("ip").args(what).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    show(&["-d", "route", "show", "table", "all"]) + &show(&["nexthop"]) + &show(&["link"])
+}
+
 /// What was learned by following must be what a dump says: the kernel drops much without a word.
 #[test]
 fn following_is_as_good_as_dumping() {
@@ -588,6 +611,10 @@ fn following_is_as_good_as_dumping() {
             let commands: Vec<String> = (0..8).map(|_| random.command()).collect();
             let commands = format!("{repair}{}\n", commands.join("\n"));
             try_ip(&commands);
+            // The link may be gone.
+            let link = random.pick(&["v1", "v2", "v3", "all"]);
+            let sysctl = format!("/proc/sys/net/ipv4/conf/{link}/ignore_routes_with_linkdown");
+            fs::write(sysctl, random.pick(&["0", "0", "1"])).ok();
             ip(&format!(
                 "route add blackhole 203.0.113.{step}/32 table local"
             ));
@@ -609,9 +636,9 @@ fn following_is_as_good_as_dumping() {
                 }
                 assert!(
                     Instant::now() < deadline,
-                    "step {step}\n{commands}\nfollowed {:#?}\ndumped {:#?}",
-                    router.routes(),
-                    dumped.routes()
+                    "step {step}\n{commands}\n{:#?}\n{}",
+                    differences(&router.routes(), &dumped.routes()),
+                    kernel_routes()
                 );
                 timeout(Duration::from_millis(100), router.step())
                     .await

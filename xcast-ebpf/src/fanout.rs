@@ -47,11 +47,7 @@ pub fn single(
 
 /// Several copies: each one's list is pruned by the device map's program, when it leaves.
 #[inline(always)]
-pub fn several(
-    frame: &mut XdpFrame,
-    plan: &mut Plan,
-    arrival: &mut PortCounters,
-) -> Option<u32> {
+pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
     let metadata = Metadata {
         magic: METADATA_MAGIC,
         nonce: plan.nonce,
@@ -90,7 +86,10 @@ fn broadcast(plan: &Plan) -> Option<u32> {
         }
         (*subset).index
     };
-    FANOUTS.get(index)?.redirect(0, u64::from(BPF_F_BROADCAST)).ok()
+    FANOUTS
+        .get(index)?
+        .redirect(0, u64::from(BPF_F_BROADCAST))
+        .ok()
 }
 
 /// One copy leaves by its port; the rest comes round through `xcast0`.

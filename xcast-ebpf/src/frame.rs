@@ -1,6 +1,7 @@
 //! An XDP context as a frame.
 
 use aya_ebpf::{
+    EbpfContext,
     bindings::xdp_md,
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail},
     programs::XdpContext,
@@ -78,6 +79,12 @@ impl XdpFrame {
         let len = end.wrapping_sub(start) as i32;
         // SAFETY: the kernel passes a valid context.
         len == 0 || unsafe { bpf_xdp_adjust_meta(self.ctx, len) } == 0
+    }
+}
+
+impl EbpfContext for XdpFrame {
+    fn as_ptr(&self) -> *mut core::ffi::c_void {
+        self.ctx.cast()
     }
 }
 

@@ -4,11 +4,12 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     programs::XdpContext,
 };
+use aya_log_ebpf::debug;
 use xcast_common::{
     counter::Counter,
     ingress::{Reject, accept, is_xcast},
     maps::{PORT_TRUSTED, Port, Settings},
-    plan::group,
+    plan::{Memory, group},
     view::Frame,
     wire::ETH_LEN,
 };
@@ -43,6 +44,9 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32>
         Err(Reject::Pass) => return Some(XDP_PASS),
         Err(Reject::Drop(reason)) => {
             counters.bump(reason);
+            // Two numbers that the controller turns into names. Unless it asked for them while
+            // it loaded the program, the kernel removes this as code that cannot be reached.
+            debug!(frame, "{} {}", port.slot, reason as u8);
             return None;
         }
     };
@@ -74,9 +78,11 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32>
         &packet,
         settings,
         &KernelTables,
-        plan,
-        scratch,
-        seen,
+        Memory {
+            plan: &mut *plan,
+            scratch,
+            seen,
+        },
         counters,
     )
     .is_none()

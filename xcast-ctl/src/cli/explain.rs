@@ -105,7 +105,7 @@ fn headline(copy: &Branch) -> String {
     let form = match copy.form {
         Form::Xcast => "Xcast packet",
         Form::Unicast => "unicast packet",
-        Form::Stack => return format!("unicast packet to the kernel's stack by {}", copy.port),
+        Form::Stack => return "unicast packet to the kernel's stack".to_owned(),
     };
     let mut text = format!("{form} by {}", copy.port);
     if let Some(next_hop) = copy.next_hop {
@@ -158,7 +158,7 @@ mod tests {
      10.1.0.1
      10.1.0.2:7
 
-2. unicast packet to the kernel's stack by xcast0-dp: own address
+2. unicast packet to the kernel's stack: own address
      10.0.0.1
 
 skipped

@@ -10,8 +10,11 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{Outcome, kernel, print, print_json};
-use crate::config::{Config, DATAPATH_SUFFIX, DEFAULT_INTERFACE};
+use super::{Outcome, print, print_json};
+use crate::{
+    config::{Config, DATAPATH_SUFFIX, DEFAULT_INTERFACE},
+    kernel,
+};
 
 /// Write a commented configuration file
 ///

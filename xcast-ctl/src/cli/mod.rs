@@ -3,7 +3,6 @@
 mod check;
 mod explain;
 mod init;
-pub(crate) mod kernel;
 mod next_hops;
 mod ports;
 mod recv;

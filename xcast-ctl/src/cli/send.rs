@@ -13,14 +13,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 
-use super::{
-    Outcome,
-    kernel::{self, Link, Route},
-    print, print_json,
-};
+use super::{Outcome, print, print_json};
 use crate::{
     config::{CodePoints, DATAPATH_SUFFIX},
     control::{self, ControlError, Request, Response},
+    kernel::{self, Link, Route},
     raw::{Entry, Packet, Way},
     report::Destination,
 };

@@ -8,10 +8,11 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use super::{Outcome, kernel, print, print_json};
+use super::{Outcome, print, print_json};
 use crate::{
     config::DATAPATH_SUFFIX,
     control::{self, ControlError, Request},
+    kernel,
 };
 
 /// How long a router may take to detach from all its ports.

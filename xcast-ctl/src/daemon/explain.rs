@@ -11,7 +11,7 @@ use xcast_common::{
         EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK,
         PortCounters, Settings, SubsetKey,
     },
-    plan::{BRANCH_SLOTS, NONE, Plan, Scratch, Seen, Tables, group},
+    plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Seen, Tables, group},
     view::{Buffer, Frame as _},
     wire::{
         Be32, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, XCAST_AT, header_words, ipv4,
@@ -60,9 +60,11 @@ pub fn explain(
         &packet,
         &settings,
         &tables,
-        &mut plan,
-        &mut Scratch::boxed(),
-        &mut Seen::boxed(),
+        Memory {
+            plan: &mut plan,
+            scratch: &mut Scratch::boxed(),
+            seen: &mut Seen::boxed(),
+        },
         &mut counters,
     );
     if grouped.is_none() {
@@ -255,9 +257,11 @@ fn skipped(
                 &packet,
                 settings,
                 tables,
-                &mut plan,
-                &mut Scratch::boxed(),
-                &mut Seen::boxed(),
+                Memory {
+                    plan: &mut plan,
+                    scratch: &mut Scratch::boxed(),
+                    seen: &mut Seen::boxed(),
+                },
                 &mut counters,
             );
             let reason = counters.counts.iter().position(|&count| count != 0);

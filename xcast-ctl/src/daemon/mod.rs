@@ -9,12 +9,16 @@ mod explain;
 mod gateways;
 mod ports;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    os::fd::{AsFd, AsRawFd},
+    sync::Arc,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
 use tokio::{
-    io::unix::AsyncFd,
+    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{Duration, MissedTickBehavior, interval},
@@ -32,7 +36,7 @@ use self::{gateways::Gateways, ports::Ports};
 use crate::{
     config::Config,
     control::{self, Call, Request, Response},
-    datapath::{Datapath, DatapathError, pair::Pair},
+    datapath::{Datapath, DatapathError, drops::DropLog, pair::Pair},
     report,
     sync::{Edit, KernelEvent, Netlink, NetlinkOptions, RouteSync, SyncConfig},
 };
@@ -120,8 +124,12 @@ impl Router {
             anycast: config.router.anycast.clone(),
             tables,
         });
-        let (netlink, events) = Netlink::start(NetlinkOptions::default()).context("cannot follow the kernel's routes")?;
-        let misses = AsyncFd::new(datapath.take_misses()?).context("cannot poll a BPF ring")?;
+        let (netlink, events) = Netlink::start(NetlinkOptions::default())
+            .context("cannot follow the kernel's routes")?;
+        if let Some(log) = datapath.take_drop_log() {
+            tokio::spawn(follow(log));
+        }
+        let misses = poll_on(datapath.take_misses()?).context("cannot poll a BPF ring")?;
         let mut router = Self {
             config: config.clone(),
             started: Instant::now(),
@@ -324,6 +332,24 @@ impl Router {
         }];
         ports.extend(self.ports.stats(values));
         Ok(report::Stats::new(ports))
+    }
+}
+
+/// Has the event loop wait for a BPF ring.
+fn poll_on<T: AsFd + AsRawFd>(ring: T) -> std::io::Result<AsyncFd<T>> {
+    // SAFETY: rings own their file descriptor, always name the same one, and are owned by the
+    // `AsyncFd` from here on: it is deregistered before it is closed.
+    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(Into::into)
+}
+
+/// Shows the programs' log as long as the router runs.
+async fn follow(log: DropLog) {
+    let Ok(mut log) = poll_on(log) else {
+        return;
+    };
+    while let Ok(mut guard) = log.readable_mut().await {
+        guard.get_inner_mut().flush();
+        guard.clear_ready();
     }
 }
 

@@ -9,7 +9,7 @@ use super::mac_text;
 use crate::{
     config,
     datapath::Datapath,
-    cli::kernel,
+    kernel,
     report::{self, Counters, Mode},
     sync::{Edit, KernelEvent, RouteSync, event::Link},
 };
@@ -133,7 +133,10 @@ impl Ports {
 
     /// Number of ports that are attached.
     pub fn attached(&self) -> usize {
-        self.ports.iter().filter(|port| port.attached.is_some()).count()
+        self.ports
+            .iter()
+            .filter(|port| port.attached.is_some())
+            .count()
     }
 
     /// Name of the interface in a slot.

@@ -110,7 +110,9 @@ impl Fanouts {
 
     fn keys(&self) -> MutexGuard<'_, HashSet<SubsetKey>> {
         // A set of plain keys is whole even if the thread panicked while it held the lock.
-        self.installed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send(&self, task: Task) {
@@ -158,8 +160,10 @@ impl Keeper {
                     warn!("cannot install device maps: {error}");
                 }
             }
-            *self.published.lock().unwrap_or_else(PoisonError::into_inner) =
-                self.index_of.keys().copied().collect();
+            *self
+                .published
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = self.index_of.keys().copied().collect();
             for done in waiting {
                 let _ = done.send(());
             }
@@ -297,7 +301,10 @@ impl Keeper {
             .index_of
             .keys()
             .map(|key| {
-                let used = self.subsets.get(key, 0).map_or(0, |subset| subset.last_used);
+                let used = self
+                    .subsets
+                    .get(key, 0)
+                    .map_or(0, |subset| subset.last_used);
                 (used, *key)
             })
             .collect();

@@ -4,11 +4,16 @@
 //! the device maps that copies are made with, off the fast path. [`pair`] owns the veth pair
 //! through which packets reach the kernel stack, come round once more, or originate here.
 
+pub mod drops;
 pub mod fanouts;
 pub mod pair;
 mod sys;
 
-use std::{collections::HashMap, net::Ipv4Addr, os::fd::{AsFd as _, OwnedFd}};
+use std::{
+    collections::HashMap,
+    net::Ipv4Addr,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -30,7 +35,7 @@ use xcast_common::{
     wire::Be32,
 };
 
-use self::fanouts::Fanouts;
+use self::{drops::DropLog, fanouts::Fanouts};
 
 /// The BPF object file, compiled by the build script.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xcast"));
@@ -110,9 +115,20 @@ impl Datapath {
     /// # Errors
     ///
     /// Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.14 or newer.
-    pub fn load(settings: &Settings, subsets: u32, stack_macs: Macs) -> Result<Self, DatapathError> {
+    pub fn load(
+        settings: &Settings,
+        subsets: u32,
+        stack_macs: Macs,
+    ) -> Result<Self, DatapathError> {
+        // The kernel removes logging that can never be reached.
+        let level = if tracing::enabled!(tracing::Level::DEBUG) {
+            aya_log::Level::Debug as u8
+        } else {
+            0
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("SETTINGS", settings, true)
+            .override_global(aya_log::LEVEL, &level, true)
             .load(PROGRAMS)
             .map_err(DatapathError::Load)?;
         // The program in the device maps' entries has to be there before the entries.
@@ -268,6 +284,16 @@ impl Datapath {
     /// The ring in which the programs report subsets without a device map. Can be taken once.
     pub fn take_misses(&mut self) -> Result<RingBuf<MapData>, DatapathError> {
         typed(&mut self.ebpf, "MISSES")
+    }
+
+    /// The programs' log of dropped packets; `None` unless debugging is on. Can be taken once.
+    pub fn take_drop_log(&mut self) -> Option<DropLog> {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return None;
+        }
+        drops::open(&mut self.ebpf)
+            .inspect_err(|error| tracing::debug!("no log of dropped packets: {error}"))
+            .ok()
     }
 
     /// Counters of every slot, summed over CPUs.

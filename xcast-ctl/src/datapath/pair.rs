@@ -4,10 +4,14 @@
 //! Xcast packets into it. Its other end, `xcast0-dp`, runs the ingress program: what is sent into
 //! `xcast0` is forwarded as if it had arrived by a port.
 
-use std::{fs, net::Ipv4Addr};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    os::fd::{AsRawFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, bail};
-use nix::{ioctl_readwrite_bad, sys::socket};
+use nix::sys::socket;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tracing::warn;
 
@@ -34,7 +38,12 @@ impl Pair {
     /// # Errors
     ///
     /// Needs CAP_NET_ADMIN. Fails if an interface of that name is there and is no veth.
-    pub async fn create(handle: &Handle, name: &str, peer: &str, address: Ipv4Addr) -> Result<Self> {
+    pub async fn create(
+        handle: &Handle,
+        name: &str,
+        peer: &str,
+        address: Ipv4Addr,
+    ) -> Result<Self> {
         Self::remove(handle, name).await?;
         handle
             .link()
@@ -118,7 +127,7 @@ fn mac(name: &str) -> Result<[u8; 6]> {
     let socket = datagram_socket()?;
     let mut request = interface_request(name)?;
     // SAFETY: the request is a valid ifreq, and the socket is open.
-    unsafe { interface_address(std::os::fd::AsRawFd::as_raw_fd(&socket), &raw mut request) }
+    unsafe { ioctl::interface_address(socket.as_raw_fd(), &raw mut request) }
         .with_context(|| format!("cannot read the link layer address of {name}"))?;
     // SAFETY: the kernel filled this member in.
     let address = unsafe { request.ifr_ifru.ifru_hwaddr };
@@ -147,8 +156,11 @@ struct EthtoolDriverInfo {
     rest: [u8; 160],
 }
 
-ioctl_readwrite_bad!(interface_address, libc::SIOCGIFHWADDR, libc::ifreq);
-ioctl_readwrite_bad!(ethtool, 0x8946, libc::ifreq);
+mod ioctl {
+    nix::ioctl_readwrite_bad!(interface_address, libc::SIOCGIFHWADDR, libc::ifreq);
+    // SIOCETHTOOL of linux/sockios.h.
+    nix::ioctl_readwrite_bad!(ethtool, 0x8946, libc::ifreq);
+}
 
 fn enable_gro(name: &str) -> Result<()> {
     let mut value = EthtoolValue {
@@ -173,11 +185,11 @@ fn ethtool_call(name: &str, data: *mut libc::c_char) -> Result<()> {
     let mut request = interface_request(name)?;
     request.ifr_ifru.ifru_data = data;
     // SAFETY: the request is a valid ifreq that points to the command's own structure.
-    unsafe { ethtool(std::os::fd::AsRawFd::as_raw_fd(&socket), &raw mut request) }?;
+    unsafe { ioctl::ethtool(socket.as_raw_fd(), &raw mut request) }?;
     Ok(())
 }
 
-fn datagram_socket() -> Result<std::os::fd::OwnedFd> {
+fn datagram_socket() -> Result<OwnedFd> {
     socket::socket(
         socket::AddressFamily::Inet,
         socket::SockType::Datagram,

@@ -207,8 +207,7 @@ pub struct Route {
     pub hops: Vec<Hop>,
     /// The nexthop object it uses.
     pub object: Option<u32>,
-    /// Interfaces of next hops that the kernel does not use, though their link may be up: the
-    /// interface was down or without any address, and the kernel has not taken them back yet.
+    /// Interfaces of next hops that the kernel marks as dead (`RTNH_F_DEAD`).
     pub dead: Vec<u32>,
 }
 

@@ -62,7 +62,8 @@ pub(super) struct Path {
     pub(super) spec: PathSpec,
     /// The kernel's rendering of the nexthop object.
     pub(super) rendering: Vec<Hop>,
-    /// Interfaces over which the kernel does not use this path, though they may be up.
+    /// Interfaces over which the kernel does not use this path, though their links may be fit for it:
+    /// they were without an address.
     pub(super) dead: Vec<u32>,
     /// Prefixes with a route, in any table, that goes this way.
     pub(super) users: HashSet<Ipv4Net>,
@@ -87,8 +88,8 @@ pub(super) struct Paths {
 }
 
 impl Paths {
-    /// The path of a route, and whether it is new or may lead elsewhere than before.
-    pub(super) fn intern(&mut self, route: &Route) -> (PathId, bool) {
+    /// The path of a route, which is not used over the interfaces `dead`, and whether it is new or may lead elsewhere than before.
+    pub(super) fn intern(&mut self, route: &Route, dead: Vec<u32>) -> (PathId, bool) {
         let (next, rendering) = match route.object {
             Some(object) => (Next::Object(object), route.hops.clone()),
             None => (Next::Hops(route.hops.clone()), Vec::new()),
@@ -102,9 +103,9 @@ impl Paths {
         };
         if let Some(&id) = self.ids.get(&spec) {
             let path = &mut self[id];
-            let changed = path.rendering != rendering || path.dead != route.dead;
+            let changed = path.rendering != rendering || path.dead != dead;
             path.rendering = rendering;
-            path.dead.clone_from(&route.dead);
+            path.dead = dead;
             return (id, changed);
         }
         let id = self.vacant.pop().unwrap_or_else(|| {
@@ -119,7 +120,7 @@ impl Paths {
         self.slots[id.0 as usize] = Some(Path {
             spec,
             rendering,
-            dead: route.dead.clone(),
+            dead,
             users: HashSet::new(),
             resolution: Resolution::Unusable,
         });

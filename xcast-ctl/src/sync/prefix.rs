@@ -15,9 +15,25 @@ use ipnet::Ipv4Net;
 /// in which people want to read them.
 #[derive(Clone, Debug)]
 pub(super) struct PrefixMap<T> {
-    entries: BTreeMap<Ipv4Net, T>,
+    entries: BTreeMap<Key, T>,
     /// How many prefixes of each length there are.
     lengths: [u32; 33],
+}
+
+/// A prefix as a single number, which compares several times faster: by address, then by length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key(u64);
+
+impl From<Ipv4Net> for Key {
+    fn from(prefix: Ipv4Net) -> Self {
+        Self(u64::from(prefix.addr().to_bits()) << 8 | u64::from(prefix.prefix_len()))
+    }
+}
+
+impl From<Key> for Ipv4Net {
+    fn from(Key(key): Key) -> Self {
+        Self::new_assert(Ipv4Addr::from_bits((key >> 8) as u32), key as u8)
+    }
 }
 
 impl<T> Default for PrefixMap<T> {
@@ -35,15 +51,15 @@ impl<T> PrefixMap<T> {
     }
 
     pub(super) fn get(&self, prefix: Ipv4Net) -> Option<&T> {
-        self.entries.get(&prefix)
+        self.entries.get(&prefix.into())
     }
 
     pub(super) fn get_mut(&mut self, prefix: Ipv4Net) -> Option<&mut T> {
-        self.entries.get_mut(&prefix)
+        self.entries.get_mut(&prefix.into())
     }
 
     pub(super) fn insert(&mut self, prefix: Ipv4Net, value: T) -> Option<T> {
-        let old = self.entries.insert(prefix, value);
+        let old = self.entries.insert(prefix.into(), value);
         if old.is_none() {
             self.lengths[usize::from(prefix.prefix_len())] += 1;
         }
@@ -54,7 +70,7 @@ impl<T> PrefixMap<T> {
     where
         T: Default,
     {
-        match self.entries.entry(prefix) {
+        match self.entries.entry(prefix.into()) {
             btree_map::Entry::Occupied(entry) => entry.into_mut(),
             btree_map::Entry::Vacant(entry) => {
                 self.lengths[usize::from(prefix.prefix_len())] += 1;
@@ -64,7 +80,7 @@ impl<T> PrefixMap<T> {
     }
 
     pub(super) fn remove(&mut self, prefix: Ipv4Net) -> Option<T> {
-        let old = self.entries.remove(&prefix);
+        let old = self.entries.remove(&prefix.into());
         if old.is_some() {
             self.lengths[usize::from(prefix.prefix_len())] -= 1;
         }
@@ -73,21 +89,22 @@ impl<T> PrefixMap<T> {
 
     /// All entries, in order of address and then of length.
     pub(super) fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &T)> {
-        self.entries.iter().map(|(prefix, value)| (*prefix, value))
+        self.entries.iter().map(|(&key, value)| (key.into(), value))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Ipv4Net, &mut T)> {
-        self.entries
-            .iter_mut()
-            .map(|(prefix, value)| (*prefix, value))
+        let entries = self.entries.iter_mut();
+        entries.map(|(&key, value)| (key.into(), value))
     }
 
     /// The prefixes more specific than `prefix`.
     pub(super) fn more_specific(&self, prefix: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
         let last = Ipv4Net::from(prefix.broadcast());
-        self.entries
-            .range((Bound::Excluded(prefix), Bound::Included(last)))
-            .map(|(prefix, _)| *prefix)
+        let inside = (
+            Bound::Excluded(Key::from(prefix)),
+            Bound::Included(Key::from(last)),
+        );
+        self.entries.range(inside).map(|(&key, _)| key.into())
     }
 
     /// What the longest prefix that contains `prefix` maps to, among those that `pick` accepts.
@@ -101,7 +118,7 @@ impl<T> PrefixMap<T> {
                 return None;
             }
             let candidate = truncated(prefix.addr(), prefix_len);
-            let value = self.entries.get(&candidate)?;
+            let value = self.entries.get(&candidate.into())?;
             Some((candidate, pick(value)?))
         })
     }

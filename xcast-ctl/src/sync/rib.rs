@@ -262,15 +262,21 @@ impl Rib {
 
     /// Whether a path may use one of its next hops.
     pub(super) fn liveness(&self, path: &Path, hop: &Hop) -> Liveness {
+        if path.dead.contains(&hop.ifindex) {
+            return Liveness::Dead;
+        }
+        self.link_liveness(hop.ifindex)
+    }
+
+    fn link_liveness(&self, ifindex: u32) -> Liveness {
         let ignored = |key| {
             self.ignore_link_down
                 .get(&key)
                 .is_some_and(|seen| seen.value)
         };
-        match self.link(hop.ifindex) {
-            _ if path.dead.contains(&hop.ifindex) => Liveness::Dead,
+        match self.link(ifindex) {
             Some(link) if link.up && link.carrier => Liveness::Live,
-            Some(link) if link.up && !ignored(None) && !ignored(Some(hop.ifindex)) => {
+            Some(link) if link.up && !ignored(None) && !ignored(Some(ifindex)) => {
                 Liveness::NoCarrier
             }
             _ => Liveness::Dead,
@@ -493,7 +499,11 @@ impl Rib {
             debug!(prefix = %route.prefix, tos = route.tos, "route for one type of service ignored");
             return;
         }
-        let (path, changed) = self.paths.intern(route);
+        // The mark also says what can be seen from the link; that is not noted, as it changes without a
+        // word about the route.
+        let fit = |&ifindex: &u32| self.link_liveness(ifindex) != Liveness::Dead;
+        let dead = route.dead.iter().copied().filter(fit).collect();
+        let (path, changed) = self.paths.intern(route, dead);
         if changed {
             self.changes.paths.push(path);
         }

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use super::super::kernel::{self, Link, XdpFeatures};
+use crate::kernel::{self, Link, XdpFeatures};
 use crate::{
     config::Config,
     control::{self, ControlError, Request, Response},

@@ -259,8 +259,8 @@ fn xdp(
         None => "PEER (in its network namespace)".to_owned(),
     };
     let deaf_peer = (
-        "the other end of this veth pair has neither GRO nor an XDP program: every copy sent to it \
-         vanishes, and no counter moves"
+        "the other end of this veth pair has neither GRO nor an XDP program: what XDP sends to it \
+         vanishes, and no counter moves; a router that notices goes through the kernel's stack"
             .to_owned(),
         format!("ethtool -K {peer} gro on, or run a router there"),
     );
@@ -475,8 +475,8 @@ fn losses(running: &Running, findings: &mut Vec<Finding>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::super::kernel::{Link, XdpFeatures};
     use super::*;
+    use crate::kernel::{Link, XdpFeatures};
 
     const EVERYTHING: XdpFeatures = XdpFeatures(0x7f);
 

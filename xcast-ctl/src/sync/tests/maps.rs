@@ -44,7 +44,7 @@ pub(super) enum Fate {
     Stack(&'static str),
     Skip(&'static str),
     /// One of several; with the number of buckets of each.
-    Ecmp(BTreeMap<Fate, usize>),
+    Ecmp(BTreeMap<Self, usize>),
 }
 
 impl Fate {

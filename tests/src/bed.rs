@@ -1,0 +1,230 @@
+//! Numbered messages through whole networks.
+//!
+//! A [`Bed`] is a testbed of several routers with unmodified hosts. One host sends numbered messages
+//! as Xcast packets; the others are ordinary UDP sockets, and what each of them got, and how often,
+//! is what these tests are about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology};
+
+use crate::daemon::{self, PATIENCE};
+use crate::layout::{GROUP, PROTOCOL};
+use crate::namespace::Namespace;
+use crate::packet::{self, Destination, Ipv4, Mac, Packet, Xcast, protocol};
+use crate::tap::Tap;
+
+const SOURCE_PORT: u16 = 4000;
+const FIRST_PORT: u16 = 5000;
+/// What ordinary messages begin with.
+const PLAIN: &[u8] = b"plain";
+
+/// A testbed with its source and receivers.
+#[derive(Debug)]
+pub struct Bed {
+    /// The testbed.
+    pub testbed: Testbed,
+    source: Source,
+    receivers: Vec<Receiver>,
+    sent: u32,
+}
+
+#[derive(Debug)]
+struct Source {
+    tap: Tap,
+    socket: UdpSocket,
+    address: Ipv4Addr,
+    mac: Mac,
+    gateway_mac: Mac,
+}
+
+/// A UDP socket on a host, and what it received so far.
+#[derive(Debug)]
+pub struct Receiver {
+    /// The host.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// How often each message came.
+    pub messages: BTreeMap<u32, usize>,
+    /// The ordinary messages that came.
+    pub plain: BTreeSet<u32>,
+    port: u16,
+    socket: UdpSocket,
+}
+
+impl Bed {
+    /// Raises a topology: A is the source, behind router R1; all other hosts receive, each on a
+    /// port of its own.
+    pub fn up(topology: &Topology, routing: Routing) -> Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let options = Options {
+            routing,
+            quiet: true,
+            ..Options::named(&format!("xct-{}-{number}", std::process::id()))
+        };
+        let testbed = Testbed::up(topology, &options)?;
+        let node = testbed.node("A")?;
+        let interface = testbed.interface("A", "R1")?;
+        let namespace = Namespace::of(&node.namespace);
+        let source = Source {
+            tap: Tap::open(&namespace, &interface.name)?,
+            socket: namespace.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?,
+            address: interface.address.context("A has no address")?,
+            mac: interface.mac.0,
+            gateway_mac: testbed.interface("R1", "A")?.mac.0,
+        };
+        let mut receivers = Vec::new();
+        let hosts = testbed.plan().with_role(xtask::testbed::Role::Host);
+        for (node, port) in hosts.filter(|node| node.name != "A").zip(FIRST_PORT..) {
+            let address = node.address.context("a host without address")?;
+            let socket = Namespace::of(&node.namespace).enter(|| {
+                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+                socket.set_nonblocking(true)?;
+                Ok(socket)
+            })?;
+            receivers.push(Receiver {
+                name: node.name.clone(),
+                address,
+                messages: BTreeMap::new(),
+                plain: BTreeSet::new(),
+                port,
+                socket,
+            });
+        }
+        Ok(Self {
+            testbed,
+            source,
+            receivers,
+            sent: 0,
+        })
+    }
+
+    /// Starts the router under test on every router.
+    pub fn start_routers(&mut self) -> Result<()> {
+        let config = RouterConfig::default();
+        self.testbed.start_routers(daemon::program(), &config)
+    }
+
+    /// The namespace of a node.
+    pub fn namespace(&self, node: &str) -> Result<Namespace> {
+        Ok(Namespace::of(&self.testbed.node(node)?.namespace))
+    }
+
+    /// The host of that name.
+    pub fn receiver(&self, name: &str) -> Result<&Receiver> {
+        let mut receivers = self.receivers.iter();
+        let found = receivers.find(|receiver| receiver.name == name);
+        found.with_context(|| format!("no receiver {name}"))
+    }
+
+    /// Whether the host of that name has received message `number`.
+    pub fn has(&self, name: &str, number: u32) -> bool {
+        let receiver = self.receiver(name);
+        receiver.is_ok_and(|receiver| receiver.messages.contains_key(&number))
+    }
+
+    /// Sends the next message to all receivers, in one Xcast packet; `flow` chooses the source port.
+    /// Returns its number.
+    pub fn send(&mut self, flow: u16) -> Result<u32> {
+        self.sent += 1;
+        let Source {
+            address,
+            mac,
+            gateway_mac,
+            ..
+        } = self.source;
+        let from = (address, SOURCE_PORT + flow);
+        let entry = |receiver: &Receiver| Destination::new(receiver.address).port(receiver.port);
+        let destinations = self.receivers.iter().map(entry).collect();
+        let packet = Packet {
+            destination_mac: gateway_mac,
+            source_mac: mac,
+            ip: Ipv4::new(address, GROUP, PROTOCOL),
+            xcast: Xcast {
+                p: true,
+                ..Xcast::new(protocol::UDP, destinations)
+            },
+            segment: packet::udp(from, (GROUP, 0), &self.sent.to_be_bytes(), None),
+        };
+        self.source.tap.send(&packet.frame())?;
+        Ok(self.sent)
+    }
+
+    /// Sends an ordinary UDP message with a number to one receiver.
+    pub fn send_plain(&self, name: &str, number: u32) -> Result<()> {
+        let receiver = self.receiver(name)?;
+        let bytes = [PLAIN, &number.to_be_bytes()].concat();
+        let to = (receiver.address, receiver.port);
+        self.source.socket.send_to(&bytes, to).context("send")?;
+        Ok(())
+    }
+
+    /// Takes in what has arrived.
+    ///
+    /// # Errors
+    ///
+    /// Somebody received a message twice, or something that was not sent.
+    pub fn collect(&mut self) -> Result<()> {
+        let (source, sent) = (self.source.address, self.sent);
+        for receiver in &mut self.receivers {
+            let mut buffer = [0; 100];
+            loop {
+                let (len, from) = match receiver.socket.recv_from(&mut buffer) {
+                    Ok(received) => received,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => return Err(error.into()),
+                };
+                let name = &receiver.name;
+                ensure!(from.ip() == source, "{name} received from {from}");
+                let number = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes);
+                if let Some(bytes) = buffer[..len].strip_prefix(PLAIN) {
+                    receiver.plain.insert(number(bytes)?);
+                    continue;
+                }
+                let number = number(&buffer[..len]);
+                let number = number.with_context(|| format!("{name} received {len} octets"))?;
+                ensure!((1..=sent).contains(&number), "{name} received {number}");
+                let times = receiver.messages.entry(number).or_default();
+                *times += 1;
+                ensure!(*times == 1, "{name} received message {number} twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until everyone has received message `number`.
+    pub fn delivered(&mut self, number: u32) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.collect()?;
+            let lacks = |receiver: &&Receiver| !receiver.messages.contains_key(&number);
+            let Some(lacking) = self.receivers.iter().find(lacks) else {
+                return Ok(());
+            };
+            ensure!(
+                Instant::now() < deadline,
+                "{} never received message {number}",
+                lacking.name
+            );
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Sends messages one after the other, and waits for each to arrive everywhere. Afterwards
+    /// nothing more may come.
+    pub fn send_and_receive(&mut self, count: u32) -> Result<()> {
+        for _ in 0..count {
+            let number = self.send(0)?;
+            self.delivered(number)?;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        self.collect()
+    }
+}
