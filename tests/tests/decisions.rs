@@ -585,24 +585,24 @@ fn rows() -> Vec<Row> {
             p.xcast.destinations = vec![to([10, 1, 1, 5]), to([10, 1, 1, 6])];
         }),
         change("no route: the kernel stack", &|p| {
-            p.xcast.destinations = vec![to([9, 9, 9, 9])]
+            p.xcast.destinations = vec![to([9, 9, 9, 9])];
         }),
         change("local: the kernel stack", &|p| {
-            p.xcast.destinations = vec![to(OWN.octets())]
+            p.xcast.destinations = vec![to(OWN.octets())];
         }),
         change("never a destination", &|p| {
-            p.xcast.destinations = vec![to([224, 1, 1, 1])]
+            p.xcast.destinations = vec![to([224, 1, 1, 1])];
         }),
         change("no bit set", &|p| {
-            p.xcast.destinations = vec![to([10, 0, 1, 2]).cleared()]
+            p.xcast.destinations = vec![to([10, 0, 1, 2]).cleared()];
         }),
         change("TTL used up", &|p| p.ip.ttl = 1),
         change("other protocol passes", &|p| p.ip.protocol = 17),
         change("to someone else passes", &|p| {
-            p.ip.destination = Ipv4Addr::new(10, 1, 1, 1)
+            p.ip.destination = Ipv4Addr::new(10, 1, 1, 1);
         }),
         change("to another MAC passes", &|p| {
-            p.destination_mac = [2, 0, 0, 0, 0, 9]
+            p.destination_mac = [2, 0, 0, 0, 0, 9];
         }),
         change("wrong version", &|p| p.xcast.version = 2),
         change("wrong checksum", &|p| p.xcast.checksum = Some(0x1234)),
@@ -615,10 +615,10 @@ fn rows() -> Vec<Row> {
         change("wrong IP checksum", &|p| p.ip.checksum = Some(1)),
         change("IP version 5", &|p| p.ip.version_ihl = Some(0x55)),
         change("IP length beyond the frame", &|p| {
-            p.ip.total_len = Some(1000)
+            p.ip.total_len = Some(1000);
         }),
         change("multicast source", &|p| {
-            p.ip.source = Ipv4Addr::new(224, 1, 1, 1)
+            p.ip.source = Ipv4Addr::new(224, 1, 1, 1);
         }),
         change("own address as source", &|p| p.ip.source = OWN),
     ];

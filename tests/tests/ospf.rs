@@ -145,6 +145,7 @@ fn flows(bed: &mut Bed, count: u32) -> Result<()> {
     for _ in 0..count {
         bed.send(0)?;
         std::thread::sleep(INTERVAL);
+        bed.collect()?;
     }
     let last = bed.send(0)?;
     bed.delivered(last)?;

@@ -15,14 +15,14 @@ fn xcast_ctl(arguments: &[&str]) -> Command {
 }
 
 fn output(arguments: &[&str]) -> Output {
-    xcast_ctl(arguments).output().unwrap()
+    xcast_ctl(arguments).output().expect("xcast-ctl starts")
 }
 
 /// Expects exit status 2, nothing on standard output, and one line on standard error.
 #[track_caller]
 fn assert_error(arguments: &[&str], says: &str) {
     let output = output(arguments);
-    let stderr = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).expect("errors are text");
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(output.stdout.is_empty());
     assert!(

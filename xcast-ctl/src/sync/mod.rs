@@ -419,6 +419,9 @@ impl RouteSync {
         retired: &mut Vec<u32>,
         edits: &mut Vec<Edit>,
     ) {
+        // A prefix may be noted for several reasons. In order, the maps' tree nodes stay in the cache.
+        prefixes.sort_unstable();
+        prefixes.dedup();
         let mut affected = Vec::new();
         for &prefix in &prefixes {
             self.fib.note(&mut self.rib, prefix, &mut affected);

@@ -422,3 +422,114 @@ fn ipv4(attribute: &NlaBuffer<&[u8]>) -> Result<Ipv4Addr> {
         .map_err(|_| format!("attribute {} is not an IPv4 address", attribute.kind()))?;
     Ok(octets.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const INET: u8 = libc::AF_INET as u8;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let len = (4 + value.len()) as u16;
+        let mut bytes = [len.to_ne_bytes(), kind.to_ne_bytes()].concat();
+        bytes.extend_from_slice(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn message(header: &[u8], attributes: &[Vec<u8>]) -> Vec<u8> {
+        [header, &attributes.concat()].concat()
+    }
+
+    fn parsed(message_type: u16, message: &[u8]) -> Option<KernelEvent> {
+        event(message_type, 0, false, message).unwrap()
+    }
+
+    #[test]
+    fn nexthop_objects() {
+        let object = |family, attributes: &[Vec<u8>]| {
+            let header = [family, 0, 0, 0, 0, 0, 0, 0];
+            let id = attribute(attribute::NEXT_HOP_ID, &7_u32.to_ne_bytes());
+            let attributes = [&[id], attributes].concat();
+            match parsed(message::NEW_NEXT_HOP, &message(&header, &attributes)) {
+                Some(KernelEvent::NextHopObject(object)) => Some((object.id, object.kind)),
+                None => None,
+                event => panic!("{event:?}"),
+            }
+        };
+        let out = attribute(attribute::NEXT_HOP_OIF, &3_u32.to_ne_bytes());
+        let gateway = attribute(attribute::NEXT_HOP_GATEWAY, &[10, 0, 0, 1]);
+        let gateway6 = attribute(attribute::NEXT_HOP_GATEWAY, &[0xfe; 16]);
+        let hop = |via| {
+            let hop = Hop {
+                ifindex: 3,
+                via,
+                weight: 1,
+            };
+            Some((7, NextHopObjectKind::Hop(hop)))
+        };
+        let via = Via::Gateway(Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(object(INET, &[out.clone(), gateway]), hop(via));
+        assert_eq!(object(INET, std::slice::from_ref(&out)), hop(Via::Link));
+        let inet6 = libc::AF_INET6 as u8;
+        assert_eq!(object(inet6, &[out.clone(), gateway6]), hop(Via::Kernel));
+        let fdb = attribute(attribute::NEXT_HOP_FDB, &[]);
+        assert_eq!(object(INET, &[out, fdb]), None);
+        let blackhole = attribute(attribute::NEXT_HOP_BLACKHOLE, &[]);
+        assert_eq!(
+            object(INET, &[blackhole]),
+            Some((7, NextHopObjectKind::Blackhole))
+        );
+
+        let mut members = [0; 16];
+        members[..5].copy_from_slice(&[&1_u32.to_ne_bytes()[..], &[2]].concat());
+        members[8..14].copy_from_slice(&[&2_u32.to_ne_bytes()[..], &[0, 1]].concat());
+        let group = attribute(attribute::NEXT_HOP_GROUP, &members);
+        let weights = NextHopObjectKind::Group(vec![(1, 3), (2, 257)]);
+        assert_eq!(object(0, &[group]), Some((7, weights)));
+    }
+
+    #[test]
+    fn routes_that_are_none() {
+        let route = |family, flags: u32| {
+            let header = [&[family, 8, 0, 0, 254, 4, 0, 1][..], &flags.to_ne_bytes()].concat();
+            parsed(libc::RTM_NEWROUTE, &message(&header, &[]))
+        };
+        assert!(route(INET, 0).is_some());
+        assert_eq!(route(INET, libc::RTM_F_CLONED), None);
+        assert_eq!(route(libc::AF_INET6 as u8, 0), None);
+    }
+
+    #[test]
+    fn a_fragment_of_a_link_message_says_nothing() {
+        let name = attribute(libc::IFLA_IFNAME, b"wlan0\0");
+        assert_eq!(parsed(libc::RTM_NEWLINK, &message(&[0; 16], &[name])), None);
+        let bridge_port = [&[libc::AF_BRIDGE as u8][..], &[0; 15]].concat();
+        assert_eq!(parsed(libc::RTM_DELLINK, &bridge_port), None);
+    }
+
+    proptest! {
+        #[test]
+        fn prop_no_message_is_too_strange(
+            message_type in prop_oneof![16_u16..33, 80_u16..82, 104_u16..107],
+            family in prop_oneof![Just(INET), any::<u8>()],
+            header in prop::collection::vec(any::<u8>(), 0..16),
+            attributes in prop::collection::vec(
+                (0_u16..32, prop::collection::vec(any::<u8>(), 0..40)),
+                0..6,
+            ),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let attributes: Vec<_> = attributes
+                .iter()
+                .map(|(kind, value)| attribute(*kind, value))
+                .collect();
+            let mut message = message(&[&[family], &header[..]].concat(), &attributes);
+            event(message_type, 0, false, &message).ok();
+            message.truncate(cut.index(message.len()));
+            event(message_type, 0, true, &message).ok();
+        }
+    }
+}
