@@ -478,11 +478,11 @@ fn decide(plan: &mut Plan, address: Be32, common: Common, tables: &impl Tables) 
         return Decision::skip(Counter::SkipNextHop);
     }
     let shared = next_hop.flags & (NEXT_HOP_XCAST | NEXT_HOP_ON_LINK) == NEXT_HOP_XCAST;
-    if !shared && must_stay_xcast && next_hop.flags & NEXT_HOP_ON_LINK == 0 {
-        return Decision::skip(Counter::SkipXIncapable);
-    }
     if common.ttl_spent {
         return Decision::skip(Counter::SkipTtl);
+    }
+    if !shared && must_stay_xcast && next_hop.flags & NEXT_HOP_ON_LINK == 0 {
+        return Decision::skip(Counter::SkipXIncapable);
     }
     if shared {
         // How long the copy becomes is known when its list is.

@@ -73,6 +73,10 @@ pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters
 /// Broadcasts over the device map of the plan's exact set of ports, if there is one.
 #[inline(always)]
 fn broadcast(plan: &Plan) -> Option<u32> {
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value, the key would be copied to the stack for each look-up"
+    )]
     let Some(subset) = SUBSETS.get_ptr_mut(&plan.subset) else {
         // Full means the controller has enough to do; the subset will miss again.
         let _ = MISSES.output(plan.subset, 0);

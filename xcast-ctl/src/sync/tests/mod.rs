@@ -3,11 +3,13 @@
 mod maps;
 mod model;
 mod rules;
+mod whole;
 
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 
+use self::maps::{Fate, Router};
 use super::{
     Edit, RouteSync, SyncConfig,
     event::{
@@ -96,4 +98,34 @@ fn add(route: Route) -> KernelEvent {
         route,
         placement: Placement::Only,
     }
+}
+
+fn object(id: u32, kind: NextHopObjectKind) -> KernelEvent {
+    KernelEvent::NextHopObject(NextHopObject { id, kind })
+}
+
+/// Two ports, `eth1` in slot 2 and `eth2` in slot 3, and all gateways speak Xcast.
+fn router() -> Router {
+    let config = SyncConfig {
+        gateways: Gateways::All,
+        ..SyncConfig::default()
+    };
+    let mut router = Router::new(config);
+    router.apply([KernelEvent::Link(link(1)), KernelEvent::Link(link(2))]);
+    router.attach(1, 2).attach(2, 3);
+    router
+}
+
+fn forward(to: &Neighbour, flags: u8) -> Fate {
+    Fate::Forward {
+        port: to.ifindex as u8 + 1,
+        flags,
+        mtu_bytes: 1500,
+        destination_mac: to.mac.unwrap(),
+        source_mac: link(to.ifindex).mac.unwrap(),
+    }
+}
+
+fn ecmp<const N: usize>(members: [(Fate, usize); N]) -> Fate {
+    Fate::Ecmp(members.into())
 }
