@@ -271,20 +271,31 @@ impl Rig {
         }
     }
 
-    /// Waits for the first copy on any wire, and for what comes in the next moment.
+    /// Waits a second at most for the first copy on any wire, then takes what comes right behind it.
+    /// Quicker than [`observe`](Self::observe), for many packets in a row.
     pub fn first_copy(&self) -> Result<Observed> {
-        let deadline = Instant::now() + PATIENCE / 10;
+        let deadline = Instant::now() + Duration::from_secs(1);
         let mut seen = Observed::default();
-        while seen.branches.is_empty() && Instant::now() < deadline {
-            for (port, tap) in self.taps.iter().enumerate() {
-                while let Some(frame) = tap.take()? {
-                    if !self.is_noise(&frame) {
-                        seen.branches.push(Branch { port, frame });
-                    }
+        loop {
+            let last_round = !seen.branches.is_empty() || Instant::now() > deadline;
+            self.take_branches(&mut seen)?;
+            if last_round {
+                return Ok(seen);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes what has arrived on the wires.
+    fn take_branches(&self, seen: &mut Observed) -> Result<()> {
+        for (port, tap) in self.taps.iter().enumerate() {
+            while let Some(frame) = tap.take()? {
+                if !self.is_noise(&frame) {
+                    seen.branches.push(Branch { port, frame });
                 }
             }
         }
-        Ok(seen)
+        Ok(())
     }
 
     /// Waits for as many frames as are wanted.
@@ -318,13 +329,7 @@ impl Rig {
         loop {
             let before = seen.branches.len() + seen.stack.len();
             std::thread::sleep(QUIET);
-            for (port, tap) in self.taps.iter().enumerate() {
-                while let Some(frame) = tap.take()? {
-                    if !self.is_noise(&frame) {
-                        seen.branches.push(Branch { port, frame });
-                    }
-                }
-            }
+            self.take_branches(seen)?;
             while let Some(tap) = &self.stack
                 && let Some(frame) = tap.take()?
             {

@@ -12,10 +12,7 @@ use xcast_common::{
     maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST},
 };
 
-use super::{
-    maps::{Fate, Router},
-    *,
-};
+use super::*;
 use crate::sync::{fib::NEVER, nexthop::FIXED};
 
 const TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, 100];

@@ -7,10 +7,7 @@ use xcast_common::{
     },
 };
 
-use super::{
-    maps::{Fate, Router},
-    *,
-};
+use super::*;
 
 #[test]
 fn the_first_edits_are_the_fixed_entries() {

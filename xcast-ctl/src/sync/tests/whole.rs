@@ -5,10 +5,7 @@ use xcast_common::{
     maps::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_XCAST, NextHopKind},
 };
 
-use super::{
-    maps::{Fate, Router},
-    *,
-};
+use super::*;
 
 #[test]
 fn an_interface_that_comes_back_has_another_index() {
