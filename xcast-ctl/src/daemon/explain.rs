@@ -19,11 +19,11 @@ use xcast_common::{
     },
 };
 
-use super::{mac_text, ports::Ports};
+use super::ports::Ports;
 use crate::{
     config::Config,
     control::ExplainRequest,
-    report::{Branch, Destination, Explain, Form, Path, Skipped},
+    report::{Branch, Destination, Explain, Form, Path, Skipped, mac_text},
     sync::RouteSync,
 };
 

@@ -377,9 +377,3 @@ fn random() -> Result<u64> {
     std::io::Read::read_exact(&mut file, &mut bytes).context("cannot read /dev/urandom")?;
     Ok(u64::from_ne_bytes(bytes))
 }
-
-/// Text of a link layer address.
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
-}

@@ -5,12 +5,11 @@ use std::{collections::HashMap, fs};
 use tracing::{info, warn};
 use xcast_common::maps::{PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
 
-use super::mac_text;
 use crate::{
     config,
     datapath::Datapath,
     kernel,
-    report::{self, Counters, Mode},
+    report::{self, Counters, Mode, mac_text},
     sync::{Edit, KernelEvent, RouteSync, event::Link},
 };
 

@@ -11,7 +11,7 @@ use xcast_common::{
     },
 };
 
-use crate::report;
+use crate::report::{self, mac_text};
 
 use super::{
     RouteSync,
@@ -241,11 +241,6 @@ fn kind_name(entry: NextHop) -> &'static str {
         kind if kind == NextHopKind::Ecmp as u8 => "ecmp",
         _ => "unused",
     }
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }
 
 /// The name `ip route` has for a routing protocol number.
