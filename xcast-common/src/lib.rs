@@ -12,7 +12,7 @@
 //! 5. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
 //!    or, with one destination left, an ordinary unicast packet (X2U).
 //!
-//! Beside them, [`checksum`] has the one's complement arithmetic, [`maps`] the types that cross the
+//! Beside them, [`trie`] is the form of the route map, [`checksum`] has the one's complement arithmetic, [`maps`] the types that cross the
 //! border between kernel and user space, and [`counter`] the names of everything that is counted.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
@@ -26,5 +26,6 @@ pub mod counter;
 pub mod ingress;
 pub mod maps;
 pub mod plan;
+pub mod trie;
 pub mod view;
 pub mod wire;

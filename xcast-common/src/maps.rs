@@ -24,8 +24,6 @@ pub const MAX_ECMP_GROUPS: u32 = 1024;
 pub const ECMP_BUCKETS: usize = 64;
 /// Own and anycast addresses.
 pub const MAX_OWN_ADDRESSES: u32 = 8192;
-/// Prefixes the route map can hold.
-pub const MAX_ROUTES: u32 = 4_000_000;
 /// Exact subsets of ports that can be installed at once.
 pub const MAX_SUBSETS: u32 = 4096;
 

@@ -2,16 +2,19 @@
 //! programs read.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use xcast_common::{
     maps::{
-        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_ROUTES, MAX_SUBSETS,
-        NEXT_HOP_ENTRIES, NEXT_HOP_NO_ROUTE, NextHop, Port, PortCounters, Settings, Subset,
-        SubsetKey,
+        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, NEXT_HOP_ENTRIES,
+        NextHop, Port, PortCounters, Settings, Subset, SubsetKey,
     },
     plan::{Plan, Scratch, Seen, Tables},
+    trie::{
+        self, BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS,
+        SEGMENT_ENTRIES,
+    },
     wire::Be32,
 };
 
@@ -29,9 +32,17 @@ static SETTINGS: Settings = Settings {
     hash_key: 0,
 };
 
-/// Next-hop id by longest prefix.
+/// BPF_F_MMAPABLE: the controller writes entries through memory it shares with the programs.
+const MMAPABLE: usize = 1 << 10;
+
+/// The route map's root. One element, since elements are padded to eight octets.
 #[btf_map]
-pub static ROUTES: LpmTrie<Be32, u32, { MAX_ROUTES as usize }> = LpmTrie::new();
+pub static ROUTE_ROOT: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
+
+/// The route map's blocks, a segment of them per map.
+#[btf_map]
+pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, MAX_SEGMENTS> =
+    ArrayOfMaps::new();
 
 /// Next hops by id.
 #[btf_map]
@@ -112,8 +123,7 @@ pub struct KernelTables;
 impl Tables for KernelTables {
     #[inline(always)]
     fn route(&self, address: Be32) -> u32 {
-        let key = aya_ebpf::btf_maps::lpm_trie::Key::new(32, address);
-        ROUTES.get(&key).copied().unwrap_or(NEXT_HOP_NO_ROUTE)
+        trie::lookup(self, address)
     }
 
     #[inline(always)]
@@ -132,4 +142,29 @@ impl Tables for KernelTables {
         // SAFETY: read at once; entries are only ever replaced whole.
         unsafe { ADDRESSES.get(address) }.copied().unwrap_or(0)
     }
+}
+
+impl Reader for KernelTables {
+    #[inline(always)]
+    fn root(&self, index: u32) -> Option<Entry> {
+        let root = ROUTE_ROOT.get(0)?;
+        read(root, index as usize)
+    }
+
+    #[inline(always)]
+    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+        let segment = ROUTE_SEGMENTS.get_value(block / SEGMENT_BLOCKS as u32, &0)?;
+        let first = block % SEGMENT_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+        read(segment, (first + index) as usize)
+    }
+}
+
+/// An entry, read once: the controller may change it at any moment.
+#[inline(always)]
+fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<Entry> {
+    let word = words.get(index)?;
+    // SAFETY: a valid reference.
+    Some(Entry::from_word(unsafe {
+        core::ptr::from_ref(word).read_volatile()
+    }))
 }

@@ -2,11 +2,13 @@
 //!
 //! [`Datapath`] loads the programs, writes edits into maps, and attaches ports. [`fanouts`] keeps
 //! the device maps that copies are made with, off the fast path. [`pair`] owns the veth pair
-//! through which packets reach the kernel stack, come round once more, or originate here.
+//! through which packets reach the kernel stack, come round once more, or originate here. [`routes`]
+//! is the route map.
 
 pub mod drops;
 pub mod fanouts;
 pub mod pair;
+pub mod routes;
 mod sys;
 
 use std::{
@@ -18,8 +20,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
-        lpm_trie::Key,
+        Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
         xdp::{DevMap, XdpMapError},
     },
     programs::{ProgramError, ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
@@ -35,7 +36,11 @@ use xcast_common::{
     wire::Be32,
 };
 
-use self::{drops::DropLog, fanouts::Fanouts};
+use self::{
+    drops::DropLog,
+    fanouts::Fanouts,
+    routes::{Full, RouteMap},
+};
 
 /// The BPF object file, compiled by the build script.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xcast"));
@@ -73,6 +78,9 @@ pub enum DatapathError {
         /// What the kernel said.
         source: XdpMapError,
     },
+    /// The route map cannot grow.
+    #[error("cannot add a route to the datapath; its destinations follow the next shorter prefix")]
+    Routes(#[source] Full),
     /// A system call failed.
     #[error("{what}")]
     System {
@@ -86,7 +94,7 @@ pub enum DatapathError {
 /// The loaded programs and their maps.
 pub struct Datapath {
     ebpf: Ebpf,
-    routes: LpmTrie<MapData, Be32, u32>,
+    routes: RouteMap,
     next_hops: Array<MapData, NextHop>,
     ecmp_groups: Array<MapData, EcmpGroup>,
     addresses: BpfHashMap<MapData, Be32, u32>,
@@ -142,9 +150,16 @@ impl Datapath {
             subsets,
         )?;
         let devices_fd = map_fd(&ebpf, "DEVICES")?;
+        let route_root = map_fd(&ebpf, "ROUTE_ROOT")?;
+        let routes = RouteMap::new(route_root.as_fd(), map_fd(&ebpf, "ROUTE_SEGMENTS")?).map_err(
+            |source| DatapathError::System {
+                what: "cannot map the route map",
+                source,
+            },
+        )?;
         let mut datapath = Self {
             devices_fd,
-            routes: typed(&mut ebpf, "ROUTES")?,
+            routes,
             next_hops: typed(&mut ebpf, "NEXT_HOPS")?,
             ecmp_groups: typed(&mut ebpf, "ECMP_GROUPS")?,
             addresses: typed(&mut ebpf, "ADDRESSES")?,
@@ -190,12 +205,14 @@ impl Datapath {
         prefix: Ipv4Net,
         next_hop: Option<u32>,
     ) -> Result<(), DatapathError> {
-        let key = Key::new(u32::from(prefix.prefix_len()), Be32::from(prefix.network()));
-        match next_hop {
-            Some(id) => self.routes.insert(&key, id, 0),
-            None => ignore_missing(self.routes.remove(&key)),
-        }
-        .map_err(map("ROUTES"))
+        self.routes
+            .set(prefix, next_hop)
+            .map_err(DatapathError::Routes)
+    }
+
+    /// Memory the route map shares with the programs, in octets.
+    pub fn route_bytes(&self) -> usize {
+        self.routes.shared_bytes()
     }
 
     /// Adds or changes an own or anycast address: `None` as the flags removes it.
@@ -340,7 +357,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
 
 /// A file descriptor of a map, for what aya has no call for.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, DatapathError> {
-    let (Map::ArrayOfMaps(data) | Map::DevMap(data)) =
+    let (Map::Array(data) | Map::ArrayOfMaps(data) | Map::DevMap(data)) =
         ebpf.map(name).ok_or(DatapathError::Missing(name))?
     else {
         return Err(DatapathError::Missing(name));

@@ -1,0 +1,108 @@
+//! The form of the route map: a flat multibit trie, 16-8-8 for IPv4.
+//!
+//! The root has an entry for each of the 65,536 values of an address's first 16 bits; where longer
+//! prefixes exist, an entry names a *block* of 256 entries for the next 8 bits, and so on. A look-up
+//! is one load per level and no comparison. An entry is one aligned word: whoever reads while it
+//! changes sees the old next hop or the new one.
+//!
+//! The controller writes, through memory it shares with the programs. Blocks come in *segments*,
+//! which are added as routes need them.
+
+use crate::wire::Be32;
+
+/// Bits of an address that index the root.
+pub const ROOT_BITS: u32 = 16;
+/// Entries of the root.
+pub const ROOT_ENTRIES: usize = 1 << ROOT_BITS;
+/// Bits of an address that index a block.
+pub const BLOCK_BITS: u32 = 8;
+/// Entries of a block.
+pub const BLOCK_ENTRIES: usize = 1 << BLOCK_BITS;
+/// Blocks of a segment.
+pub const SEGMENT_BLOCKS: usize = 1024;
+/// Entries of a segment: 1 MiB of them.
+pub const SEGMENT_ENTRIES: usize = SEGMENT_BLOCKS * BLOCK_ENTRIES;
+/// Most segments.
+pub const MAX_SEGMENTS: usize = 4096;
+
+/// One entry: the block to go on in, or a next-hop id and the length of the prefix it is from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(transparent)]
+pub struct Entry(u32);
+
+impl Entry {
+    /// No prefix matches; its next-hop id is [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE).
+    pub const NONE: Self = Self(0);
+    const BLOCK: u32 = 1 << 31;
+
+    /// The route of a prefix of `prefix_len` bits, with a next-hop id below 2^16.
+    #[inline(always)]
+    pub const fn route(next_hop: u32, prefix_len: u8) -> Self {
+        Self((next_hop & 0xffff) | (prefix_len as u32 + 1) << 16)
+    }
+
+    /// Go on in this block.
+    #[inline(always)]
+    pub const fn to_block(number: u32) -> Self {
+        Self(Self::BLOCK | number)
+    }
+
+    /// An entry as it lies in memory.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        Self(word)
+    }
+
+    /// The entry's word in memory.
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        self.0
+    }
+
+    /// The block to go on in.
+    #[inline(always)]
+    pub const fn block(self) -> Option<u32> {
+        if self.0 & Self::BLOCK != 0 {
+            Some(self.0 & !Self::BLOCK)
+        } else {
+            None
+        }
+    }
+
+    /// The next-hop id, if this is not a block.
+    #[inline(always)]
+    pub const fn next_hop(self) -> u32 {
+        self.0 & 0xffff
+    }
+
+    /// Length of the prefix that decided, if this is not a block; `None` if no prefix matches.
+    #[inline(always)]
+    pub const fn prefix_len(self) -> Option<u8> {
+        ((self.0 >> 16) as u8).checked_sub(1)
+    }
+}
+
+/// Read access to root and blocks.
+pub trait Reader {
+    /// The root's entry for an address's first 16 bits.
+    fn root(&self, index: u32) -> Option<Entry>;
+
+    /// An entry of a block.
+    fn entry(&self, block: u32, index: u32) -> Option<Entry>;
+}
+
+/// Next-hop id of the longest prefix that matches; 0 if none does.
+#[inline(always)]
+pub fn lookup(map: &impl Reader, address: Be32) -> u32 {
+    walk(map, address.value()).unwrap_or(Entry::NONE).next_hop()
+}
+
+#[inline(always)]
+fn walk(map: &impl Reader, address: u32) -> Option<Entry> {
+    let mut entry = map.root(address >> ROOT_BITS)?;
+    for shift in [8, 0] {
+        let Some(block) = entry.block() else { break };
+        entry = map.entry(block, address >> shift & 0xff)?;
+    }
+    Some(entry)
+}
