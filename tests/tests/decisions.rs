@@ -21,7 +21,7 @@ use xcast_common::{
         NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
         PORT_GROUP_MAC, PORT_STACK, PortCounters, Settings,
     },
-    plan::{NONE, Plan, Scratch, Seen, Tables, group},
+    plan::{Plan, Scratch, Tables, Work, group},
     view::{Buffer, Frame as _},
     wire::{Be32, ETH_LEN},
 };
@@ -228,6 +228,7 @@ fn port_entry(view: &RouterView, port: usize) -> maps::Port {
             0
         },
         mac: view.ports[port].mac,
+        ..maps::Port::default()
     }
 }
 
@@ -235,7 +236,7 @@ fn port_entry(view: &RouterView, port: usize) -> maps::Port {
 struct Memory {
     plan: Box<Plan>,
     scratch: Box<Scratch>,
-    seen: Box<Seen>,
+    work: Box<Work>,
 }
 
 impl Memory {
@@ -243,7 +244,7 @@ impl Memory {
         Self {
             plan: Plan::boxed(),
             scratch: Scratch::boxed(),
-            seen: Seen::boxed(),
+            work: Work::boxed(),
         }
     }
 }
@@ -284,14 +285,14 @@ fn run(
         let plan = &mut memory.plan;
         plan.begin(&packet, 7);
         group(
-            buffer.view(),
+            &mut buffer,
             &packet,
             &settings,
             tables,
             xcast_common::plan::Memory {
                 plan: &mut *plan,
                 scratch: &mut memory.scratch,
-                seen: &mut memory.seen,
+                work: &mut memory.work,
             },
             &mut counters,
         )
@@ -304,7 +305,7 @@ fn run(
             let trusted = maps::Port {
                 slot: PORT_STACK,
                 flags: maps::PORT_TRUSTED,
-                mac: [0; 6],
+                ..maps::Port::default()
             };
             waiting.push((rest.frame().to_vec(), trusted));
         }
@@ -314,21 +315,21 @@ fn run(
             plan.copies
         };
         for _ in 0..rounds {
-            let slot = if peel {
-                plan.branch_port[plan.last_branch as usize]
+            let (slot, b) = if peel {
+                let slot = plan.branches[plan.last_branch as usize].port;
+                (slot, plan.take(slot))
             } else {
-                let slots = 0..maps::MAX_PORTS as u8;
-                slots
-                    .into_iter()
-                    .find(|&slot| plan.port_branch[slot as usize] != NONE)
+                (0..maps::MAX_PORTS as u8)
+                    .map(|slot| (slot, plan.take(slot)))
+                    .find(|(_, branch)| branch.is_some())
                     .expect("as many chained branches as copies")
             };
-            let b = plan.take(slot).expect("a branch on this port");
-            let reason = plan.branch_reason[b as usize];
-            if reason != NONE {
-                counters.bump_index(reason);
+            let b = b.expect("a branch on this port");
+            let id = u32::from(plan.branches[b as usize].next_hop);
+            if slot == PORT_STACK {
+                let next_hop = tables.next_hop(id).expect("a next hop that exists");
+                counters.bump_index(next_hop.reason);
             }
-            let id = u32::from(plan.branch_next_hop[b as usize]);
             let next_hop = *tables.next_hop(id).expect("a next hop that exists");
             let mut copy = buffer.clone();
             emit(&mut copy, plan, b, &next_hop, &settings).expect("the copy fits");

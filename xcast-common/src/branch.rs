@@ -8,7 +8,7 @@
 use crate::{
     checksum::{Sum, sum_words, update},
     maps::{NextHop, NextHopKind, Prune, Settings},
-    plan::{DESTINATION_SLOTS, NONE, Plan, fresh},
+    plan::{DESTINATION_SLOTS, NONE, Plan, bit, fresh},
     view::{Frame, View},
     wire::{
         Be16, Be32, ETH_LEN, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, XCAST_AT,
@@ -36,7 +36,7 @@ pub fn emit(
     settings: &Settings,
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
-    let single = fresh(&plan.branch_len[b as usize]) == 1;
+    let single = fresh(&plan.branches[b as usize].len) == 1;
     if single && (to_stack || !plan.has(FLAG_X)) {
         to_unicast(frame, plan, b, next_hop, settings)?;
         return Some(Form::Unicast);
@@ -54,8 +54,15 @@ pub fn emit(
 /// it is.
 #[inline(always)]
 pub fn emit_rest(frame: &mut impl Frame, plan: &mut Plan, b: u8) -> Option<()> {
-    plan.kept = plan.live;
-    mark(plan, b, false);
+    plan.kept = [0; 4];
+    for i in 0..MAX_DESTINATIONS {
+        if i >= fresh(&plan.dest_count) as usize {
+            break;
+        }
+        if plan.served_by(i).is_some_and(|branch| branch != b) {
+            plan.kept[i >> 5] |= bit(i);
+        }
+    }
     write_bitmap(frame.view(), plan)
 }
 
@@ -122,19 +129,26 @@ fn to_unicast(
     next_hop: &NextHop,
     settings: &Settings,
 ) -> Option<()> {
-    let i = plan.branch_last[b as usize] as usize % DESTINATION_SLOTS;
+    let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
     let view = frame.view();
     let mut inherited = Inherited::read(view)?;
-    inherited.destination = plan.address[i];
+    inherited.destination = plan.destinations[i].address;
     if plan.has(FLAG_D) {
-        inherited.ds = plan.ds[i] & 0xfc | inherited.ds & 0x03;
+        inherited.ds = plan.destinations[i].ds & 0xfc | inherited.ds & 0x03;
     }
     if next_hop.kind != NextHopKind::Stack as u8 {
         inherited.ttl = inherited.ttl.wrapping_sub(1);
     }
     let protocol = view.u8(xcast::PROTOCOL)?;
-    let port = plan.has(FLAG_P).then_some(plan.port[i]);
-    fix_transport(view, plan, protocol, settings.group, plan.address[i], port)?;
+    let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
+    fix_transport(
+        view,
+        plan,
+        protocol,
+        settings.group,
+        plan.destinations[i].address,
+        port,
+    )?;
 
     let header_len = plan.header_len;
     if !frame.adjust_head(i32::from(header_len)) {
@@ -200,7 +214,7 @@ fn truncate(
     settings: &Settings,
 ) -> Option<()> {
     let b = b as usize;
-    let count = u32::from(fresh(&plan.branch_len[b]));
+    let count = u32::from(fresh(&plan.branches[b].len));
     let flags = fresh(&plan.flags);
     let words = header_words(count, flags);
     let cut = u32::from(plan.header_len).checked_sub(4 * words)?;
@@ -238,16 +252,16 @@ fn truncate(
             sum = sum.add32(bits.memory());
         }
     }
-    let list = xcast::BITMAP + 4 * bitmap_words(count) as usize;
-    sum = write_addresses(view, plan, b, list, sum)?;
-    let after = list + 4 * count as usize;
-    if flags & FLAG_D != 0 {
-        sum = write_ds(view, plan, b, after, sum)?;
+    // A new view for every list: what the verifier learned about the old one's range would be
+    // another difference between cases.
+    sum = write_addresses(frame.view(), plan, b, sum)?;
+    if plan.has(FLAG_D) {
+        sum = write_ds(frame.view(), plan, b, sum)?;
     }
-    if flags & FLAG_P != 0 {
-        let ports = after + 4 * ds_words(count, flags) as usize;
-        sum = write_ports(view, plan, b, ports, sum)?;
+    if plan.has(FLAG_P) {
+        sum = write_ports(frame.view(), plan, b, sum)?;
     }
+    let view = frame.view();
     view.set_be16(xcast::CHECKSUM, Be16::from_memory(sum.checksum()))
 }
 
@@ -261,63 +275,78 @@ fn leading_ones(count: u32) -> u32 {
     }
 }
 
+/// Where the lists of a header with `count` destinations are: addresses, DS bytes, ports.
 #[inline(always)]
-fn write_addresses(view: View, plan: &Plan, b: usize, list: usize, sum: Sum) -> Option<Sum> {
+fn lists_at(count: u32, flags: u8) -> [usize; 3] {
+    let addresses = xcast::BITMAP + 4 * bitmap_words(count) as usize;
+    let ds = addresses + 4 * count as usize;
+    [addresses, ds, ds + 4 * ds_words(count, flags) as usize]
+}
+
+#[inline(always)]
+fn write_addresses(view: View, plan: &Plan, b: usize, sum: Sum) -> Option<Sum> {
     let mut sum = sum;
-    let mut i = plan.branch_last[b] as usize;
+    let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..MAX_DESTINATIONS {
-        let count = fresh(&plan.branch_len[b]) as usize;
-        if k >= count {
+        let count = u32::from(fresh(&plan.branches[b].len));
+        if k as u32 >= count {
             break;
         }
-        let address = plan.address[i % DESTINATION_SLOTS];
-        view.set_be32(list + 4 * (count - 1 - k), address)?;
-        sum = sum.add32(address.memory());
-        i = plan.previous[i % DESTINATION_SLOTS] as usize;
+        let destination = &plan.destinations[i % DESTINATION_SLOTS];
+        let [list, _, _] = lists_at(count, 0);
+        let at = count as usize - 1 - k;
+        view.set_be32(list + 4 * at, destination.address)?;
+        sum = sum.add32(destination.address.memory());
+        i = fresh(&destination.previous) as usize;
     }
     Some(sum)
 }
 
 #[inline(always)]
-fn write_ds(view: View, plan: &Plan, b: usize, list: usize, sum: Sum) -> Option<Sum> {
+fn write_ds(view: View, plan: &Plan, b: usize, sum: Sum) -> Option<Sum> {
     let mut sum = sum;
+    let count = u32::from(fresh(&plan.branches[b].len));
+    let [_, list, _] = lists_at(count, 0);
     // The last word may be padded. Masked, so that the verifier sees an offset that cannot wrap.
-    let last = fresh(&plan.branch_len[b]).wrapping_sub(1) as usize & 0x7f;
+    let last = count.wrapping_sub(1) as usize & 0x7f;
     view.set_be32(list + 4 * (last >> 2), Be32::default())?;
-    let mut i = plan.branch_last[b] as usize;
+    let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..MAX_DESTINATIONS {
-        let count = fresh(&plan.branch_len[b]) as usize;
-        if k >= count {
+        let count = u32::from(fresh(&plan.branches[b].len));
+        if k as u32 >= count {
             break;
         }
-        let ds = plan.ds[i % DESTINATION_SLOTS];
-        let at = count - 1 - k;
-        view.set_u8(list + at, ds)?;
-        sum = sum.add16(if at & 1 == 0 {
-            u16::from_ne_bytes([ds, 0])
-        } else {
-            u16::from_ne_bytes([0, ds])
-        });
-        i = plan.previous[i % DESTINATION_SLOTS] as usize;
+        let destination = &plan.destinations[i % DESTINATION_SLOTS];
+        let [_, list, _] = lists_at(count, 0);
+        let at = count as usize - 1 - k;
+        view.set_u8(list + at, destination.ds)?;
+        // In memory an octet at an odd place is the other half of its 16-bit word.
+        let shift = 8 * (at & 1) as u32;
+        sum = sum.add32(u32::from(u16::from_ne_bytes([destination.ds, 0])) << shift);
+        i = fresh(&destination.previous) as usize;
     }
     Some(sum)
 }
 
 #[inline(always)]
-fn write_ports(view: View, plan: &Plan, b: usize, list: usize, sum: Sum) -> Option<Sum> {
+fn write_ports(view: View, plan: &Plan, b: usize, sum: Sum) -> Option<Sum> {
     let mut sum = sum;
-    let last = fresh(&plan.branch_len[b]).wrapping_sub(1) as usize & 0x7f;
+    let count = u32::from(fresh(&plan.branches[b].len));
+    let [_, _, list] = lists_at(count, fresh(&plan.flags));
+    let last = count.wrapping_sub(1) as usize & 0x7f;
     view.set_be32(list + 4 * (last >> 1), Be32::default())?;
-    let mut i = plan.branch_last[b] as usize;
+    let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..MAX_DESTINATIONS {
-        let count = fresh(&plan.branch_len[b]) as usize;
-        if k >= count {
+        let count = u32::from(fresh(&plan.branches[b].len));
+        if k as u32 >= count {
             break;
         }
-        let port = plan.port[i % DESTINATION_SLOTS];
-        view.set_be16(list + 2 * (count - 1 - k), port)?;
-        sum = sum.add16(port.memory());
-        i = plan.previous[i % DESTINATION_SLOTS] as usize;
+        let destination = &plan.destinations[i % DESTINATION_SLOTS];
+        let [_, _, list] = lists_at(count, fresh(&plan.flags));
+        let at = count as usize - 1 - k;
+        view.set_be16(list + 2 * at, destination.port)?;
+        sum = sum.add16(destination.port.memory());
+        i = fresh(&destination.previous) as usize;
     }
     Some(sum)
 }
@@ -340,29 +369,24 @@ fn clear_bits(
     }
     inherited.write(view, next_hop, plan.total_len, settings.protocol)?;
     plan.kept = [0; 4];
-    mark(plan, b, true);
+    mark(plan, b);
     if plan.has(FLAG_A) {
         anonymise(view, plan)?;
     }
     write_bitmap(view, plan)
 }
 
-/// Sets, or clears, the bits of a branch's destinations in `plan.kept`.
+/// Sets the bits of a branch's destinations in `plan.kept`.
 #[inline(always)]
-fn mark(plan: &mut Plan, b: u8, set: bool) {
-    let mut i = plan.branch_last[b as usize];
+fn mark(plan: &mut Plan, b: u8) {
+    let mut i = plan.branches[b as usize].last;
     for _ in 0..MAX_DESTINATIONS {
         if i == NONE {
             break;
         }
         let index = i as usize % DESTINATION_SLOTS;
-        let bit = 0x8000_0000u32 >> (index & 31);
-        if set {
-            plan.kept[index >> 5] |= bit;
-        } else {
-            plan.kept[index >> 5] &= !bit;
-        }
-        i = fresh(&plan.previous[index]);
+        plan.kept[index >> 5] |= bit(index);
+        i = fresh(&plan.destinations[index].previous);
     }
 }
 
@@ -374,7 +398,7 @@ fn anonymise(view: View, plan: &Plan) -> Option<()> {
         if i >= count as usize {
             break;
         }
-        if plan.kept[i >> 5] & (0x8000_0000 >> (i & 31)) != 0 {
+        if plan.kept[i >> 5] & bit(i) != 0 {
             continue;
         }
         let flags = fresh(&plan.flags);

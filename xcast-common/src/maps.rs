@@ -102,7 +102,7 @@ pub const PORT_GROUP_MAC: u8 = 1 << 0;
 /// The port is `xcast0-dp`: any destination MAC is accepted, own addresses may be sources.
 pub const PORT_TRUSTED: u8 = 1 << 1;
 
-/// An ingress interface, found by its index.
+/// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Port {
@@ -112,6 +112,23 @@ pub struct Port {
     pub flags: u8,
     /// The interface's own link layer address.
     pub mac: [u8; 6],
+    /// The interface's index; 0 in an unused entry of the port table.
+    pub ifindex: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// Entries of the port table, where interfaces are found by index: an array, since a look-up in a
+/// hash map costs several times more and every copy needs one.
+pub const PORT_TABLE_ENTRIES: u32 = 1024;
+/// Places in the table where an interface may be.
+pub const PORT_PLACES: u32 = 8;
+
+/// The places where the port with this interface index may be, in the order in which to try them.
+#[inline(always)]
+pub fn port_place(ifindex: u32, attempt: u32) -> u32 {
+    // Fibonacci hashing scatters neighbouring indices.
+    (ifindex.wrapping_mul(0x9e37_79b1) >> 22).wrapping_add(attempt) % PORT_TABLE_ENTRIES
 }
 
 /// One of this router's own addresses.
@@ -150,7 +167,8 @@ pub struct Settings {
 ///
 /// Copies on the same port are interchangeable, so order does not matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
+// Aligned, so that it is written and compared in words.
+#[repr(C, align(8))]
 pub struct SubsetKey {
     /// Copies per port slot.
     pub copies: [u8; MAX_PORTS],
@@ -213,7 +231,13 @@ impl PortCounters {
     /// Counts one, for a counter that was stored as its index.
     #[inline(always)]
     pub fn bump_index(&mut self, index: u8) {
-        self.counts[index as usize & 63] += 1;
+        self.add_index(index, 1);
+    }
+
+    /// Counts several, for a counter that was stored as its index.
+    #[inline(always)]
+    pub fn add_index(&mut self, index: u8, count: u64) {
+        self.counts[index as usize & 63] += count;
     }
 }
 
@@ -228,7 +252,7 @@ pub const METADATA_MAGIC: u32 = u32::from_be_bytes(*b"XCST");
 
 const _: () = {
     assert!(size_of::<NextHop>() == 24);
-    assert!(size_of::<Port>() == 8);
+    assert!(size_of::<Port>() == 16);
     assert!(size_of::<Settings>() == 16);
     assert!(size_of::<SubsetKey>() == MAX_PORTS);
     assert!(size_of::<Subset>() == 8);

@@ -1,6 +1,14 @@
 //! Look up every destination and group them into branches.
 //!
 //! A *branch* is one output copy: a next hop and the destinations behind it (RFC 5058 section 6).
+//! Grouping goes in passes, each a loop with a small body, which suits the processor (independent
+//! look-ups overlap) as well as the verifier:
+//!
+//! 1. read the list and look every destination up: a next-hop id each;
+//! 2. collect destinations with the same next hop into a branch;
+//! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
+//! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.
+//!
 //! All state is in a [`Plan`], which the kernel keeps in per-CPU memory: the copies' own program
 //! runs later and reads from it what belongs to its branch.
 //!
@@ -14,9 +22,9 @@ use crate::{
     ingress::Packet,
     maps::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Settings, SubsetKey,
+        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
-    view::View,
+    view::{Frame, View},
     wire::{
         Be16, Be32, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, XCAST_AT, bitmap_words,
         ds_words, header_words, ipv4, transport, xcast,
@@ -44,9 +52,48 @@ pub trait Tables {
 pub const NONE: u8 = 0xff;
 /// Array size for destinations: a power of two, so that indices can be masked.
 pub const DESTINATION_SLOTS: usize = 128;
-/// Array size for branches: each destination may have been in a branch that was given up and then
-/// in one of its own.
+/// Array size for branches: each destination may have been in a branch that was split and then in
+/// one of its own.
 pub const BRANCH_SLOTS: usize = 256;
+
+/// Port of a branch that makes no copy: its destinations are skipped.
+const PORT_NOWHERE: u8 = 0xff;
+/// Port of a branch that was split into one for each of its destinations.
+const PORT_SPLIT: u8 = 0xfe;
+/// Next-hop id of a destination whose bit is clear.
+const CLEARED: u16 = 0xffff;
+
+/// A destination of the list.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Destination {
+    /// Its address.
+    pub address: Be32,
+    /// Its port, where the packet has P; without, anything.
+    pub port: Be16,
+    /// Its DS byte, where the packet has D; without, anything.
+    pub ds: u8,
+    /// The destination before it in the same branch, or [`NONE`].
+    pub previous: u8,
+}
+
+/// A branch: one output copy, unless it was split or comes to nothing.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Branch {
+    /// Its next-hop id.
+    pub next_hop: u16,
+    /// The id that routes have for it: a multipath group's, or the same.
+    alias: u16,
+    /// Its last destination; the chain goes on in [`Destination::previous`].
+    pub last: u8,
+    /// Number of its destinations.
+    pub len: u8,
+    /// The next branch on the same port, or [`NONE`].
+    next: u8,
+    /// Port that its copy leaves by; see [`Plan::copy_of`].
+    pub port: u8,
+}
 
 /// The forwarding decision for one packet.
 #[repr(C)]
@@ -61,57 +108,41 @@ pub struct Plan {
     pub dest_count: u8,
     /// A, X, D, P.
     pub flags: u8,
+    /// TTL as it arrived.
+    ttl: u8,
     /// 1 if the IP destination has to become the group in copies that stay Xcast.
     pub to_own: u8,
-    /// Branches in use, given-up ones included.
+    /// Branches in use, with those that make no copy.
     pub branch_count: u8,
     /// Copies to make.
     pub copies: u8,
     /// The branch that was scheduled last.
     pub last_branch: u8,
-    /// 1 if some next hop's MTU is below the packet's length.
-    pub tight: u8,
-    /// 1 if some branch was given up.
-    pub gave_up: u8,
-    /// First branch of each port; the chain goes on in `branch_next`. A copy takes the head of its
-    /// port's chain and moves it on: copies on the same port are interchangeable.
-    pub port_branch: [u8; MAX_PORTS],
+    /// 1 if some branch has to be split.
+    split: u8,
+    /// First branch that came from splitting.
+    split_from: u8,
+    /// Explicit padding.
+    reserved: [u8; 7],
     /// Number of copies per port.
     pub subset: SubsetKey,
-    /// Bits of the destinations that are in a branch, in the order of the packet's bitmap.
-    pub live: [u32; 4],
-    /// Working memory of a pruned copy's bitmap.
+    /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
+    /// the head of its port's chain and moves it on: copies on the same port are interchangeable.
+    port_branch: [u8; MAX_PORTS],
+    /// Branches.
+    pub branches: [Branch; BRANCH_SLOTS],
+    /// Destinations.
+    pub destinations: [Destination; DESTINATION_SLOTS],
+    /// Branch of each destination, or [`NONE`].
+    branch_of: [u8; DESTINATION_SLOTS],
+    /// The bitmap, in host byte order: as it arrived, later that of a pruned copy.
     pub kept: [u32; 4],
-
-    /// Destination addresses; zero where nothing is to be done.
-    pub address: [Be32; DESTINATION_SLOTS],
-    /// Destination ports (P), else zero.
-    pub port: [Be16; DESTINATION_SLOTS],
-    /// DS bytes (D), else zero.
-    pub ds: [u8; DESTINATION_SLOTS],
-    /// Previous destination of the same branch, or [`NONE`].
-    pub previous: [u8; DESTINATION_SLOTS],
-    /// Branch of each destination.
-    pub branch: [u8; DESTINATION_SLOTS],
-    /// Where each destination is in the duplicate check's table.
-    pub seen_at: [u16; DESTINATION_SLOTS],
-
-    /// Next-hop id of each branch.
-    pub branch_next_hop: [u16; BRANCH_SLOTS],
-    /// Last destination of each branch; the chain goes on in `previous`.
-    pub branch_last: [u8; BRANCH_SLOTS],
-    /// Number of destinations of each branch; 0 for a branch that was given up.
-    pub branch_len: [u8; BRANCH_SLOTS],
-    /// Next branch on the same port, or [`NONE`].
-    pub branch_next: [u8; BRANCH_SLOTS],
-    /// Port of each branch.
-    pub branch_port: [u8; BRANCH_SLOTS],
-    /// Counter of a branch that goes to the kernel stack, or [`NONE`].
-    pub branch_reason: [u8; BRANCH_SLOTS],
 }
 
 const _: () = {
     assert!(size_of::<Plan>().is_multiple_of(8));
+    assert!(size_of::<Destination>() == 8);
+    assert!(size_of::<Branch>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8));
 };
 
@@ -122,48 +153,44 @@ const SEEN_SLOTS: usize = 4096;
 /// 40 below 10^-7.
 const SEEN_PROBES: usize = 4;
 
-/// Tables that remember nothing from packet to packet and are never cleared: an entry counts only
-/// where the plan confirms it (a sparse set).
+/// Branch by next-hop id. Never cleared: an entry counts only where the plan confirms it (a sparse
+/// set).
 #[repr(C)]
 pub struct Scratch {
-    /// Branch by next-hop id.
-    pub branch_of: [u8; MAX_NEXT_HOPS as usize],
+    branch_of: [u8; MAX_NEXT_HOPS as usize],
 }
 
-/// Destination by hash of address and port; see [`Scratch`].
+/// What is only needed while a packet is grouped, and the serial number of its plan.
 #[repr(C)]
-pub struct Seen {
-    slots: [u8; SEEN_SLOTS],
+pub struct Work {
+    /// Serial number of the next plan.
+    pub serial: u32,
+    /// Next-hop id of each destination.
+    ids: [u16; DESTINATION_SLOTS],
+    /// What becomes of the branch under consideration.
+    verdict: Verdict,
+    /// Where each destination is in `seen`.
+    seen_at: [u16; DESTINATION_SLOTS],
+    /// Destination by hash of address and port; like [`Scratch`], never cleared.
+    seen: [u8; SEEN_SLOTS],
 }
 
-#[cfg(any(test, feature = "user"))]
-impl Plan {
-    /// A plan for the host: zeroed, on the heap.
-    pub fn boxed() -> std::boxed::Box<Self> {
-        // SAFETY: integers only; zero is a value of each.
-        unsafe { std::boxed::Box::new_zeroed().assume_init() }
-    }
+macro_rules! boxed {
+    ($($ty:ty),+) => {$(
+        #[cfg(any(test, feature = "user"))]
+        impl $ty {
+            /// For the host: zeroed, on the heap.
+            pub fn boxed() -> std::boxed::Box<Self> {
+                // SAFETY: integers only; zero is a value of each.
+                unsafe { std::boxed::Box::new_zeroed().assume_init() }
+            }
+        }
+    )+};
 }
 
-#[cfg(any(test, feature = "user"))]
-impl Scratch {
-    /// For the host: zeroed, on the heap.
-    pub fn boxed() -> std::boxed::Box<Self> {
-        // SAFETY: integers only; zero is a value of each.
-        unsafe { std::boxed::Box::new_zeroed().assume_init() }
-    }
-}
+boxed!(Plan, Scratch, Work);
 
-#[cfg(any(test, feature = "user"))]
-impl Seen {
-    /// For the host: zeroed, on the heap.
-    pub fn boxed() -> std::boxed::Box<Self> {
-        // SAFETY: integers only; zero is a value of each.
-        unsafe { std::boxed::Box::new_zeroed().assume_init() }
-    }
-}
-
-/// Reads a field that lives in the plan, not in a register.
+/// Reads a field that lives in memory, not in a register.
 #[inline(always)]
 pub fn fresh<T: Copy>(field: &T) -> T {
     // SAFETY: a valid reference.
@@ -185,15 +212,13 @@ impl Plan {
         self.header_len = packet.header_len;
         store(&mut self.dest_count, packet.dest_count);
         store(&mut self.flags, packet.flags);
+        store(&mut self.ttl, packet.ttl);
         self.to_own = packet.to_own as u8;
         store(&mut self.branch_count, 0);
         store(&mut self.copies, 0);
         self.last_branch = NONE;
-        self.tight = 0;
-        self.gave_up = 0;
-        self.port_branch = [NONE; MAX_PORTS];
+        self.split = 0;
         self.subset = SubsetKey::EMPTY;
-        self.live = [0; 4];
     }
 
     /// Whether all of `flags` are set in the packet.
@@ -202,11 +227,32 @@ impl Plan {
         fresh(&self.flags) & flags == flags
     }
 
+    /// Branch `b`, if it makes a copy.
+    #[inline(always)]
+    pub fn copy_of(&self, b: u8) -> Option<&Branch> {
+        let branch = &self.branches[b as usize];
+        if b < fresh(&self.branch_count) && (fresh(&branch.port) as usize) < MAX_PORTS {
+            Some(branch)
+        } else {
+            None
+        }
+    }
+
+    /// The branch that serves destination `i`, if one does.
+    #[inline(always)]
+    pub fn served_by(&self, i: usize) -> Option<u8> {
+        let b = fresh(&self.branch_of[i]);
+        if b != NONE && (fresh(&self.branches[b as usize].port) as usize) < MAX_PORTS {
+            Some(b)
+        } else {
+            None
+        }
+    }
+
     /// Length of an Xcast copy with `count` destinations as an IP packet, in octets.
     #[inline(always)]
     fn truncated_len(&self, count: u32) -> u32 {
-        u32::from(self.total_len) - u32::from(self.header_len)
-            + 4 * header_words(count, fresh(&self.flags))
+        self.unicast_len() + 4 * header_words(count, fresh(&self.flags))
     }
 
     /// Length of an X2U copy as an IP packet, in octets.
@@ -217,70 +263,84 @@ impl Plan {
 
     /// Opens a branch with destination `i` as its only one.
     #[inline(always)]
-    fn open(&mut self, i: usize, decision: Decision) -> usize {
-        let b = fresh(&self.branch_count) as usize;
-        store(&mut self.branch_count, b as u8 + 1);
-        self.branch_next_hop[b] = decision.id as u16;
-        self.branch_last[b] = i as u8;
-        self.branch_len[b] = 1;
-        self.branch_port[b] = decision.port;
-        self.branch_reason[b] = decision.reason;
-        self.previous[i] = NONE;
-        self.branch[i] = b as u8;
-        self.live[i >> 5] |= bit(i);
+    fn open(&mut self, i: usize, next_hop: u16, alias: u16) -> u8 {
+        let b = fresh(&self.branch_count);
+        store(&mut self.branch_count, b.wrapping_add(1));
+        self.branches[b as usize] = Branch {
+            next_hop,
+            alias,
+            last: i as u8,
+            len: 1,
+            next: NONE,
+            port: PORT_NOWHERE,
+        };
+        self.destinations[i].previous = NONE;
+        self.branch_of[i] = b;
         b
     }
 
     /// Adds destination `i` to branch `b`.
     #[inline(always)]
-    fn join(&mut self, i: usize, b: usize) {
-        self.previous[i] = self.branch_last[b];
-        self.branch_last[b] = i as u8;
-        self.branch_len[b] += 1;
-        self.branch[i] = b as u8;
-        self.live[i >> 5] |= bit(i);
+    fn join(&mut self, i: usize, b: u8) {
+        let branch = &mut self.branches[b as usize];
+        self.destinations[i].previous = branch.last;
+        branch.last = i as u8;
+        branch.len += 1;
+        self.branch_of[i] = b;
     }
 
-    /// Puts branch `b` on its port's chain.
+    /// Whether `b` is the branch of routes with this next-hop id.
     #[inline(always)]
-    fn schedule(&mut self, b: usize) {
-        let port = fresh(&self.branch_port[b]) as usize;
-        if port >= MAX_PORTS {
+    fn is_branch_of(&self, b: u8, id: u16) -> bool {
+        let branch = &self.branches[b as usize];
+        b < fresh(&self.branch_count) && (branch.next_hop == id || branch.alias == id)
+    }
+
+    /// Puts branch `b` on a port's chain.
+    #[inline(always)]
+    fn schedule(&mut self, b: u8, port: u8) {
+        store(&mut self.branches[b as usize].port, port);
+        let at = port as usize;
+        if at >= MAX_PORTS {
             return;
         }
-        self.branch_next[b] = self.port_branch[port];
-        self.port_branch[port] = b as u8;
-        self.subset.copies[port] += 1;
-        store(&mut self.last_branch, b as u8);
-        let copies = fresh(&self.copies);
-        store(&mut self.copies, copies + 1);
+        let copies = fresh(&self.subset.copies[at]);
+        // Heads are only set for ports with copies.
+        self.branches[b as usize].next = if copies == 0 {
+            NONE
+        } else {
+            self.port_branch[at]
+        };
+        self.port_branch[at] = b;
+        store(&mut self.subset.copies[at], copies + 1);
+        store(&mut self.last_branch, b);
+        let all = fresh(&self.copies);
+        store(&mut self.copies, all + 1);
     }
 
     /// Takes the next branch off a port's chain: the one this copy is for.
     #[inline(always)]
     pub fn take(&mut self, port: u8) -> Option<u8> {
-        let head = self.port_branch.get_mut(port as usize)?;
-        let b = fresh(head);
+        let at = port as usize;
+        if at >= MAX_PORTS || fresh(&self.subset.copies[at]) == 0 {
+            return None;
+        }
+        let b = fresh(&self.port_branch[at]);
         if b == NONE {
             return None;
         }
-        store(head, fresh(&self.branch_next[b as usize]));
+        store(
+            &mut self.port_branch[at],
+            fresh(&self.branches[b as usize].next),
+        );
         Some(b)
     }
 }
 
 /// Bit of destination `i` in its bitmap word.
 #[inline(always)]
-fn bit(i: usize) -> u32 {
+pub(crate) fn bit(i: usize) -> u32 {
     0x8000_0000 >> (i & 31)
-}
-
-/// Per-packet facts that every destination needs.
-#[derive(Clone, Copy)]
-struct Common {
-    ttl_spent: bool,
-    bucket: u32,
-    prune_bitmap: bool,
 }
 
 /// What grouping writes to.
@@ -289,8 +349,8 @@ pub struct Memory<'a> {
     pub plan: &'a mut Plan,
     /// Branch by next hop.
     pub scratch: &'a mut Scratch,
-    /// Destination by hash.
-    pub seen: &'a mut Seen,
+    /// Working memory.
+    pub work: &'a mut Work,
 }
 
 /// Looks up all destinations of an accepted packet and groups them: fills the plan, after
@@ -298,7 +358,7 @@ pub struct Memory<'a> {
 /// than it was when it was accepted.
 #[inline(always)]
 pub fn group(
-    view: View,
+    frame: &mut impl Frame,
     packet: &Packet,
     settings: &Settings,
     tables: &impl Tables,
@@ -308,304 +368,325 @@ pub fn group(
     let Memory {
         plan,
         scratch,
-        seen,
+        work,
     } = memory;
-    let common = Common {
-        ttl_spent: packet.ttl <= 1,
-        bucket: flow_hash(view, packet)? % ECMP_BUCKETS as u32,
-        prune_bitmap: settings.prune == crate::maps::Prune::Bitmap as u8,
-    };
-    for i in 0..MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
-            break;
-        }
-        let skip = match read_destination(view, plan, i)? {
-            false => NONE,
-            true => place(plan, i, common, settings, tables, scratch, seen),
-        };
-        if skip != NONE {
-            counters.bump_index(skip);
-            plan.address[i] = Be32::default();
-        }
-    }
-    for b in 0..MAX_DESTINATIONS {
-        if b >= fresh(&plan.branch_count) as usize {
-            break;
-        }
-        if plan.tight != 0 && exceeds_mtu(plan, b, common.prune_bitmap, tables) {
-            plan.branch_len[b] = 0;
-            plan.gave_up = 1;
-        } else {
-            plan.schedule(b);
-        }
-    }
-    if plan.gave_up != 0 {
-        give_up(plan, settings, seen, counters);
+    let bucket = flow_hash(frame.view(), packet)? % ECMP_BUCKETS as u32;
+    look_up(frame, plan, work, tables)?;
+    collect(plan, work, scratch, tables, bucket);
+    decide(plan, work, settings, tables, counters);
+    if plan.split != 0 {
+        split(plan, work, settings, tables, counters);
     }
     Some(())
 }
 
-/// Copies destination `i` into the plan; `Some(false)` if its bit is clear, `None` if it lies
-/// outside the frame.
+/// Pass 1: reads the list and looks every destination up.
+///
+/// Takes a new view for every loop: what the verifier learned about the old one's range would be
+/// another difference between cases.
 #[inline(always)]
-fn read_destination(view: View, plan: &mut Plan, i: usize) -> Option<bool> {
-    let word = view.be32(xcast::BITMAP + 4 * (i >> 5))?.value();
-    if word & bit(i) == 0 {
-        plan.address[i] = Be32::default();
-        return Some(false);
-    }
-    let count = u32::from(fresh(&plan.dest_count));
-    let flags = fresh(&plan.flags);
-    let list = xcast::BITMAP + 4 * bitmap_words(count) as usize;
-    plan.address[i] = view.be32(list + 4 * i)?;
-    let after = list + 4 * count as usize;
-    plan.ds[i] = if flags & FLAG_D != 0 {
-        view.u8(after + i)?
-    } else {
-        0
-    };
-    plan.port[i] = if flags & FLAG_P != 0 {
-        view.be16(after + 4 * ds_words(count, flags) as usize + 2 * i)?
-    } else {
-        Be16::default()
-    };
-    Some(true)
-}
-
-/// What to do with one destination.
-#[derive(Clone, Copy)]
-struct Decision {
-    /// Counter of a destination that is skipped, else [`NONE`].
-    skip: u8,
-    /// Counter of a destination that goes to the kernel stack, else [`NONE`].
-    reason: u8,
-    /// Port of its copy.
-    port: u8,
-    /// 1 if it may share a copy with others behind the same next hop.
-    shared: u8,
-    /// Next-hop id.
-    id: u32,
-}
-
-impl Decision {
-    #[inline(always)]
-    fn skip(counter: Counter) -> Self {
-        Self::skip_index(counter as u8)
-    }
-
-    #[inline(always)]
-    fn skip_index(skip: u8) -> Self {
-        Self {
-            skip,
-            reason: NONE,
-            port: 0,
-            shared: 0,
-            id: 0,
-        }
-    }
-
-    #[inline(always)]
-    fn to_stack(id: u32, reason: u8) -> Self {
-        Self {
-            skip: NONE,
-            reason,
-            port: PORT_STACK,
-            shared: 0,
-            id,
-        }
-    }
-}
-
-/// Puts destination `i` into a branch; [`NONE`], or the counter that says why not.
-#[inline(always)]
-fn place(
+fn look_up(
+    frame: &mut impl Frame,
     plan: &mut Plan,
-    i: usize,
-    common: Common,
+    work: &mut Work,
+    tables: &impl Tables,
+) -> Option<()> {
+    let view = frame.view();
+    for word in 0..4 {
+        if word < bitmap_words(u32::from(fresh(&plan.dest_count))) as usize {
+            plan.kept[word] = view.be32(xcast::BITMAP + 4 * word)?.value();
+        }
+    }
+    let view = frame.view();
+    for i in 0..MAX_DESTINATIONS {
+        let count = fresh(&plan.dest_count);
+        if i >= count as usize {
+            break;
+        }
+        let address = view.be32(addresses_at(count) + 4 * i)?;
+        plan.destinations[i].address = address;
+        let id = if fresh(&plan.kept[i >> 5]) & bit(i) != 0 {
+            tables.route(address) as u16
+        } else {
+            CLEARED
+        };
+        store(&mut work.ids[i], id);
+    }
+    if plan.has(FLAG_D) {
+        let view = frame.view();
+        for i in 0..MAX_DESTINATIONS {
+            let count = fresh(&plan.dest_count);
+            if i >= count as usize {
+                break;
+            }
+            plan.destinations[i].ds = view.u8(addresses_at(count) + 4 * count as usize + i)?;
+        }
+    }
+    if plan.has(FLAG_P) {
+        let view = frame.view();
+        for i in 0..MAX_DESTINATIONS {
+            let count = fresh(&plan.dest_count);
+            if i >= count as usize {
+                break;
+            }
+            let after = addresses_at(count) + 4 * count as usize;
+            let ports = after + 4 * ds_words(u32::from(count), fresh(&plan.flags)) as usize;
+            plan.destinations[i].port = view.be16(ports + 2 * i)?;
+        }
+    }
+    Some(())
+}
+
+/// Where the addresses of a list with `count` entries start.
+#[inline(always)]
+fn addresses_at(count: u8) -> usize {
+    xcast::BITMAP + 4 * bitmap_words(u32::from(count)) as usize
+}
+
+/// Pass 2: one branch for all destinations with the same next hop.
+#[inline(always)]
+fn collect(plan: &mut Plan, work: &Work, scratch: &mut Scratch, tables: &impl Tables, bucket: u32) {
+    for i in 0..MAX_DESTINATIONS {
+        if i >= fresh(&plan.dest_count) as usize {
+            break;
+        }
+        let id = fresh(&work.ids[i]);
+        if id == CLEARED {
+            plan.branch_of[i] = NONE;
+            continue;
+        }
+        let known = fresh(&scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize]);
+        if plan.is_branch_of(known, id) {
+            plan.join(i, known);
+            continue;
+        }
+        let next_hop = member(tables, id, bucket);
+        let known = fresh(&scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize]);
+        let b = if plan.is_branch_of(known, next_hop) {
+            plan.join(i, known);
+            known
+        } else {
+            let b = plan.open(i, next_hop, id);
+            store(
+                &mut scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize],
+                b,
+            );
+            b
+        };
+        store(
+            &mut scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize],
+            b,
+        );
+    }
+}
+
+/// The next hop itself, or the member of a multipath group for this flow. The choice does not
+/// depend on the destination: destinations behind the same multipath route share one copy.
+#[inline(always)]
+fn member(tables: &impl Tables, id: u16, bucket: u32) -> u16 {
+    let Some(next_hop) = tables.next_hop(u32::from(id)) else {
+        return id;
+    };
+    if next_hop.kind != NextHopKind::Ecmp as u8 {
+        return id;
+    }
+    match tables.ecmp_member(next_hop.ecmp_group, bucket) {
+        Some(member) => member as u16,
+        None => id,
+    }
+}
+
+/// What becomes of a branch, as one number.
+///
+/// It goes through memory once, where the verifier loses sight of it: else each of the ways to a
+/// verdict would be a case of its own in everything that follows.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Verdict(u32);
+
+impl Verdict {
+    /// Each destination needs a copy of its own.
+    const SEPARATE: u32 = 1 << 16;
+    /// The copy exceeds the egress MTU: the kernel stack fragments or answers.
+    const OVERSIZE: u32 = 1 << 17;
+    /// No copy; the number is a counter, not a port.
+    const SKIP: u32 = 1 << 18;
+
+    #[inline(always)]
+    fn skip(counter: u8) -> Self {
+        Self(Self::SKIP | counter as u32)
+    }
+
+    #[inline(always)]
+    fn send(port: u8, how: u32) -> Self {
+        Self(how | port as u32)
+    }
+
+    #[inline(always)]
+    fn is(self, what: u32) -> bool {
+        self.0 & what != 0
+    }
+
+    /// The port, or the counter.
+    #[inline(always)]
+    fn number(self) -> u8 {
+        self.0 as u8
+    }
+}
+
+/// Pass 3: decides what becomes of each branch.
+#[inline(always)]
+fn decide(
+    plan: &mut Plan,
+    work: &mut Work,
     settings: &Settings,
     tables: &impl Tables,
-    scratch: &mut Scratch,
-    seen: &mut Seen,
-) -> u8 {
-    let decision = decide(plan, plan.address[i], common, tables);
-    if decision.skip != NONE {
-        return decision.skip;
-    }
-    if decision.shared == 0 {
-        return alone(plan, i, settings, seen, decision);
-    }
-    let known = &mut scratch.branch_of[decision.id as usize % MAX_NEXT_HOPS as usize];
-    let b = fresh(known) as usize;
-    if b < fresh(&plan.branch_count) as usize && plan.branch_next_hop[b] == decision.id as u16 {
-        plan.join(i, b);
-    } else {
-        *known = plan.open(i, decision) as u8;
-    }
-    NONE
-}
-
-/// Looks a destination up. The order of the checks is the order of their precedence.
-#[inline(always)]
-fn decide(plan: &mut Plan, address: Be32, common: Common, tables: &impl Tables) -> Decision {
-    let mut id = tables.route(address);
-    let Some(mut next_hop) = tables.next_hop(id) else {
-        return Decision::skip(Counter::SkipNextHop);
-    };
-    if next_hop.kind == NextHopKind::Ecmp as u8 {
-        // The bucket depends on the flow, not on the destination: destinations behind the same
-        // multipath route share one copy.
-        let Some(member) = tables.ecmp_member(next_hop.ecmp_group, common.bucket) else {
-            return Decision::skip(Counter::SkipNextHop);
-        };
-        id = member;
-        let Some(member) = tables.next_hop(id) else {
-            return Decision::skip(Counter::SkipNextHop);
-        };
-        next_hop = member;
-    }
-    let must_stay_xcast = plan.has(FLAG_X);
-
-    if next_hop.kind == NextHopKind::Skip as u8 {
-        return Decision::skip_index(next_hop.reason);
-    }
-    if next_hop.kind == NextHopKind::Stack as u8 {
-        if must_stay_xcast && next_hop.reason != Counter::StackLocal as u8 {
-            return Decision::skip(Counter::SkipXStack);
+    counters: &mut PortCounters,
+) {
+    for b in 0..MAX_DESTINATIONS {
+        if b >= fresh(&plan.branch_count) as usize {
+            break;
         }
-        return Decision::to_stack(id, next_hop.reason);
-    }
-    if next_hop.kind != NextHopKind::Forward as u8 {
-        return Decision::skip(Counter::SkipNextHop);
-    }
-    let shared = next_hop.flags & (NEXT_HOP_XCAST | NEXT_HOP_ON_LINK) == NEXT_HOP_XCAST;
-    if common.ttl_spent {
-        return Decision::skip(Counter::SkipTtl);
-    }
-    if !shared && must_stay_xcast && next_hop.flags & NEXT_HOP_ON_LINK == 0 {
-        return Decision::skip(Counter::SkipXIncapable);
-    }
-    if shared {
-        // How long the copy becomes is known when its list is.
-        if next_hop.mtu_bytes < plan.total_len {
-            plan.tight = 1;
+        store(&mut work.verdict, judge(plan, b, settings, tables));
+        let verdict = fresh(&work.verdict);
+        let len = fresh(&plan.branches[b].len);
+        if verdict.is(Verdict::SKIP) {
+            counters.add_index(verdict.number(), u64::from(len));
+            continue;
         }
-    } else {
-        let len = if !must_stay_xcast {
-            plan.unicast_len()
-        } else if common.prune_bitmap {
-            u32::from(plan.total_len)
+        if verdict.is(Verdict::OVERSIZE) {
+            plan.branches[b].next_hop = NEXT_HOP_STACK_MTU as u16;
+        }
+        if verdict.is(Verdict::SEPARATE) && len > 1 {
+            store(&mut plan.branches[b].port, PORT_SPLIT);
+            plan.split = 1;
         } else {
-            plan.truncated_len(1)
-        };
-        if len > u32::from(next_hop.mtu_bytes) {
-            return if must_stay_xcast {
-                Decision::skip(Counter::SkipXMtu)
-            } else {
-                Decision::to_stack(NEXT_HOP_STACK_MTU, Counter::StackMtu as u8)
-            };
+            plan.schedule(b as u8, verdict.number());
         }
     }
-    Decision {
-        skip: NONE,
-        reason: NONE,
-        port: next_hop.port,
-        shared: shared as u8,
-        id,
-    }
 }
 
-/// Gives destination `i` a copy of its own, unless the same address and port had one already.
+/// The order of the checks is the order of their precedence.
 #[inline(always)]
-fn alone(
-    plan: &mut Plan,
-    i: usize,
-    settings: &Settings,
-    seen: &mut Seen,
-    decision: Decision,
-) -> u8 {
-    if is_repeat(plan, i, settings, seen) {
-        return Counter::SkipDuplicate as u8;
+fn judge(plan: &Plan, b: usize, settings: &Settings, tables: &impl Tables) -> Verdict {
+    let Some(next_hop) = tables.next_hop(u32::from(fresh(&plan.branches[b].next_hop))) else {
+        return Verdict::skip(Counter::SkipNextHop as u8);
+    };
+    let must_stay_xcast = plan.has(FLAG_X);
+    if next_hop.kind != NextHopKind::Forward as u8 {
+        if next_hop.kind == NextHopKind::Skip as u8 {
+            return Verdict::skip(next_hop.reason);
+        }
+        if next_hop.kind != NextHopKind::Stack as u8 {
+            return Verdict::skip(Counter::SkipNextHop as u8);
+        }
+        if must_stay_xcast && next_hop.reason != Counter::StackLocal as u8 {
+            return Verdict::skip(Counter::SkipXStack as u8);
+        }
+        return Verdict::send(PORT_STACK, Verdict::SEPARATE);
     }
-    plan.open(i, decision);
-    NONE
+    if fresh(&plan.ttl) <= 1 {
+        return Verdict::skip(Counter::SkipTtl as u8);
+    }
+    let on_link = next_hop.flags & NEXT_HOP_ON_LINK != 0;
+    let shared = next_hop.flags & NEXT_HOP_XCAST != 0 && !on_link;
+    if must_stay_xcast && !shared && !on_link {
+        return Verdict::skip(Counter::SkipXIncapable as u8);
+    }
+    let count = if shared {
+        u32::from(fresh(&plan.branches[b].len))
+    } else {
+        1
+    };
+    let len = if count == 1 && !must_stay_xcast {
+        plan.unicast_len()
+    } else if settings.prune == Prune::Bitmap as u8 {
+        u32::from(plan.total_len)
+    } else {
+        plan.truncated_len(count)
+    };
+    if len > u32::from(next_hop.mtu_bytes) {
+        if must_stay_xcast {
+            return Verdict::skip(Counter::SkipXMtu as u8);
+        }
+        return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::OVERSIZE);
+    }
+    let how = if shared { 0 } else { Verdict::SEPARATE };
+    Verdict::send(next_hop.port, how)
 }
 
-/// Whether a destination before `i` that has a copy of its own has the same address and port;
+/// Pass 4: gives each destination of a split branch a copy of its own, unless the same address and
+/// port had one already.
+#[inline(always)]
+fn split(
+    plan: &mut Plan,
+    work: &mut Work,
+    settings: &Settings,
+    tables: &impl Tables,
+    counters: &mut PortCounters,
+) {
+    store(&mut plan.split_from, fresh(&plan.branch_count));
+    for i in 0..MAX_DESTINATIONS {
+        if i >= fresh(&plan.dest_count) as usize {
+            break;
+        }
+        let b = fresh(&plan.branch_of[i]);
+        if b == NONE || fresh(&plan.branches[b as usize].port) != PORT_SPLIT {
+            continue;
+        }
+        if is_repeat(plan, i, settings, work) {
+            counters.bump(Counter::SkipDuplicate);
+            plan.branch_of[i] = NONE;
+            continue;
+        }
+        let id = fresh(&plan.branches[b as usize].next_hop);
+        let own = plan.open(i, id, id);
+        let port = match tables.next_hop(u32::from(id)) {
+            Some(next_hop) => next_hop.port,
+            None => PORT_NOWHERE,
+        };
+        plan.schedule(own, port);
+    }
+}
+
+/// Whether a destination before `i` that came from splitting has the same address and port;
 /// remembers `i` if not.
 #[inline(always)]
-fn is_repeat(plan: &mut Plan, i: usize, settings: &Settings, seen: &mut Seen) -> bool {
-    let address = plan.address[i];
-    let port = plan.port[i];
-    let entry = u64::from(address.memory()) << 16 | u64::from(port.memory());
+fn is_repeat(plan: &Plan, i: usize, settings: &Settings, work: &mut Work) -> bool {
+    let entry = identity(plan, i);
     // Multiplying by a secret odd number and keeping the high bits is universal hashing.
     let hash = entry.wrapping_mul(settings.hash_key | 1) >> 40;
     for probe in 0..SEEN_PROBES {
         let slot = (hash as usize + probe) % SEEN_SLOTS;
-        let j = seen.slots[slot] as usize % DESTINATION_SLOTS;
+        let j = fresh(&work.seen[slot]) as usize % DESTINATION_SLOTS;
         // Only what this very packet wrote there counts.
-        if j >= i || fresh(&plan.seen_at[j]) as usize != slot || plan.address[j] == Be32::default()
+        let b = fresh(&plan.branch_of[j]);
+        if j >= i
+            || fresh(&work.seen_at[j]) as usize != slot
+            || b == NONE
+            || b < fresh(&plan.split_from)
         {
-            seen.slots[slot] = i as u8;
-            store(&mut plan.seen_at[i], slot as u16);
+            store(&mut work.seen[slot], i as u8);
+            store(&mut work.seen_at[i], slot as u16);
             return false;
         }
-        if plan.address[j] == address && plan.port[j] == port {
+        if identity(plan, j) == entry {
             return true;
         }
     }
     false
 }
 
-/// Whether the copy for branch `b` exceeds its next hop's MTU.
+/// Address and port as one number.
 #[inline(always)]
-fn exceeds_mtu(plan: &Plan, b: usize, prune_bitmap: bool, tables: &impl Tables) -> bool {
-    let Some(next_hop) = tables.next_hop(u32::from(plan.branch_next_hop[b])) else {
-        return false;
-    };
-    if next_hop.flags & (NEXT_HOP_XCAST | NEXT_HOP_ON_LINK) != NEXT_HOP_XCAST {
-        // Single destinations were checked when they were placed.
-        return false;
-    }
-    let count = u32::from(plan.branch_len[b]);
-    let len = if count == 1 && !plan.has(FLAG_X) {
-        plan.unicast_len()
-    } else if prune_bitmap {
-        u32::from(plan.total_len)
+fn identity(plan: &Plan, i: usize) -> u64 {
+    let destination = &plan.destinations[i];
+    let port = if plan.has(FLAG_P) {
+        destination.port
     } else {
-        plan.truncated_len(count)
+        Be16::default()
     };
-    len > u32::from(next_hop.mtu_bytes)
-}
-
-/// Hands the destinations of given-up branches to the kernel stack, which fragments or answers;
-/// with X set, skips them.
-#[inline(always)]
-fn give_up(plan: &mut Plan, settings: &Settings, seen: &mut Seen, counters: &mut PortCounters) {
-    for i in 0..MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
-            break;
-        }
-        if plan.address[i] == Be32::default() {
-            continue;
-        }
-        let b = fresh(&plan.branch[i]) as usize;
-        if plan.branch_len[b] != 0 {
-            continue;
-        }
-        plan.live[i >> 5] &= !bit(i);
-        let skip = if plan.has(FLAG_X) {
-            Counter::SkipXMtu as u8
-        } else {
-            let to_stack = Decision::to_stack(NEXT_HOP_STACK_MTU, Counter::StackMtu as u8);
-            alone(plan, i, settings, seen, to_stack)
-        };
-        if skip != NONE {
-            counters.bump_index(skip);
-            continue;
-        }
-        let b = fresh(&plan.branch[i]) as usize;
-        plan.schedule(b);
-    }
+    u64::from(destination.address.memory()) << 16 | u64::from(port.memory())
 }
 
 /// Hash of what makes a flow, the destination left out.

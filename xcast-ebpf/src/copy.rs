@@ -10,14 +10,14 @@ use aya_ebpf::{
 use xcast_common::{
     branch::{emit, emit_rest},
     counter::Counter,
-    maps::PORT_RECIRCULATE,
+    maps::{PORT_RECIRCULATE, Port},
     plan::fresh,
 };
 
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, PLANS, PLANS_PER_CPU, PORTS, counters, settings},
+    maps::{NEXT_HOPS, PLANS, PLANS_PER_CPU, counters, port, settings},
 };
 
 /// Entry point of the device maps' program.
@@ -28,11 +28,9 @@ pub fn leave(ctx: XdpContext) -> u32 {
     let Some(metadata) = frame.metadata() else {
         return XDP_PASS;
     };
-    // SAFETY: copied at once; entries are only ever replaced whole.
-    let Some(port) = (unsafe { PORTS.get(frame.egress_ifindex()) }) else {
+    let Some(Port { slot, .. }) = port(frame.egress_ifindex()) else {
         return XDP_DROP;
     };
-    let slot = port.slot;
     match finish(&mut frame, metadata.nonce, slot) {
         Ok(()) => XDP_PASS,
         Err(reason) => {
@@ -61,7 +59,7 @@ fn finish(frame: &mut XdpFrame, nonce: u32, slot: u8) -> Result<(), Counter> {
     }
     let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS
-        .get(u32::from(plan.branch_next_hop[b as usize]))
+        .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
     let next_hop = *next_hop;
     if !frame.strip_metadata() {

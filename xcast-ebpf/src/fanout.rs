@@ -8,8 +8,8 @@ use aya_ebpf::{
 use xcast_common::{
     branch::{Form, emit},
     counter::Counter,
-    maps::{METADATA_MAGIC, Metadata, PortCounters, Settings},
-    plan::{BRANCH_SLOTS, NONE, Plan, fresh},
+    maps::{METADATA_MAGIC, Metadata, PORT_STACK, PortCounters, Settings},
+    plan::{BRANCH_SLOTS, Plan, fresh},
 };
 
 use crate::{
@@ -26,8 +26,8 @@ pub fn single(
     arrival: &mut PortCounters,
 ) -> Option<u32> {
     let b = fresh(&plan.last_branch);
-    let slot = fresh(&plan.branch_port[b as usize]);
-    let next_hop = *NEXT_HOPS.get(u32::from(plan.branch_next_hop[b as usize]))?;
+    let slot = fresh(&plan.branches[b as usize].port);
+    let next_hop = *NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop))?;
     commit(plan, b, arrival);
     let Some(form) = emit(frame, plan, b, &next_hop, settings) else {
         arrival.bump(Counter::DropNoRoom);
@@ -61,9 +61,7 @@ pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters
             if b >= fresh(&plan.branch_count) as usize {
                 break;
             }
-            if fresh(&plan.branch_len[b]) != 0 {
-                commit(plan, b as u8, arrival);
-            }
+            commit(plan, b as u8, arrival);
         }
         return Some(action);
     }
@@ -100,7 +98,7 @@ fn broadcast(plan: &Plan) -> Option<u32> {
 #[inline(always)]
 fn peel(plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
     let b = fresh(&plan.last_branch);
-    let slot = fresh(&plan.branch_port[b as usize]);
+    let slot = fresh(&plan.branches[b as usize].port);
     let action = PEELS
         .get(u32::from(slot))
         .and_then(|pair| pair.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
@@ -113,14 +111,19 @@ fn peel(plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
     Some(action)
 }
 
-/// Counts a branch as planned.
+/// Counts a branch as planned, if it makes a copy.
 #[inline(always)]
 fn commit(plan: &Plan, b: u8, arrival: &mut PortCounters) {
-    let reason = fresh(&plan.branch_reason[b as usize]);
-    if reason != NONE {
-        arrival.bump_index(reason);
+    let Some(branch) = plan.copy_of(b) else {
+        return;
+    };
+    let slot = fresh(&branch.port);
+    if slot == PORT_STACK
+        && let Some(next_hop) = NEXT_HOPS.get(u32::from(branch.next_hop))
+    {
+        arrival.bump_index(next_hop.reason);
     }
-    if let Some(port) = counters(fresh(&plan.branch_port[b as usize])) {
+    if let Some(port) = counters(slot) {
         port.bump(Counter::Planned);
     }
 }

@@ -8,9 +8,10 @@ use aya_ebpf::{
 use xcast_common::{
     maps::{
         EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, NEXT_HOP_ENTRIES,
-        NextHop, Port, PortCounters, Settings, Subset, SubsetKey,
+        NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, Port, PortCounters, Settings, Subset, SubsetKey,
+        port_place,
     },
-    plan::{Plan, Scratch, Seen, Tables},
+    plan::{Plan, Scratch, Tables, Work},
     trie::{
         self, BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS,
         SEGMENT_ENTRIES,
@@ -56,9 +57,9 @@ pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::
 #[btf_map]
 pub static ADDRESSES: HashMap<Be32, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
 
-/// Ports by interface index.
+/// Ports, at one of the places that their interface index has.
 #[btf_map]
-pub static PORTS: HashMap<u32, Port, 256> = HashMap::new();
+pub static PORTS: Array<Port, { PORT_TABLE_ENTRIES as usize }> = Array::new();
 
 /// Every counter of every port; written by the programs.
 #[btf_map]
@@ -89,23 +90,31 @@ pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
 #[btf_map]
 pub static PLANS: PerCpuArray<Plan, { PLANS_PER_CPU as usize }> = PerCpuArray::new();
 
-/// Serial number of the next plan; the programs' own.
-#[btf_map]
-pub static SERIAL: PerCpuArray<u32, 1> = PerCpuArray::new();
-
 /// Branch by next hop; the programs' own.
 #[btf_map]
 pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 
-/// Destination by hash; the programs' own.
+/// Working memory; the programs' own.
 #[btf_map]
-pub static SEEN: PerCpuArray<Seen, 1> = PerCpuArray::new();
+pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 
 /// The constants. Read volatile, or the compiler would fold in the values of compile time.
 #[inline(always)]
 pub fn settings() -> Settings {
     // SAFETY: a valid static.
     unsafe { (&raw const SETTINGS).read_volatile() }
+}
+
+/// The port with this interface index.
+#[inline(always)]
+pub fn port(ifindex: u32) -> Option<Port> {
+    for attempt in 0..PORT_PLACES {
+        let port = PORTS.get(port_place(ifindex, attempt))?;
+        if port.ifindex == ifindex {
+            return Some(*port);
+        }
+    }
+    None
 }
 
 /// The counters of a port.

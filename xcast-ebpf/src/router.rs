@@ -17,7 +17,7 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{KernelTables, PLANS, PLANS_PER_CPU, PORTS, SCRATCH, SEEN, SERIAL, counters, settings},
+    maps::{KernelTables, PLANS, PLANS_PER_CPU, SCRATCH, WORK, counters, port, settings},
 };
 
 /// Entry point of the program on the ports.
@@ -28,11 +28,10 @@ pub fn arrive(ctx: XdpContext) -> u32 {
     if !is_xcast(frame.view(), &settings) {
         return XDP_PASS;
     }
-    // SAFETY: copied at once; entries are only ever replaced whole.
-    let Some(port) = (unsafe { PORTS.get(frame.ingress_ifindex()) }) else {
+    let Some(port) = port(frame.ingress_ifindex()) else {
         return XDP_PASS;
     };
-    forward(&mut frame, *port, &settings).unwrap_or(XDP_DROP)
+    forward(&mut frame, port, &settings).unwrap_or(XDP_DROP)
 }
 
 /// Everything after the frame turned out to be Xcast; `None` drops it where no counter is at hand.
@@ -61,27 +60,21 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32>
         return None;
     }
 
-    let serial = SERIAL.get_ptr_mut(0)?;
-    // SAFETY: this CPU's own.
-    let nonce = unsafe { *serial };
     // SAFETY: these are this CPU's own, each a map of its own.
-    let (plan, scratch, seen) = unsafe {
-        (
-            &mut *PLANS.get_ptr_mut(nonce % PLANS_PER_CPU)?,
-            &mut *SCRATCH.get_ptr_mut(0)?,
-            &mut *SEEN.get_ptr_mut(0)?,
-        )
-    };
+    let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
+    let nonce = work.serial;
+    // SAFETY: this CPU's own.
+    let plan = unsafe { &mut *PLANS.get_ptr_mut(nonce % PLANS_PER_CPU)? };
     plan.begin(&packet, nonce);
     if group(
-        frame.view(),
+        frame,
         &packet,
         settings,
         &KernelTables,
         Memory {
             plan: &mut *plan,
             scratch,
-            seen,
+            work: &mut *work,
         },
         counters,
     )
@@ -95,8 +88,7 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32>
         1 => fanout::single(frame, plan, settings, counters),
         _ => {
             // The copies leave later and need their plan until then.
-            // SAFETY: this CPU's own.
-            unsafe { *serial = nonce.wrapping_add(1) };
+            work.serial = nonce.wrapping_add(1);
             fanout::several(frame, plan, counters)
         }
     }

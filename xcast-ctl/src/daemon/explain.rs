@@ -11,8 +11,8 @@ use xcast_common::{
         EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK,
         PortCounters, Settings, SubsetKey,
     },
-    plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Seen, Tables, group},
-    view::{Buffer, Frame as _},
+    plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Tables, Work, group},
+    view::Buffer,
     wire::{
         Be32, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, XCAST_AT, header_words, ipv4,
         transport, xcast,
@@ -56,14 +56,14 @@ pub fn explain(
     let mut counters = PortCounters::default();
     plan.begin(&packet, 0);
     let grouped = group(
-        buffer.view(),
+        &mut buffer,
         &packet,
         &settings,
         &tables,
         Memory {
             plan: &mut plan,
             scratch: &mut Scratch::boxed(),
-            seen: &mut Seen::boxed(),
+            work: &mut Work::boxed(),
         },
         &mut counters,
     );
@@ -74,7 +74,7 @@ pub fn explain(
     let why = |destination: &Destination| sync.lookup(destination.address).why;
     let mut copies = Vec::new();
     for b in 0..plan.branch_count {
-        if plan.branch_len[b as usize] == 0 {
+        if plan.copy_of(b).is_none() {
             continue;
         }
         copies.push(branch(&plan, b, request, &tables, sync, ports, why));
@@ -190,15 +190,15 @@ fn branch(
 ) -> Branch {
     let at = b as usize % BRANCH_SLOTS;
     let mut destinations = Vec::new();
-    let mut i = plan.branch_last[at];
+    let mut i = plan.branches[at].last;
     while i != NONE {
         destinations.push(request.destinations[i as usize]);
-        i = plan.previous[i as usize];
+        i = plan.destinations[i as usize].previous;
     }
     destinations.reverse();
-    let id = u32::from(plan.branch_next_hop[at]);
+    let id = u32::from(plan.branches[at].next_hop);
     let entry = tables.next_hop(id).filter(|_| id < MAX_NEXT_HOPS);
-    let to_stack = plan.branch_port[at] == PORT_STACK;
+    let to_stack = plan.branches[at].port == PORT_STACK;
     let form = if to_stack {
         Form::Stack
     } else if destinations.len() == 1 && !request.x {
@@ -208,14 +208,14 @@ fn branch(
     };
     let reason = match form {
         Form::Stack if id == NEXT_HOP_STACK_MTU => ": the copy exceeds the egress MTU".to_owned(),
-        Form::Stack => format!(": {}", counter::NAMES[plan.branch_reason[at] as usize]),
+        Form::Stack => format!(": {}", stack_reason(entry)),
         Form::Xcast | Form::Unicast => String::new(),
     };
     Branch {
         port: if to_stack {
             "kernel stack".to_owned()
         } else {
-            ports.name(plan.branch_port[at]).unwrap_or("?").to_owned()
+            ports.name(plan.branches[at].port).unwrap_or("?").to_owned()
         },
         next_hop: sync
             .next_hops()
@@ -230,6 +230,13 @@ fn branch(
     }
 }
 
+/// Name of the counter that says why a next hop is the kernel stack.
+fn stack_reason(entry: Option<&NextHop>) -> &'static str {
+    entry
+        .and_then(|entry| counter::NAMES.get(usize::from(entry.reason)).copied())
+        .unwrap_or("kernel stack")
+}
+
 /// The destinations that are in no branch, and the counter that says why: found by asking about
 /// each one alone, since the counters of a whole list do not say which is which.
 fn skipped(
@@ -239,9 +246,8 @@ fn skipped(
     tables: &Snapshot,
     why: impl Fn(&Destination) -> String,
 ) -> Vec<Skipped> {
-    let is_live = |i: usize| plan.live[i >> 5] & (0x8000_0000 >> (i & 31)) != 0;
     (0..request.destinations.len())
-        .filter(|&i| !is_live(i))
+        .filter(|&i| plan.served_by(i).is_none())
         .map(|i| {
             let destination = request.destinations[i];
             let alone = ExplainRequest {
@@ -253,14 +259,14 @@ fn skipped(
             let mut counters = PortCounters::default();
             plan.begin(&packet, 0);
             group(
-                buffer.view(),
+                &mut buffer,
                 &packet,
                 settings,
                 tables,
                 Memory {
                     plan: &mut plan,
                     scratch: &mut Scratch::boxed(),
-                    seen: &mut Seen::boxed(),
+                    work: &mut Work::boxed(),
                 },
                 &mut counters,
             );

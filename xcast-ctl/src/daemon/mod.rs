@@ -111,7 +111,12 @@ impl Router {
             hash_key: random()?,
         };
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
-        let port = |slot, flags, mac| PortEntry { slot, flags, mac };
+        let port = |slot, flags, mac| PortEntry {
+            slot,
+            flags,
+            mac,
+            ..PortEntry::default()
+        };
         let recirculate = port(PORT_RECIRCULATE, 0, pair.macs.destination);
         datapath.add_device(pair.host, recirculate)?;
         let stack = port(PORT_STACK, PORT_TRUSTED, pair.macs.source);

@@ -192,6 +192,7 @@ impl Port {
             slot: self.slot,
             flags: if self.group_mac { PORT_GROUP_MAC } else { 0 },
             mac: link.mac?,
+            ..PortEntry::default()
         })
     }
 

@@ -30,8 +30,8 @@ use thiserror::Error;
 use xcast_common::{
     counter::Counter,
     maps::{
-        EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Port,
-        PortCounters, Settings, SubsetKey,
+        EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES, PORT_STACK,
+        Port, PortCounters, Settings, SubsetKey, port_place,
     },
     wire::Be32,
 };
@@ -78,6 +78,9 @@ pub enum DatapathError {
         /// What the kernel said.
         source: XdpMapError,
     },
+    /// Other interfaces are at all places where this one may be in the port table.
+    #[error("no place for interface index {0} in the port table; recreate the interface")]
+    PortTableFull(u32),
     /// The route map cannot grow.
     #[error("cannot add a route to the datapath; its destinations follow the next shorter prefix")]
     Routes(#[source] Full),
@@ -98,7 +101,9 @@ pub struct Datapath {
     next_hops: Array<MapData, NextHop>,
     ecmp_groups: Array<MapData, EcmpGroup>,
     addresses: BpfHashMap<MapData, Be32, u32>,
-    ports: BpfHashMap<MapData, u32, Port>,
+    ports: Array<MapData, Port>,
+    /// The port table's places in use, with the interface indices there.
+    places: HashMap<u32, u32>,
     counters: PerCpuArray<MapData, PortCounters>,
     devices: DevMap<MapData>,
     devices_fd: OwnedFd,
@@ -167,6 +172,7 @@ impl Datapath {
             counters: typed(&mut ebpf, "COUNTERS")?,
             devices: typed(&mut ebpf, "DEVICES")?,
             attached: HashMap::new(),
+            places: HashMap::new(),
             fanouts,
             stack_macs,
             ebpf,
@@ -240,14 +246,23 @@ impl Datapath {
                 map: "DEVICES",
                 source,
             })?;
-        self.ports.insert(ifindex, port, 0).map_err(map("PORTS"))?;
+        self.update_device(ifindex, port)?;
         self.fanouts.set_device(port.slot, Some(ifindex));
         Ok(())
     }
 
     /// Changes what is known of an interface that is a port already.
     pub fn update_device(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {
-        self.ports.insert(ifindex, port, 0).map_err(map("PORTS"))
+        let is = |place: &u32, found| self.places.get(place).copied() == found;
+        let mut places = (0..PORT_PLACES).map(|attempt| port_place(ifindex, attempt));
+        let place = places
+            .clone()
+            .find(|place| is(place, Some(ifindex)))
+            .or_else(|| places.find(|place| is(place, None)))
+            .ok_or(DatapathError::PortTableFull(ifindex))?;
+        self.places.insert(place, ifindex);
+        let entry = Port { ifindex, ..port };
+        self.ports.set(place, entry, 0).map_err(map("PORTS"))
     }
 
     /// Attaches the ingress program to an interface, in native mode.
@@ -275,7 +290,14 @@ impl Datapath {
         self.fanouts.set_device(slot, None);
         // The kernel removed the entry itself if the interface is gone.
         let _ = sys::map_delete(self.devices_fd.as_fd(), u32::from(slot));
-        ignore_missing(self.ports.remove(&ifindex)).map_err(map("PORTS"))
+        let place = self.places.iter().find(|(_, index)| **index == ifindex);
+        if let Some((&place, _)) = place {
+            self.places.remove(&place);
+            self.ports
+                .set(place, Port::default(), 0)
+                .map_err(map("PORTS"))?;
+        }
+        Ok(())
     }
 
     /// Waits until every device map that was asked for so far is in place.
