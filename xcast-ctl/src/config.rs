@@ -16,6 +16,7 @@ use serde::{
 };
 use thiserror::Error;
 use xcast_common::maps::{MAX_REAL_PORTS, MAX_SUBSETS, Prune};
+use xcast_host::CodePoints;
 
 /// Name of the router's own interface unless the configuration gives another one.
 pub const DEFAULT_INTERFACE: &str = "xcast0";
@@ -93,15 +94,6 @@ pub struct Config {
     pub router: Router,
     /// The interfaces it works on.
     pub ports: Vec<Port>,
-}
-
-/// Numbers that mark a packet as Xcast, the same on every router and source of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CodePoints {
-    /// IPv4 protocol number.
-    pub protocol: u8,
-    /// The All-Xcast-Routers group.
-    pub group: Ipv4Addr,
 }
 
 /// The `[router]` table: how the router behaves.
@@ -320,107 +312,18 @@ impl StatedCodePoints {
             example: "group = '224.0.0.254'",
         })?;
         CodePoints::new(protocol, group)
+            .map_err(|error| invalid(format!("code_points.{}", error.field), error.reason))
     }
 }
 
-impl CodePoints {
-    /// Reads only the code points of a configuration file, for a host that is no router.
-    ///
-    /// # Errors
-    ///
-    /// See [`ConfigError`].
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        load(path, |text| File::parse(text)?.code_points.validate())
-    }
-
-    /// Code points that do not collide with protocols and groups in use.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Invalid`] names the field.
-    pub fn new(protocol: u8, group: Ipv4Addr) -> Result<Self, ConfigError> {
-        if matches!(protocol, 0 | 255) {
-            return Err(invalid(
-                "code_points.protocol",
-                format!("{protocol} is reserved: use 253 or 254 (RFC 4727)"),
-            ));
-        }
-        if let Some((_, name)) = PROTOCOLS_IN_USE
-            .iter()
-            .find(|(number, _)| *number == protocol)
-        {
-            return Err(invalid(
-                "code_points.protocol",
-                format!(
-                    "{protocol} is {name}, whose packets the router would take for Xcast: use 253 or 254 (RFC 4727)"
-                ),
-            ));
-        }
-        if !group.is_multicast() {
-            return Err(invalid(
-                "code_points.group",
-                format!("{group} is not a multicast address: use 224.0.0.254 (RFC 4727)"),
-            ));
-        }
-        if let Some((_, name)) = GROUPS_IN_USE
-            .iter()
-            .find(|(last_octet, _)| group == Ipv4Addr::new(224, 0, 0, *last_octet))
-        {
-            return Err(invalid(
-                "code_points.group",
-                format!("{group} is the group of {name}: use 224.0.0.254 (RFC 4727)"),
-            ));
-        }
-        Ok(Self { protocol, group })
-    }
+/// Reads only the code points of a configuration file, for a host that is no router.
+///
+/// # Errors
+///
+/// See [`ConfigError`].
+pub fn load_code_points(path: &Path) -> Result<CodePoints, ConfigError> {
+    load(path, |text| File::parse(text)?.code_points.validate())
 }
-
-/// IPv4 protocols a network is likely to use.
-const PROTOCOLS_IN_USE: [(u8, &str); 27] = [
-    (1, "ICMP"),
-    (2, "IGMP"),
-    (4, "IP in IP"),
-    (6, "TCP"),
-    (8, "EGP"),
-    (9, "IGRP"),
-    (17, "UDP"),
-    (27, "RDP"),
-    (33, "DCCP"),
-    (41, "IPv6 in IPv4"),
-    (46, "RSVP"),
-    (47, "GRE"),
-    (50, "ESP"),
-    (51, "AH"),
-    (58, "ICMPv6"),
-    (88, "EIGRP"),
-    (89, "OSPF"),
-    (94, "IPIP"),
-    (97, "EtherIP"),
-    (103, "PIM"),
-    (108, "IPComp"),
-    (112, "VRRP"),
-    (113, "PGM"),
-    (115, "L2TP"),
-    (132, "SCTP"),
-    (136, "UDP-Lite"),
-    (137, "MPLS in IP"),
-];
-
-/// Last octets of groups in 224.0.0.0/24 a network is likely to use.
-const GROUPS_IN_USE: [(u8, &str); 12] = [
-    (1, "all systems"),
-    (2, "all routers"),
-    (4, "DVMRP"),
-    (5, "OSPF"),
-    (6, "OSPF"),
-    (9, "RIP"),
-    (10, "EIGRP"),
-    (13, "PIM"),
-    (18, "VRRP"),
-    (22, "IGMP"),
-    (251, "multicast DNS"),
-    (252, "LLMNR"),
-];
 
 impl Router {
     fn validate(&self) -> Result<(), ConfigError> {
@@ -640,21 +543,25 @@ mod tests {
 
     #[test]
     fn code_points_in_use_are_refused() {
+        let stated = |protocol, group| {
+            let (protocol, group) = (Some(protocol), Some(group));
+            StatedCodePoints { protocol, group }.validate()
+        };
         let group = Ipv4Addr::new(224, 0, 0, 254);
         assert_says(
-            CodePoints::new(17, group),
+            stated(17, group),
             &["code_points.protocol", "17 is UDP", "253"],
         );
-        assert_says(CodePoints::new(89, group), &["OSPF"]);
-        assert_says(CodePoints::new(0, group), &["reserved"]);
-        assert_says(CodePoints::new(255, group), &["reserved"]);
+        assert_says(stated(89, group), &["OSPF"]);
+        assert_says(stated(0, group), &["reserved"]);
+        assert_says(stated(255, group), &["reserved"]);
         let unicast = Ipv4Addr::new(10, 0, 0, 1);
         assert_says(
-            CodePoints::new(253, unicast),
+            stated(253, unicast),
             &["code_points.group", "not a multicast"],
         );
-        assert_says(CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 5)), &["OSPF"]);
-        assert!(CodePoints::new(254, group).is_ok());
+        assert_says(stated(253, Ipv4Addr::new(224, 0, 0, 5)), &["OSPF"]);
+        assert!(stated(254, group).is_ok());
     }
 
     #[test]
@@ -739,7 +646,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("xcast.toml");
         std::fs::write(&path, CODE_POINTS).unwrap();
-        assert_eq!(CodePoints::load(&path).unwrap().protocol, 253);
+        assert_eq!(load_code_points(&path).unwrap().protocol, 253);
         assert_says(Config::load(&path), &["xcast.toml"]);
         assert_says(
             Config::load(directory.path()),

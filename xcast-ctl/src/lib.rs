@@ -10,6 +10,5 @@ pub mod control;
 pub mod daemon;
 pub mod datapath;
 mod kernel;
-pub mod raw;
 pub mod report;
 pub mod sync;

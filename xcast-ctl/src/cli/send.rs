@@ -3,6 +3,7 @@
 use std::{
     fs, io,
     net::{Ipv4Addr, UdpSocket},
+    os::fd::AsFd as _,
     path::PathBuf,
     str::FromStr,
     thread,
@@ -10,15 +11,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
+use xcast_host::{
+    CodePoints,
+    packet::{Entry, MAX_DSCP, Template},
+    raw::Way,
+};
 
 use super::{Outcome, print, print_json};
 use crate::{
-    config::{CodePoints, DATAPATH_SUFFIX},
+    config::{DATAPATH_SUFFIX, load_code_points},
     control::{self, ControlError, Request, Response},
     kernel::{self, Link, Route},
-    raw::{Entry, Packet, Way},
     report::Destination,
 };
 
@@ -45,7 +51,7 @@ EXIT STATUS
   2  error")]
 pub(super) struct Args {
     /// Destinations in their order, each with its UDP port and, if it is to differ, its DSCP
-    #[arg(value_name = "ADDRESS:PORT[@DSCP]", required = true)]
+    #[arg(value_name = "ADDRESS:PORT[@DSCP]", required = true, value_parser = entry)]
     destinations: Vec<Entry>,
 
     /// First-hop router to send to, even if a router runs here
@@ -155,30 +161,26 @@ impl FromStr for To {
     }
 }
 
-impl FromStr for Entry {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (destination, dscp) = match text.split_once('@') {
-            Some((destination, dscp)) => (destination, Some(dscp)),
-            None => (text, None),
-        };
-        let Destination { address, port } = destination.parse()?;
-        let Some(port) = port else {
-            return Err(format!("{text:?} has no port: write {address}:PORT"));
-        };
-        let dscp = dscp
-            .map(|dscp| {
-                let value = dscp.parse().ok().filter(|value| *value < 64);
-                value.ok_or_else(|| format!("{dscp:?} is not a DSCP (0 to 63)"))
-            })
-            .transpose()?;
-        Ok(Self {
-            address,
-            port,
-            dscp,
+fn entry(text: &str) -> Result<Entry, String> {
+    let (destination, dscp) = match text.split_once('@') {
+        Some((destination, dscp)) => (destination, Some(dscp)),
+        None => (text, None),
+    };
+    let Destination { address, port } = destination.parse()?;
+    let Some(port) = port else {
+        return Err(format!("{text:?} has no port: write {address}:PORT"));
+    };
+    let dscp = dscp
+        .map(|dscp| {
+            let value = dscp.parse().ok().filter(|value| *value <= MAX_DSCP);
+            value.ok_or_else(|| format!("{dscp:?} is not a DSCP (0 to {MAX_DSCP})"))
         })
-    }
+        .transpose()?;
+    Ok(Entry {
+        address,
+        port,
+        dscp,
+    })
 }
 
 fn number(text: &str) -> Result<u32, String> {
@@ -216,7 +218,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let running = !matches!(status, Err(ControlError::NotRunning(_)));
     let code_points = code_points(args, status)?;
     let exit = exit(args, router, running, code_points.group)?;
-    let mut packet = Packet {
+    let template = Template {
         code_points,
         source: exit.source,
         to: exit.to,
@@ -226,30 +228,27 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         x: args.x,
         anonymous: args.anonymous,
         source_port: args.source_port,
-        entries: args.destinations.clone(),
         port_list: args.port_list,
-        payload: fixed_payload(args)?.unwrap_or_default(),
     };
+    let entries = &args.destinations;
+    let mut payload = fixed_payload(args)?.unwrap_or_default();
+    let mut packet = Vec::new();
     let numbered = args.file.is_none() && args.size.is_none();
-    let mut octets = 0;
     for n in 1..=args.count {
         if numbered {
-            packet.payload = args.payload.replace("{n}", &n.to_string()).into_bytes();
+            payload = args.payload.replace("{n}", &n.to_string()).into_bytes();
         }
-        let bytes = packet.build()?;
-        octets = bytes.len();
-        exit.way
-            .send(&bytes)
-            .map_err(|error| explain(error, octets, &exit))?;
+        template.emit(entries, &payload, &mut packet)?;
+        send(&exit.way, &packet).map_err(|error| explain(error, packet.len(), &exit))?;
         if args.interval > 0 && n < args.count {
             thread::sleep(Duration::from_millis(args.interval));
         }
     }
     let sent = Sent {
         packets: args.count,
-        octets,
-        flags: letters(packet.flags()),
-        destinations: packet.entries.len(),
+        octets: packet.len(),
+        flags: letters(template.flags(entries)),
+        destinations: entries.len(),
         source: exit.source,
         to: exit.to,
         interface: exit.interface,
@@ -263,9 +262,22 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+/// Sends, waiting for room in the socket's buffer.
+fn send(way: &Way, packet: &[u8]) -> io::Result<()> {
+    loop {
+        match way.send(packet) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let mut polled = [PollFd::new(way.as_fd(), PollFlags::POLLOUT)];
+                poll(&mut polled, PollTimeout::NONE)?;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn code_points(args: &Args, running: Result<Response, ControlError>) -> Result<CodePoints> {
     if let Some(path) = &args.config {
-        return Ok(CodePoints::load(path)?);
+        return Ok(load_code_points(path)?);
     }
     if let (Some(protocol), Some(group)) = (args.protocol, args.group) {
         return Ok(CodePoints::new(protocol, group)?);
@@ -511,7 +523,6 @@ mod tests {
 
     #[test]
     fn destinations_with_ports_and_dscp() {
-        let entry = |text: &str| text.parse::<Entry>();
         assert_eq!(
             entry("10.0.0.1:5000@46").unwrap(),
             Entry {

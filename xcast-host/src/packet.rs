@@ -1,0 +1,396 @@
+//! Builds Xcast packets around UDP (RFC 5058 sections 9.2 and 11).
+//!
+//! Every checksum is filled in here, because a network card asked to do it would look for UDP where
+//! the Xcast header is.
+
+use std::net::Ipv4Addr;
+
+use thiserror::Error;
+use xcast_common::{
+    checksum::Sum,
+    wire::{
+        self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, transport,
+    },
+};
+
+use crate::CodePoints;
+
+/// Length of a UDP header, in octets.
+pub const UDP_LEN: usize = 8;
+
+/// Largest DSCP: it has six bits.
+pub const MAX_DSCP: u8 = 63;
+
+/// One entry of the destination list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Entry {
+    /// Where the payload is to go.
+    pub address: Ipv4Addr,
+    /// To which UDP port.
+    pub port: u16,
+    /// With which DSCP; [`Template::dscp`] unless given.
+    pub dscp: Option<u8>,
+}
+
+/// What the packets of a source have in common: everything but destinations and payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Numbers that mark a packet as Xcast.
+    pub code_points: CodePoints,
+    /// IP source.
+    pub source: Ipv4Addr,
+    /// IP destination: the group, or an address of a router.
+    pub to: Ipv4Addr,
+    /// Time to live.
+    pub ttl: u8,
+    /// DSCP of the packet itself, 0 to 63.
+    pub dscp: u8,
+    /// CHANNEL IDENTIFIER; 0 for none.
+    pub channel: u32,
+    /// X: it must stay an Xcast packet end to end.
+    pub x: bool,
+    /// A: routers zero the addresses of destinations that left the list.
+    pub anonymous: bool,
+    /// UDP source port.
+    pub source_port: u16,
+    /// P also where all entries have one port, which the UDP header could carry.
+    pub port_list: bool,
+}
+
+/// Why there is no such packet.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PacketError {
+    /// The list is empty or has more entries than NBR_OF_DEST can express.
+    #[error(
+        "{0} destinations: an xcast packet names 1 to {MAX_DESTINATIONS}; split a longer list over \
+         several packets"
+    )]
+    Destinations(usize),
+    /// The DSCP has more than six bits.
+    #[error("DSCP {0}: it has six bits, 0 to {MAX_DSCP}")]
+    Dscp(u8),
+    /// The IP length field cannot express it.
+    #[error("packet of {0} octets: an IPv4 packet has at most 65535, so shorten the payload")]
+    TooLong(usize),
+}
+
+impl Template {
+    /// The flags of the Xcast header. P and D are set where the list needs them: P only where
+    /// ports differ, since one port fits the UDP header.
+    pub fn flags(&self, entries: &[Entry]) -> u8 {
+        let mut flags = list_flags(entries);
+        for (set, flag) in [
+            (self.anonymous, FLAG_A),
+            (self.x, FLAG_X),
+            (self.port_list, FLAG_P),
+        ] {
+            if set {
+                flags |= flag;
+            }
+        }
+        flags
+    }
+
+    /// Writes the packet from its IP header on, complete with checksums, into `packet`, whose
+    /// former content is lost and whose memory is used again.
+    ///
+    /// # Errors
+    ///
+    /// See [`PacketError`]; `packet` is then left as it was.
+    pub fn emit(
+        &self,
+        entries: &[Entry],
+        payload: &[u8],
+        packet: &mut Vec<u8>,
+    ) -> Result<(), PacketError> {
+        if !(1..=MAX_DESTINATIONS).contains(&entries.len()) {
+            return Err(PacketError::Destinations(entries.len()));
+        }
+        let dscps = entries.iter().filter_map(|entry| entry.dscp);
+        if let Some(dscp) = dscps.chain([self.dscp]).find(|dscp| *dscp > MAX_DSCP) {
+            return Err(PacketError::Dscp(dscp));
+        }
+        let flags = self.flags(entries);
+        let length = packet_len(entries.len(), flags, payload.len());
+        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
+
+        packet.clear();
+        packet.reserve(length);
+        self.emit_ip(total_len, packet);
+        self.emit_xcast(entries, flags, packet);
+        self.emit_udp(entries, flags, payload, packet);
+        Ok(())
+    }
+
+    /// The packet as a vector of its own; see [`emit`](Self::emit).
+    ///
+    /// # Errors
+    ///
+    /// See [`PacketError`].
+    pub fn build(&self, entries: &[Entry], payload: &[u8]) -> Result<Vec<u8>, PacketError> {
+        let mut packet = Vec::new();
+        self.emit(entries, payload, &mut packet)?;
+        Ok(packet)
+    }
+
+    fn emit_ip(&self, total_len: u16, packet: &mut Vec<u8>) {
+        let [len_high, len_low] = total_len.to_be_bytes();
+        let mut header = [0; IPV4_LEN];
+        header[..4].copy_from_slice(&[0x45, self.dscp << 2, len_high, len_low]);
+        // No identification is needed: routers refuse fragments of Xcast packets, so that DF says
+        // what will happen anyway.
+        header[6] = 0x40;
+        header[8] = self.ttl;
+        header[9] = self.code_points.protocol;
+        header[12..16].copy_from_slice(&self.source.octets());
+        header[16..].copy_from_slice(&self.to.octets());
+        store_checksum(&mut header, 10);
+        packet.extend_from_slice(&header);
+    }
+
+    /// RFC 5058 section 9.2.2.
+    fn emit_xcast(&self, entries: &[Entry], flags: u8, packet: &mut Vec<u8>) {
+        let start = packet.len();
+        // Checked by the caller: at most 127 destinations, so at most 230 words.
+        let count = entries.len() as u8;
+        let len_words = wire::header_words(u32::from(count), flags) as u8;
+
+        packet.extend_from_slice(&[VERSION << 4 | flags, count, 0, 0]);
+        packet.extend_from_slice(&self.channel.to_be_bytes());
+        packet.extend_from_slice(&[transport::UDP, len_words, 0, 0]);
+        for chunk in entries.chunks(32) {
+            packet.extend_from_slice(&(u32::MAX << (32 - chunk.len())).to_be_bytes());
+        }
+        for entry in entries {
+            packet.extend_from_slice(&entry.address.octets());
+        }
+        if flags & FLAG_D != 0 {
+            packet.extend(
+                entries
+                    .iter()
+                    .map(|entry| entry.dscp.unwrap_or(self.dscp) << 2),
+            );
+            pad(start, packet);
+        }
+        if flags & FLAG_P != 0 {
+            for entry in entries {
+                packet.extend_from_slice(&entry.port.to_be_bytes());
+            }
+            pad(start, packet);
+        }
+        store_checksum(&mut packet[start..], 2);
+    }
+
+    /// UDP as the source sends it: the destination is the group, whatever the IP destination is,
+    /// and the port is the one all entries share, or 0 where each has its own.
+    fn emit_udp(&self, entries: &[Entry], flags: u8, payload: &[u8], packet: &mut Vec<u8>) {
+        let start = packet.len();
+        let port = match flags & FLAG_P {
+            0 => entries[0].port,
+            _ => 0,
+        };
+        // The IP packet, 40 octets longer at least, was checked to fit 16 bits.
+        let udp_len = (UDP_LEN + payload.len()) as u16;
+        for field in [self.source_port, port, udp_len, 0] {
+            packet.extend_from_slice(&field.to_be_bytes());
+        }
+        packet.extend_from_slice(payload);
+
+        let mut pseudo_header = [0; 12];
+        pseudo_header[..4].copy_from_slice(&self.source.octets());
+        pseudo_header[4..8].copy_from_slice(&self.code_points.group.octets());
+        pseudo_header[9] = transport::UDP;
+        pseudo_header[10..].copy_from_slice(&udp_len.to_be_bytes());
+        let datagram = &mut packet[start..];
+        let checksum = match sum(sum(Sum::default(), &pseudo_header), datagram).checksum() {
+            // 0 would say that there is no checksum (RFC 768).
+            0 => u16::MAX,
+            checksum => checksum,
+        };
+        datagram[6..8].copy_from_slice(&checksum.to_ne_bytes());
+    }
+}
+
+/// The flags that a list alone asks for: P where ports differ, D where an entry has a DSCP.
+pub(crate) fn list_flags(entries: &[Entry]) -> u8 {
+    let Some((first, rest)) = entries.split_first() else {
+        return 0;
+    };
+    let mut ports_differ = false;
+    let mut with_dscp = first.dscp.is_some();
+    for entry in rest {
+        ports_differ |= entry.port != first.port;
+        with_dscp |= entry.dscp.is_some();
+    }
+    u8::from(ports_differ) * FLAG_P | u8::from(with_dscp) * FLAG_D
+}
+
+/// Length from the IP header on of a packet with `count` destinations, in octets.
+pub fn packet_len(count: usize, flags: u8, payload: usize) -> usize {
+    IPV4_LEN + 4 * wire::header_words(count as u32, flags) as usize + UDP_LEN + payload
+}
+
+/// Adds octets, the last ones padded with zeroes to eight.
+fn sum(sum: Sum, octets: &[u8]) -> Sum {
+    let (chunks, rest) = octets.as_chunks();
+    let mut sum = chunks
+        .iter()
+        .fold(sum, |sum, chunk| sum.add64(u64::from_ne_bytes(*chunk)));
+    if !rest.is_empty() {
+        let mut chunk = [0; 8];
+        chunk[..rest.len()].copy_from_slice(rest);
+        sum = sum.add64(u64::from_ne_bytes(chunk));
+    }
+    sum
+}
+
+fn store_checksum(header: &mut [u8], at: usize) {
+    let checksum = sum(Sum::default(), header).checksum();
+    header[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
+}
+
+/// Pads the header that begins at `start` to words.
+fn pad(start: usize, packet: &mut Vec<u8>) {
+    packet.resize(start + (packet.len() - start).next_multiple_of(4), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template() -> Template {
+        Template {
+            code_points: CodePoints {
+                protocol: 253,
+                group: Ipv4Addr::new(224, 0, 0, 254),
+            },
+            source: Ipv4Addr::new(10, 0, 0, 1),
+            to: Ipv4Addr::new(224, 0, 0, 254),
+            ttl: 64,
+            dscp: 0,
+            channel: 0,
+            x: false,
+            anonymous: false,
+            source_port: 4000,
+            port_list: false,
+        }
+    }
+
+    fn entry(address: &str, port: u16, dscp: Option<u8>) -> Entry {
+        Entry {
+            address: address.parse().unwrap(),
+            port,
+            dscp,
+        }
+    }
+
+    /// Written out by hand from RFC 5058 section 9.2, sums and all.
+    #[test]
+    fn two_ports_byte_for_byte() {
+        let entries = [entry("10.1.0.2", 5000, None), entry("10.2.0.2", 6000, None)];
+        let template = Template {
+            channel: 0x0102_0304,
+            ..template()
+        };
+        let expected = [
+            // IP: 4 5, DS, 20 + 28 + 8 + 3 = 59, identification, DF, TTL, protocol, checksum
+            0x45, 0x00, 0x00, 0x3b, 0x00, 0x00, 0x40, 0x00, 0x40, 0xfd, 0x4e, 0xc7, //
+            10, 0, 0, 1, 224, 0, 0, 254, //
+            // Xcast: version 1 and P, 2 destinations, checksum, channel, UDP, 7 words, RESV
+            0x11, 0x02, 0xda, 0xf0, 0x01, 0x02, 0x03, 0x04, 0x11, 0x07, 0x00, 0x00, //
+            0xc0, 0x00, 0x00, 0x00, // bitmap
+            10, 1, 0, 2, 10, 2, 0, 2, // addresses
+            0x13, 0x88, 0x17, 0x70, // ports
+            // UDP: 4000, port 0 because of P, 11 octets, checksum
+            0x0f, 0xa0, 0x00, 0x00, 0x00, 0x0b, 0x7b, 0xcf, b'h', b'i', b'!',
+        ];
+        assert_eq!(template.build(&entries, b"hi!").unwrap(), expected);
+    }
+
+    fn folded(parts: &[&[u8]]) -> u16 {
+        // All parts but the last have an even length.
+        let octets = parts.concat();
+        let sum: u32 = octets
+            .chunks(2)
+            .map(|pair| u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low)))
+            .sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+
+    #[test]
+    fn checksums_hold_for_any_number_of_destinations_and_any_flags() {
+        for count in [1, 2, 3, 31, 32, 33, 64, 65, 127] {
+            for flags in 0..16 {
+                let template = Template {
+                    to: Ipv4Addr::new(10, 0, 0, 254),
+                    anonymous: flags & FLAG_A != 0,
+                    x: flags & FLAG_X != 0,
+                    port_list: flags & FLAG_P != 0,
+                    ..template()
+                };
+                let entries: Vec<_> = (0..count)
+                    .map(|i| Entry {
+                        address: Ipv4Addr::new(10, 9, 0, i),
+                        port: 7000,
+                        dscp: (flags & FLAG_D != 0).then_some(i % 64),
+                    })
+                    .collect();
+                let bytes = template.build(&entries, b"hi!").unwrap();
+                let header_len = usize::from(bytes[29]) * 4;
+                let (xcast, udp) = bytes[20..].split_at(header_len);
+                assert_eq!(xcast[0], 0x10 | flags);
+                assert_eq!(xcast[1], count);
+                assert_eq!(
+                    bytes.len(),
+                    usize::from(u16::from_be_bytes([bytes[2], bytes[3]]))
+                );
+                assert_eq!(folded(&[&bytes[..20]]), 0xffff);
+                assert_eq!(folded(&[xcast]), 0xffff);
+                // The group is the destination although the packet goes to a router's address.
+                let length = (udp.len() as u16).to_be_bytes();
+                let pseudo = [10, 0, 0, 1, 224, 0, 0, 254, 0, 17, length[0], length[1]];
+                assert_eq!(folded(&[&pseudo, udp]), 0xffff);
+                let bits: u32 = xcast[12..]
+                    .chunks(4)
+                    .take(usize::from(count).div_ceil(32))
+                    .map(|word| word.iter().map(|octet| octet.count_ones()).sum::<u32>())
+                    .sum();
+                assert_eq!(bits, u32::from(count));
+                let port = u16::from_be_bytes([udp[2], udp[3]]);
+                assert_eq!(port, if flags & FLAG_P != 0 { 0 } else { 7000 });
+            }
+        }
+    }
+
+    #[test]
+    fn ds_bytes_follow_the_addresses() {
+        let entries = [
+            entry("10.1.0.2", 5000, Some(46)),
+            entry("10.2.0.2", 5000, None),
+        ];
+        let template = Template {
+            dscp: 10,
+            ..template()
+        };
+        let bytes = template.build(&entries, b"hi!").unwrap();
+        assert_eq!(bytes[1], 10 << 2);
+        assert_eq!(bytes[20], 0x12, "D and not P: the ports are equal");
+        assert_eq!(bytes[44..48], [46 << 2, 10 << 2, 0, 0]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_packet_is_refused() {
+        let template = template();
+        let build = |entries: &[Entry], len| template.build(entries, &vec![0; len]);
+        let one = entry("10.1.0.2", 5000, None);
+        assert_eq!(build(&[], 3), Err(PacketError::Destinations(0)));
+        assert_eq!(build(&[one; 128], 3), Err(PacketError::Destinations(128)));
+        assert!(build(&[one; 127], 3).is_ok());
+        let odd = entry("10.1.0.2", 1, Some(64));
+        assert_eq!(build(&[odd], 3), Err(PacketError::Dscp(64)));
+        let most = 65535 - 20 - 20 - 8;
+        assert_eq!(build(&[one], most).unwrap().len(), 65535);
+        assert_eq!(build(&[one], most + 1), Err(PacketError::TooLong(65536)));
+    }
+}

@@ -1,0 +1,115 @@
+//! Ways past the kernel's own sockets for packets that are complete from their IP header on.
+
+use std::{
+    io::{self, IoSlice},
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use xcast_common::wire;
+
+const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
+
+/// A way for packets to leave this host. Both need CAP_NET_RAW.
+#[derive(Debug)]
+pub enum Way {
+    /// To their IP destination, by the kernel's routes: it also resolves the next hop's address.
+    Route {
+        /// A raw IP socket.
+        socket: Socket,
+        /// IP destination of the packets.
+        to: Ipv4Addr,
+    },
+    /// In a frame of our own making, whatever their IP destination is.
+    Frame {
+        /// A packet socket.
+        socket: Socket,
+        /// Interface to send by.
+        address: SockAddr,
+        /// The Ethernet header.
+        header: [u8; wire::ETH_LEN],
+    },
+}
+
+impl Way {
+    /// Sends to `to`, by `interface` only if one is given.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW, or if there is no such interface.
+    pub fn route(to: Ipv4Addr, interface: Option<&str>) -> io::Result<Self> {
+        // IPPROTO_RAW: packets are given with their IP header, and none are received.
+        let socket = Socket::new(
+            Domain::IPV4,
+            Type::RAW,
+            Some(Protocol::from(libc::IPPROTO_RAW)),
+        )?;
+        socket.bind_device(interface.map(str::as_bytes))?;
+        Ok(Self::Route { socket, to })
+    }
+
+    /// Sends from one link layer address to another, by the interface with index `ifindex`.
+    ///
+    /// # Errors
+    ///
+    /// Without CAP_NET_RAW.
+    pub fn frame(ifindex: u32, source: [u8; 6], destination: [u8; 6]) -> io::Result<Self> {
+        // Protocol 0: nothing is received.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+        let ethertype = wire::eth::TYPE_IPV4.to_be_bytes();
+        let mut header = [0; wire::ETH_LEN];
+        header[..6].copy_from_slice(&destination);
+        header[6..12].copy_from_slice(&source);
+        header[12..].copy_from_slice(&ethertype);
+        Ok(Self::Frame {
+            socket,
+            address: link_address(ifindex),
+            header,
+        })
+    }
+
+    /// Sends one packet, given from its IP header on. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says; [`io::ErrorKind::WouldBlock`] while the socket's buffer is full.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Route { socket, to } => {
+                let to = SocketAddrV4::new(*to, 0);
+                socket.send_to_with_flags(packet, &to.into(), FLAGS)?;
+            }
+            Self::Frame {
+                socket,
+                address,
+                header,
+            } => {
+                let parts = [IoSlice::new(header), IoSlice::new(packet)];
+                socket.send_to_vectored_with_flags(&parts, address, FLAGS)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The address of an interface, for packet sockets.
+fn link_address(ifindex: u32) -> SockAddr {
+    let mut storage = socket2::SockAddrStorage::zeroed();
+    // SAFETY: the storage is larger than any socket address and aligned for each; its zeroes are a
+    // valid `sockaddr_ll`.
+    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = wire::eth::TYPE_IPV4.to_be();
+    address.sll_ifindex = ifindex as i32;
+    // SAFETY: the storage was just made a `sockaddr_ll`, whose length this is.
+    unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
+}
+
+
+impl AsFd for Way {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        let (Self::Route { socket, .. } | Self::Frame { socket, .. }) = self;
+        socket.as_fd()
+    }
+}
