@@ -1,6 +1,22 @@
 //! x
 
 mod code_points;
+mod destination;
+mod engine;
+pub mod liveness;
+mod outlet;
 pub mod packet;
+mod plan;
+pub mod policy;
 pub mod raw;
+mod sender;
+mod statistics;
+
 pub use code_points::{CodePointError, CodePoints};
+pub use destination::{Destination, Options, Unusable};
+pub use engine::{SendError, Sent, Settings, Unreached};
+pub use liveness::Probing;
+pub use outlet::Outlet;
+pub use plan::Limits;
+pub use sender::Sender;
+pub use statistics::{Cause, Statistics};

@@ -1,0 +1,145 @@
+//! To whom a message goes, and how.
+
+use std::net::{SocketAddr, SocketAddrV4};
+
+use thiserror::Error;
+
+use crate::packet::{Entry, MAX_DSCP};
+
+/// One receiver of a message.
+///
+/// A list is kept as given, in its order of first mention. The same address and port twice is
+/// delivered once: routers do that (the first entry and its DSCP win), and so does a sender that
+/// falls back to unicast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Destination {
+    /// Address and UDP port.
+    pub address: SocketAddr,
+    /// DSCP on the last part of its way, where it is alone in its packet; the message's
+    /// ([`Options::dscp`]) unless given.
+    pub dscp: Option<u8>,
+}
+
+impl Destination {
+    /// A receiver with a DSCP of its own, 0 to 63.
+    pub fn with_dscp(address: SocketAddr, dscp: u8) -> Self {
+        Self {
+            address,
+            dscp: Some(dscp),
+        }
+    }
+
+    /// Its entry in the list of an IPv4 packet.
+    pub(crate) fn entry(self) -> Result<Entry, Unusable> {
+        let SocketAddr::V4(address) = self.address else {
+            return Err(Unusable::Ipv6);
+        };
+        let ip = *address.ip();
+        if ip.is_unspecified() || ip.octets()[0] == 0 {
+            Err(Unusable::Unspecified)
+        } else if ip.is_multicast() || ip.octets()[0] >= 240 {
+            Err(Unusable::NotOneHost)
+        } else if address.port() == 0 {
+            Err(Unusable::NoPort)
+        } else if let Some(dscp) = self.dscp.filter(|dscp| *dscp > MAX_DSCP) {
+            Err(Unusable::Dscp(dscp))
+        } else {
+            Ok(Entry {
+                address: ip,
+                port: address.port(),
+                dscp: self.dscp,
+            })
+        }
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            dscp: None,
+        }
+    }
+}
+
+impl From<SocketAddrV4> for Destination {
+    fn from(address: SocketAddrV4) -> Self {
+        SocketAddr::V4(address).into()
+    }
+}
+
+/// Why a destination cannot be one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Unusable {
+    /// Xcast6 is to come.
+    #[error("IPv6 is not supported yet, give an IPv4 address")]
+    Ipv6,
+    /// 0.0.0.0/8.
+    #[error("the address names no host")]
+    Unspecified,
+    /// Multicast, limited broadcast, or class E.
+    #[error("the address is not that of one host")]
+    NotOneHost,
+    /// UDP port 0.
+    #[error("port 0 cannot be sent to, name the receiver's port")]
+    NoPort,
+    /// A DSCP with more than six bits.
+    #[error("DSCP {0}: it has six bits, 0 to {MAX_DSCP}")]
+    Dscp(u8),
+    /// Loopback, link-local, or the sender itself, where the message must stay Xcast
+    /// ([`Options::stay_xcast`]).
+    #[error("no router delivers there, and the message may not leave as unicast")]
+    NotRouted,
+}
+
+/// How a message is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Time to live. Default: 64.
+    pub ttl: u8,
+    /// DSCP of the packets, 0 to 63. Default: 0.
+    pub dscp: u8,
+    /// CHANNEL IDENTIFIER of RFC 5058 section 9.2.2; only Xcast packets carry it. Default: 0, none.
+    pub channel: u32,
+    /// X: packets stay Xcast to the very end, so that receivers must understand it. Such a message
+    /// never falls back to unicast: it fails. Default: off.
+    pub stay_xcast: bool,
+    /// A: routers zero the addresses of destinations that left the list, where they keep the list's
+    /// length. Default: off.
+    pub anonymous: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: 64,
+            dscp: 0,
+            channel: 0,
+            stay_xcast: false,
+            anonymous: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_host_has_is_no_destination() {
+        let reason = |text: &str| {
+            let address: SocketAddr = text.parse().unwrap();
+            Destination::from(address).entry().unwrap_err()
+        };
+        assert_eq!(reason("[2001:db8::1]:5000"), Unusable::Ipv6);
+        assert_eq!(reason("0.0.0.0:5000"), Unusable::Unspecified);
+        assert_eq!(reason("224.0.0.1:5000"), Unusable::NotOneHost);
+        assert_eq!(reason("255.255.255.255:5000"), Unusable::NotOneHost);
+        assert_eq!(reason("192.0.2.1:0"), Unusable::NoPort);
+        let address = "192.0.2.1:1".parse().unwrap();
+        let entry = |dscp| Destination::with_dscp(address, dscp).entry();
+        assert_eq!(entry(64), Err(Unusable::Dscp(64)));
+        assert_eq!(entry(63).unwrap().dscp, Some(63));
+    }
+}

@@ -1,0 +1,201 @@
+//! Which destinations share a packet, where a list is too long for one, and whom to choose where
+//! there is a choice.
+//!
+//! A policy gives every destination a key. Keys that begin with the same bits stand for paths that
+//! begin with the same links: destinations are sorted by key, and a list that must be cut is cut
+//! where neighbours have least in common. That one idea covers an address's prefix, a next hop, and
+//! a measured distance.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+};
+
+/// A rule for putting destinations together.
+///
+/// Any `Fn(SocketAddr) -> u128` is one.
+pub trait Policy: Send + Sync {
+    /// Where the destination belongs; see [the module](self).
+    fn key(&self, destination: SocketAddr) -> u128;
+
+    /// Chooses `count` of `candidates` (any alpha of k, as a parallel lookup does) whose paths
+    /// overlap: a run of neighbours, in order of their keys, whose first and last have most in
+    /// common. Returns indices, ascending; all of them if there are not more than `count`.
+    ///
+    /// Of runs with equally much in common the one of the smallest keys wins, so that a key that
+    /// starts with a distance chooses the nearest.
+    fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
+        let mut keyed: Vec<_> = candidates
+            .iter()
+            .enumerate()
+            .map(|(index, candidate)| (self.key(*candidate), index))
+            .collect();
+        keyed.sort_unstable();
+        let best = keyed
+            .windows(count.clamp(1, keyed.len().max(1)))
+            .enumerate()
+            .max_by_key(|(at, run)| {
+                let (first, last) = (run[0].0, run[run.len() - 1].0);
+                (common_bits(first, last), std::cmp::Reverse(*at))
+            });
+        let run = best.map_or(&keyed[..0], |(_, run)| run);
+        let mut chosen: Vec<_> = run.iter().take(count).map(|(_, index)| *index).collect();
+        chosen.sort_unstable();
+        chosen
+    }
+}
+
+impl<F: Fn(SocketAddr) -> u128 + Send + Sync> Policy for F {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        self(destination)
+    }
+}
+
+impl fmt::Debug for dyn Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Policy")
+    }
+}
+
+/// How many leading bits two keys share.
+pub(crate) fn common_bits(one: u128, other: u128) -> u32 {
+    (one ^ other).leading_zeros()
+}
+
+/// Destinations stay in the order given: no reordering, no knowledge needed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ArrivalOrder;
+
+impl Policy for ArrivalOrder {
+    fn key(&self, _: SocketAddr) -> u128 {
+        0
+    }
+
+    fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
+        (0..candidates.len().min(count)).collect()
+    }
+}
+
+/// Destinations with a common address prefix stay together: what networks that number by topology
+/// offer for nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CommonPrefix;
+
+impl Policy for CommonPrefix {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        address_bits(destination)
+    }
+}
+
+/// Destinations behind one next hop stay together, and among them those with a common prefix.
+///
+/// The next hop is any number that a function gives for an address: an entry of the router's route
+/// map (see [`Routes`]), or a measured distance, smaller numbers being nearer.
+#[derive(Clone, Copy, Debug)]
+pub struct CommonNextHop<F>(pub F);
+
+impl<F: Fn(SocketAddr) -> u32 + Send + Sync> Policy for CommonNextHop<F> {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        u128::from(self.0(destination)) << 96 | address_bits(destination) >> 32
+    }
+}
+
+/// The bits of an address, the first ones first.
+fn address_bits(destination: SocketAddr) -> u128 {
+    match destination {
+        SocketAddr::V4(address) => u128::from(address.ip().to_bits()) << 96,
+        SocketAddr::V6(address) => address.ip().to_bits(),
+    }
+}
+
+/// Next hops by IPv4 prefix: the longest match counts, as in a router.
+///
+/// Made of (prefix, its length, next hop) triples, for instance those of `xcast-ctl routes --json`;
+/// use it as `CommonNextHop(move |destination| routes.next_hop(destination))`.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// Lengths in use, longest first.
+    lengths: Vec<u8>,
+    next_hops: HashMap<(u32, u8), u32>,
+}
+
+impl Routes {
+    /// What an address without any route has for a next hop.
+    pub const NONE: u32 = u32::MAX;
+
+    /// The next hop towards an address; [`Routes::NONE`] where there is no route, and for IPv6.
+    pub fn next_hop(&self, destination: SocketAddr) -> u32 {
+        let SocketAddr::V4(destination) = destination else {
+            return Self::NONE;
+        };
+        let bits = destination.ip().to_bits();
+        let mut matches = self
+            .lengths
+            .iter()
+            .filter_map(|&length| self.next_hops.get(&(bits & mask(length), length)));
+        matches.next().copied().unwrap_or(Self::NONE)
+    }
+}
+
+impl FromIterator<(Ipv4Addr, u8, u32)> for Routes {
+    /// Bits of a prefix beyond its length are ignored; a length above 32 counts as 32.
+    fn from_iter<I: IntoIterator<Item = (Ipv4Addr, u8, u32)>>(routes: I) -> Self {
+        let mut table = Self::default();
+        for (prefix, length, next_hop) in routes {
+            let length = length.min(32);
+            table
+                .next_hops
+                .insert((prefix.to_bits() & mask(length), length), next_hop);
+            if let Err(at) = table.lengths.binary_search_by(|other| length.cmp(other)) {
+                table.lengths.insert(at, length);
+            }
+        }
+        table
+    }
+}
+
+fn mask(length: u8) -> u32 {
+    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        format!("{text}:5000").parse().unwrap()
+    }
+
+    #[test]
+    fn longest_match() {
+        let route = |text: &str, length, next_hop| (text.parse().unwrap(), length, next_hop);
+        let routes: Routes = [
+            route("10.0.0.0", 8, 1),
+            route("10.1.0.0", 16, 2),
+            route("10.1.2.3", 32, 3),
+        ]
+        .into_iter()
+        .collect();
+        assert_eq!(routes.next_hop(address("10.9.0.1")), 1);
+        assert_eq!(routes.next_hop(address("10.1.9.9")), 2);
+        assert_eq!(routes.next_hop(address("10.1.2.3")), 3);
+        assert_eq!(routes.next_hop(address("192.0.2.1")), Routes::NONE);
+        let default: Routes = [route("0.0.0.0", 0, 7)].into_iter().collect();
+        assert_eq!(default.next_hop(address("192.0.2.1")), 7);
+    }
+
+    #[test]
+    fn candidates_that_share_a_prefix_are_chosen() {
+        let candidates =
+            ["10.9.0.1", "10.1.0.1", "10.5.0.1", "10.1.0.2", "10.1.7.1"].map(|text| address(text));
+        assert_eq!(CommonPrefix.choose(&candidates, 2), [1, 3]);
+        assert_eq!(CommonPrefix.choose(&candidates, 3), [1, 3, 4]);
+        assert_eq!(ArrivalOrder.choose(&candidates, 2), [0, 1]);
+        let nearest = CommonNextHop(|at: SocketAddr| u32::from(at != address("10.5.0.1")));
+        assert_eq!(nearest.choose(&candidates, 1), [2]);
+        assert_eq!(CommonPrefix.choose(&candidates, 9).len(), 5);
+        assert!(CommonPrefix.choose(&candidates, 0).is_empty());
+        assert!(CommonPrefix.choose(&[], 3).is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! The blocking sender.
+
+use std::{
+    io,
+    net::UdpSocket,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::{
+    Cause, Destination, Options, SendError, Sent, Settings, Statistics,
+    engine::{Engine, Step},
+};
+
+/// Sends datagrams to many, by an ordinary UDP socket and an [`Outlet`](crate::Outlet).
+///
+/// Receivers get ordinary datagrams, and see the UDP socket's address and port as their source,
+/// whichever way they came: replies arrive at that socket. A host with several addresses binds it
+/// to the one that is meant.
+///
+/// No threads are involved: whether the router is still there is looked after while sending. A
+/// sender that pauses for longer than an answer counts starts over with unicast, or waits with
+/// [`wait_for_router`](Self::wait_for_router).
+#[derive(Debug)]
+pub struct Sender(Engine);
+
+impl Sender {
+    /// A sender by this socket.
+    ///
+    /// # Errors
+    ///
+    /// The socket is not an IPv4 socket.
+    pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
+        Engine::new(socket, settings).map(Self)
+    }
+
+    /// Sends one message to everyone in the list.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; it names the destination, and says whether the others were served.
+    pub fn send<D: Into<Destination> + Copy>(
+        &mut self,
+        to: &[D],
+        payload: &[u8],
+    ) -> Result<Sent, SendError> {
+        let options = self.0.settings.options.clone();
+        self.send_with(&options, to, payload)
+    }
+
+    /// Sends one message with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub fn send_with<D: Into<Destination> + Copy>(
+        &mut self,
+        options: &Options,
+        to: &[D],
+        payload: &[u8],
+    ) -> Result<Sent, SendError> {
+        self.0.begin(Instant::now(), to, payload.len(), options)?;
+        loop {
+            match self.0.step(payload) {
+                Step::Done(outcome) => return outcome.map_err(|error| error.locate(to)),
+                Step::Blocked => {
+                    wait(self.0.blocked_on(), PollFlags::POLLOUT, None)?;
+                }
+            }
+        }
+    }
+
+    /// Asks for the router and waits for its answer; whether there was one in time.
+    ///
+    /// # Errors
+    ///
+    /// The kernel cannot wait.
+    pub fn wait_for_router(&mut self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let now = Instant::now();
+            self.0.tend(now);
+            if self.0.check(now).is_ok() {
+                return Ok(true);
+            }
+            if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
+                return Ok(false);
+            }
+            let next = self.0.deadline().map_or(deadline, |next| next.min(deadline));
+            let left = next.saturating_duration_since(now);
+            match self.0.answer_from() {
+                Some(fd) => wait(fd, PollFlags::POLLIN, Some(left))?,
+                None => std::thread::sleep(left),
+            }
+        }
+    }
+
+    /// Whether messages go by a router at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    pub fn router(&self) -> Result<(), Cause> {
+        self.0.check(Instant::now())
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> &Statistics {
+        &self.0.statistics
+    }
+
+    /// The UDP socket, where replies arrive.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.0.socket
+    }
+}
+
+fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> io::Result<()> {
+    let timeout = match timeout {
+        None => PollTimeout::NONE,
+        // Rounded up, or the caller would turn round in circles until the time has come.
+        Some(timeout) => PollTimeout::try_from(timeout + Duration::from_millis(1))
+            .unwrap_or(PollTimeout::MAX),
+    };
+    match poll(&mut [PollFd::new(fd, flags)], timeout) {
+        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
