@@ -3,12 +3,15 @@
 mod code_points;
 mod destination;
 mod engine;
+pub mod envelope;
 pub mod liveness;
 mod outlet;
 pub mod packet;
 mod plan;
 pub mod policy;
+pub mod queue;
 pub mod raw;
+mod receiver;
 mod sender;
 mod statistics;
 
@@ -18,5 +21,7 @@ pub use engine::{SendError, Sent, Settings, Unreached};
 pub use liveness::Probing;
 pub use outlet::Outlet;
 pub use plan::Limits;
+pub use queue::{Message, Queue};
+pub use receiver::{Received, Receiver, ReceiverStatistics};
 pub use sender::Sender;
 pub use statistics::{Cause, Statistics};

@@ -1,0 +1,274 @@
+//! A packet in the making.
+
+use std::{net::SocketAddr, time::Instant};
+
+use bytes::Bytes;
+use xcast_common::wire::FLAG_P;
+
+use super::{Candidate, Limits, Transmit};
+use crate::{
+    envelope::{Tag, head_len},
+    packet::packet_len,
+};
+
+/// Most segments or contents in an envelope: their counts have eight bits.
+const MAX_COUNT: usize = 255;
+
+/// One destination, and what it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Recipient {
+    pub address: SocketAddr,
+    /// Its tag, if it takes envelopes.
+    pub tag: Option<Tag>,
+    /// Number of its content.
+    pub content: u8,
+}
+
+/// A segment that some of the messages have.
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub hash: u64,
+    pub octets: Bytes,
+    /// The batch before this one with a segment of this hash.
+    pub older: Option<u64>,
+}
+
+/// The content of a message, or of several.
+#[derive(Clone, Debug)]
+pub(super) struct Content {
+    pub hash: u64,
+    /// Numbers of its segments.
+    pub list: Vec<u8>,
+    /// The batch before this one with this content.
+    pub older: Option<u64>,
+}
+
+/// Messages that will leave together.
+#[derive(Clone, Debug)]
+pub(super) struct Batch {
+    /// When its first message came.
+    pub since: Instant,
+    pub deadline: Instant,
+    /// An envelope, even around a single content.
+    pub wrapped: bool,
+    /// Whether all recipients take envelopes.
+    pub opted_in: bool,
+    /// Each of them once.
+    pub segments: Vec<Segment>,
+    /// Each of them once.
+    pub contents: Vec<Content>,
+    pub recipients: Vec<Recipient>,
+    /// Batches that must leave before.
+    pub after: Vec<u64>,
+    pub messages: usize,
+    pub cost: usize,
+    segment_octets: usize,
+    listed: usize,
+}
+
+/// How much there is in a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    pub segments: usize,
+    pub contents: usize,
+    pub recipients: usize,
+}
+
+/// Why a message cannot join a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rejection {
+    MinOverlap,
+    Payload,
+    Destinations,
+    NotOptedIn,
+    Order,
+}
+
+impl Batch {
+    pub fn new(since: Instant, deadline: Instant, first: Candidate, wrapped: bool) -> Self {
+        let mut batch = Self {
+            since,
+            deadline,
+            wrapped,
+            opted_in: true,
+            segments: Vec::with_capacity(first.segments.len()),
+            contents: Vec::with_capacity(1),
+            recipients: Vec::new(),
+            after: Vec::new(),
+            messages: 0,
+            cost: 0,
+            segment_octets: 0,
+            listed: 0,
+        };
+        batch.join(first);
+        batch
+    }
+
+    pub fn size(&self) -> Size {
+        Size {
+            segments: self.segments.len(),
+            contents: self.contents.len(),
+            recipients: self.recipients.len(),
+        }
+    }
+
+    /// The number of the message's content, if it is here.
+    pub fn content_of(&self, candidate: &Candidate) -> Option<u8> {
+        let same = |content: &Content| {
+            content.hash == candidate.content
+                && content.list.len() == candidate.segments.len()
+                && content.list.iter().zip(&candidate.segments).all(|(number, (_, octets))| {
+                    self.segments[usize::from(*number)].octets == *octets
+                })
+        };
+        self.contents.iter().position(same).map(|number| number as u8)
+    }
+
+    /// Whether a message of a content that is here may join.
+    pub fn accepts_whole(&self, candidate: &Candidate, limits: &Limits) -> Result<(), Rejection> {
+        if self.is_envelope() && !candidate.opted_in {
+            return Err(Rejection::NotOptedIn);
+        }
+        let recipients = self.recipients.len() + candidate.recipients.len();
+        if recipients > limits.max_destinations {
+            return Err(Rejection::Destinations);
+        }
+        self.fits(recipients, self.payload(recipients), limits)
+    }
+
+    /// Whether a message of another content may join; how many octets it shares.
+    pub fn accepts_partial(
+        &self,
+        candidate: &Candidate,
+        limits: &Limits,
+    ) -> Result<usize, Rejection> {
+        if !self.opted_in {
+            return Err(Rejection::NotOptedIn);
+        }
+        let recipients = self.recipients.len() + candidate.recipients.len();
+        if recipients > limits.max_destinations {
+            return Err(Rejection::Destinations);
+        }
+        let (mut shared, mut own, mut more) = (0, 0, 0);
+        for (at, (hash, octets)) in candidate.segments.iter().enumerate() {
+            let before = &candidate.segments[..at];
+            if before.iter().any(|(other, same)| other == hash && same == octets) {
+                continue;
+            }
+            match self.number_of(*hash, octets) {
+                Some(_) => shared += octets.len(),
+                None => {
+                    own += octets.len();
+                    more += 1;
+                }
+            }
+        }
+        let together = self.segment_octets + own;
+        if shared * 100 < together * usize::from(limits.min_overlap_percent) {
+            return Err(Rejection::MinOverlap);
+        }
+        let (segments, contents) = (self.segments.len() + more, self.contents.len() + 1);
+        if segments > MAX_COUNT || contents > MAX_COUNT || recipients > MAX_COUNT {
+            return Err(Rejection::Payload);
+        }
+        let listed = self.listed + candidate.segments.len();
+        let payload = head_len(segments, listed, contents, recipients) + together;
+        self.fits(recipients, payload, limits).map(|()| shared)
+    }
+
+    /// Takes a message in that was accepted.
+    pub fn join(&mut self, candidate: Candidate) {
+        let content = match self.content_of(&candidate) {
+            Some(content) => content,
+            None => {
+                let mut list = Vec::with_capacity(candidate.segments.len());
+                for (hash, octets) in candidate.segments {
+                    let number = self.number_of(hash, &octets).unwrap_or(self.segments.len());
+                    if number == self.segments.len() {
+                        self.segment_octets += octets.len();
+                        self.segments.push(Segment {
+                            hash,
+                            octets,
+                            older: None,
+                        });
+                    }
+                    list.push(number as u8);
+                }
+                self.listed += list.len();
+                self.contents.push(Content {
+                    hash: candidate.content,
+                    list,
+                    older: None,
+                });
+                (self.contents.len() - 1) as u8
+            }
+        };
+        let recipients = candidate.recipients.into_iter();
+        self.recipients.extend(recipients.map(|recipient| Recipient {
+            content,
+            ..recipient
+        }));
+        self.opted_in &= candidate.opted_in;
+        self.messages += candidate.messages;
+        self.cost += candidate.cost;
+    }
+
+    /// Whether nobody can join any more.
+    pub fn is_full(&self, limits: &Limits) -> bool {
+        let recipients = self.recipients.len() + 1;
+        recipients > limits.max_destinations
+            || self.fits(recipients, self.payload(recipients), limits).is_err()
+    }
+
+    /// The batch before this one with a segment of this hash.
+    pub fn older_with(&self, hash: u64) -> Option<u64> {
+        let mut segments = self.segments.iter();
+        segments.find(|segment| segment.hash == hash)?.older
+    }
+
+    pub fn into_transmit(self) -> Transmit {
+        let envelope = self.is_envelope();
+        Transmit {
+            since: self.since,
+            messages: self.messages,
+            cost: self.cost,
+            envelope,
+            segments: self.segments.into_iter().map(|segment| segment.octets).collect(),
+            contents: self.contents.into_iter().map(|content| content.list).collect(),
+            recipients: self.recipients,
+        }
+    }
+
+    fn is_envelope(&self) -> bool {
+        self.wrapped || self.contents.len() > 1
+    }
+
+    /// Length of the payload with this many recipients, in octets.
+    fn payload(&self, recipients: usize) -> usize {
+        match (self.is_envelope(), &self.contents[..]) {
+            (false, [content]) => {
+                let numbers = content.list.iter();
+                numbers
+                    .map(|number| self.segments[usize::from(*number)].octets.len())
+                    .sum()
+            }
+            _ => {
+                let (segments, contents) = (self.segments.len(), self.contents.len());
+                head_len(segments, self.listed, contents, recipients) + self.segment_octets
+            }
+        }
+    }
+
+    fn fits(&self, recipients: usize, payload: usize, limits: &Limits) -> Result<(), Rejection> {
+        let packet = packet_len(recipients, FLAG_P, payload);
+        match payload <= limits.max_payload && packet <= limits.max_packet {
+            true => Ok(()),
+            false => Err(Rejection::Payload),
+        }
+    }
+
+    fn number_of(&self, hash: u64, octets: &Bytes) -> Option<usize> {
+        let same = |segment: &Segment| segment.hash == hash && segment.octets == *octets;
+        self.segments.iter().position(same)
+    }
+}

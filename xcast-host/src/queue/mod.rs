@@ -1,0 +1,681 @@
+//! The combining queue: messages wait a moment, and those whose content overlaps leave as one
+//! packet (WO 2007/030742, paragraphs 26 to 28).
+//!
+//! It does no I/O and has no clock: the caller tells it the time and sends what it gives out.
+//!
+//! * [`push`](Queue::push) puts a [`Message`] in, or gives it back where the queue is full.
+//! * [`poll`](Queue::poll) gives out what is to be sent now, a [`Transmit`] at a time.
+//! * [`deadline`](Queue::deadline) says when to poll again.
+//! * [`flush`](Queue::flush) makes everything leave.
+//!
+//! # What is combined
+//!
+//! * Messages with the **same content** become one ordinary datagram to all their destinations.
+//!   Receivers need to know nothing.
+//! * Messages that **share segments** become one [envelope](crate::envelope): shared segments once,
+//!   each destination's own beside them. Only receivers in [`Peers`] are sent envelopes.
+//! * Everything else leaves as the datagram it is.
+//!
+//! Content is compared by segments, which are what the caller makes them: a header, a body, a block
+//! of a file. Equal octets divided differently are not noticed.
+//!
+//! # What is promised
+//!
+//! * No message waits longer than [`Limits::max_delay`], if the queue is polled at its deadlines.
+//! * Each destination is sent its messages in the order they were pushed in, and each once. A
+//!   destination listed twice in one message counts once.
+//! * Memory is bounded by [`Limits::max_messages`] and [`Limits::max_octets`].
+//! * A push costs no more than [`Limits::budget`] comparisons.
+
+mod batch;
+mod index;
+mod peers;
+#[cfg(test)]
+mod tests;
+mod transmit;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    hash::BuildHasher as _,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::{Bytes, BytesMut};
+use foldhash::fast::RandomState;
+use thiserror::Error;
+use tracing::trace;
+
+pub use self::{
+    peers::{Peers, TagTaken},
+    transmit::{Form, Transmit},
+};
+use self::{
+    batch::{Batch, Recipient, Rejection, Size},
+    index::Index,
+};
+use crate::{
+    envelope::{MAGIC, MAX_MESSAGE, Tag},
+    statistics::statistics,
+};
+
+/// Most segments a message is compared by; one of more pieces is put together first.
+const MAX_SEGMENTS: usize = 64;
+
+/// What to send, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its destinations: one, or several where it is multicast already.
+    pub destinations: Vec<SocketAddr>,
+    /// Its content. A slice of a larger buffer keeps all of that buffer in memory.
+    pub segments: Vec<Bytes>,
+}
+
+impl Message {
+    /// A message to one destination.
+    pub fn to_one(destination: SocketAddr, segments: impl Into<Vec<Bytes>>) -> Self {
+        Self::to_many([destination], segments)
+    }
+
+    /// A message to several.
+    pub fn to_many(
+        destinations: impl Into<Vec<SocketAddr>>,
+        segments: impl Into<Vec<Bytes>>,
+    ) -> Self {
+        Self {
+            destinations: destinations.into(),
+            segments: segments.into(),
+        }
+    }
+
+    /// Length of its content, in octets.
+    pub fn octets(&self) -> usize {
+        self.segments.iter().map(Bytes::len).sum()
+    }
+
+    /// What it counts for against [`Limits::max_octets`].
+    fn cost(&self) -> usize {
+        self.octets() + self.destinations.len() * size_of::<Recipient>()
+    }
+}
+
+/// The criteria by which messages are combined, and how much the queue may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest time a message waits for others (d_q). Longer finds more partners. Default: 5 ms.
+    pub max_delay: Duration,
+    /// Largest payload to combine into, in octets; a longer message leaves at once, alone.
+    /// Default: 1200.
+    pub max_payload: usize,
+    /// Most destinations in one packet; a longer list leaves at once, alone. Default: 127.
+    pub max_destinations: usize,
+    /// Largest packet to combine into, with its IP, Xcast and UDP headers, in octets. Default:
+    /// 1472, which leaves room for an outer UDP header within 1500.
+    pub max_packet: usize,
+    /// Most packets that a message is compared with. Default: 8.
+    pub budget: usize,
+    /// How much of a packet's segments a message must share to get in, in percent of all segments
+    /// that the packet would then have. It bounds what a receiver is sent for others, too: with 50
+    /// at least half of the segments are its own, for whoever came last. 100 combines only whole
+    /// overlap. Default: 50.
+    pub min_overlap_percent: u8,
+    /// Most messages waiting. Default: 65,536.
+    pub max_messages: usize,
+    /// Most octets waiting, counted as pushed, with some for each destination. Default: 16 MiB.
+    pub max_octets: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_delay: Duration::from_millis(5),
+            max_payload: 1200,
+            max_destinations: 127,
+            max_packet: 1472,
+            budget: 8,
+            min_overlap_percent: 50,
+            max_messages: 1 << 16,
+            max_octets: 16 << 20,
+        }
+    }
+}
+
+/// A message that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("message of {} octets not queued: {reason}", message.octets())]
+pub struct Refused {
+    /// The message.
+    pub message: Message,
+    /// Why.
+    pub reason: Refusal,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// Send what is waiting, then try again.
+    #[error("the queue is full, poll or flush it")]
+    Full,
+    /// It would not fit an empty queue either, or no datagram.
+    #[error("it is longer than a datagram or the whole queue, shorten it")]
+    TooLong,
+}
+
+statistics! {
+    /// What a queue has done. Messages in: `pushed`; out: `alone`, `whole` and `partial`.
+    QueueStatistics {
+        /// Messages taken.
+        pushed,
+        /// Messages refused because the queue was full.
+        refused_full,
+        /// Messages refused because they were too long.
+        refused_too_long,
+        /// Messages that left without a partner.
+        alone,
+        /// Messages that left with others of the same content.
+        whole,
+        /// Messages that left in an envelope with others.
+        partial,
+        /// Packets given out.
+        packets,
+        /// Of the destinations, those that got a packet of their own: unicast.
+        unicast,
+        /// Comparisons of a message with a packet.
+        comparisons,
+        /// Comparisons that failed for [`Limits::min_overlap_percent`].
+        reject_min_overlap,
+        /// Comparisons that failed for [`Limits::max_payload`] or [`Limits::max_packet`].
+        reject_payload,
+        /// Comparisons that failed for [`Limits::max_destinations`].
+        reject_destinations,
+        /// Comparisons that failed because a destination has not opted in.
+        reject_not_opted_in,
+        /// Comparisons that failed because it would change a destination's order.
+        reject_order,
+        /// Messages for which [`Limits::budget`] ended the search.
+        budget_spent,
+        /// Messages that shared nothing with any that waited.
+        no_overlap,
+        /// Messages that exceed a limit by themselves and did not wait.
+        oversize,
+        /// Packets that left because their time was up.
+        left_deadline,
+        /// Packets that left because they were full.
+        left_full,
+        /// Packets that left because a later one to the same destination did.
+        left_order,
+        /// Packets that left because of a flush.
+        left_flush,
+        /// Longest time a message waited, in microseconds.
+        longest_delay_us,
+    }
+}
+
+/// Why a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    Deadline,
+    Full,
+    Oversize,
+    Order,
+    Flush,
+}
+
+/// Messages that wait for others; see [the module](self).
+#[derive(Debug)]
+pub struct Queue {
+    limits: Limits,
+    peers: Peers,
+    /// Latest time known.
+    now: Option<Instant>,
+    /// Packets in the making, by serial number: the order of their first messages, and so of their
+    /// deadlines.
+    batches: BTreeMap<u64, Batch>,
+    next_serial: u64,
+    /// The latest batch of each destination. Of two batches with a common destination the one with
+    /// the smaller serial number leaves first; a message joins no batch before its destinations'
+    /// latest.
+    latest: HashMap<SocketAddr, u64, RandomState>,
+    by_content: Index,
+    by_segment: Index,
+    hasher: RandomState,
+    ready: VecDeque<Transmit>,
+    messages: usize,
+    octets: usize,
+    statistics: QueueStatistics,
+}
+
+/// A message prepared for comparison.
+struct Candidate {
+    recipients: Vec<Recipient>,
+    /// Its segments, none of them empty, with their hashes.
+    segments: Vec<(u64, Bytes)>,
+    /// Hash of all of it.
+    content: u64,
+    octets: usize,
+    /// Whether all recipients take envelopes.
+    opted_in: bool,
+    /// Against the queue's limits.
+    messages: usize,
+    cost: usize,
+}
+
+impl Queue {
+    /// An empty queue, without anybody who takes envelopes.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            peers: Peers::default(),
+            now: None,
+            batches: BTreeMap::new(),
+            next_serial: 0,
+            latest: HashMap::default(),
+            by_content: Index::default(),
+            by_segment: Index::default(),
+            hasher: RandomState::default(),
+            ready: VecDeque::new(),
+            messages: 0,
+            octets: 0,
+            statistics: QueueStatistics::default(),
+        }
+    }
+
+    /// Takes a message.
+    ///
+    /// # Errors
+    ///
+    /// There is no room for it; it comes back.
+    pub fn push(&mut self, now: Instant, message: Message) -> Result<(), Refused> {
+        let now = self.advance(now);
+        let cost = message.cost();
+        if message.octets() > MAX_MESSAGE || cost > self.limits.max_octets {
+            self.statistics.refused_too_long += 1;
+            let reason = Refusal::TooLong;
+            return Err(Refused { message, reason });
+        }
+        if self.messages >= self.limits.max_messages || self.octets + cost > self.limits.max_octets
+        {
+            self.statistics.refused_full += 1;
+            let reason = Refusal::Full;
+            return Err(Refused { message, reason });
+        }
+        if message.destinations.is_empty() {
+            return Ok(());
+        }
+        self.statistics.pushed += 1;
+        self.messages += 1;
+        self.octets += cost;
+        let candidate = self.prepare(message, cost);
+        if looks_like_an_envelope(&candidate.segments) {
+            self.add_in_disguise(now, candidate);
+        } else if self.is_oversize(&candidate) {
+            self.statistics.oversize += 1;
+            let serial = self.add(now, candidate, false);
+            self.release(serial, Leaving::Oversize);
+        } else {
+            let serial = match self.find(&candidate) {
+                Some(serial) => self.join(serial, candidate),
+                None => self.add(now, candidate, false),
+            };
+            let full = |batch: &Batch| batch.is_full(&self.limits);
+            if self.batches.get(&serial).is_some_and(full) {
+                self.release(serial, Leaving::Full);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next packet to send, or `None` until the [deadline](Self::deadline).
+    pub fn poll(&mut self, now: Instant) -> Option<Transmit> {
+        let now = self.advance(now);
+        while let Some((&serial, batch)) = self.batches.first_key_value()
+            && batch.deadline <= now
+        {
+            self.release(serial, Leaving::Deadline);
+        }
+        let transmit = self.ready.pop_front()?;
+        self.messages -= transmit.messages;
+        self.octets -= transmit.cost;
+        let delay = now.saturating_duration_since(transmit.since).as_micros() as u64;
+        let longest = &mut self.statistics.longest_delay_us;
+        *longest = delay.max(*longest);
+        trace!(form = ?transmit.form(), destinations = transmit.destinations().len(), delay, "packet");
+        Some(transmit)
+    }
+
+    /// When to poll next: a time that is past means at once. `None` while nothing waits.
+    pub fn deadline(&self) -> Option<Instant> {
+        match self.ready.front() {
+            Some(transmit) => Some(transmit.since),
+            None => Some(self.batches.first_key_value()?.1.deadline),
+        }
+    }
+
+    /// Makes everything leave: poll until there is nothing more.
+    pub fn flush(&mut self) {
+        while let Some((&serial, _)) = self.batches.first_key_value() {
+            self.release(serial, Leaving::Flush);
+        }
+    }
+
+    /// Who takes envelopes.
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// From now on, messages to this destination may be combined into envelopes: the receiver
+    /// there opens them with this tag.
+    ///
+    /// Where the destination had another tag, everything that waits leaves first.
+    ///
+    /// # Errors
+    ///
+    /// Another destination uses the tag. Nothing has changed.
+    pub fn opt_in(&mut self, destination: SocketAddr, tag: Tag) -> Result<(), TagTaken> {
+        if self.peers.insert(destination, tag)?.is_some_and(|old| old != tag) {
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// From now on, this destination is sent ordinary datagrams only. Everything that waits leaves
+    /// first, since the tag may get another owner.
+    pub fn opt_out(&mut self, destination: SocketAddr) {
+        if self.peers.remove(destination) {
+            self.flush();
+        }
+    }
+
+    /// Messages that wait.
+    pub fn len(&self) -> usize {
+        self.messages
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.messages == 0
+    }
+
+    /// The limits it was made with.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> &QueueStatistics {
+        &self.statistics
+    }
+
+    /// Time does not run backwards here, or deadlines would not be in the order of arrival.
+    fn advance(&mut self, now: Instant) -> Instant {
+        let now = self.now.map_or(now, |latest| latest.max(now));
+        self.now = Some(now);
+        now
+    }
+
+    fn prepare(&self, message: Message, cost: usize) -> Candidate {
+        let octets = message.octets();
+        let Message {
+            mut destinations,
+            mut segments,
+        } = message;
+        if destinations.len() > 1 {
+            let mut seen = HashSet::with_capacity(destinations.len());
+            destinations.retain(|destination| seen.insert(*destination));
+        }
+        segments.retain(|segment| !segment.is_empty());
+        if segments.len() > MAX_SEGMENTS {
+            let mut whole = BytesMut::with_capacity(octets);
+            segments.iter().for_each(|segment| whole.extend(segment));
+            segments = vec![whole.freeze()];
+        }
+        let mut content = 0u64;
+        let segments = segments.into_iter().map(|segment| {
+            let hash = self.hasher.hash_one(&segment[..]);
+            content = content.rotate_left(23).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ hash;
+            (hash, segment)
+        });
+        let segments = segments.collect();
+        let recipients: Vec<_> = destinations
+            .into_iter()
+            .map(|address| Recipient {
+                address,
+                tag: self.peers.tag(address),
+                content: 0,
+            })
+            .collect();
+        Candidate {
+            opted_in: recipients.iter().all(|recipient| recipient.tag.is_some()),
+            recipients,
+            segments,
+            content,
+            octets,
+            messages: 1,
+            cost,
+        }
+    }
+
+    fn is_oversize(&self, candidate: &Candidate) -> bool {
+        let Limits {
+            max_payload,
+            max_destinations,
+            ..
+        } = self.limits;
+        candidate.octets > max_payload || candidate.recipients.len() > max_destinations
+    }
+
+    /// A message that begins like an envelope leaves at once: wrapped in one to those who would
+    /// open it, and as it is to everyone else.
+    fn add_in_disguise(&mut self, now: Instant, candidate: Candidate) {
+        let (opted_in, others): (Vec<_>, Vec<_>) = candidate
+            .recipients
+            .into_iter()
+            .partition(|recipient| recipient.tag.is_some());
+        let (mut messages, mut cost) = (candidate.messages, candidate.cost);
+        for (recipients, wrapped) in [(opted_in, true), (others, false)] {
+            // An envelope has no room for more recipients.
+            for recipients in recipients.chunks(self.limits.max_destinations.clamp(1, 127)) {
+                let part = Candidate {
+                    recipients: recipients.to_vec(),
+                    segments: candidate.segments.clone(),
+                    content: candidate.content,
+                    octets: candidate.octets,
+                    opted_in: wrapped,
+                    messages: std::mem::take(&mut messages),
+                    cost: std::mem::take(&mut cost),
+                };
+                let serial = self.add(now, part, wrapped);
+                self.release(serial, Leaving::Oversize);
+            }
+        }
+    }
+
+    /// The best batch for a message: one of the same content, or else the one it shares most with.
+    fn find(&mut self, candidate: &Candidate) -> Option<u64> {
+        let addresses = candidate.recipients.iter();
+        let latest = addresses.filter_map(|recipient| self.latest.get(&recipient.address));
+        let after = latest.max().copied();
+        let mut search = Search {
+            budget: self.limits.budget,
+            statistics: &mut self.statistics,
+            after,
+            overlap: false,
+        };
+        // Only the latest of this content: where it may not be joined, earlier ones may not either,
+        // or are nearly full.
+        let whole = self.by_content.newest(candidate.content);
+        if let Some(serial) = whole
+            && let Some(batch) = self.batches.get(&serial)
+            && batch.content_of(candidate).is_some()
+            && search.budget > 0
+        {
+            let verdict = batch.accepts_whole(candidate, &self.limits);
+            if search.judge(serial, verdict).is_some() {
+                return Some(serial);
+            }
+        }
+        let mut best = None;
+        if candidate.opted_in && !self.by_segment.is_empty() {
+            let mut met = Vec::new();
+            'search: for (hash, _) in &candidate.segments {
+                let mut next = self.by_segment.newest(*hash);
+                while let Some(serial) = next
+                    && let Some(batch) = self.batches.get(&serial)
+                {
+                    next = batch.older_with(*hash);
+                    if met.contains(&serial) {
+                        continue;
+                    }
+                    if search.budget == 0 {
+                        search.statistics.budget_spent += 1;
+                        break 'search;
+                    }
+                    met.push(serial);
+                    let verdict = batch.accepts_partial(candidate, &self.limits);
+                    if let Some(shared) = search.judge(serial, verdict)
+                        && best.is_none_or(|(most, _)| shared > most)
+                    {
+                        best = Some((shared, serial));
+                    }
+                }
+            }
+        }
+        if !search.overlap {
+            self.statistics.no_overlap += 1;
+        }
+        best.map(|(_, serial)| serial)
+    }
+
+    fn join(&mut self, serial: u64, candidate: Candidate) -> u64 {
+        if let Some(batch) = self.batches.get_mut(&serial) {
+            let before = batch.size();
+            batch.join(candidate);
+            self.register(serial, before);
+        }
+        serial
+    }
+
+    /// Starts a batch with a message.
+    fn add(&mut self, now: Instant, candidate: Candidate, wrapped: bool) -> u64 {
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let deadline = now + self.limits.max_delay;
+        let batch = Batch::new(now, deadline, candidate, wrapped);
+        self.batches.insert(serial, batch);
+        self.register(serial, Size::default());
+        serial
+    }
+
+    /// Makes what a batch has got beyond `before` known.
+    fn register(&mut self, serial: u64, before: Size) {
+        let Some(batch) = self.batches.get_mut(&serial) else {
+            return;
+        };
+        for content in &mut batch.contents[before.contents..] {
+            content.older = self.by_content.insert(content.hash, serial);
+        }
+        if batch.opted_in {
+            for segment in &mut batch.segments[before.segments..] {
+                segment.older = self.by_segment.insert(segment.hash, serial);
+            }
+        }
+        for recipient in &batch.recipients[before.recipients..] {
+            if let Some(predecessor) = self.latest.insert(recipient.address, serial) {
+                batch.after.push(predecessor);
+            }
+        }
+    }
+
+    /// Makes a batch leave, after those that must leave before it.
+    fn release(&mut self, serial: u64, why: Leaving) {
+        let mut leaving = BTreeSet::new();
+        let mut pending = vec![serial];
+        while let Some(serial) = pending.pop() {
+            if let Some(batch) = self.batches.get(&serial)
+                && leaving.insert(serial)
+            {
+                pending.extend(&batch.after);
+            }
+        }
+        for each in leaving {
+            let Some(batch) = self.batches.remove(&each) else {
+                continue;
+            };
+            let waits = |serial: &u64| self.batches.contains_key(serial);
+            for content in &batch.contents {
+                let older = content.older.filter(waits);
+                self.by_content.remove(content.hash, each, older);
+            }
+            for segment in &batch.segments {
+                let older = segment.older.filter(waits);
+                self.by_segment.remove(segment.hash, each, older);
+            }
+            for recipient in &batch.recipients {
+                if self.latest.get(&recipient.address) == Some(&each) {
+                    self.latest.remove(&recipient.address);
+                }
+            }
+            self.count(&batch, if each == serial { why } else { Leaving::Order });
+            self.ready.push_back(batch.into_transmit());
+        }
+    }
+
+    fn count(&mut self, batch: &Batch, why: Leaving) {
+        let statistics = &mut self.statistics;
+        statistics.packets += 1;
+        let messages = batch.messages as u64;
+        *match (batch.messages, batch.contents.len()) {
+            (0 | 1, _) => &mut statistics.alone,
+            (_, 1) => &mut statistics.whole,
+            _ => &mut statistics.partial,
+        } += messages;
+        statistics.unicast += u64::from(batch.recipients.len() == 1);
+        match why {
+            Leaving::Deadline => statistics.left_deadline += 1,
+            Leaving::Full => statistics.left_full += 1,
+            Leaving::Order => statistics.left_order += 1,
+            Leaving::Flush => statistics.left_flush += 1,
+            // Counted when it came.
+            Leaving::Oversize => {}
+        }
+    }
+}
+
+/// A search for a batch, within its budget.
+struct Search<'a> {
+    budget: usize,
+    statistics: &'a mut QueueStatistics,
+    /// Batches up to this one come before the message's destinations' latest.
+    after: Option<u64>,
+    overlap: bool,
+}
+
+impl Search<'_> {
+    /// Counts a comparison; what it came to, unless the order of messages forbids it.
+    fn judge<T>(&mut self, serial: u64, verdict: Result<T, Rejection>) -> Option<T> {
+        self.overlap = true;
+        self.budget = self.budget.saturating_sub(1);
+        self.statistics.comparisons += 1;
+        let verdict = match self.after {
+            Some(after) if serial <= after => Err(Rejection::Order),
+            _ => verdict,
+        };
+        let rejection = match verdict {
+            Ok(value) => return Some(value),
+            Err(rejection) => rejection,
+        };
+        *match rejection {
+            Rejection::MinOverlap => &mut self.statistics.reject_min_overlap,
+            Rejection::Payload => &mut self.statistics.reject_payload,
+            Rejection::Destinations => &mut self.statistics.reject_destinations,
+            Rejection::NotOptedIn => &mut self.statistics.reject_not_opted_in,
+            Rejection::Order => &mut self.statistics.reject_order,
+        } += 1;
+        None
+    }
+}
+
+fn looks_like_an_envelope(segments: &[(u64, Bytes)]) -> bool {
+    let octets = segments.iter().flat_map(|(_, segment)| segment.iter());
+    octets.take(MAGIC.len()).eq(&MAGIC)
+}

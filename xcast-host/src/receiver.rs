@@ -1,0 +1,158 @@
+//! The blocking receiver.
+
+use std::{io, net::SocketAddr, net::UdpSocket};
+
+use tracing::{debug, trace};
+
+use crate::{
+    envelope::{Envelope, MAGIC, Tag},
+    statistics::statistics,
+};
+
+/// Longest datagram.
+const BUFFER: usize = 1 << 16;
+
+/// A message, as it was given to its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// Address and port of the sender.
+    pub from: SocketAddr,
+    /// The message.
+    pub payload: &'a [u8],
+    /// Whether it came in an envelope, beside messages of others.
+    pub combined: bool,
+}
+
+statistics! {
+    /// What a receiver has got.
+    ReceiverStatistics {
+        /// Ordinary datagrams.
+        plain,
+        /// Messages taken out of envelopes.
+        combined,
+        /// Envelopes without a message for this receiver: passed over.
+        not_for_us,
+        /// Datagrams that begin like an envelope but are none: given out as ordinary ones.
+        like_an_envelope,
+    }
+}
+
+/// Takes messages out of datagrams: what blocking and asynchronous receivers share.
+#[derive(Debug)]
+pub(crate) struct Opener {
+    tag: Option<Tag>,
+    pub datagram: Vec<u8>,
+    message: Vec<u8>,
+    pub statistics: ReceiverStatistics,
+}
+
+impl Opener {
+    pub fn new(tag: Option<Tag>) -> Self {
+        Self {
+            tag,
+            datagram: vec![0; BUFFER],
+            message: Vec::new(),
+            statistics: ReceiverStatistics::default(),
+        }
+    }
+
+    /// Opens what came into `datagram`; false if there is nothing in it for this receiver.
+    /// [`received`](Self::received) then has the message.
+    pub fn open(&mut self, from: SocketAddr, len: usize) -> Option<Found> {
+        let octets = &self.datagram[..len];
+        let Some(tag) = self.tag.filter(|_| octets.starts_with(&MAGIC)) else {
+            self.statistics.plain += 1;
+            return Some(Found::Plain(len));
+        };
+        match Envelope::parse(octets) {
+            Ok(envelope) => {
+                self.message.clear();
+                if envelope.extract(tag, &mut self.message) {
+                    self.statistics.combined += 1;
+                    trace!(%from, octets = self.message.len(), "message from an envelope");
+                    Some(Found::Combined)
+                } else {
+                    self.statistics.not_for_us += 1;
+                    debug!(%from, %tag, "an envelope without a message for us");
+                    None
+                }
+            }
+            Err(error) => {
+                self.statistics.like_an_envelope += 1;
+                debug!(%from, %error, "an ordinary datagram that begins like an envelope");
+                Some(Found::Plain(len))
+            }
+        }
+    }
+
+    /// What was found.
+    pub fn received(&self, from: SocketAddr, found: Found) -> Received<'_> {
+        let (payload, combined) = match found {
+            Found::Plain(len) => (&self.datagram[..len], false),
+            Found::Combined => (&self.message[..], true),
+        };
+        Received {
+            from,
+            payload,
+            combined,
+        }
+    }
+}
+
+/// Where the message of a datagram is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Found {
+    /// It is the datagram, of this length.
+    Plain(usize),
+    /// It was in an envelope.
+    Combined,
+}
+
+/// Receives messages by an ordinary UDP socket, in whatever form they come.
+///
+/// Messages sent as Xcast arrive as ordinary datagrams already. What this adds is opening the
+/// envelopes of senders that [combine](crate::queue) messages; a receiver gets them only from
+/// senders it gave its [tag](Self::tag).
+#[derive(Debug)]
+pub struct Receiver {
+    socket: UdpSocket,
+    opener: Opener,
+}
+
+impl Receiver {
+    /// A receiver that opens envelopes with this tag in them; without a tag, one that takes every
+    /// datagram as it is.
+    pub fn new(socket: UdpSocket, tag: Option<Tag>) -> Self {
+        let opener = Opener::new(tag);
+        Self { socket, opener }
+    }
+
+    /// The next message. Waits for it, as long as the socket's own read timeout allows.
+    ///
+    /// # Errors
+    ///
+    /// What the socket says, its timeout included.
+    pub fn receive(&mut self) -> io::Result<Received<'_>> {
+        loop {
+            let (len, from) = self.socket.recv_from(&mut self.opener.datagram)?;
+            if let Some(found) = self.opener.open(from, len) {
+                return Ok(self.opener.received(from, found));
+            }
+        }
+    }
+
+    /// What to give senders that may combine messages for this receiver.
+    pub fn tag(&self) -> Option<Tag> {
+        self.opener.tag
+    }
+
+    /// What has come so far.
+    pub fn statistics(&self) -> &ReceiverStatistics {
+        &self.opener.statistics
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.socket
+    }
+}
