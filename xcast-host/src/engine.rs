@@ -4,8 +4,8 @@ use std::{
     io::{self, IoSlice},
     iter,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
     ops::Range,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::Arc,
     time::Instant,
 };
@@ -110,6 +110,9 @@ pub enum SendError {
     /// The packet cannot be built; the options are wrong.
     #[error(transparent)]
     Packet(#[from] PacketError),
+    /// The sender was closed, or its task has ended.
+    #[error("the sender is closed")]
+    Closed,
     /// The socket failed.
     #[error("cannot use the socket to send")]
     Socket(#[from] io::Error),
@@ -216,7 +219,12 @@ impl Engine {
         let Settings { limits, policy, .. } = &self.settings;
         self.plan
             .divide(way, payload, options, limits, policy.as_ref())?;
-        trace!(?way, destinations = to.len(), parcels = self.plan.parcels.len(), "message");
+        trace!(
+            ?way,
+            destinations = to.len(),
+            parcels = self.plan.parcels.len(),
+            "message"
+        );
         self.statistics.messages += 1;
         self.job = Job {
             options: options.clone(),
@@ -307,7 +315,9 @@ impl Engine {
             self.statistics.lost += u64::from(!up);
             match up {
                 true => debug!(outlet = ?self.settings.outlet, "the router answers"),
-                false => warn!(outlet = ?self.settings.outlet, "the router is lost: sending unicast"),
+                false => {
+                    warn!(outlet = ?self.settings.outlet, "the router is lost: sending unicast")
+                }
             }
         }
     }
@@ -381,8 +391,13 @@ impl Engine {
             return self.fall_back(Cause::Unavailable);
         };
         let entries = &self.plan.entries[range];
-        template(code_points, exit.source, self.local.port(), &self.job.options)
-            .emit(entries, payload, &mut self.packet)?;
+        template(
+            code_points,
+            exit.source,
+            self.local.port(),
+            &self.job.options,
+        )
+        .emit(entries, payload, &mut self.packet)?;
         match exit.send(&self.packet) {
             Ok(()) => {
                 self.statistics.xcast_packets += 1;
@@ -502,7 +517,12 @@ fn template(
 fn send_batch(socket: &UdpSocket, entries: &[Entry], payload: &[u8]) -> Result<usize, Errno> {
     let addresses: Vec<_> = entries
         .iter()
-        .map(|entry| Some(SockaddrIn::from(SocketAddrV4::new(entry.address, entry.port))))
+        .map(|entry| {
+            Some(SockaddrIn::from(SocketAddrV4::new(
+                entry.address,
+                entry.port,
+            )))
+        })
         .collect();
     let mut headers = MultiHeaders::preallocate(entries.len(), None);
     let part = [IoSlice::new(payload)];

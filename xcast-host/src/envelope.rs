@@ -106,7 +106,16 @@ impl<'a> Envelope<'a> {
         let (head, rest) = octets
             .split_first_chunk::<FIXED_LEN>()
             .ok_or(EnvelopeError::Magic)?;
-        let [m0, m1, m2, m3, version, segment_count, content_count, recipient_count] = *head;
+        let [
+            m0,
+            m1,
+            m2,
+            m3,
+            version,
+            segment_count,
+            content_count,
+            recipient_count,
+        ] = *head;
         if [m0, m1, m2, m3] != MAGIC {
             return Err(EnvelopeError::Magic);
         }
@@ -205,7 +214,12 @@ fn numbered(numbers: impl IntoIterator<Item = u8>, count: u8) -> Result<(), Enve
 }
 
 /// Length of the envelope without its segments' octets.
-pub(crate) fn head_len(segments: usize, listed: usize, contents: usize, recipients: usize) -> usize {
+pub(crate) fn head_len(
+    segments: usize,
+    listed: usize,
+    contents: usize,
+    recipients: usize,
+) -> usize {
     FIXED_LEN + 2 * segments + contents + listed + 5 * recipients
 }
 
@@ -255,7 +269,9 @@ mod tests {
             .map(|octets| Bytes::copy_from_slice(octets))
             .collect();
         let contents: Vec<_> = contents.iter().map(|list| list.to_vec()).collect();
-        let recipients = recipients.iter().map(|(tag, content)| (Tag(*tag), *content));
+        let recipients = recipients
+            .iter()
+            .map(|(tag, content)| (Tag(*tag), *content));
         let mut octets = emit_head(&segments, &contents, recipients).to_vec();
         octets.extend(segments.concat());
         octets
@@ -264,15 +280,17 @@ mod tests {
     fn message(octets: &[u8], tag: u32) -> Option<Vec<u8>> {
         let mut message = Vec::new();
         let envelope = Envelope::parse(octets).unwrap();
-        envelope
-            .extract(Tag(tag), &mut message)
-            .then_some(message)
+        envelope.extract(Tag(tag), &mut message).then_some(message)
     }
 
     /// Written out by hand: what another implementation must send.
     #[test]
     fn octet_for_octet() {
-        let octets = build(&[b"shared", b"B", b"C"], &[&[0, 1], &[0, 2]], &[(7, 0), (9, 1)]);
+        let octets = build(
+            &[b"shared", b"B", b"C"],
+            &[&[0, 1], &[0, 2]],
+            &[(7, 0), (9, 1)],
+        );
         let expected = [
             0xf8, b'X', b'c', b'e', 1, 3, 2, 2, // magic, version, counts
             0, 6, 0, 1, 0, 1, // lengths

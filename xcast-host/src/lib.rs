@@ -14,6 +14,8 @@ pub mod raw;
 mod receiver;
 mod sender;
 mod statistics;
+#[cfg(feature = "tokio")]
+pub mod tokio;
 
 pub use code_points::{CodePointError, CodePoints};
 pub use destination::{Destination, Options, Unusable};

@@ -8,9 +8,7 @@ use std::net::Ipv4Addr;
 use thiserror::Error;
 use xcast_common::{
     checksum::Sum,
-    wire::{
-        self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, transport,
-    },
+    wire::{self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, transport},
 };
 
 use crate::CodePoints;

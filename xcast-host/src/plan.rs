@@ -124,9 +124,8 @@ impl Plan {
         };
         let routed = self.partition(source, options)?;
         let flags = list_flags(&self.entries[..routed]);
-        let fits = |count: &usize| {
-            packet_len(*count, flags, payload) + overhead <= limits.mtu_octets
-        };
+        let fits =
+            |count: &usize| packet_len(*count, flags, payload) + overhead <= limits.mtu_octets;
         let most = routed.min(limits.max_destinations.clamp(1, MAX_DESTINATIONS));
         let capacity = match fits(&most) {
             true => most,
@@ -339,7 +338,9 @@ mod tests {
         let unicast = divide(XCAST, &two, 1500 - 51, &options).unwrap();
         assert_eq!(forms(&unicast), [(2, Form::Unicast(Cause::PayloadSize))]);
         assert_eq!(
-            divide(XCAST, &two, 1500 - 27, &options).unwrap_err().to_string(),
+            divide(XCAST, &two, 1500 - 27, &options)
+                .unwrap_err()
+                .to_string(),
             "payload of 1473 octets: at most 1472 fit a packet, so shorten it or raise the MTU limit"
         );
         let stay = Options {

@@ -106,7 +106,6 @@ fn link_address(ifindex: u32) -> SockAddr {
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
-
 impl AsFd for Way {
     fn as_fd(&self) -> BorrowedFd<'_> {
         let (Self::Route { socket, .. } | Self::Frame { socket, .. }) = self;

@@ -40,7 +40,7 @@ statistics! {
 /// Takes messages out of datagrams: what blocking and asynchronous receivers share.
 #[derive(Debug)]
 pub(crate) struct Opener {
-    tag: Option<Tag>,
+    pub tag: Option<Tag>,
     pub datagram: Vec<u8>,
     message: Vec<u8>,
     pub statistics: ReceiverStatistics,
@@ -56,7 +56,7 @@ impl Opener {
         }
     }
 
-    /// Opens what came into `datagram`; false if there is nothing in it for this receiver.
+    /// Opens what came into `datagram`; `None` if there is nothing in it for this receiver.
     /// [`received`](Self::received) then has the message.
     pub fn open(&mut self, from: SocketAddr, len: usize) -> Option<Found> {
         let octets = &self.datagram[..len];

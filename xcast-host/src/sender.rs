@@ -88,7 +88,10 @@ impl Sender {
             if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
                 return Ok(false);
             }
-            let next = self.0.deadline().map_or(deadline, |next| next.min(deadline));
+            let next = self
+                .0
+                .deadline()
+                .map_or(deadline, |next| next.min(deadline));
             let left = next.saturating_duration_since(now);
             match self.0.answer_from() {
                 Some(fd) => wait(fd, PollFlags::POLLIN, Some(left))?,
@@ -121,8 +124,9 @@ fn wait(fd: BorrowedFd<'_>, flags: PollFlags, timeout: Option<Duration>) -> io::
     let timeout = match timeout {
         None => PollTimeout::NONE,
         // Rounded up, or the caller would turn round in circles until the time has come.
-        Some(timeout) => PollTimeout::try_from(timeout + Duration::from_millis(1))
-            .unwrap_or(PollTimeout::MAX),
+        Some(timeout) => {
+            PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        }
     };
     match poll(&mut [PollFd::new(fd, flags)], timeout) {
         Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),

@@ -117,11 +117,18 @@ impl Batch {
         let same = |content: &Content| {
             content.hash == candidate.content
                 && content.list.len() == candidate.segments.len()
-                && content.list.iter().zip(&candidate.segments).all(|(number, (_, octets))| {
-                    self.segments[usize::from(*number)].octets == *octets
-                })
+                && content
+                    .list
+                    .iter()
+                    .zip(&candidate.segments)
+                    .all(|(number, (_, octets))| {
+                        self.segments[usize::from(*number)].octets == *octets
+                    })
         };
-        self.contents.iter().position(same).map(|number| number as u8)
+        self.contents
+            .iter()
+            .position(same)
+            .map(|number| number as u8)
     }
 
     /// Whether a message of a content that is here may join.
@@ -152,7 +159,10 @@ impl Batch {
         let (mut shared, mut own, mut more) = (0, 0, 0);
         for (at, (hash, octets)) in candidate.segments.iter().enumerate() {
             let before = &candidate.segments[..at];
-            if before.iter().any(|(other, same)| other == hash && same == octets) {
+            if before
+                .iter()
+                .any(|(other, same)| other == hash && same == octets)
+            {
                 continue;
             }
             match self.number_of(*hash, octets) {
@@ -204,10 +214,11 @@ impl Batch {
             }
         };
         let recipients = candidate.recipients.into_iter();
-        self.recipients.extend(recipients.map(|recipient| Recipient {
-            content,
-            ..recipient
-        }));
+        self.recipients
+            .extend(recipients.map(|recipient| Recipient {
+                content,
+                ..recipient
+            }));
         self.opted_in &= candidate.opted_in;
         self.messages += candidate.messages;
         self.cost += candidate.cost;
@@ -217,7 +228,9 @@ impl Batch {
     pub fn is_full(&self, limits: &Limits) -> bool {
         let recipients = self.recipients.len() + 1;
         recipients > limits.max_destinations
-            || self.fits(recipients, self.payload(recipients), limits).is_err()
+            || self
+                .fits(recipients, self.payload(recipients), limits)
+                .is_err()
     }
 
     /// The batch before this one with a segment of this hash.
@@ -233,8 +246,16 @@ impl Batch {
             messages: self.messages,
             cost: self.cost,
             envelope,
-            segments: self.segments.into_iter().map(|segment| segment.octets).collect(),
-            contents: self.contents.into_iter().map(|content| content.list).collect(),
+            segments: self
+                .segments
+                .into_iter()
+                .map(|segment| segment.octets)
+                .collect(),
+            contents: self
+                .contents
+                .into_iter()
+                .map(|content| content.list)
+                .collect(),
             recipients: self.recipients,
         }
     }

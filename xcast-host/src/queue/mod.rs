@@ -46,13 +46,13 @@ use foldhash::fast::RandomState;
 use thiserror::Error;
 use tracing::trace;
 
-pub use self::{
-    peers::{Peers, TagTaken},
-    transmit::{Form, Transmit},
-};
 use self::{
     batch::{Batch, Recipient, Rejection, Size},
     index::Index,
+};
+pub use self::{
+    peers::{Peers, TagTaken},
+    transmit::{Form, Transmit},
 };
 use crate::{
     envelope::{MAGIC, MAX_MESSAGE, Tag},
@@ -372,7 +372,11 @@ impl Queue {
     ///
     /// Another destination uses the tag. Nothing has changed.
     pub fn opt_in(&mut self, destination: SocketAddr, tag: Tag) -> Result<(), TagTaken> {
-        if self.peers.insert(destination, tag)?.is_some_and(|old| old != tag) {
+        if self
+            .peers
+            .insert(destination, tag)?
+            .is_some_and(|old| old != tag)
+        {
             self.flush();
         }
         Ok(())

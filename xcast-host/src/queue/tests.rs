@@ -57,7 +57,9 @@ fn the_same_content_becomes_one_ordinary_datagram() {
     let start = Instant::now();
     let mut queue = queue(Limits::default(), []);
     for to in 1..=3 {
-        queue.push(start, message(&[to], &[b"head", b"body"])).unwrap();
+        queue
+            .push(start, message(&[to], &[b"head", b"body"]))
+            .unwrap();
     }
     queue.push(start, message(&[4], &[b"other"])).unwrap();
     assert!(queue.poll(start).is_none());
@@ -126,7 +128,10 @@ fn the_same_message_twice_to_one_destination_is_two_packets() {
     queue.flush();
     let out = drain(&mut queue, start);
     assert_eq!(out.len(), 2);
-    assert!(out.iter().all(|transmit| transmit.destinations().len() == 2));
+    assert!(
+        out.iter()
+            .all(|transmit| transmit.destinations().len() == 2)
+    );
     assert_eq!(queue.statistics().reject_order, 1);
 }
 
@@ -141,7 +146,10 @@ fn a_full_queue_gives_the_message_back() {
     let pushed = message(&[1], &[b"x"]);
     queue.push(start, pushed.clone()).unwrap();
     let refused = queue.push(start, pushed.clone()).unwrap_err();
-    assert_eq!((refused.message, refused.reason), (pushed.clone(), Refusal::Full));
+    assert_eq!(
+        (refused.message, refused.reason),
+        (pushed.clone(), Refusal::Full)
+    );
     queue.flush();
     drain(&mut queue, start);
     queue.push(start, pushed).unwrap();
@@ -280,7 +288,10 @@ fn run(limits: Limits, opted_in: Vec<u16>, actions: Vec<Action>) {
     let mut now = Instant::now();
     let mut model = Model {
         expected: Expected::new(),
-        tags: opted_in.iter().map(|number| (*number, tag(*number))).collect(),
+        tags: opted_in
+            .iter()
+            .map(|number| (*number, tag(*number)))
+            .collect(),
         pushed: 0,
     };
     let mut queue = queue(limits, opted_in);

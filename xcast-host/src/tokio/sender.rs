@@ -1,0 +1,124 @@
+//! The asynchronous sender.
+
+use std::{
+    io,
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
+
+use ::tokio::{io::Interest, time};
+
+use super::ready;
+use crate::{
+    Cause, Destination, Options, SendError, Sent, Settings, Statistics,
+    engine::{Engine, Step},
+};
+
+/// Sends datagrams to many; see the blocking [`Sender`](crate::Sender), which it equals.
+///
+/// To receive replies, give a [`Receiver`](super::Receiver) a clone of the socket
+/// ([`UdpSocket::try_clone`]).
+#[derive(Debug)]
+pub struct Sender(Engine);
+
+impl Sender {
+    /// A sender by this socket.
+    ///
+    /// # Errors
+    ///
+    /// The socket is not an IPv4 socket.
+    pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
+        Engine::new(socket, settings).map(Self)
+    }
+
+    /// Sends one message to everyone in the list.
+    ///
+    /// A future that is dropped may have served a part of the list.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send<D: Into<Destination> + Copy>(
+        &mut self,
+        to: &[D],
+        payload: &[u8],
+    ) -> Result<Sent, SendError> {
+        let options = self.0.settings.options.clone();
+        self.send_with(&options, to, payload).await
+    }
+
+    /// Sends one message with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send_with<D: Into<Destination> + Copy>(
+        &mut self,
+        options: &Options,
+        to: &[D],
+        payload: &[u8],
+    ) -> Result<Sent, SendError> {
+        self.0.begin(Instant::now(), to, payload.len(), options)?;
+        loop {
+            match self.0.step(payload) {
+                Step::Done(outcome) => return outcome.map_err(|error| error.locate(to)),
+                Step::Blocked => ready(self.0.blocked_on(), Interest::WRITABLE).await?,
+            }
+        }
+    }
+
+    /// Asks for the router and waits for its answer; whether there was one in time.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot wait.
+    pub async fn wait_for_router(&mut self, timeout: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let now = Instant::now();
+            self.0.tend(now);
+            if self.0.check(now).is_ok() {
+                return Ok(true);
+            }
+            if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
+                return Ok(false);
+            }
+            let next = self
+                .0
+                .deadline()
+                .map_or(deadline, |next| next.min(deadline));
+            match self.0.answer_from() {
+                Some(fd) => {
+                    let answer = ready(fd, Interest::READABLE);
+                    if let Ok(outcome) = time::timeout_at(next.into(), answer).await {
+                        outcome?;
+                    }
+                }
+                None => time::sleep_until(next.into()).await,
+            }
+        }
+    }
+
+    /// Whether messages go by a router at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    pub fn router(&self) -> Result<(), Cause> {
+        self.0.check(Instant::now())
+    }
+
+    /// What was done so far.
+    pub fn statistics(&self) -> &Statistics {
+        &self.0.statistics
+    }
+
+    /// The UDP socket, where replies arrive.
+    pub fn socket(&self) -> &UdpSocket {
+        &self.0.socket
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+}
