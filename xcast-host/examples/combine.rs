@@ -2,16 +2,15 @@
 //!
 //! `cargo run -p xcast-host --example combine`
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::UdpSocket;
 
 use anyhow::Result;
-use xcast_host::envelope::Tag;
 use xcast_host::tokio::{CombiningSender, Receiver, Sender};
-use xcast_host::{Message, Outlet, Settings, queue::Limits};
+use xcast_host::{Message, Outlet, Settings, envelope::Tag, queue::Limits};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
-    let local = (Ipv4Addr::LOCALHOST, 0);
+    let local = "127.0.0.1:0";
     let bind = tokio::net::UdpSocket::bind;
     let mut receivers = Vec::new();
     for tag in [Some(Tag::random()), Some(Tag::random()), None] {
@@ -27,10 +26,8 @@ async fn main() -> Result<()> {
             // A receiver tells its tag by whatever the application speaks.
             sender.opt_in(to, tag).await??;
         }
-        let segments = [
-            "some news for everyone, ".into(),
-            format!("and {number}").into(),
-        ];
+        let own = format!("and {number}");
+        let segments = ["some news for everyone, ".into(), own.into()];
         sender.send(Message::to_one(to, segments)).await?;
     }
     for receiver in &mut receivers {

@@ -17,7 +17,8 @@ pub use self::{
 /// Waits until a file can be read or written. It is registered for this one time only: senders
 /// hardly ever wait.
 async fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
-    let fd = AsyncFd::register_with_interest(fd, interest)?;
+    // SAFETY: what is borrowed stays open, and the same file, for as long as it is borrowed.
+    let fd = unsafe { AsyncFd::register_with_interest(fd, interest) }?;
     fd.ready(interest).await?.retain_ready();
     Ok(())
 }
