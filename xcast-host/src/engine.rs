@@ -316,7 +316,7 @@ impl Engine {
             match up {
                 true => debug!(outlet = ?self.settings.outlet, "the router answers"),
                 false => {
-                    warn!(outlet = ?self.settings.outlet, "the router is lost: sending unicast")
+                    warn!(outlet = ?self.settings.outlet, "the router is lost: sending unicast");
                 }
             }
         }

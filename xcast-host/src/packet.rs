@@ -220,7 +220,7 @@ pub(crate) fn list_flags(entries: &[Entry]) -> u8 {
         ports_differ |= entry.port != first.port;
         with_dscp |= entry.dscp.is_some();
     }
-    u8::from(ports_differ) * FLAG_P | u8::from(with_dscp) * FLAG_D
+    (u8::from(ports_differ) * FLAG_P) | (u8::from(with_dscp) * FLAG_D)
 }
 
 /// Length from the IP header on of a packet with `count` destinations, in octets.

@@ -15,10 +15,10 @@ fn run(example: &str, arguments: &[&str]) -> String {
         ])
         .args(arguments)
         .output()
-        .unwrap();
+        .expect("cargo starts");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
+    String::from_utf8(output.stdout).expect("output in UTF-8")
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! How much work the programs are for the kernel's verifier, which gives up at a million
+//! instructions. Unlike times, these counts do not depend on the machine.
+
+use tests::namespace::{self, Namespace};
+use xcast_common::{
+    maps::{Prune, Settings},
+    wire::Be32,
+};
+use xcast_ctl::datapath::{Datapath, Macs};
+
+/// Verified instructions of each program, at most. Measured on Linux 6.18, plus a third: a loop
+/// that multiplies states goes through this at once, a compiler or kernel of another version
+/// should not.
+const LIMITS: [(&str, u32); 2] = [("xcast", 400_000), ("xcast_copy", 40_000)];
+
+#[test]
+fn the_programs_stay_easy_to_verify() {
+    if !namespace::available() {
+        return;
+    }
+    let namespace = Namespace::new("verifier").expect("a network namespace");
+    for prune in [Prune::Truncate, Prune::Bitmap] {
+        namespace
+            .enter(|| {
+                let settings = Settings {
+                    group: Be32::new(0xe000_00fe),
+                    protocol: 253,
+                    prune: prune as u8,
+                    ..Settings::default()
+                };
+                let mut datapath =
+                    Datapath::load(&settings, 16, Macs::default()).expect("datapath loads");
+                for (name, limit) in LIMITS {
+                    let program = datapath.program(name).expect("program");
+                    let info = program.info().expect("information on the program");
+                    let count = info
+                        .verified_instruction_count()
+                        .expect("a kernel that counts verified instructions (5.16)");
+                    println!("{name}, {prune:?}: {count} instructions verified");
+                    assert!(
+                        count <= limit,
+                        "{name}, {prune:?}: the verifier went through {count} instructions, more \
+                         than {limit}"
+                    );
+                }
+                Ok(())
+            })
+            .expect("entered the namespace");
+    }
+}
