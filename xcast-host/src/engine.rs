@@ -313,11 +313,11 @@ impl Engine {
         if up != self.was_up {
             self.was_up = up;
             self.statistics.lost += u64::from(!up);
-            match up {
-                true => debug!(outlet = ?self.settings.outlet, "the router answers"),
-                false => {
-                    warn!(outlet = ?self.settings.outlet, "the router is lost: sending unicast");
-                }
+            let outlet = &self.settings.outlet;
+            if up {
+                debug!(?outlet, "the router answers");
+            } else {
+                warn!(?outlet, "the router is lost: sending unicast");
             }
         }
     }

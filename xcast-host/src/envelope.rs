@@ -226,21 +226,18 @@ pub(crate) fn head_len(
 /// Everything of an envelope that comes before the segments' octets.
 ///
 /// The caller keeps to at most 255 of each, and to segments of at most 65535 octets.
-pub(crate) fn emit_head(
-    segments: &[Bytes],
-    contents: &[Vec<u8>],
+pub(crate) fn emit_head<'a>(
+    segments: impl ExactSizeIterator<Item = &'a Bytes> + Clone,
+    contents: impl ExactSizeIterator<Item = &'a [u8]> + Clone,
     recipients: impl ExactSizeIterator<Item = (Tag, u8)>,
 ) -> Bytes {
-    let listed = contents.iter().map(Vec::len).sum();
-    let len = head_len(segments.len(), listed, contents.len(), recipients.len());
+    let counts = [segments.len(), contents.len(), recipients.len()];
+    let listed = contents.clone().map(<[u8]>::len).sum();
+    let len = head_len(counts[0], listed, counts[1], counts[2]);
     let mut head = BytesMut::with_capacity(len);
     head.put_slice(&MAGIC);
-    for count in [
-        usize::from(VERSION),
-        segments.len(),
-        contents.len(),
-        recipients.len(),
-    ] {
+    head.put_u8(VERSION);
+    for count in counts {
         head.put_u8(count as u8);
     }
     for segment in segments {
@@ -268,11 +265,11 @@ mod tests {
             .iter()
             .map(|octets| Bytes::copy_from_slice(octets))
             .collect();
-        let contents: Vec<_> = contents.iter().map(|list| list.to_vec()).collect();
+        let contents = contents.iter().copied();
         let recipients = recipients
             .iter()
             .map(|(tag, content)| (Tag(*tag), *content));
-        let mut octets = emit_head(&segments, &contents, recipients).to_vec();
+        let mut octets = emit_head(segments.iter(), contents, recipients).to_vec();
         octets.extend(segments.concat());
         octets
     }

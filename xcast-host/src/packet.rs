@@ -159,8 +159,8 @@ impl Template {
         for chunk in entries.chunks(32) {
             packet.extend_from_slice(&(u32::MAX << (32 - chunk.len())).to_be_bytes());
         }
-        for entry in entries {
-            packet.extend_from_slice(&entry.address.octets());
+        for (octets, entry) in grow(packet, entries.len()).iter_mut().zip(entries) {
+            *octets = entry.address.octets();
         }
         if flags & FLAG_D != 0 {
             packet.extend(
@@ -171,8 +171,8 @@ impl Template {
             pad(start, packet);
         }
         if flags & FLAG_P != 0 {
-            for entry in entries {
-                packet.extend_from_slice(&entry.port.to_be_bytes());
+            for (octets, entry) in grow(packet, entries.len()).iter_mut().zip(entries) {
+                *octets = entry.port.to_be_bytes();
             }
             pad(start, packet);
         }
@@ -245,6 +245,13 @@ fn sum(sum: Sum, octets: &[u8]) -> Sum {
 fn store_checksum(header: &mut [u8], at: usize) {
     let checksum = sum(Sum::default(), header).checksum();
     header[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
+}
+
+/// Room for `count` fields of `N` octets at the end: faster than to append each.
+fn grow<const N: usize>(packet: &mut Vec<u8>, count: usize) -> &mut [[u8; N]] {
+    let start = packet.len();
+    packet.resize(start + N * count, 0);
+    packet[start..].as_chunks_mut().0
 }
 
 /// Pads the header that begins at `start` to words.

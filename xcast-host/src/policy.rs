@@ -187,8 +187,7 @@ mod tests {
 
     #[test]
     fn candidates_that_share_a_prefix_are_chosen() {
-        let candidates =
-            ["10.9.0.1", "10.1.0.1", "10.5.0.1", "10.1.0.2", "10.1.7.1"].map(|text| address(text));
+        let candidates = ["10.9.0.1", "10.1.0.1", "10.5.0.1", "10.1.0.2", "10.1.7.1"].map(address);
         assert_eq!(CommonPrefix.choose(&candidates, 2), [1, 3]);
         assert_eq!(CommonPrefix.choose(&candidates, 3), [1, 3, 4]);
         assert_eq!(ArrivalOrder.choose(&candidates, 2), [0, 1]);

@@ -1,5 +1,7 @@
 //! The examples do what they say, without privileges and without a router.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{net::UdpSocket, process::Command, time::Duration};
 
 fn run(example: &str, arguments: &[&str]) -> String {
@@ -15,10 +17,10 @@ fn run(example: &str, arguments: &[&str]) -> String {
         ])
         .args(arguments)
         .output()
-        .expect("cargo starts");
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{example}: {errors}");
-    String::from_utf8(output.stdout).expect("output in UTF-8")
+    String::from_utf8(output.stdout).unwrap()
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Senders against a stand-in for a router, on the loopback network: it unwraps Xcast-in-UDP, and
 //! sends a datagram to each destination. Unlike a router's its datagrams come from its own address.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     sync::{Arc, Mutex, mpsc},

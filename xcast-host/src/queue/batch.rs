@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Instant};
 use bytes::Bytes;
 use xcast_common::wire::FLAG_P;
 
-use super::{Candidate, Limits, Transmit};
+use super::{Candidate, Limits};
 use crate::{
     envelope::{Tag, head_len},
     packet::packet_len,
@@ -143,12 +143,8 @@ impl Batch {
         self.fits(recipients, self.payload(recipients), limits)
     }
 
-    /// Whether a message of another content may join; how many octets it shares.
-    pub fn accepts_partial(
-        &self,
-        candidate: &Candidate,
-        limits: &Limits,
-    ) -> Result<usize, Rejection> {
+    /// Whether a message of another content may join.
+    pub fn accepts_partial(&self, candidate: &Candidate, limits: &Limits) -> Result<(), Rejection> {
         if !self.opted_in {
             return Err(Rejection::NotOptedIn);
         }
@@ -183,7 +179,7 @@ impl Batch {
         }
         let listed = self.listed + candidate.segments.len();
         let payload = head_len(segments, listed, contents, recipients) + together;
-        self.fits(recipients, payload, limits).map(|()| shared)
+        self.fits(recipients, payload, limits)
     }
 
     /// Takes a message in that was accepted.
@@ -239,28 +235,7 @@ impl Batch {
         segments.find(|segment| segment.hash == hash)?.older
     }
 
-    pub fn into_transmit(self) -> Transmit {
-        let envelope = self.is_envelope();
-        Transmit {
-            since: self.since,
-            messages: self.messages,
-            cost: self.cost,
-            envelope,
-            segments: self
-                .segments
-                .into_iter()
-                .map(|segment| segment.octets)
-                .collect(),
-            contents: self
-                .contents
-                .into_iter()
-                .map(|content| content.list)
-                .collect(),
-            recipients: self.recipients,
-        }
-    }
-
-    fn is_envelope(&self) -> bool {
+    pub fn is_envelope(&self) -> bool {
         self.wrapped || self.contents.len() > 1
     }
 

@@ -29,13 +29,14 @@
 
 mod batch;
 mod index;
+mod line;
 mod peers;
 #[cfg(test)]
 mod tests;
 mod transmit;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
     hash::BuildHasher as _,
     net::SocketAddr,
     time::{Duration, Instant},
@@ -49,6 +50,7 @@ use tracing::trace;
 use self::{
     batch::{Batch, Recipient, Rejection, Size},
     index::Index,
+    line::Line,
 };
 pub use self::{
     peers::{Peers, TagTaken},
@@ -230,8 +232,7 @@ pub struct Queue {
     now: Option<Instant>,
     /// Packets in the making, by serial number: the order of their first messages, and so of their
     /// deadlines.
-    batches: BTreeMap<u64, Batch>,
-    next_serial: u64,
+    batches: Line,
     /// The latest batch of each destination. Of two batches with a common destination the one with
     /// the smaller serial number leaves first; a message joins no batch before its destinations'
     /// latest.
@@ -260,6 +261,19 @@ struct Candidate {
     cost: usize,
 }
 
+impl Candidate {
+    /// Hash and length of its segments, the largest first.
+    fn largest_first(&self) -> impl Iterator<Item = (u64, usize)> {
+        let mut segments = [(0, 0); MAX_SEGMENTS];
+        let count = self.segments.len();
+        for (place, (hash, segment)) in segments.iter_mut().zip(&self.segments) {
+            *place = (*hash, segment.len());
+        }
+        segments[..count].sort_by_key(|(_, len)| std::cmp::Reverse(*len));
+        segments.into_iter().take(count)
+    }
+}
+
 impl Queue {
     /// An empty queue, without anybody who takes envelopes.
     pub fn new(limits: Limits) -> Self {
@@ -267,8 +281,7 @@ impl Queue {
             limits,
             peers: Peers::default(),
             now: None,
-            batches: BTreeMap::new(),
-            next_serial: 0,
+            batches: Line::default(),
             latest: HashMap::default(),
             by_content: Index::default(),
             by_segment: Index::default(),
@@ -318,9 +331,16 @@ impl Queue {
                 None => self.add(now, candidate, false),
             };
             let full = |batch: &Batch| batch.is_full(&self.limits);
-            if self.batches.get(&serial).is_some_and(full) {
+            if self.batches.get(serial).is_some_and(full) {
                 self.release(serial, Leaving::Full);
             }
+        }
+        // Where the oldest waits long, and many that came later have left, their places must not
+        // become more and more.
+        if self.batches.places() > self.limits.max_messages
+            && let Some((serial, _)) = self.batches.first()
+        {
+            self.release(serial, Leaving::Full);
         }
         Ok(())
     }
@@ -328,15 +348,16 @@ impl Queue {
     /// The next packet to send, or `None` until the [deadline](Self::deadline).
     pub fn poll(&mut self, now: Instant) -> Option<Transmit> {
         let now = self.advance(now);
-        while let Some((&serial, batch)) = self.batches.first_key_value()
+        while let Some((serial, batch)) = self.batches.first()
             && batch.deadline <= now
         {
             self.release(serial, Leaving::Deadline);
         }
         let transmit = self.ready.pop_front()?;
-        self.messages -= transmit.messages;
-        self.octets -= transmit.cost;
-        let delay = now.saturating_duration_since(transmit.since).as_micros() as u64;
+        self.messages -= transmit.messages();
+        self.octets -= transmit.cost();
+        let delay = now.saturating_duration_since(transmit.since());
+        let delay = delay.as_micros() as u64;
         let longest = &mut self.statistics.longest_delay_us;
         *longest = delay.max(*longest);
         trace!(form = ?transmit.form(), destinations = transmit.destinations().len(), delay, "packet");
@@ -346,14 +367,14 @@ impl Queue {
     /// When to poll next: a time that is past means at once. `None` while nothing waits.
     pub fn deadline(&self) -> Option<Instant> {
         match self.ready.front() {
-            Some(transmit) => Some(transmit.since),
-            None => Some(self.batches.first_key_value()?.1.deadline),
+            Some(transmit) => Some(transmit.since()),
+            None => Some(self.batches.first()?.1.deadline),
         }
     }
 
     /// Makes everything leave: poll until there is nothing more.
     pub fn flush(&mut self) {
-        while let Some((&serial, _)) = self.batches.first_key_value() {
+        while let Some((serial, _)) = self.batches.first() {
             self.release(serial, Leaving::Flush);
         }
     }
@@ -494,7 +515,8 @@ impl Queue {
         }
     }
 
-    /// The best batch for a message: one of the same content, or else the one it shares most with.
+    /// The batch for a message: one of the same content, or else the latest that shares the largest
+    /// segment and accepts it.
     fn find(&mut self, candidate: &Candidate) -> Option<u64> {
         let addresses = candidate.recipients.iter();
         let latest = addresses.filter_map(|recipient| self.latest.get(&recipient.address));
@@ -509,7 +531,7 @@ impl Queue {
         // or are nearly full.
         let whole = self.by_content.newest(candidate.content);
         if let Some(serial) = whole
-            && let Some(batch) = self.batches.get(&serial)
+            && let Some(batch) = self.batches.get(serial)
             && batch.content_of(candidate).is_some()
             && search.budget > 0
         {
@@ -518,40 +540,18 @@ impl Queue {
                 return Some(serial);
             }
         }
-        let mut best = None;
+        let mut found = None;
         if candidate.opted_in && !self.by_segment.is_empty() {
-            let mut met = Vec::new();
-            'search: for (hash, _) in &candidate.segments {
-                let mut next = self.by_segment.newest(*hash);
-                while let Some(serial) = next
-                    && let Some(batch) = self.batches.get(&serial)
-                {
-                    next = batch.older_with(*hash);
-                    if met.contains(&serial) {
-                        continue;
-                    }
-                    if search.budget == 0 {
-                        search.statistics.budget_spent += 1;
-                        break 'search;
-                    }
-                    met.push(serial);
-                    let verdict = batch.accepts_partial(candidate, &self.limits);
-                    if let Some(shared) = search.judge(serial, verdict)
-                        && best.is_none_or(|(most, _)| shared > most)
-                    {
-                        best = Some((shared, serial));
-                    }
-                }
-            }
+            found = search.by_segment(candidate, &self.by_segment, &self.batches, &self.limits);
         }
         if !search.overlap {
             self.statistics.no_overlap += 1;
         }
-        best.map(|(_, serial)| serial)
+        found
     }
 
     fn join(&mut self, serial: u64, candidate: Candidate) -> u64 {
-        if let Some(batch) = self.batches.get_mut(&serial) {
+        if let Some(batch) = self.batches.get_mut(serial) {
             let before = batch.size();
             batch.join(candidate);
             self.register(serial, before);
@@ -561,18 +561,16 @@ impl Queue {
 
     /// Starts a batch with a message.
     fn add(&mut self, now: Instant, candidate: Candidate, wrapped: bool) -> u64 {
-        let serial = self.next_serial;
-        self.next_serial += 1;
         let deadline = now + self.limits.max_delay;
         let batch = Batch::new(now, deadline, candidate, wrapped);
-        self.batches.insert(serial, batch);
+        let serial = self.batches.push(batch);
         self.register(serial, Size::default());
         serial
     }
 
     /// Makes what a batch has got beyond `before` known.
     fn register(&mut self, serial: u64, before: Size) {
-        let Some(batch) = self.batches.get_mut(&serial) else {
+        let Some(batch) = self.batches.get_mut(serial) else {
             return;
         };
         for content in &mut batch.contents[before.contents..] {
@@ -592,36 +590,49 @@ impl Queue {
 
     /// Makes a batch leave, after those that must leave before it.
     fn release(&mut self, serial: u64, why: Leaving) {
-        let mut leaving = BTreeSet::new();
-        let mut pending = vec![serial];
+        let waits = |batches: &Line, serial| batches.get(serial).is_some();
+        let mut pending = match self.batches.get(serial) {
+            Some(batch) => batch.after.clone(),
+            None => return,
+        };
+        pending.retain(|before| waits(&self.batches, *before));
+        let mut before = BTreeSet::new();
         while let Some(serial) = pending.pop() {
-            if let Some(batch) = self.batches.get(&serial)
-                && leaving.insert(serial)
+            if let Some(batch) = self.batches.get(serial)
+                && before.insert(serial)
             {
                 pending.extend(&batch.after);
             }
         }
-        for each in leaving {
-            let Some(batch) = self.batches.remove(&each) else {
-                continue;
-            };
-            let waits = |serial: &u64| self.batches.contains_key(serial);
-            for content in &batch.contents {
-                let older = content.older.filter(waits);
-                self.by_content.remove(content.hash, each, older);
-            }
-            for segment in &batch.segments {
-                let older = segment.older.filter(waits);
-                self.by_segment.remove(segment.hash, each, older);
-            }
-            for recipient in &batch.recipients {
-                if self.latest.get(&recipient.address) == Some(&each) {
-                    self.latest.remove(&recipient.address);
-                }
-            }
-            self.count(&batch, if each == serial { why } else { Leaving::Order });
-            self.ready.push_back(batch.into_transmit());
+        for each in before {
+            self.release_alone(each, Leaving::Order);
         }
+        self.release_alone(serial, why);
+    }
+
+    /// Makes a batch leave before which no other must.
+    fn release_alone(&mut self, serial: u64, why: Leaving) {
+        let Some(batch) = self.batches.remove(serial) else {
+            return;
+        };
+        let waits = |serial: &u64| self.batches.get(*serial).is_some();
+        for content in &batch.contents {
+            let older = content.older.filter(waits);
+            self.by_content.remove(content.hash, serial, older);
+        }
+        for segment in &batch.segments {
+            let older = segment.older.filter(waits);
+            self.by_segment.remove(segment.hash, serial, older);
+        }
+        for recipient in &batch.recipients {
+            if let Entry::Occupied(entry) = self.latest.entry(recipient.address)
+                && *entry.get() == serial
+            {
+                entry.remove();
+            }
+        }
+        self.count(&batch, why);
+        self.ready.push_back(Transmit(batch));
     }
 
     fn count(&mut self, batch: &Batch, why: Leaving) {
@@ -655,6 +666,39 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// A batch with segments of the message: those with its largest segment first, of them the
+    /// latest first.
+    fn by_segment(
+        &mut self,
+        candidate: &Candidate,
+        index: &Index,
+        batches: &Line,
+        limits: &Limits,
+    ) -> Option<u64> {
+        let mut met = Vec::new();
+        for (hash, _) in candidate.largest_first() {
+            let mut next = index.newest(hash);
+            while let Some(serial) = next
+                && let Some(batch) = batches.get(serial)
+            {
+                next = batch.older_with(hash);
+                if met.contains(&serial) {
+                    continue;
+                }
+                if self.budget == 0 {
+                    self.statistics.budget_spent += 1;
+                    return None;
+                }
+                let verdict = batch.accepts_partial(candidate, limits);
+                if self.judge(serial, verdict).is_some() {
+                    return Some(serial);
+                }
+                met.push(serial);
+            }
+        }
+        None
+    }
+
     /// Counts a comparison; what it came to, unless the order of messages forbids it.
     fn judge<T>(&mut self, serial: u64, verdict: Result<T, Rejection>) -> Option<T> {
         self.overlap = true;

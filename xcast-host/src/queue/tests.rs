@@ -1,7 +1,7 @@
 //! The queue against a model: what was pushed for each destination, in order, and a clock that is
 //! moved by hand.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use proptest::prelude::*;
 use xcast_common::wire::FLAG_P;
@@ -162,7 +162,8 @@ fn a_full_queue_gives_the_message_back() {
 fn what_begins_like_an_envelope_is_put_in_one() {
     let start = Instant::now();
     let mut queue = queue(Limits::default(), [1]);
-    let disguised = crate::envelope::emit_head(&[], &[vec![]], [(tag(1), 0)].into_iter());
+    let disguised =
+        crate::envelope::emit_head([].iter(), [&[][..]].into_iter(), [(tag(1), 0)].into_iter());
     queue.push(start, message(&[1, 2], &[&disguised])).unwrap();
     let out = drain(&mut queue, start);
     assert_eq!(out.len(), 2);
@@ -258,7 +259,7 @@ impl Model {
     /// Checks a packet, and takes what it delivers off what is expected.
     fn deliver(&mut self, transmit: &Transmit, now: Instant, limits: &Limits) {
         let payload = transmit.payload();
-        let combined = transmit.messages > 1;
+        let combined = transmit.messages() > 1;
         let count = transmit.destinations().len();
         if combined {
             assert!(count <= limits.max_destinations);

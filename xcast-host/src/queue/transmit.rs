@@ -4,20 +4,12 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::Recipient;
+use super::batch::{Batch, Content, Recipient};
 use crate::envelope::{Tag, emit_head};
 
 /// One payload, and whom to send it to.
 #[derive(Clone, Debug)]
-pub struct Transmit {
-    pub(super) since: Instant,
-    pub(super) messages: usize,
-    pub(super) cost: usize,
-    pub(super) envelope: bool,
-    pub(super) segments: Vec<Bytes>,
-    pub(super) contents: Vec<Vec<u8>>,
-    pub(super) recipients: Vec<Recipient>,
-}
+pub struct Transmit(pub(super) Box<Batch>);
 
 /// What a payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +25,7 @@ pub enum Form {
 impl Transmit {
     /// What the payload is.
     pub fn form(&self) -> Form {
-        match (self.envelope, self.recipients.len()) {
+        match (self.0.is_envelope(), self.0.recipients.len()) {
             (true, _) => Form::Envelope,
             (false, 1) => Form::Unicast,
             (false, _) => Form::Multicast,
@@ -42,27 +34,37 @@ impl Transmit {
 
     /// Whom to send it to; nobody twice.
     pub fn destinations(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
-        self.recipients.iter().map(|recipient| recipient.address)
+        self.0.recipients.iter().map(|recipient| recipient.address)
     }
 
     /// When the first of its messages came.
     pub fn since(&self) -> Instant {
-        self.since
+        self.0.since
+    }
+
+    pub(super) fn messages(&self) -> usize {
+        self.0.messages
+    }
+
+    pub(super) fn cost(&self) -> usize {
+        self.0.cost
     }
 
     /// The payload. No octet is copied where it is a message of one segment.
     pub fn payload(&self) -> Bytes {
-        match self.contents.first() {
-            Some(content) if !self.envelope => self.message(content),
+        match self.0.contents.first() {
+            Some(content) if !self.0.is_envelope() => self.message(&content.list),
             _ => {
                 let entry = |recipient: &Recipient| {
                     // Only those with a tag get into envelopes.
                     let tag = recipient.tag.unwrap_or(Tag(0));
                     (tag, recipient.content)
                 };
-                let recipients = self.recipients.iter().map(entry);
-                let head = emit_head(&self.segments, &self.contents, recipients);
-                concat([&head].into_iter().chain(&self.segments))
+                let recipients = self.0.recipients.iter().map(entry);
+                let segments = self.0.segments.iter().map(|segment| &segment.octets);
+                let contents = self.0.contents.iter().map(|content| &content.list[..]);
+                let head = emit_head(segments.clone(), contents, recipients);
+                concat([&head].into_iter().chain(segments))
             }
         }
     }
@@ -71,25 +73,25 @@ impl Transmit {
     /// that has to send a datagram to each anyway. Contents that must be in an envelope stay in
     /// one.
     pub fn apart(&self) -> Vec<(Vec<SocketAddr>, Bytes)> {
-        if self.contents.len() < 2 {
+        if self.0.contents.len() < 2 {
             return vec![(self.destinations().collect(), self.payload())];
         }
-        let contents = self.contents.iter().enumerate();
-        let part = |(number, content): (usize, &Vec<u8>)| {
-            let recipients = self.recipients.iter();
+        let contents = self.0.contents.iter().enumerate();
+        let part = |(number, content): (usize, &Content)| {
+            let recipients = self.0.recipients.iter();
             let here = recipients.filter(|recipient| usize::from(recipient.content) == number);
             let addresses = here.map(|recipient| recipient.address).collect();
-            (addresses, self.message(content))
+            (addresses, self.message(&content.list))
         };
         contents.map(part).collect()
     }
 
     fn message(&self, content: &[u8]) -> Bytes {
         match content {
-            [number] => self.segments[usize::from(*number)].clone(),
+            [number] => self.0.segments[usize::from(*number)].octets.clone(),
             _ => {
                 let numbers = content.iter();
-                concat(numbers.map(|number| &self.segments[usize::from(*number)]))
+                concat(numbers.map(|number| &self.0.segments[usize::from(*number)].octets))
             }
         }
     }

@@ -515,7 +515,7 @@ mod tests {
                 _ => 16 + (random.next() % 17) as u8,
             };
             let route = prefix(address, len);
-            if random.next() % 2 == 0 {
+            if random.next().is_multiple_of(2) {
                 let id = random.next() & 0x7fff;
                 trie.insert(route, id).unwrap();
                 model.0.insert(route, id);
