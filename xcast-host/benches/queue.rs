@@ -60,6 +60,9 @@ fn measure(
     (rates[ROUNDS / 2], statistics)
 }
 
+/// What a run is called, whether receivers opted in, and its messages.
+type Row<'a> = (&'a str, bool, &'a dyn Fn(usize) -> Message);
+
 fn main() {
     let limits = Limits::default();
     let contents: Vec<_> = (0..64u8).map(|n| Bytes::from(vec![n; 100])).collect();
@@ -67,7 +70,7 @@ fn main() {
     let large: Vec<_> = (0..64u8).map(|n| Bytes::from(vec![n; 1000])).collect();
 
     let to = |n: usize| address(n.wrapping_mul(7919) % PEERS);
-    let rows: [(&str, bool, &dyn Fn(usize) -> Message); 4] = [
+    let rows: [Row<'_>; 4] = [
         ("whole overlap, 64 contents of 100 octets", false, &|n| {
             Message::to_one(to(n), [contents[n % 64].clone()])
         }),
