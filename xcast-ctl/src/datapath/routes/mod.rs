@@ -1,6 +1,6 @@
 //! The route map: a trie whose visible half lies in memory shared with the programs.
 //!
-//! [`trie`] decides which entry has to say what, [`memory`] is where the entries are. A change of a
+//! [`Trie`] decides which entry has to say what, [`Shared`] is where the entries are. A change of a
 //! route is a few stores; no system call, no lock, and no wait for readers.
 
 mod memory;
