@@ -1,0 +1,56 @@
+//! Types of the maps that the benchmark and its BPF programs share. Both include this file.
+
+/// Octets of the longest frame the generator sends.
+pub const FRAME_LEN: usize = 2048;
+/// Different frames the generator can take turns with.
+pub const FRAMES: usize = 1024;
+/// Interfaces a generator can send by, and a clone program copy to.
+pub const DEVICES: usize = 128;
+/// Interface indices a sink can tell apart, all of one network namespace.
+pub const INTERFACES: usize = 256;
+/// One of so many frames is kept for inspection; a power of two.
+pub const SAMPLE_EVERY: u64 = 1024;
+
+/// What the generator does.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Orders {
+    /// Take turns with so many frames, from the first.
+    pub frames: u32,
+    /// Length of each of them, in octets; the test run's own frame is as long.
+    pub frame_len: u32,
+    /// Send by this device.
+    pub device: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// A frame to send.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Frame {
+    /// Its octets.
+    pub octets: [u8; FRAME_LEN],
+}
+
+/// What arrived by an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Arrived {
+    /// Frames.
+    pub frames: u64,
+    /// Their octets, Ethernet headers included.
+    pub octets: u64,
+}
+
+/// A frame that arrived.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Sample {
+    /// Length of the frame, in octets; 0 is none.
+    pub frame_len: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+    /// Its octets.
+    pub octets: [u8; FRAME_LEN],
+}

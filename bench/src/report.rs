@@ -1,0 +1,282 @@
+//! What comes out: rows, ratios and their targets, as JSON and as text.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde::Serialize;
+
+use crate::{
+    machine::Machine,
+    measure::{Measured, Summary},
+    subject::{Load, Spread},
+};
+
+/// The document of `--json`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What it was measured on.
+    pub machine: Machine,
+    /// A row per subject and load.
+    pub results: Vec<Row>,
+    /// Ratios by name: the median over rounds of one subject's time by another's in the same round,
+    /// both net of the generator.
+    pub ratios: BTreeMap<String, f64>,
+    /// What some of the ratios should be.
+    pub targets: Vec<Target>,
+}
+
+/// A row: what one subject took for one load.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The sweep it belongs to.
+    pub section: &'static str,
+    /// Who made the copies.
+    pub subject: &'static str,
+    /// Copies of a packet; for `unicast` packets.
+    pub copies: usize,
+    /// Destinations.
+    pub destinations: usize,
+    /// Octets of UDP payload.
+    pub payload_bytes: usize,
+    /// Routes in the table; 0 for who does not look at it.
+    pub routes: usize,
+    /// Where the copies went.
+    pub spread: Spread,
+    /// Different packets, in turns.
+    pub flows: usize,
+    /// Packets handed on at a time.
+    pub batch: u32,
+    /// Time per packet, from generator to sinks; none if copies were lost.
+    pub ns_per_packet: Spans,
+    /// The same without the generator's time.
+    pub net_ns_per_packet: Spans,
+    /// Whether every copy arrived.
+    pub delivered: bool,
+    /// Copies that did not arrive.
+    pub lost: u64,
+    /// Packets sent, warm-up included.
+    pub packets: u64,
+    /// What else speaks against the row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
+    #[serde(skip)]
+    measured: Vec<f64>,
+    #[serde(skip)]
+    net: Vec<f64>,
+}
+
+/// Least, middle and greatest, in nanoseconds; none where a row cannot be believed.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Spans {
+    /// Least.
+    pub min: Option<f64>,
+    /// Middle.
+    pub median: Option<f64>,
+    /// Greatest.
+    pub max: Option<f64>,
+}
+
+impl Spans {
+    fn of(values: &[f64]) -> Self {
+        let round = |value: f64| Some((value * 10.0).round() / 10.0);
+        Summary::of(values).map_or_else(Self::default, |summary| Self {
+            min: round(summary.min),
+            median: round(summary.median),
+            max: round(summary.max),
+        })
+    }
+}
+
+/// What a ratio should be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Target {
+    /// Name of the ratio.
+    pub ratio: String,
+    /// What it says.
+    pub meaning: &'static str,
+    /// It should be this at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_most: Option<f64>,
+    /// It should be this at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<f64>,
+    /// What it is; none if it could not be measured.
+    pub value: Option<f64>,
+    /// Whether it is what it should be.
+    pub met: bool,
+}
+
+/// Makes rows of what was measured side by side; the generator's own times are in `floors`.
+pub fn rows(section: &'static str, all: &[Measured]) -> Vec<Row> {
+    let row = |measured: &Measured| {
+        let floor = all.iter().find(|other| {
+            other.subject == "generate"
+                && Load {
+                    copies: measured.load.copies,
+                    spread: measured.load.spread,
+                    ..other.load
+                } == measured.load
+        });
+        let delivered = measured.lost == 0;
+        let believed = delivered && measured.objection.is_none();
+        let ns: &[f64] = if believed { &measured.ns } else { &[] };
+        let net: Vec<_> = floor.map_or_else(Vec::new, |floor| {
+            let pairs = ns.iter().zip(&floor.ns);
+            let frames = measured.frames_per_packet as f64;
+            pairs.map(|(ns, floor)| ns - frames * floor).collect()
+        });
+        Row {
+            section,
+            subject: measured.subject,
+            copies: measured.load.copies,
+            destinations: measured.load.destinations,
+            payload_bytes: measured.load.payload_bytes,
+            routes: measured.routes,
+            spread: measured.load.spread,
+            flows: measured.load.flows,
+            batch: measured.load.batch,
+            ns_per_packet: Spans::of(ns),
+            net_ns_per_packet: Spans::of(&net),
+            delivered,
+            lost: measured.lost,
+            packets: measured.packets,
+            objection: measured.objection.clone(),
+            measured: ns.to_vec(),
+            net,
+        }
+    };
+    all.iter().map(row).collect()
+}
+
+/// How many times as long the one takes as the other, the median over rounds.
+pub fn ratio(one: &Row, other: &Row) -> Option<f64> {
+    let ratios: Vec<_> = one
+        .net
+        .iter()
+        .zip(&other.net)
+        .map(|(a, b)| a / b)
+        .filter(|ratio| ratio.is_finite())
+        .collect();
+    let median = Summary::of(&ratios)?.median;
+    Some((median * 1000.0).round() / 1000.0)
+}
+
+impl Report {
+    /// The table of a section.
+    pub fn table(&self, section: &str) -> String {
+        let mut lines = vec![
+            [
+                "subject",
+                "copies",
+                "dests",
+                "payload",
+                "routes",
+                "ns/packet",
+                "min",
+                "max",
+                "net",
+                "net/copy",
+                "delivered",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        ];
+        for row in self.results.iter().filter(|row| row.section == section) {
+            let ns = |value: Option<f64>| value.map_or("-".to_owned(), |ns| format!("{ns:.0}"));
+            let per_copy = row
+                .net_ns_per_packet
+                .median
+                .map(|net| net / row.copies as f64);
+            lines.push(vec![
+                label(row),
+                row.copies.to_string(),
+                row.destinations.to_string(),
+                row.payload_bytes.to_string(),
+                match row.routes {
+                    0 => "-".to_owned(),
+                    routes => routes.to_string(),
+                },
+                ns(row.ns_per_packet.median),
+                ns(row.ns_per_packet.min),
+                ns(row.ns_per_packet.max),
+                ns(row.net_ns_per_packet.median),
+                ns(per_copy.filter(|_| row.subject != "generate")),
+                match (&row.objection, row.delivered) {
+                    (None, true) => "all".to_owned(),
+                    (Some(objection), true) => objection.clone(),
+                    _ => format!("{} LOST", row.lost),
+                },
+            ]);
+        }
+        align(&lines)
+    }
+
+    /// The ratios, those with a target first.
+    pub fn ratio_table(&self) -> String {
+        let mut lines = vec![["ratio", "", "target", "", ""].map(str::to_owned).to_vec()];
+        for target in &self.targets {
+            lines.push(vec![
+                target.ratio.clone(),
+                number(target.value),
+                match (target.at_most, target.at_least) {
+                    (Some(most), _) => format!("<= {most}"),
+                    (_, Some(least)) => format!(">= {least}"),
+                    _ => String::new(),
+                },
+                if target.met { "met" } else { "NOT MET" }.to_owned(),
+                target.meaning.to_owned(),
+            ]);
+        }
+        for (name, value) in &self.ratios {
+            if self.targets.iter().all(|target| target.ratio != *name) {
+                let blank = String::new;
+                lines.push(vec![
+                    name.clone(),
+                    number(Some(*value)),
+                    blank(),
+                    blank(),
+                    blank(),
+                ]);
+            }
+        }
+        align(&lines)
+    }
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or("-".to_owned(), |value| format!("{value:.2}"))
+}
+
+/// Subject, and where its copies went if not to ports of their own.
+fn label(row: &Row) -> String {
+    match row.spread {
+        Spread::Ports if row.batch == crate::generator::BATCH => row.subject.to_owned(),
+        Spread::Ports => format!("{}, batch {}", row.subject, row.batch),
+        Spread::Lan => format!("{}, one LAN", row.subject),
+    }
+}
+
+/// Lines of cells in columns: the first and the last to the left, numbers to the right.
+pub fn align(lines: &[Vec<String>]) -> String {
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        let cells = lines.iter().filter_map(|line| line.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut out = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            let width = widths[column];
+            // Writing to a string cannot fail.
+            let _ = match column {
+                0 => write!(out, "{cell:width$}"),
+                _ if column + 1 == columns => write!(out, "  {cell}"),
+                _ => write!(out, "  {cell:>width$}"),
+            };
+        }
+        text += out.trim_end();
+        text.push('\n');
+    }
+    text
+}

@@ -1,0 +1,195 @@
+//! The place where a subject is measured: a router between a generator and sinks.
+//!
+//! | interface | addresses | what is there |
+//! |---|---|---|
+//! | `in` | 10.255.0.1 | the generator, 10.255.0.2 |
+//! | `p0` .. `p7` | 10.0.p.1 | a gateway each, 10.0.p.2 |
+//! | `lan` | 10.0.8.1 | eight gateways, 10.0.8.2 to 10.0.8.9 |
+//!
+//! Next hops are numbered: 0 to 7 are the gateways on ports of their own, 8 to 15 those on the LAN.
+
+use std::{fmt::Write as _, net::Ipv4Addr};
+
+use anyhow::Result;
+use tests::{
+    layout::{GROUP, PROTOCOL, mac_text},
+    namespace::Namespace,
+    oracle::{Port, Prune, RouterView, Target},
+    packet::Mac,
+};
+
+use crate::{
+    generator::Generator,
+    routes::RouteSet,
+    sinks::{Kind, Sinks},
+};
+
+/// Ports with one gateway each.
+pub const PORTS: usize = 8;
+/// The port with eight gateways.
+pub const LAN: usize = PORTS;
+/// Next hops in all.
+pub const NEXT_HOPS: usize = 2 * PORTS;
+/// Where packets come from.
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 2);
+/// Link layer address of where packets come from.
+pub const SOURCE_MAC: Mac = [2, 0, 0, 0, 9, 2];
+/// Link layer address of the interface they arrive on.
+pub const INGRESS_MAC: Mac = [2, 0, 0, 0, 0, 0xff];
+/// The interface they arrive on.
+pub const INGRESS: &str = "in";
+/// Largest IP packet on every link.
+const MTU: usize = 3000;
+
+/// A router's namespace, the far ends of its ports, and the generator's device for it.
+pub struct Site {
+    /// The router's namespace.
+    pub router: Namespace,
+    /// What arrives behind its ports.
+    pub sinks: Sinks,
+    /// The generator's device that leads to `in`.
+    pub device: u32,
+    // Holds the ports' far ends.
+    _far: Namespace,
+}
+
+/// Name of a port's interface.
+pub fn interface(port: usize) -> String {
+    match port {
+        LAN => "lan".to_owned(),
+        _ => format!("p{port}"),
+    }
+}
+
+/// The port of a next hop.
+pub fn port_of(next_hop: usize) -> usize {
+    next_hop.min(LAN)
+}
+
+/// Address of a next hop.
+pub fn gateway(next_hop: usize) -> Ipv4Addr {
+    let last = 2 + next_hop.saturating_sub(PORTS);
+    Ipv4Addr::new(10, 0, port_of(next_hop) as u8, last as u8)
+}
+
+/// Link layer address of a next hop.
+pub fn gateway_mac(next_hop: usize) -> Mac {
+    [2, 0, 0, 0, 1, next_hop as u8]
+}
+
+/// Link layer address of the router on a port.
+pub fn port_mac(port: usize) -> Mac {
+    [2, 0, 0, 0, 0, port as u8]
+}
+
+impl Site {
+    /// Makes a site, with these routes in the kernel's table.
+    ///
+    /// # Errors
+    ///
+    /// Needs root, and a kernel with network namespaces and veth.
+    pub fn new(
+        generator: &mut Generator,
+        label: &str,
+        sinks: Kind,
+        routes: &RouteSet,
+    ) -> Result<Self> {
+        let router = Namespace::new(label)?;
+        let far = Namespace::new(&format!("{label}-far"))?;
+        router.sysctl("ipv4/ip_forward", "1")?;
+        for interfaces in ["all", "default"] {
+            router.sysctl(&format!("ipv4/conf/{interfaces}/rp_filter"), "0")?;
+        }
+        let device = generator.connect(&router, INGRESS)?;
+        let (own, ends) = commands(&far);
+        router.ip_batch(&own)?;
+        far.ip_batch(&ends)?;
+        // Frames that XDP sends arrive only on an interface with GRO or a program.
+        router.set_gro(INGRESS, true)?;
+        let interfaces: Vec<_> = (0..=LAN).map(interface).collect();
+        let sinks = Sinks::new(&far, &interfaces, sinks)?;
+        router.ip_batch(&routes.commands(gateway))?;
+        Ok(Self {
+            router,
+            sinks,
+            device,
+            _far: far,
+        })
+    }
+}
+
+/// What makes the links: commands for the router's namespace, and for the far ends'.
+fn commands(far: &Namespace) -> (String, String) {
+    let mut own = format!(
+        "link set {INGRESS} address {} mtu {MTU} up\naddress add 10.255.0.1/24 dev {INGRESS}\n",
+        mac_text(INGRESS_MAC)
+    );
+    let mut ends = String::new();
+    for port in 0..=LAN {
+        let (name, mac) = (interface(port), mac_text(port_mac(port)));
+        // Writing to a string cannot fail.
+        let _ = write!(
+            own,
+            "link add {name} type veth peer name {name} netns {}\n\
+             link set {name} address {mac} mtu {MTU} up\n\
+             address add 10.0.{port}.1/24 dev {name}\n",
+            far.name()
+        );
+        let _ = writeln!(ends, "link set {name} mtu {MTU} up");
+    }
+    for next_hop in 0..NEXT_HOPS {
+        let _ = writeln!(
+            own,
+            "neighbour replace {} lladdr {} nud permanent dev {}",
+            gateway(next_hop),
+            mac_text(gateway_mac(next_hop)),
+            interface(port_of(next_hop))
+        );
+    }
+    (own, ends)
+}
+
+/// What an Xcast router here must do with packets to these destinations: address and next hop.
+pub fn view(destinations: &[(Ipv4Addr, usize)]) -> RouterView {
+    let port = |mac| Port {
+        mac,
+        mtu: MTU,
+        group_mac: false,
+    };
+    let routes = destinations.iter().map(|&(address, next_hop)| {
+        let target = Target::Gateway {
+            port: port_of(next_hop),
+            address: gateway(next_hop),
+            mac: Some(gateway_mac(next_hop)),
+            xcast: true,
+        };
+        (address, 32, target)
+    });
+    RouterView {
+        group: GROUP,
+        protocol: PROTOCOL,
+        anycast: Vec::new(),
+        own: vec![Ipv4Addr::new(10, 255, 0, 1)],
+        broadcasts: Vec::new(),
+        prune: Prune::Truncate,
+        // The last one is where packets arrive.
+        ports: (0..=LAN)
+            .map(port_mac)
+            .chain([INGRESS_MAC])
+            .map(port)
+            .collect(),
+        routes: routes.collect(),
+        neighbours: Vec::new(),
+    }
+}
+
+/// The configuration of the Xcast router here; `subsets` as `router.subsets`.
+pub fn configuration(subsets: u32) -> String {
+    let mut text = format!(
+        "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\n[router]\nsubsets = {subsets}\n"
+    );
+    for name in (0..=LAN).map(interface).chain([INGRESS.to_owned()]) {
+        let _ = write!(text, "\n[[port]]\ninterface = \"{name}\"\n");
+    }
+    text
+}

@@ -1,0 +1,214 @@
+//! Copies by bare BPF programs, and none at all.
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, xdp::DevMap},
+};
+use nix::net::if_::if_nametoindex;
+use tests::namespace::Namespace;
+
+use super::{Case, Copy, Load, Subject};
+use crate::{
+    generator::Generator,
+    programs,
+    routes::RouteSet,
+    shared::DEVICES,
+    sinks::{Kind, Sinks},
+    site::{self, INGRESS, PORTS, Site},
+};
+
+/// The generator alone: frames are counted where the others' routers are.
+pub struct Floor {
+    sinks: Sinks,
+    device: u32,
+    routes: RouteSet,
+    _namespace: Namespace,
+}
+
+impl Floor {
+    /// Connects a sink to the generator.
+    ///
+    /// # Errors
+    ///
+    /// Needs root.
+    pub fn new(generator: &mut Generator, routes: RouteSet) -> Result<Self> {
+        let namespace = Namespace::new("floor")?;
+        let device = generator.connect(&namespace, INGRESS)?;
+        namespace.ip(&format!("link set {INGRESS} mtu 3000 up"))?;
+        Ok(Self {
+            sinks: Sinks::new(&namespace, &[INGRESS.to_owned()], Kind::Xdp)?,
+            device,
+            routes,
+            _namespace: namespace,
+        })
+    }
+}
+
+impl Subject for Floor {
+    fn name(&self) -> &'static str {
+        "generate"
+    }
+
+    fn sinks(&mut self) -> &mut Sinks {
+        &mut self.sinks
+    }
+
+    fn case(&mut self, load: Load) -> Result<Case> {
+        let frames = load.xcast_frames(&load.lists(&self.routes));
+        Ok(Case {
+            subject: self.name(),
+            load,
+            routes: 0,
+            device: self.device,
+            copies: to_ports(1, &frames),
+            frames,
+            frames_per_packet: 1,
+        })
+    }
+}
+
+/// Bare XDP broadcast of the same frame to the same ports: what any XDP router costs at least.
+pub struct Broadcast {
+    site: Site,
+    routes: RouteSet,
+    /// Number of copies, the generator's device, and what holds the program.
+    ways: Vec<(usize, u32, Ebpf)>,
+}
+
+impl Broadcast {
+    /// Makes the place; programs are attached case by case.
+    ///
+    /// # Errors
+    ///
+    /// See [`Site::new`].
+    pub fn new(generator: &mut Generator, routes: RouteSet, copies: &[usize]) -> Result<Self> {
+        let none = RouteSet::internet(0, 1);
+        let mut site = Site::new(generator, "broadcast", Kind::Xdp, &none)?;
+        let mut ways = Vec::new();
+        for &number in copies {
+            // A way in of its own: the map has to have the right size, and a program keeps its map.
+            let name = format!("in{number}");
+            let device = generator.connect(&site.router, &name)?;
+            site.router.ip(&format!("link set {name} mtu 3000 up"))?;
+            let mut ebpf = programs::load(&[("PORTS", number as u32)])?;
+            let mut ports: DevMap<MapData> = programs::map(&mut ebpf, "PORTS")?;
+            site.router.enter(|| {
+                for port in 0..number {
+                    let index = if_nametoindex(site::interface(port).as_str())?;
+                    ports.set(port as u32, index, None, 0)?;
+                }
+                programs::attach_xdp(&mut ebpf, "broadcast", &[name])
+            })?;
+            ways.push((number, device, ebpf));
+        }
+        site.device = u32::MAX;
+        Ok(Self { site, routes, ways })
+    }
+}
+
+impl Subject for Broadcast {
+    fn name(&self) -> &'static str {
+        "broadcast"
+    }
+
+    fn sinks(&mut self) -> &mut Sinks {
+        &mut self.site.sinks
+    }
+
+    fn case(&mut self, load: Load) -> Result<Case> {
+        let (_, device, _) = self
+            .ways
+            .iter()
+            .find(|(number, ..)| *number == load.copies)
+            .context("no broadcast was prepared for so many copies")?;
+        let frames = load.xcast_frames(&load.lists(&self.routes));
+        Ok(Case {
+            subject: self.name(),
+            load,
+            routes: 0,
+            device: *device,
+            copies: to_ports(load.copies, &frames),
+            frames,
+            frames_per_packet: 1,
+        })
+    }
+}
+
+/// A classifier that clones packets to the ports.
+pub struct CloneRedirect {
+    site: Site,
+    routes: RouteSet,
+    clones: Array<MapData, u32>,
+    ports: Vec<u32>,
+    _ebpf: Ebpf,
+}
+
+impl CloneRedirect {
+    /// Attaches it.
+    ///
+    /// # Errors
+    ///
+    /// See [`Site::new`].
+    pub fn new(generator: &mut Generator, routes: RouteSet) -> Result<Self> {
+        let none = RouteSet::internet(0, 1);
+        let site = Site::new(generator, "tc", Kind::Tc, &none)?;
+        let mut ebpf = programs::load(&[])?;
+        let clones = programs::map(&mut ebpf, "CLONES")?;
+        let ports = site.router.enter(|| {
+            programs::attach_tc(&mut ebpf, "clone_redirect", &[INGRESS.to_owned()])?;
+            let index = |port| Ok(if_nametoindex(site::interface(port).as_str())?);
+            (0..PORTS).map(index).collect()
+        })?;
+        Ok(Self {
+            site,
+            routes,
+            clones,
+            ports,
+            _ebpf: ebpf,
+        })
+    }
+}
+
+impl Subject for CloneRedirect {
+    fn name(&self) -> &'static str {
+        "tc"
+    }
+
+    fn sinks(&mut self) -> &mut Sinks {
+        &mut self.site.sinks
+    }
+
+    fn case(&mut self, load: Load) -> Result<Case> {
+        let frames = load.xcast_frames(&load.lists(&self.routes));
+        Ok(Case {
+            subject: self.name(),
+            load,
+            routes: 0,
+            device: self.site.device,
+            copies: to_ports(load.copies, &frames),
+            frames,
+            frames_per_packet: 1,
+        })
+    }
+
+    fn select(&mut self, case: &Case) -> Result<()> {
+        for index in 0..DEVICES {
+            let port = self.ports.get(index).filter(|_| index < case.load.copies);
+            self.clones.set(index as u32, port.unwrap_or(&0), 0)?;
+        }
+        Ok(())
+    }
+}
+
+/// Each frame as it is, to the first ports.
+fn to_ports(number: usize, frames: &[Vec<u8>]) -> Vec<Vec<Copy>> {
+    let copies = |frame: &Vec<u8>| {
+        let copy = |port| Copy {
+            port,
+            frame: frame.clone(),
+        };
+        (0..number).map(copy).collect()
+    };
+    frames.iter().map(copies).collect()
+}

@@ -1,0 +1,133 @@
+//! This router.
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tests::{
+    daemon::{Counters, Daemon},
+    oracle,
+};
+
+use super::{Case, Copy, Load, Subject};
+use crate::{
+    generator::Generator,
+    routes::RouteSet,
+    sinks::{Kind, Sinks},
+    site::{self, LAN, Site},
+};
+
+/// How the router makes its copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// By one broadcast, as soon as it had time to prepare for the set of ports.
+    Prepared,
+    /// By a round for each copy, since its controller was stopped before it saw any packet.
+    Unprepared,
+}
+
+/// This router: the real daemon, following the kernel's routes.
+pub struct Router {
+    path: Path,
+    site: Site,
+    routes: RouteSet,
+    daemon: Daemon,
+    /// Extra rounds made until it was used to its cases.
+    settled: u64,
+}
+
+impl Router {
+    /// Starts the daemon.
+    ///
+    /// # Errors
+    ///
+    /// See [`Site::new`]; or the daemon does not start.
+    pub fn new(generator: &mut Generator, path: Path, routes: RouteSet) -> Result<Self> {
+        let (label, subsets) = match path {
+            Path::Prepared => ("xcast", 1024),
+            Path::Unprepared => ("miss", 1),
+        };
+        let site = Site::new(generator, label, Kind::Xdp, &routes)?;
+        let daemon = Daemon::start(&site.router, &site::configuration(subsets))?;
+        if path == Path::Unprepared {
+            kill(daemon.pid(), Signal::SIGSTOP)?;
+        }
+        Ok(Self {
+            path,
+            site,
+            routes,
+            daemon,
+            settled: 0,
+        })
+    }
+
+    /// Process of the daemon.
+    pub fn pid(&self) -> Pid {
+        self.daemon.pid()
+    }
+
+    fn recirculated(&self) -> Result<u64> {
+        Ok(Counters::read(&self.site.router)?.value("recirculated"))
+    }
+}
+
+impl Subject for Router {
+    fn name(&self) -> &'static str {
+        match self.path {
+            Path::Prepared => "xcast",
+            Path::Unprepared => "xcast-miss",
+        }
+    }
+
+    fn sinks(&mut self) -> &mut Sinks {
+        &mut self.site.sinks
+    }
+
+    fn case(&mut self, load: Load) -> Result<Case> {
+        let lists = load.lists(&self.routes);
+        let frames = load.xcast_frames(&lists);
+        let copies = lists.iter().zip(&frames).map(|(list, frame)| {
+            let expected = oracle::expect(&site::view(list), LAN + 1, frame);
+            ensure!(
+                expected.branches.len() == load.copies && expected.stack.is_empty(),
+                "a packet leads to {} copies instead of {}",
+                expected.branches.len(),
+                load.copies
+            );
+            let copy = |branch: oracle::Branch| Copy {
+                port: branch.port,
+                frame: branch.frame,
+            };
+            Ok(expected.branches.into_iter().map(copy).collect())
+        });
+        Ok(Case {
+            subject: self.name(),
+            load,
+            routes: self.routes.len(),
+            device: self.site.device,
+            copies: copies.collect::<Result<_>>()?,
+            frames,
+            frames_per_packet: 1,
+        })
+    }
+
+    fn detours(&mut self) -> Result<u64> {
+        if self.path == Path::Prepared {
+            self.settled = self.recirculated()?;
+        }
+        Ok(self.settled)
+    }
+
+    fn objection(&mut self, rounds: u64) -> Result<Option<String>> {
+        let expected = match self.path {
+            Path::Prepared => self.settled,
+            Path::Unprepared => {
+                // Nothing is sent any more.
+                kill(self.daemon.pid(), Signal::SIGCONT)?;
+                rounds
+            }
+        };
+        let made = self.recirculated()?;
+        let objection = format!("{made} extra rounds were made instead of {expected}");
+        Ok((made != expected).then_some(objection))
+    }
+}
