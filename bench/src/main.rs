@@ -7,11 +7,14 @@
 mod generator;
 mod machine;
 mod measure;
+mod plot;
 mod programs;
 mod progress;
 mod report;
 mod routes;
+mod sender;
 #[path = "../ebpf/src/shared.rs"]
+#[expect(dead_code, reason = "some of it is for the BPF side alone")]
 mod shared;
 mod sinks;
 mod site;
@@ -19,13 +22,10 @@ mod subject;
 mod sweep;
 mod sys;
 
-use std::{
-    collections::BTreeMap, env, fs, io, path::PathBuf, process::ExitCode, sync::atomic::Ordering,
-    time::Duration,
-};
+use std::{env, fs, io, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum as _};
 use nix::{
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
     unistd::geteuid,
@@ -37,7 +37,7 @@ use crate::{
     measure::{Effort, INTERRUPTED},
     progress::Progress,
     report::Report,
-    sweep::Subjects,
+    sweep::{Bench, Section},
 };
 
 /// Tells a child of this process that it is to be `xcast-ctl`: the router under test is this very
@@ -58,6 +58,9 @@ struct Args {
     /// Only the headline: eight copies by everything, under a minute
     #[arg(long)]
     quick: bool,
+    /// Only these parts
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<Section>,
     /// Write everything measured to a file
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -109,28 +112,28 @@ fn run(args: &Args) -> Result<()> {
             .map_or(if args.quick { 15 } else { 31 }, usize::from),
         run: Duration::from_millis(args.run_ms),
     };
-    let mut report = Report {
-        machine,
-        results: Vec::new(),
-        ratios: BTreeMap::new(),
-        targets: Vec::new(),
+    let mut sections = args.only.clone();
+    if sections.is_empty() {
+        sections = match args.quick {
+            true => vec![Section::Headline],
+            false => Section::value_variants().to_vec(),
+        };
+    }
+    xtask::print(&format!("{}\n", machine.line()))?;
+    let mut bench = Bench {
+        generator: Generator::new(cpu)?,
+        cpu,
+        effort,
+        progress: Progress::new(),
+        report: Report::new(machine),
     };
-    let mut progress = Progress::new();
-    progress.section("setting up");
-    let mut generator = Generator::new(cpu)?;
-    let mut subjects = Subjects::new(&mut generator, &mut progress)?;
-
-    progress.section("headline");
-    subjects.headline(&mut generator, effort, &mut progress, &mut report)?;
-    progress.clear();
-    xtask::print(&format!(
-        "{}\n\n{}\n{}",
-        report.machine.line(),
-        report.table("headline"),
-        report.ratio_table()
-    ))?;
+    bench.run(&sections)?;
+    let report = &bench.report;
+    if let Some(directory) = &args.out {
+        sweep::plot(report, directory)?;
+    }
     if let Some(path) = &args.json {
-        let text = serde_json::to_string_pretty(&report)?;
+        let text = serde_json::to_string_pretty(report)?;
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())

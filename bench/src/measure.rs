@@ -90,8 +90,20 @@ pub struct Measured {
     pub objection: Option<String>,
 }
 
+/// Ends what is going on if the user wants that.
+///
+/// # Errors
+///
+/// The user does.
+pub fn check_interrupt() -> Result<()> {
+    if INTERRUPTED.load(Ordering::Relaxed) {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
 /// A subject with its cases, all to be measured side by side with others.
-pub struct Entry<'a> {
+struct Entry<'a> {
     subject: &'a mut dyn Subject,
     cases: Vec<Prepared>,
 }
@@ -222,9 +234,7 @@ fn run(
     prepared: &mut Prepared,
     frames: u32,
 ) -> Result<u32> {
-    if INTERRUPTED.load(Ordering::Relaxed) {
-        bail!("interrupted");
-    }
+    check_interrupt()?;
     let case = &prepared.case;
     subject.select(case)?;
     let before = subject.sinks().arrived()?;

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     machine::Machine,
     measure::{Measured, Summary},
+    sender,
     subject::{Load, Spread},
 };
 
@@ -22,6 +23,30 @@ pub struct Report {
     pub ratios: BTreeMap<String, f64>,
     /// What some of the ratios should be.
     pub targets: Vec<Target>,
+    /// What following a table of routes takes.
+    pub tables: Vec<Table>,
+    /// The sending side.
+    pub sender: Vec<sender::Row>,
+}
+
+/// A router with so many routes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Table {
+    /// Routes in the kernel's table.
+    pub routes: usize,
+    /// Milliseconds from the router's start until all of them were in its map.
+    pub ready_ms: u128,
+    /// Resident memory of the router's process, in octets.
+    pub rss_bytes: u64,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy, Debug)]
+pub enum Bound {
+    /// This or less.
+    AtMost(f64),
+    /// This or more.
+    AtLeast(f64),
 }
 
 /// A row: what one subject took for one load.
@@ -59,8 +84,6 @@ pub struct Row {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub objection: Option<String>,
     #[serde(skip)]
-    measured: Vec<f64>,
-    #[serde(skip)]
     net: Vec<f64>,
 }
 
@@ -86,7 +109,7 @@ impl Spans {
     }
 }
 
-/// What a ratio should be.
+/// What a ratio should be, and whether it is.
 #[derive(Clone, Debug, Serialize)]
 pub struct Target {
     /// Name of the ratio.
@@ -140,7 +163,6 @@ pub fn rows(section: &'static str, all: &[Measured]) -> Vec<Row> {
             lost: measured.lost,
             packets: measured.packets,
             objection: measured.objection.clone(),
-            measured: ns.to_vec(),
             net,
         }
     };
@@ -156,11 +178,100 @@ pub fn ratio(one: &Row, other: &Row) -> Option<f64> {
         .map(|(a, b)| a / b)
         .filter(|ratio| ratio.is_finite())
         .collect();
-    let median = Summary::of(&ratios)?.median;
-    Some((median * 1000.0).round() / 1000.0)
+    Some(Summary::of(&ratios)?.median)
 }
 
 impl Report {
+    /// A report of nothing yet.
+    pub fn new(machine: Machine) -> Self {
+        Self {
+            machine,
+            results: Vec::new(),
+            ratios: BTreeMap::new(),
+            targets: Vec::new(),
+            tables: Vec::new(),
+            sender: Vec::new(),
+        }
+    }
+
+    /// Adds a ratio, if it could be measured.
+    pub fn ratio(&mut self, name: &str, value: Option<f64>) {
+        if let Some(value) = value {
+            let rounded = (value * 1000.0).round() / 1000.0;
+            self.ratios.insert(name.to_owned(), rounded);
+        }
+    }
+
+    /// Adds a ratio that should be something.
+    pub fn target(&mut self, name: &str, value: Option<f64>, bound: Bound, meaning: &'static str) {
+        self.ratio(name, value);
+        let (at_most, at_least) = match bound {
+            Bound::AtMost(most) => (Some(most), None),
+            Bound::AtLeast(least) => (None, Some(least)),
+        };
+        // As it is shown, so that nobody wonders.
+        let value = self.ratios.get(name).copied();
+        self.targets.push(Target {
+            ratio: name.to_owned(),
+            meaning,
+            at_most,
+            at_least,
+            value,
+            met: value.is_some_and(|value| match bound {
+                Bound::AtMost(most) => value <= most,
+                Bound::AtLeast(least) => value >= least,
+            }),
+        });
+    }
+
+    /// The table of how routes are loaded.
+    pub fn load_table(&self) -> String {
+        let mut lines = vec![
+            ["routes", "ready after ms", "RSS MiB", ""]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for table in &self.tables {
+            lines.push(vec![
+                table.routes.to_string(),
+                table.ready_ms.to_string(),
+                (table.rss_bytes >> 20).to_string(),
+                String::new(),
+            ]);
+        }
+        align(&lines)
+    }
+
+    /// The table of the sending side.
+    pub fn sender_table(&self) -> String {
+        let mut lines = vec![
+            [
+                "sending",
+                "dests",
+                "payload",
+                "ns/message",
+                "min",
+                "max",
+                "delivered",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        ];
+        for row in &self.sender {
+            let ns = |value: f64| format!("{value:.0}");
+            lines.push(vec![
+                row.subject.to_owned(),
+                row.destinations.to_string(),
+                row.payload_bytes.to_string(),
+                ns(row.ns_per_message.median),
+                ns(row.ns_per_message.min),
+                ns(row.ns_per_message.max),
+                if row.delivered { "all" } else { "LOST" }.to_owned(),
+            ]);
+        }
+        align(&lines)
+    }
+
     /// The table of a section.
     pub fn table(&self, section: &str) -> String {
         let mut lines = vec![

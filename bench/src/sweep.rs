@@ -1,14 +1,19 @@
 //! What is measured: sections, each a set of loads on a set of subjects, side by side.
 
-use anyhow::Result;
+use std::{fs, path::Path as FilePath, rc::Rc};
+
+use anyhow::{Context as _, Result};
+use clap::ValueEnum;
 
 use crate::{
     generator::Generator,
-    measure::{Effort, measure},
+    measure::{self, Effort, Measured},
+    plot::{Plot, Series},
     progress::Progress,
-    report::{Report, Row, Target, ratio, rows},
+    report::{Bound, Report, Row, Table, ratio, rows},
     routes::RouteSet,
-    site::NEXT_HOPS,
+    sender,
+    site::{NEXT_HOPS, PORTS},
     subject::{
         Load, Spread, Subject,
         kernel::{Ipmr, Unicast},
@@ -17,15 +22,52 @@ use crate::{
     },
 };
 
+/// A part of the benchmark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Section {
+    /// Eight copies to eight destinations by everything, and the targets
+    Headline,
+    /// 1 to 8 copies
+    Copies,
+    /// 1 to 127 destinations
+    Destinations,
+    /// 64 to 1400 octets of payload
+    Payload,
+    /// 10 to 1,000,000 routes
+    Routes,
+    /// Sending one Xcast packet, or many others
+    Sender,
+}
+
 /// Routes in the table unless a sweep says otherwise.
 const ROUTES: usize = 10_000;
 /// With this batch, eight copies of each packet fit a veth's queue.
 const LAN_BATCH: u32 = 16;
 /// Numbers of copies.
 const COPIES: [usize; 4] = [1, 2, 4, 8];
+/// Numbers of destinations.
+const DESTINATIONS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 127];
+/// Octets of payload.
+const PAYLOADS: [usize; 5] = [64, 200, 512, 1000, 1400];
+/// Routes in the table, from a stub network's to more than the Internet's.
+const TABLES: [usize; 4] = [10, 10_000, 500_000, 1_000_000];
+
+/// What a section works with.
+pub struct Bench {
+    /// Sends the frames.
+    pub generator: Generator,
+    /// CPU it does so on.
+    pub cpu: usize,
+    /// How much to measure.
+    pub effort: Effort,
+    /// Says what is going on.
+    pub progress: Progress,
+    /// Where results go.
+    pub report: Report,
+}
 
 /// Everything that is compared, ready to run.
-pub struct Subjects {
+struct Subjects {
     floor: Floor,
     xcast: Router,
     miss: Router,
@@ -35,30 +77,63 @@ pub struct Subjects {
     tc: CloneRedirect,
 }
 
-impl Subjects {
-    /// Makes all the places and starts the routers.
+impl Bench {
+    /// Measures these sections and prints the table of each.
     ///
     /// # Errors
     ///
     /// Needs root, and a kernel that can do all this.
-    pub fn new(generator: &mut Generator, progress: &mut Progress) -> Result<Self> {
-        let routes = RouteSet::internet(ROUTES, NEXT_HOPS);
-        let mut next = |name: &str| progress.show(name);
+    pub fn run(&mut self, sections: &[Section]) -> Result<()> {
+        let common = [
+            Section::Headline,
+            Section::Copies,
+            Section::Destinations,
+            Section::Payload,
+        ];
+        if sections.iter().any(|section| common.contains(section)) {
+            self.progress.section("setting up");
+            let mut subjects = self.subjects()?;
+            for &section in sections {
+                match section {
+                    Section::Headline => self.headline(&mut subjects)?,
+                    Section::Copies => self.copies(&mut subjects)?,
+                    Section::Destinations => self.destinations(&mut subjects)?,
+                    Section::Payload => self.payload(&mut subjects)?,
+                    Section::Routes | Section::Sender => {}
+                }
+            }
+        }
+        for &section in sections {
+            match section {
+                Section::Routes => self.routes()?,
+                Section::Sender => self.sender()?,
+                _ => {}
+            }
+        }
+        let text = self.report.ratio_table();
+        self.print(&text)
+    }
+
+    /// Makes all the places and starts the routers.
+    fn subjects(&mut self) -> Result<Subjects> {
+        let routes = Rc::new(RouteSet::internet(ROUTES, NEXT_HOPS));
+        let generator = &mut self.generator;
+        let mut next = |name: &str| self.progress.show(name);
         next("generator");
-        let floor = Floor::new(generator, routes.clone())?;
+        let floor = Floor::new(generator, Rc::clone(&routes))?;
         next("xcast");
-        let xcast = Router::new(generator, Path::Prepared, routes.clone())?;
+        let xcast = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
         next("xcast-miss");
-        let miss = Router::new(generator, Path::Unprepared, routes.clone())?;
+        let miss = Router::new(generator, Path::Unprepared, Rc::clone(&routes))?;
         next("broadcast");
-        let broadcast = Broadcast::new(generator, routes.clone(), &COPIES)?;
+        let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES)?;
         next("ipmr");
         let ipmr = Ipmr::new(generator)?;
         next("unicast");
-        let unicast = Unicast::new(generator, routes.clone())?;
+        let unicast = Unicast::new(generator, Rc::clone(&routes))?;
         next("tc");
         let tc = CloneRedirect::new(generator, routes)?;
-        Ok(Self {
+        Ok(Subjects {
             floor,
             xcast,
             miss,
@@ -69,129 +144,302 @@ impl Subjects {
         })
     }
 
+    fn measure(&mut self, subjects: Vec<(&mut dyn Subject, Vec<Load>)>) -> Result<Vec<Measured>> {
+        measure::measure(
+            &mut self.generator,
+            subjects,
+            self.effort,
+            &mut self.progress,
+        )
+    }
+
     /// Eight copies to eight destinations by everything there is.
-    ///
-    /// # Errors
-    ///
-    /// See [`measure`].
-    pub fn headline(
-        &mut self,
-        generator: &mut Generator,
-        effort: Effort,
-        progress: &mut Progress,
-        report: &mut Report,
-    ) -> Result<()> {
+    fn headline(&mut self, subjects: &mut Subjects) -> Result<()> {
         const LOAD: Load = Load::HEADLINE;
-        let small = Load {
+        const SMALL: Load = Load {
             batch: LAN_BATCH,
             ..LOAD
         };
-        let lan = Load {
+        const LAN: Load = Load {
             spread: Spread::Lan,
-            ..small
+            ..SMALL
         };
-        let one: Vec<Load> = vec![LOAD];
-        let measured = measure(
-            generator,
-            vec![
-                (&mut self.floor as &mut dyn Subject, vec![LOAD, small]),
-                (&mut self.broadcast, one.clone()),
-                (&mut self.xcast, vec![LOAD, small, lan]),
-                (&mut self.miss, one.clone()),
-                (&mut self.tc, one.clone()),
-                (&mut self.ipmr, one.clone()),
-                (&mut self.unicast, one),
-            ],
-            effort,
-            progress,
-        )?;
+        self.progress.section("headline");
+        let measured = self.measure(vec![
+            (&mut subjects.floor, vec![LOAD, SMALL]),
+            (&mut subjects.broadcast, vec![LOAD]),
+            (&mut subjects.xcast, vec![LOAD, SMALL, LAN]),
+            (&mut subjects.miss, vec![LOAD]),
+            (&mut subjects.tc, vec![LOAD]),
+            (&mut subjects.ipmr, vec![LOAD]),
+            (&mut subjects.unicast, vec![LOAD]),
+        ])?;
         let rows = rows("headline", &measured);
         let find = |subject: &str, load: Load| {
             rows.iter().find(|row| {
                 row.subject == subject && row.batch == load.batch && row.spread == load.spread
             })
         };
-        let mut add = |name: &str, one: Option<&Row>, other: Option<&Row>| {
-            let value = one.zip(other).and_then(|(one, other)| ratio(one, other));
-            if let Some(value) = value {
-                report.ratios.insert(name.to_owned(), value);
-            }
-            value
-        };
-        let xcast = find("xcast", LOAD);
-        let broadcast = find("broadcast", LOAD);
-        let targets = [
-            (
-                add("xcast/broadcast", xcast, broadcast),
-                target(
-                    "xcast/broadcast",
-                    Bound::AtMost(1.25),
-                    "the whole router by the bare broadcast of the frame",
-                ),
-            ),
-            (
-                add("ipmr/xcast", find("ipmr", LOAD), xcast),
-                target(
-                    "ipmr/xcast",
-                    Bound::AtLeast(5.0),
-                    "the kernel's multicast forwarding by the router",
-                ),
-            ),
-            (
-                add("tc/xcast", find("tc", LOAD), xcast),
-                target(
-                    "tc/xcast",
-                    Bound::AtLeast(2.5),
-                    "a classifier's clones by the router",
-                ),
-            ),
-            (
-                add("xcast-miss/broadcast", find("xcast-miss", LOAD), broadcast),
-                target(
-                    "xcast-miss/broadcast",
-                    Bound::AtMost(1.5),
-                    "a set of ports never seen before, by the bare broadcast",
-                ),
-            ),
-            (
-                add("lan/ports", find("xcast", lan), find("xcast", small)),
-                target(
-                    "lan/ports",
-                    Bound::AtMost(1.0),
-                    "eight next hops on one port by eight ports",
-                ),
-            ),
-        ];
-        add("unicast/xcast", find("unicast", LOAD), xcast);
-        for (value, mut target) in targets {
-            target.value = value;
-            target.met = value.is_some_and(|value| {
-                target.at_most.is_none_or(|most| value <= most)
-                    && target.at_least.is_none_or(|least| value >= least)
+        let ratio = |one, other| ratio(find(one, LOAD)?, find(other, LOAD)?);
+        let lan = || crate::report::ratio(find("xcast", LAN)?, find("xcast", SMALL)?);
+        let report = &mut self.report;
+        report.target(
+            "xcast/broadcast",
+            ratio("xcast", "broadcast"),
+            Bound::AtMost(1.25),
+            "the whole router by the bare broadcast of the frame",
+        );
+        report.target(
+            "ipmr/xcast",
+            ratio("ipmr", "xcast"),
+            Bound::AtLeast(5.0),
+            "the kernel's multicast forwarding by the router",
+        );
+        report.target(
+            "tc/xcast",
+            ratio("tc", "xcast"),
+            Bound::AtLeast(2.5),
+            "a classifier's clones by the router",
+        );
+        report.target(
+            "xcast-miss/broadcast",
+            ratio("xcast-miss", "broadcast"),
+            Bound::AtMost(1.5),
+            "a set of ports never seen before by the bare broadcast",
+        );
+        report.target(
+            "lan/ports",
+            lan(),
+            Bound::AtMost(1.0),
+            "eight next hops on one port by eight ports",
+        );
+        report.ratio("unicast/xcast", ratio("unicast", "xcast"));
+        self.finish("headline", rows)
+    }
+
+    fn copies(&mut self, subjects: &mut Subjects) -> Result<()> {
+        let loads = COPIES.map(|copies| Load {
+            copies,
+            destinations: copies,
+            ..Load::HEADLINE
+        });
+        self.all("copies", subjects, &loads)
+    }
+
+    fn payload(&mut self, subjects: &mut Subjects) -> Result<()> {
+        let loads = PAYLOADS.map(|payload_bytes| Load {
+            payload_bytes,
+            ..Load::HEADLINE
+        });
+        self.all("payload", subjects, &loads)
+    }
+
+    /// The same loads on every subject.
+    fn all(
+        &mut self,
+        section: &'static str,
+        subjects: &mut Subjects,
+        loads: &[Load],
+    ) -> Result<()> {
+        self.progress.section(section);
+        let loads = loads.to_vec();
+        let measured = self.measure(vec![
+            (&mut subjects.floor, loads.clone()),
+            (&mut subjects.broadcast, loads.clone()),
+            (&mut subjects.xcast, loads.clone()),
+            (&mut subjects.tc, loads.clone()),
+            (&mut subjects.ipmr, loads.clone()),
+            (&mut subjects.unicast, loads),
+        ])?;
+        self.finish(section, rows(section, &measured))
+    }
+
+    fn destinations(&mut self, subjects: &mut Subjects) -> Result<()> {
+        self.progress.section("destinations");
+        let loads: Vec<_> = DESTINATIONS
+            .iter()
+            .map(|&destinations| Load {
+                destinations,
+                copies: destinations.min(PORTS),
+                ..Load::HEADLINE
+            })
+            .collect();
+        let measured = self.measure(vec![
+            (&mut subjects.floor, loads.clone()),
+            (&mut subjects.broadcast, loads.clone()),
+            (&mut subjects.xcast, loads.clone()),
+            (&mut subjects.unicast, loads),
+        ])?;
+        self.finish("destinations", rows("destinations", &measured))
+    }
+
+    fn routes(&mut self) -> Result<()> {
+        self.progress.section("routes");
+        let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+        let small = Rc::new(RouteSet::internet(TABLES[0], PORTS));
+        subjects.push(Box::new(Floor::new(&mut self.generator, small)?));
+        for count in TABLES {
+            self.progress.show(&format!("{count} routes"));
+            let routes = Rc::new(RouteSet::internet(count, PORTS));
+            let generator = &mut self.generator;
+            let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
+            self.report.tables.push(Table {
+                routes: count,
+                ready_ms: router.ready_after().as_millis(),
+                rss_bytes: router.rss_bytes()?,
             });
-            report.targets.push(target);
+            subjects.push(Box::new(router));
+            subjects.push(Box::new(Unicast::new(generator, routes)?));
         }
-        report.results.extend(rows);
-        Ok(())
+        let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
+        for subject in &mut subjects {
+            entries.push((subject.as_mut(), vec![Load::HEADLINE]));
+        }
+        let measured = self.measure(entries)?;
+        let rows = rows("routes", &measured);
+        let xcast = |routes| {
+            rows.iter()
+                .find(|row| row.subject == "xcast" && row.routes == routes)
+        };
+        let flat = || ratio(xcast(1_000_000)?, xcast(10)?);
+        self.report.target(
+            "1M/10 routes",
+            flat(),
+            Bound::AtMost(1.1),
+            "the router with a million routes by the router with ten",
+        );
+        self.finish("routes", rows)?;
+        let text = self.report.load_table();
+        self.print(&text)
+    }
+
+    fn sender(&mut self) -> Result<()> {
+        self.progress.section("sender");
+        self.report.sender = sender::measure(self.cpu, self.effort, &mut self.progress)?;
+        for destinations in [1, 20, 50, 127] {
+            let find = |subject| {
+                self.report.sender.iter().find(|row| {
+                    row.subject == subject && row.destinations == destinations && row.delivered
+                })
+            };
+            let ratio = |one| {
+                let (one, other) = (find(one)?, find("xcast")?);
+                Some(one.ns_per_message.median / other.ns_per_message.median)
+            };
+            let name = format!("sendmmsg/xcast, {destinations} destinations");
+            let value = ratio("sendmmsg");
+            self.report.ratio(&name, value);
+        }
+        let text = self.report.sender_table();
+        self.print(&text)
+    }
+
+    fn finish(&mut self, section: &str, rows: Vec<Row>) -> Result<()> {
+        self.report.results.extend(rows);
+        let text = self.report.table(section);
+        self.print(&text)
+    }
+
+    fn print(&mut self, text: &str) -> Result<()> {
+        self.progress.clear();
+        xtask::print(text)
     }
 }
 
-enum Bound {
-    AtMost(f64),
-    AtLeast(f64),
+/// Writes the plots of a report into a directory.
+///
+/// # Errors
+///
+/// They cannot be written.
+pub fn plot(report: &Report, directory: &FilePath) -> Result<()> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("cannot make {}", directory.display()))?;
+    let net = "ns per packet, net of the generator";
+    let sweeps: [(&str, &str, &str, fn(&Row) -> usize); 4] = [
+        (
+            "copies",
+            "Copies of a packet, one destination each, 200 octets",
+            "copies",
+            |row| row.copies,
+        ),
+        (
+            "destinations",
+            "Destinations of a packet, behind up to 8 next hops, 200 octets",
+            "destinations",
+            |row| row.destinations,
+        ),
+        (
+            "payload",
+            "Payload of a packet with 8 destinations and 8 copies",
+            "octets of payload",
+            |row| row.payload_bytes,
+        ),
+        (
+            "routes",
+            "Routes in the table, 8 destinations and 8 copies, 200 octets",
+            "routes",
+            |row| row.routes,
+        ),
+    ];
+    for (section, title, x, value) in sweeps {
+        let mut series: Vec<Series> = Vec::new();
+        for row in report.results.iter().filter(|row| row.section == section) {
+            let spans = row.net_ns_per_packet;
+            if let ("generate", ..) | (_, None, ..) = (row.subject, spans.median) {
+                continue;
+            }
+            let [min, median, max] =
+                [spans.min, spans.median, spans.max].map(Option::unwrap_or_default);
+            let point = (value(row) as f64, [min, median, max]);
+            match series.iter_mut().find(|series| series.name == row.subject) {
+                Some(series) => series.points.push(point),
+                None => series.push(Series {
+                    name: row.subject.to_owned(),
+                    points: vec![point],
+                }),
+            }
+        }
+        write(
+            directory,
+            section,
+            Plot {
+                title: title.to_owned(),
+                x,
+                y: net,
+                series,
+            },
+        )?;
+    }
+    let mut series: Vec<Series> = Vec::new();
+    for row in &report.sender {
+        let spans = row.ns_per_message;
+        let point = (
+            row.destinations as f64,
+            [spans.min, spans.median, spans.max],
+        );
+        match series.iter_mut().find(|series| series.name == row.subject) {
+            Some(series) => series.points.push(point),
+            None => series.push(Series {
+                name: row.subject.to_owned(),
+                points: vec![point],
+            }),
+        }
+    }
+    write(
+        directory,
+        "sender",
+        Plot {
+            title: "Sending a message of 200 octets".to_owned(),
+            x: "destinations",
+            y: "ns per message",
+            series,
+        },
+    )
 }
 
-fn target(ratio: &str, bound: Bound, meaning: &'static str) -> Target {
-    let (at_most, at_least) = match bound {
-        Bound::AtMost(most) => (Some(most), None),
-        Bound::AtLeast(least) => (None, Some(least)),
-    };
-    Target {
-        ratio: ratio.to_owned(),
-        meaning,
-        at_most,
-        at_least,
-        value: None,
-        met: false,
+fn write(directory: &FilePath, name: &str, plot: Plot) -> Result<()> {
+    if plot.series.is_empty() {
+        return Ok(());
     }
+    plot.write(&directory.join(format!("{name}.svg")))
 }

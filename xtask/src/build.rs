@@ -30,7 +30,7 @@ pub struct Build {
 /// Something is missing, or does not compile.
 pub fn run(arguments: &Build) -> Result<ExitCode> {
     setup::ensure(setup::Purpose::Build, arguments.no_setup)?;
-    let path = build(arguments.release)?;
+    let path = package("xcast-ctl", arguments.release)?;
     crate::print(&path.display().to_string())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -41,7 +41,7 @@ pub fn run(arguments: &Build) -> Result<ExitCode> {
 ///
 /// It does not compile.
 pub fn xcast_ctl() -> Result<PathBuf> {
-    build(false)
+    package("xcast-ctl", false)
 }
 
 /// A cargo command in the workspace, by the cargo that runs us.
@@ -51,12 +51,18 @@ pub fn cargo() -> Command {
     command
 }
 
-fn build(release: bool) -> Result<PathBuf> {
+/// Builds the program of a package of the workspace, which has the package's name, BPF programs
+/// included, and returns where it is.
+///
+/// # Errors
+///
+/// It does not compile.
+pub fn package(name: &str, release: bool) -> Result<PathBuf> {
     let mut command = cargo();
     command.args([
         "build",
         "--package",
-        "xcast-ctl",
+        name,
         "--message-format",
         "json-render-diagnostics",
     ]);
@@ -74,14 +80,14 @@ fn build(release: bool) -> Result<PathBuf> {
     let mut executable = None;
     for line in BufReader::new(stdout).lines() {
         let message: serde_json::Value = serde_json::from_str(&line?).unwrap_or_default();
-        if message["target"]["name"] == "xcast-ctl"
+        if message["target"]["name"] == name
             && let Some(path) = message["executable"].as_str()
         {
             executable = Some(PathBuf::from(path));
         }
     }
     if !child.wait()?.success() {
-        bail!("xcast-ctl does not compile");
+        bail!("{name} does not compile");
     }
-    executable.context("cargo did not say where xcast-ctl is")
+    executable.with_context(|| format!("cargo did not say where {name} is"))
 }

@@ -3,6 +3,7 @@
 //! [`testbed`] is also used as a library, by everything that tests the router between network
 //! namespaces: it raises a [`Topology`](testbed::Topology), and takes it down when dropped.
 
+pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod process;

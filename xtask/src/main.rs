@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{build, demo, setup, test, testbed};
+use xtask::{bench, build, demo, setup, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -36,6 +36,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask test\n  cargo xtask test -- ospf     only tests with `ospf` in their names"
     )]
     Test(test::Test),
+    /// Measure the router side by side with every other way to make copies
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask bench --quick\n  cargo xtask bench --json results.json --out docs/performance\n  cargo xtask bench -- --help     what else xcast-bench knows"
+    )]
+    Bench(bench::Bench),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         Task::Setup(arguments) => setup::run(&arguments),
         Task::Build(arguments) => build::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
+        Task::Bench(arguments) => bench::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };

@@ -1,6 +1,6 @@
 //! What the kernel does without any program: multicast forwarding, and unicast forwarding.
 
-use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _};
+use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _, rc::Rc};
 
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
@@ -144,7 +144,7 @@ impl Subject for Ipmr {
 /// The kernel's unicast forwarding, a packet for each destination.
 pub struct Unicast {
     site: Site,
-    routes: RouteSet,
+    routes: Rc<RouteSet>,
 }
 
 impl Unicast {
@@ -153,7 +153,7 @@ impl Unicast {
     /// # Errors
     ///
     /// See [`Site::new`].
-    pub fn new(generator: &mut Generator, routes: RouteSet) -> Result<Self> {
+    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>) -> Result<Self> {
         let site = Site::new(generator, "unicast", Kind::Tc, &routes)?;
         Ok(Self { site, routes })
     }

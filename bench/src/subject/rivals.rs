@@ -1,5 +1,7 @@
 //! Copies by bare BPF programs, and none at all.
 
+use std::rc::Rc;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -22,7 +24,7 @@ use crate::{
 pub struct Floor {
     sinks: Sinks,
     device: u32,
-    routes: RouteSet,
+    routes: Rc<RouteSet>,
     _namespace: Namespace,
 }
 
@@ -32,7 +34,7 @@ impl Floor {
     /// # Errors
     ///
     /// Needs root.
-    pub fn new(generator: &mut Generator, routes: RouteSet) -> Result<Self> {
+    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>) -> Result<Self> {
         let namespace = Namespace::new("floor")?;
         let device = generator.connect(&namespace, INGRESS)?;
         namespace.ip(&format!("link set {INGRESS} mtu 3000 up"))?;
@@ -71,7 +73,7 @@ impl Subject for Floor {
 /// Bare XDP broadcast of the same frame to the same ports: what any XDP router costs at least.
 pub struct Broadcast {
     site: Site,
-    routes: RouteSet,
+    routes: Rc<RouteSet>,
     /// Number of copies, the generator's device, and what holds the program.
     ways: Vec<(usize, u32, Ebpf)>,
 }
@@ -82,7 +84,7 @@ impl Broadcast {
     /// # Errors
     ///
     /// See [`Site::new`].
-    pub fn new(generator: &mut Generator, routes: RouteSet, copies: &[usize]) -> Result<Self> {
+    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>, copies: &[usize]) -> Result<Self> {
         let none = RouteSet::internet(0, 1);
         let mut site = Site::new(generator, "broadcast", Kind::Xdp, &none)?;
         let mut ways = Vec::new();
@@ -138,7 +140,7 @@ impl Subject for Broadcast {
 /// A classifier that clones packets to the ports.
 pub struct CloneRedirect {
     site: Site,
-    routes: RouteSet,
+    routes: Rc<RouteSet>,
     clones: Array<MapData, u32>,
     ports: Vec<u32>,
     _ebpf: Ebpf,
@@ -150,7 +152,7 @@ impl CloneRedirect {
     /// # Errors
     ///
     /// See [`Site::new`].
-    pub fn new(generator: &mut Generator, routes: RouteSet) -> Result<Self> {
+    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>) -> Result<Self> {
         let none = RouteSet::internet(0, 1);
         let site = Site::new(generator, "tc", Kind::Tc, &none)?;
         let mut ebpf = programs::load(&[])?;

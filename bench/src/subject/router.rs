@@ -1,8 +1,13 @@
 //! This router.
 
-use anyhow::{Result, ensure};
+use std::{
+    fs,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use tests::{
     daemon::{Counters, Daemon},
     oracle,
@@ -29,8 +34,9 @@ pub enum Path {
 pub struct Router {
     path: Path,
     site: Site,
-    routes: RouteSet,
+    routes: Rc<RouteSet>,
     daemon: Daemon,
+    ready_after: Duration,
     /// Extra rounds made until it was used to its cases.
     settled: u64,
 }
@@ -41,13 +47,15 @@ impl Router {
     /// # Errors
     ///
     /// See [`Site::new`]; or the daemon does not start.
-    pub fn new(generator: &mut Generator, path: Path, routes: RouteSet) -> Result<Self> {
+    pub fn new(generator: &mut Generator, path: Path, routes: Rc<RouteSet>) -> Result<Self> {
         let (label, subsets) = match path {
             Path::Prepared => ("xcast", 1024),
             Path::Unprepared => ("miss", 1),
         };
         let site = Site::new(generator, label, Kind::Xdp, &routes)?;
+        let start = Instant::now();
         let daemon = Daemon::start(&site.router, &site::configuration(subsets))?;
+        let ready_after = start.elapsed();
         if path == Path::Unprepared {
             kill(daemon.pid(), Signal::SIGSTOP)?;
         }
@@ -56,13 +64,26 @@ impl Router {
             site,
             routes,
             daemon,
+            ready_after,
             settled: 0,
         })
     }
 
-    /// Process of the daemon.
-    pub fn pid(&self) -> Pid {
-        self.daemon.pid()
+    /// How long the daemon took from its start until its maps were in step with the kernel's routes.
+    pub fn ready_after(&self) -> Duration {
+        self.ready_after
+    }
+
+    /// Memory that the daemon's pages take, those it shares with the programs included.
+    ///
+    /// # Errors
+    ///
+    /// The daemon is gone.
+    pub fn rss_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.daemon.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+        Ok(1024 * kib.context("no VmRSS in /proc/PID/status")?)
     }
 
     fn recirculated(&self) -> Result<u64> {
