@@ -5,6 +5,7 @@
 //! [`report`] what came of it.
 
 mod generator;
+mod lookup;
 mod machine;
 mod measure;
 mod plot;

@@ -7,10 +7,10 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode},
 };
 
-use crate::shared::{Arrived, Frame, Orders, Sample};
+use crate::shared::{Arrived, Frame, Orders, Sample, Tally};
 
 /// The object file, compiled by the build script.
-static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench"));
+static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench-copies"));
 
 macro_rules! pod {
     ($($ty:ty),+) => {
@@ -21,7 +21,7 @@ macro_rules! pod {
     };
 }
 
-pod!(Arrived, Frame, Orders, Sample);
+pod!(Arrived, Frame, Orders, Sample, Tally);
 
 /// Loads an object of its own, with maps of its own. `sizes` are maps to be of another size than
 /// compiled in; what is not mentioned and large is made small.

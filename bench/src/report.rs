@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 
 use crate::{
+    lookup,
     machine::Machine,
     measure::{Measured, Summary},
     sender,
@@ -27,6 +28,8 @@ pub struct Report {
     pub tables: Vec<Table>,
     /// The sending side.
     pub sender: Vec<sender::Row>,
+    /// Route maps by themselves.
+    pub lookup: Vec<lookup::Row>,
 }
 
 /// A router with so many routes.
@@ -191,6 +194,7 @@ impl Report {
             targets: Vec::new(),
             tables: Vec::new(),
             sender: Vec::new(),
+            lookup: Vec::new(),
         }
     }
 
@@ -316,6 +320,43 @@ impl Report {
                     (Some(objection), true) => objection.clone(),
                     _ => format!("{} LOST", row.lost),
                 },
+            ]);
+        }
+        align(&lines)
+    }
+
+    /// The table of route maps.
+    pub fn lookup_table(&self) -> String {
+        let mut lines = vec![
+            [
+                "route map",
+                "routes",
+                "addresses",
+                "ns/look-up",
+                "min",
+                "max",
+                "MiB",
+                "fill ms",
+                "change us",
+                "",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        ];
+        for row in &self.lookup {
+            let ns = row.ns_per_lookup;
+            let [median, min, max] = [ns.median, ns.min, ns.max].map(|ns| format!("{ns:.1}"));
+            lines.push(vec![
+                row.map.to_owned(),
+                row.routes.to_string(),
+                row.addresses.to_string(),
+                median,
+                min,
+                max,
+                format!("{:.1}", row.memory_bytes as f64 / f64::from(1 << 20)),
+                format!("{:.1}", row.fill_ms),
+                format!("{:.2}", row.change_us),
+                String::new(),
             ]);
         }
         align(&lines)

@@ -79,13 +79,9 @@ impl RouteSet {
     }
 
     /// Number of prefixes.
+    #[expect(clippy::len_without_is_empty, reason = "nobody needs an empty one")]
     pub fn len(&self) -> usize {
         self.routes.len()
-    }
-
-    /// Whether there is no prefix.
-    pub fn is_empty(&self) -> bool {
-        self.routes.is_empty()
     }
 
     /// Next hop of an address, by longest match.
@@ -96,6 +92,14 @@ impl RouteSet {
             .find_map(|length| self.index.get(&(length, address & mask(length))).copied())
     }
 
+    /// A random address within a random prefix, and its next hop.
+    pub fn any_address(&self, rng: &mut Rng) -> (Ipv4Addr, Option<usize>) {
+        let (prefix, _) = self.routes[rng.usize(..self.routes.len())];
+        let host = rng.u32(..) & !mask(prefix.prefix_len());
+        let address = Ipv4Addr::from_bits(prefix.network().to_bits() | host);
+        (address, self.next_hop(address))
+    }
+
     /// A random address whose next hop is this one.
     ///
     /// # Panics
@@ -103,10 +107,9 @@ impl RouteSet {
     /// No prefix leads there.
     pub fn address(&self, next_hop: usize, rng: &mut Rng) -> Ipv4Addr {
         for _ in 0..1_000_000 {
-            let (prefix, _) = self.routes[rng.usize(..self.routes.len())];
-            let host = rng.u32(..) & !mask(prefix.prefix_len());
-            let address = Ipv4Addr::from_bits(prefix.network().to_bits() | host);
-            if self.next_hop(address) == Some(next_hop) {
+            if let (address, Some(found)) = self.any_address(rng)
+                && found == next_hop
+            {
                 return address;
             }
         }

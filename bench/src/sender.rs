@@ -21,9 +21,10 @@ use tests::{
     layout::{GROUP, PROTOCOL},
     namespace::Namespace,
 };
-use xcast_ctl::{
-    config::CodePoints,
-    raw::{Entry, Packet, Way},
+use xcast_host::{
+    CodePoints,
+    packet::{Entry, Template},
+    raw::Way,
 };
 
 use crate::{
@@ -96,13 +97,24 @@ trait Sender: Send {
 }
 
 struct Xcast {
-    packet: Packet,
+    template: Template,
+    entries: Vec<Entry>,
+    payload: Vec<u8>,
+    packet: Vec<u8>,
     way: Way,
 }
 
 impl Sender for Xcast {
     fn send(&mut self) -> Result<()> {
-        Ok(self.way.send(&self.packet.build()?)?)
+        let Self {
+            template,
+            entries,
+            payload,
+            packet,
+            way,
+        } = self;
+        template.emit(entries, payload, packet)?;
+        Ok(way.send(packet)?)
     }
 }
 
@@ -279,7 +291,7 @@ fn payload() -> Vec<u8> {
 }
 
 fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
-    let packet = Packet {
+    let template = Template {
         code_points: CodePoints::new(PROTOCOL, GROUP)?,
         source: SOURCE,
         to: GROUP,
@@ -289,23 +301,25 @@ fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
         x: false,
         anonymous: false,
         source_port: 4000,
-        entries: list
-            .iter()
-            .map(|to| Entry {
-                address: *to.ip(),
-                port: to.port(),
-                dscp: None,
-            })
-            .collect(),
         port_list: false,
-        payload: payload(),
+    };
+    let entry = |to: &SocketAddrV4| Entry {
+        address: *to.ip(),
+        port: to.port(),
+        dscp: None,
     };
     let way = host.namespace.enter(|| {
         let index = if_nametoindex("xcast0").context("the router has no interface of its own")?;
         // Any addresses will do there.
         Ok(Way::frame(index, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])?)
     })?;
-    Ok(Xcast { packet, way })
+    Ok(Xcast {
+        template,
+        entries: list.iter().map(entry).collect(),
+        payload: payload(),
+        packet: Vec::new(),
+        way,
+    })
 }
 
 fn send_to(host: &Host, list: &[SocketAddrV4]) -> Result<SendTo> {

@@ -7,6 +7,7 @@ use clap::ValueEnum;
 
 use crate::{
     generator::Generator,
+    lookup,
     measure::{self, Effort, Measured},
     plot::{Plot, Series},
     progress::Progress,
@@ -35,6 +36,8 @@ pub enum Section {
     Payload,
     /// 10 to 1,000,000 routes
     Routes,
+    /// Route maps by themselves
+    Lookup,
     /// Sending one Xcast packet, or many others
     Sender,
 }
@@ -99,13 +102,14 @@ impl Bench {
                     Section::Copies => self.copies(&mut subjects)?,
                     Section::Destinations => self.destinations(&mut subjects)?,
                     Section::Payload => self.payload(&mut subjects)?,
-                    Section::Routes | Section::Sender => {}
+                    _ => {}
                 }
             }
         }
         for &section in sections {
             match section {
                 Section::Routes => self.routes()?,
+                Section::Lookup => self.lookup()?,
                 Section::Sender => self.sender()?,
                 _ => {}
             }
@@ -310,6 +314,51 @@ impl Bench {
         );
         self.finish("routes", rows)?;
         let text = self.report.load_table();
+        self.print(&text)
+    }
+
+    fn lookup(&mut self) -> Result<()> {
+        self.progress.section("lookup");
+        self.report.lookup = lookup::measure(self.cpu, self.effort, &mut self.progress)?;
+        let find = |map, routes, addresses| {
+            let row = self
+                .report
+                .lookup
+                .iter()
+                .find(|row| (row.map, row.routes, row.addresses) == (map, routes, addresses));
+            row.map(|row| row.ns_per_lookup.median)
+        };
+        let random = find("xcast", 500_000, lookup::RANDOM);
+        let small = find("xcast", 10_000, lookup::RANDOM);
+        let hot = find("xcast", 500_000, lookup::HOT);
+        let trie = find("lpm_trie", 500_000, lookup::RANDOM);
+        let trie_by_map = trie.zip(random).map(|(trie, map)| trie / map);
+        let report = &mut self.report;
+        report.target(
+            "look-up ns, 500k routes",
+            random,
+            Bound::AtMost(30.0),
+            "nanoseconds for one of a million random destinations",
+        );
+        report.target(
+            "look-up ns, 10k routes",
+            small,
+            Bound::AtMost(10.0),
+            "the same in a smaller table",
+        );
+        report.target(
+            "look-up ns, hot",
+            hot,
+            Bound::AtMost(3.0),
+            "one of a thousand destinations, 500k routes",
+        );
+        report.target(
+            "lpm_trie/xcast look-up",
+            trie_by_map,
+            Bound::AtLeast(30.0),
+            "the kernel's trie by the route map, 500k routes, random",
+        );
+        let text = self.report.lookup_table();
         self.print(&text)
     }
 

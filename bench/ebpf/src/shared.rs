@@ -54,3 +54,22 @@ pub struct Sample {
     /// Its octets.
     pub octets: [u8; FRAME_LEN],
 }
+
+/// Addresses looked up by one run of a look-up program.
+pub const RUN_ADDRESSES: usize = 256;
+/// Most runs before the addresses repeat: a million different ones.
+pub const MAX_RUNS: usize = 4096;
+/// Networks of 16 bits, each with a row of the 24-bit table.
+pub const ROWS: usize = 1 << 16;
+
+/// How the look-up programs go on, and what they found.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Tally {
+    /// Runs before the addresses repeat; a power of two.
+    pub runs: u32,
+    /// Number of the next run.
+    pub next: u32,
+    /// Sum of all next-hop ids found.
+    pub sum: u64,
+}

@@ -1,0 +1,143 @@
+//! BPF programs that look up routes, for test runs: each run looks up a row of addresses.
+//!
+//! [`nothing`] only reads the addresses, for the difference; the others look them up in the router's
+//! own route map, in the kernel's LPM trie, and in the flattest map there is, a table of all 24-bit
+//! prefixes.
+#![no_std]
+#![no_main]
+#![expect(
+    missing_docs,
+    reason = "the program macros drop the entry points' documentation"
+)]
+
+#[expect(dead_code, reason = "some of it is for other programs and user space")]
+mod shared;
+
+use aya_ebpf::{
+    bindings::xdp_action::{XDP_ABORTED, XDP_DROP},
+    btf_maps::{Array, ArrayOfMaps, LpmTrie, lpm_trie::Key},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use xcast_common::{
+    trie::{
+        self, BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS,
+        SEGMENT_ENTRIES,
+    },
+    wire::Be32,
+};
+
+use crate::shared::{MAX_RUNS, ROWS, RUN_ADDRESSES, Tally};
+
+/// BPF_F_MMAPABLE.
+const MMAPABLE: usize = 1 << 10;
+
+/// The addresses, in the host's byte order; written by the benchmark.
+#[btf_map]
+pub static LOOKED_UP: Array<[u32; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::new();
+
+/// How to go on.
+#[btf_map]
+pub static TALLY: Array<Tally, 1> = Array::new();
+
+/// The route map's root, as the router has it.
+#[btf_map]
+pub static ROUTE_ROOT: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
+
+/// The route map's blocks, as the router has them.
+#[btf_map]
+pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, MAX_SEGMENTS> =
+    ArrayOfMaps::new();
+
+/// The kernel's trie.
+#[btf_map]
+pub static LPM: LpmTrie<[u8; 4], u32, 4_000_000> = LpmTrie::new();
+
+/// Next hop by an address's first 24 bits; rows of 256, since elements are padded to eight octets.
+#[btf_map]
+pub static FLAT: Array<[u32; 256], ROWS, MMAPABLE> = Array::new();
+
+#[xdp]
+pub fn nothing(_ctx: XdpContext) -> u32 {
+    all(|address| address & 1)
+}
+
+#[xdp]
+pub fn route_map(_ctx: XdpContext) -> u32 {
+    all(|address| trie::lookup(&RouteMap, Be32::new(address)))
+}
+
+#[xdp]
+pub fn lpm_trie(_ctx: XdpContext) -> u32 {
+    all(|address| {
+        LPM.get(&Key::new(32, address.to_be_bytes()))
+            .copied()
+            .unwrap_or(0)
+    })
+}
+
+#[xdp]
+pub fn flat(_ctx: XdpContext) -> u32 {
+    all(|address| {
+        let row = FLAT.get(address >> 16);
+        row.map_or(0, |row| {
+            read(row, (address >> 8 & 0xff) as usize).unwrap_or(0)
+        })
+    })
+}
+
+/// Looks up a row of addresses.
+#[inline(always)]
+fn all(lookup: impl Fn(u32) -> u32) -> u32 {
+    let Some(tally) = TALLY.get_ptr_mut(0) else {
+        return XDP_ABORTED;
+    };
+    // SAFETY: only one run at a time uses this map.
+    let tally = unsafe { &mut *tally };
+    let Some(row) = LOOKED_UP.get(tally.next & (tally.runs - 1)) else {
+        return XDP_ABORTED;
+    };
+    tally.next += 1;
+    let mut sum = 0_u64;
+    for &address in row {
+        sum += u64::from(lookup(address));
+    }
+    tally.sum += sum;
+    XDP_DROP
+}
+
+struct RouteMap;
+
+impl Reader for RouteMap {
+    #[inline(always)]
+    fn root(&self, index: u32) -> Option<Entry> {
+        let root = ROUTE_ROOT.get(0)?;
+        read(root, index as usize).map(Entry::from_word)
+    }
+
+    #[inline(always)]
+    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+        let segment = ROUTE_SEGMENTS.get_value(block / SEGMENT_BLOCKS as u32, &0)?;
+        let first = block % SEGMENT_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+        read(segment, (first + index) as usize).map(Entry::from_word)
+    }
+}
+
+#[inline(always)]
+fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<u32> {
+    let word = words.get(index)?;
+    // SAFETY: a valid reference; the controller may change the word at any moment.
+    Some(unsafe { core::ptr::from_ref(word).read_volatile() })
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    // SAFETY: the verifier refuses programs in which a panic is reachable.
+    unsafe { core::hint::unreachable_unchecked() }
+}
+
+/// As the router's own programs.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
