@@ -66,7 +66,6 @@ pub struct Row {
 /// Something to look up in.
 trait Lookup {
     fn name(&self) -> &'static str;
-    fn program(&self) -> &'static str;
     fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()>;
     fn memory_bytes(&self, routes: usize) -> usize;
 }
@@ -76,10 +75,6 @@ struct Own(RouteMap);
 impl Lookup for Own {
     fn name(&self) -> &'static str {
         "xcast"
-    }
-
-    fn program(&self) -> &'static str {
-        "route_map"
     }
 
     fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
@@ -95,10 +90,6 @@ struct Kernel(LpmTrie<MapData, [u8; 4], u32>);
 
 impl Lookup for Kernel {
     fn name(&self) -> &'static str {
-        "lpm_trie"
-    }
-
-    fn program(&self) -> &'static str {
         "lpm_trie"
     }
 
@@ -121,10 +112,6 @@ struct Flat {
 
 impl Lookup for Flat {
     fn name(&self) -> &'static str {
-        "flat"
-    }
-
-    fn program(&self) -> &'static str {
         "flat"
     }
 
@@ -220,6 +207,9 @@ impl Contestant {
         let mut ebpf = loader
             .load(PROGRAMS)
             .context("cannot load the look-up programs (needs root)")?;
+        // Before any map is taken out, or the programs could not refer to it.
+        let program = programs::xdp(&mut ebpf, name)?.fd()?.try_clone()?;
+        let nothing = programs::xdp(&mut ebpf, "nothing")?.fd()?.try_clone()?;
         let mut map: Box<dyn Lookup> = match name {
             "xcast" => {
                 let root = programs::array(&mut ebpf, "ROUTE_ROOT")?;
@@ -235,8 +225,6 @@ impl Contestant {
                 lengths: vec![0; ROWS * 256],
             }),
         };
-        let program = programs::xdp(&mut ebpf, map.program())?.fd()?.try_clone()?;
-        let nothing = programs::xdp(&mut ebpf, "nothing")?.fd()?.try_clone()?;
         let addresses = programs::array(&mut ebpf, "LOOKED_UP")?;
 
         let start = Instant::now();

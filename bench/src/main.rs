@@ -4,6 +4,7 @@
 //! is a [`subject`]. [`measure`] runs cases of several subjects in turns, [`sweep`] says which, and
 //! [`report`] what came of it.
 
+mod changes;
 mod generator;
 mod lookup;
 mod machine;

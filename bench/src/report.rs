@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 
 use crate::{
-    lookup,
+    changes, lookup,
     machine::Machine,
     measure::{Measured, Summary},
     sender,
@@ -30,6 +30,8 @@ pub struct Report {
     pub sender: Vec<sender::Row>,
     /// Route maps by themselves.
     pub lookup: Vec<lookup::Row>,
+    /// Route changes.
+    pub changes: Vec<changes::Row>,
 }
 
 /// A router with so many routes.
@@ -195,6 +197,7 @@ impl Report {
             tables: Vec::new(),
             sender: Vec::new(),
             lookup: Vec::new(),
+            changes: Vec::new(),
         }
     }
 
@@ -357,6 +360,40 @@ impl Report {
                 format!("{:.1}", row.fill_ms),
                 format!("{:.2}", row.change_us),
                 String::new(),
+            ]);
+        }
+        align(&lines)
+    }
+
+    /// The table of route changes.
+    pub fn changes_table(&self) -> String {
+        let mut lines = vec![
+            [
+                "changes/s",
+                "reached",
+                "routes",
+                "p50 us",
+                "p99 us",
+                "max us",
+                "CPU %",
+                "RSS MiB",
+                "arrived",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        ];
+        for row in &self.changes {
+            let whole = |value: f64| format!("{value:.0}");
+            lines.push(vec![
+                row.rate.to_string(),
+                whole(row.rate_reached),
+                row.routes.to_string(),
+                whole(row.p50_us),
+                whole(row.p99_us),
+                whole(row.max_us),
+                format!("{:.1}", row.controller_cpu_percent),
+                (row.controller_rss_bytes >> 20).to_string(),
+                if row.delivered { "all" } else { "NOT ALL" }.to_owned(),
             ]);
         }
         align(&lines)

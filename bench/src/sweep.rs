@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 use crate::{
+    changes,
     generator::Generator,
     lookup,
     measure::{self, Effort, Measured},
@@ -40,6 +41,8 @@ pub enum Section {
     Lookup,
     /// Sending one Xcast packet, or many others
     Sender,
+    /// Route changes, 100 to 10,000 a second
+    Changes,
 }
 
 /// Routes in the table unless a sweep says otherwise.
@@ -111,6 +114,7 @@ impl Bench {
                 Section::Routes => self.routes()?,
                 Section::Lookup => self.lookup()?,
                 Section::Sender => self.sender()?,
+                Section::Changes => self.changes()?,
                 _ => {}
             }
         }
@@ -380,6 +384,21 @@ impl Bench {
             self.report.ratio(&name, value);
         }
         let text = self.report.sender_table();
+        self.print(&text)
+    }
+
+    fn changes(&mut self) -> Result<()> {
+        self.progress.section("changes");
+        let rows = changes::measure(&mut self.generator, self.cpu, ROUTES, &mut self.progress)?;
+        let at_1000 = rows.iter().find(|row| row.rate == 1000 && row.delivered);
+        self.report.target(
+            "route change p99 ms, 1000/s",
+            at_1000.map(|row| row.p99_us / 1000.0),
+            Bound::AtMost(5.0),
+            "milliseconds from the request to the programs' map",
+        );
+        self.report.changes = rows;
+        let text = self.report.changes_table();
         self.print(&text)
     }
 

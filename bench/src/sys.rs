@@ -85,8 +85,8 @@ pub struct Mapped<T> {
 }
 
 impl<T: aya::Pod> Mapped<T> {
-    /// Maps an array of `len` elements that was made with BPF_F_MMAPABLE. The size of an element is
-    /// a multiple of eight octets.
+    /// Maps an array as `len` elements. It was made with BPF_F_MMAPABLE, and the size of its own
+    /// elements is a multiple of eight octets.
     ///
     /// # Errors
     ///
@@ -106,6 +106,15 @@ impl<T: aya::Pod> Mapped<T> {
         };
         let start = start.context("cannot map a BPF array")?.cast();
         Ok(Self { start, len })
+    }
+
+    /// An element, of a map that somebody else may write.
+    pub fn read(&self, index: usize) -> Option<T> {
+        if index >= self.len {
+            return None;
+        }
+        // SAFETY: within the mapping, which is aligned to pages; volatile, since it may change.
+        Some(unsafe { self.start.add(index).read_volatile() })
     }
 
     /// The elements.

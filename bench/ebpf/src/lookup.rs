@@ -63,7 +63,7 @@ pub fn nothing(_ctx: XdpContext) -> u32 {
 }
 
 #[xdp]
-pub fn route_map(_ctx: XdpContext) -> u32 {
+pub fn xcast(_ctx: XdpContext) -> u32 {
     all(|address| trie::lookup(&RouteMap, Be32::new(address)))
 }
 

@@ -7,9 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tests::{
     daemon::{Counters, Daemon},
+    namespace::Namespace,
     oracle,
 };
 
@@ -72,6 +76,16 @@ impl Router {
     /// How long the daemon took from its start until its maps were in step with the kernel's routes.
     pub fn ready_after(&self) -> Duration {
         self.ready_after
+    }
+
+    /// The daemon's process.
+    pub fn pid(&self) -> Pid {
+        self.daemon.pid()
+    }
+
+    /// Where it runs.
+    pub fn namespace(&self) -> &Namespace {
+        &self.site.router
     }
 
     /// Memory that the daemon's pages take, those it shares with the programs included.

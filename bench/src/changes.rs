@@ -1,0 +1,371 @@
+//! Route changes: how long after the kernel has one until packets go by it, at several rates.
+//!
+//! Gateways of /24 prefixes are changed by netlink, as `ip route replace` does, and the map that the
+//! programs read is watched in memory: it is the very one, found by the daemon's program and mapped.
+//! One thread sends and watches, on the CPU that is measured on; the daemon is left the others.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs, hint,
+    net::Ipv4Addr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    maps::{ArrayOfMaps, Map, MapData, MapInfo},
+    programs::loaded_programs,
+};
+use ipnet::Ipv4Net;
+use netlink_packet_core::{
+    NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    route::{
+        RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+        RouteType,
+    },
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use nix::unistd::{Pid, SysconfVar, sysconf};
+use serde::Serialize;
+use tests::namespace::Namespace;
+use xcast_common::{
+    trie::{self, BLOCK_ENTRIES, Entry, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS, SEGMENT_ENTRIES},
+    wire::Be32,
+};
+
+use crate::{
+    generator::Generator,
+    measure::check_interrupt,
+    progress::Progress,
+    routes::RouteSet,
+    site::{PORTS, gateway},
+    subject::router::{Path, Router},
+    sys::{self, Mapped},
+};
+
+/// Changes a second.
+const RATES: [u32; 3] = [100, 1000, 10_000];
+/// How long each rate is kept up.
+const DURATION: Duration = Duration::from_secs(3);
+/// Prefixes that are changed in turns.
+const PREFIXES: usize = 2000;
+/// How long a change may take before it counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What changes took at a rate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Changes a second, as asked for.
+    pub rate: u32,
+    /// Changes a second, as it came out.
+    pub rate_reached: f64,
+    /// Routes in the table.
+    pub routes: usize,
+    /// Changes made.
+    pub changes: usize,
+    /// Microseconds from before the request until the map said so: of half of them.
+    pub p50_us: f64,
+    /// Of 99 in a hundred.
+    pub p99_us: f64,
+    /// Of all.
+    pub max_us: f64,
+    /// CPU time of the controller, in per cent of one CPU.
+    pub controller_cpu_percent: f64,
+    /// Resident memory of the controller, in octets.
+    pub controller_rss_bytes: u64,
+    /// Whether every change came to the map.
+    pub delivered: bool,
+}
+
+/// Measures all rates on a router with a table of so many routes.
+///
+/// # Errors
+///
+/// Needs root; or the router does not follow.
+pub fn measure(
+    generator: &mut Generator,
+    cpu: usize,
+    table: usize,
+    progress: &mut Progress,
+) -> Result<Vec<Row>> {
+    progress.show("starting a router");
+    let routes = Rc::new(RouteSet::internet(table, PORTS));
+    let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
+    let mut rows = Vec::new();
+    for rate in RATES {
+        progress.show(&format!("{rate} changes a second"));
+        check_interrupt()?;
+        rows.push(at_rate(&router, &routes, rate, cpu)?);
+    }
+    Ok(rows)
+}
+
+fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<Row> {
+    let map = RouteMap::of(router.pid())?;
+    // Next-hop ids of the gateways, as the map has them.
+    let ids = [0, 1].map(|next_hop| {
+        let known = routes.routes().iter().find(|route| route.1 == next_hop);
+        known.map(|(prefix, _)| map.lookup(prefix.network()))
+    });
+    let [Some(first), Some(second)] = ids else {
+        bail!("too few routes to change");
+    };
+    let changed: Vec<_> = routes
+        .routes()
+        .iter()
+        // The first ones stay as they are: they say which id is whose.
+        .skip(2 * PORTS)
+        .filter(|(prefix, _)| prefix.prefix_len() == 24)
+        .take(PREFIXES)
+        .map(|route| route.0)
+        .collect();
+    let changes: Vec<_> = (0..2)
+        .flat_map(|next_hop| {
+            changed.iter().map(move |&prefix| Change {
+                address: prefix.network(),
+                request: request(prefix, gateway(next_hop)),
+                id: [first, second][next_hop],
+            })
+        })
+        .collect();
+    let socket = socket(router.namespace())?;
+    // All by the second gateway, so that the first turn is a change too.
+    for change in &changes[changed.len()..] {
+        send(&socket, &change.request)?;
+    }
+    let last = changes.last().context("no /24 to change")?;
+    let deadline = Instant::now() + PATIENCE;
+    while map.lookup(last.address) != last.id {
+        ensure!(Instant::now() < deadline, "the router does not follow");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+
+    let before = cpu_time(router.pid())?;
+    let start = Instant::now();
+    let count = (f64::from(rate) * DURATION.as_secs_f64()) as usize;
+    let latencies = std::thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                sys::pin(cpu)?;
+                follow(&map, &socket, &changes, rate, count)
+            })
+            .join()
+            .unwrap_or_else(|_| Err(anyhow!("the watching thread panicked")))
+    })?;
+    let elapsed = start.elapsed();
+    let used = cpu_time(router.pid())? - before;
+    complaint(&socket)?;
+
+    let mut us: Vec<_> = latencies
+        .iter()
+        .map(|one| one.as_secs_f64() * 1e6)
+        .collect();
+    us.sort_by(f64::total_cmp);
+    let quantile = |share: f64| {
+        let index = ((us.len() as f64 * share).ceil() as usize).max(1) - 1;
+        us.get(index).copied().unwrap_or(f64::NAN)
+    };
+    Ok(Row {
+        rate,
+        rate_reached: count as f64 / elapsed.as_secs_f64(),
+        routes: routes.len(),
+        changes: count,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        max_us: quantile(1.0),
+        controller_cpu_percent: 100.0 * used.as_secs_f64() / elapsed.as_secs_f64(),
+        controller_rss_bytes: router.rss_bytes()?,
+        delivered: latencies.len() == count,
+    })
+}
+
+/// A change to make.
+struct Change {
+    address: Ipv4Addr,
+    request: Vec<u8>,
+    /// What the map says when it is made.
+    id: u32,
+}
+
+/// Makes changes at a rate and waits for each; returns how long those took that came, in the order
+/// they were made.
+fn follow(
+    map: &RouteMap,
+    socket: &Socket,
+    changes: &[Change],
+    rate: u32,
+    count: usize,
+) -> Result<Vec<Duration>> {
+    let interval = Duration::from_secs(1) / rate;
+    let start = Instant::now();
+    let mut under_way = VecDeque::new();
+    let mut latencies = Vec::with_capacity(count);
+    let mut made = 0;
+    loop {
+        let now = Instant::now();
+        if made < count && now >= start + interval * made as u32 {
+            let change = &changes[made % changes.len()];
+            send(socket, &change.request)?;
+            under_way.push_back((now, change));
+            made += 1;
+        }
+        // The router makes them in the order it is told, so only the next one needs watching.
+        while let Some(&(since, change)) = under_way.front() {
+            if map.lookup(change.address) != change.id {
+                if since.elapsed() > PATIENCE {
+                    return Ok(latencies);
+                }
+                break;
+            }
+            latencies.push(since.elapsed());
+            under_way.pop_front();
+        }
+        if made == count && under_way.is_empty() {
+            return Ok(latencies);
+        }
+        hint::spin_loop();
+    }
+}
+
+/// The route map of a running router, mapped into this process.
+struct RouteMap {
+    root: Mapped<u32>,
+    segments: HashMap<u32, Mapped<u32>>,
+}
+
+// SAFETY: the mappings belong to the value and are only read, word by word.
+unsafe impl Sync for RouteMap {}
+
+impl RouteMap {
+    fn of(pid: Pid) -> Result<Self> {
+        let mut root = None;
+        let mut segments = HashMap::new();
+        for id in map_ids(pid)? {
+            let info = MapInfo::from_id(id)?;
+            match info.name_as_str() {
+                Some("ROUTE_ROOT") => {
+                    root = Some(Mapped::new(MapData::from_id(id)?.fd(), ROOT_ENTRIES)?);
+                }
+                Some("ROUTE_SEGMENTS") => {
+                    let outer = Map::from_map_data(MapData::from_id(id)?)?;
+                    let outer: ArrayOfMaps<MapData> = outer.try_into()?;
+                    for index in 0..outer.len() {
+                        let Ok(segment) = outer.get(&index, 0) else {
+                            break;
+                        };
+                        segments.insert(index, Mapped::new(segment.fd(), SEGMENT_ENTRIES)?);
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Self {
+            root: root.context("the router's program has no map ROUTE_ROOT")?,
+            segments,
+        })
+    }
+
+    fn lookup(&self, address: Ipv4Addr) -> u32 {
+        trie::lookup(self, Be32::from(address))
+    }
+}
+
+impl Reader for RouteMap {
+    fn root(&self, index: u32) -> Option<Entry> {
+        self.root.read(index as usize).map(Entry::from_word)
+    }
+
+    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+        let segment = self.segments.get(&(block / SEGMENT_BLOCKS as u32))?;
+        let first = block as usize % SEGMENT_BLOCKS * BLOCK_ENTRIES;
+        segment.read(first + index as usize).map(Entry::from_word)
+    }
+}
+
+/// Ids of the maps of a router's program.
+fn map_ids(pid: Pid) -> Result<Vec<u32>> {
+    let mut programs = Vec::new();
+    for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        programs.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+    }
+    for program in loaded_programs() {
+        let program = program?;
+        if programs.contains(&program.id()) && program.name_as_str() == Some("xcast") {
+            return program
+                .map_ids()?
+                .context("this kernel does not tell a program's maps");
+        }
+    }
+    bail!("process {pid} has no program called xcast")
+}
+
+/// `ip route replace PREFIX via GATEWAY`, as a netlink message.
+fn request(prefix: Ipv4Net, gateway: Ipv4Addr) -> Vec<u8> {
+    let mut route = RouteMessage::default();
+    route.header = RouteHeader {
+        address_family: AddressFamily::Inet,
+        destination_prefix_length: prefix.prefix_len(),
+        table: RouteHeader::RT_TABLE_MAIN,
+        protocol: RouteProtocol::Boot,
+        scope: RouteScope::Universe,
+        kind: RouteType::Unicast,
+        ..RouteHeader::default()
+    };
+    let destination = RouteAddress::Inet(prefix.network());
+    route.attributes = vec![
+        RouteAttribute::Destination(destination),
+        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+    ];
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE;
+    let payload = NetlinkPayload::from(RouteNetlinkMessage::NewRoute(route));
+    let mut message = NetlinkMessage::new(header, payload);
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn socket(namespace: &Namespace) -> Result<Socket> {
+    namespace.enter(|| {
+        let socket = Socket::new(NETLINK_ROUTE)?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_non_blocking(true)?;
+        Ok(socket)
+    })
+}
+
+fn send(socket: &Socket, request: &[u8]) -> Result<()> {
+    socket.send(request, 0).context("cannot change a route")?;
+    Ok(())
+}
+
+/// An error if the kernel refused any of the requests, which were sent without asking for an answer.
+fn complaint(socket: &Socket) -> Result<()> {
+    match socket.recv_from_full() {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => bail!("the kernel refused to change a route"),
+    }
+}
+
+/// CPU time that a process has used.
+fn cpu_time(pid: Pid) -> Result<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field, a name in parentheses, may contain anything.
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u64 = rest
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    let per_second = sysconf(SysconfVar::CLK_TCK)?.unwrap_or(100) as f64;
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second))
+}
