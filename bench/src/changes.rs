@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::tests::namespace::Namespace;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapInfo},
@@ -31,7 +32,6 @@ use netlink_packet_route::{
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
-use tests::namespace::Namespace;
 use xcast_common::{
     trie::{self, BLOCK_ENTRIES, Entry, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS, SEGMENT_ENTRIES},
     wire::Be32,

@@ -2,6 +2,7 @@
 
 use std::{os::fd::AsFd as _, thread};
 
+use ::tests::namespace::Namespace;
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf,
@@ -9,7 +10,6 @@ use aya::{
     programs::ProgramFd,
 };
 use nix::net::if_::if_nametoindex;
-use tests::namespace::Namespace;
 
 use crate::{
     programs,

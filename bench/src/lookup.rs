@@ -120,10 +120,12 @@ impl Lookup for Flat {
         ensure!(length <= 24, "{prefix} is too long for a table of 24 bits");
         let first = (prefix.network().to_bits() >> 8) as usize;
         let rows = self.rows.elements().as_flattened_mut();
-        for index in first..first + (1 << (24 - length)) {
-            if self.lengths[index] <= length {
-                self.lengths[index] = length;
-                rows[index] = next_hop;
+        let covered = first..first + (1 << (24 - length));
+        let lengths = &mut self.lengths[covered.clone()];
+        for (row, longest) in rows[covered].iter_mut().zip(lengths) {
+            if *longest <= length {
+                *longest = length;
+                *row = next_hop;
             }
         }
         Ok(())

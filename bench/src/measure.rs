@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::tests::packet::hex;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
-use tests::packet::hex;
 
 use crate::{
     generator::Generator,

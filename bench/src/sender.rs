@@ -13,14 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
-use nix::net::if_::if_nametoindex;
-use serde::Serialize;
-use tests::{
+use ::tests::{
     daemon::Daemon,
     layout::{GROUP, PROTOCOL},
     namespace::Namespace,
 };
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::net::if_::if_nametoindex;
+use serde::Serialize;
 use xcast_host::{
     CodePoints,
     packet::{Entry, Template},

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
+use ::tests::namespace::Namespace;
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
     maps::{Array, MapData, PerCpuArray},
 };
 use nix::net::if_::if_nametoindex;
-use tests::namespace::Namespace;
 
 use crate::{
     programs,

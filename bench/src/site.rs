@@ -10,13 +10,13 @@
 
 use std::{fmt::Write as _, net::Ipv4Addr};
 
-use anyhow::Result;
-use tests::{
+use ::tests::{
     layout::{GROUP, PROTOCOL, mac_text},
     namespace::Namespace,
     oracle::{Port, Prune, RouterView, Target},
     packet::Mac,
 };
+use anyhow::Result;
 
 use crate::{
     generator::Generator,

@@ -414,6 +414,9 @@ impl Bench {
     }
 }
 
+/// Name, caption and axis of a plot, and what a row's place on it is.
+type Sweep = (&'static str, &'static str, &'static str, fn(&Row) -> usize);
+
 /// Writes the plots of a report into a directory.
 ///
 /// # Errors
@@ -423,7 +426,7 @@ pub fn plot(report: &Report, directory: &FilePath) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
     let net = "ns per packet, net of the generator";
-    let sweeps: [(&str, &str, &str, fn(&Row) -> usize); 4] = [
+    let sweeps: [Sweep; 4] = [
         (
             "copies",
             "Copies of a packet, one destination each, 200 octets",

@@ -2,10 +2,10 @@
 
 use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _, rc::Rc};
 
+use ::tests::packet::{ETHER_TYPE_IPV4, ETHERNET_LEN, Ipv4, Mac, ethernet, group_mac};
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
-use tests::packet::{ETHER_TYPE_IPV4, ETHERNET_LEN, Ipv4, Mac, ethernet, group_mac};
 
 use super::{Case, Copy, Load, Subject};
 use crate::{

@@ -10,15 +10,15 @@ pub mod router;
 
 use std::{collections::HashSet, net::Ipv4Addr};
 
-use anyhow::Result;
-use fastrand::Rng;
-use serde::Serialize;
-use tests::{
+use ::tests::{
     layout::{GROUP, PROTOCOL},
     packet::{
         self, Destination, ETHER_TYPE_IPV4, Ipv4, Packet, Xcast, ethernet, group_mac, protocol,
     },
 };
+use anyhow::Result;
+use fastrand::Rng;
+use serde::Serialize;
 
 use crate::{
     generator::BATCH,

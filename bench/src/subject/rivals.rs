@@ -2,13 +2,13 @@
 
 use std::rc::Rc;
 
+use ::tests::namespace::Namespace;
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{Array, MapData, xdp::DevMap},
 };
 use nix::net::if_::if_nametoindex;
-use tests::namespace::Namespace;
 
 use super::{Case, Copy, Load, Subject};
 use crate::{

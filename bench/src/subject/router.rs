@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ::tests::{
+    daemon::{Counters, Daemon},
+    namespace::Namespace,
+    oracle,
+};
 use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
-};
-use tests::{
-    daemon::{Counters, Daemon},
-    namespace::Namespace,
-    oracle,
 };
 
 use super::{Case, Copy, Load, Subject};
