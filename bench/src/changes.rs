@@ -95,6 +95,8 @@ pub fn measure(
     progress.show("starting a router");
     let routes = Rc::new(RouteSet::internet(table, PORTS));
     let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
+    // Or the watching thread would not let it run there.
+    sys::keep_off(router.pid(), cpu)?;
     let mut rows = Vec::new();
     for rate in RATES {
         progress.show(&format!("{rate} changes a second"));

@@ -2,7 +2,7 @@
 //! ourselves.
 
 use std::{
-    io,
+    fs, io,
     num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     ptr::NonNull,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya_obj::generated::{BPF_F_TEST_XDP_LIVE_FRAMES, bpf_attr, bpf_cmd};
 use nix::{
-    sched::{CpuSet, sched_setaffinity},
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::mman::{MapFlags, ProtFlags, mmap, munmap},
     unistd::Pid,
 };
@@ -130,6 +130,26 @@ impl<T> Drop for Mapped<T> {
         // SAFETY: this is our own mapping, as long as it was made.
         let _ = unsafe { munmap(self.start.cast(), self.len * size_of::<T>()) };
     }
+}
+
+/// Keeps all threads of a process off a CPU, if there is another.
+///
+/// # Errors
+///
+/// The process is gone.
+pub fn keep_off(process: Pid, cpu: usize) -> Result<()> {
+    let mut set = sched_getaffinity(Pid::from_raw(0))?;
+    set.unset(cpu)?;
+    if !(0..CpuSet::count()).any(|other| set.is_set(other).unwrap_or(false)) {
+        return Ok(());
+    }
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        let name = thread?.file_name();
+        if let Some(id) = name.to_str().and_then(|name| name.parse().ok()) {
+            sched_setaffinity(Pid::from_raw(id), &set)?;
+        }
+    }
+    Ok(())
 }
 
 /// Gives the calling thread to one CPU, where nothing but interrupts goes before it if the kernel
