@@ -10,6 +10,7 @@ mod lookup;
 mod machine;
 mod measure;
 mod plot;
+mod plots;
 mod programs;
 mod progress;
 mod report;
@@ -132,7 +133,7 @@ fn run(args: &Args) -> Result<()> {
     bench.run(&sections)?;
     let report = &bench.report;
     if let Some(directory) = &args.out {
-        sweep::plot(report, directory)?;
+        plots::write(report, directory)?;
     }
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(report)?;

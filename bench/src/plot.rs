@@ -32,17 +32,19 @@ pub struct Plot {
 }
 
 const SIZE: (u32, u32) = (760, 480);
-/// Okabe and Ito's colours, which everyone can tell apart.
-const COLOURS: [RGBColor; 8] = [
-    RGBColor(0, 114, 178),
-    RGBColor(0, 0, 0),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
-    RGBColor(86, 180, 233),
-    RGBColor(120, 120, 120),
+/// Okabe and Ito's colours, which everyone can tell apart; a subject has the same in all plots.
+const COLOURS: [(&str, RGBColor); 9] = [
+    ("xcast", RGBColor(0, 114, 178)),
+    ("broadcast", RGBColor(0, 0, 0)),
+    ("unicast", RGBColor(213, 94, 0)),
+    ("ipmr", RGBColor(0, 158, 115)),
+    ("tc", RGBColor(204, 121, 167)),
+    ("sendto", RGBColor(230, 159, 0)),
+    ("sendmmsg", RGBColor(213, 94, 0)),
+    ("lpm_trie", RGBColor(0, 158, 115)),
+    ("flat", RGBColor(0, 0, 0)),
 ];
+const OTHERS: RGBColor = RGBColor(86, 180, 233);
 const FONT: &str = "sans-serif";
 
 impl Plot {
@@ -59,9 +61,14 @@ impl Plot {
     fn draw(&self, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
         let points = || self.series.iter().flat_map(|series| &series.points);
         let xs = || points().map(|point| point.0);
-        let low = points().map(|point| point.1[0]).fold(f64::MAX, f64::min);
-        let high = points().map(|point| point.1[2]).fold(0.0, f64::max);
+        // Of the middle values: the least may be anything, even below zero, where little is left
+        // after the generator's time is taken off.
+        let low = points().map(|point| point.1[1]).fold(f64::MAX, f64::min) / 1.5;
+        let high = points().map(|point| point.1[1]).fold(0.0, f64::max) * 1.5;
         let (left, right) = (xs().fold(f64::MAX, f64::min), xs().fold(0.0, f64::max));
+        let mut ticks: Vec<_> = xs().collect();
+        ticks.sort_by(f64::total_cmp);
+        ticks.dedup();
         if high <= 0.0 {
             return Err("there is nothing to draw".into());
         }
@@ -75,8 +82,10 @@ impl Plot {
             .x_label_area_size(40)
             .y_label_area_size(64)
             .build_cartesian_2d(
-                (left..right.max(left * 1.1)).log_scale(),
-                (low.max(1.0) / 1.3..high * 1.3).log_scale(),
+                (left..right.max(left * 1.1))
+                    .log_scale()
+                    .with_key_points(ticks),
+                (low..high).log_scale(),
             )?;
         chart
             .configure_mesh()
@@ -88,16 +97,21 @@ impl Plot {
             .y_label_formatter(&|value| number(*value))
             .label_style((FONT, 12))
             .draw()?;
+        let (floor, ceiling) = (low, high);
         let mut names = Vec::new();
-        for (series, colour) in self.series.iter().zip(COLOURS.iter().cycle()) {
+        for series in &self.series {
+            let colour = colour(&series.name);
             let middle = series.points.iter().map(|&(x, [_, y, _])| (x, y));
             chart.draw_series(LineSeries::new(middle.clone(), colour.stroke_width(2)))?;
             chart.draw_series(middle.map(|point| Circle::new(point, 3, colour.filled())))?;
             chart.draw_series(series.points.iter().map(|&(x, [low, _, high])| {
-                PathElement::new([(x, low.max(1.0)), (x, high)], colour.mix(0.5))
+                PathElement::new(
+                    [(x, low.max(floor)), (x, high.min(ceiling))],
+                    colour.mix(0.5),
+                )
             }))?;
             if let Some(&(x, [_, y, _])) = series.points.last() {
-                names.push((chart.backend_coord(&(x, y)), &series.name, *colour));
+                names.push((chart.backend_coord(&(x, y)), &series.name, colour));
             }
         }
         // Names beside the ends of their lines, moved apart where they would meet.
@@ -115,6 +129,13 @@ impl Plot {
         root.present()?;
         Ok(())
     }
+}
+
+fn colour(name: &str) -> RGBColor {
+    let known = COLOURS
+        .iter()
+        .find(|(subject, _)| name.starts_with(subject));
+    known.map_or(OTHERS, |(_, colour)| *colour)
 }
 
 /// Thousands and millions by their letters.

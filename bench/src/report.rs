@@ -92,6 +92,27 @@ pub struct Row {
     net: Vec<f64>,
 }
 
+impl Row {
+    /// Subject, and what is not usual about the row.
+    pub fn label(&self) -> String {
+        let mut label = self.subject.to_owned();
+        if self.spread == Spread::Lan {
+            label += ", one LAN";
+        } else if self.batch != Load::HEADLINE.batch {
+            label += &format!(", batch {}", self.batch);
+        }
+        if self.flows == 1 {
+            label += ", one flow";
+        }
+        label
+    }
+
+    /// Time per packet without the generator's, if it can be believed.
+    pub fn net(&self) -> Option<Summary> {
+        Summary::of(&self.net)
+    }
+}
+
 /// Least, middle and greatest, in nanoseconds; none where a row cannot be believed.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spans {
@@ -305,7 +326,7 @@ impl Report {
                 .median
                 .map(|net| net / row.copies as f64);
             lines.push(vec![
-                label(row),
+                row.label(),
                 row.copies.to_string(),
                 row.destinations.to_string(),
                 row.payload_bytes.to_string(),
@@ -433,15 +454,6 @@ impl Report {
 
 fn number(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.2}"))
-}
-
-/// Subject, and where its copies went if not to ports of their own.
-fn label(row: &Row) -> String {
-    match row.spread {
-        Spread::Ports if row.batch == crate::generator::BATCH => row.subject.to_owned(),
-        Spread::Ports => format!("{}, batch {}", row.subject, row.batch),
-        Spread::Lan => format!("{}, one LAN", row.subject),
-    }
 }
 
 /// Lines of cells in columns: the first and the last to the left, numbers to the right.
