@@ -1,6 +1,6 @@
 //! A packet in the making.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{net::SocketAddr, ops::Range, time::Instant};
 
 use bytes::Bytes;
 use xcast_common::wire::FLAG_P;
@@ -37,8 +37,8 @@ pub(super) struct Segment {
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     pub hash: u64,
-    /// Numbers of its segments.
-    pub list: Vec<u8>,
+    /// Where the numbers of its segments are in the batch's list.
+    list: Range<usize>,
     /// The batch before this one with this content.
     pub older: Option<u64>,
 }
@@ -62,8 +62,9 @@ pub(super) struct Batch {
     pub after: Vec<u64>,
     pub messages: usize,
     pub cost: usize,
+    /// Segment numbers of all contents.
+    list: Vec<u8>,
     segment_octets: usize,
-    listed: usize,
 }
 
 /// How much there is in a batch.
@@ -92,13 +93,13 @@ impl Batch {
             wrapped,
             opted_in: true,
             segments: Vec::with_capacity(first.segments.len()),
-            contents: Vec::with_capacity(1),
+            contents: Vec::new(),
             recipients: Vec::new(),
             after: Vec::new(),
             messages: 0,
             cost: 0,
+            list: Vec::new(),
             segment_octets: 0,
-            listed: 0,
         };
         batch.join(first);
         batch
@@ -115,15 +116,8 @@ impl Batch {
     /// The number of the message's content, if it is here.
     pub fn content_of(&self, candidate: &Candidate) -> Option<u8> {
         let same = |content: &Content| {
-            content.hash == candidate.content
-                && content.list.len() == candidate.segments.len()
-                && content
-                    .list
-                    .iter()
-                    .zip(&candidate.segments)
-                    .all(|(number, (_, octets))| {
-                        self.segments[usize::from(*number)].octets == *octets
-                    })
+            let segments = candidate.segments.iter().map(|(_, octets)| octets);
+            content.hash == candidate.content && self.segments_of(content).eq(segments)
         };
         self.contents
             .iter()
@@ -177,7 +171,7 @@ impl Batch {
         if segments > MAX_COUNT || contents > MAX_COUNT || recipients > MAX_COUNT {
             return Err(Rejection::Payload);
         }
-        let listed = self.listed + candidate.segments.len();
+        let listed = self.list.len() + candidate.segments.len();
         let payload = head_len(segments, listed, contents, recipients) + together;
         self.fits(recipients, payload, limits)
     }
@@ -187,9 +181,10 @@ impl Batch {
         let content = match self.content_of(&candidate) {
             Some(content) => content,
             None => {
-                let mut list = Vec::with_capacity(candidate.segments.len());
+                let start = self.list.len();
                 for (hash, octets) in candidate.segments {
-                    let number = self.number_of(hash, &octets).unwrap_or(self.segments.len());
+                    let number = self.number_of(hash, &octets);
+                    let number = number.unwrap_or(self.segments.len());
                     if number == self.segments.len() {
                         self.segment_octets += octets.len();
                         self.segments.push(Segment {
@@ -198,12 +193,11 @@ impl Batch {
                             older: None,
                         });
                     }
-                    list.push(number as u8);
+                    self.list.push(number as u8);
                 }
-                self.listed += list.len();
                 self.contents.push(Content {
                     hash: candidate.content,
-                    list,
+                    list: start..self.list.len(),
                     older: None,
                 });
                 (self.contents.len() - 1) as u8
@@ -235,6 +229,17 @@ impl Batch {
         segments.find(|segment| segment.hash == hash)?.older
     }
 
+    /// Numbers of a content's segments.
+    pub fn list_of(&self, content: &Content) -> &[u8] {
+        &self.list[content.list.clone()]
+    }
+
+    /// A content's segments.
+    pub fn segments_of(&self, content: &Content) -> impl Iterator<Item = &Bytes> + Clone {
+        let numbers = self.list_of(content).iter();
+        numbers.map(|number| &self.segments[usize::from(*number)].octets)
+    }
+
     pub fn is_envelope(&self) -> bool {
         self.wrapped || self.contents.len() > 1
     }
@@ -242,15 +247,10 @@ impl Batch {
     /// Length of the payload with this many recipients, in octets.
     fn payload(&self, recipients: usize) -> usize {
         match (self.is_envelope(), &self.contents[..]) {
-            (false, [content]) => {
-                let numbers = content.list.iter();
-                numbers
-                    .map(|number| self.segments[usize::from(*number)].octets.len())
-                    .sum()
-            }
+            (false, [content]) => self.segments_of(content).map(Bytes::len).sum(),
             _ => {
                 let (segments, contents) = (self.segments.len(), self.contents.len());
-                head_len(segments, self.listed, contents, recipients) + self.segment_octets
+                head_len(segments, self.list.len(), contents, recipients) + self.segment_octets
             }
         }
     }

@@ -28,6 +28,7 @@
 //! * A push costs no more than [`Limits::budget`] comparisons.
 
 mod batch;
+mod by_address;
 mod index;
 mod line;
 mod peers;
@@ -36,7 +37,7 @@ mod tests;
 mod transmit;
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet, VecDeque, hash_map::Entry},
+    collections::{BTreeSet, HashSet, VecDeque, hash_map::Entry},
     hash::BuildHasher as _,
     net::SocketAddr,
     time::{Duration, Instant},
@@ -49,6 +50,7 @@ use tracing::trace;
 
 use self::{
     batch::{Batch, Recipient, Rejection, Size},
+    by_address::ByAddress,
     index::Index,
     line::Line,
 };
@@ -236,7 +238,7 @@ pub struct Queue {
     /// The latest batch of each destination. Of two batches with a common destination the one with
     /// the smaller serial number leaves first; a message joins no batch before its destinations'
     /// latest.
-    latest: HashMap<SocketAddr, u64, RandomState>,
+    latest: ByAddress<u64>,
     by_content: Index,
     by_segment: Index,
     hasher: RandomState,
@@ -262,15 +264,13 @@ struct Candidate {
 }
 
 impl Candidate {
-    /// Hash and length of its segments, the largest first.
-    fn largest_first(&self) -> impl Iterator<Item = (u64, usize)> {
-        let mut segments = [(0, 0); MAX_SEGMENTS];
-        let count = self.segments.len();
-        for (place, (hash, segment)) in segments.iter_mut().zip(&self.segments) {
-            *place = (*hash, segment.len());
-        }
-        segments[..count].sort_by_key(|(_, len)| std::cmp::Reverse(*len));
-        segments.into_iter().take(count)
+    /// Hashes of its segments, that of the largest first.
+    fn largest_first(&self) -> impl Iterator<Item = u64> {
+        let segments = self.segments.iter().enumerate();
+        let largest = segments.max_by_key(|(_, (_, segment))| segment.len());
+        let largest = largest.map_or(0, |(at, _)| at);
+        let (before, rest) = self.segments.split_at(largest);
+        rest.iter().chain(before).map(|(hash, _)| *hash)
     }
 }
 
@@ -282,7 +282,7 @@ impl Queue {
             peers: Peers::default(),
             now: None,
             batches: Line::default(),
-            latest: HashMap::default(),
+            latest: ByAddress::default(),
             by_content: Index::default(),
             by_segment: Index::default(),
             hasher: RandomState::default(),
@@ -519,7 +519,7 @@ impl Queue {
     /// segment and accepts it.
     fn find(&mut self, candidate: &Candidate) -> Option<u64> {
         let addresses = candidate.recipients.iter();
-        let latest = addresses.filter_map(|recipient| self.latest.get(&recipient.address));
+        let latest = addresses.filter_map(|recipient| self.latest.get(&recipient.address.into()));
         let after = latest.max().copied();
         let mut search = Search {
             budget: self.limits.budget,
@@ -582,7 +582,7 @@ impl Queue {
             }
         }
         for recipient in &batch.recipients[before.recipients..] {
-            if let Some(predecessor) = self.latest.insert(recipient.address, serial) {
+            if let Some(predecessor) = self.latest.insert(recipient.address.into(), serial) {
                 batch.after.push(predecessor);
             }
         }
@@ -625,7 +625,7 @@ impl Queue {
             self.by_segment.remove(segment.hash, serial, older);
         }
         for recipient in &batch.recipients {
-            if let Entry::Occupied(entry) = self.latest.entry(recipient.address)
+            if let Entry::Occupied(entry) = self.latest.entry(recipient.address.into())
                 && *entry.get() == serial
             {
                 entry.remove();
@@ -676,7 +676,7 @@ impl Search<'_> {
         limits: &Limits,
     ) -> Option<u64> {
         let mut met = Vec::new();
-        for (hash, _) in candidate.largest_first() {
+        for hash in candidate.largest_first() {
             let mut next = index.newest(hash);
             while let Some(serial) = next
                 && let Some(batch) = batches.get(serial)

@@ -8,12 +8,13 @@ use std::{
 use foldhash::fast::RandomState;
 use thiserror::Error;
 
+use super::by_address::ByAddress;
 use crate::envelope::Tag;
 
 /// The destinations whose receivers open envelopes, with their tags. Each tag has one owner.
 #[derive(Clone, Debug, Default)]
 pub struct Peers {
-    tags: HashMap<SocketAddr, Tag, RandomState>,
+    tags: ByAddress<Tag>,
     owners: HashMap<Tag, SocketAddr, RandomState>,
 }
 
@@ -32,7 +33,7 @@ impl Peers {
     pub fn tag(&self, destination: SocketAddr) -> Option<Tag> {
         match self.tags.is_empty() {
             true => None,
-            false => self.tags.get(&destination).copied(),
+            false => self.tags.get(&destination.into()).copied(),
         }
     }
 
@@ -59,7 +60,7 @@ impl Peers {
             }
             entry => entry.or_insert(destination),
         };
-        let former = self.tags.insert(destination, tag);
+        let former = self.tags.insert(destination.into(), tag);
         if let Some(former) = former.filter(|former| *former != tag) {
             self.owners.remove(&former);
         }
@@ -68,7 +69,7 @@ impl Peers {
 
     /// Whether it was there.
     pub(super) fn remove(&mut self, destination: SocketAddr) -> bool {
-        let former = self.tags.remove(&destination);
+        let former = self.tags.remove(&destination.into());
         if let Some(tag) = former {
             self.owners.remove(&tag);
         }

@@ -53,7 +53,7 @@ impl Transmit {
     /// The payload. No octet is copied where it is a message of one segment.
     pub fn payload(&self) -> Bytes {
         match self.0.contents.first() {
-            Some(content) if !self.0.is_envelope() => self.message(&content.list),
+            Some(content) if !self.0.is_envelope() => self.message(content),
             _ => {
                 let entry = |recipient: &Recipient| {
                     // Only those with a tag get into envelopes.
@@ -62,7 +62,11 @@ impl Transmit {
                 };
                 let recipients = self.0.recipients.iter().map(entry);
                 let segments = self.0.segments.iter().map(|segment| &segment.octets);
-                let contents = self.0.contents.iter().map(|content| &content.list[..]);
+                let contents = self
+                    .0
+                    .contents
+                    .iter()
+                    .map(|content| self.0.list_of(content));
                 let head = emit_head(segments.clone(), contents, recipients);
                 concat([&head].into_iter().chain(segments))
             }
@@ -81,18 +85,16 @@ impl Transmit {
             let recipients = self.0.recipients.iter();
             let here = recipients.filter(|recipient| usize::from(recipient.content) == number);
             let addresses = here.map(|recipient| recipient.address).collect();
-            (addresses, self.message(&content.list))
+            (addresses, self.message(content))
         };
         contents.map(part).collect()
     }
 
-    fn message(&self, content: &[u8]) -> Bytes {
-        match content {
-            [number] => self.0.segments[usize::from(*number)].octets.clone(),
-            _ => {
-                let numbers = content.iter();
-                concat(numbers.map(|number| &self.0.segments[usize::from(*number)].octets))
-            }
+    fn message(&self, content: &Content) -> Bytes {
+        let mut segments = self.0.segments_of(content);
+        match self.0.list_of(content).len() {
+            1 => segments.next().cloned().unwrap_or_default(),
+            _ => concat(segments),
         }
     }
 }
