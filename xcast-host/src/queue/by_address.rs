@@ -26,7 +26,7 @@ impl Hash for Key {
         let port = u64::from(self.0.port());
         match self.0 {
             SocketAddr::V4(address) => {
-                state.write_u64(u64::from(address.ip().to_bits()) << 16 | port)
+                state.write_u64(u64::from(address.ip().to_bits()) << 16 | port);
             }
             SocketAddr::V6(address) => {
                 state.write_u128(address.ip().to_bits());
