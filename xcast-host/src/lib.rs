@@ -16,6 +16,8 @@ mod sender;
 mod statistics;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(test)]
+mod what_policies_bring;
 
 pub use code_points::{CodePointError, CodePoints};
 pub use destination::{Destination, Options, Unusable};

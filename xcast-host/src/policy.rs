@@ -7,7 +7,7 @@
 //! a measured distance.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     net::{Ipv4Addr, SocketAddr},
 };
@@ -23,8 +23,7 @@ pub trait Policy: Send + Sync {
     /// overlap: a run of neighbours, in order of their keys, whose first and last have most in
     /// common. Returns indices, ascending; all of them if there are not more than `count`.
     ///
-    /// Of runs with equally much in common the one of the smallest keys wins, so that a key that
-    /// starts with a distance chooses the nearest.
+    /// Of runs with equally much in common the one of the smallest keys wins.
     fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
         let mut keyed: Vec<_> = candidates
             .iter()
@@ -90,14 +89,77 @@ impl Policy for CommonPrefix {
 
 /// Destinations behind one next hop stay together, and among them those with a common prefix.
 ///
-/// The next hop is any number that a function gives for an address: an entry of the router's route
-/// map (see [`Routes`]), or a measured distance, smaller numbers being nearer.
+/// The next hop is any number that a function gives for an address, such as an entry of the router's
+/// route map; see [`Routes`].
 #[derive(Clone, Copy, Debug)]
 pub struct CommonNextHop<F>(pub F);
 
 impl<F: Fn(SocketAddr) -> u32 + Send + Sync> Policy for CommonNextHop<F> {
     fn key(&self, destination: SocketAddr) -> u128 {
         u128::from(self.0(destination)) << 96 | address_bits(destination) >> 32
+    }
+}
+
+/// Destinations at one distance stay together, and the nearest are chosen: fewest links to each,
+/// which is where paths overlap most, too. The distance is any number, such as hops or round trip
+/// time.
+#[derive(Clone, Copy, Debug)]
+pub struct Nearest<F>(pub F);
+
+impl<F: Fn(SocketAddr) -> u32 + Send + Sync> Policy for Nearest<F> {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        CommonNextHop(&self.0).key(destination)
+    }
+
+    fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
+        let mut indices: Vec<_> = (0..candidates.len()).collect();
+        indices.sort_by_cached_key(|index| self.key(candidates[*index]));
+        indices.truncate(count);
+        indices.sort_unstable();
+        indices
+    }
+}
+
+/// Destinations whose paths begin with the same hops stay together, and those are chosen that add
+/// fewest links, one after the other.
+///
+/// A path is the hops from the source on, each as any number that tells it from the others at its
+/// place; the first eight count for splitting lists.
+#[derive(Clone, Copy, Debug)]
+pub struct CommonPath<F>(pub F);
+
+impl<F: Fn(SocketAddr) -> Vec<u16> + Send + Sync> Policy for CommonPath<F> {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        let path = self.0(destination);
+        let hops = path.iter().copied().chain(std::iter::repeat(0)).take(8);
+        hops.fold(0, |key, hop| key << 16 | u128::from(hop))
+    }
+
+    fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
+        let paths: Vec<_> = candidates
+            .iter()
+            .map(|candidate| self.0(*candidate))
+            .collect();
+        // A link is known by the hops up to it.
+        let mut crossed: HashSet<&[u16]> = HashSet::new();
+        let mut left: Vec<_> = (0..candidates.len()).collect();
+        let mut chosen = Vec::new();
+        while chosen.len() < count {
+            let added = |index: &usize| {
+                let path = &paths[*index];
+                let known = (1..=path.len()).take_while(|hops| crossed.contains(&path[..*hops]));
+                path.len() - known.count()
+            };
+            let Some(best) = left.iter().copied().min_by_key(added) else {
+                break;
+            };
+            left.retain(|index| *index != best);
+            let path = &paths[best];
+            crossed.extend((1..=path.len()).map(|hops| &path[..hops]));
+            chosen.push(best);
+        }
+        chosen.sort_unstable();
+        chosen
     }
 }
 
@@ -191,8 +253,18 @@ mod tests {
         assert_eq!(CommonPrefix.choose(&candidates, 2), [1, 3]);
         assert_eq!(CommonPrefix.choose(&candidates, 3), [1, 3, 4]);
         assert_eq!(ArrivalOrder.choose(&candidates, 2), [0, 1]);
-        let nearest = CommonNextHop(|at: SocketAddr| u32::from(at != address("10.5.0.1")));
+        let nearest = Nearest(|at: SocketAddr| u32::from(at != address("10.5.0.1")));
         assert_eq!(nearest.choose(&candidates, 1), [2]);
+        assert_eq!(nearest.choose(&candidates, 2), [1, 2]);
+        // The third octet stands for a router behind that of the second.
+        let paths = CommonPath(|at: SocketAddr| match at {
+            SocketAddr::V4(at) => at.ip().octets()[1..]
+                .iter()
+                .map(|n| u16::from(*n))
+                .collect(),
+            SocketAddr::V6(_) => Vec::new(),
+        });
+        assert_eq!(paths.choose(&candidates, 3), [0, 1, 3]);
         assert_eq!(CommonPrefix.choose(&candidates, 9).len(), 5);
         assert!(CommonPrefix.choose(&candidates, 0).is_empty());
         assert!(CommonPrefix.choose(&[], 3).is_empty());
