@@ -1,4 +1,53 @@
-//! x
+//! Sends one packet to many: the host's side of Xcast (Explicit Multicast, RFC 5058).
+//!
+//! A [`Sender`] takes a payload and a list of addresses. Where there is an Xcast router it sends
+//! one packet with the list in its header, and the routers on the way make as many of it as it
+//! takes; where there is none it sends a datagram to each, and [says so](Statistics). Receivers
+//! need nothing: what arrives is ordinary UDP, from the sender's own address and port.
+//!
+//! ```no_run
+//! use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+//! use xcast_host::{CodePoints, Outlet, Sender, Settings};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // The numbers that the network's routers were configured with: there are no defaults.
+//! let code_points = CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 254))?;
+//! // A router on the network; Outlet::native(code_points) is one on this host.
+//! let outlet = Outlet::udp(code_points, "192.0.2.1:4242".parse()?);
+//!
+//! let socket = UdpSocket::bind("0.0.0.0:0")?;
+//! let mut sender = Sender::new(socket, Settings::new(outlet))?;
+//! let to: Vec<SocketAddr> = vec!["198.51.100.7:5000".parse()?, "203.0.113.9:5000".parse()?];
+//! let sent = sender.send(&to, b"hello, all")?;
+//! println!("{} packets by the router, {} without", sent.xcast_packets, sent.unicast_packets);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is here
+//!
+//! | | |
+//! |---|---|
+//! | [`Sender`], [`tokio::Sender`] | messages to lists: split, sent, or served by unicast |
+//! | [`Outlet`] | the way to the router, and how it is known to be there |
+//! | [`policy`] | which destinations share a packet, and whom to choose where there is a choice |
+//! | [`Queue`], [`tokio::CombiningSender`] | combines messages whose content overlaps |
+//! | [`Receiver`], [`tokio::Receiver`] | ordinary datagrams and combined messages alike |
+//! | [`envelope`] | the wire form of combined messages |
+//! | [`packet`], [`raw`] | the packets themselves, for tools |
+//!
+//! Decisions are in modules without I/O or clock ([`queue`], [`liveness`], [`policy`],
+//! [`envelope`], [`packet`]), and blocking and asynchronous front ends are thin shells around the
+//! same code. They log decisions with `tracing`, at the levels debug and trace.
+//!
+//! # Limits
+//!
+//! IPv4 only, so far: an IPv6 destination is an error that says so. Linux only.
+//!
+//! # Features
+//!
+//! * `tokio` (default): the module [`tokio`].
+//! * `serde`: statistics implement `Serialize`.
 
 mod code_points;
 mod destination;

@@ -42,6 +42,7 @@ fn send() {
     }
 }
 
+#[cfg(feature = "tokio")]
 #[test]
 fn combine() {
     let text = run("combine", &[]);

@@ -12,7 +12,7 @@ use std::{
 
 use xcast_host::{
     Cause, CodePoints, Destination, Limits, Options, Outlet, Probing, Receiver, SendError, Sender,
-    Settings, Unusable, envelope::Tag,
+    Settings, Unusable,
 };
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
@@ -312,6 +312,7 @@ fn whatever_must_stay_xcast_does_not_fall_back() {
 mod asynchronous {
     use xcast_host::{
         Message,
+        envelope::Tag,
         queue::Limits,
         tokio::{CombiningSender, Receiver, Sender},
     };
