@@ -33,7 +33,10 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
 use xcast_common::{
-    trie::{self, BLOCK_ENTRIES, Entry, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS, SEGMENT_ENTRIES},
+    trie::{
+        self, BLOCK_ENTRIES, Entry, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
+        SEGMENT_ENTRIES,
+    },
     wire::Be32,
 };
 
@@ -237,6 +240,7 @@ fn follow(
 struct RouteMap {
     root: Mapped<u32>,
     segments: HashMap<u32, Mapped<u32>>,
+    pools: HashMap<u32, Mapped<u32>>,
 }
 
 // SAFETY: the mappings belong to the value and are only read, word by word.
@@ -245,29 +249,22 @@ unsafe impl Sync for RouteMap {}
 impl RouteMap {
     fn of(pid: Pid) -> Result<Self> {
         let mut root = None;
-        let mut segments = HashMap::new();
+        let (mut segments, mut pools) = (HashMap::new(), HashMap::new());
         for id in map_ids(pid)? {
             let info = MapInfo::from_id(id)?;
             match info.name_as_str() {
                 Some("ROUTE_ROOT") => {
                     root = Some(Mapped::new(MapData::from_id(id)?.fd(), ROOT_ENTRIES)?);
                 }
-                Some("ROUTE_SEGMENTS") => {
-                    let outer = Map::from_map_data(MapData::from_id(id)?)?;
-                    let outer: ArrayOfMaps<MapData> = outer.try_into()?;
-                    for index in 0..outer.len() {
-                        let Ok(segment) = outer.get(&index, 0) else {
-                            break;
-                        };
-                        segments.insert(index, Mapped::new(segment.fd(), SEGMENT_ENTRIES)?);
-                    }
-                }
+                Some("ROUTE_SEGMENTS") => segments = inner_maps(id, SEGMENT_ENTRIES)?,
+                Some("ROUTE_BLOCKS") => pools = inner_maps(id, POOL_ENTRIES)?,
                 _ => {}
             }
         }
         Ok(Self {
             root: root.context("the router's program has no map ROUTE_ROOT")?,
             segments,
+            pools,
         })
     }
 
@@ -281,11 +278,28 @@ impl Reader for RouteMap {
         self.root.read(index as usize).map(Entry::from_word)
     }
 
-    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-        let segment = self.segments.get(&(block / SEGMENT_BLOCKS as u32))?;
-        let first = block as usize % SEGMENT_BLOCKS * BLOCK_ENTRIES;
-        segment.read(first + index as usize).map(Entry::from_word)
+    fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+        let segment = self.segments.get(&segment)?;
+        segment.read(index as usize).map(Entry::from_word)
     }
+
+    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+        let pool = self.pools.get(&(block / POOL_BLOCKS as u32))?;
+        let first = block as usize % POOL_BLOCKS * BLOCK_ENTRIES;
+        pool.read(first + index as usize).map(Entry::from_word)
+    }
+}
+
+/// The arrays in a map of maps, mapped.
+fn inner_maps(id: u32, words: usize) -> Result<HashMap<u32, Mapped<u32>>> {
+    let outer: ArrayOfMaps<MapData> = Map::from_map_data(MapData::from_id(id)?)?.try_into()?;
+    let mut maps = HashMap::new();
+    for index in 0..outer.len() {
+        if let Ok(map) = outer.get(&index, 0) {
+            maps.insert(index, Mapped::new(map.fd(), words)?);
+        }
+    }
+    Ok(maps)
 }
 
 /// Ids of the maps of a router's program.

@@ -19,7 +19,7 @@ use aya::{
 };
 use fastrand::Rng;
 use serde::Serialize;
-use xcast_ctl::datapath::routes::RouteMap;
+use xcast_ctl::datapath::routes::{Maps, RouteMap};
 
 use crate::{
     measure::{Effort, Summary, check_interrupt},
@@ -67,6 +67,10 @@ pub struct Row {
 trait Lookup {
     fn name(&self) -> &'static str;
     fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()>;
+    /// Makes sure that the programs see all of it.
+    fn publish(&mut self) -> Result<()> {
+        Ok(())
+    }
     fn memory_bytes(&self, routes: usize) -> usize;
 }
 
@@ -79,6 +83,10 @@ impl Lookup for Own {
 
     fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
         Ok(self.0.set(prefix, Some(next_hop))?)
+    }
+
+    fn publish(&mut self) -> Result<()> {
+        Ok(self.0.publish()?)
     }
 
     fn memory_bytes(&self, _routes: usize) -> usize {
@@ -215,11 +223,15 @@ impl Contestant {
         let mut map: Box<dyn Lookup> = match name {
             "xcast" => {
                 let root = programs::array(&mut ebpf, "ROUTE_ROOT")?;
-                let Some(Map::ArrayOfMaps(segments)) = ebpf.map("ROUTE_SEGMENTS") else {
-                    anyhow::bail!("the BPF object has no map ROUTE_SEGMENTS");
+                let outer = |name| match ebpf.map(name) {
+                    Some(Map::ArrayOfMaps(maps)) => Ok(maps.fd().as_fd().try_clone_to_owned()?),
+                    _ => anyhow::bail!("the BPF object has no map {name}"),
                 };
-                let segments = segments.fd().as_fd().try_clone_to_owned()?;
-                Box::new(Own(RouteMap::new(root.fd().as_fd(), segments)?))
+                Box::new(Own(RouteMap::new(Maps {
+                    root: root.fd().as_fd(),
+                    segments: outer("ROUTE_SEGMENTS")?,
+                    blocks: outer("ROUTE_BLOCKS")?,
+                })?))
             }
             "lpm_trie" => Box::new(Kernel(programs::map(&mut ebpf, "LPM")?)),
             _ => Box::new(Flat {
@@ -233,6 +245,7 @@ impl Contestant {
         for &(prefix, next_hop) in routes.routes() {
             map.set(prefix, id(next_hop))?;
         }
+        map.publish()?;
         let fill_ms = start.elapsed().as_secs_f64() * 1e3;
         let long = |route: &&(ipnet::Ipv4Net, usize)| route.0.prefix_len() == 24;
         let changed: Vec<_> = routes.routes().iter().filter(long).take(CHANGES).collect();

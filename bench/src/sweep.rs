@@ -80,6 +80,7 @@ struct Subjects {
     xcast: Router,
     miss: Router,
     broadcast: Broadcast,
+    with_program: Broadcast,
     ipmr: Ipmr,
     unicast: Unicast,
     tc: CloneRedirect,
@@ -136,7 +137,8 @@ impl Bench {
         next("xcast-miss");
         let miss = Router::new(generator, Path::Unprepared, Rc::clone(&routes))?;
         next("broadcast");
-        let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES)?;
+        let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES, false)?;
+        let with_program = Broadcast::new(generator, Rc::clone(&routes), &[Load::HEADLINE.copies], true)?;
         next("ipmr");
         let ipmr = Ipmr::new(generator)?;
         next("unicast");
@@ -148,6 +150,7 @@ impl Bench {
             xcast,
             miss,
             broadcast,
+            with_program,
             ipmr,
             unicast,
             tc,
@@ -174,11 +177,13 @@ impl Bench {
             spread: Spread::Lan,
             ..SMALL
         };
+        const ONE_FLOW: Load = Load { flows: 1, ..LOAD };
         self.progress.section("headline");
         let measured = self.measure(vec![
             (&mut subjects.floor, vec![LOAD, SMALL]),
             (&mut subjects.broadcast, vec![LOAD]),
-            (&mut subjects.xcast, vec![LOAD, SMALL, LAN]),
+            (&mut subjects.with_program, vec![LOAD]),
+            (&mut subjects.xcast, vec![LOAD, ONE_FLOW, SMALL, LAN]),
             (&mut subjects.miss, vec![LOAD]),
             (&mut subjects.tc, vec![LOAD]),
             (&mut subjects.ipmr, vec![LOAD]),
@@ -187,7 +192,7 @@ impl Bench {
         let rows = rows("headline", &measured);
         let find = |subject: &str, load: Load| {
             rows.iter().find(|row| {
-                row.subject == subject && row.batch == load.batch && row.spread == load.spread
+                (row.batch, row.spread, row.flows) == (load.batch, load.spread, load.flows) && row.subject == subject
             })
         };
         let ratio = |one, other| ratio(find(one, LOAD)?, find(other, LOAD)?);

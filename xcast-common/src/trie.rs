@@ -1,29 +1,36 @@
-//! The form of the route map: a flat multibit trie, 16-8-8 for IPv4.
+//! The form of the route map: a flat table of the first 24 bits of an address, and blocks of 256
+//! entries for what is longer (DIR-24-8).
 //!
-//! The root has an entry for each of the 65,536 values of an address's first 16 bits; where longer
-//! prefixes exist, an entry names a *block* of 256 entries for the next 8 bits, and so on. A look-up
-//! is one load per level and no comparison. An entry is one aligned word: whoever reads while it
-//! changes sees the old next hop or the new one.
+//! The table is kept in *segments*, one for each value of the first octet that has prefixes longer
+//! than that, so that a router with ten routes does not pay for sixteen million entries; the *root*
+//! has an entry for each of the others. Where prefixes longer than 24 bits exist, an entry names a
+//! *block* for the next 8 bits, and so on. A look-up is two loads for most destinations, the first
+//! of a pointer that is always in the cache, and no comparison of addresses. An entry is one
+//! aligned word: whoever reads while it changes sees the old next hop or the new one.
 //!
-//! The controller writes, through memory it shares with the programs. Blocks come in *segments*,
+//! The controller writes, through memory it shares with the programs. Blocks come in *pools*,
 //! which are added as routes need them.
 
 use crate::wire::Be32;
 
 /// Bits of an address that index the root.
-pub const ROOT_BITS: u32 = 16;
-/// Entries of the root.
+pub const ROOT_BITS: u32 = 8;
+/// Entries of the root, and segments.
 pub const ROOT_ENTRIES: usize = 1 << ROOT_BITS;
+/// Bits of an address that index a segment.
+pub const SEGMENT_BITS: u32 = 16;
+/// Entries of a segment: 256 KiB of them.
+pub const SEGMENT_ENTRIES: usize = 1 << SEGMENT_BITS;
 /// Bits of an address that index a block.
 pub const BLOCK_BITS: u32 = 8;
 /// Entries of a block.
 pub const BLOCK_ENTRIES: usize = 1 << BLOCK_BITS;
-/// Blocks of a segment.
-pub const SEGMENT_BLOCKS: usize = 1024;
-/// Entries of a segment: 1 MiB of them.
-pub const SEGMENT_ENTRIES: usize = SEGMENT_BLOCKS * BLOCK_ENTRIES;
-/// Most segments.
-pub const MAX_SEGMENTS: usize = 4096;
+/// Blocks of a pool.
+pub const POOL_BLOCKS: usize = 1024;
+/// Entries of a pool: 1 MiB of them.
+pub const POOL_ENTRIES: usize = POOL_BLOCKS * BLOCK_ENTRIES;
+/// Most pools.
+pub const MAX_POOLS: usize = 4096;
 
 /// One entry: the block to go on in, or a next-hop id and the length of the prefix it is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -82,10 +89,13 @@ impl Entry {
     }
 }
 
-/// Read access to root and blocks.
+/// Read access to the route map.
 pub trait Reader {
-    /// The root's entry for an address's first 16 bits.
+    /// The root's entry for an address's first 8 bits.
     fn root(&self, index: u32) -> Option<Entry>;
+
+    /// An entry of the segment for an address's first 8 bits; `None` if there is no such segment.
+    fn segment(&self, segment: u32, index: u32) -> Option<Entry>;
 
     /// An entry of a block.
     fn entry(&self, block: u32, index: u32) -> Option<Entry>;
@@ -99,10 +109,13 @@ pub fn lookup(map: &impl Reader, address: Be32) -> u32 {
 
 #[inline(always)]
 fn walk(map: &impl Reader, address: u32) -> Option<Entry> {
-    let mut entry = map.root(address >> ROOT_BITS)?;
-    for shift in [8, 0] {
-        let Some(block) = entry.block() else { break };
-        entry = map.entry(block, address >> shift & 0xff)?;
+    let first = address >> 24;
+    let entry = match map.segment(first, address >> 8 & 0xffff) {
+        Some(entry) => entry,
+        None => map.root(first)?,
+    };
+    match entry.block() {
+        Some(block) => map.entry(block, address & 0xff),
+        None => Some(entry),
     }
-    Some(entry)
 }

@@ -13,7 +13,7 @@ use xcast_common::{
     },
     plan::{Plan, Scratch, Tables, Work},
     trie::{
-        self, BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS,
+        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
         SEGMENT_ENTRIES,
     },
     wire::Be32,
@@ -40,9 +40,14 @@ const MMAPABLE: usize = 1 << 10;
 #[btf_map]
 pub static ROUTE_ROOT: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
 
-/// The route map's blocks, a segment of them per map.
+/// The route map's segments, by an address's first octet.
 #[btf_map]
-pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, MAX_SEGMENTS> =
+pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES> =
+    ArrayOfMaps::new();
+
+/// The route map's blocks, a pool of them per map.
+#[btf_map]
+pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
     ArrayOfMaps::new();
 
 /// Next hops by id.
@@ -161,10 +166,16 @@ impl Reader for KernelTables {
     }
 
     #[inline(always)]
+    fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+        let segment = ROUTE_SEGMENTS.get_value(segment, &0)?;
+        read(segment, index as usize)
+    }
+
+    #[inline(always)]
     fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-        let segment = ROUTE_SEGMENTS.get_value(block / SEGMENT_BLOCKS as u32, &0)?;
-        let first = block % SEGMENT_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-        read(segment, (first + index) as usize)
+        let pool = ROUTE_BLOCKS.get_value(block / POOL_BLOCKS as u32, &0)?;
+        let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+        read(pool, (first + index) as usize)
     }
 }
 

@@ -44,6 +44,12 @@ pub fn broadcast(ctx: XdpContext) -> u32 {
     rivals::broadcast(&ctx)
 }
 
+/// Runs once per copy and does nothing: what the kernel takes to run a program there.
+#[xdp(map = "devmap")]
+pub fn pass(_ctx: XdpContext) -> u32 {
+    aya_ebpf::bindings::xdp_action::XDP_PASS
+}
+
 /// Sends every packet to a list of devices.
 #[classifier]
 pub fn clone_redirect(ctx: TcContext) -> i32 {

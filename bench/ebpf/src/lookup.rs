@@ -21,7 +21,7 @@ use aya_ebpf::{
 };
 use xcast_common::{
     trie::{
-        self, BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, Reader, SEGMENT_BLOCKS,
+        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
         SEGMENT_ENTRIES,
     },
     wire::Be32,
@@ -44,9 +44,14 @@ pub static TALLY: Array<Tally, 1> = Array::new();
 #[btf_map]
 pub static ROUTE_ROOT: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
 
+/// The route map's segments, as the router has them.
+#[btf_map]
+pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES> =
+    ArrayOfMaps::new();
+
 /// The route map's blocks, as the router has them.
 #[btf_map]
-pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, MAX_SEGMENTS> =
+pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
     ArrayOfMaps::new();
 
 /// The kernel's trie.
@@ -116,10 +121,16 @@ impl Reader for RouteMap {
     }
 
     #[inline(always)]
+    fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+        let segment = ROUTE_SEGMENTS.get_value(segment, &0)?;
+        read(segment, index as usize).map(Entry::from_word)
+    }
+
+    #[inline(always)]
     fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-        let segment = ROUTE_SEGMENTS.get_value(block / SEGMENT_BLOCKS as u32, &0)?;
-        let first = block % SEGMENT_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-        read(segment, (first + index) as usize).map(Entry::from_word)
+        let pool = ROUTE_BLOCKS.get_value(block / POOL_BLOCKS as u32, &0)?;
+        let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+        read(pool, (first + index) as usize).map(Entry::from_word)
     }
 }
 

@@ -72,6 +72,7 @@ impl Subject for Floor {
 
 /// Bare XDP broadcast of the same frame to the same ports: what any XDP router costs at least.
 pub struct Broadcast {
+    name: &'static str,
     site: Site,
     routes: Rc<RouteSet>,
     /// Number of copies, the generator's device, and what holds the program.
@@ -79,14 +80,24 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// Makes the place; programs are attached case by case.
+    /// Makes the place, with a way in for each number of copies. `program`: each copy runs a
+    /// program that does nothing, as a router has to run one that prunes.
     ///
     /// # Errors
     ///
     /// See [`Site::new`].
-    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>, copies: &[usize]) -> Result<Self> {
+    pub fn new(
+        generator: &mut Generator,
+        routes: Rc<RouteSet>,
+        copies: &[usize],
+        program: bool,
+    ) -> Result<Self> {
         let none = RouteSet::internet(0, 1);
-        let mut site = Site::new(generator, "broadcast", Kind::Xdp, &none)?;
+        let (name, label) = match program {
+            true => ("broadcast, program", "bcast-prog"),
+            false => ("broadcast", "broadcast"),
+        };
+        let mut site = Site::new(generator, label, Kind::Xdp, &none)?;
         let mut ways = Vec::new();
         for &number in copies {
             // A way in of its own: the map has to have the right size, and a program keeps its map.
@@ -95,23 +106,32 @@ impl Broadcast {
             site.router.ip(&format!("link set {name} mtu 3000 up"))?;
             let mut ebpf = programs::load(&[("PORTS", number as u32)])?;
             let mut ports: DevMap<MapData> = programs::map(&mut ebpf, "PORTS")?;
+            let pass = match program {
+                true => Some(programs::xdp(&mut ebpf, "pass")?.fd()?.try_clone()?),
+                false => None,
+            };
             site.router.enter(|| {
                 for port in 0..number {
                     let index = if_nametoindex(site::interface(port).as_str())?;
-                    ports.set(port as u32, index, None, 0)?;
+                    ports.set(port as u32, index, pass.as_ref(), 0)?;
                 }
                 programs::attach_xdp(&mut ebpf, "broadcast", &[name])
             })?;
             ways.push((number, device, ebpf));
         }
         site.device = u32::MAX;
-        Ok(Self { site, routes, ways })
+        Ok(Self {
+            name,
+            site,
+            routes,
+            ways,
+        })
     }
 }
 
 impl Subject for Broadcast {
     fn name(&self) -> &'static str {
-        "broadcast"
+        self.name
     }
 
     fn sinks(&mut self) -> &mut Sinks {

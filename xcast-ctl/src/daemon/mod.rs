@@ -241,6 +241,9 @@ impl Router {
                 warn!("{:#}; affected: {edit:?}", anyhow::Error::from(error));
             }
         }
+        if let Err(error) = self.datapath.publish_routes() {
+            warn!("{:#}; it is tried again", anyhow::Error::from(error));
+        }
     }
 
     fn carry_out_one(&mut self, edit: &Edit) -> Result<(), DatapathError> {

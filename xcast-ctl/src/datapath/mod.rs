@@ -39,7 +39,7 @@ use xcast_common::{
 use self::{
     drops::DropLog,
     fanouts::Fanouts,
-    routes::{Full, RouteMap},
+    routes::{Full, Maps, RouteMap},
 };
 
 /// The BPF object file, compiled by the build script.
@@ -156,12 +156,15 @@ impl Datapath {
         )?;
         let devices_fd = map_fd(&ebpf, "DEVICES")?;
         let route_root = map_fd(&ebpf, "ROUTE_ROOT")?;
-        let routes = RouteMap::new(route_root.as_fd(), map_fd(&ebpf, "ROUTE_SEGMENTS")?).map_err(
-            |source| DatapathError::System {
-                what: "cannot map the route map",
-                source,
-            },
-        )?;
+        let route_maps = Maps {
+            root: route_root.as_fd(),
+            segments: map_fd(&ebpf, "ROUTE_SEGMENTS")?,
+            blocks: map_fd(&ebpf, "ROUTE_BLOCKS")?,
+        };
+        let routes = RouteMap::new(route_maps).map_err(|source| DatapathError::System {
+            what: "cannot map the route map",
+            source,
+        })?;
         let mut datapath = Self {
             devices_fd,
             routes,
@@ -205,7 +208,8 @@ impl Datapath {
             .map_err(map("ECMP_GROUPS"))
     }
 
-    /// Adds or changes a route: `None` as the next hop removes it.
+    /// Adds or changes a route: `None` as the next hop removes it. The programs may see it only
+    /// after [`publish_routes`](Self::publish_routes).
     pub fn set_route(
         &mut self,
         prefix: Ipv4Net,
@@ -214,6 +218,16 @@ impl Datapath {
         self.routes
             .set(prefix, next_hop)
             .map_err(DatapathError::Routes)
+    }
+
+    /// Makes sure that the programs see all routes as they were set.
+    pub fn publish_routes(&mut self) -> Result<(), DatapathError> {
+        self.routes
+            .publish()
+            .map_err(|source| DatapathError::System {
+                what: "cannot put a segment into the map ROUTE_SEGMENTS",
+                source,
+            })
     }
 
     /// Memory the route map shares with the programs, in octets.

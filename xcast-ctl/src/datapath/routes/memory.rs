@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     io,
     num::{NonZeroU32, NonZeroUsize},
+    ops::Range,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         raw::c_void,
@@ -22,10 +23,10 @@ use aya_obj::generated::bpf_map_type;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use tracing::warn;
 use xcast_common::trie::{
-    BLOCK_ENTRIES, Entry, MAX_SEGMENTS, ROOT_ENTRIES, SEGMENT_BLOCKS, SEGMENT_ENTRIES,
+    BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, SEGMENT_ENTRIES,
 };
 
-use super::trie::{Full, Memory};
+use super::trie::{Full, Memory, Table};
 use crate::datapath::sys;
 
 /// BPF_F_MMAPABLE.
@@ -73,11 +74,26 @@ impl Drop for Mapping {
     }
 }
 
-/// Root and segments of the route map.
+/// The programs' maps that make up the route map.
+pub struct Maps<'a> {
+    /// `ROUTE_ROOT`.
+    pub root: BorrowedFd<'a>,
+    /// `ROUTE_SEGMENTS`.
+    pub segments: OwnedFd,
+    /// `ROUTE_BLOCKS`.
+    pub blocks: OwnedFd,
+}
+
+/// Root, segments and pools of the route map.
 pub struct Shared {
     root: Mapping,
-    segments: Vec<Mapping>,
-    outer: OwnedFd,
+    /// By first octet.
+    segments: Vec<Option<Mapping>>,
+    /// Segments that the programs do not see yet.
+    unpublished: Vec<(u32, OwnedFd)>,
+    all_segments: OwnedFd,
+    pools: Vec<Mapping>,
+    all_pools: OwnedFd,
     /// Blocks that no reader can see.
     free: Vec<u32>,
     /// Blocks that were unlinked, with the number of the grace period that ends after all readers
@@ -87,99 +103,123 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Maps the root and makes the first segment.
-    pub(super) fn new(root: BorrowedFd<'_>, outer: OwnedFd) -> io::Result<Self> {
-        let (first, mapping) = segment()?;
-        sys::set_inner_map(outer.as_fd(), 0, &first)?;
+    /// Maps the root and makes the first pool.
+    pub(super) fn new(maps: Maps<'_>) -> io::Result<Self> {
+        let (first, mapping) = array(POOL_ENTRIES)?;
+        sys::set_inner_map(maps.blocks.as_fd(), 0, &first)?;
         Ok(Self {
-            root: Mapping::new(root, ROOT_ENTRIES)?,
-            segments: vec![mapping],
-            free: (0..SEGMENT_BLOCKS as u32).rev().collect(),
+            root: Mapping::new(maps.root, ROOT_ENTRIES)?,
+            segments: (0..ROOT_ENTRIES).map(|_| None).collect(),
+            unpublished: Vec::new(),
+            all_segments: maps.segments,
+            pools: vec![mapping],
+            free: (0..POOL_BLOCKS as u32).rev().collect(),
             retired: VecDeque::new(),
-            grace: Grace::start(outer.try_clone()?, first)?,
-            outer,
+            grace: Grace::start(maps.blocks.try_clone()?, first)?,
+            all_pools: maps.blocks,
         })
     }
 
     /// Memory shared with the programs, in octets.
     pub fn bytes(&self) -> usize {
-        self.root.len
-            + self
-                .segments
-                .iter()
-                .map(|segment| segment.len)
-                .sum::<usize>()
+        let segments = self.segments.iter().flatten();
+        let all = segments.chain(&self.pools).chain([&self.root]);
+        all.map(|mapping| mapping.len).sum()
     }
 
-    /// Makes more segments, all in one call: the kernel waits for its readers once.
-    fn add_segments(&mut self, count: usize) -> io::Result<()> {
-        let first = self.segments.len();
-        let count = count.min(MAX_SEGMENTS - first);
+    /// Shows new segments to the programs, all in one call: the kernel waits for its readers once.
+    pub(super) fn publish(&mut self) -> io::Result<()> {
+        let entries: Vec<_> = self.unpublished.iter().map(|(at, fd)| (*at, fd)).collect();
+        sys::set_inner_maps(self.all_segments.as_fd(), &entries)?;
+        self.unpublished.clear();
+        Ok(())
+    }
+
+    /// Makes more pools, all in one call.
+    fn add_pools(&mut self, count: usize) -> io::Result<()> {
+        let first = self.pools.len();
+        let count = count.min(MAX_POOLS - first);
         if count == 0 {
             return Err(io::ErrorKind::OutOfMemory.into());
         }
         let mut maps = Vec::new();
         let mut mappings = Vec::new();
         for index in first..first + count {
-            let (map, mapping) = segment()?;
+            let (map, mapping) = array(POOL_ENTRIES)?;
             maps.push((index as u32, map));
             mappings.push(mapping);
         }
-        let entries: Vec<(u32, &OwnedFd)> = maps.iter().map(|(index, fd)| (*index, fd)).collect();
-        sys::set_inner_maps(self.outer.as_fd(), &entries)?;
-        self.segments.extend(mappings);
-        let blocks = first * SEGMENT_BLOCKS..(first + count) * SEGMENT_BLOCKS;
+        let entries: Vec<_> = maps.iter().map(|(index, fd)| (*index, fd)).collect();
+        sys::set_inner_maps(self.all_pools.as_fd(), &entries)?;
+        self.pools.extend(mappings);
+        let blocks = first * POOL_BLOCKS..(first + count) * POOL_BLOCKS;
         self.free.extend(blocks.rev().map(|block| block as u32));
         Ok(())
     }
 
-    fn cell(&self, block: u32, index: usize) -> &AtomicU32 {
-        let (segment, at) = place(block, index);
-        &self.segments[segment].words()[at]
+    fn words(&self, table: Table) -> &[AtomicU32] {
+        match table {
+            Table::Root => self.root.words(),
+            Table::Segment(number) => self.segments[number as usize]
+                .as_ref()
+                .expect("only segments that were added are used")
+                .words(),
+            Table::Block(block) => {
+                let block = block as usize;
+                let at = block % POOL_BLOCKS * BLOCK_ENTRIES;
+                &self.pools[block / POOL_BLOCKS].words()[at..at + BLOCK_ENTRIES]
+            }
+        }
     }
 }
 
-/// A new segment.
-fn segment() -> io::Result<(OwnedFd, Mapping)> {
+/// A new array of words, as the programs' maps of maps take it.
+fn array(words: usize) -> io::Result<(OwnedFd, Mapping)> {
     let definition = aya_obj::Map::new_from_params(
         bpf_map_type::BPF_MAP_TYPE_ARRAY as u32,
         size_of::<u32>() as u32,
-        (SEGMENT_ENTRIES * size_of::<u32>()) as u32,
+        (words * size_of::<u32>()) as u32,
         NonZeroU32::MIN.get(),
         MMAPABLE,
     );
     let map = MapData::create(definition, "xcast_routes", None).map_err(io::Error::other)?;
     let fd = map.fd().as_fd().try_clone_to_owned()?;
-    let mapping = Mapping::new(fd.as_fd(), SEGMENT_ENTRIES)?;
+    let mapping = Mapping::new(fd.as_fd(), words)?;
     Ok((fd, mapping))
 }
 
-/// Segment of a block, and where in it an entry is.
-fn place(block: u32, index: usize) -> (usize, usize) {
-    let block = block as usize;
-    (
-        block / SEGMENT_BLOCKS,
-        block % SEGMENT_BLOCKS * BLOCK_ENTRIES + index,
-    )
-}
-
 impl Memory for Shared {
-    fn set_root(&mut self, index: usize, entry: Entry) {
+    fn set(&mut self, table: Table, index: usize, entry: Entry) {
         // Release: a block's content is there before the entry that names it.
-        self.root.words()[index].store(entry.word(), Ordering::Release);
+        self.words(table)[index].store(entry.word(), Ordering::Release);
     }
 
-    fn root(&self, index: usize) -> Entry {
-        Entry::from_word(self.root.words()[index].load(Ordering::Relaxed))
+    fn get(&self, table: Table, index: usize) -> Entry {
+        Entry::from_word(self.words(table)[index].load(Ordering::Relaxed))
     }
 
-    fn set_entry(&mut self, block: u32, index: usize, entry: Entry) {
-        self.cell(block, index)
-            .store(entry.word(), Ordering::Release);
+    fn update(
+        &mut self,
+        table: Table,
+        slots: Range<usize>,
+        mut change: impl FnMut(usize, Entry) -> Option<Entry>,
+    ) {
+        for (slot, word) in slots.clone().zip(&self.words(table)[slots]) {
+            let entry = Entry::from_word(word.load(Ordering::Relaxed));
+            if let Some(new) = change(slot, entry) {
+                word.store(new.word(), Ordering::Release);
+            }
+        }
     }
 
-    fn entry(&self, block: u32, index: usize) -> Entry {
-        Entry::from_word(self.cell(block, index).load(Ordering::Relaxed))
+    fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
+        let (fd, mapping) = array(SEGMENT_ENTRIES).map_err(|error| Full(Some(error)))?;
+        for word in mapping.words() {
+            word.store(content.word(), Ordering::Relaxed);
+        }
+        self.segments[number as usize] = Some(mapping);
+        self.unpublished.push((number, fd));
+        Ok(())
     }
 
     fn allocate(&mut self) -> Result<u32, Full> {
@@ -192,8 +232,8 @@ impl Memory for Shared {
         }
         if self.free.is_empty() {
             // A quarter more each time: few waits while a full table comes in.
-            let more = self.segments.len().div_ceil(4);
-            self.add_segments(more).map_err(|error| Full(Some(error)))?;
+            let more = self.pools.len().div_ceil(4);
+            self.add_pools(more).map_err(|error| Full(Some(error)))?;
         }
         self.free.pop().ok_or(Full(None))
     }
@@ -211,7 +251,7 @@ struct Grace {
 }
 
 impl Grace {
-    /// `outer` is the map of segments, `first` the one in its first place. The thread ends with the
+    /// `outer` is the map of pools, `first` the one in its first place. The thread ends with the
     /// handle.
     fn start(outer: OwnedFd, first: OwnedFd) -> io::Result<Self> {
         let (requests, queue) = mpsc::channel::<u64>();

@@ -1,24 +1,22 @@
 //! The route map: a trie whose visible half lies in memory shared with the programs.
 //!
 //! [`Trie`] decides which entry has to say what, [`Shared`] is where the entries are. A change of a
-//! route is a few stores; no system call, no lock, and no wait for readers.
+//! route is a few stores; no system call, no lock, and no wait for readers, except where a first
+//! octet gets its segment.
 
 mod memory;
 mod trie;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
-
 use ipnet::Ipv4Net;
-use xcast_common::trie::ROOT_BITS;
 
 pub use self::{
-    memory::Shared,
-    trie::{Full, Memory, Prefix, Trie},
+    memory::{Maps, Shared},
+    trie::{Full, Memory, Prefix, Table, Trie},
 };
 
 /// The route map of the running programs.
 pub struct RouteMap {
-    trie: Trie<Shared, ROOT_BITS>,
+    trie: Trie<Shared>,
 }
 
 impl RouteMap {
@@ -26,14 +24,15 @@ impl RouteMap {
     ///
     /// # Errors
     ///
-    /// Fails if the root cannot be mapped, or the first segment made.
-    pub fn new(root: BorrowedFd<'_>, segments: OwnedFd) -> std::io::Result<Self> {
+    /// Fails if the root cannot be mapped, or the first pool made.
+    pub fn new(maps: Maps<'_>) -> std::io::Result<Self> {
         Ok(Self {
-            trie: Trie::new(Shared::new(root, segments)?),
+            trie: Trie::new(Shared::new(maps)?),
         })
     }
 
-    /// Adds or changes a route; `None` as the next hop removes it.
+    /// Adds or changes a route; `None` as the next hop removes it. Where it is the first one below
+    /// its first octet, the programs see it after [`publish`](Self::publish).
     ///
     /// # Errors
     ///
@@ -46,6 +45,15 @@ impl RouteMap {
                 Ok(())
             }
         }
+    }
+
+    /// Makes sure that the programs see all changes.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a segment cannot be put into the programs' map; the next call tries again.
+    pub fn publish(&mut self) -> std::io::Result<()> {
+        self.trie.memory_mut().publish()
     }
 
     /// Memory shared with the programs, in octets.

@@ -1,15 +1,20 @@
-//! How the route map is kept: an allotment routing table (Hariguchi and Knuth) per block.
+//! How the route map is kept.
 //!
-//! Every block, and the root, is the lowest row of a complete binary tree whose inner nodes stand
-//! for the shorter prefixes. Each node holds the longest route known for it, its own or inherited.
-//! A change of a route is handed down the tree as long as nodes inherit it, and no further; where a
-//! route is removed, its parent node has what to inherit instead. Only the lowest rows are visible
-//! to readers, each entry is written once and whole, and a new block is filled before it is linked.
+//! Only the entries are visible to readers; each is written once and whole, and a new table is
+//! filled before it is linked. An entry says which prefix it is from, so a route that comes takes
+//! all entries below it that are from shorter ones, and a route that goes gives back those that are
+//! from it. To whom, the writer knows from the routes that are at home in each table: the prefixes
+//! of a table are the nodes of a complete binary tree whose lowest row are the entries, and the
+//! next shorter route is found on the way up.
 //!
 //! Works on addresses as the leading bits of 128, so IPv6 needs nothing else.
 
+use std::ops::Range;
+
 use thiserror::Error;
-use xcast_common::trie::{BLOCK_BITS, BLOCK_ENTRIES, Entry};
+use xcast_common::trie::{
+    BLOCK_BITS, BLOCK_ENTRIES, Entry, ROOT_BITS, ROOT_ENTRIES, SEGMENT_BITS, SEGMENT_ENTRIES,
+};
 
 /// A prefix: leading bits of an address, the rest zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,19 +34,39 @@ impl From<ipnet::Ipv4Net> for Prefix {
     }
 }
 
+/// A table of the trie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// The first 8 bits.
+    Root,
+    /// The next 16, for this value of the first.
+    Segment(u32),
+    /// Another 8.
+    Block(u32),
+}
+
 /// The memory that readers see.
 pub trait Memory {
-    /// Writes an entry of the root. Readers see it at once, and everything written before it.
-    fn set_root(&mut self, index: usize, entry: Entry);
+    /// Writes an entry. Readers see it at once, and everything written before it.
+    fn set(&mut self, table: Table, index: usize, entry: Entry);
 
-    /// Reads an entry of the root.
-    fn root(&self, index: usize) -> Entry;
+    /// Reads an entry.
+    fn get(&self, table: Table, index: usize) -> Entry;
 
-    /// Writes an entry of a block, like [`set_root`](Self::set_root).
-    fn set_entry(&mut self, block: u32, index: usize, entry: Entry);
+    /// Goes through entries, from the first on, and writes what `change` makes of them.
+    fn update(
+        &mut self,
+        table: Table,
+        slots: Range<usize>,
+        change: impl FnMut(usize, Entry) -> Option<Entry>,
+    );
 
-    /// Reads an entry of a block.
-    fn entry(&self, block: u32, index: usize) -> Entry;
+    /// Makes a segment that is all `content`. Readers may go on with the root's entry for a while.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`] if there is no memory for it.
+    fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full>;
 
     /// A block that no reader can have in its hands, with any content.
     ///
@@ -54,42 +79,38 @@ pub trait Memory {
     fn release(&mut self, block: u32);
 }
 
-/// There is no memory for another block.
+/// There is no memory for another segment or block.
 #[derive(Debug, Error)]
 #[error("no memory for more of the route map")]
 pub struct Full(#[source] pub Option<std::io::Error>);
 
-/// The inner nodes of a block's tree; node 1 is its top, nodes 2n and 2n + 1 are below node n.
-struct Inner {
-    nodes: Box<[Entry]>,
-    /// Routes that are at home in the block, and blocks below it. None: the block can go.
+/// The routes that are at home in a table.
+struct Homes {
+    /// By node of the tree above the entries, next-hop id + 1; 0 is no route. Node 1 is the top,
+    /// nodes 2n and 2n + 1 are below node n. Zeroed, so that what is never written takes no memory.
+    nodes: Box<[u16]>,
+    /// Routes at home here, and tables below.
     in_use: u32,
 }
 
-impl Inner {
-    fn new(entries: usize, inherited: Entry) -> Self {
+impl Homes {
+    fn new(entries: usize) -> Self {
         Self {
-            nodes: vec![inherited; entries].into_boxed_slice(),
+            nodes: vec![0; entries].into_boxed_slice(),
             in_use: 0,
         }
     }
+
+    fn get(&self, node: usize) -> Option<u32> {
+        u32::from(self.nodes[node]).checked_sub(1)
+    }
+
+    fn set(&mut self, node: usize, next_hop: Option<u32>) {
+        self.nodes[node] = next_hop.map_or(0, |id| id as u16 + 1);
+    }
 }
 
-/// A table of the trie: the root or a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    Root,
-    Block(u32),
-}
-
-/// A node of a table's tree: inner below the number of entries, an entry from there on.
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    table: Table,
-    index: usize,
-}
-
-/// Where the way to a prefix has come: a table, and which bits of addresses index it.
+/// A table, and which bits of addresses index it.
 #[derive(Clone, Copy, Debug)]
 struct Level {
     table: Table,
@@ -100,23 +121,42 @@ struct Level {
 }
 
 impl Level {
-    /// Whether the prefix is at home below this table.
-    fn is_above(self, prefix: Prefix) -> bool {
-        u32::from(prefix.len) > self.base + self.stride
+    const TOP: Self = Self {
+        table: Table::Root,
+        base: 0,
+        stride: ROOT_BITS,
+    };
+
+    /// Bits before those that index the tables below.
+    fn end(self) -> u32 {
+        self.base + self.stride
     }
 
-    /// Index of the entry on the way to the prefix.
-    fn slot(self, prefix: Prefix) -> usize {
-        self.leading(prefix, self.stride)
+    fn entries(self) -> usize {
+        1 << self.stride
     }
 
-    /// The prefix's own node in this table.
-    fn node(self, prefix: Prefix) -> Node {
-        let bits = u32::from(prefix.len) - self.base;
-        Node {
-            table: self.table,
-            index: 1 << bits | self.leading(prefix, bits),
+    /// The table below an entry, if that says there is one.
+    fn below(self, table: Table) -> Self {
+        let stride = match table {
+            Table::Segment(_) => SEGMENT_BITS,
+            _ => BLOCK_BITS,
+        };
+        Self {
+            table,
+            base: self.end(),
+            stride,
         }
+    }
+
+    /// Whether the prefix is at home in this table below, or further down. What an entry itself
+    /// stands for is at home in the block that has taken its place.
+    fn leads_to(self, prefix: Prefix, table: Table) -> bool {
+        let from = match table {
+            Table::Block(_) => self.end(),
+            _ => self.end() + 1,
+        };
+        u32::from(prefix.len) >= from
     }
 
     /// The first `bits` of those that index this table.
@@ -126,35 +166,64 @@ impl Level {
         (from_base >> 1 >> (127 - bits)) as usize
     }
 
-    fn below(self, block: u32) -> Self {
-        Self {
-            table: Table::Block(block),
-            base: self.base + self.stride,
-            stride: BLOCK_BITS,
+    /// Index of the entry on the way to the prefix.
+    fn slot(self, prefix: Prefix) -> usize {
+        self.leading(prefix, self.stride)
+    }
+
+    /// The prefix's own node: above the entries if below their number, else an entry.
+    fn node(self, prefix: Prefix) -> usize {
+        let bits = u32::from(prefix.len) - self.base;
+        1 << bits | self.leading(prefix, bits)
+    }
+
+    /// Length of the prefixes that the nodes of this node's row stand for.
+    fn prefix_len(self, node: usize) -> u8 {
+        (self.base + node.ilog2()) as u8
+    }
+
+    /// The entries below a node.
+    fn covered(self, node: usize) -> Range<usize> {
+        let size = self.entries() >> node.ilog2();
+        let first = node * size - self.entries();
+        first..first + size
+    }
+}
+
+/// Which entries a change takes.
+#[derive(Clone, Copy, Debug)]
+enum Taken {
+    /// A route comes: those of prefixes that are not longer.
+    UpTo(u8),
+    /// A route goes: its own.
+    Only(u8),
+}
+
+impl Taken {
+    fn contains(self, entry: Entry) -> bool {
+        match self {
+            Self::UpTo(len) => entry.prefix_len() <= Some(len),
+            Self::Only(len) => entry.prefix_len() == Some(len),
         }
     }
 }
 
-/// The writer's side of a trie whose root is indexed by `ROOT_BITS` bits.
-pub struct Trie<M, const ROOT_BITS: u32> {
+/// The writer's side of the route map.
+pub struct Trie<M> {
     memory: M,
-    root: Inner,
-    blocks: Vec<Option<Inner>>,
+    root: Homes,
+    segments: Vec<Option<Homes>>,
+    blocks: Vec<Option<Homes>>,
     routes: usize,
 }
 
-impl<M: Memory, const ROOT_BITS: u32> Trie<M, ROOT_BITS> {
-    const TOP: Level = Level {
-        table: Table::Root,
-        base: 0,
-        stride: ROOT_BITS,
-    };
-
+impl<M: Memory> Trie<M> {
     /// A trie without any route. `memory`'s root must be all [`Entry::NONE`].
     pub fn new(memory: M) -> Self {
         Self {
             memory,
-            root: Inner::new(1 << ROOT_BITS, Entry::NONE),
+            root: Homes::new(ROOT_ENTRIES),
+            segments: (0..ROOT_ENTRIES).map(|_| None).collect(),
             blocks: Vec::new(),
             routes: 0,
         }
@@ -180,178 +249,213 @@ impl<M: Memory, const ROOT_BITS: u32> Trie<M, ROOT_BITS> {
         &self.memory
     }
 
+    /// The memory that readers see.
+    pub fn memory_mut(&mut self) -> &mut M {
+        &mut self.memory
+    }
+
     /// Adds a route or changes its next hop.
     ///
     /// # Errors
     ///
-    /// [`Full`] if a block is needed and there is no memory; every address keeps its next hop then.
+    /// [`Full`] if a table is needed and there is no memory; every address keeps its next hop then.
     pub fn insert(&mut self, prefix: Prefix, next_hop: u32) -> Result<(), Full> {
-        let mut level = Self::TOP;
-        let mut path = Vec::new();
-        while level.is_above(prefix) {
+        let mut path = vec![Level::TOP];
+        let level = loop {
+            let level = last(&path);
             let slot = level.slot(prefix);
-            let block = match self.entry(level.table, slot).block() {
-                Some(block) => block,
-                None => match self.grow(level.table, slot) {
-                    Ok(block) => block,
+            match self.table_below(level, slot) {
+                Some(table) if level.leads_to(prefix, table) => path.push(level.below(table)),
+                None if u32::from(prefix.len) > level.end() => match self.grow(level, slot) {
+                    Ok(table) => path.push(level.below(table)),
                     Err(full) => {
-                        self.prune(path);
+                        self.prune(&path, prefix);
                         return Err(full);
                     }
                 },
-            };
-            path.push((level.table, slot, block));
-            level = level.below(block);
-        }
+                _ => break level,
+            }
+        };
         let node = level.node(prefix);
-        let old = self.value(node);
-        if old.prefix_len() != Some(prefix.len) {
-            self.inner_mut(level.table).in_use += 1;
+        let is_new = self.at_home(level, node).is_none();
+        let new = Entry::route(next_hop, prefix.len);
+        let homes = self.homes_mut(level.table);
+        if node < level.entries() {
+            homes.set(node, Some(next_hop));
+        }
+        if is_new {
+            homes.in_use += 1;
             self.routes += 1;
         }
-        self.allot(node, old, Entry::route(next_hop, prefix.len));
+        self.take(level, level.covered(node), Taken::UpTo(prefix.len), new);
         Ok(())
     }
 
     /// Removes a route; whether there was one.
     pub fn remove(&mut self, prefix: Prefix) -> bool {
-        let mut level = Self::TOP;
-        let mut path = Vec::new();
-        while level.is_above(prefix) {
-            let slot = level.slot(prefix);
-            let Some(block) = self.entry(level.table, slot).block() else {
-                return false;
-            };
-            path.push((level.table, slot, block));
-            level = level.below(block);
-        }
+        let mut path = vec![Level::TOP];
+        let level = loop {
+            let level = last(&path);
+            match self.table_below(level, level.slot(prefix)) {
+                Some(table) if level.leads_to(prefix, table) => path.push(level.below(table)),
+                None if u32::from(prefix.len) > level.end() => return false,
+                _ => break level,
+            }
+        };
         let node = level.node(prefix);
-        let old = self.value(node);
-        if old.prefix_len() != Some(prefix.len) {
+        if self.at_home(level, node).is_none() {
             return false;
         }
-        let inherited = match node.index {
-            // Only the root's top is a route's own node: a block's stands for the entry above it.
-            1 => Entry::NONE,
-            index => self.value(Node {
-                table: level.table,
-                index: index / 2,
-            }),
-        };
-        self.allot(node, old, inherited);
-        self.inner_mut(level.table).in_use -= 1;
+        let shorter = self.shorter(&path, prefix);
+        let homes = self.homes_mut(level.table);
+        if node < level.entries() {
+            homes.set(node, None);
+        }
+        homes.in_use -= 1;
         self.routes -= 1;
-        self.prune(path);
+        self.take(level, level.covered(node), Taken::Only(prefix.len), shorter);
+        self.prune(&path, prefix);
         true
     }
 
-    /// Unlinks the blocks on a path that nothing is at home in, from the lowest up.
-    fn prune(&mut self, path: Vec<(Table, usize, u32)>) {
-        for (above, slot, block) in path.into_iter().rev() {
-            let inner = self.inner(Table::Block(block));
-            if inner.in_use != 0 {
-                break;
+    /// The route that is at home in a node.
+    fn at_home(&self, level: Level, node: usize) -> Option<u32> {
+        match node.checked_sub(level.entries()) {
+            None => self.homes(level.table).get(node),
+            Some(slot) => {
+                let entry = self.memory.get(level.table, slot);
+                let own = entry.prefix_len() == Some(level.prefix_len(node));
+                (entry.block().is_none() && own).then(|| entry.next_hop())
             }
-            let top = inner.nodes[1];
-            self.set_entry(above, slot, top);
-            self.blocks[block as usize] = None;
-            self.memory.release(block);
-            self.inner_mut(above).in_use -= 1;
         }
     }
 
-    /// Puts a new block below an entry, every entry of it what that one was.
-    fn grow(&mut self, table: Table, slot: usize) -> Result<u32, Full> {
-        let inherited = self.entry(table, slot);
-        let block = self.memory.allocate()?;
-        for index in 0..BLOCK_ENTRIES {
-            self.memory.set_entry(block, index, inherited);
+    /// The longest route that is shorter than the prefix, whose home is in the last table of the
+    /// path.
+    fn shorter(&self, path: &[Level], prefix: Prefix) -> Entry {
+        let mut node = last(path).node(prefix);
+        for level in path.iter().rev() {
+            let homes = self.homes(level.table);
+            while node > 1 {
+                node /= 2;
+                if let Some(next_hop) = homes.get(node) {
+                    return Entry::route(next_hop, level.prefix_len(node));
+                }
+            }
+            // What this table's top stands for is an entry of the table above.
+            let base = level.base;
+            if let Some(&above) = path.iter().find(|above| above.end() == base) {
+                node = above.entries() + above.slot(prefix);
+                if let Some(next_hop) = self.at_home(above, node) {
+                    return Entry::route(next_hop, above.prefix_len(node));
+                }
+            }
         }
+        Entry::NONE
+    }
+
+    /// The table that an entry leads to.
+    fn table_below(&self, level: Level, slot: usize) -> Option<Table> {
+        match level.table {
+            Table::Root => self.segments[slot]
+                .is_some()
+                .then_some(Table::Segment(slot as u32)),
+            table => self.memory.get(table, slot).block().map(Table::Block),
+        }
+    }
+
+    /// Writes `new` to those entries of a table, and of all tables below them, that a change takes.
+    fn take(&mut self, level: Level, slots: Range<usize>, taken: Taken, new: Entry) {
+        let mut tables = Vec::new();
+        let is_root = level.table == Table::Root;
+        self.memory.update(level.table, slots, |slot, entry| {
+            let block = entry.block();
+            if is_root && self.segments[slot].is_some() {
+                tables.push(Table::Segment(slot as u32));
+            } else if let Some(block) = block {
+                tables.push(Table::Block(block));
+            }
+            (block.is_none() && taken.contains(entry)).then_some(new)
+        });
+        for table in tables {
+            let below = level.below(table);
+            self.take(below, 0..below.entries(), taken, new);
+        }
+    }
+
+    /// Puts a table below an entry, every entry of it what that one was.
+    fn grow(&mut self, level: Level, slot: usize) -> Result<Table, Full> {
+        let content = self.memory.get(level.table, slot);
+        if level.table == Table::Root {
+            self.memory.add_segment(slot as u32, content)?;
+            self.segments[slot] = Some(Homes::new(SEGMENT_ENTRIES));
+            return Ok(Table::Segment(slot as u32));
+        }
+        let moved = self.at_home(level, level.entries() + slot);
+        let block = self.memory.allocate()?;
+        let table = Table::Block(block);
+        for index in 0..BLOCK_ENTRIES {
+            self.memory.set(table, index, content);
+        }
+        let mut homes = Homes::new(BLOCK_ENTRIES);
+        homes.set(1, moved);
+        homes.in_use = u32::from(moved.is_some());
         let at = block as usize;
         if self.blocks.len() <= at {
             self.blocks.resize_with(at + 1, || None);
         }
-        self.blocks[at] = Some(Inner::new(BLOCK_ENTRIES, inherited));
-        self.set_entry(table, slot, Entry::to_block(block));
-        self.inner_mut(table).in_use += 1;
-        Ok(block)
+        self.blocks[at] = Some(homes);
+        self.memory.set(level.table, slot, Entry::to_block(block));
+        self.homes_mut(level.table).in_use += u32::from(moved.is_none());
+        Ok(table)
     }
 
-    /// Replaces `old` by `new` in a node and in everything that inherited it from there.
-    fn allot(&mut self, node: Node, old: Entry, new: Entry) {
-        let Node { table, index } = node;
-        let entries = self.inner(table).nodes.len();
-        if let Some(slot) = index.checked_sub(entries) {
-            let entry = self.entry(table, slot);
-            if let Some(block) = entry.block() {
-                self.allot(
-                    Node {
-                        table: Table::Block(block),
-                        index: 1,
-                    },
-                    old,
-                    new,
-                );
-            } else if entry == old {
-                self.set_entry(table, slot, new);
+    /// Unlinks the blocks on a path that nothing is at home in but their top, from the lowest up.
+    /// Segments stay: what they take is bounded, and making one takes time.
+    fn prune(&mut self, path: &[Level], prefix: Prefix) {
+        for pair in path.windows(2).rev() {
+            let (above, level) = (pair[0], pair[1]);
+            let Table::Block(block) = level.table else {
+                break;
+            };
+            let homes = self.homes(level.table);
+            let moved = u32::from(homes.get(1).is_some());
+            if homes.in_use > moved {
+                break;
             }
-            return;
-        }
-        let value = &mut self.inner_mut(table).nodes[index];
-        if *value != old {
-            return;
-        }
-        *value = new;
-        for index in [2 * index, 2 * index + 1] {
-            self.allot(Node { table, index }, old, new);
+            let content = self.memory.get(level.table, 0);
+            self.memory.set(above.table, above.slot(prefix), content);
+            self.blocks[block as usize] = None;
+            self.memory.release(block);
+            self.homes_mut(above.table).in_use -= 1 - moved;
         }
     }
 
-    /// The longest route known for a node.
-    fn value(&self, node: Node) -> Entry {
-        let inner = self.inner(node.table);
-        let Some(slot) = node.index.checked_sub(inner.nodes.len()) else {
-            return inner.nodes[node.index];
-        };
-        let entry = self.entry(node.table, slot);
-        match entry.block() {
-            Some(block) => self.inner(Table::Block(block)).nodes[1],
-            None => entry,
-        }
-    }
-
-    fn inner(&self, table: Table) -> &Inner {
+    fn homes(&self, table: Table) -> &Homes {
         match table {
             Table::Root => &self.root,
+            Table::Segment(number) => linked(self.segments[number as usize].as_ref()),
             Table::Block(block) => linked(self.blocks[block as usize].as_ref()),
         }
     }
 
-    fn inner_mut(&mut self, table: Table) -> &mut Inner {
+    fn homes_mut(&mut self, table: Table) -> &mut Homes {
         match table {
             Table::Root => &mut self.root,
+            Table::Segment(number) => linked(self.segments[number as usize].as_mut()),
             Table::Block(block) => linked(self.blocks[block as usize].as_mut()),
-        }
-    }
-
-    fn entry(&self, table: Table, slot: usize) -> Entry {
-        match table {
-            Table::Root => self.memory.root(slot),
-            Table::Block(block) => self.memory.entry(block, slot),
-        }
-    }
-
-    fn set_entry(&mut self, table: Table, slot: usize, entry: Entry) {
-        match table {
-            Table::Root => self.memory.set_root(slot, entry),
-            Table::Block(block) => self.memory.set_entry(block, slot, entry),
         }
     }
 }
 
-/// A block that an entry names has inner nodes; they come and go together.
-fn linked<T>(inner: Option<T>) -> T {
-    inner.expect("a linked block has inner nodes")
+/// A path starts at the root.
+fn last(path: &[Level]) -> Level {
+    path.last().copied().unwrap_or(Level::TOP)
+}
+
+/// A table that is linked has homes; they come and go together.
+fn linked<T>(homes: Option<T>) -> T {
+    homes.expect("a linked table has homes")
 }
 
 #[cfg(test)]
@@ -370,6 +474,7 @@ mod tests {
     /// Plain memory, which hands out released blocks first and limits their number.
     struct Heap {
         root: Vec<Entry>,
+        segments: BTreeMap<u32, Vec<Entry>>,
         blocks: Vec<Vec<Entry>>,
         free: Vec<u32>,
         limit: usize,
@@ -378,26 +483,58 @@ mod tests {
     impl Heap {
         fn new(limit: usize) -> Self {
             Self {
-                root: vec![Entry::NONE; 1 << 16],
+                root: vec![Entry::NONE; ROOT_ENTRIES],
+                segments: BTreeMap::new(),
                 blocks: Vec::new(),
                 free: Vec::new(),
                 limit,
             }
         }
+
+        fn table_mut(&mut self, table: Table) -> &mut Vec<Entry> {
+            match table {
+                Table::Root => &mut self.root,
+                Table::Segment(number) => self.segments.get_mut(&number).unwrap(),
+                Table::Block(block) => &mut self.blocks[block as usize],
+            }
+        }
+
+        fn table(&self, table: Table) -> &Vec<Entry> {
+            match table {
+                Table::Root => &self.root,
+                Table::Segment(number) => &self.segments[&number],
+                Table::Block(block) => &self.blocks[block as usize],
+            }
+        }
     }
 
     impl Memory for Heap {
-        fn set_root(&mut self, index: usize, entry: Entry) {
-            self.root[index] = entry;
+        fn set(&mut self, table: Table, index: usize, entry: Entry) {
+            self.table_mut(table)[index] = entry;
         }
-        fn root(&self, index: usize) -> Entry {
-            self.root[index]
+        fn get(&self, table: Table, index: usize) -> Entry {
+            self.table(table)[index]
         }
-        fn set_entry(&mut self, block: u32, index: usize, entry: Entry) {
-            self.blocks[block as usize][index] = entry;
+        fn update(
+            &mut self,
+            table: Table,
+            slots: Range<usize>,
+            mut change: impl FnMut(usize, Entry) -> Option<Entry>,
+        ) {
+            let table = self.table_mut(table);
+            for (slot, entry) in slots.clone().zip(&mut table[slots]) {
+                if let Some(new) = change(slot, *entry) {
+                    *entry = new;
+                }
+            }
         }
-        fn entry(&self, block: u32, index: usize) -> Entry {
-            self.blocks[block as usize][index]
+        fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
+            if self.segments.len() == self.limit {
+                return Err(Full(None));
+            }
+            let content = vec![content; SEGMENT_ENTRIES];
+            assert!(self.segments.insert(number, content).is_none());
+            Ok(())
         }
         fn allocate(&mut self) -> Result<u32, Full> {
             if let Some(block) = self.free.pop() {
@@ -420,6 +557,9 @@ mod tests {
     impl Reader for Heap {
         fn root(&self, index: u32) -> Option<Entry> {
             self.root.get(index as usize).copied()
+        }
+        fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+            self.segments.get(&segment)?.get(index as usize).copied()
         }
         fn entry(&self, block: u32, index: u32) -> Option<Entry> {
             self.blocks
@@ -450,7 +590,7 @@ mod tests {
         }
     }
 
-    fn at(trie: &Trie<Heap, 16>, address: u32) -> u32 {
+    fn at(trie: &Trie<Heap>, address: u32) -> u32 {
         lookup(trie.memory(), Be32::new(address))
     }
 
@@ -467,7 +607,7 @@ mod tests {
             steps in proptest::collection::vec((crowded(), 0u8..=32, 0u32..4), 1..200),
             limit in prop_oneof![Just(3usize), Just(usize::MAX)],
         ) {
-            let mut trie = Trie::<Heap, 16>::new(Heap::new(limit));
+            let mut trie = Trie::new(Heap::new(limit));
             let mut model = Model::default();
             for (address, len, next_hop) in steps {
                 let route = prefix(address, len);
@@ -485,7 +625,9 @@ mod tests {
                 prop_assert!(trie.remove(*route));
             }
             prop_assert_eq!(trie.blocks(), 0, "blocks left behind");
-            prop_assert!(trie.memory().root.iter().all(|entry| *entry == Entry::NONE));
+            let heap = trie.memory();
+            let mut entries = heap.segments.values().flatten().chain(&heap.root);
+            prop_assert!(entries.all(|entry| *entry == Entry::NONE));
         }
     }
 
@@ -504,14 +646,14 @@ mod tests {
 
     fn many_changes(operations: usize) {
         let mut random = Random(20);
-        let mut trie = Trie::<Heap, 16>::new(Heap::new(usize::MAX));
+        let mut trie = Trie::new(Heap::new(usize::MAX));
         let mut model = Model::default();
         for _ in 0..operations {
             // A few networks with everything in them, so that routes nest, repeat and go.
             let address = (random.next() & 0x0307_1f7f) | (random.next() & 0x8000_0080);
-            let len = match random.next() % 16 {
+            let len = match random.next() % 64 {
                 0 => (random.next() % 9) as u8,
-                1..6 => 8 + (random.next() % 17) as u8,
+                1..22 => 8 + (random.next() % 17) as u8,
                 _ => 16 + (random.next() % 17) as u8,
             };
             let route = prefix(address, len);
@@ -547,7 +689,7 @@ mod tests {
 
     #[test]
     fn addresses_of_128_bits_nest_as_deep_as_they_are_long() {
-        let mut trie = Trie::<Heap, 16>::new(Heap::new(usize::MAX));
+        let mut trie = Trie::new(Heap::new(usize::MAX));
         let bits = 0x2001_0db8_0000_0000_0000_0000_0000_0001;
         let routes = [0u8, 16, 17, 32, 48, 64, 127, 128];
         for len in routes {
@@ -562,13 +704,13 @@ mod tests {
             .unwrap();
         }
         // Down to the entry of the address itself.
-        let mut entry = trie.memory().root[0x2001];
-        for byte in bits.to_be_bytes().into_iter().skip(2) {
+        let mut entry = trie.memory().segments[&0x20][0x010d];
+        for byte in bits.to_be_bytes().into_iter().skip(3) {
             let Some(block) = entry.block() else { break };
             entry = trie.memory().blocks[block as usize][usize::from(byte)];
         }
         assert_eq!((entry.next_hop(), entry.prefix_len()), (129, Some(128)));
-        assert_eq!(trie.blocks(), 14);
+        assert_eq!(trie.blocks(), 13);
         for len in routes {
             let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
             assert!(trie.remove(Prefix {
