@@ -145,10 +145,15 @@ fn to_our_mac(view: View, port: &Port, settings: &Settings) -> Option<bool> {
 /// Source policy: the special sources are routes of the kind "never", so one look-up tells.
 #[inline(always)]
 fn check_source(source: Be32, port: &Port, tables: &impl Tables) -> Result<(), Reject> {
-    if tables.route(source) == NEXT_HOP_NEVER {
+    let id = tables.route(source);
+    if id == NEXT_HOP_NEVER {
         return Err(Reject::Drop(Counter::DropSource));
     }
-    if port.flags & PORT_TRUSTED == 0 && tables.address_flags(source) & ADDRESS_OWN != 0 {
+    // The hash of own addresses is only asked about what the kernel delivers locally.
+    let local = tables
+        .next_hop(id)
+        .is_some_and(|next_hop| next_hop.reason == Counter::StackLocal as u8);
+    if local && port.flags & PORT_TRUSTED == 0 && tables.address_flags(source) & ADDRESS_OWN != 0 {
         return Err(Reject::Drop(Counter::DropSpoofed));
     }
     Ok(())

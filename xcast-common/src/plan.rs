@@ -4,7 +4,7 @@
 //! Grouping goes in passes, each a loop with a small body, which suits the processor (independent
 //! look-ups overlap) as well as the verifier:
 //!
-//! 1. read the list and look every destination up: a next-hop id each;
+//! 1. read the list and start to look every destination up;
 //! 2. collect destinations with the same next hop into a branch;
 //! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
 //! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.
@@ -24,6 +24,7 @@ use crate::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
+    trie::Entry,
     view::{Frame, View},
     wire::{
         Be16, Be32, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, XCAST_AT, bitmap_words,
@@ -36,6 +37,17 @@ pub trait Tables {
     /// Next-hop id of the longest matching prefix;
     /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
     fn route(&self, address: Be32) -> u32;
+
+    /// First step of [`route`](Self::route), for addresses in a row: whatever
+    /// [`route_from`](Self::route_from) goes on with. Tables may do everything in this step.
+    fn route_entry(&self, address: Be32) -> Entry {
+        Entry::route(self.route(address), 0)
+    }
+
+    /// Second step of [`route`](Self::route).
+    fn route_from(&self, entry: Entry, _address: Be32) -> u32 {
+        entry.next_hop()
+    }
 
     /// The next hop with this id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
@@ -60,6 +72,7 @@ pub const BRANCH_SLOTS: usize = 256;
 const PORT_NOWHERE: u8 = 0xff;
 /// Port of a branch that was split into one for each of its destinations.
 const PORT_SPLIT: u8 = 0xfe;
+
 /// Next-hop id of a destination whose bit is clear.
 const CLEARED: u16 = 0xffff;
 
@@ -165,6 +178,8 @@ pub struct Scratch {
 pub struct Work {
     /// Serial number of the next plan.
     pub serial: u32,
+    /// What the first step of each destination's look-up found.
+    entries: [Entry; DESTINATION_SLOTS],
     /// Next-hop id of each destination.
     ids: [u16; DESTINATION_SLOTS],
     /// What becomes of the branch under consideration.
@@ -380,7 +395,7 @@ pub fn group(
     Some(())
 }
 
-/// Pass 1: reads the list and looks every destination up.
+/// Pass 1: reads the list and starts to look every destination up.
 ///
 /// Takes a new view for every loop: what the verifier learned about the old one's range would be
 /// another difference between cases.
@@ -405,8 +420,16 @@ fn look_up(
         }
         let address = view.be32(addresses_at(count) + 4 * i)?;
         plan.destinations[i].address = address;
+        // Also where the bit is clear: a branch less, in the loop that waits for memory.
+        store(&mut work.entries[i], tables.route_entry(address));
+    }
+    for i in 0..MAX_DESTINATIONS {
+        if i >= fresh(&plan.dest_count) as usize {
+            break;
+        }
         let id = if fresh(&plan.kept[i >> 5]) & bit(i) != 0 {
-            tables.route(address) as u16
+            let entry = fresh(&work.entries[i]);
+            tables.route_from(entry, plan.destinations[i].address) as u16
         } else {
             CLEARED
         };

@@ -104,18 +104,30 @@ pub trait Reader {
 /// Next-hop id of the longest prefix that matches; 0 if none does.
 #[inline(always)]
 pub fn lookup(map: &impl Reader, address: Be32) -> u32 {
-    walk(map, address.value()).unwrap_or(Entry::NONE).next_hop()
+    rest(map, first(map, address), address)
 }
 
+/// The first step of a look-up: the entry of an address's first 24 bits.
+///
+/// Nothing in here depends on what the entry says. Steps for several addresses in a row overlap, and
+/// the loads they wait for go on at the same time.
 #[inline(always)]
-fn walk(map: &impl Reader, address: u32) -> Option<Entry> {
-    let first = address >> 24;
-    let entry = match map.segment(first, address >> 8 & 0xffff) {
-        Some(entry) => entry,
-        None => map.root(first)?,
+pub fn first(map: &impl Reader, address: Be32) -> Entry {
+    let address = address.value();
+    let octet = address >> 24;
+    let entry = match map.segment(octet, address >> 8 & 0xffff) {
+        Some(entry) => Some(entry),
+        None => map.root(octet),
     };
-    match entry.block() {
-        Some(block) => map.entry(block, address & 0xff),
+    entry.unwrap_or(Entry::NONE)
+}
+
+/// The second step: from that entry to the next-hop id.
+#[inline(always)]
+pub fn rest(map: &impl Reader, entry: Entry, address: Be32) -> u32 {
+    let entry = match entry.block() {
+        Some(block) => map.entry(block, address.value() & 0xff),
         None => Some(entry),
-    }
+    };
+    entry.unwrap_or(Entry::NONE).next_hop()
 }

@@ -141,6 +141,16 @@ impl Tables for KernelTables {
     }
 
     #[inline(always)]
+    fn route_entry(&self, address: Be32) -> Entry {
+        trie::first(self, address)
+    }
+
+    #[inline(always)]
+    fn route_from(&self, entry: Entry, address: Be32) -> u32 {
+        trie::rest(self, entry, address)
+    }
+
+    #[inline(always)]
     fn next_hop(&self, id: u32) -> Option<&NextHop> {
         NEXT_HOPS.get(id)
     }
