@@ -313,7 +313,7 @@ fn run(program: BorrowedFd<'_>, repeat: u32, cpu: usize) -> Result<u32> {
     thread::scope(|scope| {
         let run = scope.spawn(|| {
             sys::pin(cpu)?;
-            sys::run_dry(program, repeat).context("cannot run a look-up program")
+            sys::run_dry(program, &[0; 64], repeat).context("cannot run a look-up program")
         });
         run.join()
             .unwrap_or_else(|_| Err(anyhow!("the look-up thread panicked")))

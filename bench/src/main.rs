@@ -21,6 +21,7 @@ mod sender;
 mod shared;
 mod sinks;
 mod site;
+mod stages;
 mod subject;
 mod sweep;
 mod sys;

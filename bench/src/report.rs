@@ -9,6 +9,7 @@ use crate::{
     machine::Machine,
     measure::{Measured, Summary},
     sender,
+    stages::Stages,
     subject::{Load, Spread},
 };
 
@@ -30,6 +31,9 @@ pub struct Report {
     pub sender: Vec<sender::Row>,
     /// Route maps by themselves.
     pub lookup: Vec<lookup::Row>,
+    /// Stages of the ingress program.
+    #[serde(flatten)]
+    pub stages: Stages,
     /// Route changes.
     pub changes: Vec<changes::Row>,
 }
@@ -218,6 +222,7 @@ impl Report {
             tables: Vec::new(),
             sender: Vec::new(),
             lookup: Vec::new(),
+            stages: Stages::default(),
             changes: Vec::new(),
         }
     }
@@ -384,6 +389,58 @@ impl Report {
             ]);
         }
         align(&lines)
+    }
+
+    /// The table of stages, and that of programs.
+    pub fn stages_table(&self) -> String {
+        let stages = &self.stages.stages;
+        let distinct = |mut names: Vec<_>| {
+            let mut seen = Vec::new();
+            names.retain(|name| {
+                !seen.contains(name) && {
+                    seen.push(*name);
+                    true
+                }
+            });
+            names
+        };
+        let columns = distinct(stages.iter().map(|row| row.destinations).collect());
+        let mut lines = vec![vec!["stage, ns a packet, median (min)".to_owned()]];
+        let names = columns.iter().map(|count| format!("D = {count}"));
+        lines[0].extend(names.chain([String::new()]));
+        for row in stages
+            .iter()
+            .filter(|row| row.destinations == columns[columns.len() - 1])
+        {
+            let mut line = vec![row.stage.to_owned()];
+            for &destinations in &columns {
+                let cell = stages
+                    .iter()
+                    .find(|other| (other.stage, other.destinations) == (row.stage, destinations));
+                line.push(cell.map_or_else(String::new, |cell| {
+                    let ns = cell.ns_per_packet;
+                    format!("{:.0} ({:.0})", ns.median, ns.min)
+                }));
+            }
+            line.push(String::new());
+            lines.push(line);
+        }
+        let mut programs = vec![
+            ["program", "instructions verified", "octets of code", ""]
+                .map(str::to_owned)
+                .to_vec(),
+        ];
+        for program in &self.stages.programs {
+            programs.push(vec![
+                program.name.to_owned(),
+                program
+                    .verified_instructions
+                    .map_or_else(|| "-".to_owned(), |count| count.to_string()),
+                program.jited_bytes.to_string(),
+                String::new(),
+            ]);
+        }
+        format!("{}\n{}", align(&lines), align(&programs))
     }
 
     /// The table of route changes.

@@ -15,6 +15,7 @@ use crate::{
     routes::RouteSet,
     sender,
     site::{NEXT_HOPS, PORTS},
+    stages,
     subject::{
         Load, Spread, Subject,
         kernel::{Ipmr, Unicast},
@@ -38,6 +39,8 @@ pub enum Section {
     Routes,
     /// Route maps by themselves
     Lookup,
+    /// Stages of the ingress program, and how large the programs are
+    Stages,
     /// Sending one Xcast packet, or many others
     Sender,
     /// Route changes, 100 to 10,000 a second
@@ -116,6 +119,7 @@ impl Bench {
             match section {
                 Section::Routes => self.routes()?,
                 Section::Lookup => self.lookup()?,
+                Section::Stages => self.stages()?,
                 Section::Sender => self.sender()?,
                 Section::Changes => self.changes()?,
                 _ => {}
@@ -138,7 +142,12 @@ impl Bench {
         let miss = Router::new(generator, Path::Unprepared, Rc::clone(&routes))?;
         next("broadcast");
         let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES, false)?;
-        let with_program = Broadcast::new(generator, Rc::clone(&routes), &[Load::HEADLINE.copies], true)?;
+        let with_program = Broadcast::new(
+            generator,
+            Rc::clone(&routes),
+            &[Load::HEADLINE.copies],
+            true,
+        )?;
         next("ipmr");
         let ipmr = Ipmr::new(generator)?;
         next("unicast");
@@ -192,7 +201,8 @@ impl Bench {
         let rows = rows("headline", &measured);
         let find = |subject: &str, load: Load| {
             rows.iter().find(|row| {
-                (row.batch, row.spread, row.flows) == (load.batch, load.spread, load.flows) && row.subject == subject
+                (row.batch, row.spread, row.flows) == (load.batch, load.spread, load.flows)
+                    && row.subject == subject
             })
         };
         let ratio = |one, other| ratio(find(one, LOAD)?, find(other, LOAD)?);
@@ -381,6 +391,13 @@ impl Bench {
             "the kernel's trie by the route map, 500k routes, random",
         );
         let text = self.report.lookup_table();
+        self.print(&text)
+    }
+
+    fn stages(&mut self) -> Result<()> {
+        self.progress.section("stages");
+        self.report.stages = stages::measure(self.cpu, self.effort, &mut self.progress)?;
+        let text = self.report.stages_table();
         self.print(&text)
     }
 

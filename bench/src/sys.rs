@@ -45,8 +45,7 @@ pub fn run_live(program: BorrowedFd<'_>, frame: &[u8], repeat: u32, batch: u32) 
 /// # Errors
 ///
 /// Needs root.
-pub fn run_dry(program: BorrowedFd<'_>, repeat: u32) -> io::Result<u32> {
-    let frame = [0_u8; 64];
+pub fn run_dry(program: BorrowedFd<'_>, frame: &[u8], repeat: u32) -> io::Result<u32> {
     // SAFETY: all-zero is valid for this union of integers.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: writing a member of a union of plain integers.

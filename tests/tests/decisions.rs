@@ -673,6 +673,7 @@ fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
         let prefix = ipnet::Ipv4Net::new(prefix, len).expect("a prefix length");
         datapath.set_route(prefix, Some(id)).expect("route");
     }
+    datapath.publish_routes().expect("all routes");
     for (&address, &flags) in &tables.addresses {
         datapath
             .set_address(address.into(), Some(flags))

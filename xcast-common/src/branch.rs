@@ -8,7 +8,7 @@
 use crate::{
     checksum::{Sum, sum_words, update},
     maps::{NextHop, NextHopKind, Prune, Settings},
-    plan::{DESTINATION_SLOTS, NONE, Plan, bit, fresh},
+    plan::{DESTINATION_SLOTS, NONE, Plan, bit, fresh, leading_ones},
     view::{Frame, View},
     wire::{
         Be16, Be32, ETH_LEN, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, XCAST_AT,
@@ -263,16 +263,6 @@ fn truncate(
     }
     let view = frame.view();
     view.set_be16(xcast::CHECKSUM, Be16::from_memory(sum.checksum()))
-}
-
-/// A word whose first `count` bits are set.
-#[inline(always)]
-fn leading_ones(count: u32) -> u32 {
-    if count >= 32 {
-        u32::MAX
-    } else {
-        !(u32::MAX >> count)
-    }
 }
 
 /// Where the lists of a header with `count` destinations are: addresses, DS bytes, ports.

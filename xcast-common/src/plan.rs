@@ -73,8 +73,8 @@ const PORT_NOWHERE: u8 = 0xff;
 /// Port of a branch that was split into one for each of its destinations.
 const PORT_SPLIT: u8 = 0xfe;
 
-/// Next-hop id of a destination whose bit is clear.
-const CLEARED: u16 = 0xffff;
+/// Instead of a route, for a destination whose bit is clear.
+const CLEARED: Entry = Entry::route(0xffff, 0);
 
 /// A destination of the list.
 #[derive(Clone, Copy, Default)]
@@ -178,10 +178,8 @@ pub struct Scratch {
 pub struct Work {
     /// Serial number of the next plan.
     pub serial: u32,
-    /// What the first step of each destination's look-up found.
+    /// What each destination's look-up found.
     entries: [Entry; DESTINATION_SLOTS],
-    /// Next-hop id of each destination.
-    ids: [u16; DESTINATION_SLOTS],
     /// What becomes of the branch under consideration.
     verdict: Verdict,
     /// Where each destination is in `seen`.
@@ -358,6 +356,16 @@ pub(crate) fn bit(i: usize) -> u32 {
     0x8000_0000 >> (i & 31)
 }
 
+/// A word whose first `count` bits are set.
+#[inline(always)]
+pub(crate) fn leading_ones(count: u32) -> u32 {
+    if count >= 32 {
+        u32::MAX
+    } else {
+        !(u32::MAX >> count)
+    }
+}
+
 /// What grouping writes to.
 pub struct Memory<'a> {
     /// The packet's plan, begun.
@@ -407,9 +415,14 @@ fn look_up(
     tables: &impl Tables,
 ) -> Option<()> {
     let view = frame.view();
+    // Whether any destination needs a second look.
+    let mut irregular = 0;
     for word in 0..4 {
-        if word < bitmap_words(u32::from(fresh(&plan.dest_count))) as usize {
-            plan.kept[word] = view.be32(xcast::BITMAP + 4 * word)?.value();
+        let count = u32::from(fresh(&plan.dest_count));
+        if word < bitmap_words(count) as usize {
+            let bits = view.be32(xcast::BITMAP + 4 * word)?.value();
+            plan.kept[word] = bits;
+            irregular |= bits ^ leading_ones(count - 32 * word as u32);
         }
     }
     let view = frame.view();
@@ -421,19 +434,23 @@ fn look_up(
         let address = view.be32(addresses_at(count) + 4 * i)?;
         plan.destinations[i].address = address;
         // Also where the bit is clear: a branch less, in the loop that waits for memory.
-        store(&mut work.entries[i], tables.route_entry(address));
+        let entry = tables.route_entry(address);
+        irregular |= entry.block().is_some() as u32;
+        store(&mut work.entries[i], entry);
     }
-    for i in 0..MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
-            break;
+    if irregular != 0 {
+        for i in 0..MAX_DESTINATIONS {
+            if i >= fresh(&plan.dest_count) as usize {
+                break;
+            }
+            let entry = if fresh(&plan.kept[i >> 5]) & bit(i) != 0 {
+                let entry = fresh(&work.entries[i]);
+                Entry::route(tables.route_from(entry, plan.destinations[i].address), 0)
+            } else {
+                CLEARED
+            };
+            store(&mut work.entries[i], entry);
         }
-        let id = if fresh(&plan.kept[i >> 5]) & bit(i) != 0 {
-            let entry = fresh(&work.entries[i]);
-            tables.route_from(entry, plan.destinations[i].address) as u16
-        } else {
-            CLEARED
-        };
-        store(&mut work.ids[i], id);
     }
     if plan.has(FLAG_D) {
         let view = frame.view();
@@ -473,8 +490,9 @@ fn collect(plan: &mut Plan, work: &Work, scratch: &mut Scratch, tables: &impl Ta
         if i >= fresh(&plan.dest_count) as usize {
             break;
         }
-        let id = fresh(&work.ids[i]);
-        if id == CLEARED {
+        let entry = fresh(&work.entries[i]);
+        let id = entry.next_hop() as u16;
+        if entry == CLEARED {
             plan.branch_of[i] = NONE;
             continue;
         }

@@ -1,0 +1,218 @@
+//! Where the time of the ingress program goes, and how large the programs are.
+//!
+//! The router's own program runs on packets that end, or stay cheap, at one stage after another;
+//! the difference between two is the stage in between. Nothing leaves: what clones and the copies'
+//! own program take shows beside the bare broadcast, which live packets go through.
+
+use std::{array, net::Ipv4Addr, os::fd::AsFd as _};
+
+use ::tests::{
+    layout::{GROUP, PROTOCOL},
+    namespace::Namespace,
+    packet::{self, Destination, Ipv4, Packet, Xcast, protocol},
+};
+use anyhow::{Context as _, Result};
+use ipnet::Ipv4Net;
+use serde::Serialize;
+use xcast_common::{
+    maps::{
+        METADATA_MAGIC, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port,
+        Settings,
+    },
+    wire::Be32,
+};
+use xcast_ctl::datapath::{Datapath, Macs};
+
+use crate::{
+    measure::{Effort, Summary, check_interrupt},
+    progress::Progress,
+    sys,
+};
+
+/// Numbers of destinations.
+const DESTINATIONS: [usize; 4] = [2, 8, 32, 127];
+/// Next hops, by ports of their own.
+const NEXT_HOPS: usize = 8;
+/// Id of the first next hop.
+const FIRST_ID: u32 = 100;
+/// Runs per value.
+const REPEAT: u32 = 2000;
+/// Runs per value where each one takes one off the TTL.
+const FEW: u32 = 200;
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// What a stage takes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Its name.
+    pub stage: &'static str,
+    /// Destinations in the packet's list.
+    pub destinations: usize,
+    /// Time per packet, in nanoseconds.
+    pub ns_per_packet: Summary,
+}
+
+/// A program, as the kernel sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// Instructions that the verifier went through.
+    pub verified_instructions: Option<u32>,
+    /// Octets of machine code.
+    pub jited_bytes: u32,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stages {
+    /// The stages.
+    pub stages: Vec<Row>,
+    /// The programs.
+    pub programs: Vec<Program>,
+}
+
+/// The packets, each of which gets one stage further than the one before.
+const STEPS: [(&str, fn(&mut Packet)); 5] = [
+    // Not Xcast: the kernel's entry into the program, and the first look.
+    ("enter", |packet| packet.ip.protocol = protocol::UDP),
+    // All checks up to the last one, the checksum over the list.
+    ("parse", |packet| packet.xcast.checksum = Some(0x1234)),
+    // Looked up, but no destination counts.
+    ("look up", |packet| {
+        for destination in &mut packet.xcast.destinations {
+            destination.valid = false;
+        }
+    }),
+    // Grouped, but no copy may leave.
+    ("group", |packet| packet.ip.ttl = 1),
+    ("send", |_| ()),
+];
+
+/// Measures all stages.
+///
+/// # Errors
+///
+/// Needs root.
+pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Stages> {
+    let namespace = Namespace::new("stages")?;
+    namespace.enter(|| {
+        sys::pin(cpu)?;
+        let mut datapath = router()?;
+        let mut stages = Vec::new();
+        for destinations in DESTINATIONS {
+            let frames = STEPS.map(|(_, change)| frame(destinations, NEXT_HOPS, change));
+            let one_next_hop = [1, 255]
+                .map(|ttl| frame(destinations, 1, |packet: &mut Packet| packet.ip.ttl = ttl));
+            let mut values: [Vec<f64>; STEPS.len()] = array::from_fn(|_| Vec::new());
+            let mut rewrite = Vec::new();
+            for round in 0..effort.rounds {
+                check_interrupt()?;
+                progress.show(&format!(
+                    "{destinations} destinations: round {} of {}",
+                    round + 1,
+                    effort.rounds
+                ));
+                let mut before = 0.0;
+                for (frame, values) in frames.iter().zip(&mut values) {
+                    let ns = run(&mut datapath, frame, REPEAT)?;
+                    values.push(ns - before);
+                    before = ns;
+                }
+                let [group, all] = &one_next_hop;
+                let group = run(&mut datapath, group, FEW)?;
+                rewrite.push(run(&mut datapath, all, FEW)? - group);
+            }
+            let names = STEPS.iter().map(|(name, _)| *name);
+            for (stage, values) in names
+                .chain(["truncate"])
+                .zip(values.iter().chain([&rewrite]))
+            {
+                stages.extend(Summary::of(values).map(|ns_per_packet| Row {
+                    stage,
+                    destinations,
+                    ns_per_packet,
+                }));
+            }
+        }
+        let programs = ["xcast", "xcast_copy"].map(|name| {
+            let info = datapath.program(name)?.info()?;
+            Ok(Program {
+                name,
+                verified_instructions: info.verified_instruction_count(),
+                jited_bytes: info.size_jitted(),
+            })
+        });
+        Ok(Stages {
+            stages,
+            programs: programs.into_iter().collect::<Result<_>>()?,
+        })
+    })
+}
+
+/// The programs, with routes to all next hops; ports are the loopback, which nothing arrives on.
+fn router() -> Result<Datapath> {
+    let settings = Settings {
+        group: Be32::from(GROUP),
+        protocol: PROTOCOL,
+        hash_key: u64::from(METADATA_MAGIC),
+        ..Settings::default()
+    };
+    let macs = Macs {
+        destination: MAC,
+        source: MAC,
+    };
+    let mut datapath = Datapath::load(&settings, 1024, macs)?;
+    let slots = [PORT_STACK].into_iter().chain(PORT_FIRST..);
+    for slot in slots.take(1 + NEXT_HOPS) {
+        let port = Port {
+            slot,
+            mac: MAC,
+            ..Port::default()
+        };
+        datapath.add_device(1, port)?;
+    }
+    for number in 0..NEXT_HOPS as u8 {
+        let next_hop = NextHop {
+            kind: NextHopKind::Forward as u8,
+            port: PORT_FIRST + number,
+            flags: NEXT_HOP_XCAST,
+            mtu_bytes: 1500,
+            destination_mac: MAC,
+            source_mac: MAC,
+            ..NextHop::default()
+        };
+        let id = FIRST_ID + u32::from(number);
+        datapath.set_next_hop(id, next_hop)?;
+        let prefix = Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16)?;
+        datapath.set_route(prefix, Some(id))?;
+    }
+    datapath.publish_routes()?;
+    datapath.wait_for_fanouts();
+    Ok(datapath)
+}
+
+/// An Xcast packet to so many destinations, behind so many next hops in turns.
+fn frame(destinations: usize, next_hops: usize, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
+    let list = (0..destinations).map(|number| {
+        let next_hop = (number % next_hops) as u8;
+        Destination::new(Ipv4Addr::new(10, next_hop, 0, number as u8 + 1))
+    });
+    let source = Ipv4Addr::new(192, 0, 2, 1);
+    let mut packet = Packet {
+        destination_mac: MAC,
+        source_mac: MAC,
+        ip: Ipv4::new(source, GROUP, PROTOCOL),
+        xcast: Xcast::new(protocol::UDP, list.collect()),
+        segment: packet::udp((source, 4000), (GROUP, 5000), &[0; 200], None),
+    };
+    change(&mut packet);
+    packet.frame()
+}
+
+fn run(datapath: &mut Datapath, frame: &[u8], repeat: u32) -> Result<f64> {
+    let program = datapath.program("xcast")?;
+    let program = program.fd().context("the program is not loaded")?;
+    let ns = sys::run_dry(program.as_fd(), frame, repeat).context("cannot run the program")?;
+    Ok(f64::from(ns))
+}
