@@ -23,7 +23,7 @@ use xcast_common::{
     },
     plan::{Plan, Scratch, Tables, Work, group},
     view::{Buffer, Frame as _},
-    wire::{Be32, ETH_LEN},
+    wire::{Be16, Be32, ETH_LEN},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
@@ -214,7 +214,7 @@ fn settings(prune: Prune) -> Settings {
             Prune::Truncate => maps::Prune::Truncate,
             Prune::Bitmap => maps::Prune::Bitmap,
         } as u8,
-        reserved: 0,
+        udp_port: Be16::new(0),
         hash_key: 0x1234_5678_9abc_def1,
     }
 }

@@ -52,6 +52,8 @@ counters! {
     X2u = "x2u", Copy;
     /// Packets sent round once more because no device map had their exact set of ports.
     Recirculated = "recirculated", Packet;
+    /// Xcast packets taken out of UDP; what becomes of them is counted as for any other.
+    Decapsulated = "decapsulated", Packet;
 
     /// Destinations handed to the kernel stack because they are this router's own addresses.
     StackLocal = "stack_local", Destination;
@@ -90,6 +92,12 @@ counters! {
     DropSource = "drop_source", Packet;
     /// Packets dropped: source is one of the router's own addresses, arriving from outside.
     DropSpoofed = "drop_spoofed", Packet;
+    /// Packets dropped: a datagram to the port for Xcast inside UDP without an Xcast packet for this router.
+    DropUdpContent = "drop_udp_content", Packet;
+    /// Packets dropped: a datagram to the port for Xcast inside UDP whose lengths contradict each other.
+    DropUdpLength = "drop_udp_length", Packet;
+    /// Packets dropped: Xcast inside UDP with a source that its sender may not use.
+    DropUdpSource = "drop_udp_source", Packet;
     /// Packets dropped: the driver left no room for metadata or a longer or shorter header.
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.

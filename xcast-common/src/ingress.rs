@@ -65,26 +65,7 @@ pub fn accept(
     }
 
     // From here on it is ours, and what is wrong with it is counted.
-    const TRUNCATED: Reject = Reject::Drop(Counter::DropTruncated);
-    let version_ihl = view.u8(ipv4::VERSION_IHL).ok_or(TRUNCATED)?;
-    if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
-        return Err(Reject::Drop(Counter::DropIpHeader));
-    }
-    if version_ihl & 0xf != 5 {
-        return Err(Reject::Drop(Counter::DropIpOptions));
-    }
-    if sum_ipv4(view, ETH_LEN).ok_or(TRUNCATED)?.fold() != 0xffff {
-        return Err(Reject::Drop(Counter::DropIpChecksum));
-    }
-    let fragment = view.be16(ipv4::FRAGMENT).ok_or(TRUNCATED)?.value();
-    if fragment & ipv4::FRAGMENT_MASK != 0 {
-        return Err(Reject::Drop(Counter::DropFragment));
-    }
-    let total_len = view.be16(ipv4::TOTAL_LEN).ok_or(TRUNCATED)?.value();
-    if (total_len as usize) < IPV4_LEN + FIXED_LEN || view.len() < ETH_LEN + total_len as usize {
-        return Err(TRUNCATED);
-    }
-
+    let total_len = check_ip_header(view, FIXED_LEN)?;
     let version_flags = view.u8(xcast::VERSION_FLAGS).ok_or(TRUNCATED)?;
     if version_flags >> 4 != VERSION {
         return Err(Reject::Drop(Counter::DropVersion));
@@ -119,26 +100,56 @@ pub fn accept(
     })
 }
 
+/// The frame ends before something that has to be there.
+pub(crate) const TRUNCATED: Reject = Reject::Drop(Counter::DropTruncated);
+
+/// Checks the IPv4 header of a frame that is ours, and that at least `least` octets follow it.
+/// Returns the length of the IP packet, in octets.
+#[inline(always)]
+pub(crate) fn check_ip_header(view: View, least: usize) -> Result<u16, Reject> {
+    let version_ihl = view.u8(ipv4::VERSION_IHL).ok_or(TRUNCATED)?;
+    if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
+        return Err(Reject::Drop(Counter::DropIpHeader));
+    }
+    if version_ihl & 0xf != 5 {
+        return Err(Reject::Drop(Counter::DropIpOptions));
+    }
+    if sum_ipv4(view, ETH_LEN).ok_or(TRUNCATED)?.fold() != 0xffff {
+        return Err(Reject::Drop(Counter::DropIpChecksum));
+    }
+    let fragment = view.be16(ipv4::FRAGMENT).ok_or(TRUNCATED)?.value();
+    if fragment & ipv4::FRAGMENT_MASK != 0 {
+        return Err(Reject::Drop(Counter::DropFragment));
+    }
+    let total_len = view.be16(ipv4::TOTAL_LEN).ok_or(TRUNCATED)?.value();
+    if (total_len as usize) < IPV4_LEN + least || view.len() < ETH_LEN + total_len as usize {
+        return Err(TRUNCATED);
+    }
+    Ok(total_len)
+}
+
 /// Whether the frame's destination MAC is one the port accepts.
 #[inline(always)]
 fn to_our_mac(view: View, port: &Port, settings: &Settings) -> Option<bool> {
     if port.flags & PORT_TRUSTED != 0 {
         return Some(true);
     }
-    let high = view.be32(eth::DESTINATION)?.memory();
-    let low = view.be16(eth::DESTINATION + 4)?.memory();
-    let mac = &port.mac;
-    let own = high == u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]])
-        && low == u16::from_ne_bytes([mac[4], mac[5]]);
-    if own {
+    if is_to_mac(view, port.mac)? {
         return Some(true);
     }
     // RFC 1112 section 6.4: 01:00:5e and the group's low 23 bits.
-    let group = settings.group.value();
+    let [_, b, c, d] = settings.group.value().to_be_bytes();
+    Some(port.flags & PORT_GROUP_MAC != 0 && is_to_mac(view, [0x01, 0x00, 0x5e, b & 0x7f, c, d])?)
+}
+
+/// Whether this is the frame's destination MAC.
+#[inline(always)]
+pub(crate) fn is_to_mac(view: View, mac: [u8; 6]) -> Option<bool> {
+    let high = view.be32(eth::DESTINATION)?.memory();
+    let low = view.be16(eth::DESTINATION + 4)?.memory();
     Some(
-        port.flags & PORT_GROUP_MAC != 0
-            && high == u32::from_ne_bytes([0x01, 0x00, 0x5e, (group >> 16) as u8 & 0x7f])
-            && low == u16::from_ne_bytes([(group >> 8) as u8, group as u8]),
+        high == u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]])
+            && low == u16::from_ne_bytes([mac[4], mac[5]]),
     )
 }
 

@@ -7,9 +7,10 @@
 //!
 //! 1. [`wire`]: where the fields of an Xcast4 packet are (RFC 5058 section 9.2).
 //! 2. [`view`]: bounds-checked access to a frame, in a form the BPF verifier can follow.
-//! 3. [`ingress`]: is this frame ours, and is it well formed?
-//! 4. [`plan`]: look up every destination and group them into *branches*, one per output copy.
-//! 5. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
+//! 3. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
+//! 4. [`ingress`]: is this frame ours, and is it well formed?
+//! 5. [`plan`]: look up every destination and group them into *branches*, one per output copy.
+//! 6. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
 //!    or, with one destination left, an ordinary unicast packet (X2U).
 //!
 //! Beside them, [`trie`] is the form of the route map, [`checksum`] has the one's complement arithmetic, [`maps`] the types that cross the
@@ -27,5 +28,6 @@ pub mod ingress;
 pub mod maps;
 pub mod plan;
 pub mod trie;
+pub mod tunnel;
 pub mod view;
 pub mod wire;

@@ -3,7 +3,7 @@
 //! Every type here is `repr(C)` with explicit padding. Addresses and ports inside packets are kept
 //! in network byte order, as [`Be32`] and [`Be16`](crate::wire::Be16).
 
-use crate::wire::Be32;
+use crate::wire::{Be16, Be32};
 
 /// Number of port slots: up to 64 interfaces and the two ends of the router's own veth pair.
 pub const MAX_PORTS: usize = 72;
@@ -24,6 +24,8 @@ pub const MAX_ECMP_GROUPS: u32 = 1024;
 pub const ECMP_BUCKETS: usize = 64;
 /// Own and anycast addresses.
 pub const MAX_OWN_ADDRESSES: u32 = 8192;
+/// Prefixes that peers may send from inside UDP, of all peers together.
+pub const MAX_UDP_SOURCES: u32 = 1024;
 /// Exact subsets of ports that can be installed at once.
 pub const MAX_SUBSETS: u32 = 4096;
 
@@ -157,10 +159,28 @@ pub struct Settings {
     pub protocol: u8,
     /// A [`Prune`].
     pub prune: u8,
-    /// Explicit padding.
-    pub reserved: u16,
+    /// UDP port at which Xcast inside UDP is taken; 0 for none.
+    pub udp_port: Be16,
     /// Secret of the duplicate check's hash, random per load.
     pub hash_key: u64,
+}
+
+/// Key of the map of what peers may send inside UDP besides their own packets: as 64 bits, the
+/// peer's address and then the source's, of which a prefix counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct PeerSource {
+    /// Source address of the datagram.
+    pub peer: Be32,
+    /// Source address of the packet inside.
+    pub source: Be32,
+}
+
+impl PeerSource {
+    /// Bits of the key in front of the source's own prefix.
+    pub const PEER_BITS: u32 = 32;
+    /// Bits of the whole key.
+    pub const BITS: u32 = 64;
 }
 
 /// How many copies leave by each port: the exact set a device map is installed for.
@@ -254,6 +274,7 @@ const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Port>() == 16);
     assert!(size_of::<Settings>() == 16);
+    assert!(size_of::<PeerSource>() == 8);
     assert!(size_of::<SubsetKey>() == MAX_PORTS);
     assert!(size_of::<Subset>() == 8);
     assert!(size_of::<Metadata>() == 8);
@@ -263,7 +284,7 @@ const _: () = {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{EcmpGroup, NextHop, Port, PortCounters, Settings, Subset, SubsetKey};
+    use super::{EcmpGroup, NextHop, PeerSource, Port, PortCounters, Settings, Subset, SubsetKey};
     use crate::wire::{Be16, Be32};
 
     macro_rules! pod {
@@ -281,6 +302,7 @@ mod user {
         Be32,
         EcmpGroup,
         NextHop,
+        PeerSource,
         Port,
         PortCounters,
         Settings,

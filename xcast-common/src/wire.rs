@@ -141,6 +141,8 @@ pub mod ipv4 {
     pub const DESTINATION: usize = ETH_LEN + 16;
     /// More fragments, and the fragment offset: anything set means a fragment.
     pub const FRAGMENT_MASK: u16 = 0x3fff;
+    /// The fragment offset: anything set means a fragment that is not the first one.
+    pub const FRAGMENT_OFFSET_MASK: u16 = 0x1fff;
 }
 
 /// Offsets in a frame that carries an Xcast4 packet.
@@ -164,6 +166,16 @@ pub mod xcast {
     /// BITMAP, one word per 32 destinations begun; the most significant bit of the first word
     /// belongs to the first destination.
     pub const BITMAP: usize = XCAST_AT + 12;
+}
+
+/// Offsets in a UDP header, and its length.
+pub mod udp {
+    /// Destination port, 2 octets.
+    pub const DESTINATION_PORT: usize = 2;
+    /// Length of header and payload, 2 octets.
+    pub const LENGTH: usize = 4;
+    /// Length of the header, in octets.
+    pub const HEADER_LEN: usize = 8;
 }
 
 /// Transport protocols whose checksum covers the destination address.

@@ -3,6 +3,8 @@
 //! [`Config::load`] validates everything before anything is done with it; an error names the line
 //! or the field, and what to do. `xcast-ctl init` writes the file this module reads, commented.
 
+mod udp;
+
 use std::{
     collections::HashSet,
     fmt,
@@ -17,6 +19,8 @@ use serde::{
 use thiserror::Error;
 use xcast_common::maps::{MAX_REAL_PORTS, MAX_SUBSETS, Prune};
 use xcast_host::CodePoints;
+
+pub use self::udp::{Peer, Udp};
 
 /// Name of the router's own interface unless the configuration gives another one.
 pub const DEFAULT_INTERFACE: &str = "xcast0";
@@ -92,6 +96,8 @@ pub struct Config {
     pub code_points: CodePoints,
     /// How the router behaves.
     pub router: Router,
+    /// Xcast inside UDP; `None` if it takes none.
+    pub udp: Option<Udp>,
     /// The interfaces it works on.
     pub ports: Vec<Port>,
 }
@@ -242,6 +248,7 @@ struct File {
     code_points: StatedCodePoints,
     #[serde(default)]
     router: Router,
+    udp: Option<Udp>,
     #[serde(default)]
     port: Vec<Port>,
 }
@@ -273,9 +280,13 @@ impl Config {
         let config = Self {
             code_points: file.code_points.validate()?,
             router: file.router,
+            udp: file.udp,
             ports: file.port,
         };
         config.router.validate()?;
+        if let Some(udp) = &config.udp {
+            udp.validate()?;
+        }
         validate_ports(&config.ports, &config.router)?;
         Ok(config)
     }

@@ -65,6 +65,9 @@ pub struct Status {
     pub prune: String,
     /// Which gateways are taken to speak Xcast.
     pub gateways: Gateways,
+    /// UDP port at which Xcast inside UDP is taken; absent if none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub udp_port: Option<u16>,
 }
 
 #[cfg(test)]
@@ -87,6 +90,7 @@ impl Status {
             kernel: "6.18.44".into(),
             prune: "truncate".into(),
             gateways: Gateways::All,
+            udp_port: None,
         }
     }
 }

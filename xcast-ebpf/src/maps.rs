@@ -2,21 +2,22 @@
 //! programs read.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
     macros::btf_map,
 };
 use xcast_common::{
     maps::{
-        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, NEXT_HOP_ENTRIES,
-        NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, Port, PortCounters, Settings, Subset, SubsetKey,
-        port_place,
+        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, MAX_UDP_SOURCES,
+        NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource, Port, PortCounters,
+        Settings, Subset, SubsetKey, port_place,
     },
     plan::{Plan, Scratch, Tables, Work},
     trie::{
         self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
         SEGMENT_ENTRIES,
     },
-    wire::Be32,
+    tunnel::Peers,
+    wire::{Be16, Be32},
 };
 
 /// Plans kept per CPU. A plan must live until the driver's bulk queues are flushed, at the end of
@@ -29,7 +30,7 @@ static SETTINGS: Settings = Settings {
     group: Be32::new(0),
     protocol: 0,
     prune: 0,
-    reserved: 0,
+    udp_port: Be16::new(0),
     hash_key: 0,
 };
 
@@ -61,6 +62,10 @@ pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::
 /// Own and anycast addresses.
 #[btf_map]
 pub static ADDRESSES: HashMap<Be32, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
+
+/// What peers may send inside UDP besides packets of their own; the values mean nothing.
+#[btf_map]
+pub static UDP_SOURCES: LpmTrie<PeerSource, u32, { MAX_UDP_SOURCES as usize }> = LpmTrie::new();
 
 /// Ports, at one of the places that their interface index has.
 #[btf_map]
@@ -165,6 +170,14 @@ impl Tables for KernelTables {
     fn address_flags(&self, address: Be32) -> u32 {
         // SAFETY: read at once; entries are only ever replaced whole.
         unsafe { ADDRESSES.get(address) }.copied().unwrap_or(0)
+    }
+}
+
+impl Peers for KernelTables {
+    #[inline(always)]
+    fn may_send(&self, peer: Be32, source: Be32) -> bool {
+        let key = Key::new(PeerSource::BITS, PeerSource { peer, source });
+        UDP_SOURCES.get(&key).is_some()
     }
 }
 

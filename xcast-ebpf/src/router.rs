@@ -8,8 +8,9 @@ use aya_log_ebpf::debug;
 use xcast_common::{
     counter::Counter,
     ingress::{Reject, accept, is_xcast},
-    maps::{PORT_TRUSTED, Port, Settings},
+    maps::{PORT_TRUSTED, Port, PortCounters, Settings},
     plan::{Memory, group},
+    tunnel,
     view::Frame,
     wire::ETH_LEN,
 };
@@ -25,20 +26,27 @@ use crate::{
 pub fn arrive(ctx: XdpContext) -> u32 {
     let settings = settings();
     let mut frame = XdpFrame::new(&ctx);
-    if !is_xcast(frame.view(), &settings) {
+    let in_udp = !is_xcast(frame.view(), &settings);
+    if in_udp && !tunnel::is_candidate(frame.view(), &settings) {
         return XDP_PASS;
     }
     let Some(port) = port(frame.ingress_ifindex()) else {
         return XDP_PASS;
     };
-    forward(&mut frame, port, &settings).unwrap_or(XDP_DROP)
+    forward(&mut frame, port, &settings, in_udp).unwrap_or(XDP_DROP)
 }
 
-/// Everything after the frame turned out to be Xcast; `None` drops it where no counter is at hand.
+/// Everything after the frame turned out to be Xcast, or perhaps Xcast inside UDP; `None` drops it
+/// where no counter is at hand.
 #[inline(always)]
-fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32> {
+fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings, in_udp: bool) -> Option<u32> {
     let counters = counters(port.slot)?;
-    let packet = match accept(frame.view(), &port, settings, &KernelTables) {
+    let opened = match in_udp {
+        true => take_out(frame, &port, settings, counters),
+        false => Ok(()),
+    };
+    let accepted = opened.and_then(|()| accept(frame.view(), &port, settings, &KernelTables));
+    let packet = match accepted {
         Ok(packet) => packet,
         Err(Reject::Pass) => return Some(XDP_PASS),
         Err(Reject::Drop(reason)) => {
@@ -92,4 +100,18 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings) -> Option<u32>
             fanout::several(frame, plan, counters)
         }
     }
+}
+
+/// Takes the packet out of its datagram. From then on it is one that arrived natively.
+#[inline(always)]
+fn take_out(
+    frame: &mut XdpFrame,
+    port: &Port,
+    settings: &Settings,
+    counters: &mut PortCounters,
+) -> Result<(), Reject> {
+    tunnel::open(frame.view(), port, settings, &KernelTables)?;
+    tunnel::take_out(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+    counters.bump(Counter::Decapsulated);
+    Ok(())
 }

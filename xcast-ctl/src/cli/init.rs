@@ -167,6 +167,18 @@ address = "169.254.88.1"
 # per copy until the least recently used set has made room.
 subsets = 1024
 
+# Xcast packets inside UDP, from programs that may not send raw ones. Without this table none are
+# taken. The port has no default: choose one that no program on this router listens at, since
+# what comes for it from outside no longer gets there, nor to the packet filter.
+#[udp]
+#port = 4242
+#
+# A datagram's sender may send packets whose source is its own address; a peer also those with
+# sources in these prefixes, at most 1024 of them for all peers.
+#[[udp.peers]]
+#address = "10.0.0.2"
+#sources = ["10.1.0.0/16"]
+
 # A table per interface to work on. Interfaces may appear later, go away and come back.
 "#;
 

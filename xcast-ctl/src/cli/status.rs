@@ -66,6 +66,11 @@ fn render(status: &Status) -> String {
     row("protocol", status.protocol.to_string());
     row("group", status.group.to_string());
     row("gateways", gateways(&status.gateways));
+    let udp_port = status.udp_port;
+    let udp_port = udp_port.map_or("not taken".to_owned(), |port| {
+        format!("taken at port {port}")
+    });
+    row("in UDP", udp_port);
     row("prune", status.prune.clone());
     row("ports", status.ports.to_string());
     row("routes", status.routes.to_string());

@@ -47,7 +47,7 @@ pub fn explain(
         group: Be32::from(config.code_points.group),
         protocol: config.code_points.protocol,
         prune: config.router.prune as u8,
-        reserved: 0,
+        udp_port: config.udp_port(),
         hash_key: 0,
     };
     let (mut buffer, packet) = packet(request);

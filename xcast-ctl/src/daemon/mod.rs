@@ -107,10 +107,15 @@ impl Router {
             group: Be32::from(config.code_points.group),
             protocol: config.code_points.protocol,
             prune: config.router.prune as u8,
-            reserved: 0,
+            udp_port: config.udp_port(),
             hash_key: random()?,
         };
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
+        for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
+            for source in &peer.sources {
+                datapath.allow_source(peer.address, *source)?;
+            }
+        }
         let port = |slot, flags, mac| PortEntry {
             slot,
             flags,
@@ -316,6 +321,7 @@ impl Router {
             ),
             prune: crate::config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
+            udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
         }
     }
 

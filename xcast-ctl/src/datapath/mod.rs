@@ -20,7 +20,8 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, RingBuf,
+        Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        lpm_trie::Key,
         xdp::{DevMap, XdpMapError},
     },
     programs::{ProgramError, ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
@@ -31,7 +32,7 @@ use xcast_common::{
     counter::Counter,
     maps::{
         EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES, PORT_STACK,
-        Port, PortCounters, Settings, SubsetKey, port_place,
+        PeerSource, Port, PortCounters, Settings, SubsetKey, port_place,
     },
     wire::Be32,
 };
@@ -101,6 +102,7 @@ pub struct Datapath {
     next_hops: Array<MapData, NextHop>,
     ecmp_groups: Array<MapData, EcmpGroup>,
     addresses: BpfHashMap<MapData, Be32, u32>,
+    udp_sources: LpmTrie<MapData, PeerSource, u32>,
     ports: Array<MapData, Port>,
     /// The port table's places in use, with the interface indices there.
     places: HashMap<u32, u32>,
@@ -171,6 +173,7 @@ impl Datapath {
             next_hops: typed(&mut ebpf, "NEXT_HOPS")?,
             ecmp_groups: typed(&mut ebpf, "ECMP_GROUPS")?,
             addresses: typed(&mut ebpf, "ADDRESSES")?,
+            udp_sources: typed(&mut ebpf, "UDP_SOURCES")?,
             ports: typed(&mut ebpf, "PORTS")?,
             counters: typed(&mut ebpf, "COUNTERS")?,
             devices: typed(&mut ebpf, "DEVICES")?,
@@ -247,6 +250,22 @@ impl Datapath {
             None => ignore_missing(self.addresses.remove(&key)),
         }
         .map_err(map("ADDRESSES"))
+    }
+
+    /// Lets a peer send packets with these sources inside UDP, besides packets of its own.
+    ///
+    /// # Errors
+    ///
+    /// There are more than [`MAX_UDP_SOURCES`](xcast_common::maps::MAX_UDP_SOURCES).
+    pub fn allow_source(&mut self, peer: Ipv4Addr, sources: Ipv4Net) -> Result<(), DatapathError> {
+        let data = PeerSource {
+            peer: Be32::from(peer),
+            source: Be32::from(sources.network()),
+        };
+        let bits = PeerSource::PEER_BITS + u32::from(sources.prefix_len());
+        self.udp_sources
+            .insert(&Key::new(bits, data), 1, 0)
+            .map_err(map("UDP_SOURCES"))
     }
 
     /// Makes an interface known under a slot, so that copies can leave by it: single ones at once,
