@@ -17,9 +17,10 @@
 //! Beside them 10.3.0.0/24 is a blackhole, 10.4.0.0/24 unreachable, 10.4.1.0/24 prohibited,
 //! 10.7.0.0/24 on an interface that is not a port; there is no default route.
 
+use std::fmt::Display;
 use std::net::Ipv4Addr;
 
-use crate::oracle::{Port, Prune, RouterView, Target};
+use crate::oracle::{Port, Prune, RouterView, Target, Udp};
 use crate::packet::Mac;
 
 /// The group of the tests, RFC 4727's experimental value.
@@ -61,6 +62,8 @@ pub struct Layout {
     pub anycast: Vec<Ipv4Addr>,
     /// Further kernel routing tables the router consults.
     pub tables: Vec<u32>,
+    /// How it takes Xcast inside UDP, if it does.
+    pub udp: Option<Udp>,
 }
 
 impl Default for Layout {
@@ -74,6 +77,7 @@ impl Default for Layout {
             mtu: Vec::new(),
             anycast: Vec::new(),
             tables: Vec::new(),
+            udp: None,
         }
     }
 }
@@ -146,6 +150,7 @@ impl Layout {
             own: vec![OTHER_ADDRESS],
             broadcasts: vec![Ipv4Addr::new(10, 7, 0, 255)],
             prune: self.prune,
+            udp: self.udp.clone(),
             ports: Vec::new(),
             routes: vec![
                 (OTHER_ADDRESS, 32, Target::Local),
@@ -254,6 +259,17 @@ impl Layout {
              [router]\ngateways = {gateways}\nprune = \"{prune}\"\nanycast = {anycast}\n\
              tables = {tables:?}\n"
         );
+        if let Some(udp) = &self.udp {
+            text += &format!("\n[udp]\nport = {}\n", udp.port);
+            for (peer, sources) in &udp.peers {
+                let sources = quoted(
+                    sources
+                        .iter()
+                        .map(|(prefix, len)| format!("{prefix}/{len}")),
+                );
+                text += &format!("[[udp.peers]]\naddress = \"{peer}\"\nsources = {sources}\n");
+            }
+        }
         for port in 0..self.ports {
             let (name, group_mac) = (interface(port), self.group_mac.contains(&port));
             text += &format!("\n[[port]]\ninterface = \"{name}\"\ngroup_mac = {group_mac}\n");
@@ -271,7 +287,7 @@ fn gateways(port: usize) -> [(Ipv4Addr, usize); 4] {
     ]
 }
 
-fn quoted(addresses: impl Iterator<Item = Ipv4Addr>) -> String {
-    let list: Vec<_> = addresses.map(|address| format!("\"{address}\"")).collect();
+fn quoted(words: impl Iterator<Item = impl Display>) -> String {
+    let list: Vec<_> = words.map(|word| format!("\"{word}\"")).collect();
     format!("[{}]", list.join(", "))
 }

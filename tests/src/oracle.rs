@@ -7,9 +7,12 @@
 //!
 //! Speed does not matter here, so that each rule can stand on its own.
 
+mod tunnel;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+pub use self::tunnel::{Opened, Udp, open};
 use crate::packet::{
     self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, Ipv4, Mac, Xcast, be16, protocol,
 };
@@ -78,6 +81,8 @@ pub struct RouterView {
     pub broadcasts: Vec<Ipv4Addr>,
     /// How lists are pruned.
     pub prune: Prune,
+    /// How it takes Xcast inside UDP, if it does.
+    pub udp: Option<Udp>,
     /// Interfaces; their index is the port's number.
     pub ports: Vec<Port>,
     /// Routes: address, prefix length, target. The longest match counts.
@@ -197,6 +202,18 @@ impl RouterView {
 
 /// What the router must make of `frame`, arriving by `port`.
 pub fn expect(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
+    match open(view, port, frame) {
+        Opened::Untouched => expect_native(view, port, frame),
+        Opened::Dropped(reason) => Expected::dropped(reason),
+        Opened::Frame(inside) => {
+            let mut expected = expect_native(view, port, &inside);
+            expected.count("decapsulated");
+            expected
+        }
+    }
+}
+
+fn expect_native(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
     let arrival = match Arrival::accept(view, port, frame) {
         Ok(arrival) => arrival,
         Err(verdict) => return verdict,

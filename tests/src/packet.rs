@@ -401,6 +401,61 @@ impl Packet {
     }
 }
 
+/// Something inside UDP in its frame, as a sender makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Destination MAC.
+    pub destination_mac: Mac,
+    /// Source MAC.
+    pub source_mac: Mac,
+    /// IPv4 header.
+    pub ip: Ipv4,
+    /// UDP source port.
+    pub source_port: u16,
+    /// UDP destination port.
+    pub port: u16,
+    /// UDP length.
+    pub len: Option<u16>,
+    /// UDP checksum.
+    pub checksum: Option<u16>,
+    /// What is inside.
+    pub payload: Vec<u8>,
+}
+
+impl Datagram {
+    /// The IP packet of a frame as the payload of a datagram from the same source, and by the same
+    /// way, to a router.
+    pub fn around(packet: &Packet, router: Ipv4Addr, port: u16) -> Self {
+        Self {
+            destination_mac: packet.destination_mac,
+            source_mac: packet.source_mac,
+            ip: Ipv4::new(packet.ip.source, router, protocol::UDP),
+            source_port: 40_000,
+            port,
+            len: None,
+            checksum: None,
+            payload: packet.frame()[ETHERNET_LEN..].to_vec(),
+        }
+    }
+
+    /// The frame.
+    pub fn frame(&self) -> Vec<u8> {
+        let from = (self.ip.source, self.source_port);
+        let to = (self.ip.destination, self.port);
+        let mut datagram = udp(from, to, &self.payload, self.checksum);
+        if let Some(len) = self.len {
+            datagram[4..6].copy_from_slice(&len.to_be_bytes());
+        }
+        let packet = self.ip.emit(&datagram);
+        ethernet(
+            self.destination_mac,
+            self.source_mac,
+            ETHER_TYPE_IPV4,
+            &packet,
+        )
+    }
+}
+
 /// A UDP packet; `None` for the right checksum.
 pub fn udp(
     source: (Ipv4Addr, u16),

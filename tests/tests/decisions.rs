@@ -77,6 +77,7 @@ fn view(prune: Prune) -> RouterView {
         own: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 1)).collect(),
         broadcasts: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 255)).collect(),
         prune,
+        udp: None,
         ports: (0..4).map(port).collect(),
         routes,
         neighbours,

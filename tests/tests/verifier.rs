@@ -4,7 +4,7 @@
 use tests::namespace::{self, Namespace};
 use xcast_common::{
     maps::{Prune, Settings},
-    wire::Be32,
+    wire::{Be16, Be32},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
@@ -19,13 +19,19 @@ fn the_programs_stay_easy_to_verify() {
         return;
     }
     let namespace = Namespace::new("verifier").expect("a network namespace");
-    for prune in [Prune::Truncate, Prune::Bitmap] {
+    let cases = [
+        (Prune::Truncate, 0),
+        (Prune::Truncate, 4242),
+        (Prune::Bitmap, 4242),
+    ];
+    for (prune, udp_port) in cases {
         namespace
             .enter(|| {
                 let settings = Settings {
                     group: Be32::new(0xe000_00fe),
                     protocol: 253,
                     prune: prune as u8,
+                    udp_port: Be16::new(udp_port),
                     ..Settings::default()
                 };
                 let mut datapath =
@@ -36,10 +42,10 @@ fn the_programs_stay_easy_to_verify() {
                     let count = info
                         .verified_instruction_count()
                         .expect("a kernel that counts verified instructions (5.16)");
-                    println!("{name}, {prune:?}: {count} instructions verified");
+                    println!("{name}, {prune:?}, UDP port {udp_port}: {count} instructions verified");
                     assert!(
                         count <= limit,
-                        "{name}, {prune:?}: the verifier went through {count} instructions, more \
+                        "{name}, {prune:?}, UDP port {udp_port}: the verifier went through {count} instructions, more \
                          than {limit}"
                     );
                 }

@@ -329,6 +329,20 @@ pub(crate) fn sysctl(path: &str) -> Option<u32> {
     text.trim().parse().ok()
 }
 
+/// Whether a socket is bound to this UDP port, at whatever address.
+pub(crate) fn udp_port_in_use(port: u16) -> bool {
+    // A line per socket: "  42: 00000000:1092 00000000:0000 07 ...", number, local, remote, state.
+    let bound_to = |line: &str| {
+        let local = line.split_whitespace().nth(1)?;
+        let (_, bound) = local.rsplit_once(':')?;
+        u16::from_str_radix(bound, 16).ok()
+    };
+    ["udp", "udp6"].iter().any(|table| {
+        let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+        text.lines().any(|line| bound_to(line) == Some(port))
+    })
+}
+
 /// Release of the running kernel, as `uname -r` prints it.
 pub(crate) fn release() -> Result<String> {
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;

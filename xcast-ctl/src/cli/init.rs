@@ -168,16 +168,13 @@ address = "169.254.88.1"
 subsets = 1024
 
 # Xcast packets inside UDP, from programs that may not send raw ones. Without this table none are
-# taken. The port has no default: choose one that no program on this router listens at, since
-# what comes for it from outside no longer gets there, nor to the packet filter.
+# taken. The port has no default: choose one that no program on this router listens at, since what
+# comes for it from outside reaches neither programs nor the packet filter any more. Everyone may
+# send packets from its own address; a peer also packets from these networks, at most 1024 of them
+# in all.
 #[udp]
 #port = 4242
-#
-# A datagram's sender may send packets whose source is its own address; a peer also those with
-# sources in these prefixes, at most 1024 of them for all peers.
-#[[udp.peers]]
-#address = "10.0.0.2"
-#sources = ["10.1.0.0/16"]
+#peers = [{ address = "10.0.0.2", sources = ["10.1.0.0/16", "10.2.0.0/16"] }]
 
 # A table per interface to work on. Interfaces may appear later, go away and come back.
 "#;
@@ -236,6 +233,17 @@ mod tests {
             let uncommented = text.replace("#[[", "[[").replace("#interface", "interface");
             assert!(Config::parse(&uncommented).is_ok());
         }
+    }
+
+    #[test]
+    fn the_udp_table_can_be_uncommented() {
+        let mut text = file(&["eth0".into()], &[]);
+        assert_eq!(Config::parse(&text).unwrap().udp, None);
+        for key in ["[udp]", "port = 4242", "peers = "] {
+            text = text.replace(&format!("#{key}"), key);
+        }
+        let udp = Config::parse(&text).unwrap().udp.unwrap();
+        assert_eq!((udp.port.get(), udp.peers.len()), (4242, 1));
     }
 
     #[test]

@@ -195,7 +195,11 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
     [
         (
             "packets",
-            names(&[Counter::Received, Counter::Recirculated]),
+            names(&[
+                Counter::Received,
+                Counter::Decapsulated,
+                Counter::Recirculated,
+            ]),
         ),
         (
             "copies",

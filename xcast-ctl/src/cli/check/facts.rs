@@ -25,6 +25,10 @@ pub(super) struct Facts {
     pub(super) own_name: String,
     /// The router's own interface, if it exists.
     pub(super) own: Option<Interface>,
+    /// UDP port at which Xcast inside UDP is to be taken, if it is.
+    pub(super) udp_port: Option<u16>,
+    /// A program listens at that port.
+    pub(super) udp_port_in_use: bool,
     /// What the running router says, if there is one.
     pub(super) running: Option<Running>,
 }
@@ -72,6 +76,11 @@ impl Facts {
                 .map(|port| interface(&port.interface))
                 .collect(),
             own: Some(interface(&own_name)).filter(|own| own.link.is_some()),
+            udp_port: config.udp.as_ref().map(|udp| udp.port.get()),
+            udp_port_in_use: config
+                .udp
+                .as_ref()
+                .is_some_and(|udp| kernel::udp_port_in_use(udp.port.get())),
             running: running(&own_name)?,
             own_name,
         })

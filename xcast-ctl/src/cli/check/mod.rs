@@ -2,6 +2,7 @@
 
 mod facts;
 mod rules;
+mod udp;
 
 use std::{fmt::Write as _, path::PathBuf};
 

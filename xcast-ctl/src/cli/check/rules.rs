@@ -5,6 +5,7 @@ use xcast_common::wire;
 use super::{
     Finding, Severity,
     facts::{Facts, Interface, Running},
+    udp,
 };
 use crate::{config::DATAPATH_SUFFIX, report};
 
@@ -45,13 +46,14 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         }
     }
     own_interface(facts, &mut findings);
+    udp::judge(facts, &mut findings);
     if let Some(running) = &facts.running {
         losses(running, &mut findings);
     }
     findings
 }
 
-fn finding(
+pub(super) fn finding(
     check: &'static str,
     severity: Severity,
     interface: Option<&Interface>,
@@ -67,7 +69,11 @@ fn finding(
     }
 }
 
-fn ok(check: &'static str, interface: Option<&Interface>, what: impl Into<String>) -> Finding {
+pub(super) fn ok(
+    check: &'static str,
+    interface: Option<&Interface>,
+    what: impl Into<String>,
+) -> Finding {
     Finding {
         remedy: None,
         ..finding(check, Severity::Ok, interface, what, "")
@@ -512,8 +518,7 @@ mod tests {
             no_bpf: None,
             ports: vec![veth("eth0"), veth("eth1")],
             own_name: "xcast0".to_owned(),
-            own: None,
-            running: None,
+            ..Facts::default()
         }
     }
 

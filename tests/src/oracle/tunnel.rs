@@ -1,0 +1,105 @@
+//! What a router must make of Xcast inside UDP, before it becomes an ordinary packet.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use super::RouterView;
+use crate::packet::{self, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, be16, protocol};
+
+/// Length of a UDP header.
+const UDP_LEN: usize = 8;
+
+/// How a router takes Xcast inside UDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// The port.
+    pub port: u16,
+    /// Who may send for whom besides itself, in prefixes and their lengths.
+    pub peers: BTreeMap<Ipv4Addr, Vec<(Ipv4Addr, u8)>>,
+}
+
+/// What is to become of a datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It is none for the Xcast router.
+    Untouched,
+    /// Dropped and counted.
+    Dropped(&'static str),
+    /// The frame that goes on in its place.
+    Frame(Vec<u8>),
+}
+
+/// Opens a frame that arrives by `port`.
+pub fn open(view: &RouterView, port: usize, frame: &[u8]) -> Opened {
+    let Some(udp) = &view.udp else {
+        return Opened::Untouched;
+    };
+    let bytes = frame.get(ETHERNET_LEN..).unwrap_or_default();
+    let header_len = usize::from(bytes.first().copied().unwrap_or(0) & 0x0f) * 4;
+    let to_port = frame.starts_with(&view.ports[port].mac)
+        && be16(frame, 12) == Some(ETHER_TYPE_IPV4)
+        && bytes.get(9) == Some(&protocol::UDP)
+        && be16(bytes, header_len + 2) == Some(udp.port);
+    let to_router = packet::address(bytes, 16).is_some_and(|to| is_ours(view, to));
+    let begins = be16(bytes, 6).is_some_and(|fragment| fragment & 0x1fff == 0);
+    if !(to_port && to_router && begins) {
+        return Opened::Untouched;
+    }
+    match take_out(view, udp, bytes) {
+        Ok(inner) => Opened::Frame([&frame[..ETHERNET_LEN], inner].concat()),
+        Err(reason) => Opened::Dropped(reason),
+    }
+}
+
+fn take_out<'a>(view: &RouterView, udp: &Udp, bytes: &'a [u8]) -> Result<&'a [u8], &'static str> {
+    // RFC 791.
+    match (bytes[0] >> 4, bytes[0] & 0x0f) {
+        (4, 5) => {}
+        (4, 6..) => return Err("drop_ip_options"),
+        _ => return Err("drop_ip_header"),
+    }
+    if packet::sum(&bytes[..IPV4_LEN]) != 0xffff {
+        return Err("drop_ip_checksum");
+    }
+    if be16(bytes, 6).is_some_and(|fragment| fragment & 0x3fff != 0) {
+        return Err("drop_fragment");
+    }
+    let total_len = usize::from(be16(bytes, 2).unwrap_or(0));
+    if total_len < IPV4_LEN + UDP_LEN || bytes.len() < total_len {
+        return Err("drop_truncated");
+    }
+    // RFC 768.
+    let datagram = &bytes[IPV4_LEN..total_len];
+    if be16(datagram, 4).map(usize::from) != Some(datagram.len()) {
+        return Err("drop_udp_length");
+    }
+    let inner = &datagram[UDP_LEN..];
+    let to_us = |to| to == view.group || is_ours(view, to);
+    let is_xcast = inner.len() >= IPV4_LEN
+        && inner[0] >> 4 == 4
+        && inner[9] == view.protocol
+        && packet::address(inner, 16).is_some_and(to_us);
+    if !is_xcast {
+        return Err("drop_udp_content");
+    }
+    if be16(inner, 2).map(usize::from) != Some(inner.len()) {
+        return Err("drop_udp_length");
+    }
+    let (peer, source) = (packet::address(bytes, 12), packet::address(inner, 12));
+    let (Some(peer), Some(source)) = (peer, source) else {
+        return Err("drop_truncated");
+    };
+    let covers = |&(prefix, len): &(Ipv4Addr, u8)| {
+        let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
+        (prefix.to_bits() ^ source.to_bits()) & mask == 0
+    };
+    let mut prefixes = udp.peers.get(&peer).into_iter().flatten();
+    if source != peer && !prefixes.any(covers) {
+        return Err("drop_udp_source");
+    }
+    Ok(inner)
+}
+
+fn is_ours(view: &RouterView, address: Ipv4Addr) -> bool {
+    view.own.contains(&address) || view.anycast.contains(&address)
+}
