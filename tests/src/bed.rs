@@ -108,8 +108,12 @@ impl Bed {
 
     /// Starts the router under test on every router.
     pub fn start_routers(&mut self) -> Result<()> {
-        let config = RouterConfig::default();
-        self.testbed.start_routers(daemon::program(), &config)
+        self.start_routers_with(&RouterConfig::default())
+    }
+
+    /// Starts the router under test on every router, with this configuration.
+    pub fn start_routers_with(&mut self, config: &RouterConfig) -> Result<()> {
+        self.testbed.start_routers(daemon::program(), config)
     }
 
     /// The namespace of a node.

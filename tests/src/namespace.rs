@@ -12,7 +12,9 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use nix::unistd::Pid;
 use xtask::testbed::{ethtool, netns};
 
@@ -63,6 +65,18 @@ impl Namespace {
     /// Where `work` does.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         netns::enter(&self.name, work)?
+    }
+
+    /// The same as a user without any privilege.
+    ///
+    /// # Panics
+    ///
+    /// Where `work` does.
+    pub fn enter_as_nobody<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.enter(|| {
+            become_nobody().context("give up all privileges")?;
+            work()
+        })
     }
 
     /// A command that runs inside the namespace. Its process is the program itself.
@@ -140,6 +154,28 @@ pub fn available() -> bool {
     // Past the test harness's capture, so that a skip is never silent.
     let _ = writeln!(io::stderr(), "SKIPPED: {message}");
     false
+}
+
+/// Makes this thread one of user nobody, without groups, and with that without capabilities. The C
+/// library's calls would do so to all threads of the process: the kernel's are per thread.
+fn become_nobody() -> Result<()> {
+    const NOBODY: libc::c_long = 65534;
+    // SAFETY: no list of groups is read where its length is 0.
+    let groups = unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) };
+    Errno::result(groups)?;
+    for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+        // SAFETY: plain numbers.
+        let answer = unsafe { libc::syscall(call, NOBODY, NOBODY, NOBODY) };
+        Errno::result(answer)?;
+    }
+    let raw = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    );
+    ensure!(raw.is_err(), "raw sockets can still be opened");
+    Ok(())
 }
 
 /// Runs a command to its end, with `input`; it must succeed.

@@ -20,17 +20,30 @@ use crate::namespace::Namespace;
 pub struct Tap {
     socket: OwnedFd,
     interface: String,
+    /// Whether frames that this end sends are meant, instead of those that arrive.
+    outgoing: bool,
 }
 
 impl Tap {
-    /// Opens `interface` of `namespace`.
+    /// Opens `interface` of `namespace` for what others send there.
     pub fn open(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::new(namespace, interface, false)
+    }
+
+    /// Opens `interface` of `namespace` for what is sent by it: a router at the other end takes
+    /// frames before anyone else there could see them.
+    pub fn open_for_sent(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::new(namespace, interface, true)
+    }
+
+    fn new(namespace: &Namespace, interface: &str, outgoing: bool) -> Result<Self> {
         let socket = namespace
             .enter(|| open(interface))
             .with_context(|| format!("open {interface} in {}", namespace.name()))?;
         Ok(Self {
             socket,
             interface: interface.to_owned(),
+            outgoing,
         })
     }
 
@@ -62,13 +75,14 @@ impl Tap {
         }
     }
 
-    /// The next frame that arrived, without waiting. Frames that this end sent are none.
+    /// The next frame that arrived, without waiting. Frames that this end sent are none, unless
+    /// they are what is meant.
     pub fn take(&self) -> Result<Option<Vec<u8>>> {
         loop {
             match receive(&self.socket) {
-                Ok(Some(frame)) => return Ok(Some(frame)),
+                Ok((frame, outgoing)) if outgoing == self.outgoing => return Ok(Some(frame)),
                 // The interface went down; it may come back.
-                Ok(None) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
+                Ok(_) | Err(Errno::EINTR | Errno::ENETDOWN) => {}
                 Err(Errno::EAGAIN) => return Ok(None),
                 Err(error) => {
                     return Err(error).with_context(|| format!("receive by {}", self.interface));
@@ -114,11 +128,11 @@ fn open(interface: &str) -> Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Receives a frame; `None` if it was one that this end sent.
+/// Receives a frame, and whether it was one that this end sent.
 ///
 /// The kernel takes VLAN tags out of frames and tells them apart from the octets, in auxiliary data
 /// that nix has no type for; they are put back here.
-fn receive(socket: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
+fn receive(socket: &OwnedFd) -> Result<(Vec<u8>, bool), Errno> {
     let mut frame = vec![0u8; 1 << 16];
     // Aligned for `cmsghdr`, and more than the one message that was asked for needs.
     let mut control = [0u64; 16];
@@ -138,9 +152,6 @@ fn receive(socket: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
     // SAFETY: every pointer in `message` is to a live buffer of the length beside it.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0) };
     frame.truncate(Errno::result(len)? as usize);
-    if address.sll_pkttype == libc::PACKET_OUTGOING {
-        return Ok(None);
-    }
     // SAFETY: the kernel filled `message`, whose control buffer is still there.
     if let Some(header) = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() }
         && (header.cmsg_level, header.cmsg_type) == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
@@ -159,5 +170,5 @@ fn receive(socket: &OwnedFd) -> Result<Option<Vec<u8>>, Errno> {
             frame.splice(12..12, tag.concat());
         }
     }
-    Ok(Some(frame))
+    Ok((frame, address.sll_pkttype == libc::PACKET_OUTGOING))
 }

@@ -1,18 +1,21 @@
 //! The library for applications, with real routers.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use tests::bed::Bed;
-use tests::daemon::PATIENCE;
+use tests::daemon::{Counters, PATIENCE};
 use tests::layout::{GROUP, PROTOCOL};
 use tests::namespace::{self, Namespace};
+use tests::packet;
+use tests::tap::Tap;
 use xcast_host::envelope::Tag;
 use xcast_host::queue::Limits;
-use xcast_host::tokio::CombiningSender;
-use xcast_host::{CodePoints, Message, Outlet, Probing, Receiver, Sender, Settings};
-use xtask::testbed::{Routing, Topology};
+use xcast_host::tokio::{CombiningSender, Report};
+use xcast_host::{Cause, CodePoints, Message, Outlet, Probing, Receiver, Sender, Settings};
+use xtask::testbed::{RouterConfig, Routing, Topology};
 
 /// A testbed with a socket on each of some hosts.
 struct Hosts {
@@ -23,9 +26,14 @@ struct Hosts {
 
 impl Hosts {
     /// The hosts of that name; those of the given number have opted in to envelopes.
-    fn up(topology: &Topology, names: &[&str], opted_in: usize) -> Result<Self> {
+    fn up(
+        topology: &Topology,
+        config: &RouterConfig,
+        names: &[&str],
+        opted_in: usize,
+    ) -> Result<Self> {
         let mut bed = Bed::up(topology, Routing::Static)?;
-        bed.start_routers()?;
+        bed.start_routers_with(config)?;
         let (mut receivers, mut to) = (Vec::new(), Vec::new());
         for (number, name) in names.iter().enumerate() {
             let address = bed.testbed.node(name)?.address.context("no address")?;
@@ -43,6 +51,20 @@ impl Hosts {
 
     fn namespace(&self, node: &str) -> Result<Namespace> {
         self.bed.namespace(node)
+    }
+
+    /// Every receiver's next message is this one.
+    fn receive(&mut self, payload: &[u8]) -> Result<()> {
+        for receiver in &mut self.receivers {
+            let received = receiver.receive()?.payload;
+            ensure!(received == payload, "received {received:?}");
+        }
+        Ok(())
+    }
+
+    /// Counters of a router.
+    fn counters(&self, node: &str) -> Result<Counters> {
+        Counters::read(&self.namespace(node)?)
     }
 
     /// The router's address towards a neighbour.
@@ -67,9 +89,33 @@ fn native() -> Result<Settings> {
     })
 }
 
+/// The UDP port of routers that take Xcast inside UDP.
+const UDP_PORT: u16 = 4242;
+
+/// Routers that take Xcast inside UDP.
+fn with_udp() -> RouterConfig {
+    let udp = [("port".to_owned(), i64::from(UDP_PORT).into())];
+    RouterConfig {
+        udp: Some(udp.into_iter().collect()),
+        ..RouterConfig::default()
+    }
+}
+
+/// A sender inside UDP, to R1, that asks often.
+fn in_udp(hosts: &Hosts) -> Result<Settings> {
+    // Routers answer as often as they are asked: Linux limits ICMP to one message a second.
+    hosts.namespace("R1")?.sysctl("ipv4/icmp_ratelimit", "0")?;
+    let router = (hosts.address("R1", "A")?, UDP_PORT).into();
+    Ok(Settings {
+        outlet: Outlet::udp(code_points()?, router),
+        ..native()?
+    })
+}
+
 #[track_caller]
 fn with(
     topology: &Topology,
+    config: &RouterConfig,
     names: &[&str],
     opted_in: usize,
     test: impl FnOnce(Hosts) -> Result<()>,
@@ -77,16 +123,22 @@ fn with(
     if !namespace::available() {
         return;
     }
-    if let Err(error) = Hosts::up(topology, names, opted_in).and_then(test) {
+    if let Err(error) = Hosts::up(topology, config, names, opted_in).and_then(test) {
         panic!("{error:#}");
     }
+}
+
+/// fig3 with its receivers.
+#[track_caller]
+fn with_fig3(config: &RouterConfig, test: impl FnOnce(Hosts) -> Result<()>) {
+    with(&Topology::fig3(), config, &["B", "C", "D"], 0, test);
 }
 
 /// One packet into the router's own interface; receivers get plain unicast from the sender's
 /// socket, and their replies arrive there.
 #[test]
 fn native_sender_on_a_router() {
-    with(&Topology::fig3(), &["B", "C", "D"], 0, |mut hosts| {
+    with_fig3(&RouterConfig::default(), |mut hosts| {
         let own = hosts.address("R1", "R2")?;
         let settings = native()?;
         let to = hosts.to.clone();
@@ -115,65 +167,248 @@ fn native_sender_on_a_router() {
 /// Combined and single messages, to receivers that opted in and to one that did not.
 #[test]
 fn combined_messages() {
-    with(
-        &Topology::lan(4),
-        &["H1", "H2", "H3", "H4"],
-        3,
-        |mut hosts| {
-            let own = hosts.address("R1", "A")?;
-            let settings = native()?;
-            let shared = "x".repeat(200);
-            let messages: Vec<_> = hosts
-                .receivers
-                .iter()
-                .zip(&hosts.to)
-                .map(|(receiver, to)| (receiver.tag(), *to, format!("{shared}, {to}")))
-                .collect();
-            let report = hosts.namespace("R1")?.enter(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build()?;
-                runtime.block_on(async {
-                    let socket = UdpSocket::bind((own, 0))?;
-                    let mut sender = xcast_host::tokio::Sender::new(socket, settings)?;
-                    ensure!(sender.wait_for_router(PATIENCE).await?, "no answer");
-                    let sender = CombiningSender::new(sender, Limits::default());
-                    for (tag, to, text) in &messages {
-                        if let Some(tag) = tag {
-                            sender.opt_in(*to, *tag).await??;
-                        }
-                        let own = text[shared.len()..].to_owned();
-                        let segments = [shared.clone().into(), own.into()];
-                        sender.send(Message::to_one(*to, segments)).await?;
-                    }
-                    sender.flush().await?;
-                    for (_, to, _) in &messages {
-                        let message = Message::to_one(*to, ["for all".into()]);
-                        sender.send(message).await?;
-                    }
-                    Ok(sender.close().await?)
-                })
-            })?;
+    with_lan(&RouterConfig::default(), |mut hosts| {
+        let own = hosts.address("R1", "A")?;
+        let (settings, messages) = (native()?, Messages::to(&hosts));
+        let report = hosts
+            .namespace("R1")?
+            .enter(|| messages.send(own, settings))?;
+        messages.received(&mut hosts, &report)
+    });
+}
+
+/// The same from a host, inside UDP, without privileges.
+#[test]
+fn combined_messages_in_udp() {
+    with_lan(&with_udp(), |mut hosts| {
+        let (settings, messages) = (in_udp(&hosts)?, Messages::to(&hosts));
+        let before = hosts.counters("R1")?;
+        let report = hosts
+            .namespace("A")?
+            .enter_as_nobody(|| messages.send(Ipv4Addr::UNSPECIFIED, settings))?;
+        messages.received(&mut hosts, &report)?;
+        let counted = hosts.counters("R1")?.since(&before);
+        let taken = report.sender.probes + report.sender.xcast_packets;
+        ensure!(counted["decapsulated"] == taken, "{counted:?} {report:?}");
+        Ok(())
+    });
+}
+
+/// Four hosts on a LAN, three of which have opted in to envelopes.
+#[track_caller]
+fn with_lan(config: &RouterConfig, test: impl FnOnce(Hosts) -> Result<()>) {
+    let names = ["H1", "H2", "H3", "H4"];
+    with(&Topology::lan(4), config, &names, 3, test);
+}
+
+/// A message to each, with much in common, and one to all.
+struct Messages {
+    shared: String,
+    each: Vec<(Option<Tag>, SocketAddr, String)>,
+}
+
+impl Messages {
+    fn to(hosts: &Hosts) -> Self {
+        let receivers = hosts.receivers.iter().zip(&hosts.to);
+        let own =
+            |(receiver, to): (&Receiver, &SocketAddr)| (receiver.tag(), *to, format!(", {to}"));
+        Self {
+            shared: "x".repeat(200),
+            each: receivers.map(own).collect(),
+        }
+    }
+
+    /// Sends them by a socket bound to `own`.
+    fn send(&self, own: Ipv4Addr, settings: Settings) -> Result<Report> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let socket = UdpSocket::bind((own, 0))?;
+            let mut sender = xcast_host::tokio::Sender::new(socket, settings)?;
+            ensure!(sender.wait_for_router(PATIENCE).await?, "no answer");
+            let sender = CombiningSender::new(sender, Limits::default());
+            for (tag, to, own) in &self.each {
+                if let Some(tag) = tag {
+                    sender.opt_in(*to, *tag).await??;
+                }
+                let segments = [self.shared.clone().into(), own.clone().into()];
+                sender.send(Message::to_one(*to, segments)).await?;
+            }
+            sender.flush().await?;
+            for (_, to, _) in &self.each {
+                let message = Message::to_one(*to, ["for all".into()]);
+                sender.send(message).await?;
+            }
+            Ok(sender.close().await?)
+        })
+    }
+
+    /// Everyone gets what was sent to them, in two packets altogether.
+    fn received(&self, hosts: &mut Hosts, report: &Report) -> Result<()> {
+        ensure!(
+            report.queue.partial == 3 && report.queue.whole == 4,
+            "{report:?}"
+        );
+        ensure!(report.sender.xcast_packets == 2, "{report:?}");
+        for (receiver, (tag, _, own)) in hosts.receivers.iter_mut().zip(&self.each) {
+            let received = receiver.receive()?;
+            let text = format!("{}{own}", self.shared);
+            ensure!(received.payload == text.as_bytes() && received.combined == tag.is_some());
+            let received = receiver.receive()?;
+            ensure!(received.payload == b"for all" && !received.combined);
+        }
+        Ok(())
+    }
+}
+
+/// A user without privileges sends one packet inside UDP; everyone gets plain unicast from the
+/// sender's own socket, and their replies arrive there.
+#[test]
+fn unprivileged_sender_in_udp() {
+    with_fig3(&with_udp(), |mut hosts| {
+        let settings = in_udp(&hosts)?;
+        let to = hosts.to.clone();
+        let link = hosts.bed.testbed.interface("A", "R1")?.name.clone();
+        let a = hosts.namespace("A")?;
+        let tap = Tap::open_for_sent(&a, &link)?;
+        let before = hosts.counters("R1")?;
+        let sender = a.enter_as_nobody(move || {
+            let mut sender = Sender::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, settings)?;
+            ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
+            let sent = sender.send(&to, b"one packet")?;
             ensure!(
-                report.queue.partial == 3 && report.queue.whole == 4,
-                "{report:?}"
+                sent.xcast_packets == 1 && sent.unicast_packets == 0,
+                "{sent:?}"
             );
-            ensure!(report.sender.xcast_packets == 2, "{report:?}");
-            for (receiver, (tag, _, text)) in hosts.receivers.iter_mut().zip(&messages) {
-                let received = receiver.receive()?;
-                ensure!(received.payload == text.as_bytes() && received.combined == tag.is_some());
-                let received = receiver.receive()?;
-                ensure!(received.payload == b"for all" && !received.combined);
+            Ok(sender)
+        })?;
+        hosts.receive(b"one packet")?;
+        let mut on_the_link = Vec::new();
+        while let Some(frame) = tap.take()? {
+            on_the_link.push(frame);
+        }
+        on_the_link.retain(|frame| frame.ends_with(b"one packet"));
+        ensure!(on_the_link.len() == 1, "{} packets", on_the_link.len());
+        let counted = hosts.counters("R1")?.since(&before);
+        let taken = sender.statistics().probes + 1;
+        ensure!(counted["decapsulated"] == taken, "{counted:?}");
+
+        let port = sender.socket().local_addr()?.port();
+        let from = (
+            hosts.bed.testbed.node("A")?.address.context("no address")?,
+            port,
+        );
+        sender.socket().set_read_timeout(Some(PATIENCE))?;
+        for receiver in &hosts.receivers {
+            receiver.socket().send_to(b"reply", from)?;
+            ensure!(sender.socket().recv(&mut [0; 10])? == 5);
+        }
+        Ok(())
+    });
+}
+
+/// While there is no router everyone is served by unicast, and the sender says so.
+#[test]
+fn a_router_in_udp_stops_and_returns() {
+    with_fig3(&with_udp(), |mut hosts| {
+        let settings = in_udp(&hosts)?;
+        let (to, a) = (hosts.to.clone(), hosts.namespace("A")?);
+        let mut sender = a.enter_as_nobody(move || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let mut sender = Sender::new(socket, settings)?;
+            ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
+            Ok(sender)
+        })?;
+        ensure!(sender.send(&to, b"with it")?.xcast_packets == 1);
+        hosts.receive(b"with it")?;
+
+        hosts.bed.testbed.stop_router("R1", Signal::SIGTERM)?;
+        // It is a probe that finds out: nothing is lost.
+        let deadline = Instant::now() + PATIENCE;
+        sender = a.enter_as_nobody(move || {
+            while sender.wait_for_router(Duration::ZERO)? {
+                ensure!(Instant::now() < deadline, "the sender does not notice");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Ok(sender)
+        })?;
+        ensure!(
+            sender.router() == Err(Cause::Refused),
+            "{:?}",
+            sender.router()
+        );
+        let (sent, mut sender) = {
+            let to = to.clone();
+            a.enter_as_nobody(move || Ok((sender.send(&to, b"without it")?, sender)))?
+        };
+        ensure!(
+            sent.xcast_packets == 0 && sent.unicast_packets == 3,
+            "{sent:?}"
+        );
+        hosts.receive(b"without it")?;
+        let statistics = sender.statistics();
+        ensure!(
+            statistics.fallbacks() == 3 && statistics.lost == 1,
+            "{statistics}"
+        );
+
+        let testbed = &mut hosts.bed.testbed;
+        testbed.start_router("R1", tests::daemon::program(), &with_udp())?;
+        let sent = a.enter_as_nobody(move || {
+            ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
+            Ok(sender.send(&to, b"with it again")?)
+        })?;
+        ensure!(
+            sent.xcast_packets == 1 && sent.unicast_packets == 0,
+            "{sent:?}"
+        );
+        hosts.receive(b"with it again")
+    });
+}
+
+/// What claims to be somebody else's is dropped and counted, and nobody gets it.
+#[test]
+fn a_forged_source_in_udp() {
+    with_fig3(&with_udp(), |mut hosts| {
+        let router = (hosts.address("R1", "A")?, UDP_PORT);
+        let victim = hosts.bed.testbed.node("B")?.address.context("no address")?;
+        let port = hosts.to[1].port();
+        let address = |to: &SocketAddr| match to.ip() {
+            std::net::IpAddr::V4(address) => packet::Destination::new(address).port(port),
+            std::net::IpAddr::V6(_) => unreachable!("the testbed has none"),
+        };
+        let destinations: Vec<_> = hosts.to[1..].iter().map(address).collect();
+        let from = |source: Ipv4Addr, text: &[u8]| {
+            let xcast = packet::Xcast::new(packet::protocol::UDP, destinations.clone());
+            let segment = packet::udp((source, 7), (GROUP, port), text, None);
+            packet::Ipv4::new(source, GROUP, PROTOCOL).emit(&[xcast.emit(), segment].concat())
+        };
+        let own = hosts.bed.testbed.node("A")?.address.context("no address")?;
+        let packets = [from(victim, b"forged"), from(own, b"honest")];
+        let before = hosts.counters("R1")?;
+        hosts.namespace("A")?.enter_as_nobody(|| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            for packet in packets {
+                socket.send_to(&packet, router)?;
             }
             Ok(())
-        },
-    );
+        })?;
+        let received = hosts.receivers[1].receive()?;
+        ensure!(received.payload == b"honest", "{received:?}");
+        let counted = hosts.counters("R1")?.since(&before);
+        ensure!(
+            counted["drop_udp_source"] == 1 && counted["decapsulated"] == 1,
+            "{counted:?}"
+        );
+        Ok(())
+    });
 }
 
 /// A router that takes no Xcast inside UDP says so itself, and everyone is served by unicast.
 #[test]
 fn no_router_for_xcast_in_udp() {
-    with(&Topology::fig3(), &["B", "C", "D"], 0, |mut hosts| {
+    with_fig3(&RouterConfig::default(), |mut hosts| {
         let router = (hosts.address("R1", "A")?, 4000).into();
         let settings = Settings::new(Outlet::udp(code_points()?, router));
         let to = hosts.to.clone();

@@ -29,6 +29,9 @@ pub struct RouterConfig {
     pub code_points: CodePoints,
     /// The `[router]` table; empty means the router's defaults.
     pub router: toml::Table,
+    /// The `[udp]` table; without it the router takes no Xcast inside UDP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub udp: Option<toml::Table>,
 }
 
 /// The code points in use. A testbed is an experiment, so experimental values (RFC 4727) are right.
@@ -48,6 +51,7 @@ impl Default for RouterConfig {
                 group: Ipv4Addr::new(224, 0, 0, 254),
             },
             router: toml::Table::new(),
+            udp: None,
         }
     }
 }
@@ -219,8 +223,9 @@ mod tests {
             plan::Plan::new(&Topology::fig3(), "x", plan::BASE, plan::Routing::Static).unwrap();
         let mut config = RouterConfig::default();
         config.router.insert("prune".to_owned(), "bitmap".into());
+        config.udp = Some(toml::Table::from_iter([("port".to_owned(), 4242.into())]));
         let text = config.to_toml(plan.node("R1").unwrap()).unwrap();
-        let expected = "[code_points]\nprotocol = 253\ngroup = \"224.0.0.254\"\n\n[router]\nprune = \"bitmap\"\n\n\
+        let expected = "[code_points]\nprotocol = 253\ngroup = \"224.0.0.254\"\n\n[router]\nprune = \"bitmap\"\n\n[udp]\nport = 4242\n\n\
                         [[port]]\ninterface = \"to-A\"\n\n[[port]]\ninterface = \"to-R2\"\n";
         assert_eq!(text, expected);
     }
