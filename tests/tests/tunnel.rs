@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use proptest::prelude::*;
 use tests::layout::{self, Layout, PROTOCOL};
 use tests::oracle::{self, Opened, RouterView, Udp};
-use tests::packet::{self, Datagram, ETHERNET_LEN, Packet, protocol};
+use tests::packet::{self, Datagram, Destination, ETHERNET_LEN, Packet, protocol};
 use tests::rig::{self, Observed, Rig, list};
 use tests::tap::Tap;
 use xcast_common::counter::Counter;
@@ -117,6 +117,23 @@ fn a_packet_to_its_sender_comes_back() {
         inner.xcast.destinations = list([layout::host(0, 0)]);
         let seen = rig.check(0, &around(&inner).frame())?;
         ensure!(seen.branches.len() == 1 && seen.branches[0].port == 0);
+        Ok(())
+    });
+}
+
+/// What is handed to the kernel stays there, even if it is for the very port.
+#[test]
+fn nothing_is_taken_out_twice() {
+    rig::with(&layout(), |rig| {
+        let mut inner = rig::udp_with_ports(vec![
+            Destination::new(layout::router(0)).port(PORT),
+            Destination::new(ANYCAST).port(PORT),
+        ]);
+        let ends = ((inner.ip.source, 4000), (layout::GROUP, 0));
+        let nested = inner.ip.emit(&inner.xcast.emit());
+        inner.segment = packet::udp(ends.0, ends.1, &nested, None);
+        let seen = rig.check(0, &around(&inner).frame())?;
+        ensure!(seen.counters["stack_local"] == 1 && seen.counters["decapsulated"] == 1);
         Ok(())
     });
 }
@@ -257,7 +274,7 @@ fn wrong_outside() {
             outer.payload[16..20].copy_from_slice(&layout::behind(1, 9).octets());
         }),
         ("drop_udp_source", |outer| {
-            outer.ip.source = [10, 1, 0, 10].into()
+            outer.ip.source = [10, 1, 0, 10].into();
         }),
         ("drop_udp_source", |outer| outer.payload[15] ^= 1),
     ];
@@ -350,7 +367,11 @@ fn changed(change: impl FnOnce(&mut Datagram)) -> Vec<u8> {
 
 #[test]
 fn others_datagrams_are_untouched() {
-    rig::with(&layout(), |rig| {
+    let layout = Layout {
+        group_mac: vec![0],
+        ..layout()
+    };
+    rig::with(&layout, |rig| {
         let short = changed(|_| {})[..37].to_vec();
         untouched(
             rig,

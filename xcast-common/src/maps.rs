@@ -1,7 +1,7 @@
 //! The types that cross the border between the BPF programs and user space.
 //!
 //! Every type here is `repr(C)` with explicit padding. Addresses and ports inside packets are kept
-//! in network byte order, as [`Be32`] and [`Be16`](crate::wire::Be16).
+//! in network byte order, as [`Be32`] and [`Be16`].
 
 use crate::wire::{Be16, Be32};
 

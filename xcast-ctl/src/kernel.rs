@@ -405,6 +405,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bound_socket_uses_its_port() {
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        assert!(udp_port_in_use(socket.local_addr().unwrap().port()));
+        // Nothing can be bound to it.
+        assert!(!udp_port_in_use(0));
+    }
+
+    #[test]
     fn sysctls_are_numbers() {
         assert!(sysctl("ip_forward").is_some());
         assert_eq!(sysctl("conf/no-such-interface/rp_filter"), None);
