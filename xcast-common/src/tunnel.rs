@@ -122,3 +122,26 @@ pub fn take_out(frame: &mut impl Frame) -> Option<()> {
     view.set_be16(OUTER_LEN + eth::ETHER_TYPE, ether_type)?;
     frame.adjust_head(OUTER_LEN as i32).then_some(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::view::Buffer;
+
+    proptest! {
+        #[test]
+        fn the_ethernet_header_moves_to_what_is_inside(frame in prop::collection::vec(any::<u8>(), 0..100)) {
+            let mut buffer = Buffer::new(&frame);
+            let taken_out = take_out(&mut buffer);
+            prop_assert_eq!(taken_out.is_some(), frame.len() >= ETH_LEN + OUTER_LEN);
+            if taken_out.is_some() {
+                let native: Vec<u8> = [&frame[..ETH_LEN], &frame[ETH_LEN + OUTER_LEN..]].concat();
+                prop_assert_eq!(buffer.frame(), native);
+            }
+        }
+    }
+}
