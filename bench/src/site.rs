@@ -171,6 +171,7 @@ pub fn view(destinations: &[(Ipv4Addr, usize)]) -> RouterView {
         anycast: Vec::new(),
         own: vec![Ipv4Addr::new(10, 255, 0, 1)],
         broadcasts: Vec::new(),
+        udp: None,
         prune: Prune::Truncate,
         // The last one is where packets arrive.
         ports: (0..=LAN)

@@ -72,8 +72,11 @@ pub struct Stages {
     pub programs: Vec<Program>,
 }
 
+/// A stage, and what ends a packet there.
+type Step = (&'static str, fn(&mut Packet));
+
 /// The packets, each of which gets one stage further than the one before.
-const STEPS: [(&str, fn(&mut Packet)); 5] = [
+const STEPS: [Step; 5] = [
     // Not Xcast: the kernel's entry into the program, and the first look.
     ("enter", |packet| packet.ip.protocol = protocol::UDP),
     // All checks up to the last one, the checksum over the list.
