@@ -101,6 +101,46 @@ impl Template {
         payload: &[u8],
         packet: &mut Vec<u8>,
     ) -> Result<(), PacketError> {
+        let flags = self.checked_flags(entries)?;
+        let length = packet_len(entries.len(), flags, payload.len());
+        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
+
+        packet.clear();
+        packet.reserve(length);
+        self.emit_ip(total_len, packet);
+        self.emit_xcast(entries, flags, transport::UDP, packet);
+        self.emit_udp(entries, flags, payload, packet);
+        Ok(())
+    }
+
+    /// Writes a packet with a finished segment of another protocol, ICMP for one, from its IP header
+    /// on into `packet`, like [`emit`](Self::emit). Ports are ignored, and the segment's checksum is
+    /// the caller's.
+    ///
+    /// # Errors
+    ///
+    /// See [`PacketError`]; `packet` is then left as it was.
+    pub fn emit_segment(
+        &self,
+        entries: &[Entry],
+        protocol: u8,
+        segment: &[u8],
+        packet: &mut Vec<u8>,
+    ) -> Result<(), PacketError> {
+        let flags = self.checked_flags(entries)? & !FLAG_P;
+        let length = packet_len(entries.len(), flags, segment.len()) - UDP_LEN;
+        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
+
+        packet.clear();
+        packet.reserve(length);
+        self.emit_ip(total_len, packet);
+        self.emit_xcast(entries, flags, protocol, packet);
+        packet.extend_from_slice(segment);
+        Ok(())
+    }
+
+    /// The flags, if there can be such a packet.
+    fn checked_flags(&self, entries: &[Entry]) -> Result<u8, PacketError> {
         if !(1..=MAX_DESTINATIONS).contains(&entries.len()) {
             return Err(PacketError::Destinations(entries.len()));
         }
@@ -108,16 +148,7 @@ impl Template {
         if let Some(dscp) = dscps.chain([self.dscp]).find(|dscp| *dscp > MAX_DSCP) {
             return Err(PacketError::Dscp(dscp));
         }
-        let flags = self.flags(entries);
-        let length = packet_len(entries.len(), flags, payload.len());
-        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
-
-        packet.clear();
-        packet.reserve(length);
-        self.emit_ip(total_len, packet);
-        self.emit_xcast(entries, flags, packet);
-        self.emit_udp(entries, flags, payload, packet);
-        Ok(())
+        Ok(self.flags(entries))
     }
 
     /// The packet as a vector of its own; see [`emit`](Self::emit).
@@ -147,7 +178,7 @@ impl Template {
     }
 
     /// RFC 5058 section 9.2.2.
-    fn emit_xcast(&self, entries: &[Entry], flags: u8, packet: &mut Vec<u8>) {
+    fn emit_xcast(&self, entries: &[Entry], flags: u8, protocol: u8, packet: &mut Vec<u8>) {
         let start = packet.len();
         // Checked by the caller: at most 127 destinations, so at most 230 words.
         let count = entries.len() as u8;
@@ -155,7 +186,7 @@ impl Template {
 
         packet.extend_from_slice(&[VERSION << 4 | flags, count, 0, 0]);
         packet.extend_from_slice(&self.channel.to_be_bytes());
-        packet.extend_from_slice(&[transport::UDP, len_words, 0, 0]);
+        packet.extend_from_slice(&[protocol, len_words, 0, 0]);
         for chunk in entries.chunks(32) {
             packet.extend_from_slice(&(u32::MAX << (32 - chunk.len())).to_be_bytes());
         }
@@ -240,6 +271,11 @@ fn sum(sum: Sum, octets: &[u8]) -> Sum {
         sum = sum.add64(u64::from_ne_bytes(chunk));
     }
     sum
+}
+
+/// The internet checksum of octets whose checksum field is zero, as the field holds it (RFC 1071).
+pub fn internet_checksum(octets: &[u8]) -> [u8; 2] {
+    sum(Sum::default(), octets).checksum().to_ne_bytes()
 }
 
 fn store_checksum(header: &mut [u8], at: usize) {

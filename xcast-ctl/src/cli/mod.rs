@@ -2,8 +2,11 @@
 
 mod check;
 mod explain;
+mod icmp;
 mod init;
 mod next_hops;
+mod origin;
+mod ping;
 mod ports;
 mod recv;
 mod routes;
@@ -12,6 +15,7 @@ mod send;
 mod stats;
 mod status;
 mod table;
+mod trace;
 mod unload;
 
 use std::{
@@ -56,7 +60,7 @@ EXAMPLE
 
 EXIT STATUS
   0  done
-  1  the answer is no (check found a fault, recv got too little)
+  1  the answer is no (check found a fault, recv got too little, ping or trace no answer)
   2  error; one line on stderr says what and why"
 )]
 pub struct Cli {
@@ -83,6 +87,8 @@ enum Verb {
     NextHops(next_hops::Args),
     Ports(ports::Args),
     Explain(explain::Args),
+    Ping(ping::Args),
+    Trace(trace::Args),
     Send(send::Args),
     Recv(recv::Args),
     Unload(unload::Args),
@@ -152,6 +158,8 @@ impl Cli {
             Verb::NextHops(args) => next_hops::run(&args, router),
             Verb::Ports(args) => ports::run(&args, router),
             Verb::Explain(args) => explain::run(&args, router),
+            Verb::Ping(args) => ping::run(&args, router),
+            Verb::Trace(args) => trace::run(&args, router),
             Verb::Send(args) => send::run(&args, router),
             Verb::Recv(args) => recv::run(&args),
             Verb::Unload(args) => unload::run(&args, router),
@@ -256,7 +264,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 12);
+        assert_eq!(verbs.len(), 14);
         for verb in verbs {
             let name = verb.get_name().to_owned();
             let help = verb.render_long_help().to_string();
