@@ -5,6 +5,7 @@
 //! [`report`] what came of it.
 
 mod changes;
+mod combining;
 mod generator;
 mod lookup;
 mod machine;

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use serde::Serialize;
 
 use crate::{
-    changes, lookup,
+    changes,
+    combining::Combining,
+    lookup,
     machine::Machine,
     measure::{Measured, Summary},
     sender,
@@ -31,6 +33,9 @@ pub struct Report {
     pub sender: Vec<sender::Row>,
     /// Route maps by themselves.
     pub lookup: Vec<lookup::Row>,
+    /// The combining queue.
+    #[serde(flatten)]
+    pub combining: Combining,
     /// Stages of the ingress program.
     #[serde(flatten)]
     pub stages: Stages,
@@ -222,6 +227,7 @@ impl Report {
             tables: Vec::new(),
             sender: Vec::new(),
             lookup: Vec::new(),
+            combining: Combining::default(),
             stages: Stages::default(),
             changes: Vec::new(),
         }
@@ -441,6 +447,49 @@ impl Report {
             ]);
         }
         format!("{}\n{}", align(&lines), align(&programs))
+    }
+
+    /// The tables of the combining queue.
+    pub fn combining_table(&self) -> String {
+        let heading = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let mut queue: Vec<Vec<String>> = vec![heading(&[
+            "overlap",
+            "M messages/s",
+            "min",
+            "max",
+            "messages/packet",
+            "",
+        ])];
+        for row in &self.combining.queue {
+            let rate = row.messages_per_second;
+            let mut line = vec![row.overlap.to_owned()];
+            line.extend([rate.median, rate.min, rate.max].map(|rate| format!("{:.2}", rate / 1e6)));
+            line.extend([format!("{:.1}", row.messages_per_packet), String::new()]);
+            queue.push(line);
+        }
+        let mut link: Vec<Vec<String>> = vec![heading(&[
+            "first link, octets",
+            "dests",
+            "unicast",
+            "same to all",
+            "combined",
+            "packets",
+            "",
+        ])];
+        for row in &self.combining.first_link {
+            let mut line = vec![format!("payload {}", row.payload_bytes)];
+            let numbers = [
+                row.destinations,
+                row.unicast_bytes,
+                row.same_bytes,
+                row.combined_bytes,
+                row.combined_packets,
+            ];
+            line.extend(numbers.map(|number| number.to_string()));
+            line.push(String::new());
+            link.push(line);
+        }
+        format!("{}\n{}", align(&queue), align(&link))
     }
 
     /// The table of route changes.

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
-    changes,
+    changes, combining,
     generator::Generator,
     lookup,
     measure::{self, Effort, Measured},
@@ -43,6 +43,8 @@ pub enum Section {
     Stages,
     /// Sending one Xcast packet, or many others
     Sender,
+    /// The combining queue: messages a second, and octets on the first link
+    Combining,
     /// Route changes, 100 to 10,000 a second
     Changes,
 }
@@ -121,6 +123,7 @@ impl Bench {
                 Section::Lookup => self.lookup()?,
                 Section::Stages => self.stages()?,
                 Section::Sender => self.sender()?,
+                Section::Combining => self.combining()?,
                 Section::Changes => self.changes()?,
                 _ => {}
             }
@@ -416,9 +419,39 @@ impl Bench {
             };
             let name = format!("sendmmsg/xcast, {destinations} destinations");
             let value = ratio("sendmmsg");
-            self.report.ratio(&name, value);
+            if destinations == 20 {
+                self.report.target(
+                    &name,
+                    value,
+                    Bound::AtLeast(16.0),
+                    "one sendmmsg by building and sending one packet",
+                );
+            } else {
+                self.report.ratio(&name, value);
+            }
         }
         let text = self.report.sender_table();
+        self.print(&text)
+    }
+
+    fn combining(&mut self) -> Result<()> {
+        self.progress.section("combining");
+        self.report.combining = combining::measure(self.cpu, self.effort, &mut self.progress)?;
+        let find = |overlap| {
+            let mut rows = self.report.combining.queue.iter();
+            let row = rows.find(|row| row.overlap == overlap);
+            row.map(|row| row.messages_per_second.median / 1e6)
+        };
+        let (whole, partial) = (find("whole"), find("partial"));
+        let per_second = "million messages a second through the queue, on one core";
+        for (name, value) in [
+            ("queue, whole overlap", whole),
+            ("queue, partial overlap", partial),
+        ] {
+            self.report
+                .target(name, value, Bound::AtLeast(1.0), per_second);
+        }
+        let text = self.report.combining_table();
         self.print(&text)
     }
 

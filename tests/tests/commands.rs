@@ -1,16 +1,22 @@
 //! The commands that ask a network: ping and trace.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::{Ipv4Addr, UdpSocket},
+    path::Path,
+};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tests::{
     bed::Bed,
-    daemon::{Counters, ctl},
+    daemon::{Counters, PATIENCE, ctl},
     layout::{GROUP, PROTOCOL},
     namespace::{self, Namespace},
 };
-use xtask::testbed::{Routing, Topology};
+use xtask::testbed::{RouterConfig, Routing, Topology};
+
+const UDP_PORT: u16 = 4242;
 
 /// RFC 5058's Figure 3, with routers.
 struct Network {
@@ -18,9 +24,9 @@ struct Network {
 }
 
 impl Network {
-    fn up() -> Result<Self> {
+    fn up(config: &RouterConfig) -> Result<Self> {
         let mut bed = Bed::up(&Topology::fig3(), Routing::Static)?;
-        bed.start_routers()?;
+        bed.start_routers_with(config)?;
         Ok(Self { bed })
     }
 
@@ -65,10 +71,15 @@ impl Network {
 
 #[track_caller]
 fn with(test: impl FnOnce(Network) -> Result<()>) {
+    with_routers(&RouterConfig::default(), test);
+}
+
+#[track_caller]
+fn with_routers(config: &RouterConfig, test: impl FnOnce(Network) -> Result<()>) {
     if !namespace::available() {
         return;
     }
-    if let Err(error) = Network::up().and_then(test) {
+    if let Err(error) = Network::up(config).and_then(test) {
         panic!("{error:#}");
     }
 }
@@ -191,6 +202,72 @@ fn trace_from_a_router() {
         );
         Ok(())
     });
+}
+
+/// Lines of a file, one packet each, inside UDP to the first router; and the same again without that
+/// router.
+#[test]
+fn send_lines_inside_udp() {
+    let udp = [("port".to_owned(), i64::from(UDP_PORT).into())];
+    let config = RouterConfig {
+        udp: Some(udp.into_iter().collect()),
+        ..RouterConfig::default()
+    };
+    with_routers(&config, |mut network| {
+        let file = tempfile::NamedTempFile::new()?;
+        std::fs::write(file.path(), "one\ntwo\nthree")?;
+        let receivers = ["B", "C", "D"]
+            .into_iter()
+            .map(|name| {
+                let address = (network.host(name)?, 0);
+                network.namespace(name)?.enter(move || {
+                    let socket = UdpSocket::bind(address)?;
+                    socket.set_read_timeout(Some(PATIENCE))?;
+                    Ok(socket)
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let (document, _) = send_lines(&network, file.path(), &receivers)?;
+        ensure!(
+            document["packets"] == 3
+                && document["xcast_packets"] == 3
+                && document["unicast_packets"] == 0,
+            "{document}"
+        );
+        network.bed.testbed.stop_router("R1", Signal::SIGTERM)?;
+        let (document, errors) = send_lines(&network, file.path(), &receivers)?;
+        ensure!(
+            document["xcast_packets"] == 0 && document["unicast_packets"] == 9,
+            "{document}"
+        );
+        ensure!(errors.contains("no answer from"), "{errors}");
+        Ok(())
+    });
+}
+
+/// Sends a file from A and sees that everyone gets its lines; what `send` said.
+fn send_lines(network: &Network, file: &Path, receivers: &[UdpSocket]) -> Result<(Value, String)> {
+    let router = format!("{}:{UDP_PORT}", network.router("R1", "A")?);
+    let (protocol, group) = (PROTOCOL.to_string(), GROUP.to_string());
+    let file = file.to_string_lossy();
+    let mut arguments = vec!["send", "--udp", &router, "--protocol", &protocol];
+    arguments.extend(["--group", &group, "--file", &file, "--lines", "--json"]);
+    let to = receivers
+        .iter()
+        .map(|socket| Ok(socket.local_addr()?.to_string()))
+        .collect::<Result<Vec<_>>>()?;
+    arguments.extend(to.iter().map(String::as_str));
+    let output = ctl(&network.namespace("A")?, &arguments)?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{errors}");
+    for receiver in receivers {
+        for line in ["one", "two", "three"] {
+            let mut payload = [0; 100];
+            let length = receiver.recv(&mut payload)?;
+            ensure!(payload[..length] == *line.as_bytes(), "{line} did not come");
+        }
+    }
+    Ok((serde_json::from_slice(&output.stdout)?, errors))
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub(super) struct OriginArgs {
 
     /// Source address (default: the one the kernel would choose)
     #[arg(long, value_name = "ADDRESS")]
-    source: Option<Ipv4Addr>,
+    pub(super) source: Option<Ipv4Addr>,
 
     /// Take the code points from this configuration file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "group"])]
@@ -108,6 +108,15 @@ impl OriginArgs {
         let running = !matches!(status, Err(ControlError::NotRunning(_)));
         let code_points = code_points(self, status)?;
         exit(self, router, running, code_points, destinations)
+    }
+
+    /// The code points alone.
+    ///
+    /// # Errors
+    ///
+    /// There are none.
+    pub(super) fn code_points(&self, router: &str) -> Result<CodePoints> {
+        code_points(self, control::ask(router, &Request::Status))
     }
 }
 

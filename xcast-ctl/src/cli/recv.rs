@@ -12,6 +12,7 @@ use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
 };
 use serde::Serialize;
+use xcast_host::envelope::{Envelope, Tag};
 
 use super::{Outcome, print, print_json_line};
 
@@ -24,6 +25,7 @@ use super::{Outcome, print, print_json_line};
 EXAMPLE
   xcast-ctl recv --port 5000
   xcast-ctl recv --port 5000 --count 3 --timeout 10 --json
+  xcast-ctl recv --port 5000 --timeout 60 --quiet
 
 EXIT STATUS
   0  --count datagrams arrived, or at least one where no count is given
@@ -46,9 +48,25 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
 
-    /// One JSON document per datagram, each on its own line
+    /// Take combined messages, too: those in an envelope that has a part with this tag
+    ///
+    /// Eight hexadecimal digits, which the sender was told.
+    #[arg(long, value_name = "TAG", value_parser = tag)]
+    tag: Option<Tag>,
+
+    /// Only say in the end how much came, and how fast
+    #[arg(short, long)]
+    quiet: bool,
+
+    /// One JSON document per datagram, each on its own line; with --quiet one for all
     #[arg(long)]
     json: bool,
+}
+
+fn tag(text: &str) -> Result<Tag, String> {
+    u32::from_str_radix(text, 16)
+        .map(Tag)
+        .map_err(|_| format!("{text:?} is not a tag of up to eight hexadecimal digits"))
 }
 
 /// One line of `xcast-ctl recv --json`.
@@ -58,6 +76,8 @@ struct Datagram {
     from: SocketAddrV4,
     /// Length of the payload, in octets.
     length: usize,
+    /// It came in an envelope with others.
+    combined: bool,
     /// DSCP of the packet.
     dscp: u8,
     /// ECN bits of the packet.
@@ -68,7 +88,50 @@ struct Datagram {
     payload_hex: String,
 }
 
+/// The document of `xcast-ctl recv --quiet --json`.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    /// Number of datagrams.
+    datagrams: u64,
+    /// Octets of their payloads.
+    octets: u64,
+    /// From the first to the last, in seconds.
+    seconds: f64,
+    #[serde(skip)]
+    first: Option<Instant>,
+}
+
+impl Summary {
+    fn add(&mut self, datagram: &Datagram, now: Instant) {
+        self.datagrams += 1;
+        self.octets += datagram.length as u64;
+        let first = *self.first.get_or_insert(now);
+        self.seconds = now.saturating_duration_since(first).as_secs_f64();
+    }
+
+    fn text(&self) -> String {
+        let mut text = format!("{} datagrams, {} octets", self.datagrams, self.octets);
+        if self.seconds > 0.0 {
+            // The first one only starts the clock.
+            let rate = (self.datagrams - 1) as f64 / self.seconds;
+            text += &format!(" in {:.3} s, {rate:.0}/s", self.seconds);
+        }
+        text + "\n"
+    }
+}
+
 pub(super) fn run(args: &Args) -> Result<Outcome> {
+    let mut summary = Summary::default();
+    let outcome = listen(args, &mut summary)?;
+    match (args.quiet, args.json) {
+        (true, true) => print_json_line(&summary)?,
+        (true, false) => print(&summary.text())?,
+        _ => {}
+    }
+    Ok(outcome)
+}
+
+fn listen(args: &Args, summary: &mut Summary) -> Result<Outcome> {
     let deadline = match args.timeout {
         Some(seconds) => {
             ensure!(
@@ -86,16 +149,19 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     let local = socket.local_addr().context("cannot ask for the port")?;
     eprintln_listening(&local.to_string());
 
-    let mut received = 0;
-    while args.count.is_none_or(|count| received < count) {
+    while args.count.is_none_or(|count| summary.datagrams < count) {
         if !wait(&socket, deadline)? {
-            let enough = args.count.is_none() && received > 0;
+            let enough = args.count.is_none() && summary.datagrams > 0;
             return Ok(if enough { Outcome::Done } else { Outcome::No });
         }
-        let Some(datagram) = receive(&socket).context("cannot receive")? else {
+        let received = receive(&socket, args.tag).context("cannot receive")?;
+        let Some(datagram) = received else {
             continue;
         };
-        received += 1;
+        summary.add(&datagram, Instant::now());
+        if args.quiet {
+            continue;
+        }
         if args.json {
             print_json_line(&datagram)?;
         } else {
@@ -129,8 +195,8 @@ fn wait(socket: &std::net::UdpSocket, deadline: Option<Instant>) -> Result<bool>
     Ok(true)
 }
 
-/// The next datagram; `None` if the time is over or a signal came.
-fn receive(socket: &std::net::UdpSocket) -> Result<Option<Datagram>> {
+/// The next datagram; `None` if the time is over, a signal came, or an envelope has no part for us.
+fn receive(socket: &std::net::UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
     let mut payload = vec![0; 65536];
     let mut control = nix::cmsg_space!(u8);
     let mut parts = [io::IoSliceMut::new(&mut payload)];
@@ -155,9 +221,21 @@ fn receive(socket: &std::net::UdpSocket) -> Result<Option<Datagram>> {
         .unwrap_or(0);
     let length = message.bytes;
     payload.truncate(length);
+    let mut combined = false;
+    if let Some(tag) = tag
+        && let Ok(envelope) = Envelope::parse(&payload)
+    {
+        let mut part = Vec::new();
+        if !envelope.extract(tag, &mut part) {
+            return Ok(None);
+        }
+        payload = part;
+        combined = true;
+    }
     Ok(Some(Datagram {
         from: SocketAddrV4::new(from.ip(), from.port()),
-        length,
+        length: payload.len(),
+        combined,
         dscp: ds >> 2,
         ecn: ds & 3,
         payload_hex: payload.iter().map(|octet| format!("{octet:02x}")).collect(),
@@ -192,7 +270,7 @@ mod tests {
         sender
             .send_to(b"hi\x1b", receiver.local_addr().unwrap())
             .unwrap();
-        let datagram = receive(&receiver).unwrap().unwrap();
+        let datagram = receive(&receiver, None).unwrap().unwrap();
         assert_eq!((datagram.dscp, datagram.ecn), (46, 1));
         assert_eq!(datagram.payload_hex, "68691b");
         let from = sender.local_addr().unwrap();
@@ -207,7 +285,7 @@ mod tests {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         let soon = Instant::now() + Duration::from_millis(5);
         assert!(wait(&receiver, Some(soon)).unwrap());
-        assert!(receive(&receiver).unwrap().is_none());
+        assert!(receive(&receiver, None).unwrap().is_none());
         assert!(!wait(&receiver, Some(Instant::now())).unwrap());
         assert!(wait(&receiver, None).unwrap());
     }

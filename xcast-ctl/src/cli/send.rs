@@ -1,20 +1,39 @@
 //! `xcast-ctl send`.
 
-use std::{fs, net::Ipv4Addr, path::PathBuf, thread, time::Duration};
+use std::{
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
-use xcast_host::packet::{Entry, MAX_DSCP, Template};
+use xcast_host::{
+    Options, Outlet, Sender, Settings, Statistics,
+    packet::{Entry, MAX_DSCP, Template},
+};
 
-use super::{Outcome, origin::OriginArgs, print, print_json};
+use super::{
+    Outcome,
+    origin::{Origin, OriginArgs},
+    print, print_json,
+};
 use crate::report::Destination;
+
+/// How long a router may take to say that it takes Xcast inside UDP.
+const ROUTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Send Xcast packets with a UDP payload to a list of destinations
 ///
 /// Where a router runs, packets go into its own interface. Otherwise they go to the first-hop
 /// router: the one given with --via, or the gateway on the way to the first destination that has
-/// one, addressed to that router's own address. Needs root, or CAP_NET_RAW.
+/// one, addressed to that router's own address. That needs root, or CAP_NET_RAW. With --udp packets go
+/// inside UDP to a router that takes them so, which needs no privilege; without an answer from that
+/// router each destination is sent a datagram.
 ///
 /// The code points come from --config, from --protocol and --group, or from the running router.
 /// A destination's port goes into the list where ports differ, otherwise into the UDP header.
@@ -24,6 +43,8 @@ EXAMPLE
   xcast-ctl send 10.77.3.2:5000 10.77.7.2:5000 10.77.8.2:6000
   xcast-ctl send --via 10.77.0.1 --protocol 253 --group 224.0.0.254 \\
       --payload hello --count 10 --interval 100 10.77.3.2:5000 10.77.7.2:5000@46
+  tail -f log | xcast-ctl send --udp 10.77.0.1:4242 --protocol 253 --group 224.0.0.254 \\
+      --file - --lines 10.77.3.2:5000 10.77.7.2:5000
 
 EXIT STATUS
   0  every packet was handed to the network
@@ -35,6 +56,10 @@ pub(super) struct Args {
 
     #[command(flatten)]
     origin: OriginArgs,
+
+    /// Send inside UDP to this router
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["via", "interface", "to", "port_list"])]
+    udp: Option<SocketAddrV4>,
 
     /// UDP source port
     #[arg(long, value_name = "PORT", default_value_t = 5058)]
@@ -68,9 +93,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "TEXT", default_value = "xcast {n}", conflicts_with_all = ["file", "size"])]
     payload: String,
 
-    /// Send the content of this file
+    /// Send the content of this file; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "size")]
     file: Option<PathBuf>,
+
+    /// Send each line of the file as a packet of its own, as it comes, without the line's end
+    #[arg(long, requires = "file", conflicts_with = "count")]
+    lines: bool,
 
     /// Send this many zero octets
     #[arg(long, value_name = "OCTETS")]
@@ -83,6 +112,10 @@ pub(super) struct Args {
     /// Milliseconds between packets
     #[arg(long, value_name = "MS", default_value_t = 0)]
     interval: u64,
+
+    /// Packets a second, at most
+    #[arg(long, value_name = "N", conflicts_with = "interval", value_parser = clap::value_parser!(u32).range(1..))]
+    rate: Option<u32>,
 
     /// Say what was sent as one JSON document
     #[arg(long)]
@@ -122,63 +155,75 @@ fn number(text: &str) -> Result<u32, String> {
 /// The document of `xcast-ctl send --json`.
 #[derive(Debug, Serialize)]
 struct Sent {
-    /// Number of packets.
+    /// Number of messages; each is a packet, or several where the list does not fit one.
     packets: u64,
-    /// Length of the last one from its IP header on, in octets.
-    octets: usize,
-    /// Flags of the Xcast header, letters of "AXDP".
-    flags: String,
+    /// How long it took, in seconds.
+    seconds: f64,
+    /// Length of the last payload, in octets.
+    payload_octets: usize,
     /// Number of destinations in the list.
     destinations: usize,
-    /// IP source.
-    source: Ipv4Addr,
-    /// IP destination.
-    to: Ipv4Addr,
-    /// Interface the packets left by.
-    interface: String,
-    /// First-hop router they were sent to; absent where they went into a router's own interface.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    via: Option<Ipv4Addr>,
+    /// How they left.
+    #[serde(flatten)]
+    how: How,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum How {
+    Raw {
+        /// Length of the last packet from its IP header on, in octets.
+        octets: usize,
+        /// Flags of the Xcast header, letters of "AXDP".
+        flags: String,
+        /// IP source.
+        source: Ipv4Addr,
+        /// IP destination.
+        to: Ipv4Addr,
+        /// Interface the packets left by.
+        interface: String,
+        /// First-hop router they were sent to; absent where they went into a router's own interface.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        via: Option<Ipv4Addr>,
+    },
+    Udp {
+        /// The router.
+        router: SocketAddrV4,
+        /// Xcast packets that left.
+        xcast_packets: u64,
+        /// Datagrams that left instead, since the router did not answer.
+        unicast_packets: u64,
+    },
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let entries = &args.destinations;
-    let addresses: Vec<_> = entries.iter().map(|entry| entry.address).collect();
-    let origin = args.origin.open(router, &addresses)?;
-    let template = Template {
-        code_points: origin.code_points,
-        source: origin.source,
-        to: origin.to,
-        ttl: args.ttl,
-        dscp: args.dscp,
-        channel: args.channel,
-        x: args.x,
-        anonymous: args.anonymous,
-        source_port: args.source_port,
-        port_list: args.port_list,
+    let mut exit = Exit::open(args, router)?;
+    let mut payloads = Payloads::open(args)?;
+    let pause = match args.rate {
+        Some(rate) => Duration::from_secs(1) / rate,
+        None => Duration::from_millis(args.interval),
     };
-    let mut payload = fixed_payload(args)?.unwrap_or_default();
-    let mut packet = Vec::new();
-    let numbered = args.file.is_none() && args.size.is_none();
-    for n in 1..=args.count {
-        if numbered {
-            payload = args.payload.replace("{n}", &n.to_string()).into_bytes();
+    let start = Instant::now();
+    let mut progress = Progress::new(start, (!args.lines).then_some(args.count));
+    let (mut packets, mut next, mut payload_octets) = (0, start, 0);
+    while let Some(payload) = payloads.next(packets)? {
+        if packets > 0 && !pause.is_zero() {
+            // From the plan, not from the last packet: being late once does not lower the rate.
+            next += pause;
+            thread::sleep(next.saturating_duration_since(Instant::now()));
         }
-        template.emit(entries, &payload, &mut packet)?;
-        origin.send(&packet)?;
-        if args.interval > 0 && n < args.count {
-            thread::sleep(Duration::from_millis(args.interval));
-        }
+        exit.send(&args.destinations, payload)?;
+        payload_octets = payload.len();
+        packets += 1;
+        progress.show(packets);
     }
+    progress.clear();
     let sent = Sent {
-        packets: args.count,
-        octets: packet.len(),
-        flags: letters(template.flags(entries)),
-        destinations: entries.len(),
-        source: origin.source,
-        to: origin.to,
-        interface: origin.interface,
-        via: origin.via,
+        packets,
+        seconds: (start.elapsed().as_secs_f64() * 1e6).round() / 1e6,
+        payload_octets,
+        destinations: args.destinations.len(),
+        how: exit.how(&args.destinations),
     };
     if args.json {
         print_json(&sent)?;
@@ -188,14 +233,263 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The payload that all packets share; `None` if it is text that may differ.
-fn fixed_payload(args: &Args) -> Result<Option<Vec<u8>>> {
-    match (&args.file, args.size) {
-        (Some(path), _) => fs::read(path)
-            .map(Some)
-            .with_context(|| format!("cannot read {}", path.display())),
-        // One more than fits is enough to be told so.
-        (None, size) => Ok(size.map(|size| vec![0; size.min(usize::from(u16::MAX) + 1)])),
+/// What is sent, packet by packet.
+enum Payloads {
+    /// The same, so many times.
+    Fixed { payload: Vec<u8>, left: u64 },
+    /// With the packet's number in it.
+    Text {
+        text: String,
+        payload: Vec<u8>,
+        left: u64,
+    },
+    /// The lines of a file.
+    Lines {
+        input: Box<dyn io::BufRead>,
+        name: String,
+        payload: Vec<u8>,
+    },
+}
+
+impl Payloads {
+    fn open(args: &Args) -> Result<Self> {
+        let left = args.count;
+        let Some(path) = &args.file else {
+            return Ok(match args.size {
+                // One more than fits is enough to be told so.
+                Some(size) => Self::Fixed {
+                    payload: vec![0; size.min(usize::from(u16::MAX) + 1)],
+                    left,
+                },
+                None => Self::Text {
+                    text: args.payload.clone(),
+                    payload: Vec::new(),
+                    left,
+                },
+            });
+        };
+        let name = path.display().to_string();
+        let cannot = || format!("cannot read {name}");
+        let mut input: Box<dyn io::BufRead> = if path == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(io::BufReader::new(
+                fs::File::open(path).with_context(cannot)?,
+            ))
+        };
+        if args.lines {
+            let payload = Vec::new();
+            return Ok(Self::Lines {
+                input,
+                name,
+                payload,
+            });
+        }
+        let mut payload = Vec::new();
+        // As much as is needed to be told that it is too much.
+        let mut limited = (&mut input).take(u64::from(u16::MAX) + 1);
+        limited.read_to_end(&mut payload).with_context(cannot)?;
+        Ok(Self::Fixed { payload, left })
+    }
+
+    /// The next payload; `sent` were given before.
+    fn next(&mut self, sent: u64) -> Result<Option<&[u8]>> {
+        match self {
+            Self::Fixed { payload, left } => Ok((sent < *left).then_some(payload)),
+            Self::Text {
+                text,
+                payload,
+                left,
+            } => {
+                *payload = text.replace("{n}", &(sent + 1).to_string()).into_bytes();
+                Ok((sent < *left).then_some(payload))
+            }
+            Self::Lines {
+                input,
+                name,
+                payload,
+            } => {
+                payload.clear();
+                let read = input.read_until(b'\n', payload);
+                if read.with_context(|| format!("cannot read {name}"))? == 0 {
+                    return Ok(None);
+                }
+                if payload.last() == Some(&b'\n') {
+                    payload.pop();
+                }
+                Ok(Some(payload))
+            }
+        }
+    }
+}
+
+/// The way packets leave.
+enum Exit {
+    Raw {
+        origin: Box<Origin>,
+        template: Template,
+        packet: Vec<u8>,
+    },
+    Udp {
+        router: SocketAddrV4,
+        sender: Box<Sender>,
+    },
+}
+
+impl Exit {
+    fn open(args: &Args, router: &str) -> Result<Self> {
+        if let Some(to) = args.udp {
+            return Self::open_udp(args, router, to);
+        }
+        let entries = &args.destinations;
+        let addresses: Vec<_> = entries.iter().map(|entry| entry.address).collect();
+        let origin = args.origin.open(router, &addresses)?;
+        let template = Template {
+            code_points: origin.code_points,
+            source: origin.source,
+            to: origin.to,
+            ttl: args.ttl,
+            dscp: args.dscp,
+            channel: args.channel,
+            x: args.x,
+            anonymous: args.anonymous,
+            source_port: args.source_port,
+            port_list: args.port_list,
+        };
+        Ok(Self::Raw {
+            origin: Box::new(origin),
+            template,
+            packet: Vec::new(),
+        })
+    }
+
+    fn open_udp(args: &Args, own_router: &str, router: SocketAddrV4) -> Result<Self> {
+        let local = (
+            args.origin.source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            args.source_port,
+        );
+        let socket = UdpSocket::bind(local)
+            .with_context(|| format!("cannot send from {}:{}", local.0, local.1))?;
+        let outlet = Outlet::udp(args.origin.code_points(own_router)?, router.into());
+        let settings = Settings {
+            options: Options {
+                ttl: args.ttl,
+                dscp: args.dscp,
+                channel: args.channel,
+                stay_xcast: args.x,
+                anonymous: args.anonymous,
+            },
+            ..Settings::new(outlet)
+        };
+        let mut sender = Sender::new(socket, settings)?;
+        if !sender.wait_for_router(ROUTER_TIMEOUT)? {
+            let why = sender.router().err();
+            let why = why.map_or_else(String::new, |cause| format!(" ({cause})"));
+            // Nobody may be reading.
+            let _ = writeln!(
+                io::stderr(),
+                "xcast-ctl: no answer from {router}{why}; sending unicast to each destination"
+            );
+        }
+        let sender = Box::new(sender);
+        Ok(Self::Udp { router, sender })
+    }
+
+    fn send(&mut self, entries: &[Entry], payload: &[u8]) -> Result<()> {
+        match self {
+            Self::Raw {
+                origin,
+                template,
+                packet,
+            } => {
+                template.emit(entries, payload, packet)?;
+                origin.send(packet)
+            }
+            Self::Udp { sender, .. } => {
+                let destinations: Vec<_> = entries.iter().map(destination).collect();
+                sender.send(&destinations, payload)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// What became of all of it.
+    fn how(self, entries: &[Entry]) -> How {
+        match self {
+            Self::Raw {
+                origin,
+                template,
+                packet,
+            } => How::Raw {
+                octets: packet.len(),
+                flags: letters(template.flags(entries)),
+                source: origin.source,
+                to: origin.to,
+                interface: origin.interface,
+                via: origin.via,
+            },
+            Self::Udp { router, sender } => {
+                let Statistics {
+                    xcast_packets,
+                    unicast_packets,
+                    ..
+                } = *sender.statistics();
+                How::Udp {
+                    router,
+                    xcast_packets,
+                    unicast_packets,
+                }
+            }
+        }
+    }
+}
+
+fn destination(entry: &Entry) -> xcast_host::Destination {
+    let address = SocketAddr::from((entry.address, entry.port));
+    match entry.dscp {
+        Some(dscp) => xcast_host::Destination::with_dscp(address, dscp),
+        None => address.into(),
+    }
+}
+
+/// Says on a terminal, once a second, how far it is.
+struct Progress {
+    wanted: bool,
+    shown: Instant,
+    start: Instant,
+    all: Option<u64>,
+    written: bool,
+}
+
+impl Progress {
+    fn new(start: Instant, all: Option<u64>) -> Self {
+        Self {
+            wanted: io::stderr().is_terminal(),
+            shown: start,
+            start,
+            all,
+            written: false,
+        }
+    }
+
+    fn show(&mut self, packets: u64) {
+        if !self.wanted || self.shown.elapsed() < Duration::from_secs(1) {
+            return;
+        }
+        self.shown = Instant::now();
+        self.written = true;
+        let rate = packets as f64 / self.start.elapsed().as_secs_f64();
+        let of = self
+            .all
+            .map_or_else(String::new, |all| format!(" of {all}"));
+        // A terminal that went away is no reason to stop.
+        let _ = write!(io::stderr(), "\r{packets}{of} packets, {rate:.0}/s\x1b[K");
+    }
+
+    fn clear(&self) {
+        if self.written {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
     }
 }
 
@@ -209,19 +503,36 @@ fn letters(flags: u8) -> String {
 
 fn render(sent: &Sent) -> String {
     let plural = |n: u64| if n == 1 { "" } else { "s" };
-    let via = sent
-        .via
-        .map_or_else(String::new, |via| format!(" via {via}"));
-    format!(
-        "sent {} packet{} of {} octets from {} to {} destination{} by {}{via}\n",
-        sent.packets,
-        plural(sent.packets),
-        sent.octets,
-        sent.source,
+    let mut text = format!("sent {} packet{}", sent.packets, plural(sent.packets));
+    let destinations = format!(
+        "{} destination{}",
         sent.destinations,
-        plural(sent.destinations as u64),
-        sent.interface,
-    )
+        plural(sent.destinations as u64)
+    );
+    text += &match &sent.how {
+        How::Raw {
+            octets,
+            source,
+            interface,
+            via,
+            ..
+        } => {
+            let via = via.map_or_else(String::new, |via| format!(" via {via}"));
+            format!(" of {octets} octets from {source} to {destinations} by {interface}{via}")
+        }
+        How::Udp {
+            router,
+            xcast_packets,
+            unicast_packets,
+        } => format!(
+            " to {destinations}: {xcast_packets} inside UDP by {router}, {unicast_packets} as unicast"
+        ),
+    };
+    if sent.packets > 1 && sent.seconds > 0.0 {
+        let rate = sent.packets as f64 / sent.seconds;
+        text += &format!(" in {:.3} s, {rate:.0}/s", sent.seconds);
+    }
+    text + "\n"
 }
 
 #[cfg(test)]
