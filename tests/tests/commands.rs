@@ -123,6 +123,11 @@ fn ping_from_a_host_where_one_is_gone() {
         let (code, text) = network.ask("A", &[&ping[..], &to].concat())?;
         ensure!(code == 0 && text.contains("time="), "{text}");
         ensure!(text.contains("2 packets of"), "{text}");
+        // Nobody has the port, which says that the datagrams arrived.
+        let udp = [&ping[..], &to, &["--udp", "9"]].concat();
+        let (code, document) = network.ask_json("A", &udp)?;
+        let received = |at: usize| document["destinations"][at]["received"] == 2;
+        ensure!(code == 0 && (0..3).all(received), "{document}");
 
         network.namespace("C")?.ip("link set lo down")?;
         let name = &network.bed.testbed.interface("C", "R7")?.name;

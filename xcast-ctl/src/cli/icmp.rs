@@ -1,9 +1,10 @@
-//! ICMP as probes need it: echo requests out, replies and errors in (RFC 792).
+//! ICMP as probes need it: echo requests out, replies and errors in (RFC 792); and datagrams in, for
+//! probes by UDP.
 
 use std::{
     io,
     mem::MaybeUninit,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::fd::AsFd as _,
     time::{Duration, Instant},
 };
@@ -21,6 +22,7 @@ use xcast_host::packet::internet_checksum;
 
 /// ICMP's protocol number.
 pub(super) const ICMP: u8 = 1;
+const UDP: u8 = 17;
 /// Octets of an echo message in front of its data.
 pub(super) const ECHO_LEN: usize = 8;
 const IPV4_LEN: usize = 20;
@@ -43,15 +45,29 @@ pub(super) enum Fault {
     Unreachable(u8),
 }
 
-/// An ICMP message that answers an echo request.
+impl Fault {
+    /// Nobody has the port a datagram was sent to: all the same, it arrived.
+    pub(super) const PORT: Self = Self::Unreachable(3);
+}
+
+/// What an answer is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About {
+    /// An echo request.
+    Echo(Echo),
+    /// A datagram from this port.
+    Udp(u16),
+}
+
+/// An ICMP message that answers a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer {
     /// Who sent it.
     pub(super) from: Ipv4Addr,
-    /// The destination of the request, as it was on the wire.
+    /// The destination of the probe, as it was on the wire.
     pub(super) destination: Ipv4Addr,
-    /// The request.
-    pub(super) echo: Echo,
+    /// The probe.
+    pub(super) about: About,
     /// What went wrong; `None` for a reply.
     pub(super) fault: Option<Fault>,
 }
@@ -69,20 +85,23 @@ pub(super) fn request(echo: Echo, data_len: usize) -> Vec<u8> {
 
 /// The answer that an IP packet is, if it is one.
 pub(super) fn parse(packet: &[u8]) -> Option<Answer> {
-    let (source, _, message) = ip(packet)?;
+    let (source, _, message) = ip(packet).filter(|_| packet[9] == ICMP)?;
     match *message.get(..2)? {
         [0, 0] => Some(Answer {
             from: source,
             destination: source,
-            echo: echo(message)?,
+            about: About::Echo(echo(message)?),
             fault: None,
         }),
         [kind @ (3 | 11), code] => {
-            // The request's own IP header and at least eight octets of it.
-            let (_, destination, quoted) = ip(message.get(8..)?)?;
-            if *quoted.first()? != 8 {
-                return None;
-            }
+            // The probe's own IP header and at least eight octets of it.
+            let quotation = message.get(8..)?;
+            let (_, destination, quoted) = ip(quotation)?;
+            let about = match (quotation[9], *quoted.first_chunk::<ECHO_LEN>()?) {
+                (ICMP, [8, ..]) => About::Echo(echo(quoted)?),
+                (UDP, [high, low, ..]) => About::Udp(u16::from_be_bytes([high, low])),
+                _ => return None,
+            };
             let fault = match kind {
                 11 => Fault::TimeExceeded,
                 _ => Fault::Unreachable(code),
@@ -90,7 +109,7 @@ pub(super) fn parse(packet: &[u8]) -> Option<Answer> {
             Some(Answer {
                 from: source,
                 destination,
-                echo: echo(quoted)?,
+                about,
                 fault: Some(fault),
             })
         }
@@ -98,10 +117,10 @@ pub(super) fn parse(packet: &[u8]) -> Option<Answer> {
     }
 }
 
-/// Source, destination and content of an IP packet that carries ICMP.
+/// Source, destination and content of an IP packet.
 fn ip(packet: &[u8]) -> Option<(Ipv4Addr, Ipv4Addr, &[u8])> {
     let header = packet.first_chunk::<IPV4_LEN>()?;
-    if header[0] >> 4 != 4 || header[9] != ICMP {
+    if header[0] >> 4 != 4 {
         return None;
     }
     let address =
@@ -123,6 +142,8 @@ fn echo(message: &[u8]) -> Option<Echo> {
 pub(super) enum Event {
     /// An answer, when the kernel handed it over.
     Answer(Answer, Instant),
+    /// A datagram came back: from whom, and the number it begins with, if it is long enough for one.
+    Datagram(Ipv4Addr, Option<u32>, Instant),
     /// The time is over.
     Timeout,
     /// The user wants no more.
@@ -134,6 +155,7 @@ pub(super) enum Event {
 pub(super) struct Receiver {
     socket: Socket,
     signals: SignalFd,
+    datagrams: Option<UdpSocket>,
 }
 
 impl Receiver {
@@ -149,7 +171,34 @@ impl Receiver {
         Ok(Self {
             socket,
             signals: SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK)?,
+            datagrams: None,
         })
+    }
+
+    /// Receives what comes to this socket, too.
+    pub(super) fn and_datagrams(mut self, socket: UdpSocket) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        self.datagrams = Some(socket);
+        Ok(self)
+    }
+
+    /// A datagram that is there.
+    fn datagram(&self) -> io::Result<Option<Event>> {
+        let Some(socket) = &self.datagrams else {
+            return Ok(None);
+        };
+        let mut number = [0; 4];
+        match socket.recv_from(&mut number) {
+            Ok((length, from)) => {
+                let IpAddr::V4(from) = from.ip() else {
+                    return Ok(None);
+                };
+                let number = (length == number.len()).then(|| u32::from_be_bytes(number));
+                Ok(Some(Event::Datagram(from, number, Instant::now())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Waits for the next answer, until `deadline` at most.
@@ -168,6 +217,9 @@ impl Receiver {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error).context("cannot receive ICMP messages"),
             }
+            if let Some(event) = self.datagram().context("cannot receive datagrams")? {
+                return Ok(event);
+            }
             if self.signals.read_signal()?.is_some() {
                 return Ok(Event::Interrupted);
             }
@@ -175,10 +227,14 @@ impl Receiver {
             if left.is_zero() {
                 return Ok(Event::Timeout);
             }
-            let mut polled = [
-                PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ];
+            let sources = [Some(self.socket.as_fd()), Some(self.signals.as_fd())];
+            let datagrams = self.datagrams.as_ref().map(|socket| socket.as_fd());
+            let mut polled: Vec<_> = sources
+                .into_iter()
+                .chain([datagrams])
+                .flatten()
+                .map(|source| PollFd::new(source, PollFlags::POLLIN))
+                .collect();
             // Rounded up, so as not to spin through the last millisecond.
             let left = left + Duration::from_millis(1);
             let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -220,7 +276,7 @@ mod tests {
         reply[0] = 0;
         let answer = parse(&packet([10, 0, 0, 9], [10, 0, 0, 1], &reply)).unwrap();
         assert_eq!(answer.from, Ipv4Addr::new(10, 0, 0, 9));
-        assert_eq!((answer.echo, answer.fault), (ECHO, None));
+        assert_eq!((answer.about, answer.fault), (About::Echo(ECHO), None));
 
         let quoted = packet([10, 0, 0, 1], [10, 0, 0, 9], &request(ECHO, 0));
         for (header, fault) in [
@@ -233,8 +289,23 @@ mod tests {
             let answer = parse(&packet([10, 0, 5, 5], [10, 0, 0, 1], &error)).unwrap();
             assert_eq!(answer.from, Ipv4Addr::new(10, 0, 5, 5));
             assert_eq!(answer.destination, Ipv4Addr::new(10, 0, 0, 9));
-            assert_eq!((answer.echo, answer.fault), (ECHO, Some(fault)));
+            assert_eq!(
+                (answer.about, answer.fault),
+                (About::Echo(ECHO), Some(fault))
+            );
         }
+        let mut quoted = packet(
+            [10, 0, 0, 1],
+            [10, 0, 0, 9],
+            &[0x12, 0x34, 0, 9, 0, 8, 0, 0],
+        );
+        quoted[9] = UDP;
+        let error = [&[3, 3, 0, 0, 0, 0, 0, 0], &quoted[..]].concat();
+        let answer = parse(&packet([10, 0, 0, 9], [10, 0, 0, 1], &error)).unwrap();
+        assert_eq!(
+            (answer.about, answer.fault),
+            (About::Udp(0x1234), Some(Fault::PORT))
+        );
         // Requests, of ours on the loopback for one, are no answers.
         assert_eq!(parse(&packet([0; 4], [0; 4], &request(ECHO, 0))), None);
     }

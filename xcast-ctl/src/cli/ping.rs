@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use xcast_host::packet::{Entry, Template};
 
 use super::{
     Outcome,
-    icmp::{self, Answer, Echo, Event, Fault, ICMP, Receiver},
+    icmp::{self, About, Answer, Echo, Event, Fault, ICMP, Receiver},
     origin::{Origin, OriginArgs},
     print, print_json,
     table::{Align, Table},
@@ -22,8 +22,9 @@ use super::{
 
 /// Ask many destinations with one packet whether they are there
 ///
-/// Each round is one ICMP echo request with all destinations in its list. Routers make copies of
-/// it, and each destination gets an ordinary echo request and answers as to ping(8). Shows the
+/// Each round is one ICMP echo request with all destinations in its list, or one UDP datagram with
+/// --udp. Routers make copies of it, and each destination gets an ordinary echo request and answers as
+/// to ping(8). Shows the
 /// round-trip time of each answer and, in the end, what each destination lost. Needs root, or
 /// CAP_NET_RAW.
 ///
@@ -32,6 +33,7 @@ use super::{
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl ping -c 5 10.77.3.2 10.77.7.2 10.77.8.2
+  xcast-ctl ping --udp 7 10.77.3.2 10.77.7.2
 
 EXIT STATUS
   0  every destination answered
@@ -57,6 +59,13 @@ pub(super) struct Args {
     /// Octets of data in each request
     #[arg(short, long, value_name = "OCTETS", default_value_t = 56)]
     size: u16,
+
+    /// Send UDP datagrams to this port instead
+    ///
+    /// An echo service's answer counts, and so does that nobody has the port: either way the datagram
+    /// arrived. For hosts that are asked not to answer ICMP echo requests.
+    #[arg(short, long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    udp: Option<u16>,
 
     /// DSCP, 0 to 63
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -155,6 +164,12 @@ impl Tally {
         Some(time)
     }
 
+    /// The request that an answer without a number is about: the last one that is open.
+    fn latest(&self) -> u16 {
+        let latest = self.open.iter().max_by_key(|(_, since)| **since);
+        latest.map_or(0, |(sequence, _)| *sequence)
+    }
+
     fn error(&mut self, sequence: u16, from: Ipv4Addr, fault: Fault) -> String {
         self.open.remove(&sequence);
         self.errors += 1;
@@ -220,6 +235,7 @@ struct Ping<'a> {
     args: &'a Args,
     origin: Origin,
     template: Template,
+    /// Identifier of echo requests, source port of datagrams.
     identifier: u16,
     tallies: HashMap<Ipv4Addr, Tally>,
     packets: u64,
@@ -233,13 +249,24 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
             "{address} is in the list twice: one answer could not be told from the other"
         );
     }
-    let receiver = Receiver::new()?;
+    let mut receiver = Receiver::new()?;
     let origin = args.origin.open(router, &args.destinations)?;
+    let mut identifier = std::process::id() as u16;
+    if args.udp.is_some() {
+        let socket = UdpSocket::bind((origin.source, 0))
+            .with_context(|| format!("cannot receive answers at {}", origin.source))?;
+        identifier = socket.local_addr()?.port();
+        receiver = receiver.and_datagrams(socket)?;
+    }
+    let template = Template {
+        source_port: identifier,
+        ..template(&origin, args.ttl, args.dscp)
+    };
     let mut ping = Ping {
         args,
-        template: template(&origin, args.ttl, args.dscp),
+        template,
         origin,
-        identifier: std::process::id() as u16,
+        identifier,
         tallies: HashMap::new(),
         packets: 0,
         octets: 0,
@@ -293,10 +320,10 @@ pub(super) fn template(origin: &Origin, ttl: u8, dscp: u8) -> Template {
 }
 
 /// Entries of a list of which only addresses matter.
-pub(super) fn entries(addresses: &[Ipv4Addr]) -> Vec<Entry> {
+pub(super) fn entries(addresses: &[Ipv4Addr], port: u16) -> Vec<Entry> {
     let entry = |&address| Entry {
         address,
-        port: 0,
+        port,
         dscp: None,
     };
     addresses.iter().map(entry).collect()
@@ -309,12 +336,24 @@ impl Ping<'_> {
             identifier: self.identifier,
             sequence,
         };
-        let message = icmp::request(echo, self.args.size.into());
+        let message = match self.args.udp {
+            None => icmp::request(echo, self.args.size.into()),
+            Some(_) => {
+                // The round's number, which an echo service sends back.
+                let mut payload = u32::from(sequence).to_be_bytes().to_vec();
+                payload.resize(payload.len().max(self.args.size.into()), 0);
+                payload
+            }
+        };
         let mut packet = Vec::new();
         for addresses in self.args.destinations.chunks(MAX_DESTINATIONS) {
-            let entries = entries(addresses);
-            self.template
-                .emit_segment(&entries, ICMP, &message, &mut packet)?;
+            let entries = entries(addresses, self.args.udp.unwrap_or(0));
+            match self.args.udp {
+                None => self
+                    .template
+                    .emit_segment(&entries, ICMP, &message, &mut packet)?,
+                Some(_) => self.template.emit(&entries, &message, &mut packet)?,
+            }
             // Before the packet leaves: the first answer may come before the call returns.
             let now = Instant::now();
             for &address in addresses {
@@ -333,6 +372,10 @@ impl Ping<'_> {
         while !(no_longer && self.tallies.values().all(|tally| tally.open.is_empty())) {
             match receiver.wait(deadline)? {
                 Event::Answer(answer, now) => self.take(answer, now)?,
+                Event::Datagram(from, number, now) => {
+                    let number = number.map(|number| number as u16);
+                    self.settle(from, number, None, now)?;
+                }
                 Event::Timeout => break,
                 Event::Interrupted => return Ok(true),
             }
@@ -341,18 +384,35 @@ impl Ping<'_> {
     }
 
     fn take(&mut self, answer: Answer, now: Instant) -> Result<()> {
-        let Echo {
-            identifier,
-            sequence,
-        } = answer.echo;
-        if identifier != self.identifier {
+        let (identifier, sequence) = match answer.about {
+            About::Echo(echo) => (echo.identifier, Some(echo.sequence)),
+            About::Udp(port) => (port, None),
+        };
+        let is_udp = matches!(answer.about, About::Udp(_));
+        if identifier != self.identifier || is_udp != self.args.udp.is_some() {
             return Ok(());
         }
-        let Some(tally) = self.tallies.get_mut(&answer.destination) else {
+        let fault = answer
+            .fault
+            .filter(|fault| !(is_udp && *fault == Fault::PORT && answer.from == answer.destination))
+            .map(|fault| (answer.from, fault));
+        self.settle(answer.destination, sequence, fault, now)
+    }
+
+    /// Takes note of an answer: a reply, or a fault that somebody told of.
+    fn settle(
+        &mut self,
+        destination: Ipv4Addr,
+        sequence: Option<u16>,
+        fault: Option<(Ipv4Addr, Fault)>,
+        now: Instant,
+    ) -> Result<()> {
+        let Some(tally) = self.tallies.get_mut(&destination) else {
             return Ok(());
         };
-        let what = match answer.fault {
-            Some(fault) => tally.error(sequence, answer.from, fault),
+        let sequence = sequence.unwrap_or_else(|| tally.latest());
+        let what = match fault {
+            Some((from, fault)) => tally.error(sequence, from, fault),
             None => match tally.reply(sequence, now) {
                 Some(time) => format!("time={:.3} ms", time.as_secs_f64() * 1e3),
                 None => "duplicate".to_owned(),
@@ -361,11 +421,7 @@ impl Ping<'_> {
         if self.args.quiet || self.args.json {
             return Ok(());
         }
-        print(&format!(
-            "{}: round={sequence} {what}\n",
-            answer.destination
-        ))
-        .context("cannot show an answer")
+        print(&format!("{destination}: round={sequence} {what}\n")).context("cannot show an answer")
     }
 
     fn summary(&self, rounds: u64) -> Summary {

@@ -15,7 +15,7 @@ use xcast_common::wire::MAX_DESTINATIONS;
 use self::tree::{Form, Hop, Path};
 use super::{
     Outcome,
-    icmp::{self, Answer, Echo, Event, Fault, ICMP, Receiver},
+    icmp::{self, About, Answer, Echo, Event, Fault, ICMP, Receiver},
     origin::{Origin, OriginArgs},
     ping::{entries, seconds, template},
     print, print_json,
@@ -202,7 +202,7 @@ impl Tracer<'_> {
         let template = template(&self.origin, hop.saturating_add(own), 0);
         let mut packet = Vec::new();
         let message = icmp::request(xcast, 0);
-        template.emit_segment(&entries(&wanted), ICMP, &message, &mut packet)?;
+        template.emit_segment(&entries(&wanted, 0), ICMP, &message, &mut packet)?;
 
         let start = Instant::now();
         self.origin.send(&packet)?;
@@ -219,6 +219,7 @@ impl Tracer<'_> {
                 Event::Answer(answer, now) => {
                     self.take(answer, [unicast, xcast], now - start);
                 }
+                Event::Datagram(..) => {}
                 Event::Timeout => return Ok(true),
                 Event::Interrupted => return Ok(false),
             }
@@ -244,9 +245,9 @@ impl Tracer<'_> {
             time,
             fault: answer.fault,
         };
-        if answer.echo == unicast {
+        if answer.about == About::Echo(unicast) {
             target.unicast.get_or_insert(seen);
-        } else if answer.echo == xcast {
+        } else if answer.about == About::Echo(xcast) {
             target.xcast.get_or_insert(seen);
         }
     }
