@@ -159,11 +159,9 @@ pub fn measure(
     }
     let mut all = Vec::new();
     for entry in entries {
-        let rounds = entry.cases.iter().map(|prepared| {
-            let copies = prepared.case.load.copies as u64 - 1;
-            prepared.measured.packets * copies
-        });
-        let objection = entry.subject.objection(rounds.sum())?;
+        let cases = entry.cases.iter();
+        let packets = cases.map(|prepared| prepared.measured.packets);
+        let objection = entry.subject.objection(packets.sum())?;
         for prepared in entry.cases {
             all.push(Measured {
                 objection: objection.clone(),

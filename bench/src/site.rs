@@ -184,12 +184,19 @@ pub fn view(destinations: &[(Ipv4Addr, usize)]) -> RouterView {
     }
 }
 
-/// The configuration of the Xcast router here; `subsets` as `router.subsets`.
-pub fn configuration(subsets: u32) -> String {
+/// The configuration of the Xcast router here; `subsets` as `router.subsets`. The first eight
+/// interfaces are a group, for all of whose sets there are device maps from the start: either that of
+/// the copies, or some others with the rest of the copies' in another group.
+pub fn configuration(subsets: u32, one_group: bool) -> String {
     let mut text = format!(
         "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\n[router]\nsubsets = {subsets}\n"
     );
-    for name in (0..=LAN).map(interface).chain([INGRESS.to_owned()]) {
+    let mut names: Vec<_> = (0..=LAN).map(interface).collect();
+    names.push(INGRESS.to_owned());
+    if !one_group {
+        names.rotate_right(2);
+    }
+    for name in names {
         let _ = write!(text, "\n[[port]]\ninterface = \"{name}\"\n");
     }
     text

@@ -250,8 +250,8 @@ impl Memory {
     }
 }
 
-/// What the shared code makes of a frame on the host. With `peel`, copies are made one at a time
-/// and the rest goes through once more, as where no device map is installed.
+/// What the shared code makes of a frame on the host. With `peel`, copies are made one usual set at a
+/// time and the rest goes through once more, as where no device map is installed.
 fn run(
     view: &RouterView,
     tables: &HostTables,
@@ -299,32 +299,29 @@ fn run(
         )
         .expect("the frame did not get shorter");
         assert_eq!(plan.subset.total(), u32::from(plan.copies));
-        if peel && plan.copies > 1 {
-            let mut rest = buffer.clone();
-            let b = plan.last_branch;
-            emit_rest(&mut rest, plan, b).expect("the rest fits");
-            let trusted = maps::Port {
-                slot: PORT_STACK,
-                flags: maps::PORT_TRUSTED,
-                ..maps::Port::default()
-            };
-            waiting.push((rest.frame().to_vec(), trusted));
-        }
-        let rounds = if peel {
-            1.min(plan.copies)
+        let now: Vec<u8> = if peel && plan.copies > 1 {
+            let usual = plan.subset.usual();
+            assert!(usual.slots != 0, "some copy leaves in each round");
+            let slots = (0..8).map(|slot| (usual.group * 8 + slot) as u8);
+            let now: Vec<u8> = slots.filter(|slot| plan.leave(*slot).is_some()).collect();
+            assert_eq!(now.len() as u32, usual.slots.count_ones());
+            if now.len() < usize::from(plan.copies) {
+                let mut rest = buffer.clone();
+                emit_rest(&mut rest, plan).expect("the rest fits");
+                let trusted = maps::Port {
+                    slot: PORT_STACK,
+                    flags: maps::PORT_TRUSTED,
+                    ..maps::Port::default()
+                };
+                waiting.push((rest.frame().to_vec(), trusted));
+            }
+            now
         } else {
-            plan.copies
+            let by = |slot: u8| std::iter::repeat_n(slot, plan.subset.copies[slot as usize].into());
+            (0..maps::MAX_PORTS as u8).flat_map(by).collect()
         };
-        for _ in 0..rounds {
-            let (slot, b) = if peel {
-                let slot = plan.branches[plan.last_branch as usize].port;
-                (slot, plan.take(slot))
-            } else {
-                (0..maps::MAX_PORTS as u8)
-                    .map(|slot| (slot, plan.take(slot)))
-                    .find(|(_, branch)| branch.is_some())
-                    .expect("as many chained branches as copies")
-            };
+        for slot in now {
+            let b = plan.take(slot);
             let b = b.expect("a branch on this port");
             let id = u32::from(plan.branches[b as usize].next_hop);
             if slot == PORT_STACK {

@@ -49,17 +49,17 @@ pub fn emit(
     Some(Form::Xcast)
 }
 
-/// Rewrites the frame into what is left when branch `b` has been served: an Xcast packet for the
-/// other branches' destinations, to be forwarded by this router once more. The IP header stays as
-/// it is.
+/// Rewrites the frame into what is left when the branches that [leave](Plan::leave) in this round have
+/// been served: an Xcast packet for the others' destinations, to be forwarded by this router once more.
+/// The IP header stays as it is.
 #[inline(always)]
-pub fn emit_rest(frame: &mut impl Frame, plan: &mut Plan, b: u8) -> Option<()> {
+pub fn emit_rest(frame: &mut impl Frame, plan: &mut Plan) -> Option<()> {
     plan.kept = [0; 4];
     for i in 0..MAX_DESTINATIONS {
         if i >= fresh(&plan.dest_count) as usize {
             break;
         }
-        if plan.served_by(i).is_some_and(|branch| branch != b) {
+        if plan.stays(i) {
             plan.kept[i >> 5] |= bit(i);
         }
     }

@@ -11,8 +11,12 @@ pub const MAX_PORTS: usize = 72;
 pub const PORT_STACK: u8 = 0;
 /// Slot of `xcast0`: a copy that leaves by it arrives on `xcast0-dp` and is forwarded once more.
 pub const PORT_RECIRCULATE: u8 = 1;
-/// First slot for a real interface.
-pub const PORT_FIRST: u8 = 2;
+/// First slot for a real interface: where a [group](SUBSET_GROUPS) of slots begins.
+pub const PORT_FIRST: u8 = 8;
+/// Groups of eight slots, whose copies are one word of a [`SubsetKey`].
+pub const SUBSET_GROUPS: usize = MAX_PORTS / 8;
+/// Device maps of usual sets: of each group each set of slots, alone and with the way round.
+pub const USUAL_SETS: usize = SUBSET_GROUPS * 512;
 /// Number of real interfaces that can be ports.
 pub const MAX_REAL_PORTS: usize = 64;
 
@@ -200,9 +204,66 @@ impl SubsetKey {
         copies: [0; MAX_PORTS],
     };
 
+    /// Copies of the slots in a group, one octet each, that of the first slot lowest.
+    #[inline(always)]
+    fn group(&self, group: usize) -> u64 {
+        // Read as the word it is: LLVM would take the octets one by one.
+        // SAFETY: aligned and long enough, by the assertions below; any bits are a number.
+        let word = unsafe {
+            core::ptr::from_ref(self)
+                .cast::<u64>()
+                .add(group)
+                .read_volatile()
+        };
+        u64::from_le(word)
+    }
+
+    /// The usual set with most of these copies, or an empty one if there are no copies at all.
+    #[inline(always)]
+    pub fn usual(&self) -> UsualSet {
+        let mut last = 0;
+        let mut copies = 0;
+        let mut groups = 0;
+        for group in 0..SUBSET_GROUPS {
+            let word = self.group(group);
+            if word != 0 {
+                last = group as u32;
+                copies = word;
+                groups += 1;
+            }
+        }
+        // At most 127 in each octet, so nothing is carried from one to the next.
+        let wanted = (copies + 0x7f7f_7f7f_7f7f_7f7f) >> 7 & 0x0101_0101_0101_0101;
+        UsualSet {
+            group: last,
+            // Octet k of the one factor times octet 7 - k of the other: all meet in the highest.
+            slots: (wanted.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32,
+            is_all: groups == 1 && copies == wanted,
+        }
+    }
+
     /// Number of copies in all.
     pub fn total(&self) -> u32 {
         self.copies.iter().map(|&n| u32::from(n)).sum()
+    }
+}
+
+/// Slots of one group, one copy each: sets so usual that there are device maps of all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UsualSet {
+    /// The group of slots.
+    pub group: u32,
+    /// A bit for each slot of it, the first slot's lowest.
+    pub slots: u32,
+    /// It has all copies that were asked for.
+    pub is_all: bool,
+}
+
+impl UsualSet {
+    /// Where its device map is; `with_rest`: the one that has the way round in it, too.
+    #[inline(always)]
+    pub fn index(self, with_rest: bool) -> u32 {
+        self.group * 512 + (with_rest as u32) * 256 + (self.slots & 0xff)
     }
 }
 
@@ -275,7 +336,8 @@ const _: () = {
     assert!(size_of::<Port>() == 16);
     assert!(size_of::<Settings>() == 16);
     assert!(size_of::<PeerSource>() == 8);
-    assert!(size_of::<SubsetKey>() == MAX_PORTS);
+    assert!(size_of::<SubsetKey>() == MAX_PORTS && align_of::<SubsetKey>() == 8);
+    assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(size_of::<Subset>() == 8);
     assert!(size_of::<Metadata>() == 8);
     assert!(crate::counter::COUNT <= 64);
@@ -309,4 +371,39 @@ mod user {
         Subset,
         SubsetKey
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subset(copies: &[(usize, u8)]) -> SubsetKey {
+        let mut key = SubsetKey::EMPTY;
+        for &(slot, count) in copies {
+            key.copies[slot] = count;
+        }
+        key
+    }
+
+    #[test]
+    fn usual_sets() {
+        let usual = |copies| subset(copies).usual();
+        let set = |group, slots, is_all| UsualSet {
+            group,
+            slots,
+            is_all,
+        };
+        assert_eq!(
+            usual(&[(8, 1), (11, 1), (15, 1)]),
+            set(1, 0b1000_1001, true)
+        );
+        assert_eq!(usual(&[(8, 2), (9, 1)]), set(1, 0b11, false));
+        assert_eq!(
+            usual(&[(8, 1), (70, 127), (71, 1)]),
+            set(8, 0b1100_0000, false)
+        );
+        assert_eq!(usual(&[(0, 1), (8, 1)]), set(1, 1, false));
+        assert_eq!(usual(&[(0, 1), (1, 1)]), set(0, 0b11, true));
+        assert_eq!(set(8, 0xff, true).index(true) as usize, USUAL_SETS - 1);
+    }
 }

@@ -73,6 +73,8 @@ const PORT_NOWHERE: u8 = 0xff;
 /// Port of a branch that was split into one for each of its destinations.
 const PORT_SPLIT: u8 = 0xfe;
 
+/// Alias of a branch whose copy leaves in this round.
+const LEAVING: u16 = 0xffff;
 /// Instead of a route, for a destination whose bit is clear.
 const CLEARED: Entry = Entry::route(0xffff, 0);
 
@@ -96,7 +98,8 @@ pub struct Destination {
 pub struct Branch {
     /// Its next-hop id.
     pub next_hop: u16,
-    /// The id that routes have for it: a multipath group's, or the same.
+    /// The id that routes have for it: a multipath group's, or the same. Later whether it leaves in
+    /// this round; see [`Plan::leave`].
     alias: u16,
     /// Its last destination; the chain goes on in [`Destination::previous`].
     pub last: u8,
@@ -329,6 +332,25 @@ impl Plan {
         store(&mut self.last_branch, b);
         let all = fresh(&self.copies);
         store(&mut self.copies, all + 1);
+    }
+
+    /// The branch whose copy leaves by a port in this round, while the rest comes round; marks it.
+    #[inline(always)]
+    pub fn leave(&mut self, port: u8) -> Option<u8> {
+        let at = port as usize;
+        if at >= MAX_PORTS || fresh(&self.subset.copies[at]) == 0 {
+            return None;
+        }
+        let b = fresh(&self.port_branch[at]);
+        store(&mut self.branches[b as usize].alias, LEAVING);
+        Some(b)
+    }
+
+    /// Whether destination `i` is served in a later round.
+    #[inline(always)]
+    pub fn stays(&self, i: usize) -> bool {
+        let branch = self.served_by(i);
+        branch.is_some_and(|b| fresh(&self.branches[b as usize].alias) != LEAVING)
     }
 
     /// Takes the next branch off a port's chain: the one this copy is for.

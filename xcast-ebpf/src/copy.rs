@@ -11,7 +11,6 @@ use xcast_common::{
     branch::{emit, emit_rest},
     counter::Counter,
     maps::{PORT_RECIRCULATE, Port},
-    plan::fresh,
 };
 
 use crate::{
@@ -54,8 +53,7 @@ fn finish(frame: &mut XdpFrame, nonce: u32, slot: u8) -> Result<(), Counter> {
     }
     if slot == PORT_RECIRCULATE {
         // The metadata stays: it tells the second round from a new packet.
-        let b = fresh(&plan.last_branch);
-        return emit_rest(frame, plan, b).ok_or(Counter::DropNoRoom);
+        return emit_rest(frame, plan).ok_or(Counter::DropNoRoom);
     }
     let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS

@@ -1,5 +1,6 @@
 //! How copies are made: none for one next hop, a broadcast over a device map that holds exactly
-//! the wanted ports for several, and where there is no such map (yet) one copy and a second round.
+//! the wanted ports for several, and where there is no such map (yet) as many copies as a usual set
+//! has, and another round for the rest.
 
 use aya_ebpf::{
     bindings::{BPF_F_BROADCAST, xdp_action::XDP_DROP},
@@ -8,13 +9,13 @@ use aya_ebpf::{
 use xcast_common::{
     branch::{Form, emit},
     counter::Counter,
-    maps::{METADATA_MAGIC, Metadata, PORT_STACK, PortCounters, Settings},
+    maps::{METADATA_MAGIC, Metadata, PORT_STACK, PortCounters, Settings, UsualSet},
     plan::{BRANCH_SLOTS, Plan, fresh},
 };
 
 use crate::{
     frame::XdpFrame,
-    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PEELS, SUBSETS, counters},
+    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, SUBSETS, USUAL, counters},
 };
 
 /// One copy: the frame itself.
@@ -56,7 +57,8 @@ pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters
         arrival.bump(Counter::DropNoRoom);
         return None;
     }
-    if let Some(action) = broadcast(plan) {
+    let usual = plan.subset.usual();
+    if let Some(action) = broadcast(plan, usual) {
         for b in 0..BRANCH_SLOTS - 1 {
             if b >= fresh(&plan.branch_count) as usize {
                 break;
@@ -65,12 +67,15 @@ pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters
         }
         return Some(action);
     }
-    peel(plan, arrival)
+    some(plan, usual, arrival)
 }
 
 /// Broadcasts over the device map of the plan's exact set of ports, if there is one.
 #[inline(always)]
-fn broadcast(plan: &Plan) -> Option<u32> {
+fn broadcast(plan: &Plan, usual: UsualSet) -> Option<u32> {
+    if usual.is_all {
+        return send(usual.index(false));
+    }
     #[expect(
         clippy::needless_borrows_for_generic_args,
         reason = "by value, the key would be copied to the stack for each look-up"
@@ -94,19 +99,27 @@ fn broadcast(plan: &Plan) -> Option<u32> {
         .ok()
 }
 
-/// One copy leaves by its port; the rest comes round through `xcast0`.
+/// Broadcasts over a device map of the usual sets.
 #[inline(always)]
-fn peel(plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
-    let b = fresh(&plan.last_branch);
-    let slot = fresh(&plan.branches[b as usize].port);
-    let action = PEELS
-        .get(u32::from(slot))
-        .and_then(|pair| pair.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
-    let Some(action) = action else {
+fn send(index: u32) -> Option<u32> {
+    USUAL
+        .get(index)?
+        .redirect(0, u64::from(BPF_F_BROADCAST))
+        .ok()
+}
+
+/// A copy leaves by each port of a usual set; the rest comes round through `xcast0`.
+#[inline(always)]
+fn some(plan: &mut Plan, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
+    let Some(action) = send(usual.index(true)) else {
         arrival.bump(Counter::DropRedirect);
         return Some(XDP_DROP);
     };
-    commit(plan, b, arrival);
+    for slot in 0..8 {
+        if let Some(b) = plan.leave((usual.group * 8 + slot) as u8) {
+            commit(plan, b, arrival);
+        }
+    }
     arrival.bump(Counter::Recirculated);
     Some(action)
 }

@@ -9,7 +9,7 @@ use xcast_common::{
     maps::{
         EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, MAX_UDP_SOURCES,
         NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource, Port, PortCounters,
-        Settings, Subset, SubsetKey, port_place,
+        Settings, Subset, SubsetKey, USUAL_SETS, port_place,
     },
     plan::{Plan, Scratch, Tables, Work},
     trie::{
@@ -88,9 +88,9 @@ pub static SUBSETS: HashMap<SubsetKey, Subset, { MAX_SUBSETS as usize }> = HashM
 #[btf_map]
 pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_SUBSETS as usize }> = ArrayOfMaps::new();
 
-/// For each port a device map of that port and `xcast0`: one copy leaves, the rest comes round.
+/// Device maps of the usual sets, each alone and with `xcast0`, through which the rest comes round.
 #[btf_map]
-pub static PEELS: ArrayOfMaps<DevMap<2>, MAX_PORTS> = ArrayOfMaps::new();
+pub static USUAL: ArrayOfMaps<DevMap<2>, USUAL_SETS> = ArrayOfMaps::new();
 
 /// Subsets that had no device map; written by the programs, drained by the controller.
 #[btf_map]

@@ -181,13 +181,13 @@ pub trait Subject {
         Ok(0)
     }
 
-    /// Called after the last run of all, with the sum over all packets sent of their copies less
-    /// one: what speaks against its results.
+    /// Called after the last run of all, with the number of all packets sent: what speaks against its
+    /// results.
     ///
     /// # Errors
     ///
     /// It cannot be found out.
-    fn objection(&mut self, _rounds: u64) -> Result<Option<String>> {
+    fn objection(&mut self, _packets: u64) -> Result<Option<String>> {
         Ok(None)
     }
 }

@@ -30,7 +30,7 @@ use crate::{
 pub enum Path {
     /// By one broadcast, as soon as it had time to prepare for the set of ports.
     Prepared,
-    /// By a round for each copy, since its controller was stopped before it saw any packet.
+    /// By a round for each group of ports, since its controller was stopped before it saw any packet.
     Unprepared,
 }
 
@@ -52,13 +52,13 @@ impl Router {
     ///
     /// See [`Site::new`]; or the daemon does not start.
     pub fn new(generator: &mut Generator, path: Path, routes: Rc<RouteSet>) -> Result<Self> {
-        let (label, subsets) = match path {
-            Path::Prepared => ("xcast", 1024),
-            Path::Unprepared => ("miss", 1),
+        let (label, subsets, one_group) = match path {
+            Path::Prepared => ("xcast", 1024, true),
+            Path::Unprepared => ("miss", 1, false),
         };
         let site = Site::new(generator, label, Kind::Xdp, &routes)?;
         let start = Instant::now();
-        let daemon = Daemon::start(&site.router, &site::configuration(subsets))?;
+        let daemon = Daemon::start(&site.router, &site::configuration(subsets, one_group))?;
         let ready_after = start.elapsed();
         if path == Path::Unprepared {
             kill(daemon.pid(), Signal::SIGSTOP)?;
@@ -152,13 +152,14 @@ impl Subject for Router {
         Ok(self.settled)
     }
 
-    fn objection(&mut self, rounds: u64) -> Result<Option<String>> {
+    fn objection(&mut self, packets: u64) -> Result<Option<String>> {
         let expected = match self.path {
             Path::Prepared => self.settled,
             Path::Unprepared => {
                 // Nothing is sent any more.
                 kill(self.daemon.pid(), Signal::SIGCONT)?;
-                rounds
+                // Two groups of ports.
+                packets
             }
         };
         let made = self.recirculated()?;

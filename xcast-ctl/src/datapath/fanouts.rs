@@ -1,10 +1,11 @@
 //! The device maps that copies are made with.
 //!
-//! A broadcast costs time for every slot of its device map, wanted or not; so there is a map for
-//! each exact subset of ports (with multiplicity: several copies may leave by one port) that
-//! traffic has asked for, found by the datapath through a hash. Writing such a map into the map of
-//! maps makes the kernel wait for its readers, some 10 ms: a thread of its own does that, while
-//! traffic is served by sending one copy and passing the rest through once more.
+//! A broadcast costs time for every slot of its device map, wanted or not; so there are maps of exact
+//! sets. The *usual* ones, one copy by each of some ports of a group of eight, are all there from the
+//! start and found by their number. For other subsets (more groups, several copies by one port) there
+//! is a map once traffic has asked for it, found through a hash. Writing a map into the map of maps
+//! makes the kernel wait for its readers, some 10 ms: a thread of its own does that, while traffic is
+//! served by a usual set and by passing the rest through once more.
 //!
 //! An index is never given to another subset before a grace period has passed since the hash
 //! forgot the old one: a packet that had just looked the old one up still finds the old map.
@@ -24,13 +25,12 @@ use aya::{
 use aya_obj::generated::bpf_map_type;
 use tracing::{debug, warn};
 use xcast_common::maps::{
-    MAX_PORTS, MAX_SUBSETS, PORT_FIRST, PORT_RECIRCULATE, PORT_STACK, Subset, SubsetKey,
+    MAX_PORTS, MAX_SUBSETS, PORT_RECIRCULATE, PORT_STACK, SUBSET_GROUPS, Subset, SubsetKey,
+    UsualSet,
 };
 
 use super::{DatapathError, sys};
 
-/// Up to so many real ports, every subset of them is installed from the start.
-const EAGER_PORTS: usize = 8;
 /// Subsets installed in one go; bounds the file descriptors in use.
 const BATCH: usize = 256;
 
@@ -52,7 +52,7 @@ impl Fanouts {
     pub fn start(
         subsets: BpfHashMap<MapData, SubsetKey, Subset>,
         fanouts: OwnedFd,
-        peels: OwnedFd,
+        usual: OwnedFd,
         program: ProgramFd,
         capacity: u32,
     ) -> Result<Self, DatapathError> {
@@ -62,7 +62,7 @@ impl Fanouts {
         let mut keeper = Keeper {
             subsets,
             fanouts,
-            peels,
+            usual,
             program,
             devices: HashMap::new(),
             index_of: HashMap::new(),
@@ -98,14 +98,14 @@ impl Fanouts {
         let _ = wait.recv();
     }
 
-    /// Number of subsets installed.
+    /// Number of subsets installed beside the usual ones.
     pub fn installed(&self) -> usize {
         self.keys().len()
     }
 
-    /// Whether a subset is installed.
+    /// Whether a subset's copies are made by one broadcast.
     pub fn has(&self, key: &SubsetKey) -> bool {
-        self.keys().contains(key)
+        key.usual().is_all || self.keys().contains(key)
     }
 
     fn keys(&self) -> MutexGuard<'_, HashSet<SubsetKey>> {
@@ -125,7 +125,7 @@ impl Fanouts {
 struct Keeper {
     subsets: BpfHashMap<MapData, SubsetKey, Subset>,
     fanouts: OwnedFd,
-    peels: OwnedFd,
+    usual: OwnedFd,
     program: ProgramFd,
     devices: HashMap<u8, u32>,
     index_of: HashMap<SubsetKey, u32>,
@@ -152,8 +152,7 @@ impl Keeper {
                 }
             }
             if !changed.is_empty() {
-                self.install_peels(&changed);
-                wanted.extend(self.eager());
+                self.install_usual(&changed);
             }
             for keys in wanted.chunks(BATCH) {
                 if let Err(error) = self.install(keys) {
@@ -200,60 +199,55 @@ impl Keeper {
 
     /// Any write to a map of maps waits until no program can still hold what it read before.
     fn wait_for_readers(&self) {
-        if let Ok(pair) = self.pair(PORT_STACK) {
-            let _ = sys::set_inner_map(self.peels.as_fd(), u32::from(PORT_STACK), &pair);
+        let stack = UsualSet {
+            group: 0,
+            slots: 1 << PORT_STACK,
+            is_all: true,
+        };
+        if let Ok(map) = self.device_map(&[PORT_STACK, PORT_RECIRCULATE]) {
+            let _ = sys::set_inner_map(self.usual.as_fd(), stack.index(true), &map);
         }
     }
 
-    /// For each of these ports: the map of that port and the way round.
-    fn install_peels(&self, slots: &[u8]) {
-        let all: Vec<u8> = if slots.contains(&PORT_RECIRCULATE) {
-            self.devices.keys().copied().collect()
-        } else {
-            slots.to_vec()
-        };
-        let mut pairs = Vec::new();
-        for slot in all {
-            if slot == PORT_RECIRCULATE || !self.devices.contains_key(&slot) {
+    /// Makes the maps of all usual sets in the groups of these slots.
+    fn install_usual(&self, changed: &[u8]) {
+        let everywhere = changed.contains(&PORT_RECIRCULATE);
+        for group in 0..SUBSET_GROUPS as u8 {
+            if !everywhere && changed.iter().all(|slot| slot / 8 != group) {
                 continue;
             }
-            match self.pair(slot) {
-                Ok(pair) => pairs.push((u32::from(slot), pair)),
-                Err(error) => debug!("no way round for slot {slot} yet: {error}"),
+            let is_there = |slot: &u8| *slot != PORT_RECIRCULATE && self.devices.contains_key(slot);
+            let there: Vec<u8> = (8 * group..8 * group + 8).filter(is_there).collect();
+            for with_rest in [false, true] {
+                if with_rest && !self.devices.contains_key(&PORT_RECIRCULATE) {
+                    continue;
+                }
+                if let Err(error) = self.install_group(group, &there, with_rest) {
+                    warn!("cannot install device maps: {error}");
+                }
             }
         }
-        let entries: Vec<(u32, &OwnedFd)> = pairs.iter().map(|(slot, fd)| (*slot, fd)).collect();
-        if let Err(error) = sys::set_inner_maps(self.peels.as_fd(), &entries) {
-            warn!("cannot install device maps: {error}");
-        }
     }
 
-    fn pair(&self, slot: u8) -> anyhow::Result<OwnedFd> {
-        self.device_map(&[slot, PORT_RECIRCULATE])
-    }
-
-    /// Every subset of two or more of the real ports, while they are few.
-    fn eager(&self) -> Vec<SubsetKey> {
-        let mut slots: Vec<u8> = self
-            .devices
-            .keys()
-            .copied()
-            .filter(|&slot| slot >= PORT_FIRST)
-            .collect();
-        if slots.len() > EAGER_PORTS {
-            return Vec::new();
+    /// Every set of the slots in a group that have devices.
+    fn install_group(&self, group: u8, there: &[u8], with_rest: bool) -> anyhow::Result<()> {
+        let mut maps = Vec::new();
+        for set in 1_u32..1 << there.len() {
+            let chosen = there.iter().enumerate();
+            let chosen = chosen.filter(|(bit, _)| set >> bit & 1 == 1);
+            let mut slots: Vec<u8> = chosen.map(|(_, slot)| *slot).collect();
+            let usual = UsualSet {
+                group: group.into(),
+                slots: slots.iter().map(|slot| 1 << (slot % 8)).sum(),
+                is_all: true,
+            };
+            if with_rest {
+                slots.push(PORT_RECIRCULATE);
+            }
+            maps.push((usual.index(with_rest), self.device_map(&slots)?));
         }
-        slots.sort_unstable();
-        (0u32..1 << slots.len())
-            .filter(|subset| subset.count_ones() >= 2)
-            .map(|subset| {
-                let mut key = SubsetKey::EMPTY;
-                for (bit, &slot) in slots.iter().enumerate() {
-                    key.copies[slot as usize] = (subset >> bit & 1) as u8;
-                }
-                key
-            })
-            .collect()
+        let entries: Vec<_> = maps.iter().map(|(index, map)| (*index, map)).collect();
+        Ok(sys::set_inner_maps(self.usual.as_fd(), &entries)?)
     }
 
     fn install(&mut self, keys: &[SubsetKey]) -> anyhow::Result<()> {

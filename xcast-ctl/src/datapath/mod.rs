@@ -152,7 +152,7 @@ impl Datapath {
         let fanouts = Fanouts::start(
             typed(&mut ebpf, "SUBSETS")?,
             map_fd(&ebpf, "FANOUTS")?,
-            map_fd(&ebpf, "PEELS")?,
+            map_fd(&ebpf, "USUAL")?,
             copy_program,
             subsets,
         )?;
@@ -338,7 +338,7 @@ impl Datapath {
         self.fanouts.wait();
     }
 
-    /// Exact subsets of ports with a device map of their own.
+    /// Subsets of ports with a device map of their own, beside the usual ones.
     pub fn subsets_installed(&self) -> usize {
         self.fanouts.installed()
     }
