@@ -82,7 +82,7 @@ impl Lookup for Own {
     }
 
     fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
-        Ok(self.0.set(prefix, Some(next_hop))?)
+        Ok(self.0.set(prefix.into(), Some(next_hop))?)
     }
 
     fn publish(&mut self) -> Result<()> {

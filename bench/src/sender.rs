@@ -293,8 +293,8 @@ fn payload() -> Vec<u8> {
 fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
     let template = Template {
         code_points: CodePoints::new(PROTOCOL, GROUP)?,
-        source: SOURCE,
-        to: GROUP,
+        source: SOURCE.into(),
+        to: GROUP.into(),
         ttl: 64,
         dscp: 0,
         channel: 0,
@@ -304,14 +304,19 @@ fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
         port_list: false,
     };
     let entry = |to: &SocketAddrV4| Entry {
-        address: *to.ip(),
+        address: (*to.ip()).into(),
         port: to.port(),
         dscp: None,
     };
     let way = host.namespace.enter(|| {
         let index = if_nametoindex("xcast0").context("the router has no interface of its own")?;
         // Any addresses will do there.
-        Ok(Way::frame(index, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])?)
+        Ok(Way::frame(
+            index,
+            [2, 0, 0, 0, 0, 1],
+            [2, 0, 0, 0, 0, 2],
+            false,
+        )?)
     })?;
     Ok(Xcast {
         template,

@@ -159,17 +159,19 @@ pub fn view(destinations: &[(Ipv4Addr, usize)]) -> RouterView {
     let routes = destinations.iter().map(|&(address, next_hop)| {
         let target = Target::Gateway {
             port: port_of(next_hop),
-            address: gateway(next_hop),
+            address: gateway(next_hop).into(),
             mac: Some(gateway_mac(next_hop)),
             xcast: true,
         };
-        (address, 32, target)
+        (address.into(), 32, target)
     });
     RouterView {
-        group: GROUP,
+        group: GROUP.into(),
         protocol: PROTOCOL,
+        routing_type: PROTOCOL,
+        ports_option: 0x5e,
         anycast: Vec::new(),
-        own: vec![Ipv4Addr::new(10, 255, 0, 1)],
+        own: vec![Ipv4Addr::new(10, 255, 0, 1).into()],
         broadcasts: Vec::new(),
         udp: None,
         prune: Prune::Truncate,

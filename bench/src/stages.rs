@@ -9,7 +9,7 @@ use std::{array, net::Ipv4Addr, os::fd::AsFd as _};
 use ::tests::{
     layout::{GROUP, PROTOCOL},
     namespace::Namespace,
-    packet::{self, Destination, Ipv4, Packet, Xcast, protocol},
+    packet::{self, Destination, Ip, Packet, Xcast, protocol},
 };
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
@@ -188,7 +188,7 @@ fn router() -> Result<Datapath> {
         let id = FIRST_ID + u32::from(number);
         datapath.set_next_hop(id, next_hop)?;
         let prefix = Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16)?;
-        datapath.set_route(prefix, Some(id))?;
+        datapath.set_route(prefix.into(), Some(id))?;
     }
     datapath.publish_routes()?;
     datapath.wait_for_fanouts();
@@ -205,7 +205,7 @@ fn frame(destinations: usize, next_hops: usize, change: impl FnOnce(&mut Packet)
     let mut packet = Packet {
         destination_mac: MAC,
         source_mac: MAC,
-        ip: Ipv4::new(source, GROUP, PROTOCOL),
+        ip: Ip::new(source, GROUP, PROTOCOL),
         xcast: Xcast::new(protocol::UDP, list.collect()),
         segment: packet::udp((source, 4000), (GROUP, 5000), &[0; 200], None),
     };

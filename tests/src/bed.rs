@@ -16,7 +16,7 @@ use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology};
 use crate::daemon::{self, PATIENCE};
 use crate::layout::{GROUP, PROTOCOL};
 use crate::namespace::Namespace;
-use crate::packet::{self, Destination, Ipv4, Mac, Packet, Xcast, protocol};
+use crate::packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol};
 use crate::tap::Tap;
 
 const SOURCE_PORT: u16 = 4000;
@@ -150,7 +150,7 @@ impl Bed {
         let packet = Packet {
             destination_mac: gateway_mac,
             source_mac: mac,
-            ip: Ipv4::new(address, GROUP, PROTOCOL),
+            ip: Ip::new(address, GROUP, PROTOCOL),
             xcast: Xcast {
                 p: true,
                 ..Xcast::new(protocol::UDP, destinations)

@@ -18,8 +18,9 @@
 //! 10.7.0.0/24 on an interface that is not a port; there is no default route.
 
 use std::fmt::Display;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use crate::family::Family;
 use crate::oracle::{Port, Prune, RouterView, Target, Udp};
 use crate::packet::Mac;
 
@@ -27,6 +28,8 @@ use crate::packet::Mac;
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
 /// The protocol number of the tests, RFC 3692's experimental value.
 pub const PROTOCOL: u8 = 253;
+/// The ports option of the tests, RFC 4727's experimental value.
+pub const PORTS_OPTION: u8 = 0x5e;
 /// Last octet of the first host on each link.
 pub const FIRST_HOST: usize = 16;
 /// Address of the interface that is not a port.
@@ -43,9 +46,12 @@ pub enum Gateways {
     List,
 }
 
-/// A router, as far as tests choose.
+/// A router, as far as tests choose. Its addresses are given for IPv4; those of IPv6 follow, see
+/// [`Family::address`].
 #[derive(Clone, Debug)]
 pub struct Layout {
+    /// Which family the expectations are for. The router forwards both.
+    pub family: Family,
     /// Number of ports, at most 64.
     pub ports: usize,
     /// Number of hosts with known link layer addresses on each link.
@@ -69,6 +75,7 @@ pub struct Layout {
 impl Default for Layout {
     fn default() -> Self {
         Self {
+            family: Family::Ipv4,
             ports: 4,
             hosts: 4,
             prune: Prune::Truncate,
@@ -143,20 +150,27 @@ pub fn mac_text(mac: Mac) -> String {
 impl Layout {
     /// What the tests' expectations are made from.
     pub fn view(&self) -> RouterView {
+        let ip = |address: Ipv4Addr| self.family.address(address);
         let mut view = RouterView {
-            group: GROUP,
+            group: ip(GROUP),
             protocol: PROTOCOL,
-            anycast: self.anycast.clone(),
-            own: vec![OTHER_ADDRESS],
-            broadcasts: vec![Ipv4Addr::new(10, 7, 0, 255)],
+            routing_type: PROTOCOL,
+            ports_option: PORTS_OPTION,
+            anycast: self.anycast.iter().copied().map(ip).collect(),
+            own: vec![ip(OTHER_ADDRESS)],
+            broadcasts: vec![ip(Ipv4Addr::new(10, 7, 0, 255))],
             prune: self.prune,
-            udp: self.udp.clone(),
+            udp: self.udp.as_ref().map(|udp| udp_in(udp, self.family)),
             ports: Vec::new(),
             routes: vec![
-                (OTHER_ADDRESS, 32, Target::Local),
-                (Ipv4Addr::new(10, 3, 0, 0), 24, Target::Blackhole),
-                (Ipv4Addr::new(10, 4, 0, 0), 23, Target::Unreachable),
-                (Ipv4Addr::new(10, 7, 0, 0), 24, Target::OtherInterface),
+                (OTHER_ADDRESS.into(), 32, Target::Local),
+                (Ipv4Addr::new(10, 3, 0, 0).into(), 24, Target::Blackhole),
+                (Ipv4Addr::new(10, 4, 0, 0).into(), 23, Target::Unreachable),
+                (
+                    Ipv4Addr::new(10, 7, 0, 0).into(),
+                    24,
+                    Target::OtherInterface,
+                ),
             ],
             neighbours: Vec::new(),
         };
@@ -166,15 +180,15 @@ impl Layout {
                 mtu: self.port_mtu(port),
                 group_mac: self.group_mac.contains(&port),
             });
-            view.own.push(router(port));
-            view.broadcasts.push(on_link(port, 255));
-            view.routes.push((router(port), 32, Target::Local));
+            view.own.push(ip(router(port)));
+            view.broadcasts.push(ip(on_link(port, 255)));
+            view.routes.push((router(port).into(), 32, Target::Local));
             view.routes
-                .push((on_link(port, 0), 24, Target::OnLink { port }));
+                .push((on_link(port, 0).into(), 24, Target::OnLink { port }));
             for (prefix, last) in gateways(port) {
                 let target = Target::Gateway {
                     port,
-                    address: on_link(port, last),
+                    address: ip(on_link(port, last)),
                     mac: (last != 5).then(|| neighbour_mac(port, last)),
                     xcast: match self.gateways {
                         Gateways::All => true,
@@ -182,11 +196,25 @@ impl Layout {
                         Gateways::List => last != 3,
                     },
                 };
-                view.routes.push((prefix, 24, target));
+                view.routes.push((prefix.into(), 24, target));
             }
             for last in self.known() {
                 view.neighbours
-                    .push((port, on_link(port, last), neighbour_mac(port, last)));
+                    .push((port, ip(on_link(port, last)), neighbour_mac(port, last)));
+            }
+        }
+        for (prefix, len, _) in &mut view.routes {
+            let IpAddr::V4(address) = *prefix else {
+                continue;
+            };
+            (*prefix, *len) = (ip(address), self.family.prefix_len(*len));
+        }
+        if self.family == Family::Ipv6 {
+            view.broadcasts.clear();
+            // Subnet-router anycast addresses (RFC 4291 section 2.6.1).
+            let subnets = (0..self.ports).map(|port| on_link(port, 0));
+            for subnet in subnets.chain([Ipv4Addr::new(10, 7, 0, 0)]) {
+                view.routes.push((ip(subnet), 128, Target::Local));
             }
         }
         view
@@ -194,7 +222,12 @@ impl Layout {
 
     fn port_mtu(&self, port: usize) -> usize {
         let own = self.mtu.iter().find(|entry| entry.0 == port);
-        own.map_or(1500, |entry| entry.1)
+        // A full list of IPv6 addresses takes two kilobytes.
+        let usual = match self.family {
+            Family::Ipv4 => 1500,
+            Family::Ipv6 => 3000,
+        };
+        own.map_or(usual, |entry| entry.1)
     }
 
     /// Last octets of the neighbours on each link whose link layer address is known.
@@ -214,6 +247,17 @@ impl Layout {
              route add unreachable 10.4.0.0/24\n\
              route add prohibit 10.4.1.0/24\n"
         );
+        let ip6 = |address: [u8; 4], len| Family::Ipv6.prefix(address, len);
+        let other = Family::Ipv6.address(OTHER_ADDRESS);
+        text += &format!(
+            "address add {other}/56 dev other nodad\n\
+             route add blackhole {}\n\
+             route add unreachable {}\n\
+             route add prohibit {}\n",
+            ip6([10, 3, 0, 0], 24),
+            ip6([10, 4, 0, 0], 24),
+            ip6([10, 4, 1, 0], 24),
+        );
         text.extend((0..self.ports).map(|port| self.port_commands(port)));
         text
     }
@@ -224,16 +268,33 @@ impl Layout {
         let mac = mac_text(router_mac(port));
         let mtu = self.port_mtu(port);
         let own = router(port);
+        // Below its least MTU there is no IPv6.
+        let ipv6 = mtu >= 1280;
+        let own6 = Family::Ipv6.address(own);
         let mut text = format!(
             "link set {name} address {mac} mtu {mtu} up\n\
              address add {own}/24 brd + dev {name}\n"
         );
+        if ipv6 {
+            text += &format!("address add {own6}/56 dev {name} nodad\n");
+        }
         for last in self.known() {
             let (address, mac) = (on_link(port, last), mac_text(neighbour_mac(port, last)));
             text += &format!("neighbour replace {address} lladdr {mac} nud permanent dev {name}\n");
+            if ipv6 {
+                let address = Family::Ipv6.address(address);
+                text +=
+                    &format!("neighbour replace {address} lladdr {mac} nud permanent dev {name}\n");
+            }
         }
         for (prefix, last) in gateways(port) {
-            text += &format!("route add {prefix}/24 via {}\n", on_link(port, last));
+            let gateway = on_link(port, last);
+            text += &format!("route add {prefix}/24 via {gateway}\n");
+            if ipv6 {
+                let prefix = Family::Ipv6.prefix(prefix, 24);
+                let gateway = Family::Ipv6.address(gateway);
+                text += &format!("route add {prefix} via {gateway}\n");
+            }
         }
         text
     }
@@ -245,23 +306,27 @@ impl Layout {
             Gateways::None => "\"none\"".to_owned(),
             Gateways::List => {
                 let speak = |port| [2, 4, 5].map(|last| on_link(port, last));
-                quoted((0..self.ports).flat_map(speak))
+                let ipv4 = (0..self.ports).flat_map(speak);
+                quoted(ipv4.flat_map(both))
             }
         };
         let prune = match self.prune {
             Prune::Truncate => "truncate",
             Prune::Bitmap => "bitmap",
         };
-        let anycast = quoted(self.anycast.iter().copied());
+        let anycast = quoted(self.anycast.iter().copied().flat_map(both));
         let tables = &self.tables;
         let mut text = format!(
-            "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\n\
+            "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\
+             group6 = \"{}\"\nrouting_type = {PROTOCOL}\nports_option = {PORTS_OPTION}\n\n\
              [router]\ngateways = {gateways}\nprune = \"{prune}\"\nanycast = {anycast}\n\
-             tables = {tables:?}\n"
+             tables = {tables:?}\n",
+            Family::Ipv6.address(GROUP)
         );
         if let Some(udp) = &self.udp {
             text += &format!("\n[udp]\nport = {}\n", udp.port);
-            for (peer, sources) in &udp.peers {
+            let families = Family::ALL.map(|family| udp_in(udp, family).peers);
+            for (peer, sources) in families.iter().flatten() {
                 let sources = quoted(
                     sources
                         .iter()
@@ -285,6 +350,27 @@ fn gateways(port: usize) -> [(Ipv4Addr, usize); 4] {
         (behind_second(port, 0), 4),
         (behind_silent(port, 0), 5),
     ]
+}
+
+/// How the router takes Xcast inside UDP, in a family.
+fn udp_in(udp: &Udp, family: Family) -> Udp {
+    let ip = |address: IpAddr| match address {
+        IpAddr::V4(address) => family.address(address),
+        IpAddr::V6(_) => address,
+    };
+    let source = |&(prefix, len): &(IpAddr, u8)| (ip(prefix), family.prefix_len(len));
+    let peers = udp.peers.iter();
+    Udp {
+        port: udp.port,
+        peers: peers
+            .map(|(&peer, sources)| (ip(peer), sources.iter().map(source).collect()))
+            .collect(),
+    }
+}
+
+/// An address in either family.
+fn both(address: Ipv4Addr) -> [IpAddr; 2] {
+    Family::ALL.map(|family| family.address(address))
 }
 
 fn quoted(words: impl Iterator<Item = impl Display>) -> String {

@@ -8,6 +8,7 @@
 
 pub mod bed;
 pub mod daemon;
+pub mod family;
 pub mod layout;
 pub mod namespace;
 pub mod oracle;

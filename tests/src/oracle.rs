@@ -1,6 +1,6 @@
 //! What an Xcast router must make of a frame.
 //!
-//! Written from RFC 5058 (sections 9.1, 9.2, 10.1, 11.2 and 11.5) and the decisions the project
+//! Written from RFC 5058 (sections 9.1 to 9.3, 10.1, 11.2 and 11.5) and the decisions the project
 //! documents where the RFC is silent, without a look at the router's code. The router is described
 //! by a [`RouterView`]; [`expect`] answers with every frame that must leave, byte for byte, every
 //! unicast packet that must reach the kernel's stack, and what must be counted.
@@ -10,12 +10,11 @@
 mod tunnel;
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::tunnel::{Opened, Udp, open};
-use crate::packet::{
-    self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, Ipv4, Mac, Xcast, be16, protocol,
-};
+use crate::family::{Family, same_prefix};
+use crate::packet::{self, Destination, ETHERNET_LEN, IPV4_LEN, Ip, Mac, Xcast, be16, protocol};
 
 /// How a copy's list is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +44,7 @@ pub enum Target {
         /// Port it is reached by.
         port: usize,
         /// Its address: with the port, the identity of a next hop.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// Its link layer address, if it is known.
         mac: Option<Mac>,
         /// It speaks Xcast.
@@ -70,15 +69,19 @@ pub enum Target {
 #[derive(Clone, Debug)]
 pub struct RouterView {
     /// The All-Xcast-Routers group.
-    pub group: Ipv4Addr,
+    pub group: IpAddr,
     /// IP protocol number of Xcast.
     pub protocol: u8,
+    /// Routing type of Xcast6.
+    pub routing_type: u8,
+    /// Type of the option of Xcast6 that lists ports.
+    pub ports_option: u8,
     /// Configured anycast addresses.
-    pub anycast: Vec<Ipv4Addr>,
+    pub anycast: Vec<IpAddr>,
     /// The router's own addresses.
-    pub own: Vec<Ipv4Addr>,
+    pub own: Vec<IpAddr>,
     /// Broadcast addresses of its own subnets.
-    pub broadcasts: Vec<Ipv4Addr>,
+    pub broadcasts: Vec<IpAddr>,
     /// How lists are pruned.
     pub prune: Prune,
     /// How it takes Xcast inside UDP, if it does.
@@ -86,9 +89,9 @@ pub struct RouterView {
     /// Interfaces; their index is the port's number.
     pub ports: Vec<Port>,
     /// Routes: address, prefix length, target. The longest match counts.
-    pub routes: Vec<(Ipv4Addr, u8, Target)>,
+    pub routes: Vec<(IpAddr, u8, Target)>,
     /// Hosts on the links whose link layer address is known: port, address, link layer address.
-    pub neighbours: Vec<(usize, Ipv4Addr, Mac)>,
+    pub neighbours: Vec<(usize, IpAddr, Mac)>,
 }
 
 /// A frame that must leave by a port.
@@ -131,7 +134,7 @@ impl Expected {
 enum Way {
     Forward {
         port: usize,
-        next_hop: Ipv4Addr,
+        next_hop: IpAddr,
         mac: Mac,
         on_link: bool,
         xcast: bool,
@@ -140,14 +143,28 @@ enum Way {
     Skip(&'static str),
 }
 
+/// Addresses of IPv6 that packets are neither forwarded to nor from (RFC 4291 sections 2.5.2, 2.5.3,
+/// 2.5.5.2, 2.5.6 and 2.7).
+fn never6(address: Ipv6Addr) -> bool {
+    address.is_unspecified()
+        || address.is_loopback()
+        || address.is_multicast()
+        || address.segments()[0] & 0xffc0 == 0xfe80
+        || address.to_ipv4_mapped().is_some()
+}
+
 impl RouterView {
-    fn way(&self, destination: Ipv4Addr) -> Way {
+    /// The family it forwards.
+    pub fn family(&self) -> Family {
+        Family::of(self.group)
+    }
+
+    fn way(&self, destination: IpAddr) -> Way {
         if self.never(destination) {
             return Way::Skip("skip_never");
         }
-        let covers = |&&(prefix, length, _): &&(Ipv4Addr, u8, Target)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0);
-            (prefix.to_bits() ^ destination.to_bits()) & mask == 0
+        let covers = |&&(prefix, length, _): &&(IpAddr, u8, Target)| {
+            same_prefix(prefix, destination, length)
         };
         let best = self
             .routes
@@ -175,7 +192,7 @@ impl RouterView {
             },
             Some(Target::OnLink { port }) => {
                 let known =
-                    |entry: &&(usize, Ipv4Addr, Mac)| (entry.0, entry.1) == (port, destination);
+                    |entry: &&(usize, IpAddr, Mac)| (entry.0, entry.1) == (port, destination);
                 match self.neighbours.iter().find(known) {
                     None => Way::Stack("stack_no_neighbour"),
                     Some(&(_, _, mac)) => Way::Forward {
@@ -190,13 +207,18 @@ impl RouterView {
         }
     }
 
-    fn never(&self, address: Ipv4Addr) -> bool {
-        let first = address.octets()[0];
-        first == 0
-            || first == 127
-            || first >= 224
-            || address.is_link_local()
-            || self.broadcasts.contains(&address)
+    fn never(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(ipv4) => {
+                let first = ipv4.octets()[0];
+                first == 0
+                    || first == 127
+                    || first >= 224
+                    || ipv4.is_link_local()
+                    || self.broadcasts.contains(&address)
+            }
+            IpAddr::V6(ipv6) => never6(ipv6),
+        }
     }
 }
 
@@ -299,7 +321,8 @@ fn expect_native(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
         if unicast {
             expected.count("x2u");
         }
-        let frame = packet::ethernet(mac, view.ports[port].mac, ETHER_TYPE_IPV4, &packet);
+        let ether_type = view.family().ether_type();
+        let frame = packet::ethernet(mac, view.ports[port].mac, ether_type, &packet);
         expected.branches.push(Branch { port, frame });
     }
     for index in to_stack {
@@ -313,8 +336,8 @@ fn expect_native(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
 
 /// An Xcast packet that was accepted.
 struct Arrival {
-    group: Ipv4Addr,
-    ip: Ipv4,
+    group: IpAddr,
+    ip: Ip,
     xcast: Xcast,
     segment: Vec<u8>,
 }
@@ -330,19 +353,34 @@ impl Arrival {
         let own = &view.ports[port];
         let to_port = frame.starts_with(&own.mac);
         let to_group = own.group_mac && frame.starts_with(&packet::group_mac(view.group));
-        let is_ipv4 = be16(frame, 12) == Some(ETHER_TYPE_IPV4);
-        if !is_ipv4 || !(to_port || to_group) {
+        let family = view.family();
+        let is_family = be16(frame, 12) == Some(family.ether_type());
+        if !is_family || !(to_port || to_group) {
             return Err(untouched());
         }
         let bytes = &frame[ETHERNET_LEN..];
-        let Some(destination) = packet::address(bytes, 16) else {
+        let destination = match family {
+            Family::Ipv4 => packet::address(bytes, 16),
+            Family::Ipv6 => packet::address6(bytes, 24),
+        };
+        let Some(destination) = destination else {
             return Err(untouched());
         };
         let accepted = destination == view.group
             || view.own.contains(&destination)
             || view.anycast.contains(&destination);
-        if bytes[9] != view.protocol || !accepted {
+        if !accepted {
             return Err(untouched());
+        }
+        match family {
+            Family::Ipv4 if bytes[9] != view.protocol => return Err(untouched()),
+            Family::Ipv4 => {}
+            Family::Ipv6 => {
+                return Self::accept_ipv6(view, bytes).map_err(|drop| match drop {
+                    Some(counter) => Expected::dropped(counter),
+                    None => untouched(),
+                });
+            }
         }
 
         // RFC 791.
@@ -358,19 +396,21 @@ impl Arrival {
         if be16(bytes, 6).is_some_and(|fragment| fragment & 0x3fff != 0) {
             return dropped("drop_fragment");
         }
-        let Some((ip, payload)) = Ipv4::parse(bytes) else {
+        let Some((ip, payload)) = Ip::parse(Family::Ipv4, bytes) else {
             return dropped("drop_truncated");
         };
-        let source = ip.source;
+        let IpAddr::V4(source) = ip.source else {
+            return Err(untouched());
+        };
         if source.is_multicast()
             || source.is_broadcast()
             || source.is_loopback()
             || source.is_unspecified()
-            || view.broadcasts.contains(&source)
+            || view.broadcasts.contains(&ip.source)
         {
             return dropped("drop_source");
         }
-        if view.own.contains(&source) {
+        if view.own.contains(&ip.source) {
             return dropped("drop_spoofed");
         }
 
@@ -397,7 +437,7 @@ impl Arrival {
         if usize::from(payload[9]) != words {
             return dropped("drop_length");
         }
-        let Some((xcast, segment)) = Xcast::parse(payload) else {
+        let Some((xcast, segment)) = Xcast::parse(Family::Ipv4, payload) else {
             return dropped("drop_truncated");
         };
         if packet::sum(&payload[..4 * words]) != 0xffff {
@@ -412,6 +452,88 @@ impl Arrival {
             ip,
             xcast,
         })
+    }
+
+    /// RFC 5058 section 9.3, RFC 8200 section 4: `Err(None)` is for a packet that does not concern
+    /// Xcast, otherwise it names the counter.
+    fn accept_ipv6(view: &RouterView, bytes: &[u8]) -> Result<Self, Option<&'static str>> {
+        let (before, is_fragment) = headers_before(view, bytes).ok_or(None)?;
+        if bytes[0] >> 4 != 6 {
+            return Err(Some("drop_ip_header"));
+        }
+        if is_fragment {
+            return Err(Some("drop_fragment"));
+        }
+        let payload_len = be16(bytes, 4).map_or(0, usize::from);
+        let payload = bytes.get(40..40 + payload_len);
+        let payload = payload.ok_or(Some("drop_truncated"))?;
+        let header = payload.get(before..).filter(|header| header.len() >= 24);
+        let header = header.ok_or(Some("drop_truncated"))?;
+        if header[3] != 0 {
+            return Err(Some("drop_segments_left"));
+        }
+        if header[4] >> 4 != 1 {
+            return Err(Some("drop_version"));
+        }
+        let count = usize::from(header[5] & 0x7f);
+        if count == 0 {
+            return Err(Some("drop_no_destinations"));
+        }
+        let ds_len = match header[4] & 2 {
+            0 => 0,
+            _ => count.next_multiple_of(8),
+        };
+        let routing_len = 24 + 8 * count.div_ceil(64) + 16 * count + ds_len;
+        if (usize::from(header[1]) + 1) * 8 != routing_len {
+            return Err(Some("drop_length"));
+        }
+        let routing = header.get(..routing_len).ok_or(Some("drop_truncated"))?;
+        if packet::sum(routing) != 0xffff {
+            return Err(Some("drop_checksum"));
+        }
+        if header[0] == protocol::DESTINATION_OPTIONS {
+            let ports = &header[routing_len..];
+            if ports.len() < 8 {
+                return Err(Some("drop_truncated"));
+            }
+            if ports[2] == view.ports_option {
+                let len = (4 + 2 * count).next_multiple_of(8);
+                if usize::from(ports[3]) != 2 * count || (usize::from(ports[1]) + 1) * 8 != len {
+                    return Err(Some("drop_length"));
+                }
+                if ports.len() < len {
+                    return Err(Some("drop_truncated"));
+                }
+            }
+        }
+        let (ip, _) = Ip::parse(Family::Ipv6, bytes).ok_or(Some("drop_truncated"))?;
+        let parsed = Xcast::parse(Family::Ipv6, header);
+        let (xcast, segment) = parsed.ok_or(Some("drop_truncated"))?;
+        match xcast.protocol {
+            protocol::FRAGMENT => return Err(Some("drop_fragment")),
+            protocol::ROUTING => return Err(Some("drop_nested")),
+            _ => {}
+        }
+        if matches!(ip.source, IpAddr::V6(source) if never6(source)) {
+            return Err(Some("drop_source"));
+        }
+        if view.own.contains(&ip.source) {
+            return Err(Some("drop_spoofed"));
+        }
+        Ok(Self {
+            group: view.group,
+            segment: segment.to_vec(),
+            ip,
+            xcast,
+        })
+    }
+
+    /// The address of a destination that was taken out.
+    fn unspecified(&self) -> IpAddr {
+        match self.group {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        }
     }
 
     /// Whether entry `index` names an address and port that one of `earlier` already names.
@@ -431,7 +553,7 @@ impl Arrival {
             Prune::Bitmap => (0..list.len())
                 .map(|index| match indices.contains(&index) {
                     true => list[index],
-                    false if self.xcast.a => Destination::new(Ipv4Addr::UNSPECIFIED).cleared(),
+                    false if self.xcast.a => Destination::new(self.unspecified()).cleared(),
                     false => list[index].cleared(),
                 })
                 .collect(),
@@ -444,17 +566,18 @@ impl Arrival {
             count: None,
             checksum: None,
             len_words: None,
+            ports_len: None,
             destinations,
             ..self.xcast.clone()
         };
-        let ip = Ipv4 {
+        let ip = Ip {
             total_len: None,
             checksum: None,
             ttl: self.ip.ttl - 1,
             destination: self.group,
             ..self.ip.clone()
         };
-        ip.emit(&[xcast.emit(), self.segment.clone()].concat())
+        ip.emit(&[xcast.emit(view.family()), self.segment.clone()].concat())
     }
 
     /// X2U: the ordinary unicast packet for entry `index`.
@@ -464,13 +587,14 @@ impl Arrival {
             true => destination.ds & 0xfc | self.ip.ds & 0x03,
             false => self.ip.ds,
         };
-        let ip = Ipv4 {
+        let ip = Ip {
             total_len: None,
             checksum: None,
             ds,
             ttl,
             protocol: self.xcast.protocol,
             destination: destination.address,
+            before: Vec::new(),
             ..self.ip.clone()
         };
         ip.emit(&self.unicast_segment(destination))
@@ -483,34 +607,33 @@ impl Arrival {
         let checksum_at = match self.xcast.protocol {
             protocol::TCP => 16,
             protocol::UDP | protocol::UDP_LITE | protocol::DCCP => 6,
+            protocol::ICMPV6 if self.group.is_ipv6() => 2,
             _ => return segment,
         };
         let (Some(old_checksum), Some(old_port)) = (be16(&segment, checksum_at), be16(&segment, 2))
         else {
             return segment;
         };
-        let new_port = if self.xcast.p {
+        let has_ports = self.xcast.protocol != protocol::ICMPV6;
+        let new_port = if self.xcast.p && has_ports {
             destination.port
         } else {
             old_port
         };
-        segment[2..4].copy_from_slice(&new_port.to_be_bytes());
+        if has_ports {
+            segment[2..4].copy_from_slice(&new_port.to_be_bytes());
+        }
         let is_udp = self.xcast.protocol == protocol::UDP;
         if is_udp && old_checksum == 0 {
             return segment;
         }
         // Checksum' = ~ (~Checksum + ~daH + ~daL + daH' + daL' + ~dp + dp')
-        let [da_high, da_low] = halves(self.group);
-        let [new_da_high, new_da_low] = halves(destination.address);
-        let terms = [
-            !old_checksum,
-            !da_high,
-            !da_low,
-            new_da_high,
-            new_da_low,
-            !old_port,
-            new_port,
-        ];
+        let mut terms = vec![!old_checksum];
+        terms.extend(words(self.group).iter().map(|word| !word));
+        terms.extend(words(destination.address));
+        if has_ports {
+            terms.extend([!old_port, new_port]);
+        }
         let mut checksum = !packet::fold(terms.iter().map(|&term| u64::from(term)).sum());
         if is_udp && checksum == 0 {
             checksum = 0xffff;
@@ -520,9 +643,41 @@ impl Arrival {
     }
 }
 
-fn halves(address: Ipv4Addr) -> [u16; 2] {
-    let bits = address.to_bits();
-    [(bits >> 16) as u16, bits as u16]
+/// How many octets of headers come before the Xcast routing header of an IPv6 packet, and whether
+/// there is a fragment header among them; `None` where there is no such routing header.
+fn headers_before(view: &RouterView, bytes: &[u8]) -> Option<(usize, bool)> {
+    let mut next = *bytes.get(6)?;
+    let mut at = 40;
+    let mut is_fragment = false;
+    for _ in 0..=4 {
+        match next {
+            protocol::ROUTING if *bytes.get(at + 2)? == view.routing_type => {
+                return Some((at - 40, is_fragment));
+            }
+            protocol::FRAGMENT => {
+                is_fragment = true;
+                next = *bytes.get(at)?;
+                at += 8;
+            }
+            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => {
+                next = *bytes.get(at)?;
+                at += (usize::from(*bytes.get(at + 1)?) + 1) * 8;
+            }
+            _ => return None,
+        }
+        // The router passes over this much, no more.
+        if at - 40 > 2040 {
+            return None;
+        }
+    }
+    None
+}
+
+/// An address as 16-bit words.
+fn words(address: IpAddr) -> Vec<u16> {
+    let octets = packet::octets(address);
+    let word = |pair: &[u8]| u16::from_be_bytes([pair[0], pair[1]]);
+    octets.chunks(2).map(word).collect()
 }
 
 #[cfg(test)]

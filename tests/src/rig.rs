@@ -7,17 +7,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::daemon::{Counters, Daemon, PATIENCE};
+use crate::family::{self, Family};
 use crate::layout::{self, GROUP, Layout, PROTOCOL, interface};
 use crate::namespace::{self, Namespace};
 use crate::oracle::{self, Branch, Expected, RouterView};
 use crate::packet::{
-    self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, Ipv4, Mac, Packet, Xcast, be16, hex, protocol,
+    self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, Ip, Mac, Packet, Xcast, be16, hex, protocol,
 };
 use crate::tap::Tap;
 
@@ -54,25 +55,41 @@ pub struct Observed {
     pub stack: Vec<Vec<u8>>,
 }
 
-/// Runs `test` with a router of this layout.
+/// Runs `test` with a router of this layout, for IPv4 and then for IPv6.
 ///
 /// # Panics
 ///
 /// Where the test fails, or the router cannot be set up.
 #[track_caller]
-pub fn with(layout: &Layout, test: impl FnOnce(&mut Rig) -> Result<()>) {
+pub fn with(layout: &Layout, test: impl Fn(&mut Rig) -> Result<()>) {
+    for family in Family::ALL {
+        with_family(family, layout, &test);
+    }
+}
+
+/// The same for one family.
+///
+/// # Panics
+///
+/// Where the test fails, or the router cannot be set up.
+#[track_caller]
+pub fn with_family(family: Family, layout: &Layout, test: impl Fn(&mut Rig) -> Result<()>) {
     if !namespace::available() {
         return;
     }
-    let mut rig = match Rig::start(layout) {
+    let layout = Layout {
+        family,
+        ..layout.clone()
+    };
+    let mut rig = match Rig::start(&layout) {
         Ok(rig) => rig,
         Err(error) => panic!("cannot set the router up: {error:#}"),
     };
-    if let Err(error) = test(&mut rig) {
-        panic!("{error:#}");
+    if let Err(error) = family::with(family, || test(&mut rig)) {
+        panic!("{family:?}: {error:#}");
     }
     if let Err(error) = rig.stop() {
-        panic!("the router ended badly: {error:#}");
+        panic!("{family:?}: the router ended badly: {error:#}");
     }
 }
 
@@ -82,6 +99,13 @@ impl Rig {
         let router = Namespace::new("router")?;
         let wires = Namespace::new("wires")?;
         router.sysctl("ipv4/ip_forward", "1")?;
+        router.sysctl("ipv6/conf/all/forwarding", "1")?;
+        router.sysctl("ipv6/icmp/ratelimit", "0")?;
+        // Addresses are there at once.
+        for interfaces in ["all", "default"] {
+            router.sysctl(&format!("ipv6/conf/{interfaces}/disable_ipv6"), "0")?;
+            router.sysctl(&format!("ipv6/conf/{interfaces}/accept_dad"), "0")?;
+        }
         router.sysctl("ipv4/icmp_ratelimit", "0")?;
         for interfaces in ["all", "default"] {
             router.sysctl(&format!("ipv4/conf/{interfaces}/rp_filter"), "0")?;
@@ -134,6 +158,16 @@ impl Rig {
         self.wires.set_gro(&interface(port), true)?;
         self.taps[port] = Tap::open(&self.wires, &interface(port))?;
         Ok(())
+    }
+
+    /// What stands for an IPv4 address in the family that the test is for.
+    pub fn ip(&self, address: impl Into<Ipv4Addr>) -> IpAddr {
+        self.layout.family.address(address)
+    }
+
+    /// The family that the test is for.
+    pub fn family(&self) -> Family {
+        self.layout.family
     }
 
     /// Changes the configuration the router will be started with.
@@ -342,16 +376,23 @@ impl Rig {
     }
 
     fn push_stack(&self, seen: &mut Observed, frame: Vec<u8>) {
-        if be16(&frame, 12) == Some(ETHER_TYPE_IPV4) {
+        if be16(&frame, 12) == Some(self.view.family().ether_type()) {
             seen.stack.push(frame[ETHERNET_LEN..].to_vec());
         }
     }
 
-    /// Frames that the router's kernel sends of its own accord: ARP, ICMP.
+    /// Frames that the router's kernel sends of its own accord: ARP, neighbour discovery, ICMP.
     fn is_noise(&self, frame: &[u8]) -> bool {
-        let source = packet::address(frame, ETHERNET_LEN + 12);
-        be16(frame, 12) != Some(ETHER_TYPE_IPV4)
-            || source.is_none_or(|source| self.view.own.contains(&source))
+        let family = self.view.family();
+        let source = match family {
+            Family::Ipv4 => packet::address(frame, ETHERNET_LEN + 12),
+            Family::Ipv6 => packet::address6(frame, ETHERNET_LEN + 8),
+        };
+        let own = |source| {
+            let link_local = matches!(source, IpAddr::V6(ipv6) if ipv6.is_unicast_link_local());
+            link_local || source.is_unspecified() || self.view.own.contains(&source)
+        };
+        be16(frame, 12) != Some(family.ether_type()) || source.is_none_or(own)
     }
 }
 
@@ -367,14 +408,14 @@ fn link_commands(port: usize, wires: &Namespace) -> (String, String) {
 impl Observed {
     /// How often each address was served on the wires: by a packet to it, or by an Xcast packet
     /// with it in the list.
-    pub fn served(&self) -> BTreeMap<Ipv4Addr, usize> {
+    pub fn served(&self) -> BTreeMap<IpAddr, usize> {
         let mut served = BTreeMap::new();
         for branch in &self.branches {
-            let Some((ip, payload)) = Ipv4::parse(&branch.frame[ETHERNET_LEN..]) else {
+            let Some((ip, payload)) = parse(&branch.frame) else {
                 continue;
             };
-            let addresses = match Xcast::parse(payload) {
-                Some((xcast, _)) if ip.protocol == PROTOCOL => {
+            let addresses = match Xcast::parse(ip.family(), payload) {
+                Some((xcast, _)) if is_xcast(&ip) => {
                     let valid = xcast.destinations.into_iter().filter(|entry| entry.valid);
                     valid.map(|entry| entry.address).collect()
                 }
@@ -388,6 +429,21 @@ impl Observed {
     }
 }
 
+/// The IP packet in a frame, and what it carries.
+fn parse(frame: &[u8]) -> Option<(Ip, &[u8])> {
+    let family = Family::ALL
+        .into_iter()
+        .find(|family| be16(frame, 12) == Some(family.ether_type()));
+    Ip::parse(family?, frame.get(ETHERNET_LEN..)?)
+}
+
+fn is_xcast(ip: &Ip) -> bool {
+    match ip.family() {
+        Family::Ipv4 => ip.protocol == PROTOCOL,
+        Family::Ipv6 => ip.protocol == protocol::ROUTING,
+    }
+}
+
 /// Compares what left the router with what should have, in any order.
 pub fn compare(wanted: &Observed, seen: &Observed) -> Result<()> {
     let mut text = String::new();
@@ -398,7 +454,11 @@ pub fn compare(wanted: &Observed, seen: &Observed) -> Result<()> {
         let mut all: Vec<_> = branches
             .map(|(place, frame)| (place, frame.clone()))
             .chain(stack.map(|packet| {
-                let frame = packet::ethernet([0; 6], [0; 6], ETHER_TYPE_IPV4, packet);
+                let ether_type = match packet.first() {
+                    Some(first) if first >> 4 == 6 => Family::Ipv6.ether_type(),
+                    _ => ETHER_TYPE_IPV4,
+                };
+                let frame = packet::ethernet([0; 6], [0; 6], ether_type, packet);
                 ("the stack".to_owned(), frame)
             }))
             .collect();
@@ -430,10 +490,11 @@ pub fn describe(frame: &[u8]) -> String {
         octets.join(":")
     };
     let mut text = format!("{} octets {} > {}", frame.len(), mac(6), mac(0));
-    let Some((ip, payload)) = frame.get(ETHERNET_LEN..).and_then(Ipv4::parse) else {
+    let Some((ip, payload)) = parse(frame) else {
         return text;
     };
-    let Ipv4 {
+    let (family, is_xcast) = (ip.family(), is_xcast(&ip));
+    let Ip {
         source,
         destination,
         protocol,
@@ -442,9 +503,7 @@ pub fn describe(frame: &[u8]) -> String {
         ..
     } = ip;
     text += &format!(", {source} > {destination} protocol {protocol} ttl {ttl} ds {ds:#04x}");
-    if protocol == PROTOCOL
-        && let Some((xcast, segment)) = Xcast::parse(payload)
-    {
+    if is_xcast && let Some((xcast, segment)) = Xcast::parse(family, payload) {
         let flags = [
             (xcast.a, 'A'),
             (xcast.x, 'X'),
@@ -509,10 +568,10 @@ pub fn carrying(protocol: u8, destinations: Vec<Destination>, segment: Vec<u8>) 
     Packet {
         destination_mac: layout::router_mac(0),
         source_mac: layout::neighbour_mac(0, 2),
-        ip: Ipv4 {
+        ip: Ip {
             identification: 0x4711,
             fragment: 0x4000,
-            ..Ipv4::new(SOURCE, GROUP, PROTOCOL)
+            ..Ip::new(SOURCE, GROUP, PROTOCOL)
         },
         xcast: Xcast {
             channel: 0x0badcafe,
@@ -543,12 +602,12 @@ mod tests {
             return Ok(());
         }
         let rig = Rig::prepare(&Layout::default())?;
-        let ip = Ipv4::new(SOURCE, layout::behind(2, 7), protocol::UDP);
+        let ip = Ip::new(SOURCE, layout::behind(2, 7), protocol::UDP);
         let mut packet = ip.emit(&[7; 20]);
         let frame = |from, to, packet: &[u8]| packet::ethernet(to, from, ETHER_TYPE_IPV4, packet);
         let arrival = frame(layout::neighbour_mac(0, 2), layout::router_mac(0), &packet);
         let seen = rig.observe(0, &arrival)?;
-        packet = Ipv4 { ttl: 63, ..ip }.emit(&[7; 20]);
+        packet = Ip { ttl: 63, ..ip }.emit(&[7; 20]);
         let wanted = Observed {
             branches: vec![Branch {
                 port: 2,

@@ -5,17 +5,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::daemon::{self, Daemon, PATIENCE};
+use tests::family::Family;
 use tests::layout::{self, Layout, interface};
 use tests::namespace::{self, Namespace};
 use tests::oracle::Branch;
-use tests::packet::{self, ETHER_TYPE_IPV4, Ipv4, protocol};
+use tests::packet::{self, ETHER_TYPE_IPV4, Ip, protocol};
 use tests::rig::{self, Observed, Rig, SOURCE, list};
 use tests::tap::Tap;
 
 /// A plain UDP packet from behind port 0 to behind port 2, and as it leaves.
 fn plain(payload: &[u8]) -> (Vec<u8>, Observed) {
     let destination = layout::behind(2, 7);
-    let ip = Ipv4::new(SOURCE, destination, protocol::UDP);
+    let ip = Ip::new(SOURCE, destination, protocol::UDP);
     let segment = packet::udp((SOURCE, 1), (destination, 2), payload, None);
     let arrival = packet::ethernet(
         layout::router_mac(0),
@@ -23,7 +24,7 @@ fn plain(payload: &[u8]) -> (Vec<u8>, Observed) {
         ETHER_TYPE_IPV4,
         &ip.emit(&segment),
     );
-    let ip = Ipv4 { ttl: 63, ..ip };
+    let ip = Ip { ttl: 63, ..ip };
     let frame = packet::ethernet(
         layout::neighbour_mac(2, 2),
         layout::router_mac(2),
@@ -49,14 +50,14 @@ fn three() -> Vec<u8> {
 
 #[test]
 fn other_packets_are_the_kernels() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let before = rig.counters()?;
         for len in [0, 1, 100, 1400] {
             let (arrival, leaving) = plain(&vec![len as u8; len]);
             rig::compare(&leaving, &rig.observe(0, &arrival)?)?;
         }
         // An echo request to the router is answered.
-        let ip = Ipv4::new(SOURCE, layout::router(1), protocol::ICMP);
+        let ip = Ip::new(SOURCE, layout::router(1), protocol::ICMP);
         rig.drain()?;
         rig.taps[0].send(&packet::ethernet(
             layout::router_mac(0),
@@ -76,7 +77,7 @@ fn other_packets_are_the_kernels() {
 /// Tagged frames, whatever is in them, reach the kernel as they came.
 #[test]
 fn vlan_tagged_frames() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let tap = Tap::open(&rig.router, &interface(0))?;
         let before = rig.counters()?;
         for tag in [[0x81, 0x00, 0x00, 0x05], [0x88, 0xa8, 0xe0, 0x07]] {
@@ -97,7 +98,7 @@ fn vlan_tagged_frames() {
 /// A flood of ordinary packets between two hosts, with Xcast packets in between.
 #[test]
 fn unicast_flows_beside_xcast() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let (arrival, leaving) = plain(b"ordinary");
         let three = three();
         let mut arrivals = vec![(0, &arrival[..]); 20];
@@ -121,7 +122,7 @@ fn unicast_flows_beside_xcast() {
 /// frames.
 #[test]
 fn loss_is_shown() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         rig.check(0, &three())?;
         rig.wires.set_gro(&interface(1), false)?;
         let loss = |rig: &Rig| {
@@ -166,7 +167,7 @@ fn has_program(rig: &Rig, port: usize) -> Result<bool> {
 /// goes on.
 #[test]
 fn end_and_start_again() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         for _ in 0..2 {
             ensure!(has_program(rig, 0)?);
             rig.check(0, &three())?;
@@ -188,7 +189,7 @@ fn end_and_start_again() {
 /// Killed without a chance to clean up, it can be started again as if nothing had happened.
 #[test]
 fn killed_and_started_again() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         for _ in 0..2 {
             rig.check(0, &three())?;
             rig.kill()?;
@@ -239,7 +240,7 @@ fn unloaded() {
 /// A second router in the same place is refused, and does the first no harm.
 #[test]
 fn twice_at_once() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         rig.check(0, &three())?;
         let config = rig.daemon()?.config();
         let config = config.to_string_lossy();
@@ -271,7 +272,7 @@ fn interface_comes_later() {
 /// Two hosts and a program that sends as programs do: the router is where the packet starts.
 #[test]
 fn a_program_on_the_router_sends() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let source = layout::router(3);
         let segment = packet::udp(
             (source, 4000),
@@ -285,7 +286,7 @@ fn a_program_on_the_router_sends() {
             layout::behind(2, 1),
         ]);
         let mut packet = rig::carrying(protocol::UDP, destinations, segment);
-        packet.ip.source = source;
+        packet.ip.source = source.into();
         // As if it had come in by some port, from somebody who may be this source.
         let mut view = rig.view.clone();
         view.own.retain(|&address| address != source);

@@ -3,18 +3,20 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
 };
 
 use proptest::prelude::*;
 use tests::{
+    family::{Family, same_prefix},
     namespace::{self, Namespace},
     oracle::{Expected, Port, Prune, RouterView, Target, expect},
-    packet::{self, Destination, Ipv4, Mac, Packet, Xcast, protocol},
+    packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol},
 };
 use xcast_common::{
     branch::{emit, emit_rest},
     counter::{self, Counter},
+    family::{Family as Routed, V4, V6},
     ingress::{Reject, accept, is_xcast},
     maps::{
         self, ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
@@ -23,7 +25,7 @@ use xcast_common::{
     },
     plan::{Plan, Scratch, Tables, Work, group},
     view::{Buffer, Frame as _},
-    wire::{Be16, Be32, ETH_LEN},
+    wire::ETH_LEN,
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
@@ -34,15 +36,20 @@ const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const ANYCAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A router of four ports: hosts on link, gateways of both kinds, every special route.
-fn view(prune: Prune) -> RouterView {
+fn view(family: Family, prune: Prune) -> RouterView {
+    let ip = |address: Ipv4Addr| family.address(address);
     let port = |i: u8| Port {
         mac: [2, 0, 0, 0, 0, i],
-        mtu: if i == 3 { 400 } else { 1500 },
+        mtu: match i {
+            2 => 3000,
+            3 => 400,
+            _ => 1500,
+        },
         group_mac: i == 1,
     };
     let gateway = |port: usize, last: u8, xcast: bool, known: bool| Target::Gateway {
         port,
-        address: Ipv4Addr::new(10, 0, port as u8, last),
+        address: ip(Ipv4Addr::new(10, 0, port as u8, last)),
         mac: known.then_some([2, 1, 0, 0, port as u8, last]),
         xcast,
     };
@@ -65,30 +72,38 @@ fn view(prune: Prune) -> RouterView {
         for last in (2..40).chain([200, 201, 202]) {
             neighbours.push((
                 usize::from(p),
-                Ipv4Addr::new(10, 0, p, last),
+                ip(Ipv4Addr::new(10, 0, p, last)),
                 [2, 1, 0, 0, p, last],
             ));
         }
     }
     RouterView {
-        group: GROUP,
+        group: ip(GROUP),
         protocol: PROTOCOL,
-        anycast: vec![ANYCAST],
-        own: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 1)).collect(),
-        broadcasts: (0..4).map(|p| Ipv4Addr::new(10, 0, p, 255)).collect(),
+        routing_type: PROTOCOL,
+        ports_option: 0x5e,
+        anycast: vec![ip(ANYCAST)],
+        own: (0..4).map(|p| ip(Ipv4Addr::new(10, 0, p, 1))).collect(),
+        broadcasts: match family {
+            Family::Ipv4 => (0..4).map(|p| ip(Ipv4Addr::new(10, 0, p, 255))).collect(),
+            Family::Ipv6 => Vec::new(),
+        },
         prune,
         udp: None,
         ports: (0..4).map(port).collect(),
-        routes,
+        routes: routes
+            .into_iter()
+            .map(|(prefix, len, target)| (ip(prefix), family.prefix_len(len), target))
+            .collect(),
         neighbours,
     }
 }
 
 /// The view as the route map and the next-hop table have it.
 struct HostTables {
-    routes: Vec<(Ipv4Addr, u8, u32)>,
+    routes: Vec<(IpAddr, u8, u32)>,
     next_hops: HashMap<u32, NextHop>,
-    addresses: HashMap<Be32, u32>,
+    addresses: HashMap<IpAddr, u32>,
 }
 
 impl HostTables {
@@ -118,19 +133,28 @@ impl HostTables {
                 special(NextHopKind::Stack, Counter::StackMtu),
             ),
         ]);
-        let mut routes = vec![
-            (Ipv4Addr::new(224, 0, 0, 0), 4, NEXT_HOP_NEVER),
-            (Ipv4Addr::BROADCAST, 32, NEXT_HOP_NEVER),
-            (Ipv4Addr::new(127, 0, 0, 0), 8, NEXT_HOP_NEVER),
-            (Ipv4Addr::UNSPECIFIED, 32, NEXT_HOP_NEVER),
-            (Ipv4Addr::UNSPECIFIED, 8, NEXT_HOP_NEVER_DESTINATION),
-            (Ipv4Addr::new(240, 0, 0, 0), 4, NEXT_HOP_NEVER_DESTINATION),
-            (
-                Ipv4Addr::new(169, 254, 0, 0),
-                16,
-                NEXT_HOP_NEVER_DESTINATION,
-            ),
-        ];
+        let net = |text: &str, id: u32| {
+            let prefix: ipnet::IpNet = text.parse().expect("a prefix");
+            (prefix.addr(), prefix.prefix_len(), id)
+        };
+        let mut routes = match view.family() {
+            Family::Ipv4 => vec![
+                net("224.0.0.0/4", NEXT_HOP_NEVER),
+                net("255.255.255.255/32", NEXT_HOP_NEVER),
+                net("127.0.0.0/8", NEXT_HOP_NEVER),
+                net("0.0.0.0/32", NEXT_HOP_NEVER),
+                net("0.0.0.0/8", NEXT_HOP_NEVER_DESTINATION),
+                net("240.0.0.0/4", NEXT_HOP_NEVER_DESTINATION),
+                net("169.254.0.0/16", NEXT_HOP_NEVER_DESTINATION),
+            ],
+            Family::Ipv6 => vec![
+                net("::/128", NEXT_HOP_NEVER),
+                net("::1/128", NEXT_HOP_NEVER),
+                net("::ffff:0.0.0.0/96", NEXT_HOP_NEVER),
+                net("fe80::/10", NEXT_HOP_NEVER),
+                net("ff00::/8", NEXT_HOP_NEVER),
+            ],
+        };
         routes.extend(view.broadcasts.iter().map(|&b| (b, 32, NEXT_HOP_NEVER)));
         let mut next_id = 16;
         let mut add = |port: usize, mac: Mac, flags: u8| {
@@ -164,13 +188,12 @@ impl HostTables {
             routes.push((prefix, len, id));
         }
         for &(port, address, mac) in &view.neighbours {
-            routes.push((address, 32, add(port, mac, NEXT_HOP_ON_LINK)));
+            let len = view.family().prefix_len(32);
+            routes.push((address, len, add(port, mac, NEXT_HOP_ON_LINK)));
         }
-        let addresses = view.own.iter().map(|&a| (Be32::from(a), ADDRESS_OWN));
-        let anycast = view
-            .anycast
-            .iter()
-            .map(|&a| (Be32::from(a), ADDRESS_ANYCAST));
+        let addresses = view.own.iter().map(|&address| (address, ADDRESS_OWN));
+        let anycast = view.anycast.iter();
+        let anycast = anycast.map(|&address| (address, ADDRESS_ANYCAST));
         Self {
             routes,
             addresses: addresses.chain(anycast).collect(),
@@ -179,17 +202,12 @@ impl HostTables {
     }
 }
 
-impl Tables for HostTables {
-    fn route(&self, address: Be32) -> u32 {
-        let bits = Ipv4Addr::from(address).to_bits();
+impl<F: Routed> Tables<F> for HostTables {
+    fn route(&self, address: F::Address) -> u32 {
+        let address = address.into();
         self.routes
             .iter()
-            .filter(|(prefix, len, _)| {
-                (prefix.to_bits() ^ bits)
-                    .checked_shr(32 - u32::from(*len))
-                    .unwrap_or(0)
-                    == 0
-            })
+            .filter(|(prefix, len, _)| same_prefix(*prefix, address, *len))
             .max_by_key(|(_, len, _)| *len)
             .map_or(0, |(_, _, id)| *id)
     }
@@ -202,21 +220,28 @@ impl Tables for HostTables {
         None
     }
 
-    fn address_flags(&self, address: Be32) -> u32 {
-        self.addresses.get(&address).copied().unwrap_or(0)
+    fn address_flags(&self, address: F::Address) -> u32 {
+        self.addresses.get(&address.into()).copied().unwrap_or(0)
     }
 }
 
 fn settings(prune: Prune) -> Settings {
+    let IpAddr::V6(group6) = Family::Ipv6.address(GROUP) else {
+        unreachable!("an IPv6 address");
+    };
     Settings {
-        group: Be32::from(GROUP),
+        group: GROUP.into(),
         protocol: PROTOCOL,
         prune: match prune {
             Prune::Truncate => maps::Prune::Truncate,
             Prune::Bitmap => maps::Prune::Bitmap,
         } as u8,
-        udp_port: Be16::new(0),
         hash_key: 0x1234_5678_9abc_def1,
+        group6: group6.into(),
+        routing_type: PROTOCOL,
+        ports_option: 0x5e,
+        ipv6: 1,
+        ..Settings::default()
     }
 }
 
@@ -234,13 +259,13 @@ fn port_entry(view: &RouterView, port: usize) -> maps::Port {
 }
 
 /// Per-CPU memory, full of what earlier packets left.
-struct Memory {
-    plan: Box<Plan>,
+struct Memory<F: Routed> {
+    plan: Box<Plan<F>>,
     scratch: Box<Scratch>,
     work: Box<Work>,
 }
 
-impl Memory {
+impl<F: Routed> Memory<F> {
     fn new() -> Self {
         Self {
             plan: Plan::boxed(),
@@ -252,10 +277,10 @@ impl Memory {
 
 /// What the shared code makes of a frame on the host. With `peel`, copies are made one usual set at a
 /// time and the rest goes through once more, as where no device map is installed.
-fn run(
+fn run<F: Routed>(
     view: &RouterView,
     tables: &HostTables,
-    memory: &mut Memory,
+    memory: &mut Memory<F>,
     port: usize,
     frame: &[u8],
     peel: bool,
@@ -266,11 +291,11 @@ fn run(
     let mut waiting = vec![(frame.to_vec(), port_entry(view, port))];
     while let Some((frame, entry)) = waiting.pop() {
         let mut buffer = Buffer::new(&frame);
-        if !is_xcast(buffer.view(), &settings) {
+        let Some(before) = is_xcast::<F>(buffer.view(), &settings) else {
             result.untouched = true;
             break;
-        }
-        let packet = match accept(buffer.view(), &entry, &settings, tables) {
+        };
+        let packet = match accept::<F>(buffer.view(), before, &entry, &settings, tables) {
             Ok(packet) => packet,
             Err(Reject::Pass) => {
                 result.untouched = true;
@@ -325,10 +350,10 @@ fn run(
             let b = b.expect("a branch on this port");
             let id = u32::from(plan.branches[b as usize].next_hop);
             if slot == PORT_STACK {
-                let next_hop = tables.next_hop(id).expect("a next hop that exists");
+                let next_hop = tables.next_hops.get(&id).expect("a next hop that exists");
                 counters.bump_index(next_hop.reason);
             }
-            let next_hop = *tables.next_hop(id).expect("a next hop that exists");
+            let next_hop = *tables.next_hops.get(&id).expect("a next hop that exists");
             let mut copy = buffer.clone();
             emit(&mut copy, plan, b, &next_hop, &settings).expect("the copy fits");
             if slot == PORT_STACK {
@@ -401,7 +426,7 @@ fn xcast_packet(destinations: Vec<Destination>) -> Packet {
     Packet {
         destination_mac: [2, 0, 0, 0, 0, 0],
         source_mac: [2, 9, 9, 9, 9, 9],
-        ip: Ipv4::new(SOURCE, GROUP, PROTOCOL),
+        ip: Ip::new(SOURCE, GROUP, PROTOCOL),
         xcast: Xcast::new(protocol::UDP, destinations),
         segment: packet::udp((SOURCE, 4000), (GROUP, 5000), b"payload", None),
     }
@@ -425,7 +450,7 @@ fn any_destination() -> impl Strategy<Value = Destination> {
     (any_address(), prop::bool::weighted(0.9), 0u8..8, 0u16..3).prop_map(
         |(address, valid, ds, port)| Destination {
             valid,
-            address,
+            address: address.into(),
             ds: ds << 3 | 1,
             port,
         },
@@ -433,15 +458,15 @@ fn any_destination() -> impl Strategy<Value = Destination> {
 }
 
 prop_compose! {
-    fn any_packet()(
+    fn any_packet(family: Family)(
         destinations in prop_oneof![
             4 => prop::collection::vec(any_destination(), 1..9),
-            1 => prop::collection::vec(any_destination(), 1..128),
+            1 => prop::collection::vec(any_destination(), 1..=family.most_destinations()),
         ],
         flags in any::<[bool; 6]>(),
         transport in prop::sample::select(vec![
             protocol::UDP, protocol::UDP, protocol::TCP, protocol::ICMP, protocol::UDP_LITE,
-            protocol::DCCP, protocol::SCTP, 59,
+            protocol::DCCP, protocol::SCTP, protocol::ICMPV6, 59,
         ]),
         payload in prop::collection::vec(any::<u8>(), 0..64),
         to in prop::sample::select(vec![GROUP, GROUP, OWN, ANYCAST, Ipv4Addr::new(10, 1, 1, 1)]),
@@ -455,11 +480,12 @@ prop_compose! {
         (ds, reserved, padding, trailer) in (any::<u8>(), any::<u16>(), any::<u8>(), prop::sample::select(vec![0usize, 0, 5])),
         zero_checksum in prop::bool::weighted(0.2),
         port in 0usize..4,
+        before in any_headers(),
     ) -> (usize, Vec<u8>) {
         let mut packet = xcast_packet(destinations);
         let [a, x, d, p, r, stray_bits] = flags;
         packet.xcast = Xcast {
-            a, x, d, p, r, stray_bits, channel, reserved, padding, protocol: transport,
+            a, x, d, p, r, stray_bits, channel: channel.into(), reserved, padding, protocol: transport,
             ..packet.xcast
         };
         packet.destination_mac = if group_mac {
@@ -469,8 +495,8 @@ prop_compose! {
         };
         packet.ip.ds = ds;
         packet.ip.ttl = ttl;
-        packet.ip.destination = to;
-        packet.ip.source = source;
+        packet.ip.destination = to.into();
+        packet.ip.source = source.into();
         let mut payload = payload;
         let header = 4 * (3 + packet.xcast.destinations.len());
         payload.resize(payload.len().max(length.saturating_sub(header)), 0x5a);
@@ -482,10 +508,32 @@ prop_compose! {
             protocol::DCCP => packet::dccp(ends.0, ends.1, &payload),
             _ => payload,
         };
+        let mut packet = packet.in_family(family);
+        if family == Family::Ipv6 {
+            packet.ip.before = before;
+            // With DS bytes there is room for fewer.
+            packet.xcast.destinations.truncate(if d { 118 } else { 125 });
+        }
         let mut frame = packet.frame();
         frame.resize(frame.len() + trailer, 0xee);
         (port, frame)
     }
+}
+
+/// Headers of IPv6 before the routing header: any number, in any order, and of any content that has
+/// the right length.
+fn any_headers() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
+    let header = (prop::sample::select(vec![0u8, 60]), 0u8..4, any::<u8>()).prop_map(
+        |(number, units, fill)| {
+            let mut rest = vec![fill; usize::from(units) * 8 + 7];
+            rest[0] = units;
+            (number, rest)
+        },
+    );
+    prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::collection::vec(header, 0..6),
+    ]
 }
 
 fn cases() -> u32 {
@@ -496,14 +544,23 @@ fn cases() -> u32 {
 }
 
 #[test]
-fn random_packets_as_expected() {
+fn random_packets_as_expected_ipv4() {
+    random_packets_as_expected::<V4>(Family::Ipv4);
+}
+
+#[test]
+fn random_packets_as_expected_ipv6() {
+    random_packets_as_expected::<V6>(Family::Ipv6);
+}
+
+fn random_packets_as_expected<F: Routed>(family: Family) {
     let views = [Prune::Truncate, Prune::Bitmap].map(|prune| {
-        let view = view(prune);
+        let view = view(family, prune);
         let tables = HostTables::new(&view);
         (view, tables)
     });
-    let memory = std::cell::RefCell::new(Memory::new());
-    proptest!(ProptestConfig::with_cases(cases()), |((port, frame) in any_packet(), peel in any::<bool>(), bitmap in any::<bool>())| {
+    let memory = std::cell::RefCell::new(Memory::<F>::new());
+    proptest!(ProptestConfig::with_cases(cases()), |((port, frame) in any_packet(family), peel in any::<bool>(), bitmap in any::<bool>())| {
         let (view, tables) = &views[usize::from(bitmap)];
         let expected = normalised(expect(view, port, &frame));
         // A list that exceeds the MTU gets shorter on the way round, and then may leave after all.
@@ -514,13 +571,25 @@ fn random_packets_as_expected() {
 }
 
 #[test]
-fn random_octets_never_panic_and_agree() {
-    let view = view(Prune::Truncate);
+fn random_octets_never_panic_and_agree_ipv4() {
+    random_octets_never_panic_and_agree::<V4>(Family::Ipv4);
+}
+
+/// Of IPv6, this walks over chains of headers that are cut and that lie about their lengths.
+#[test]
+fn random_octets_never_panic_and_agree_ipv6() {
+    random_octets_never_panic_and_agree::<V6>(Family::Ipv6);
+}
+
+fn random_octets_never_panic_and_agree<F: Routed>(family: Family) {
+    let view = view(family, Prune::Truncate);
     let tables = HostTables::new(&view);
-    let memory = std::cell::RefCell::new(Memory::new());
+    let memory = std::cell::RefCell::new(Memory::<F>::new());
+    // Rather near the start, where the headers are.
+    let at = prop_oneof![any::<u16>(), 0u16..100];
     let strategy = (
-        any_packet(),
-        any::<u16>(),
+        any_packet(family),
+        at,
         any::<u8>(),
         0usize..2000,
         any::<bool>(),
@@ -543,13 +612,13 @@ fn random_octets_never_panic_and_agree() {
 type Row = (&'static str, Vec<u8>);
 
 /// Frames that lead to one copy at most, so that BPF_PROG_TEST_RUN shows the result.
-fn rows() -> Vec<Row> {
+fn rows(family: Family) -> Vec<Row> {
     let to = |address: [u8; 4]| Destination::new(address);
     let one = || vec![to([10, 0, 1, 2])];
     let change = |description, change: &dyn Fn(&mut Packet)| -> Row {
         let mut packet = xcast_packet(one());
         change(&mut packet);
-        (description, packet.frame())
+        (description, packet.in_family(family).frame())
     };
     let mut rows = vec![
         change("on-link host: X2U", &|_| {}),
@@ -572,15 +641,17 @@ fn rows() -> Vec<Row> {
                 })
                 .collect();
         }),
-        change("127 destinations behind one gateway", &|p| {
+        change("as many destinations as fit, behind one gateway", &|p| {
             p.xcast.p = true;
-            p.xcast.destinations = (0..127u8).map(|i| to([10, 2, 2, i]).port(9)).collect();
+            p.xcast.destinations = (0..family.most_destinations() as u8)
+                .map(|i| to([10, 2, 2, i]).port(9))
+                .collect();
         }),
         change("a list full of one address", &|p| {
-            p.xcast.destinations = vec![to([10, 0, 2, 3]); 127];
+            p.xcast.destinations = vec![to([10, 0, 2, 3]); family.most_destinations()];
         }),
         change("to an anycast address: leaves with the group", &|p| {
-            p.ip.destination = ANYCAST;
+            p.ip.destination = ANYCAST.into();
             p.xcast.destinations = vec![to([10, 1, 1, 5]), to([10, 1, 1, 6])];
         }),
         change("no route: the kernel stack", &|p| {
@@ -598,7 +669,7 @@ fn rows() -> Vec<Row> {
         change("TTL used up", &|p| p.ip.ttl = 1),
         change("other protocol passes", &|p| p.ip.protocol = 17),
         change("to someone else passes", &|p| {
-            p.ip.destination = Ipv4Addr::new(10, 1, 1, 1);
+            p.ip.destination = Ipv4Addr::new(10, 1, 1, 1).into();
         }),
         change("to another MAC passes", &|p| {
             p.destination_mac = [2, 0, 0, 0, 0, 9];
@@ -608,7 +679,12 @@ fn rows() -> Vec<Row> {
         change("wrong LENGTH", &|p| p.xcast.len_words = Some(6)),
         change("no destinations", &|p| p.xcast.destinations = vec![]),
         change("count beyond the list", &|p| p.xcast.count = Some(2)),
-        change("nested", &|p| p.xcast.protocol = PROTOCOL),
+        change("nested", &|p| {
+            p.xcast.protocol = match family {
+                Family::Ipv4 => PROTOCOL,
+                Family::Ipv6 => protocol::ROUTING,
+            };
+        }),
         change("fragment", &|p| p.ip.fragment = 0x2000),
         change("IP options", &|p| p.ip.options = vec![1, 1, 1, 0]),
         change("wrong IP checksum", &|p| p.ip.checksum = Some(1)),
@@ -617,20 +693,98 @@ fn rows() -> Vec<Row> {
             p.ip.total_len = Some(1000);
         }),
         change("multicast source", &|p| {
-            p.ip.source = Ipv4Addr::new(224, 1, 1, 1);
+            p.ip.source = Ipv4Addr::new(224, 1, 1, 1).into();
         }),
-        change("own address as source", &|p| p.ip.source = OWN),
+        change("own address as source", &|p| p.ip.source = OWN.into()),
     ];
-    let mut padded = xcast_packet(one()).frame();
+    let whole = || xcast_packet(one()).in_family(family).frame();
+    let mut padded = whole();
     padded.extend([0xee; 7]);
     rows.push(("padding behind the IP packet is cut", padded));
-    for len in [33, 34, 45, 46, 50] {
-        rows.push((
-            "truncated frame",
-            xcast_packet(one()).frame()[..len].to_vec(),
-        ));
+    for len in [33, 34, 45, 46, 50, 53, 54, 70, 90] {
+        let len = len.min(whole().len() - 1);
+        rows.push(("truncated frame", whole()[..len].to_vec()));
+    }
+    if family == Family::Ipv6 {
+        rows.extend(rows_of_ipv6());
     }
     rows
+}
+
+/// What only IPv6 has.
+fn rows_of_ipv6() -> Vec<Row> {
+    let family = Family::Ipv6;
+    let gateway = |last| Destination::new([10, 1, 1, last]).port(5000 + u16::from(last));
+    let change = |description, change: &dyn Fn(&mut Packet)| -> Row {
+        let mut packet = xcast_packet(vec![gateway(5), gateway(6)]).in_family(family);
+        change(&mut packet);
+        (description, packet.frame())
+    };
+    let options = |units: u8| {
+        let mut rest = vec![0; 8 * usize::from(units) + 7];
+        rest[0] = units;
+        rest
+    };
+    vec![
+        change("headers before the routing header stay in copies", &|p| {
+            p.ip.before = vec![(0, options(0)), (60, options(3))];
+        }),
+        change("and go with X2U", &|p| {
+            p.ip.before = vec![(0, options(1)), (60, options(2))];
+            p.xcast.destinations.truncate(1);
+        }),
+        change("five headers before are too many to look at", &|p| {
+            p.ip.before = vec![(60, options(0)); 5];
+        }),
+        change("headers longer than the router passes over", &|p| {
+            p.ip.before = vec![(60, options(100)); 3];
+        }),
+        change("flow label and traffic class stay", &|p| {
+            p.ip.flow_label = 0xabcde;
+            p.ip.ds = 0xb9;
+        }),
+        change("flow label and traffic class stay on X2U", &|p| {
+            p.ip.flow_label = 0xabcde;
+            p.ip.ds = 0xb9;
+            p.xcast.d = true;
+            p.xcast.destinations = vec![gateway(5).ds(0x28)];
+            *p = p.in_family(family);
+            p.xcast.destinations[0].address = family.address([10, 1, 1, 5]);
+        }),
+        change("ports: two share one copy", &|p| p.xcast.p = true),
+        change("ports: X2U", &|p| {
+            p.xcast.p = true;
+            p.xcast.destinations.truncate(1);
+        }),
+        change("ports of another length than the list", &|p| {
+            p.xcast.p = true;
+            p.xcast.ports_len = Some(6);
+        }),
+        change("destination options that are no ports go along", &|p| {
+            p.xcast.protocol = 60;
+            p.segment = [&[17, 0, 1, 4, 0, 0, 0, 0][..], &p.segment].concat();
+        }),
+        change("segments left", &|p| p.xcast.segments_left = 1),
+        change("another routing type passes", &|p| p.xcast.routing_type = 4),
+        change("a fragment behind the routing header", &|p| {
+            p.xcast.protocol = protocol::FRAGMENT;
+        }),
+        change("ICMPv6", &|p| {
+            p.xcast.protocol = protocol::ICMPV6;
+            p.xcast.p = true;
+            p.segment = packet::icmpv6_echo(p.ip.source, p.ip.destination, 1, b"echo");
+            p.xcast.destinations.truncate(1);
+        }),
+        change("link-local source", &|p| {
+            p.ip.source = family.address([169, 254, 0, 1])
+        }),
+        change("118 destinations with DS bytes", &|p| {
+            p.xcast.d = true;
+            p.xcast.destinations = (0..118)
+                .map(|i| Destination::new(family.address([10, 1, 2, i])).ds(i))
+                .collect();
+        }),
+    ]
 }
 
 /// XDP verdicts.
@@ -643,20 +797,28 @@ fn rows_agree_in_the_kernel_and_on_the_host() {
     if !namespace::available() {
         return;
     }
-    for prune in [Prune::Truncate, Prune::Bitmap] {
-        let view = view(prune);
+    for (family, prune) in [
+        (Family::Ipv4, Prune::Truncate),
+        (Family::Ipv4, Prune::Bitmap),
+        (Family::Ipv6, Prune::Truncate),
+        (Family::Ipv6, Prune::Bitmap),
+    ] {
+        let view = view(family, prune);
         let tables = HostTables::new(&view);
         let namespace = Namespace::new("rows").expect("a network namespace");
         namespace
             .enter(|| {
-                rows_in_the_kernel(&view, &tables);
+                match family {
+                    Family::Ipv4 => rows_in_the_kernel::<V4>(&view, &tables),
+                    Family::Ipv6 => rows_in_the_kernel::<V6>(&view, &tables),
+                }
                 Ok(())
             })
             .expect("entered the namespace");
     }
 }
 
-fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
+fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
     use aya::programs::{TestRun as _, TestRunOptions};
 
     let macs = Macs {
@@ -668,14 +830,12 @@ fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
         datapath.set_next_hop(id, entry).expect("next hop");
     }
     for &(prefix, len, id) in &tables.routes {
-        let prefix = ipnet::Ipv4Net::new(prefix, len).expect("a prefix length");
+        let prefix = ipnet::IpNet::new(prefix, len).expect("a prefix length");
         datapath.set_route(prefix, Some(id)).expect("route");
     }
     datapath.publish_routes().expect("all routes");
     for (&address, &flags) in &tables.addresses {
-        datapath
-            .set_address(address.into(), Some(flags))
-            .expect("address");
+        datapath.set_address(address, Some(flags)).expect("address");
     }
     // The kernel runs test packets as if they came from the loopback interface, index 1. Where
     // they go does not matter: the redirect itself is not carried out.
@@ -687,8 +847,8 @@ fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
         };
         datapath.add_device(loopback, entry).expect("device");
     }
-    let mut memory = Memory::new();
-    for (description, frame) in rows() {
+    let mut memory = Memory::<F>::new();
+    for (description, frame) in rows(view.family()) {
         let host = run(view, tables, &mut memory, 0, &frame, false);
         assert_eq!(
             host,
@@ -697,7 +857,7 @@ fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
         );
 
         let before = datapath.counters().expect("counters");
-        let mut out = vec![0; 2048];
+        let mut out = vec![0; 4096];
         let mut options = TestRunOptions::new();
         options.data_in = Some(&frame);
         options.data_out = Some(&mut out);
@@ -735,7 +895,7 @@ fn rows_in_the_kernel(view: &RouterView, tables: &HostTables) {
         }
         if let Some(unicast) = host.stack.first() {
             let mut frame = [macs.destination, macs.source].concat();
-            frame.extend([8, 0]);
+            frame.extend(view.family().ether_type().to_be_bytes());
             frame.extend(unicast);
             assert_eq!(
                 packet::hex(&out[..len]),

@@ -3,18 +3,17 @@
 //! The packets are the same every time. `XCAST_SEED` (any number) gives others, `XCAST_CASES` more.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Result, ensure};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
+use tests::family::Family;
 use tests::layout::{self, GROUP, Gateways, Layout, PROTOCOL};
 use tests::oracle::{self, Prune, RouterView};
-use tests::packet::{
-    self, Destination, ETHERNET_LEN, IPV4_LEN, Ipv4, Packet, Xcast, be16, protocol,
-};
+use tests::packet::{self, Destination, ETHERNET_LEN, IPV4_LEN, Ip, Packet, Xcast, be16, protocol};
 use tests::rig::{self, Rig, SOURCE, SOURCE_PORT};
 
 const ANYCAST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 99);
@@ -76,7 +75,7 @@ fn destinations() -> impl Strategy<Value = Vec<Destination>> {
     );
     let entry = entry.prop_map(|(address, port, ds, valid)| Destination {
         valid,
-        address,
+        address: address.into(),
         ds,
         port,
     });
@@ -130,12 +129,12 @@ fn packets() -> impl Strategy<Value = (usize, Packet)> {
                 packet.destination_mac = layout::router_mac(port);
                 packet.source_mac = layout::neighbour_mac(port, 2);
                 let ((ds, identification), ttl, fragment, destination) = ip;
-                packet.ip = Ipv4 {
+                packet.ip = Ip {
                     ds,
                     identification,
                     ttl,
                     fragment,
-                    destination,
+                    destination: destination.into(),
                     ..packet.ip
                 };
                 let [a, x, d, p, r, fill, _] = bits;
@@ -145,7 +144,7 @@ fn packets() -> impl Strategy<Value = (usize, Packet)> {
                     d,
                     p,
                     r,
-                    channel,
+                    channel: channel.into(),
                     reserved: if fill { reserved } else { 0 },
                     padding: if fill { 0xee } else { 0 },
                     stray_bits: fill,
@@ -181,7 +180,13 @@ fn compare(rig: &Rig, packets: &[(usize, Packet)]) -> Result<()> {
         .map(|(port, packet)| (*port, packet.frame()))
         .collect();
     for batch in arrivals.chunks(20) {
-        rig.check_all(batch)?;
+        if let Err(error) = rig.check_all(batch) {
+            // Which of them it was says more.
+            for (port, frame) in batch {
+                rig.check(*port, frame)?;
+            }
+            return Err(error.context("together, not one by one"));
+        }
     }
     let mut wanted = BTreeMap::new();
     for (port, frame) in &arrivals {
@@ -214,11 +219,12 @@ fn router_agrees_about_damaged_packets() {
         let mut arrivals = Vec::new();
         for (index, (port, packet)) in packets.iter().enumerate() {
             let mut frame = packet.frame();
-            let headers = IPV4_LEN + packet.xcast.emit().len();
+            let headers = IPV4_LEN + packet.xcast.emit(Family::Ipv4).len();
             let random = (index * 0x9e37_79b1) >> 7;
             frame[ETHERNET_LEN + random % headers] ^= 1 << (random % 8);
             if index % 2 == 0 {
-                let at = ETHERNET_LEN + IPV4_LEN + (random >> 9) % packet.xcast.emit().len();
+                let at =
+                    ETHERNET_LEN + IPV4_LEN + (random >> 9) % packet.xcast.emit(Family::Ipv4).len();
                 frame[at] = (random >> 3) as u8;
             }
             arrivals.push((*port, frame));
@@ -230,15 +236,15 @@ fn router_agrees_about_damaged_packets() {
     });
 }
 
-fn is_right(frame: &[u8]) -> (Ipv4, Vec<u8>) {
-    let (ip, payload) = Ipv4::parse(frame).expect("a whole IPv4 packet");
+fn is_right(frame: &[u8]) -> (Ip, Vec<u8>) {
+    let (ip, payload) = Ip::parse(Family::Ipv4, frame).expect("a whole IPv4 packet");
     assert_eq!(packet::sum(&frame[..IPV4_LEN]), 0xffff, "IP checksum");
     assert_eq!(ip.total_len, Some(frame.len() as u16), "IP length");
     (ip, payload.to_vec())
 }
 
 /// The transport checksum, if the protocol has one in a place where it can be checked, is right.
-fn transport_is_right(source: Ipv4Addr, destination: Ipv4Addr, protocol: u8, bytes: &[u8]) -> bool {
+fn transport_is_right(source: IpAddr, destination: IpAddr, protocol: u8, bytes: &[u8]) -> bool {
     let at = match protocol {
         protocol::TCP => 16,
         protocol::UDP | protocol::DCCP | protocol::UDP_LITE => 6,
@@ -262,7 +268,7 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
         .collect();
     let arrival_is_right = transport_is_right(
         packet.ip.source,
-        GROUP,
+        GROUP.into(),
         packet.xcast.protocol,
         &packet.segment,
     );
@@ -282,7 +288,8 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
         assert_eq!(ip.identification, packet.ip.identification);
         assert_eq!(ip.ds & 3, packet.ip.ds & 3, "ECN");
         if ip.protocol == PROTOCOL {
-            let (xcast, segment) = Xcast::parse(&payload).expect("a whole Xcast header");
+            let (xcast, segment) =
+                Xcast::parse(Family::Ipv4, &payload).expect("a whole Xcast header");
             let header_len = payload.len() - segment.len();
             assert_eq!(packet::sum(&payload[..header_len]), 0xffff);
             assert_eq!(xcast.len_words, Some((header_len / 4) as u8));
@@ -325,8 +332,8 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
 proptest! {
     #[test]
     fn emit_then_parse_is_identity((_, packet) in packets()) {
-        let bytes = packet.xcast.emit();
-        let (parsed, rest) = Xcast::parse(&bytes).unwrap();
+        let bytes = packet.xcast.emit(Family::Ipv4);
+        let (parsed, rest) = Xcast::parse(Family::Ipv4, &bytes).unwrap();
         prop_assert!(rest.is_empty());
         prop_assert_eq!(packet::sum(&bytes), 0xffff);
         for (got, want) in parsed.destinations.iter().zip(&packet.xcast.destinations) {
@@ -335,7 +342,7 @@ proptest! {
             prop_assert_eq!(got.ds, if packet.xcast.d { want.ds } else { 0 });
         }
         let frame = packet.frame();
-        let (ip, payload) = Ipv4::parse(&frame[ETHERNET_LEN..]).unwrap();
+        let (ip, payload) = Ip::parse(Family::Ipv4, &frame[ETHERNET_LEN..]).unwrap();
         prop_assert_eq!(ip.emit(payload), &frame[ETHERNET_LEN..]);
     }
 

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use std::net::Ipv4Addr;
+use tests::family::Family;
 use tests::layout::{self, GROUP, Gateways, Layout};
 use tests::oracle::Prune;
 use tests::packet::{self, Destination, Packet, protocol};
@@ -222,7 +223,7 @@ fn header_fields() {
         with(&|packet| packet.xcast.r = true);
         with(&|packet| packet.xcast.reserved = 0xffff);
         with(&|packet| packet.xcast.stray_bits = true);
-        with(&|packet| packet.ip.source = Ipv4Addr::new(198, 51, 100, 1));
+        with(&|packet| packet.ip.source = Ipv4Addr::new(198, 51, 100, 1).into());
         with(&|packet| {
             (packet.xcast.d, packet.xcast.p, packet.xcast.padding) = (true, true, 0xee);
         });
@@ -246,7 +247,7 @@ fn addressed_to_the_router() {
         let mut packet = rig::udp(list(destinations));
         let own = [layout::router(0), layout::router(3), layout::OTHER_ADDRESS];
         for address in own.into_iter().chain([GROUP, ANYCAST]) {
-            packet.ip.destination = address;
+            packet.ip.destination = address.into();
             let expected = rig.check(0, &packet.frame())?;
             ensure!(expected.branches.len() == 2);
         }
@@ -326,6 +327,10 @@ fn never_a_destination() {
             [0, 1, 2, 3],
             [10, 0, 1, 255],
         ] {
+            // IPv6 has no broadcast.
+            if rig.family() == Family::Ipv6 && never[3] == 255 && never[0] == 10 {
+                continue;
+            }
             let destinations = [layout::behind(1, 1), never.into(), layout::behind(2, 1)];
             let expected = rig.check(0, &rig::udp(list(destinations)).frame())?;
             ensure!(expected.counters["skip_never"] == 1);

@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use tests::bed::Bed;
 use tests::daemon::{Counters, PATIENCE};
+use tests::family::Family;
 use tests::layout::{GROUP, PROTOCOL};
 use tests::namespace::{self, Namespace};
 use tests::packet;
@@ -382,7 +383,8 @@ fn a_forged_source_in_udp() {
         let from = |source: Ipv4Addr, text: &[u8]| {
             let xcast = packet::Xcast::new(packet::protocol::UDP, destinations.clone());
             let segment = packet::udp((source, 7), (GROUP, port), text, None);
-            packet::Ipv4::new(source, GROUP, PROTOCOL).emit(&[xcast.emit(), segment].concat())
+            packet::Ip::new(source, GROUP, PROTOCOL)
+                .emit(&[xcast.emit(Family::Ipv4), segment].concat())
         };
         let own = hosts.bed.testbed.node("A")?.address.context("no address")?;
         let packets = [from(victim, b"forged"), from(own, b"honest")];

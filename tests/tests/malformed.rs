@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use tests::family::Family;
 use tests::layout::{self, GROUP, Layout, PROTOCOL};
 use tests::oracle;
 use tests::packet::{ETHERNET_LEN, IPV4_LEN, Packet, protocol};
@@ -33,6 +34,13 @@ fn dropped(rig: &Rig, frame: &[u8], counter: &'static str) -> Result<()> {
     rig.check(0, &good().frame())
         .with_context(|| format!("after {counter}"))?;
     Ok(())
+}
+
+/// The IPv6 header has no length, checksum and options that could be wrong, and there is no broadcast.
+fn exists_in_ipv6(counter: &str, packet: &Packet) -> bool {
+    let version_only = packet.ip.version_ihl.is_some_and(|octet| octet >> 4 == 6);
+    let broadcast = packet.ip.source == layout::on_link(2, 255);
+    !version_only && !broadcast && !["drop_ip_checksum", "drop_ip_options"].contains(&counter)
 }
 
 #[test]
@@ -91,51 +99,67 @@ fn every_reason_has_its_counter() {
         ("drop_source", |packet| {
             packet.ip.source = [224, 0, 0, 9].into();
         }),
-        ("drop_source", |packet| packet.ip.source = GROUP),
+        ("drop_source", |packet| packet.ip.source = GROUP.into()),
         ("drop_source", |packet| {
-            packet.ip.source = Ipv4Addr::BROADCAST;
+            packet.ip.source = Ipv4Addr::BROADCAST.into();
         }),
         ("drop_source", |packet| {
-            packet.ip.source = Ipv4Addr::LOCALHOST;
+            packet.ip.source = Ipv4Addr::LOCALHOST.into();
         }),
         ("drop_source", |packet| {
-            packet.ip.source = Ipv4Addr::UNSPECIFIED;
+            packet.ip.source = Ipv4Addr::UNSPECIFIED.into();
         }),
         ("drop_source", |packet| {
-            packet.ip.source = layout::on_link(2, 255);
+            packet.ip.source = layout::on_link(2, 255).into();
         }),
         ("drop_spoofed", |packet| {
-            packet.ip.source = layout::router(0);
+            packet.ip.source = layout::router(0).into();
         }),
         ("drop_spoofed", |packet| {
-            packet.ip.source = layout::router(2);
+            packet.ip.source = layout::router(2).into();
         }),
         ("drop_spoofed", |packet| {
-            packet.ip.source = layout::OTHER_ADDRESS;
+            packet.ip.source = layout::OTHER_ADDRESS.into();
         }),
     ];
     rig::with(&Layout::default(), |rig| {
         for (counter, change) in cases {
             let mut packet = good();
             change(&mut packet);
+            if rig.family() == Family::Ipv6 && !exists_in_ipv6(counter, &packet) {
+                continue;
+            }
             dropped(rig, &packet.frame(), counter)?;
         }
         // The Xcast header is longer than the packet, though its own fields agree.
         let mut packet = good();
-        packet.ip.total_len = Some((IPV4_LEN + packet.xcast.emit().len() - 1) as u16);
+        let family = rig.family();
+        let header = packet.in_family(family).xcast.emit(family);
+        packet.ip.total_len = Some((family.ip_len() + header.len() - 1) as u16);
         dropped(rig, &packet.frame(), "drop_truncated")?;
         // Every bit of the header counts for its checksum.
         let good = good();
-        for octet in 0..good.xcast.emit().len() {
+        let header = good.in_family(family).xcast.emit(family);
+        let covered = match family {
+            Family::Ipv4 => header.len(),
+            // HdrExtLen: the checksum of Xcast6 is that of the routing header.
+            Family::Ipv6 => 8 * (usize::from(header[1]) + 1),
+        };
+        for octet in 0..covered {
+            if (family, octet) == (Family::Ipv6, 2) {
+                // Another routing type is not Xcast.
+                continue;
+            }
             let mut frame = good.frame();
-            frame[ETHERNET_LEN + IPV4_LEN + octet] ^= 0x10;
+            frame[ETHERNET_LEN + family.ip_len() + octet] ^= 0x10;
             let before = rig.counters()?;
             let seen = rig.observe(0, &frame)?;
             ensure!(seen == rig::Observed::default(), "octet {octet} changed");
             let counted = rig.counters()?.since(&before);
-            let reason = match octet {
-                0 => "drop_version",
-                1 | 9 => "drop_length",
+            let reason = match (family, octet) {
+                (Family::Ipv4, 0) | (Family::Ipv6, 4) => "drop_version",
+                (Family::Ipv4, 1 | 9) | (Family::Ipv6, 1 | 5) => "drop_length",
+                (Family::Ipv6, 3) => "drop_segments_left",
                 _ => "drop_checksum",
             };
             ensure!(
@@ -174,7 +198,7 @@ fn truncated_frames() {
 /// Random octets after the IPv4 header, and random changes of a good packet.
 #[test]
 fn random_octets() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         // A fixed sequence (xorshift), so that a failure can be repeated.
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         let mut random = || {
@@ -261,7 +285,7 @@ fn others_packets_are_untouched() {
         ensure!(counted.is_empty(), "{counted:?}");
         // To somebody else behind this router: the kernel forwards it as any other packet.
         let mut packet = good();
-        packet.ip.destination = layout::behind(2, 77);
+        packet.ip.destination = layout::behind(2, 77).into();
         let seen = rig.observe(0, &packet.frame())?;
         packet.ip.ttl -= 1;
         packet.destination_mac = layout::neighbour_mac(2, 2);

@@ -23,14 +23,14 @@ fn one_port_127_hosts() {
         ..Layout::default()
     };
     rig::with(&layout, |rig| {
-        for count in [2, 31, 64, 127] {
+        for count in [2, 31, 64, rig.family().most_destinations()] {
             let hosts = (0..count).map(|index| layout::host(1, index));
             repeatedly(rig, &rig::udp(list(hosts)).frame(), count)?;
         }
         // With X as well: 127 Xcast packets with one destination each.
         let mut packet = rig::udp(list((0..127).map(|index| layout::host(1, index))));
         packet.xcast.x = true;
-        repeatedly(rig, &packet.frame(), 127)
+        repeatedly(rig, &packet.frame(), rig.family().most_destinations())
     });
 }
 
@@ -46,7 +46,8 @@ fn premature_x2u_of_127() {
         let destinations: Vec<_> = (0..127)
             .map(|last| Destination::new(layout::behind(1, last)).port(5000 + last as u16))
             .collect();
-        repeatedly(rig, &rig::udp_with_ports(destinations).frame(), 127)
+        let most = rig.family().most_destinations();
+        repeatedly(rig, &rig::udp_with_ports(destinations).frame(), most)
     });
 }
 
@@ -62,7 +63,8 @@ fn sixty_four_ports() {
         let mut addresses: Vec<_> = (0..64).map(|port| layout::behind(port, 1)).collect();
         repeatedly(rig, &rig::udp(list(addresses.clone())).frame(), 64)?;
         addresses.extend((0..63).map(|port| layout::host(port, 0)));
-        repeatedly(rig, &rig::udp(list(addresses.clone())).frame(), 127)?;
+        let most = rig.family().most_destinations();
+        repeatedly(rig, &rig::udp(list(addresses.clone())).frame(), most)?;
         // From the last port to all others.
         let mut packet = rig::udp(list(addresses));
         packet.destination_mac = layout::router_mac(63);

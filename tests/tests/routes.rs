@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use tests::daemon::PATIENCE;
+use tests::family::Family;
 use tests::layout::{self, Gateways, Layout, interface, mac_text};
 use tests::oracle::Target;
 use tests::packet;
@@ -19,7 +20,7 @@ const FAR_2: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 2);
 fn via(port: usize) -> Target {
     Target::Gateway {
         port,
-        address: layout::on_link(port, 2),
+        address: Family::under_test().address(layout::on_link(port, 2)),
         mac: Some(layout::neighbour_mac(port, 2)),
         xcast: true,
     }
@@ -27,6 +28,7 @@ fn via(port: usize) -> Target {
 
 /// Replaces the view's route to a prefix; `None` removes it.
 fn set_route(rig: &mut Rig, prefix: Ipv4Addr, length: u8, target: Option<Target>) {
+    let (prefix, length) = (rig.ip(prefix), rig.family().prefix_len(length));
     rig.view
         .routes
         .retain(|route| (route.0, route.1) != (prefix, length));
@@ -50,7 +52,7 @@ fn probe(rig: &Rig) -> Result<()> {
 
 #[test]
 fn routes_come_change_and_go() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         probe(rig)?;
         for (command, length, target) in [
             ("route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1))),
@@ -91,7 +93,8 @@ fn routes_come_change_and_go() {
         }
         // The default route, and what it still does not cover.
         rig.router.ip("route add default via 10.0.1.2")?;
-        rig.view.routes.push((Ipv4Addr::UNSPECIFIED, 0, via(1)));
+        let any = rig.ip(Ipv4Addr::UNSPECIFIED);
+        rig.view.routes.push((any, 0, via(1)));
         probe(rig)?;
         let never = [224, 0, 0, 9].into();
         rig.check(
@@ -106,7 +109,7 @@ fn routes_come_change_and_go() {
 
 #[test]
 fn thousands_of_routes_at_once() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let prefix = |index: usize| Ipv4Addr::new(30, (index >> 8) as u8, index as u8, 0);
         let change = |rig: &mut Rig, verb: &str, port: usize| {
             let line = |index| {
@@ -136,7 +139,7 @@ fn further_tables() {
         tables: vec![100, 200],
         ..Layout::default()
     };
-    rig::with(&layout, |rig| {
+    rig::with_family(Family::Ipv4, &layout, |rig| {
         follow(
             rig,
             "route add 10.20.0.0/16 via 10.0.1.2 table 200",
@@ -204,7 +207,7 @@ fn flows_leave_by(rig: &Rig, wanted: &[usize]) -> Result<()> {
 /// the same flow always the same.
 #[test]
 fn multipath() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let paths = "nexthop via 10.0.1.2 weight 1 nexthop via 10.0.2.2 weight 3";
         rig.router.ip(&format!("route add 10.20.0.0/16 {paths}"))?;
         flows_leave_by(rig, &[1, 2])?;
@@ -225,7 +228,7 @@ fn multipath() {
 
 #[test]
 fn nexthop_objects() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         for command in [
             "nexthop add id 1 via 10.0.1.2 dev p1",
             "nexthop add id 2 via 10.0.2.2 dev p2",
@@ -265,7 +268,7 @@ fn nexthop_objects() {
 /// A link that goes down takes its routes with it, and others take over.
 #[test]
 fn link_down() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         rig.router
             .ip("route add 10.20.0.0/16 via 10.0.2.2 metric 50")?;
         follow(rig, "route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1)))?;
@@ -296,7 +299,7 @@ fn link_down() {
 /// An interface that is removed and made anew is a port again.
 #[test]
 fn interface_recreated() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let destinations = [
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -328,18 +331,18 @@ fn interface_recreated() {
 /// The router's own addresses are what the kernel says they are, now.
 #[test]
 fn address_changes() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let new = layout::on_link(1, 99);
         let frame = |destination: Ipv4Addr, source: Ipv4Addr| {
             let destinations = [layout::behind(2, 1), layout::behind(2, 2), new];
             let mut packet = rig::udp(list(destinations));
-            packet.ip.destination = destination;
-            packet.ip.source = source;
+            packet.ip.destination = destination.into();
+            packet.ip.source = source.into();
             packet.frame()
         };
         rig.router.ip("address add 10.0.1.99/24 dev p1")?;
-        rig.view.own.push(new);
-        rig.view.routes.push((new, 32, Target::Local));
+        rig.view.own.push(new.into());
+        rig.view.routes.push((new.into(), 32, Target::Local));
         rig.eventually(0, &frame(layout::GROUP, rig::SOURCE))?;
         // It means the router, and no stranger may use it.
         rig.check(0, &frame(new, rig::SOURCE))?;
@@ -367,7 +370,7 @@ fn link_layer_addresses_change() {
         gateways: Gateways::All,
         ..Layout::default()
     };
-    rig::with(&layout, |rig| {
+    rig::with_family(Family::Ipv4, &layout, |rig| {
         let destinations = [
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -421,7 +424,7 @@ fn link_layer_addresses_change() {
 /// A host on the link that is forgotten is the kernel's to find again.
 #[test]
 fn neighbour_forgotten() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let host = layout::host(1, 0);
         let frame = rig::udp(list([host, layout::host(1, 1), layout::behind(2, 1)])).frame();
         rig.check(0, &frame)?;

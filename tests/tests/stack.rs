@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::daemon::PATIENCE;
+use tests::family::Family;
 use tests::layout::{self, GROUP, Gateways, Layout, PROTOCOL};
 use tests::oracle::{Branch, Target};
 use tests::packet::{
-    self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, Ipv4, Mac, Packet, Xcast, be16, protocol,
+    self, Destination, ETHER_TYPE_IPV4, ETHERNET_LEN, Ip, Mac, Packet, Xcast, be16, protocol,
 };
 use tests::rig::{self, COMMON_PORT, Observed, Rig, SOURCE, SOURCE_PORT, list};
 
@@ -19,10 +20,10 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 fn delivered(packet: &Packet, destination: Ipv4Addr, port: usize, mac: Mac) -> Branch {
     let payload = &packet.segment[8..];
     let (from, to) = ((SOURCE, SOURCE_PORT), (destination, COMMON_PORT));
-    let ip = Ipv4 {
+    let ip = Ip {
         ttl: packet.ip.ttl - 1,
         protocol: protocol::UDP,
-        destination,
+        destination: destination.into(),
         ..packet.ip.clone()
     };
     let bytes = ip.emit(&packet::udp(from, to, payload, None));
@@ -39,7 +40,7 @@ fn answer_arp(rig: &Rig, port: usize, address: Ipv4Addr, mac: Mac) -> Result<()>
         let frame = rig.taps[port].receive(deadline)?;
         let frame = frame.with_context(|| format!("nobody asks for {address}"))?;
         let asked = packet::address(&frame, ETHERNET_LEN + 24);
-        if be16(&frame, 12) == Some(ETHER_TYPE_ARP) && asked == Some(address) {
+        if be16(&frame, 12) == Some(ETHER_TYPE_ARP) && asked == Some(address.into()) {
             let router = (layout::router_mac(port), layout::router(port));
             let answer = packet::arp(2, (mac, address), router);
             return rig.taps[port].send(&packet::ethernet(router.0, mac, ETHER_TYPE_ARP, &answer));
@@ -51,13 +52,13 @@ fn answer_arp(rig: &Rig, port: usize, address: Ipv4Addr, mac: Mac) -> Result<()>
 fn next_packet(
     rig: &Rig,
     port: usize,
-    wanted: impl Fn(&Ipv4, &[u8]) -> bool,
-) -> Result<(Ipv4, Vec<u8>)> {
+    wanted: impl Fn(&Ip, &[u8]) -> bool,
+) -> Result<(Ip, Vec<u8>)> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let frame = rig.taps[port].receive(deadline)?.context("nothing came")?;
         if be16(&frame, 12) == Some(ETHER_TYPE_IPV4)
-            && let Some((ip, payload)) = Ipv4::parse(&frame[ETHERNET_LEN..])
+            && let Some((ip, payload)) = Ip::parse(Family::Ipv4, &frame[ETHERNET_LEN..])
             && wanted(&ip, payload)
         {
             return Ok((ip, payload.to_vec()));
@@ -69,7 +70,7 @@ fn next_packet(
 /// is the fast path's.
 #[test]
 fn unresolved_host() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let (host, mac) = (layout::on_link(1, 200), [2, 0, 0, 0, 0x77, 1]);
         let packet = rig::udp(list([host, layout::behind(2, 1), layout::behind(2, 2)]));
         rig.check(0, &packet.frame())?;
@@ -85,7 +86,7 @@ fn unresolved_host() {
                 break;
             }
         }
-        rig.view.neighbours.push((1, host, mac));
+        rig.view.neighbours.push((1, host.into(), mac));
         rig.eventually(0, &packet.frame())
     });
 }
@@ -94,7 +95,7 @@ fn unresolved_host() {
 /// its destinations are the kernel's; afterwards they share an Xcast copy.
 #[test]
 fn unresolved_gateway() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let packet = rig::udp(list([
             layout::behind_silent(1, 1),
             layout::behind_silent(1, 2),
@@ -140,7 +141,7 @@ fn gateways_are_resolved_in_advance() {
 /// The router's own addresses among others: its programs receive, also at TTL 1 and with X set.
 #[test]
 fn local_and_remote() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let bind = |address: Ipv4Addr| {
             rig.router.enter(|| {
                 let socket = UdpSocket::bind((address, COMMON_PORT))?;
@@ -206,7 +207,7 @@ fn local_with_strict_reverse_path_filter() {
 /// The source hears about the destination that cannot be reached, and about no other.
 #[test]
 fn icmp_for_what_cannot_be_reached() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         for (bad, code) in [
             (NOWHERE, 0),                     // network unreachable
             (Ipv4Addr::new(10, 4, 0, 1), 1),  // `unreachable`
@@ -217,7 +218,7 @@ fn icmp_for_what_cannot_be_reached() {
             // Once only: the kernel sends few of these to one host.
             rig.drain()?;
             rig.taps[0].send(&packet.frame())?;
-            let is_icmp = |ip: &Ipv4, _: &[u8]| ip.protocol == protocol::ICMP;
+            let is_icmp = |ip: &Ip, _: &[u8]| ip.protocol == protocol::ICMP;
             let (ip, icmp) = next_packet(rig, 0, is_icmp)?;
             ensure!(ip.destination == SOURCE, "told {}", ip.destination);
             ensure!(
@@ -227,11 +228,11 @@ fn icmp_for_what_cannot_be_reached() {
             );
             // It quotes the unicast packet, so that the sender knows whom it is about.
             let quoted = &icmp[8..];
-            ensure!(packet::address(quoted, 12) == Some(SOURCE));
-            ensure!(packet::address(quoted, 16) == Some(bad));
+            ensure!(packet::address(quoted, 12) == Some(SOURCE.into()));
+            ensure!(packet::address(quoted, 16) == Some(bad.into()));
             ensure!(quoted[9] == protocol::UDP);
             let (_, copy) = next_packet(rig, 1, |ip, _| ip.protocol == PROTOCOL)?;
-            let (xcast, _) = Xcast::parse(&copy).context("not Xcast")?;
+            let (xcast, _) = Xcast::parse(Family::Ipv4, &copy).context("not Xcast")?;
             ensure!(xcast.destinations == list(good));
             std::thread::sleep(Duration::from_millis(50));
             while let Some(frame) = rig.taps[0].take()? {
@@ -255,7 +256,7 @@ fn icmp_for_what_cannot_be_reached() {
 /// A route by an interface that the router was not told to use is the kernel's.
 #[test]
 fn interface_that_is_not_a_port() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let packet = rig::udp(list([Ipv4Addr::new(10, 7, 0, 9), layout::behind(1, 1)]));
         let expected = rig.check(0, &packet.frame())?;
         ensure!(expected.counters["stack_no_port"] == 1);
@@ -282,7 +283,7 @@ fn long(destinations: Vec<Destination>, payload_len: usize, df: bool) -> Packet 
 /// What does not fit in one piece the kernel fragments, or refuses with the MTU in its answer.
 #[test]
 fn egress_mtu_too_small() {
-    rig::with(&narrow(), |rig| {
+    rig::with_family(Family::Ipv4, &narrow(), |rig| {
         let destinations = [
             layout::host(1, 0),
             layout::behind(2, 1),
@@ -294,7 +295,7 @@ fn egress_mtu_too_small() {
         rig.taps[0].send(&packet.frame())?;
         let mut whole = Vec::new();
         loop {
-            let to_host = |ip: &Ipv4, _: &[u8]| ip.destination == destinations[0];
+            let to_host = |ip: &Ip, _: &[u8]| ip.destination == destinations[0];
             let (ip, piece) = next_packet(rig, 1, to_host)?;
             ensure!(ip.total_len <= Some(600));
             ensure!(ip.identification == packet.ip.identification && ip.ttl == 63);
@@ -313,7 +314,7 @@ fn egress_mtu_too_small() {
         let packet = long(list(destinations), 1000, true);
         rig.drain()?;
         rig.taps[0].send(&packet.frame())?;
-        let is_icmp = |ip: &Ipv4, _: &[u8]| ip.protocol == protocol::ICMP;
+        let is_icmp = |ip: &Ip, _: &[u8]| ip.protocol == protocol::ICMP;
         let (ip, icmp) = next_packet(rig, 0, is_icmp)?;
         ensure!(ip.destination == SOURCE);
         ensure!(icmp[..2] == [3, 4], "type and code {:?}", &icmp[..2]);
@@ -322,7 +323,7 @@ fn egress_mtu_too_small() {
             "told an MTU of {:?}",
             be16(&icmp, 6)
         );
-        ensure!(packet::address(&icmp[8..], 16) == Some(destinations[0]));
+        ensure!(packet::address(&icmp[8..], 16) == Some(destinations[0].into()));
         Ok(())
     });
 }
@@ -331,7 +332,7 @@ fn egress_mtu_too_small() {
 /// forwards them. One octet less, and it is a copy again.
 #[test]
 fn list_too_long_for_the_mtu() {
-    rig::with(&narrow(), |rig| {
+    rig::with_family(Family::Ipv4, &narrow(), |rig| {
         let destinations = [layout::behind(1, 1), layout::behind(1, 2)];
         // IP 20, Xcast 24, UDP 8.
         let fits = long(list(destinations), 600 - 52, true);
@@ -375,7 +376,7 @@ fn list_too_long_for_the_mtu() {
 /// X: what cannot stay Xcast is dropped and counted, each reason by its name.
 #[test]
 fn x_bit() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         let mut packet = rig::udp(list([
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -402,7 +403,7 @@ fn x_bit() {
 /// TTL counts for copies on wires only.
 #[test]
 fn ttl() {
-    rig::with(&Layout::default(), |rig| {
+    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
         for ttl in [0, 1, 2] {
             let mut packet = rig::udp(list([
                 layout::behind(1, 1),

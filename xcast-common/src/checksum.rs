@@ -64,13 +64,12 @@ pub const fn update(checksum: u16) -> Sum {
     Sum(0).add16(!checksum)
 }
 
-/// Sum over `words` 32-bit words from `offset` on, at most [`MAX_SUM_WORDS`]; `None` if the frame
-/// ends before.
+/// Sum over `words` 32-bit words from `offset` on, at most `MAX`; `None` if the frame ends before.
 #[inline(always)]
-pub fn sum_words(view: View, offset: usize, words: u32) -> Option<Sum> {
+pub fn sum_words<const MAX: u32>(view: View, offset: usize, words: u32) -> Option<Sum> {
     let mut sum = Sum::default();
     // Four words at a time: a quarter of the iterations, for the machine as for the verifier.
-    for quad in 0..MAX_SUM_WORDS / 4 + 1 {
+    for quad in 0..MAX / 4 + 1 {
         if 4 * quad + 4 > words {
             break;
         }
@@ -81,15 +80,12 @@ pub fn sum_words(view: View, offset: usize, words: u32) -> Option<Sum> {
     }
     for rest in 0..3 {
         if (words & !3) + rest < words {
-            let at = offset + 4 * ((words & !3 & 0xff) + rest) as usize;
+            let at = offset + 4 * ((words & !3 & 0x3ff) + rest) as usize;
             sum = sum.add32(view.be32(at)?.memory());
         }
     }
     Some(sum)
 }
-
-/// Longest run of words [`sum_words`] takes: an Xcast4 header of 127 destinations with everything.
-pub const MAX_SUM_WORDS: u32 = crate::wire::MAX_HEADER_LEN as u32 / 4;
 
 /// Sum over the first 20 octets of IPv4 header at `offset`.
 #[inline(always)]

@@ -68,7 +68,7 @@ counters! {
     /// Destinations handed to the kernel stack because the copy exceeds the egress MTU.
     StackMtu = "stack_mtu", Destination;
 
-    /// Packets dropped: IP header with a version other than 4 or a length below 20 octets.
+    /// Packets dropped: IP header with a version other than its EtherType's, or a length below 20 octets.
     DropIpHeader = "drop_ip_header", Packet;
     /// Packets dropped: wrong IP header checksum.
     DropIpChecksum = "drop_ip_checksum", Packet;
@@ -78,9 +78,11 @@ counters! {
     DropFragment = "drop_fragment", Packet;
     /// Packets dropped: the frame or the IP length ends before the headers do.
     DropTruncated = "drop_truncated", Packet;
+    /// Packets dropped: a routing header with segments left, which an Xcast6 header never has.
+    DropSegmentsLeft = "drop_segments_left", Packet;
     /// Packets dropped: Xcast version other than 1.
     DropVersion = "drop_version", Packet;
-    /// Packets dropped: LENGTH does not fit the number of destinations and the flags.
+    /// Packets dropped: the header's length does not fit the number of destinations and the flags.
     DropLength = "drop_length", Packet;
     /// Packets dropped: no destination in the list at all.
     DropNoDestinations = "drop_no_destinations", Packet;

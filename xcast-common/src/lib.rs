@@ -21,9 +21,11 @@
 #[cfg(any(test, feature = "user"))]
 extern crate std;
 
+pub mod address;
 pub mod branch;
 pub mod checksum;
 pub mod counter;
+pub mod family;
 pub mod ingress;
 pub mod maps;
 pub mod plan;

@@ -3,7 +3,10 @@
 //! Every type here is `repr(C)` with explicit padding. Addresses and ports inside packets are kept
 //! in network byte order, as [`Be32`] and [`Be16`].
 
-use crate::wire::{Be16, Be32};
+use crate::{
+    address::{Address, Be128},
+    wire::{Be16, Be32},
+};
 
 /// Number of port slots: up to 64 interfaces and the two ends of the router's own veth pair.
 pub const MAX_PORTS: usize = 72;
@@ -167,24 +170,34 @@ pub struct Settings {
     pub udp_port: Be16,
     /// Secret of the duplicate check's hash, random per load.
     pub hash_key: u64,
+    /// The All-Xcast-Routers group of IPv6.
+    pub group6: Be128,
+    /// Routing type of Xcast6's routing header.
+    pub routing_type: u8,
+    /// Type of the option that lists ports.
+    pub ports_option: u8,
+    /// 1 if Xcast6 is forwarded.
+    pub ipv6: u8,
+    /// Explicit padding.
+    pub reserved: [u8; 5],
 }
 
-/// Key of the map of what peers may send inside UDP besides their own packets: as 64 bits, the
+/// Key of the map of what peers may send inside UDP besides their own packets: the bits of the
 /// peer's address and then the source's, of which a prefix counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
-pub struct PeerSource {
+pub struct PeerSource<A> {
     /// Source address of the datagram.
-    pub peer: Be32,
+    pub peer: A,
     /// Source address of the packet inside.
-    pub source: Be32,
+    pub source: A,
 }
 
-impl PeerSource {
+impl<A: Address> PeerSource<A> {
     /// Bits of the key in front of the source's own prefix.
-    pub const PEER_BITS: u32 = 32;
+    pub const PEER_BITS: u32 = 8 * A::LEN as u32;
     /// Bits of the whole key.
-    pub const BITS: u32 = 64;
+    pub const BITS: u32 = 2 * Self::PEER_BITS;
 }
 
 /// How many copies leave by each port: the exact set a device map is installed for.
@@ -287,7 +300,7 @@ pub struct Subset {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Metadata {
-    /// [`METADATA_MAGIC`].
+    /// [`METADATA_MAGIC`] or [`METADATA_MAGIC_IPV6`].
     pub magic: u32,
     /// Serial number of the plan, per CPU; see [`Plan::nonce`](crate::plan::Plan::nonce).
     pub nonce: u32,
@@ -330,12 +343,15 @@ impl Default for PortCounters {
 
 /// Tells our metadata from that of others ("XCST").
 pub const METADATA_MAGIC: u32 = u32::from_be_bytes(*b"XCST");
+/// The same, for a frame with an Xcast6 packet ("XCS6").
+pub const METADATA_MAGIC_IPV6: u32 = u32::from_be_bytes(*b"XCS6");
 
 const _: () = {
     assert!(size_of::<NextHop>() == 24);
     assert!(size_of::<Port>() == 16);
-    assert!(size_of::<Settings>() == 16);
-    assert!(size_of::<PeerSource>() == 8);
+    assert!(size_of::<Settings>() == 40);
+    assert!(size_of::<PeerSource<Be32>>() == 8);
+    assert!(size_of::<PeerSource<Be128>>() == 32);
     assert!(size_of::<SubsetKey>() == MAX_PORTS && align_of::<SubsetKey>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(size_of::<Subset>() == 8);
@@ -347,7 +363,10 @@ const _: () = {
 #[cfg(feature = "user")]
 mod user {
     use super::{EcmpGroup, NextHop, PeerSource, Port, PortCounters, Settings, Subset, SubsetKey};
-    use crate::wire::{Be16, Be32};
+    use crate::{
+        address::Be128,
+        wire::{Be16, Be32},
+    };
 
     macro_rules! pod {
         ($($ty:ty),+) => {
@@ -362,9 +381,11 @@ mod user {
     pod!(
         Be16,
         Be32,
+        Be128,
         EcmpGroup,
         NextHop,
-        PeerSource,
+        PeerSource<Be32>,
+        PeerSource<Be128>,
         Port,
         PortCounters,
         Settings,

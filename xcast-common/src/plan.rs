@@ -18,7 +18,9 @@
 use core::ptr::{from_mut, from_ref};
 
 use crate::{
+    address::Address as _,
     counter::Counter,
+    family::{Family, V4, V6},
     ingress::Packet,
     maps::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
@@ -26,26 +28,23 @@ use crate::{
     },
     trie::Entry,
     view::{Frame, View},
-    wire::{
-        Be16, Be32, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, XCAST_AT, bitmap_words,
-        ds_words, header_words, ipv4, transport, xcast,
-    },
+    wire::{Be16, FLAG_D, FLAG_P, FLAG_X, transport},
 };
 
-/// What a router knows: route map, next-hop and ECMP tables, own addresses.
-pub trait Tables {
+/// What a router knows of a family: route map, next-hop and ECMP tables, own addresses.
+pub trait Tables<F: Family> {
     /// Next-hop id of the longest matching prefix;
     /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
-    fn route(&self, address: Be32) -> u32;
+    fn route(&self, address: F::Address) -> u32;
 
     /// First step of [`route`](Self::route), for addresses in a row: whatever
     /// [`route_from`](Self::route_from) goes on with. Tables may do everything in this step.
-    fn route_entry(&self, address: Be32) -> Entry {
+    fn route_entry(&self, address: F::Address) -> Entry {
         Entry::route(self.route(address), 0)
     }
 
     /// Second step of [`route`](Self::route).
-    fn route_from(&self, entry: Entry, _address: Be32) -> u32 {
+    fn route_from(&self, entry: Entry, _address: F::Address) -> u32 {
         entry.next_hop()
     }
 
@@ -57,7 +56,7 @@ pub trait Tables {
 
     /// [`ADDRESS_OWN`](crate::maps::ADDRESS_OWN) and
     /// [`ADDRESS_ANYCAST`](crate::maps::ADDRESS_ANYCAST), or 0 for anyone else's address.
-    fn address_flags(&self, address: Be32) -> u32;
+    fn address_flags(&self, address: F::Address) -> u32;
 }
 
 /// No destination or branch: the end of a chain.
@@ -79,11 +78,10 @@ const LEAVING: u16 = 0xffff;
 const CLEARED: Entry = Entry::route(0xffff, 0);
 
 /// A destination of the list.
-#[derive(Clone, Copy, Default)]
 #[repr(C)]
-pub struct Destination {
+pub struct Destination<F: Family> {
     /// Its address.
-    pub address: Be32,
+    pub address: F::Address,
     /// Its port, where the packet has P; without, anything.
     pub port: Be16,
     /// Its DS byte, where the packet has D; without, anything.
@@ -113,19 +111,23 @@ pub struct Branch {
 
 /// The forwarding decision for one packet.
 #[repr(C)]
-pub struct Plan {
+pub struct Plan<F: Family> {
     /// Serial number; a copy's metadata names it, so that a recycled plan is noticed.
     pub nonce: u32,
     /// Length of the IP packet as it arrived, in octets.
     pub total_len: u16,
     /// Length of the Xcast header as it arrived, in octets.
     pub header_len: u16,
+    /// Length of other headers before it, in octets.
+    before: u16,
     /// NBR_OF_DEST as it arrived.
     pub dest_count: u8,
     /// A, X, D, P.
     pub flags: u8,
-    /// TTL as it arrived.
+    /// TTL or hop limit as it arrived.
     ttl: u8,
+    /// Protocol of what follows the Xcast header.
+    pub protocol: u8,
     /// 1 if the IP destination has to become the group in copies that stay Xcast.
     pub to_own: u8,
     /// Branches in use, with those that make no copy.
@@ -139,7 +141,7 @@ pub struct Plan {
     /// First branch that came from splitting.
     split_from: u8,
     /// Explicit padding.
-    reserved: [u8; 7],
+    reserved: [u8; 4],
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
@@ -148,7 +150,7 @@ pub struct Plan {
     /// Branches.
     pub branches: [Branch; BRANCH_SLOTS],
     /// Destinations.
-    pub destinations: [Destination; DESTINATION_SLOTS],
+    pub destinations: [Destination<F>; DESTINATION_SLOTS],
     /// Branch of each destination, or [`NONE`].
     branch_of: [u8; DESTINATION_SLOTS],
     /// The bitmap, in host byte order: as it arrived, later that of a pruned copy.
@@ -156,14 +158,16 @@ pub struct Plan {
 }
 
 const _: () = {
-    assert!(size_of::<Plan>().is_multiple_of(8));
-    assert!(size_of::<Destination>() == 8);
+    assert!(size_of::<Plan<V4>>().is_multiple_of(8) && size_of::<Plan<V6>>().is_multiple_of(8));
+    assert!(size_of::<Destination<V4>>() == 8 && size_of::<Destination<V6>>() == 24);
     assert!(size_of::<Branch>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8));
 };
 
 /// Slots of the duplicate check's table; sparse, so that probing stays short.
 const SEEN_SLOTS: usize = 4096;
+/// What leaves of a product the bits that are a slot: the highest, which have seen all others.
+const SEEN_SHIFT: u32 = u64::BITS - SEEN_SLOTS.ilog2();
 /// Probes before the duplicate check gives up on an entry, which a repeat of it then survives. The
 /// hash is keyed; for some entry of a list of 127 different ones the odds are 10^-4, for a list of
 /// 40 below 10^-7.
@@ -181,6 +185,8 @@ pub struct Scratch {
 pub struct Work {
     /// Serial number of the next plan.
     pub serial: u32,
+    /// See [`forget`](Self::forget).
+    packet: Packet,
     /// What each destination's look-up found.
     entries: [Entry; DESTINATION_SLOTS],
     /// What becomes of the branch under consideration.
@@ -192,9 +198,9 @@ pub struct Work {
 }
 
 macro_rules! boxed {
-    ($($ty:ty),+) => {$(
+    ($($ty:ty $(, $family:ident)?;)+) => {$(
         #[cfg(any(test, feature = "user"))]
-        impl $ty {
+        impl $(<$family: Family>)? $ty {
             /// For the host: zeroed, on the heap.
             pub fn boxed() -> std::boxed::Box<Self> {
                 // SAFETY: integers only; zero is a value of each.
@@ -204,7 +210,11 @@ macro_rules! boxed {
     )+};
 }
 
-boxed!(Plan, Scratch, Work);
+boxed! {
+    Plan<F>, F;
+    Scratch;
+    Work;
+}
 
 /// Reads a field that lives in memory, not in a register.
 #[inline(always)]
@@ -219,22 +229,51 @@ fn store<T>(field: &mut T, value: T) {
     unsafe { from_mut(field).write_volatile(value) }
 }
 
-impl Plan {
+impl Work {
+    /// What comes before the Xcast header, unchanged. It goes through memory, where the verifier
+    /// loses sight of it: else each way to get there would be a case of its own in everything that
+    /// follows.
+    #[inline(always)]
+    pub fn forget_before(&mut self, before: u16) -> u16 {
+        store(&mut self.packet.before, before);
+        fresh(&self.packet.before)
+    }
+
+    /// The same for what is known of a packet.
+    #[inline(always)]
+    pub fn forget(&mut self, packet: Packet) -> Packet {
+        store(&mut self.packet, packet);
+        fresh(&self.packet)
+    }
+}
+
+impl<F: Family> Plan<F> {
     /// Starts a plan for an accepted packet.
     #[inline(always)]
     pub fn begin(&mut self, packet: &Packet, nonce: u32) {
         self.nonce = nonce;
         self.total_len = packet.total_len;
         self.header_len = packet.header_len;
+        store(&mut self.before, packet.before);
         store(&mut self.dest_count, packet.dest_count);
         store(&mut self.flags, packet.flags);
         store(&mut self.ttl, packet.ttl);
+        self.protocol = packet.protocol;
         self.to_own = packet.to_own as u8;
         store(&mut self.branch_count, 0);
         store(&mut self.copies, 0);
         self.last_branch = NONE;
         self.split = 0;
         self.subset = SubsetKey::EMPTY;
+    }
+
+    /// Length of other headers before the Xcast header, in octets.
+    #[inline(always)]
+    pub fn before(&self) -> u16 {
+        match F::VERSION {
+            4 => 0,
+            _ => fresh(&self.before),
+        }
     }
 
     /// Whether all of `flags` are set in the packet.
@@ -268,13 +307,14 @@ impl Plan {
     /// Length of an Xcast copy with `count` destinations as an IP packet, in octets.
     #[inline(always)]
     fn truncated_len(&self, count: u32) -> u32 {
-        self.unicast_len() + 4 * header_words(count, fresh(&self.flags))
+        u32::from(self.total_len) - u32::from(self.header_len)
+            + F::header_len(count, fresh(&self.flags))
     }
 
     /// Length of an X2U copy as an IP packet, in octets.
     #[inline(always)]
     fn unicast_len(&self) -> u32 {
-        u32::from(self.total_len) - u32::from(self.header_len)
+        u32::from(self.total_len) - u32::from(self.header_len) - u32::from(self.before())
     }
 
     /// Opens a branch with destination `i` as its only one.
@@ -389,9 +429,9 @@ pub(crate) fn leading_ones(count: u32) -> u32 {
 }
 
 /// What grouping writes to.
-pub struct Memory<'a> {
+pub struct Memory<'a, F: Family> {
     /// The packet's plan, begun.
-    pub plan: &'a mut Plan,
+    pub plan: &'a mut Plan<F>,
     /// Branch by next hop.
     pub scratch: &'a mut Scratch,
     /// Working memory.
@@ -402,12 +442,12 @@ pub struct Memory<'a> {
 /// [`Plan::begin`]. Skipped destinations are counted in `counters`. `None` if the frame is shorter
 /// than it was when it was accepted.
 #[inline(always)]
-pub fn group(
+pub fn group<F: Family>(
     frame: &mut impl Frame,
     packet: &Packet,
     settings: &Settings,
-    tables: &impl Tables,
-    memory: Memory<'_>,
+    tables: &impl Tables<F>,
+    memory: Memory<'_, F>,
     counters: &mut PortCounters,
 ) -> Option<()> {
     let Memory {
@@ -415,7 +455,7 @@ pub fn group(
         scratch,
         work,
     } = memory;
-    let bucket = flow_hash(frame.view(), packet)? % ECMP_BUCKETS as u32;
+    let bucket = flow_hash::<F>(frame.view(), packet)? % ECMP_BUCKETS as u32;
     look_up(frame, plan, work, tables)?;
     collect(plan, work, scratch, tables, bucket);
     decide(plan, work, settings, tables, counters);
@@ -430,30 +470,31 @@ pub fn group(
 /// Takes a new view for every loop: what the verifier learned about the old one's range would be
 /// another difference between cases.
 #[inline(always)]
-fn look_up(
+fn look_up<F: Family>(
     frame: &mut impl Frame,
-    plan: &mut Plan,
+    plan: &mut Plan<F>,
     work: &mut Work,
-    tables: &impl Tables,
+    tables: &impl Tables<F>,
 ) -> Option<()> {
-    let view = frame.view();
+    let before = plan.before();
+    let view = F::xcast(frame.view(), before);
     // Whether any destination needs a second look.
     let mut irregular = 0;
     for word in 0..4 {
         let count = u32::from(fresh(&plan.dest_count));
-        if word < bitmap_words(count) as usize {
-            let bits = view.be32(xcast::BITMAP + 4 * word)?.value();
+        if word < F::bitmap_words(count) as usize {
+            let bits = view.be32(F::BITMAP + 4 * word)?.value();
             plan.kept[word] = bits;
-            irregular |= bits ^ leading_ones(count - 32 * word as u32);
+            irregular |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
         }
     }
-    let view = frame.view();
-    for i in 0..MAX_DESTINATIONS {
+    let view = F::xcast(frame.view(), before);
+    for i in 0..F::MAX_DESTINATIONS {
         let count = fresh(&plan.dest_count);
         if i >= count as usize {
             break;
         }
-        let address = view.be32(addresses_at(count) + 4 * i)?;
+        let address = F::Address::read(view, addresses_at::<F>(count) + F::Address::LEN * i)?;
         plan.destinations[i].address = address;
         // Also where the bit is clear: a branch less, in the loop that waits for memory.
         let entry = tables.route_entry(address);
@@ -461,7 +502,7 @@ fn look_up(
         store(&mut work.entries[i], entry);
     }
     if irregular != 0 {
-        for i in 0..MAX_DESTINATIONS {
+        for i in 0..F::MAX_DESTINATIONS {
             if i >= fresh(&plan.dest_count) as usize {
                 break;
             }
@@ -475,24 +516,23 @@ fn look_up(
         }
     }
     if plan.has(FLAG_D) {
-        let view = frame.view();
-        for i in 0..MAX_DESTINATIONS {
+        let view = F::xcast(frame.view(), before);
+        for i in 0..F::MAX_DESTINATIONS {
             let count = fresh(&plan.dest_count);
             if i >= count as usize {
                 break;
             }
-            plan.destinations[i].ds = view.u8(addresses_at(count) + 4 * count as usize + i)?;
+            plan.destinations[i].ds = view.u8(ds_at::<F>(count) + i)?;
         }
     }
     if plan.has(FLAG_P) {
-        let view = frame.view();
-        for i in 0..MAX_DESTINATIONS {
+        let view = F::xcast(frame.view(), before);
+        for i in 0..F::MAX_DESTINATIONS {
             let count = fresh(&plan.dest_count);
             if i >= count as usize {
                 break;
             }
-            let after = addresses_at(count) + 4 * count as usize;
-            let ports = after + 4 * ds_words(u32::from(count), fresh(&plan.flags)) as usize;
+            let ports = F::ports_at(u32::from(count), fresh(&plan.flags));
             plan.destinations[i].port = view.be16(ports + 2 * i)?;
         }
     }
@@ -501,14 +541,26 @@ fn look_up(
 
 /// Where the addresses of a list with `count` entries start.
 #[inline(always)]
-fn addresses_at(count: u8) -> usize {
-    xcast::BITMAP + 4 * bitmap_words(u32::from(count)) as usize
+pub(crate) fn addresses_at<F: Family>(count: u8) -> usize {
+    F::BITMAP + 4 * F::bitmap_words(u32::from(count)) as usize
+}
+
+/// Where the DS bytes of a list with `count` entries start.
+#[inline(always)]
+pub(crate) fn ds_at<F: Family>(count: u8) -> usize {
+    addresses_at::<F>(count) + F::Address::LEN * count as usize
 }
 
 /// Pass 2: one branch for all destinations with the same next hop.
 #[inline(always)]
-fn collect(plan: &mut Plan, work: &Work, scratch: &mut Scratch, tables: &impl Tables, bucket: u32) {
-    for i in 0..MAX_DESTINATIONS {
+fn collect<F: Family>(
+    plan: &mut Plan<F>,
+    work: &Work,
+    scratch: &mut Scratch,
+    tables: &impl Tables<F>,
+    bucket: u32,
+) {
+    for i in 0..F::MAX_DESTINATIONS {
         if i >= fresh(&plan.dest_count) as usize {
             break;
         }
@@ -546,7 +598,7 @@ fn collect(plan: &mut Plan, work: &Work, scratch: &mut Scratch, tables: &impl Ta
 /// The next hop itself, or the member of a multipath group for this flow. The choice does not
 /// depend on the destination: destinations behind the same multipath route share one copy.
 #[inline(always)]
-fn member(tables: &impl Tables, id: u16, bucket: u32) -> u16 {
+fn member<F: Family>(tables: &impl Tables<F>, id: u16, bucket: u32) -> u16 {
     let Some(next_hop) = tables.next_hop(u32::from(id)) else {
         return id;
     };
@@ -599,14 +651,14 @@ impl Verdict {
 
 /// Pass 3: decides what becomes of each branch.
 #[inline(always)]
-fn decide(
-    plan: &mut Plan,
+fn decide<F: Family>(
+    plan: &mut Plan<F>,
     work: &mut Work,
     settings: &Settings,
-    tables: &impl Tables,
+    tables: &impl Tables<F>,
     counters: &mut PortCounters,
 ) {
-    for b in 0..MAX_DESTINATIONS {
+    for b in 0..F::MAX_DESTINATIONS {
         if b >= fresh(&plan.branch_count) as usize {
             break;
         }
@@ -631,7 +683,12 @@ fn decide(
 
 /// The order of the checks is the order of their precedence.
 #[inline(always)]
-fn judge(plan: &Plan, b: usize, settings: &Settings, tables: &impl Tables) -> Verdict {
+fn judge<F: Family>(
+    plan: &Plan<F>,
+    b: usize,
+    settings: &Settings,
+    tables: &impl Tables<F>,
+) -> Verdict {
     let Some(next_hop) = tables.next_hop(u32::from(fresh(&plan.branches[b].next_hop))) else {
         return Verdict::skip(Counter::SkipNextHop as u8);
     };
@@ -681,15 +738,15 @@ fn judge(plan: &Plan, b: usize, settings: &Settings, tables: &impl Tables) -> Ve
 /// Pass 4: gives each destination of a split branch a copy of its own, unless the same address and
 /// port had one already.
 #[inline(always)]
-fn split(
-    plan: &mut Plan,
+fn split<F: Family>(
+    plan: &mut Plan<F>,
     work: &mut Work,
     settings: &Settings,
-    tables: &impl Tables,
+    tables: &impl Tables<F>,
     counters: &mut PortCounters,
 ) {
     store(&mut plan.split_from, fresh(&plan.branch_count));
-    for i in 0..MAX_DESTINATIONS {
+    for i in 0..F::MAX_DESTINATIONS {
         if i >= fresh(&plan.dest_count) as usize {
             break;
         }
@@ -715,10 +772,13 @@ fn split(
 /// Whether a destination before `i` that came from splitting has the same address and port;
 /// remembers `i` if not.
 #[inline(always)]
-fn is_repeat(plan: &Plan, i: usize, settings: &Settings, work: &mut Work) -> bool {
-    let entry = identity(plan, i);
-    // Multiplying by a secret odd number and keeping the high bits is universal hashing.
-    let hash = entry.wrapping_mul(settings.hash_key | 1) >> 40;
+fn is_repeat<F: Family>(plan: &Plan<F>, i: usize, settings: &Settings, work: &mut Work) -> bool {
+    let destination = &plan.destinations[i];
+    let port = u64::from(port_of(plan, i).memory());
+    // Multiplying by secret odd numbers and keeping the high bits is universal hashing.
+    let hash = destination.address.hash(settings.hash_key);
+    let hash =
+        hash.wrapping_add(port.wrapping_mul(settings.hash_key.rotate_left(42) | 1)) >> SEEN_SHIFT;
     for probe in 0..SEEN_PROBES {
         let slot = (hash as usize + probe) % SEEN_SLOTS;
         let j = fresh(&work.seen[slot]) as usize % DESTINATION_SLOTS;
@@ -733,39 +793,38 @@ fn is_repeat(plan: &Plan, i: usize, settings: &Settings, work: &mut Work) -> boo
             store(&mut work.seen_at[i], slot as u16);
             return false;
         }
-        if identity(plan, j) == entry {
+        let earlier = &plan.destinations[j];
+        let other = u64::from(port_of(plan, j).memory());
+        if earlier.address.difference(destination.address) | (other ^ port) == 0 {
             return true;
         }
     }
     false
 }
 
-/// Address and port as one number.
+/// The port of destination `i`; 0 if the packet has none.
 #[inline(always)]
-fn identity(plan: &Plan, i: usize) -> u64 {
-    let destination = &plan.destinations[i];
-    let port = if plan.has(FLAG_P) {
-        destination.port
+fn port_of<F: Family>(plan: &Plan<F>, i: usize) -> Be16 {
+    if plan.has(FLAG_P) {
+        plan.destinations[i].port
     } else {
         Be16::default()
-    };
-    u64::from(destination.address.memory()) << 16 | u64::from(port.memory())
+    }
 }
 
 /// Hash of what makes a flow, the destination left out.
 #[inline(always)]
-fn flow_hash(view: View, packet: &Packet) -> Option<u32> {
-    let protocol = view.u8(xcast::PROTOCOL)?;
-    let mut flow = u64::from(view.be32(ipv4::SOURCE)?.memory()) << 32
-        | u64::from(view.be32(xcast::CHANNEL)?.memory());
-    flow ^= u64::from(protocol) << 24;
+fn flow_hash<F: Family>(view: View, packet: &Packet) -> Option<u32> {
+    let protocol = packet.protocol;
+    let mut flow = F::flow(view, packet.before)? ^ u64::from(protocol) << 24;
     let with_ports = matches!(
         protocol,
         transport::TCP | transport::UDP | transport::DCCP | transport::UDP_LITE
     );
-    if with_ports && packet.total_len >= IPV4_LEN as u16 + packet.header_len + 2 {
-        let source_port = view.be16(XCAST_AT + (packet.header_len as usize & 0x3ff))?;
-        flow ^= u64::from(source_port.memory());
+    if with_ports && packet.total_len >= F::IP_LEN as u16 + packet.before + packet.header_len + 2 {
+        let view = F::xcast(view, packet.before);
+        let transport_at = F::XCAST_AT + (packet.header_len as usize & F::LEN_MASK);
+        flow ^= u64::from(view.be16(transport_at)?.memory());
     }
     // Fibonacci hashing; the high half has seen every bit.
     Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32)

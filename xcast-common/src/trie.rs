@@ -11,7 +11,7 @@
 //! The controller writes, through memory it shares with the programs. Blocks come in *pools*,
 //! which are added as routes need them.
 
-use crate::wire::Be32;
+use crate::address::Address;
 
 /// Bits of an address that index the root.
 pub const ROOT_BITS: u32 = 8;
@@ -21,6 +21,8 @@ pub const ROOT_ENTRIES: usize = 1 << ROOT_BITS;
 pub const SEGMENT_BITS: u32 = 16;
 /// Entries of a segment: 256 KiB of them.
 pub const SEGMENT_ENTRIES: usize = 1 << SEGMENT_BITS;
+/// Octets of an address that the first step looks at.
+const FIRST_OCTETS: u32 = (ROOT_BITS + SEGMENT_BITS) / 8;
 /// Bits of an address that index a block.
 pub const BLOCK_BITS: u32 = 8;
 /// Entries of a block.
@@ -103,7 +105,7 @@ pub trait Reader {
 
 /// Next-hop id of the longest prefix that matches; 0 if none does.
 #[inline(always)]
-pub fn lookup(map: &impl Reader, address: Be32) -> u32 {
+pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
     rest(map, first(map, address), address)
 }
 
@@ -112,22 +114,26 @@ pub fn lookup(map: &impl Reader, address: Be32) -> u32 {
 /// Nothing in here depends on what the entry says. Steps for several addresses in a row overlap, and
 /// the loads they wait for go on at the same time.
 #[inline(always)]
-pub fn first(map: &impl Reader, address: Be32) -> Entry {
-    let address = address.value();
-    let octet = address >> 24;
-    let entry = match map.segment(octet, address >> 8 & 0xffff) {
+pub fn first<A: Address>(map: &impl Reader, address: A) -> Entry {
+    let bits = (address.octets_from(0) >> 32) as u32;
+    let octet = bits >> 24;
+    let entry = match map.segment(octet, bits >> 8 & 0xffff) {
         Some(entry) => Some(entry),
         None => map.root(octet),
     };
     entry.unwrap_or(Entry::NONE)
 }
 
-/// The second step: from that entry to the next-hop id.
+/// The second step: from that entry to the next-hop id, an octet at a time.
 #[inline(always)]
-pub fn rest(map: &impl Reader, entry: Entry, address: Be32) -> u32 {
-    let entry = match entry.block() {
-        Some(block) => map.entry(block, address.value() & 0xff),
-        None => Some(entry),
-    };
-    entry.unwrap_or(Entry::NONE).next_hop()
+pub fn rest<A: Address>(map: &impl Reader, entry: Entry, address: A) -> u32 {
+    let mut entry = entry;
+    for octet in FIRST_OCTETS..A::LEN as u32 {
+        let Some(block) = entry.block() else {
+            break;
+        };
+        let index = (address.octets_from(octet) >> 56) as u32;
+        entry = map.entry(block, index).unwrap_or(Entry::NONE);
+    }
+    entry.next_hop()
 }

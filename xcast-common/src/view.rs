@@ -51,6 +51,28 @@ impl View {
         }
     }
 
+    /// The view from `octets` further on; past the frame's end there is nothing in it.
+    ///
+    /// The verifier wants to see a bound of a variable offset: mask it.
+    #[inline(always)]
+    pub fn skip(self, octets: usize) -> Self {
+        #[cfg(target_arch = "bpf")]
+        let data = {
+            let mut data = self.data;
+            // Left to itself, LLVM moves a variable offset to the other side of comparisons, and
+            // the packet's end is no pointer that the verifier allows to be moved.
+            // SAFETY: adds two registers.
+            unsafe { core::arch::asm!("{0} += {1}", inout(reg) data, in(reg) octets) };
+            data
+        };
+        #[cfg(not(target_arch = "bpf"))]
+        let data = self.data.wrapping_add(octets);
+        Self {
+            data,
+            end: self.end,
+        }
+    }
+
     /// Length of the frame in octets: a number to compute with, not a bound the verifier learns.
     #[inline(always)]
     pub fn len(self) -> usize {
@@ -117,6 +139,15 @@ impl View {
         Some(unsafe { load64(field) })
     }
 
+    /// Writes 64 bits at `offset`, given as [`be64_memory`](Self::be64_memory) reads them.
+    #[inline(always)]
+    pub fn set_be64_memory(self, offset: usize, value: u64) -> Option<()> {
+        let field = self.at::<8>(offset)?;
+        // SAFETY: `at` checked that the octets lie in the frame.
+        unsafe { store64(field, value) };
+        Some(())
+    }
+
     /// Writes the octet at `offset`.
     #[inline(always)]
     pub fn set_u8(self, offset: usize, value: u8) -> Option<()> {
@@ -181,6 +212,7 @@ macro_rules! store {
 
 store!(store16, u16);
 store!(store32, u32);
+store!(store64, u64);
 load!(load16, u16);
 load!(load32, u32);
 load!(load64, u64);

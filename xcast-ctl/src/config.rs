@@ -8,7 +8,7 @@ mod udp;
 use std::{
     collections::HashSet,
     fmt,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
 };
 
@@ -17,8 +17,8 @@ use serde::{
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use thiserror::Error;
-use xcast_common::maps::{MAX_REAL_PORTS, MAX_SUBSETS, Prune};
-use xcast_host::CodePoints;
+use xcast_common::maps::{MAX_REAL_PORTS, MAX_SUBSETS, Prune, Settings};
+use xcast_host::{CodePointError, CodePoints, Ipv6CodePoints};
 
 pub use self::udp::{Peer, Udp};
 
@@ -114,7 +114,7 @@ pub struct Router {
     pub prune: Prune,
     /// Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section
     /// 11.5). Default: none.
-    pub anycast: Vec<Ipv4Addr>,
+    pub anycast: Vec<IpAddr>,
     /// Kernel tables to consult after `local` and `main`, in this order. Default: none.
     pub tables: Vec<u32>,
     /// Name of the router's own interface. Default: [`DEFAULT_INTERFACE`].
@@ -171,7 +171,7 @@ pub enum Gateways {
     /// No gateway does.
     None,
     /// Exactly these do.
-    List(Vec<Ipv4Addr>),
+    List(Vec<IpAddr>),
 }
 
 impl Serialize for Gateways {
@@ -192,7 +192,7 @@ impl<'de> Deserialize<'de> for Gateways {
             type Value = Gateways;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#""all", "none" or a list of IPv4 addresses"#)
+                f.write_str(r#""all", "none" or a list of IP addresses"#)
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Gateways, E> {
@@ -258,6 +258,9 @@ struct File {
 struct StatedCodePoints {
     protocol: Option<u8>,
     group: Option<Ipv4Addr>,
+    group6: Option<Ipv6Addr>,
+    routing_type: Option<u8>,
+    ports_option: Option<u8>,
 }
 
 impl Config {
@@ -292,6 +295,35 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What the programs have to know. `hash_key` is a secret of the duplicate check.
+    pub fn settings(&self, hash_key: u64) -> Settings {
+        let CodePoints {
+            protocol,
+            group,
+            ipv6,
+        } = self.code_points;
+        let settings = Settings {
+            group: group.into(),
+            protocol,
+            prune: self.router.prune as u8,
+            udp_port: self.udp_port(),
+            hash_key,
+            ..Settings::default()
+        };
+        match ipv6 {
+            None => settings,
+            Some(ipv6) => Settings {
+                group6: ipv6.group.into(),
+                routing_type: ipv6.routing_type,
+                ports_option: ipv6.ports_option,
+                ipv6: 1,
+                ..settings
+            },
+        }
+    }
+}
+
 fn load<T>(
     path: &Path,
     parse: impl FnOnce(&str) -> Result<T, ConfigError>,
@@ -322,8 +354,34 @@ impl StatedCodePoints {
             field: "group",
             example: "group = '224.0.0.254'",
         })?;
-        CodePoints::new(protocol, group)
-            .map_err(|error| invalid(format!("code_points.{}", error.field), error.reason))
+        let wrong =
+            |error: CodePointError| invalid(format!("code_points.{}", error.field), error.reason);
+        let ipv4 = CodePoints::new(protocol, group).map_err(wrong)?;
+        match self.ipv6()? {
+            Some(ipv6) => ipv4.with_ipv6(ipv6).map_err(wrong),
+            None => Ok(ipv4),
+        }
+    }
+
+    /// Those of Xcast6: all of them, or none.
+    fn ipv6(&self) -> Result<Option<Ipv6CodePoints>, ConfigError> {
+        if self.group6.is_none() && self.routing_type.is_none() && self.ports_option.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Ipv6CodePoints {
+            group: self.group6.ok_or(ConfigError::MissingCodePoint {
+                field: "group6",
+                example: "group6 = 'ff02::114'",
+            })?,
+            routing_type: self.routing_type.ok_or(ConfigError::MissingCodePoint {
+                field: "routing_type",
+                example: "routing_type = 253",
+            })?,
+            ports_option: self.ports_option.ok_or(ConfigError::MissingCodePoint {
+                field: "ports_option",
+                example: "ports_option = 0x5e",
+            })?,
+        }))
     }
 }
 
@@ -349,7 +407,7 @@ impl Router {
                 ),
             ));
         }
-        if !is_unicast(self.address) {
+        if !is_unicast(self.address.into()) {
             return Err(invalid(
                 "router.address",
                 format!(
@@ -447,7 +505,7 @@ fn check_name(field: &str, name: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn check_addresses(field: &str, addresses: &[Ipv4Addr]) -> Result<(), ConfigError> {
+fn check_addresses(field: &str, addresses: &[IpAddr]) -> Result<(), ConfigError> {
     let mut seen = HashSet::new();
     for address in addresses {
         if !is_unicast(*address) {
@@ -464,9 +522,20 @@ fn check_addresses(field: &str, addresses: &[Ipv4Addr]) -> Result<(), ConfigErro
 }
 
 /// Can be the address of an interface that talks to others.
-fn is_unicast(address: Ipv4Addr) -> bool {
-    let first = address.octets()[0];
-    (1..224).contains(&first) && first != 127
+fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let first = address.octets()[0];
+            (1..224).contains(&first) && first != 127
+        }
+        IpAddr::V6(address) => {
+            let mapped = address.to_ipv4_mapped().is_some();
+            !address.is_multicast()
+                && !address.is_loopback()
+                && !address.is_unspecified()
+                && !mapped
+        }
+    }
 }
 
 fn syntax_error(text: &str, error: &toml::de::Error) -> ConfigError {
@@ -519,9 +588,9 @@ mod tests {
         )
         .unwrap();
         let expected = Router {
-            gateways: Gateways::List(vec![Ipv4Addr::new(10, 0, 0, 1)]),
+            gateways: Gateways::List(vec![IpAddr::from([10, 0, 0, 1])]),
             prune: Prune::Bitmap,
-            anycast: vec![Ipv4Addr::new(10, 9, 9, 9)],
+            anycast: vec![IpAddr::from([10, 9, 9, 9])],
             tables: vec![100, 200],
             interface: "x".into(),
             address: Ipv4Addr::new(10, 8, 8, 8),
@@ -553,10 +622,31 @@ mod tests {
     }
 
     #[test]
+    fn code_points_of_xcast6_come_together() {
+        let ipv6 = "group6 = 'ff02::114'\nrouting_type = 253\nports_option = 0x5e\n";
+        let config = Config::parse(&format!("{CODE_POINTS}{ipv6}{PORT}")).unwrap();
+        assert_eq!(config.code_points.ipv6.unwrap().routing_type, 253);
+        for line in ipv6.lines() {
+            let some = format!("{CODE_POINTS}{}{PORT}", ipv6.replace(line, ""));
+            assert_says(Config::parse(&some), &["code_points.", line]);
+        }
+        let wrong = format!("{CODE_POINTS}{}{PORT}", ipv6.replace("253", "4"));
+        assert_says(
+            Config::parse(&wrong),
+            &["code_points.routing_type", "segment routing"],
+        );
+    }
+
+    #[test]
     fn code_points_in_use_are_refused() {
         let stated = |protocol, group| {
             let (protocol, group) = (Some(protocol), Some(group));
-            StatedCodePoints { protocol, group }.validate()
+            let ipv4 = StatedCodePoints {
+                protocol,
+                group,
+                ..StatedCodePoints::default()
+            };
+            ipv4.validate()
         };
         let group = Ipv4Addr::new(224, 0, 0, 254);
         assert_says(
@@ -589,7 +679,7 @@ mod tests {
             with_router("gateways = 'some'"),
             &["line 5", "\"all\", \"none\" or a list"],
         );
-        assert_says(with_router("gateways = ['a']"), &["line 5", "IPv4 address"]);
+        assert_says(with_router("gateways = ['a']"), &["line 5", "IP address"]);
         assert_says(with_router("prune ="), &["line 5"]);
         assert_says(
             Config::parse("[code_points]\nprotocol = 300"),

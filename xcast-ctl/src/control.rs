@@ -11,7 +11,7 @@
 
 use std::{
     io::{self, BufRead, BufReader, Write},
-    net::Ipv4Addr,
+    net::IpAddr,
     os::{
         linux::net::SocketAddrExt,
         unix::net::{SocketAddr, UnixListener, UnixStream},
@@ -72,7 +72,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {
     /// Source address of the packet.
-    pub source: Ipv4Addr,
+    pub source: IpAddr,
     /// Its destination list.
     pub destinations: Vec<Destination>,
     /// The X bit is set: the packet must stay Xcast.
@@ -421,7 +421,7 @@ mod tests {
         };
         assert_eq!(routes.len(), 100_000);
         let explain = Request::Explain(ExplainRequest {
-            source: Ipv4Addr::new(10, 0, 0, 1),
+            source: IpAddr::from([10, 0, 0, 1]),
             destinations: vec!["10.0.0.2:5".parse().unwrap(); 127],
             x: true,
             length: Some(1500),

@@ -1,7 +1,11 @@
 //! Questions to the kernel, one at a time: interfaces and what XDP can do on them, routes,
 //! neighbours, settings.
 
-use std::{fmt::Debug, fs, io, net::Ipv4Addr};
+use std::{
+    fmt::Debug,
+    fs, io,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{
@@ -53,10 +57,10 @@ pub(crate) struct Link {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
     /// `None` where the destination is on the link.
-    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) gateway: Option<IpAddr>,
     pub(crate) ifindex: u32,
     /// The source address the kernel would choose.
-    pub(crate) source: Option<Ipv4Addr>,
+    pub(crate) source: Option<IpAddr>,
 }
 
 /// XDP features of an interface, as the kernel's `netdev` netlink family tells them.
@@ -137,11 +141,21 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
 
 /// The way the kernel would take to `destination`, by `ifindex` only if one is given; `None` if
 /// there is none.
-pub(crate) fn route(destination: Ipv4Addr, ifindex: Option<u32>) -> Result<Option<Route>> {
+pub(crate) fn route(destination: IpAddr, ifindex: Option<u32>) -> Result<Option<Route>> {
     let mut message = RouteMessage::default();
-    message.header.address_family = AddressFamily::Inet;
-    message.header.destination_prefix_length = 32;
-    message.attributes = vec![RouteAttribute::Destination(RouteAddress::Inet(destination))];
+    let address = match destination {
+        IpAddr::V4(address) => {
+            message.header.address_family = AddressFamily::Inet;
+            message.header.destination_prefix_length = 32;
+            RouteAddress::Inet(address)
+        }
+        IpAddr::V6(address) => {
+            message.header.address_family = AddressFamily::Inet6;
+            message.header.destination_prefix_length = 128;
+            RouteAddress::Inet6(address)
+        }
+    };
+    message.attributes = vec![RouteAttribute::Destination(address)];
     message.attributes.extend(ifindex.map(RouteAttribute::Oif));
     let answers = match ask(
         NETLINK_ROUTE,
@@ -181,10 +195,8 @@ fn parse_route(message: &RouteMessage) -> Route {
     };
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Gateway(RouteAddress::Inet(address)) => route.gateway = Some(*address),
-            RouteAttribute::PrefSource(RouteAddress::Inet(address)) => {
-                route.source = Some(*address);
-            }
+            RouteAttribute::Gateway(address) => route.gateway = ip(address),
+            RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
             _ => {}
         }
@@ -192,15 +204,29 @@ fn parse_route(message: &RouteMessage) -> Route {
     route
 }
 
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some((*address).into()),
+        RouteAddress::Inet6(address) => Some((*address).into()),
+        _ => None,
+    }
+}
+
 /// The link layer address of a neighbour, if the kernel knows it.
-pub(crate) fn neighbour(ifindex: u32, address: Ipv4Addr) -> Result<Option<[u8; 6]>> {
+pub(crate) fn neighbour(ifindex: u32, address: IpAddr) -> Result<Option<[u8; 6]>> {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
+    let wanted = match address {
+        IpAddr::V4(address) => NeighbourAddress::Inet(address),
+        IpAddr::V6(address) => NeighbourAddress::Inet6(address),
+    };
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
     let request = RouteNetlinkMessage::GetNeighbour(message);
     let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the neighbours")?;
     Ok(answers.into_iter().find_map(|answer| match answer {
         RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == ifindex => {
-            let wanted = NeighbourAddress::Inet(address);
             let mut mac = None;
             let mut found = false;
             for attribute in message.attributes {
@@ -399,9 +425,9 @@ mod tests {
 
     #[test]
     fn an_address_of_this_host_is_reached_by_lo() {
-        let route = route(Ipv4Addr::LOCALHOST, None).unwrap().unwrap();
+        let route = route(Ipv4Addr::LOCALHOST.into(), None).unwrap().unwrap();
         assert_eq!((route.gateway, route.ifindex), (None, 1));
-        assert_eq!(route.source, Some(Ipv4Addr::LOCALHOST));
+        assert_eq!(route.source, Some(Ipv4Addr::LOCALHOST.into()));
     }
 
     #[test]

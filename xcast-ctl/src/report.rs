@@ -2,11 +2,17 @@
 //!
 //! Field names are stable. Fields may be added; readers ignore the ones they do not know.
 
-use std::{collections::BTreeMap, fmt, net::Ipv4Addr, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    str::FromStr,
+};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use xcast_common::counter::{self, Counter};
+use xcast_host::Ipv6CodePoints;
 
 use crate::config::Gateways;
 
@@ -49,6 +55,8 @@ pub struct Status {
     pub protocol: u8,
     /// The All-Xcast-Routers group.
     pub group: Ipv4Addr,
+    /// Code points of Xcast6, if the router forwards it.
+    pub ipv6: Option<Ipv6Status>,
     /// Interfaces the router is attached to.
     pub ports: usize,
     /// Prefixes in the route map.
@@ -70,6 +78,37 @@ pub struct Status {
     pub udp_port: Option<u16>,
 }
 
+/// Code points of Xcast6; see [`Ipv6CodePoints`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Status {
+    /// The All-Xcast-Routers group.
+    pub group: Ipv6Addr,
+    /// Routing type of the routing header.
+    pub routing_type: u8,
+    /// Type of the option that lists ports.
+    pub ports_option: u8,
+}
+
+impl From<Ipv6Status> for Ipv6CodePoints {
+    fn from(status: Ipv6Status) -> Self {
+        Self {
+            group: status.group,
+            routing_type: status.routing_type,
+            ports_option: status.ports_option,
+        }
+    }
+}
+
+impl From<Ipv6CodePoints> for Ipv6Status {
+    fn from(code_points: Ipv6CodePoints) -> Self {
+        Self {
+            group: code_points.group,
+            routing_type: code_points.routing_type,
+            ports_option: code_points.ports_option,
+        }
+    }
+}
+
 #[cfg(test)]
 impl Status {
     /// A status to make variants of.
@@ -82,6 +121,7 @@ impl Status {
             interface: "xcast0".into(),
             protocol: 253,
             group: Ipv4Addr::new(224, 0, 0, 254),
+            ipv6: None,
             ports: 2,
             routes: 9,
             next_hops: 5,
@@ -142,14 +182,14 @@ pub struct PortStats {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Destinations the row is about.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// Id of the next hop, as in [`NextHop::id`].
     pub next_hop: u32,
     /// What happens to them: `forward`, `stack`, `skip` or `ecmp`.
     pub kind: String,
     /// Address of the gateway, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub via: Option<Ipv4Addr>,
+    pub via: Option<IpAddr>,
     /// Name of the interface, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -169,7 +209,7 @@ pub struct NextHop {
     pub kind: String,
     /// IP address of the next hop, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<Ipv4Addr>,
+    pub address: Option<IpAddr>,
     /// Name of the interface copies leave by.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<String>,
@@ -242,7 +282,7 @@ pub struct Branch {
     pub port: String,
     /// IP address of the next hop, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next_hop: Option<Ipv4Addr>,
+    pub next_hop: Option<IpAddr>,
     /// Link layer address of the next hop, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
@@ -289,11 +329,11 @@ pub enum Path {
     Recirculate,
 }
 
-/// An entry of a destination list; `ADDRESS` or `ADDRESS:PORT` in text.
+/// An entry of a destination list; `ADDRESS` or `ADDRESS:PORT` in text, for IPv6 `[ADDRESS]:PORT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Destination {
-    /// IPv4 address.
-    pub address: Ipv4Addr,
+    /// IP address.
+    pub address: IpAddr,
     /// UDP or TCP port, if the list has ports.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -301,9 +341,9 @@ pub struct Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.port {
-            Some(port) => write!(f, "{}:{port}", self.address),
-            None => self.address.fmt(f),
+        match (self.port, self.address) {
+            (Some(port), address) => SocketAddr::new(address, port).fmt(f),
+            (None, address) => address.fmt(f),
         }
     }
 }
@@ -312,13 +352,26 @@ impl FromStr for Destination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (address, port) = match text.split_once(':') {
+        if let Ok(address) = text.parse() {
+            let port = None;
+            return Ok(Self { address, port });
+        }
+        let (address, port) = match text.rsplit_once(':') {
             Some((address, port)) => (address, Some(port)),
             None => (text, None),
         };
-        let address = address
-            .parse()
-            .map_err(|_| format!("{address:?} is not an IPv4 address"))?;
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|text| text.strip_suffix(']'));
+        let address = bare
+            .unwrap_or(address)
+            .parse::<IpAddr>()
+            .ok()
+            // Without brackets it is not clear where an address of IPv6 ends.
+            .filter(|address| address.is_ipv6() == bare.is_some())
+            .ok_or_else(|| {
+                format!("{address:?} is not an IP address (of IPv6, before a port, in brackets)")
+            })?;
         let port = port
             .map(|port| {
                 port.parse()
@@ -361,7 +414,12 @@ mod tests {
 
     #[test]
     fn destinations_in_text() {
-        for text in ["10.0.0.1", "10.0.0.1:5000"] {
+        for text in [
+            "10.0.0.1",
+            "10.0.0.1:5000",
+            "2001:db8::1",
+            "[2001:db8::1]:5000",
+        ] {
             assert_eq!(text.parse::<Destination>().unwrap().to_string(), text);
         }
         assert!(

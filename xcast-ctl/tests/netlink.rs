@@ -7,7 +7,7 @@ use std::{
     env, fs,
     future::Future,
     io::Write as _,
-    net::Ipv4Addr,
+    net::IpAddr,
     process::{Command, Stdio},
     sync::mpsc as std_mpsc,
     thread,
@@ -233,7 +233,7 @@ impl Router {
         routes.collect()
     }
 
-    fn own_addresses(&self) -> BTreeSet<(Ipv4Addr, u32)> {
+    fn own_addresses(&self) -> BTreeSet<(IpAddr, u32)> {
         self.sync.own_addresses().collect()
     }
 }
@@ -272,10 +272,11 @@ fn the_maps_follow_the_kernel() {
             .own_addresses()
             .into_iter()
             .map(|(address, _)| address)
+            .filter(IpAddr::is_ipv4)
             .collect();
         assert_eq!(
             own,
-            [Ipv4Addr::new(10, 1, 0, 1), Ipv4Addr::new(10, 2, 0, 1)]
+            [IpAddr::from([10, 1, 0, 1]), IpAddr::from([10, 2, 0, 1])]
         );
 
         ip("route replace 20.0.0.0/8 via 10.2.0.2");
@@ -469,7 +470,7 @@ fn events_say_what_the_kernel_says() {
             (route.table, route.kind, route.protocol),
             (254, RouteKind::Unicast, 4)
         );
-        assert_eq!(route.preferred_source, Some(Ipv4Addr::new(10, 1, 0, 1)));
+        assert_eq!(route.preferred_source, Some(IpAddr::from([10, 1, 0, 1])));
         assert_eq!(route.mtu_bytes, Some(1400));
         assert_eq!(route.hops.len(), 1);
         assert!(

@@ -10,13 +10,14 @@ use aya_ebpf::{
 use xcast_common::{
     branch::{emit, emit_rest},
     counter::Counter,
+    family::{Family as _, V4, V6},
     maps::{PORT_RECIRCULATE, Port},
 };
 
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, PLANS, PLANS_PER_CPU, counters, port, settings},
+    maps::{NEXT_HOPS, Routed, counters, port, settings},
 };
 
 /// Entry point of the device maps' program.
@@ -24,13 +25,21 @@ use crate::{
 pub fn leave(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     // Single copies were finished before they were redirected.
-    let Some(metadata) = frame.metadata() else {
+    let Some(metadata) = frame.any_metadata() else {
         return XDP_PASS;
     };
+    let is_ipv4 = metadata.magic == V4::METADATA_MAGIC;
+    if !is_ipv4 && metadata.magic != V6::METADATA_MAGIC {
+        return XDP_PASS;
+    }
     let Some(Port { slot, .. }) = port(frame.egress_ifindex()) else {
         return XDP_DROP;
     };
-    match finish(&mut frame, metadata.nonce, slot) {
+    let finished = match is_ipv4 {
+        true => finish::<V4>(&mut frame, metadata.nonce, slot),
+        false => finish::<V6>(&mut frame, metadata.nonce, slot),
+    };
+    match finished {
         Ok(()) => XDP_PASS,
         Err(reason) => {
             if let Some(counters) = counters(slot) {
@@ -42,12 +51,8 @@ pub fn leave(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn finish(frame: &mut XdpFrame, nonce: u32, slot: u8) -> Result<(), Counter> {
-    let plan = PLANS
-        .get_ptr_mut(nonce % PLANS_PER_CPU)
-        .ok_or(Counter::DropPlanLost)?;
-    // SAFETY: this CPU's own.
-    let plan = unsafe { &mut *plan };
+fn finish<F: Routed>(frame: &mut XdpFrame, nonce: u32, slot: u8) -> Result<(), Counter> {
+    let plan = F::plan(nonce).ok_or(Counter::DropPlanLost)?;
     if plan.nonce != nonce {
         return Err(Counter::DropPlanLost);
     }

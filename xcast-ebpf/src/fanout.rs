@@ -9,7 +9,8 @@ use aya_ebpf::{
 use xcast_common::{
     branch::{Form, emit},
     counter::Counter,
-    maps::{METADATA_MAGIC, Metadata, PORT_STACK, PortCounters, Settings, UsualSet},
+    family::Family,
+    maps::{Metadata, PORT_STACK, PortCounters, Settings, UsualSet},
     plan::{BRANCH_SLOTS, Plan, fresh},
 };
 
@@ -20,9 +21,9 @@ use crate::{
 
 /// One copy: the frame itself.
 #[inline(always)]
-pub fn single(
+pub fn single<F: Family>(
     frame: &mut XdpFrame,
-    plan: &mut Plan,
+    plan: &mut Plan<F>,
     settings: &Settings,
     arrival: &mut PortCounters,
 ) -> Option<u32> {
@@ -48,9 +49,13 @@ pub fn single(
 
 /// Several copies: each one's list is pruned by the device map's program, when it leaves.
 #[inline(always)]
-pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters) -> Option<u32> {
+pub fn several<F: Family>(
+    frame: &mut XdpFrame,
+    plan: &mut Plan<F>,
+    arrival: &mut PortCounters,
+) -> Option<u32> {
     let metadata = Metadata {
-        magic: METADATA_MAGIC,
+        magic: F::METADATA_MAGIC,
         nonce: plan.nonce,
     };
     if !frame.set_metadata(metadata) {
@@ -72,7 +77,7 @@ pub fn several(frame: &mut XdpFrame, plan: &mut Plan, arrival: &mut PortCounters
 
 /// Broadcasts over the device map of the plan's exact set of ports, if there is one.
 #[inline(always)]
-fn broadcast(plan: &Plan, usual: UsualSet) -> Option<u32> {
+fn broadcast<F: Family>(plan: &Plan<F>, usual: UsualSet) -> Option<u32> {
     if usual.is_all {
         return send(usual.index(false));
     }
@@ -110,7 +115,7 @@ fn send(index: u32) -> Option<u32> {
 
 /// A copy leaves by each port of a usual set; the rest comes round through `xcast0`.
 #[inline(always)]
-fn some(plan: &mut Plan, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
+fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
     let Some(action) = send(usual.index(true)) else {
         arrival.bump(Counter::DropRedirect);
         return Some(XDP_DROP);
@@ -126,7 +131,7 @@ fn some(plan: &mut Plan, usual: UsualSet, arrival: &mut PortCounters) -> Option<
 
 /// Counts a branch as planned, if it makes a copy.
 #[inline(always)]
-fn commit(plan: &Plan, b: u8, arrival: &mut PortCounters) {
+fn commit<F: Family>(plan: &Plan<F>, b: u8, arrival: &mut PortCounters) {
     let Some(branch) = plan.copy_of(b) else {
         return;
     };

@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    maps::{METADATA_MAGIC, Metadata},
+    maps::Metadata,
     view::{Frame, View},
 };
 
@@ -37,9 +37,15 @@ impl XdpFrame {
         unsafe { (*self.ctx).egress_ifindex }
     }
 
-    /// Our metadata in front of the frame, if it is there.
+    /// Our metadata in front of the frame, if it is there and begins with this word.
     #[inline(always)]
-    pub fn metadata(&self) -> Option<Metadata> {
+    pub fn metadata(&self, magic: u32) -> Option<Metadata> {
+        self.any_metadata().filter(|found| found.magic == magic)
+    }
+
+    /// What may be our metadata in front of the frame.
+    #[inline(always)]
+    pub fn any_metadata(&self) -> Option<Metadata> {
         // SAFETY: the kernel passes a valid context.
         let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
         let metadata = start as usize as *const Metadata;
@@ -48,8 +54,7 @@ impl XdpFrame {
             return None;
         }
         // SAFETY: just checked; metadata is at least four-byte aligned.
-        let metadata = unsafe { *metadata };
-        (metadata.magic == METADATA_MAGIC).then_some(metadata)
+        Some(unsafe { *metadata })
     }
 
     /// Puts metadata in front of the frame; false if the driver has no room for it.

@@ -1,6 +1,6 @@
 //! The XDP programs of the Xcast router: entry points only.
 //!
-//! `xcast` runs where packets arrive: it decides, and asks the kernel for the copies. `xcast_copy`
+//! `xcast` runs where packets arrive, `xcast6` for IPv6: they decide, and ask the kernel for copies. `xcast_copy`
 //! runs once per copy, where it leaves: it prunes its copy's list. What they decide is in
 //! `xcast-common`; what they remember is in [`maps`]; how copies are made is in [`fanout`].
 #![no_std]
@@ -17,11 +17,18 @@ mod maps;
 mod router;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
+use xcast_common::family::V6;
 
-/// Attached to every port, and to `xcast0-dp`.
+/// Attached to every port, and to `xcast0-dp`. Xcast6 goes on in `xcast6`.
 #[xdp]
 pub fn xcast(ctx: XdpContext) -> u32 {
-    router::arrive(ctx)
+    router::dispatch(ctx)
+}
+
+/// The same for IPv6, a program of its own so that each is easy to verify.
+#[xdp]
+pub fn xcast6(ctx: XdpContext) -> u32 {
+    router::arrive::<V6>(ctx)
 }
 
 /// Attached to every entry of every device map.

@@ -2,10 +2,15 @@
 //! programs read.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, RingBuf, lpm_trie::Key},
+    btf_maps::{
+        Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf,
+        lpm_trie::Key,
+    },
     macros::btf_map,
 };
 use xcast_common::{
+    address::Be128,
+    family::{Family, V4, V6},
     maps::{
         EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, MAX_UDP_SOURCES,
         NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource, Port, PortCounters,
@@ -32,6 +37,11 @@ static SETTINGS: Settings = Settings {
     prune: 0,
     udp_port: Be16::new(0),
     hash_key: 0,
+    group6: Be128::new(0),
+    routing_type: 0,
+    ports_option: 0,
+    ipv6: 0,
+    reserved: [0; 5],
 };
 
 /// BPF_F_MMAPABLE: the controller writes entries through memory it shares with the programs.
@@ -51,11 +61,25 @@ pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE
 pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
     ArrayOfMaps::new();
 
-/// Next hops by id.
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_ROOT6: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_SEGMENTS6: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES> =
+    ArrayOfMaps::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_BLOCKS6: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
+    ArrayOfMaps::new();
+
+/// Next hops by id, of both families.
 #[btf_map]
 pub static NEXT_HOPS: Array<NextHop, { NEXT_HOP_ENTRIES as usize }> = Array::new();
 
-/// ECMP groups by index.
+/// ECMP groups by index, of both families.
 #[btf_map]
 pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::new();
 
@@ -63,9 +87,23 @@ pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::
 #[btf_map]
 pub static ADDRESSES: HashMap<Be32, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
 
+/// The same for IPv6.
+#[btf_map]
+pub static ADDRESSES6: HashMap<Be128, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
+
 /// What peers may send inside UDP besides packets of their own; the values mean nothing.
 #[btf_map]
-pub static UDP_SOURCES: LpmTrie<PeerSource, u32, { MAX_UDP_SOURCES as usize }> = LpmTrie::new();
+pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usize }> =
+    LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
+    LpmTrie::new();
+
+/// The program that serves IPv6.
+#[btf_map]
+pub static IPV6: ProgramArray<1> = ProgramArray::new();
 
 /// Ports, at one of the places that their interface index has.
 #[btf_map]
@@ -98,7 +136,11 @@ pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
 
 /// Plans, recycled in turn; the programs' own.
 #[btf_map]
-pub static PLANS: PerCpuArray<Plan, { PLANS_PER_CPU as usize }> = PerCpuArray::new();
+pub static PLANS: PerCpuArray<Plan<V4>, { PLANS_PER_CPU as usize }> = PerCpuArray::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static PLANS6: PerCpuArray<Plan<V6>, { PLANS_PER_CPU as usize }> = PerCpuArray::new();
 
 /// Branch by next hop; the programs' own.
 #[btf_map]
@@ -136,71 +178,109 @@ pub fn counters<'a>(slot: u8) -> Option<&'a mut PortCounters> {
     Some(unsafe { &mut *counters })
 }
 
+/// A family with maps of its own.
+pub trait Routed: Family {
+    /// What its tables are.
+    type Tables: Tables<Self> + Peers<Self>;
+    /// Its tables.
+    const TABLES: Self::Tables;
+
+    /// The plan with this serial number: this CPU's own.
+    fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>>;
+}
+
 /// The kernel's maps as a router's tables.
 pub struct KernelTables;
 
-impl Tables for KernelTables {
-    #[inline(always)]
-    fn route(&self, address: Be32) -> u32 {
-        trie::lookup(self, address)
-    }
+macro_rules! tables {
+    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident;
+     $addresses:ident, $sources:ident, $plans:ident) => {
+        struct $routes;
 
-    #[inline(always)]
-    fn route_entry(&self, address: Be32) -> Entry {
-        trie::first(self, address)
-    }
+        impl Reader for $routes {
+            #[inline(always)]
+            fn root(&self, index: u32) -> Option<Entry> {
+                read($root.get(0)?, index as usize)
+            }
 
-    #[inline(always)]
-    fn route_from(&self, entry: Entry, address: Be32) -> u32 {
-        trie::rest(self, entry, address)
-    }
+            #[inline(always)]
+            fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+                read($segments.get_value(segment, &0)?, index as usize)
+            }
 
-    #[inline(always)]
-    fn next_hop(&self, id: u32) -> Option<&NextHop> {
-        NEXT_HOPS.get(id)
-    }
+            #[inline(always)]
+            fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+                let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
+                let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+                read(pool, (first + index) as usize)
+            }
+        }
 
-    #[inline(always)]
-    fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
-        let group = ECMP_GROUPS.get(u32::from(group))?;
-        group.buckets.get(bucket as usize).copied()
-    }
+        impl Tables<$family> for KernelTables {
+            #[inline(always)]
+            fn route(&self, address: <$family as Family>::Address) -> u32 {
+                trie::lookup(&$routes, address)
+            }
 
-    #[inline(always)]
-    fn address_flags(&self, address: Be32) -> u32 {
-        // SAFETY: read at once; entries are only ever replaced whole.
-        unsafe { ADDRESSES.get(address) }.copied().unwrap_or(0)
-    }
+            #[inline(always)]
+            fn route_entry(&self, address: <$family as Family>::Address) -> Entry {
+                trie::first(&$routes, address)
+            }
+
+            #[inline(always)]
+            fn route_from(&self, entry: Entry, address: <$family as Family>::Address) -> u32 {
+                trie::rest(&$routes, entry, address)
+            }
+
+            #[inline(always)]
+            fn next_hop(&self, id: u32) -> Option<&NextHop> {
+                NEXT_HOPS.get(id)
+            }
+
+            #[inline(always)]
+            fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
+                let group = ECMP_GROUPS.get(u32::from(group))?;
+                group.buckets.get(bucket as usize).copied()
+            }
+
+            #[inline(always)]
+            fn address_flags(&self, address: <$family as Family>::Address) -> u32 {
+                // SAFETY: read at once; entries are only ever replaced whole.
+                unsafe { $addresses.get(address) }.copied().unwrap_or(0)
+            }
+        }
+
+        impl Peers<$family> for KernelTables {
+            #[inline(always)]
+            fn may_send(
+                &self,
+                peer: <$family as Family>::Address,
+                source: <$family as Family>::Address,
+            ) -> bool {
+                let key = Key::new(
+                    PeerSource::<<$family as Family>::Address>::BITS,
+                    PeerSource { peer, source },
+                );
+                $sources.get(&key).is_some()
+            }
+        }
+
+        impl Routed for $family {
+            type Tables = KernelTables;
+            const TABLES: KernelTables = KernelTables;
+
+            #[inline(always)]
+            fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>> {
+                let plan = $plans.get_ptr_mut(nonce % PLANS_PER_CPU)?;
+                // SAFETY: this CPU's own, and no program holds two references to the same one.
+                Some(unsafe { &mut *plan })
+            }
+        }
+    };
 }
 
-impl Peers for KernelTables {
-    #[inline(always)]
-    fn may_send(&self, peer: Be32, source: Be32) -> bool {
-        let key = Key::new(PeerSource::BITS, PeerSource { peer, source });
-        UDP_SOURCES.get(&key).is_some()
-    }
-}
-
-impl Reader for KernelTables {
-    #[inline(always)]
-    fn root(&self, index: u32) -> Option<Entry> {
-        let root = ROUTE_ROOT.get(0)?;
-        read(root, index as usize)
-    }
-
-    #[inline(always)]
-    fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
-        let segment = ROUTE_SEGMENTS.get_value(segment, &0)?;
-        read(segment, index as usize)
-    }
-
-    #[inline(always)]
-    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-        let pool = ROUTE_BLOCKS.get_value(block / POOL_BLOCKS as u32, &0)?;
-        let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-        read(pool, (first + index) as usize)
-    }
-}
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS; ADDRESSES, UDP_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6; ADDRESSES6, UDP_SOURCES6, PLANS6);
 
 /// An entry, read once: the controller may change it at any moment.
 #[inline(always)]

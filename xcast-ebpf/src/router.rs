@@ -7,45 +7,89 @@ use aya_ebpf::{
 use aya_log_ebpf::debug;
 use xcast_common::{
     counter::Counter,
-    ingress::{Reject, accept, is_xcast},
+    family::{Family, V4, V6},
+    ingress::{Reject, accept, is_family, is_xcast},
     maps::{PORT_TRUSTED, Port, PortCounters, Settings},
     plan::{Memory, group},
     tunnel,
-    view::Frame,
+    view::{Frame, View},
     wire::ETH_LEN,
 };
 
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{KernelTables, PLANS, PLANS_PER_CPU, SCRATCH, WORK, counters, port, settings},
+    maps::{IPV6, Routed, SCRATCH, WORK, counters, port, settings},
 };
 
-/// Entry point of the program on the ports.
+/// Entry point of the program on the ports: serves IPv4, and has a program of its own serve IPv6.
 #[inline(always)]
-pub fn arrive(ctx: XdpContext) -> u32 {
-    let settings = settings();
-    let mut frame = XdpFrame::new(&ctx);
-    let in_udp = !is_xcast(frame.view(), &settings);
-    if in_udp && !tunnel::is_candidate(frame.view(), &settings) {
+pub fn dispatch(ctx: XdpContext) -> u32 {
+    let view = XdpFrame::new(&ctx).view();
+    if is_family::<V6>(view) {
+        let settings = settings();
+        if settings.ipv6 != 0 && is_ours::<V6>(view, &settings).is_some() {
+            // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
+            unsafe { IPV6.tail_call(&ctx, 0) };
+        }
         return XDP_PASS;
     }
+    arrive::<V4>(ctx)
+}
+
+/// Whether a frame is Xcast, or perhaps Xcast inside UDP.
+#[inline(always)]
+fn is_ours<F: Family>(view: View, settings: &Settings) -> Option<Found> {
+    match is_xcast::<F>(view, settings) {
+        Some(before) => Some(Found::Native(before)),
+        None if tunnel::is_candidate::<F>(view, settings) => Some(Found::InUdp),
+        None => None,
+    }
+}
+
+/// How Xcast comes.
+enum Found {
+    /// By itself, with this many octets before its header.
+    Native(u16),
+    /// Perhaps: it is a datagram to the port for Xcast inside UDP.
+    InUdp,
+}
+
+/// Serves one family.
+#[inline(always)]
+pub fn arrive<F: Routed>(ctx: XdpContext) -> u32 {
+    let settings = settings();
+    let mut frame = XdpFrame::new(&ctx);
+    let Some(found) = is_ours::<F>(frame.view(), &settings) else {
+        return XDP_PASS;
+    };
     let Some(port) = port(frame.ingress_ifindex()) else {
         return XDP_PASS;
     };
-    forward(&mut frame, port, &settings, in_udp).unwrap_or(XDP_DROP)
+    forward::<F>(&mut frame, port, &settings, found).unwrap_or(XDP_DROP)
 }
 
 /// Everything after the frame turned out to be Xcast, or perhaps Xcast inside UDP; `None` drops it
 /// where no counter is at hand.
 #[inline(always)]
-fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings, in_udp: bool) -> Option<u32> {
+fn forward<F: Routed>(
+    frame: &mut XdpFrame,
+    port: Port,
+    settings: &Settings,
+    found: Found,
+) -> Option<u32> {
     let counters = counters(port.slot)?;
-    let opened = match in_udp {
-        true => take_out(frame, &port, settings, counters),
-        false => Ok(()),
+    let mut before = match found {
+        Found::Native(before) => Ok(before),
+        Found::InUdp => take_out::<F>(frame, &port, settings, counters),
     };
-    let accepted = opened.and_then(|()| accept(frame.view(), &port, settings, &KernelTables));
+    if F::VERSION == 6 {
+        // SAFETY: this CPU's own.
+        let work = unsafe { &mut *WORK.get_ptr_mut(0)? };
+        before = before.map(|before| work.forget_before(before));
+    }
+    let accepted =
+        before.and_then(|before| accept::<F>(frame.view(), before, &port, settings, &F::TABLES));
     let packet = match accepted {
         Ok(packet) => packet,
         Err(Reject::Pass) => return Some(XDP_PASS),
@@ -58,7 +102,7 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings, in_udp: bool) 
         }
     };
     // Metadata crosses a veth pair: only what comes through our own is ours.
-    let comes_round = port.flags & PORT_TRUSTED != 0 && frame.metadata().is_some();
+    let comes_round = port.flags & PORT_TRUSTED != 0 && frame.metadata(F::METADATA_MAGIC).is_some();
     if !comes_round {
         counters.bump(Counter::Received);
     }
@@ -70,15 +114,15 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings, in_udp: bool) 
 
     // SAFETY: these are this CPU's own, each a map of its own.
     let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
+    let packet = work.forget(packet);
     let nonce = work.serial;
-    // SAFETY: this CPU's own.
-    let plan = unsafe { &mut *PLANS.get_ptr_mut(nonce % PLANS_PER_CPU)? };
+    let plan = F::plan(nonce)?;
     plan.begin(&packet, nonce);
     if group(
         frame,
         &packet,
         settings,
-        &KernelTables,
+        &F::TABLES,
         Memory {
             plan: &mut *plan,
             scratch,
@@ -102,16 +146,17 @@ fn forward(frame: &mut XdpFrame, port: Port, settings: &Settings, in_udp: bool) 
     }
 }
 
-/// Takes the packet out of its datagram. From then on it is one that arrived natively.
+/// Takes the packet out of its datagram. From then on it is one that arrived natively. Returns
+/// what comes before its Xcast header.
 #[inline(always)]
-fn take_out(
+fn take_out<F: Routed>(
     frame: &mut XdpFrame,
     port: &Port,
     settings: &Settings,
     counters: &mut PortCounters,
-) -> Result<(), Reject> {
-    tunnel::open(frame.view(), port, settings, &KernelTables)?;
-    tunnel::take_out(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+) -> Result<u16, Reject> {
+    tunnel::open::<F>(frame.view(), port, settings, &F::TABLES)?;
+    tunnel::take_out::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
-    Ok(())
+    is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))
 }

@@ -72,8 +72,8 @@ fn main() -> Result<()> {
 
         let template = Template {
             code_points,
-            source: Ipv4Addr::LOCALHOST,
-            to: code_points.group,
+            source: Ipv4Addr::LOCALHOST.into(),
+            to: code_points.group.into(),
             ttl: 64,
             dscp: 0,
             channel: 0,
@@ -84,7 +84,7 @@ fn main() -> Result<()> {
         };
         let entries: Vec<_> = (0..count)
             .map(|n| Entry {
-                address: Ipv4Addr::new(10, 0, 0, n as u8),
+                address: Ipv4Addr::new(10, 0, 0, n as u8).into(),
                 port: 5000,
                 dscp: None,
             })

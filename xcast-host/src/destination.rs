@@ -45,7 +45,7 @@ impl Destination {
             Err(Unusable::Dscp(dscp))
         } else {
             Ok(Entry {
-                address: ip,
+                address: ip.into(),
                 port: address.port(),
                 dscp: self.dscp,
             })

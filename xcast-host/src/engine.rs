@@ -343,7 +343,7 @@ impl Engine {
 
     fn open(&mut self) -> io::Result<()> {
         // Without a destination yet, any address that is not special stands for the way out.
-        let toward = self.plan.entries.iter().map(|entry| entry.address);
+        let toward = self.plan.entries.iter().filter_map(Entry::ipv4);
         let toward = toward
             .filter(|address| !address.is_loopback())
             .chain(iter::once(Ipv4Addr::new(198, 51, 100, 1)))
@@ -501,8 +501,8 @@ fn template(
 ) -> Template {
     Template {
         code_points,
-        source,
-        to: code_points.group,
+        source: source.into(),
+        to: code_points.group.into(),
         ttl: options.ttl,
         dscp: options.dscp,
         channel: options.channel,
@@ -518,10 +518,8 @@ fn send_batch(socket: &UdpSocket, entries: &[Entry], payload: &[u8]) -> Result<u
     let addresses: Vec<_> = entries
         .iter()
         .map(|entry| {
-            Some(SockaddrIn::from(SocketAddrV4::new(
-                entry.address,
-                entry.port,
-            )))
+            let address = entry.ipv4()?;
+            Some(SockaddrIn::from(SocketAddrV4::new(address, entry.port)))
         })
         .collect();
     let mut headers = MultiHeaders::preallocate(entries.len(), None);

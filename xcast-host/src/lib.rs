@@ -68,7 +68,7 @@ pub mod tokio;
 #[cfg(test)]
 mod what_policies_bring;
 
-pub use code_points::{CodePointError, CodePoints};
+pub use code_points::{CodePointError, CodePoints, Ipv6CodePoints};
 pub use destination::{Destination, Options, Unusable};
 pub use engine::{SendError, Sent, Settings, Unreached};
 pub use liveness::Probing;

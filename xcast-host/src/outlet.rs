@@ -125,7 +125,7 @@ impl Exit {
             Outlet::Native { interface, .. } => {
                 let index = if_nametoindex(interface.as_str())?;
                 // The router looks at nothing but the IP packet of what comes by its own interface.
-                let way = Way::frame(index, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2])?;
+                let way = Way::frame(index, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], false)?;
                 let source = match bound.is_unspecified() {
                     false => bound,
                     true => source_of(&connected(bound, SocketAddrV4::new(toward, PROBE_PORT))?)?,
@@ -188,7 +188,7 @@ impl Exit {
         let port = socket.local_addr()?.port();
         let native = matches!(self.link, Link::Native(_));
         let entry = Entry {
-            address: *to.ip(),
+            address: (*to.ip()).into(),
             port: to.port(),
             dscp: None,
         };

@@ -1,20 +1,26 @@
-//! Builds Xcast packets around UDP (RFC 5058 sections 9.2 and 11).
+//! Builds Xcast packets around UDP (RFC 5058 sections 9.2, 9.3 and 11), of IPv4 or IPv6.
 //!
 //! Every checksum is filled in here, because a network card asked to do it would look for UDP where
 //! the Xcast header is.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use thiserror::Error;
 use xcast_common::{
     checksum::Sum,
-    wire::{self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, transport},
+    wire::{
+        self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, ipv6, transport,
+        xcast6,
+    },
 };
 
 use crate::CodePoints;
 
 /// Length of a UDP header, in octets.
 pub const UDP_LEN: usize = 8;
+
+/// Most destinations of an Xcast6 packet that has a DS byte for each.
+const MAX_DESTINATIONS_WITH_DS: usize = 118;
 
 /// Largest DSCP: it has six bits.
 pub const MAX_DSCP: u8 = 63;
@@ -23,11 +29,21 @@ pub const MAX_DSCP: u8 = 63;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// Where the payload is to go.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// To which UDP port.
     pub port: u16,
     /// With which DSCP; [`Template::dscp`] unless given.
     pub dscp: Option<u8>,
+}
+
+impl Entry {
+    /// The address, if it is of IPv4.
+    pub(crate) fn ipv4(&self) -> Option<Ipv4Addr> {
+        match self.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }
+    }
 }
 
 /// What the packets of a source have in common: everything but destinations and payload.
@@ -35,10 +51,10 @@ pub struct Entry {
 pub struct Template {
     /// Numbers that mark a packet as Xcast.
     pub code_points: CodePoints,
-    /// IP source.
-    pub source: Ipv4Addr,
+    /// IP source; its family is the packet's.
+    pub source: IpAddr,
     /// IP destination: the group, or an address of a router.
-    pub to: Ipv4Addr,
+    pub to: IpAddr,
     /// Time to live.
     pub ttl: u8,
     /// DSCP of the packet itself, 0 to 63.
@@ -64,11 +80,32 @@ pub enum PacketError {
          several packets"
     )]
     Destinations(usize),
+    /// The list does not fit a routing header of IPv6.
+    #[error(
+        "{count} destinations: the length field of an xcast6 header (HdrExtLen) has room for 1 to \
+         {most} {}; split a longer list over several packets",
+        if *.most < xcast6::MAX_DESTINATIONS { "with a DSCP each" } else { "of them" }
+    )]
+    Destinations6 {
+        /// How many there are.
+        count: usize,
+        /// How many there can be.
+        most: usize,
+    },
+    /// An address is not of the packet's family.
+    #[error(
+        "{0} does not go together with the source {1}: a packet has addresses of one family, so send \
+         those of IPv4 and of IPv6 in packets of their own"
+    )]
+    Family(IpAddr, IpAddr),
+    /// The network has no code points of Xcast6.
+    #[error("no code points of xcast6: name the group, the routing type and the ports option")]
+    NoIpv6,
     /// The DSCP has more than six bits.
     #[error("DSCP {0}: it has six bits, 0 to {MAX_DSCP}")]
     Dscp(u8),
     /// The IP length field cannot express it.
-    #[error("packet of {0} octets: an IPv4 packet has at most 65535, so shorten the payload")]
+    #[error("packet of {0} octets: a packet has at most 65535, so shorten the payload")]
     TooLong(usize),
 }
 
@@ -102,13 +139,12 @@ impl Template {
         packet: &mut Vec<u8>,
     ) -> Result<(), PacketError> {
         let flags = self.checked_flags(entries)?;
-        let length = packet_len(entries.len(), flags, payload.len());
+        let length = self.packet_len(entries.len(), flags, payload.len());
         let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
 
         packet.clear();
         packet.reserve(length);
-        self.emit_ip(total_len, packet);
-        self.emit_xcast(entries, flags, transport::UDP, packet);
+        self.emit_headers(entries, flags, transport::UDP, total_len, packet);
         self.emit_udp(entries, flags, payload, packet);
         Ok(())
     }
@@ -128,21 +164,39 @@ impl Template {
         packet: &mut Vec<u8>,
     ) -> Result<(), PacketError> {
         let flags = self.checked_flags(entries)? & !FLAG_P;
-        let length = packet_len(entries.len(), flags, segment.len()) - UDP_LEN;
+        let length = self.packet_len(entries.len(), flags, segment.len()) - UDP_LEN;
         let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
 
         packet.clear();
         packet.reserve(length);
-        self.emit_ip(total_len, packet);
-        self.emit_xcast(entries, flags, protocol, packet);
+        self.emit_headers(entries, flags, protocol, total_len, packet);
         packet.extend_from_slice(segment);
         Ok(())
     }
 
     /// The flags, if there can be such a packet.
     fn checked_flags(&self, entries: &[Entry]) -> Result<u8, PacketError> {
-        if !(1..=MAX_DESTINATIONS).contains(&entries.len()) {
-            return Err(PacketError::Destinations(entries.len()));
+        let count = entries.len();
+        let addresses = entries.iter().map(|entry| entry.address);
+        let mut others = addresses.chain([self.to]);
+        if let Some(other) = others.find(|other| other.is_ipv6() != self.source.is_ipv6()) {
+            return Err(PacketError::Family(other, self.source));
+        }
+        if self.source.is_ipv4() {
+            if !(1..=MAX_DESTINATIONS).contains(&count) {
+                return Err(PacketError::Destinations(count));
+            }
+        } else {
+            if self.code_points.ipv6.is_none() {
+                return Err(PacketError::NoIpv6);
+            }
+            let most = match self.flags(entries) & FLAG_D {
+                0 => xcast6::MAX_DESTINATIONS,
+                _ => MAX_DESTINATIONS_WITH_DS,
+            };
+            if !(1..=most).contains(&count) {
+                return Err(PacketError::Destinations6 { count, most });
+            }
         }
         let dscps = entries.iter().filter_map(|entry| entry.dscp);
         if let Some(dscp) = dscps.chain([self.dscp]).find(|dscp| *dscp > MAX_DSCP) {
@@ -162,6 +216,93 @@ impl Template {
         Ok(packet)
     }
 
+    /// Length from the IP header on of a packet with `count` destinations, in octets.
+    pub fn packet_len(&self, count: usize, flags: u8, payload: usize) -> usize {
+        match self.source {
+            IpAddr::V4(_) => packet_len(count, flags, payload),
+            IpAddr::V6(_) => packet_len_ipv6(count, flags, payload),
+        }
+    }
+
+    /// Everything before the transport header.
+    fn emit_headers(
+        &self,
+        entries: &[Entry],
+        flags: u8,
+        protocol: u8,
+        total_len: u16,
+        packet: &mut Vec<u8>,
+    ) {
+        if self.source.is_ipv4() {
+            self.emit_ip(total_len, packet);
+            self.emit_xcast(entries, flags, protocol, packet);
+        } else {
+            self.emit_ipv6(total_len, packet);
+            self.emit_xcast6(entries, flags, protocol, packet);
+        }
+    }
+
+    fn emit_ipv6(&self, total_len: u16, packet: &mut Vec<u8>) {
+        let payload_len = total_len - ipv6::LEN as u16;
+        packet.extend_from_slice(&(6 << 28 | u32::from(self.dscp) << 22).to_be_bytes());
+        packet.extend_from_slice(&payload_len.to_be_bytes());
+        packet.extend_from_slice(&[ipv6::ROUTING_HEADER, self.ttl]);
+        packet.extend_from_slice(&octets(self.source));
+        packet.extend_from_slice(&octets(self.to));
+    }
+
+    /// RFC 5058 section 9.3.2.
+    fn emit_xcast6(&self, entries: &[Entry], flags: u8, protocol: u8, packet: &mut Vec<u8>) {
+        let start = packet.len();
+        // Checked by the caller: at most 125 destinations, and code points are there.
+        let count = entries.len() as u8;
+        let Some(code_points) = self.code_points.ipv6 else {
+            return;
+        };
+        let units = xcast6::routing_units(u32::from(count), flags) - 1;
+        let next = match flags & FLAG_P {
+            0 => protocol,
+            _ => ipv6::DESTINATION_OPTIONS,
+        };
+        packet.extend_from_slice(&[next, units as u8, code_points.routing_type, 0]);
+        packet.extend_from_slice(&[VERSION << 4 | flags & !FLAG_P, count, 0, 0]);
+        packet.extend_from_slice(&u128::from(self.channel).to_be_bytes());
+        for chunk in entries.chunks(64) {
+            packet.extend_from_slice(&(u64::MAX << (64 - chunk.len())).to_be_bytes());
+        }
+        for entry in entries {
+            packet.extend_from_slice(&octets(entry.address));
+        }
+        if flags & FLAG_D != 0 {
+            packet.extend(self.ds_bytes(entries));
+            pad(start, 8, packet);
+        }
+        store_checksum(&mut packet[start..], 6);
+        if flags & FLAG_P != 0 {
+            let start = packet.len();
+            let units = xcast6::ports_units(u32::from(count)) - 1;
+            packet.extend_from_slice(&[protocol, units as u8, code_points.ports_option, 2 * count]);
+            for entry in entries {
+                packet.extend_from_slice(&entry.port.to_be_bytes());
+            }
+            pad(start, 8, packet);
+        }
+    }
+
+    fn ds_bytes(&self, entries: &[Entry]) -> impl Iterator<Item = u8> {
+        entries
+            .iter()
+            .map(|entry| entry.dscp.unwrap_or(self.dscp) << 2)
+    }
+
+    /// The group in the packet's family.
+    fn group(&self) -> IpAddr {
+        match (self.source, self.code_points.ipv6) {
+            (IpAddr::V6(_), Some(ipv6)) => ipv6.group.into(),
+            _ => self.code_points.group.into(),
+        }
+    }
+
     fn emit_ip(&self, total_len: u16, packet: &mut Vec<u8>) {
         let [len_high, len_low] = total_len.to_be_bytes();
         let mut header = [0; IPV4_LEN];
@@ -171,8 +312,8 @@ impl Template {
         header[6] = 0x40;
         header[8] = self.ttl;
         header[9] = self.code_points.protocol;
-        header[12..16].copy_from_slice(&self.source.octets());
-        header[16..].copy_from_slice(&self.to.octets());
+        header[12..16].copy_from_slice(&octets(self.source));
+        header[16..].copy_from_slice(&octets(self.to));
         store_checksum(&mut header, 10);
         packet.extend_from_slice(&header);
     }
@@ -191,21 +332,19 @@ impl Template {
             packet.extend_from_slice(&(u32::MAX << (32 - chunk.len())).to_be_bytes());
         }
         for (octets, entry) in grow(packet, entries.len()).iter_mut().zip(entries) {
-            *octets = entry.address.octets();
+            if let IpAddr::V4(address) = entry.address {
+                *octets = address.octets();
+            }
         }
         if flags & FLAG_D != 0 {
-            packet.extend(
-                entries
-                    .iter()
-                    .map(|entry| entry.dscp.unwrap_or(self.dscp) << 2),
-            );
-            pad(start, packet);
+            packet.extend(self.ds_bytes(entries));
+            pad(start, 4, packet);
         }
         if flags & FLAG_P != 0 {
             for (octets, entry) in grow(packet, entries.len()).iter_mut().zip(entries) {
                 *octets = entry.port.to_be_bytes();
             }
-            pad(start, packet);
+            pad(start, 4, packet);
         }
         store_checksum(&mut packet[start..], 2);
     }
@@ -225,11 +364,11 @@ impl Template {
         }
         packet.extend_from_slice(payload);
 
-        let mut pseudo_header = [0; 12];
-        pseudo_header[..4].copy_from_slice(&self.source.octets());
-        pseudo_header[4..8].copy_from_slice(&self.code_points.group.octets());
-        pseudo_header[9] = transport::UDP;
-        pseudo_header[10..].copy_from_slice(&udp_len.to_be_bytes());
+        // The order of a pseudo header's fields does not matter to its sum, and neither does whether
+        // a length has 16 bits or 32.
+        let mut pseudo_header = [octets(self.source), octets(self.group())].concat();
+        pseudo_header.extend_from_slice(&[0, transport::UDP]);
+        pseudo_header.extend_from_slice(&udp_len.to_be_bytes());
         let datagram = &mut packet[start..];
         let checksum = match sum(sum(Sum::default(), &pseudo_header), datagram).checksum() {
             // 0 would say that there is no checksum (RFC 768).
@@ -257,6 +396,23 @@ pub(crate) fn list_flags(entries: &[Entry]) -> u8 {
 /// Length from the IP header on of a packet with `count` destinations, in octets.
 pub fn packet_len(count: usize, flags: u8, payload: usize) -> usize {
     IPV4_LEN + 4 * wire::header_words(count as u32, flags) as usize + UDP_LEN + payload
+}
+
+/// The same for IPv6.
+pub fn packet_len_ipv6(count: usize, flags: u8, payload: usize) -> usize {
+    let ports = match flags & FLAG_P {
+        0 => 0,
+        _ => xcast6::ports_units(count as u32),
+    };
+    let units = xcast6::routing_units(count as u32, flags) + ports;
+    ipv6::LEN + 8 * units as usize + UDP_LEN + payload
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
 }
 
 /// Adds octets, the last ones padded with zeroes to eight.
@@ -290,23 +446,25 @@ fn grow<const N: usize>(packet: &mut Vec<u8>, count: usize) -> &mut [[u8; N]] {
     packet[start..].as_chunks_mut().0
 }
 
-/// Pads the header that begins at `start` to words.
-fn pad(start: usize, packet: &mut Vec<u8>) {
-    packet.resize(start + (packet.len() - start).next_multiple_of(4), 0);
+/// Pads the header that begins at `start` to a multiple of so many octets.
+fn pad(start: usize, unit: usize, packet: &mut Vec<u8>) {
+    packet.resize(start + (packet.len() - start).next_multiple_of(unit), 0);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Ipv6CodePoints;
 
     fn template() -> Template {
         Template {
             code_points: CodePoints {
                 protocol: 253,
                 group: Ipv4Addr::new(224, 0, 0, 254),
+                ipv6: None,
             },
-            source: Ipv4Addr::new(10, 0, 0, 1),
-            to: Ipv4Addr::new(224, 0, 0, 254),
+            source: Ipv4Addr::new(10, 0, 0, 1).into(),
+            to: Ipv4Addr::new(224, 0, 0, 254).into(),
             ttl: 64,
             dscp: 0,
             channel: 0,
@@ -364,7 +522,7 @@ mod tests {
         for count in [1, 2, 3, 31, 32, 33, 64, 65, 127] {
             for flags in 0..16 {
                 let template = Template {
-                    to: Ipv4Addr::new(10, 0, 0, 254),
+                    to: Ipv4Addr::new(10, 0, 0, 254).into(),
                     anonymous: flags & FLAG_A != 0,
                     x: flags & FLAG_X != 0,
                     port_list: flags & FLAG_P != 0,
@@ -372,7 +530,7 @@ mod tests {
                 };
                 let entries: Vec<_> = (0..count)
                     .map(|i| Entry {
-                        address: Ipv4Addr::new(10, 9, 0, i),
+                        address: Ipv4Addr::new(10, 9, 0, i).into(),
                         port: 7000,
                         dscp: (flags & FLAG_D != 0).then_some(i % 64),
                     })
@@ -433,5 +591,74 @@ mod tests {
         let most = 65535 - 20 - 20 - 8;
         assert_eq!(build(&[one], most).unwrap().len(), 65535);
         assert_eq!(build(&[one], most + 1), Err(PacketError::TooLong(65536)));
+    }
+
+    fn template6() -> Template {
+        let ipv6 = Ipv6CodePoints {
+            group: "ff02::114".parse().unwrap(),
+            routing_type: 253,
+            ports_option: 0x5e,
+        };
+        let code_points = CodePoints {
+            ipv6: Some(ipv6),
+            ..template().code_points
+        };
+        Template {
+            code_points,
+            source: "2001:db8::1".parse().unwrap(),
+            to: ipv6.group.into(),
+            ..template()
+        }
+    }
+
+    /// Written out by hand from RFC 5058 section 9.3, sums and all.
+    #[test]
+    fn two_ports_of_ipv6_byte_for_byte() {
+        let entries = [
+            entry("2001:db8::2", 5000, None),
+            entry("2001:db8::3", 6000, None),
+        ];
+        let bytes = template6().build(&entries, b"hi!").unwrap();
+        let (ip, rest) = bytes.split_at(40);
+        // 64 octets of routing header, 8 of ports, 11 of UDP.
+        assert_eq!(ip[..8], [0x60, 0, 0, 0, 0, 64 + 8 + 11, 43, 64]);
+        let (routing, rest) = rest.split_at(64);
+        assert_eq!(routing[..6], [60, 7, 253, 0, 0x10, 2]);
+        assert_eq!(folded(&[routing]), 0xffff);
+        assert_eq!(routing[8..24], [0; 16], "no channel");
+        assert_eq!(routing[24..32], [0xc0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(routing[47], 2);
+        assert_eq!(routing[63], 3);
+        let (ports, udp) = rest.split_at(8);
+        assert_eq!(ports, [17, 0, 0x5e, 4, 0x13, 0x88, 0x17, 0x70]);
+        assert_eq!(udp[..6], [0x0f, 0xa0, 0, 0, 0, 11]);
+        // RFC 8200 section 8.1.
+        let pseudo = [&ip[8..40], &[0, 0, 0, 11, 0, 0, 0, 17]].concat();
+        assert_eq!(folded(&[&pseudo, udp]), 0xffff);
+    }
+
+    #[test]
+    fn lists_of_ipv6_that_do_not_fit_are_refused() {
+        let one = entry("2001:db8::2", 5000, None);
+        let with_dscp = entry("2001:db8::2", 5000, Some(1));
+        let build = |entries: &[Entry]| template6().build(entries, b"hi!");
+        assert!(build(&[one; 125]).is_ok() && build(&[with_dscp; 118]).is_ok());
+        for (entries, most) in [(vec![one; 126], 125), (vec![with_dscp; 119], 118)] {
+            let error = build(&entries).unwrap_err();
+            let count = entries.len();
+            assert_eq!(error, PacketError::Destinations6 { count, most });
+            assert!(error.to_string().contains("HdrExtLen"));
+        }
+        let other = entry("10.0.0.1", 5000, None);
+        let error = build(&[one, other]).unwrap_err();
+        assert_eq!(
+            error,
+            PacketError::Family(other.address, template6().source)
+        );
+        let without = Template {
+            code_points: template().code_points,
+            ..template6()
+        };
+        assert_eq!(without.build(&[one], b""), Err(PacketError::NoIpv6));
     }
 }

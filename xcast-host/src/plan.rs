@@ -156,7 +156,9 @@ impl Plan {
     /// the host's kernel. Returns how many are left.
     fn partition(&mut self, source: Ipv4Addr, options: &Options) -> Result<usize, SendError> {
         let routed = |entry: &Entry| {
-            let ip = entry.address;
+            let Some(ip) = entry.ipv4() else {
+                return false;
+            };
             // A source on the loopback network can have no router but one that is there, too.
             (!ip.is_loopback() || source.is_loopback()) && !ip.is_link_local() && ip != source
         };
@@ -367,7 +369,7 @@ mod tests {
         let networks = |range: Range<usize>| {
             let entries = plan.entries[range].iter();
             entries
-                .map(|entry| entry.address.octets()[1])
+                .filter_map(|entry| Some(entry.ipv4()?.octets()[1]))
                 .collect::<HashSet<_>>()
         };
         assert_eq!(networks(0..100), HashSet::from([1]));

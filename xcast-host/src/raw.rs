@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -19,7 +19,7 @@ pub enum Way {
         /// A raw IP socket.
         socket: Socket,
         /// IP destination of the packets.
-        to: Ipv4Addr,
+        to: IpAddr,
     },
     /// In a frame of our own making, whatever their IP destination is.
     Frame {
@@ -38,10 +38,10 @@ impl Way {
     /// # Errors
     ///
     /// Without CAP_NET_RAW, or if there is no such interface.
-    pub fn route(to: Ipv4Addr, interface: Option<&str>) -> io::Result<Self> {
+    pub fn route(to: IpAddr, interface: Option<&str>) -> io::Result<Self> {
         // IPPROTO_RAW: packets are given with their IP header, and none are received.
         let socket = Socket::new(
-            Domain::IPV4,
+            Domain::for_address(SocketAddr::new(to, 0)),
             Type::RAW,
             Some(Protocol::from(libc::IPPROTO_RAW)),
         )?;
@@ -49,22 +49,31 @@ impl Way {
         Ok(Self::Route { socket, to })
     }
 
-    /// Sends from one link layer address to another, by the interface with index `ifindex`.
+    /// Sends from one link layer address to another, by the interface with index `ifindex`: packets of
+    /// IPv6 or of IPv4.
     ///
     /// # Errors
     ///
     /// Without CAP_NET_RAW.
-    pub fn frame(ifindex: u32, source: [u8; 6], destination: [u8; 6]) -> io::Result<Self> {
+    pub fn frame(
+        ifindex: u32,
+        source: [u8; 6],
+        destination: [u8; 6],
+        ipv6: bool,
+    ) -> io::Result<Self> {
         // Protocol 0: nothing is received.
         let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
-        let ethertype = wire::eth::TYPE_IPV4.to_be_bytes();
+        let ether_type = match ipv6 {
+            false => wire::eth::TYPE_IPV4,
+            true => wire::eth::TYPE_IPV6,
+        };
         let mut header = [0; wire::ETH_LEN];
         header[..6].copy_from_slice(&destination);
         header[6..12].copy_from_slice(&source);
-        header[12..].copy_from_slice(&ethertype);
+        header[12..].copy_from_slice(&ether_type.to_be_bytes());
         Ok(Self::Frame {
             socket,
-            address: link_address(ifindex),
+            address: link_address(ifindex, ether_type),
             header,
         })
     }
@@ -77,7 +86,7 @@ impl Way {
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         match self {
             Self::Route { socket, to } => {
-                let to = SocketAddrV4::new(*to, 0);
+                let to = SocketAddr::new(*to, 0);
                 socket.send_to_with_flags(packet, &to.into(), FLAGS)?;
             }
             Self::Frame {
@@ -94,13 +103,13 @@ impl Way {
 }
 
 /// The address of an interface, for packet sockets.
-fn link_address(ifindex: u32) -> SockAddr {
+fn link_address(ifindex: u32, ether_type: u16) -> SockAddr {
     let mut storage = socket2::SockAddrStorage::zeroed();
     // SAFETY: the storage is larger than any socket address and aligned for each; its zeroes are a
     // valid `sockaddr_ll`.
     let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
     address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = wire::eth::TYPE_IPV4.to_be();
+    address.sll_protocol = ether_type.to_be();
     address.sll_ifindex = ifindex as i32;
     // SAFETY: the storage was just made a `sockaddr_ll`, whose length this is.
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }

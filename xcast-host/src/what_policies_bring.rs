@@ -190,7 +190,7 @@ fn split(network: &Network, to: &[SocketAddr], most: usize, policy: &dyn Policy)
         .unwrap();
     let parcels = plan.parcels.iter().map(|parcel| {
         let entries = plan.entries[parcel.range.clone()].iter();
-        network.links(entries.map(|entry| entry.address))
+        network.links(entries.filter_map(crate::packet::Entry::ipv4))
     });
     parcels.sum()
 }

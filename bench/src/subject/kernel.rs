@@ -2,7 +2,7 @@
 
 use std::{io, net::Ipv4Addr, os::fd::AsRawFd as _, rc::Rc};
 
-use ::tests::packet::{ETHER_TYPE_IPV4, ETHERNET_LEN, Ipv4, Mac, ethernet, group_mac};
+use ::tests::packet::{ETHER_TYPE_IPV4, ETHERNET_LEN, Ip, Mac, ethernet, group_mac};
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -197,10 +197,11 @@ impl Subject for Unicast {
 
 /// The frame after a router has sent it on: link layer addresses, and TTL.
 fn forwarded(frame: &[u8], to: Mac, from: Mac) -> Vec<u8> {
-    let Some((ip, payload)) = Ipv4::parse(&frame[ETHERNET_LEN..]) else {
+    let Some((ip, payload)) = Ip::parse(::tests::family::Family::Ipv4, &frame[ETHERNET_LEN..])
+    else {
         return Vec::new();
     };
-    let ip = Ipv4 {
+    let ip = Ip {
         ttl: ip.ttl - 1,
         checksum: None,
         ..ip

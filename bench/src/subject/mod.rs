@@ -13,7 +13,7 @@ use std::{collections::HashSet, net::Ipv4Addr};
 use ::tests::{
     layout::{GROUP, PROTOCOL},
     packet::{
-        self, Destination, ETHER_TYPE_IPV4, Ipv4, Packet, Xcast, ethernet, group_mac, protocol,
+        self, Destination, ETHER_TYPE_IPV4, Ip, Packet, Xcast, ethernet, group_mac, protocol,
     },
 };
 use anyhow::Result;
@@ -103,7 +103,7 @@ impl Load {
         Packet {
             destination_mac: INGRESS_MAC,
             source_mac: SOURCE_MAC,
-            ip: Ipv4::new(SOURCE, GROUP, PROTOCOL),
+            ip: Ip::new(SOURCE, GROUP, PROTOCOL),
             xcast: Xcast::new(protocol::UDP, destinations.collect()),
             segment: packet::udp((SOURCE, 4000), (GROUP, 5000), &self.payload(), None),
         }
@@ -116,7 +116,7 @@ impl Load {
             false => INGRESS_MAC,
         };
         let udp = packet::udp((SOURCE, 4000), (destination, 5000), &self.payload(), None);
-        let ip = Ipv4::new(SOURCE, destination, protocol::UDP);
+        let ip = Ip::new(SOURCE, destination, protocol::UDP);
         ethernet(mac, SOURCE_MAC, ETHER_TYPE_IPV4, &ip.emit(&udp))
     }
 }

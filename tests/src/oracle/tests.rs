@@ -12,10 +12,10 @@ fn packet(xcast: Xcast, segment: Vec<u8>) -> Packet {
     Packet {
         destination_mac: layout::router_mac(0),
         source_mac: layout::neighbour_mac(0, 2),
-        ip: Ipv4 {
+        ip: Ip {
             identification: 0x1234,
             fragment: 0x4000,
-            ..Ipv4::new(SOURCE, GROUP, layout::PROTOCOL)
+            ..Ip::new(SOURCE, GROUP, layout::PROTOCOL)
         },
         xcast,
         segment,
@@ -192,7 +192,8 @@ fn delivered(protocol: u8, segment: Vec<u8>, destination: Destination, p: bool) 
     };
     let expected = expect(&view(Prune::Truncate), 0, &packet(xcast, segment).frame());
     assert_eq!(expected.branches.len(), 1);
-    let (ip, segment) = Ipv4::parse(&expected.branches[0].frame[ETHERNET_LEN..]).unwrap();
+    let (ip, segment) =
+        Ip::parse(Family::Ipv4, &expected.branches[0].frame[ETHERNET_LEN..]).unwrap();
     assert_eq!(ip.protocol, protocol);
     segment.to_vec()
 }
@@ -213,8 +214,9 @@ fn transport_checksums_follow() {
             packet::dccp(source, to(got_port), b"x")
         );
         for protocol in [protocol::UDP, protocol::UDP_LITE] {
-            let make = |to| packet::udp_like(protocol, source, to, b"x", None);
-            assert_eq!(delivered(protocol, make(group), at, p), make(to(got_port)));
+            let make = |to: (IpAddr, u16)| packet::udp_like(protocol, source, to, b"x", None);
+            let sent = make((group.0.into(), group.1));
+            assert_eq!(delivered(protocol, sent, at, p), make(to(got_port)));
         }
         // No checksum stays none.
         assert_eq!(
@@ -259,18 +261,18 @@ fn udp_result_zero_becomes_ffff_and_tcp_keeps_it() {
         let missing = packet::transport_checksum(SOURCE, at.address, protocol, &blank);
         make(&missing.to_be_bytes())
     };
-    let udp = |to: Ipv4Addr, checksum| {
+    let udp = |to: IpAddr, checksum| {
         move |payload: &[u8]| packet::udp((SOURCE, 1), (to, 2), payload, checksum)
     };
     let body = solve(&udp(at.address, Some(0)), 17)[8..].to_vec();
-    let got = delivered(17, udp(GROUP, None)(&body), at, false);
+    let got = delivered(17, udp(GROUP.into(), None)(&body), at, false);
     assert_eq!(be16(&got, 6), Some(0xffff));
 
-    let tcp = |to: Ipv4Addr, checksum| {
+    let tcp = |to: IpAddr, checksum| {
         move |payload: &[u8]| packet::tcp((SOURCE, 1), (to, 2), 3, payload, checksum)
     };
     let body = solve(&tcp(at.address, Some(0)), 6)[20..].to_vec();
-    let got = delivered(6, tcp(GROUP, None)(&body), at, false);
+    let got = delivered(6, tcp(GROUP.into(), None)(&body), at, false);
     assert_eq!(be16(&got, 16), Some(0));
 }
 
@@ -285,10 +287,10 @@ fn own_and_anycast_addresses_leave_as_the_group() {
     let mut packet = udp_to(&[layout::behind(1, 1), layout::behind(1, 2)]);
     let to_group = expect(&view, 0, &packet.frame());
     for address in [anycast, layout::router(3)] {
-        packet.ip.destination = address;
+        packet.ip.destination = address.into();
         assert_eq!(expect(&view, 0, &packet.frame()), to_group);
     }
-    packet.ip.destination = layout::behind(1, 2);
+    packet.ip.destination = layout::behind(1, 2).into();
     assert!(expect(&view, 0, &packet.frame()).untouched);
 }
 

@@ -1,9 +1,10 @@
 //! What a router must make of Xcast inside UDP, before it becomes an ordinary packet.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::RouterView;
+use crate::family::{Family, same_prefix};
 use crate::packet::{self, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, be16, protocol};
 
 /// Length of a UDP header.
@@ -15,7 +16,7 @@ pub struct Udp {
     /// The port.
     pub port: u16,
     /// Who may send for whom besides itself, in prefixes and their lengths.
-    pub peers: BTreeMap<Ipv4Addr, Vec<(Ipv4Addr, u8)>>,
+    pub peers: BTreeMap<IpAddr, Vec<(IpAddr, u8)>>,
 }
 
 /// What is to become of a datagram.
@@ -35,6 +36,9 @@ pub fn open(view: &RouterView, port: usize, frame: &[u8]) -> Opened {
         return Opened::Untouched;
     };
     let bytes = frame.get(ETHERNET_LEN..).unwrap_or_default();
+    if view.family() == Family::Ipv6 {
+        return open_ipv6(view, udp, port, frame);
+    }
     let header_len = usize::from(bytes.first().copied().unwrap_or(0) & 0x0f) * 4;
     let to_port = frame.starts_with(&view.ports[port].mac)
         && be16(frame, 12) == Some(ETHER_TYPE_IPV4)
@@ -89,10 +93,7 @@ fn take_out<'a>(view: &RouterView, udp: &Udp, bytes: &'a [u8]) -> Result<&'a [u8
     let (Some(peer), Some(source)) = (peer, source) else {
         return Err("drop_truncated");
     };
-    let covers = |&(prefix, len): &(Ipv4Addr, u8)| {
-        let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
-        (prefix.to_bits() ^ source.to_bits()) & mask == 0
-    };
+    let covers = |&(prefix, len): &(IpAddr, u8)| same_prefix(prefix, source, len);
     let mut prefixes = udp.peers.get(&peer).into_iter().flatten();
     if source != peer && !prefixes.any(covers) {
         return Err("drop_udp_source");
@@ -100,6 +101,61 @@ fn take_out<'a>(view: &RouterView, udp: &Udp, bytes: &'a [u8]) -> Result<&'a [u8
     Ok(inner)
 }
 
-fn is_ours(view: &RouterView, address: Ipv4Addr) -> bool {
+/// IPv6: no options and no checksum of the header, and UDP has to follow it directly.
+fn open_ipv6(view: &RouterView, udp: &Udp, port: usize, frame: &[u8]) -> Opened {
+    let bytes = frame.get(ETHERNET_LEN..).unwrap_or_default();
+    let to_port = frame.starts_with(&view.ports[port].mac)
+        && be16(frame, 12) == Some(Family::Ipv6.ether_type())
+        && bytes.get(6) == Some(&protocol::UDP)
+        && be16(bytes, 42) == Some(udp.port);
+    if !to_port || !packet::address6(bytes, 24).is_some_and(|to| is_ours(view, to)) {
+        return Opened::Untouched;
+    }
+    match take_out_ipv6(view, udp, bytes) {
+        Ok(inner) => Opened::Frame([&frame[..ETHERNET_LEN], inner].concat()),
+        Err(reason) => Opened::Dropped(reason),
+    }
+}
+
+fn take_out_ipv6<'a>(
+    view: &RouterView,
+    udp: &Udp,
+    bytes: &'a [u8],
+) -> Result<&'a [u8], &'static str> {
+    if bytes[0] >> 4 != 6 {
+        return Err("drop_ip_header");
+    }
+    let payload_len = be16(bytes, 4).map_or(0, usize::from);
+    let datagram = bytes.get(40..40 + payload_len);
+    let datagram = datagram.filter(|datagram| datagram.len() >= UDP_LEN);
+    let datagram = datagram.ok_or("drop_truncated")?;
+    if be16(datagram, 4).map(usize::from) != Some(datagram.len()) {
+        return Err("drop_udp_length");
+    }
+    let inner = &datagram[UDP_LEN..];
+    let to_us = |to| to == view.group || is_ours(view, to);
+    let is_xcast = inner.len() >= 40
+        && inner[0] >> 4 == 6
+        && super::headers_before(view, inner).is_some()
+        && packet::address6(inner, 24).is_some_and(to_us);
+    if !is_xcast {
+        return Err("drop_udp_content");
+    }
+    if be16(inner, 4).map(|len| 40 + usize::from(len)) != Some(inner.len()) {
+        return Err("drop_udp_length");
+    }
+    let (Some(peer), Some(source)) = (packet::address6(bytes, 8), packet::address6(inner, 8))
+    else {
+        return Err("drop_truncated");
+    };
+    let covers = |&(prefix, len): &(IpAddr, u8)| same_prefix(prefix, source, len);
+    let mut prefixes = udp.peers.get(&peer).into_iter().flatten();
+    if source != peer && !prefixes.any(covers) {
+        return Err("drop_udp_source");
+    }
+    Ok(inner)
+}
+
+fn is_ours(view: &RouterView, address: IpAddr) -> bool {
     view.own.contains(&address) || view.anycast.contains(&address)
 }

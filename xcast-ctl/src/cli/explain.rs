@@ -1,6 +1,6 @@
 //! `xcast-ctl explain`.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, net::IpAddr};
 
 use anyhow::{Result, ensure};
 use xcast_common::wire::MAX_DESTINATIONS;
@@ -28,7 +28,7 @@ EXIT STATUS
 pub(super) struct Args {
     /// Source address of the packet
     #[arg(value_name = "SRC")]
-    source: Ipv4Addr,
+    source: IpAddr,
 
     /// Destinations in their order, ADDRESS or ADDRESS:PORT
     #[arg(value_name = "DST", required = true)]

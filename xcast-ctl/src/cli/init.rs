@@ -140,6 +140,12 @@ const SETTINGS: &str = r#"# Configuration of an Xcast router: xcast-ctl run --co
 protocol = 253
 # The All-Xcast-Routers group.
 group = "224.0.0.254"
+# The same for IPv6, all three or none: without them the router leaves Xcast6 alone.
+group6 = "ff02::114"
+# Routing type of the routing header: 253 or 254.
+routing_type = 253
+# Type of the option that lists ports.
+ports_option = 0x5e
 
 [router]
 # Which gateways speak Xcast: "all", "none", or a list like ["10.0.0.1", "10.0.0.2"]. A gateway

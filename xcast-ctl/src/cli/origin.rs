@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::AsFd as _,
     path::PathBuf,
     str::FromStr,
@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xcast_host::{CodePoints, raw::Way};
+use xcast_host::{CodePoints, Ipv6CodePoints, raw::Way};
 
 use crate::{
     config::{DATAPATH_SUFFIX, load_code_points},
@@ -28,7 +28,7 @@ const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) struct OriginArgs {
     /// First-hop router to send to, even if a router runs here
     #[arg(long, value_name = "ADDRESS")]
-    via: Option<Ipv4Addr>,
+    via: Option<IpAddr>,
 
     /// Interface to send by
     #[arg(long, value_name = "IF")]
@@ -44,7 +44,7 @@ pub(super) struct OriginArgs {
 
     /// Source address (default: the one the kernel would choose)
     #[arg(long, value_name = "ADDRESS")]
-    pub(super) source: Option<Ipv4Addr>,
+    pub(super) source: Option<IpAddr>,
 
     /// Take the code points from this configuration file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "group"])]
@@ -57,6 +57,18 @@ pub(super) struct OriginArgs {
     /// The All-Xcast-Routers group
     #[arg(long, value_name = "ADDRESS", requires = "protocol")]
     group: Option<Ipv4Addr>,
+
+    /// The All-Xcast-Routers group of IPv6
+    #[arg(long, value_name = "ADDRESS", requires_all = ["protocol", "routing_type", "ports_option"])]
+    group6: Option<Ipv6Addr>,
+
+    /// Routing type of Xcast6
+    #[arg(long, value_name = "N", requires = "group6")]
+    routing_type: Option<u8>,
+
+    /// Type of the option of Xcast6 that lists ports, decimal or hexadecimal with 0x
+    #[arg(long, value_name = "N", requires = "group6", value_parser = octet)]
+    ports_option: Option<u8>,
 }
 
 /// IP destination of a packet.
@@ -64,7 +76,7 @@ pub(super) struct OriginArgs {
 enum To {
     Group,
     Router,
-    Address(Ipv4Addr),
+    Address(IpAddr),
 }
 
 impl FromStr for To {
@@ -75,7 +87,7 @@ impl FromStr for To {
             "group" => Ok(Self::Group),
             "router" => Ok(Self::Router),
             _ => text.parse().map(Self::Address).map_err(|_| {
-                format!("{text:?} is neither \"group\" nor \"router\" nor an IPv4 address")
+                format!("{text:?} is neither \"group\" nor \"router\" nor an IP address")
             }),
         }
     }
@@ -86,13 +98,13 @@ pub(super) struct Origin {
     /// Numbers that mark a packet as Xcast.
     pub(super) code_points: CodePoints,
     /// IP source.
-    pub(super) source: Ipv4Addr,
+    pub(super) source: IpAddr,
     /// IP destination.
-    pub(super) to: Ipv4Addr,
+    pub(super) to: IpAddr,
     /// Interface they leave by.
     pub(super) interface: String,
     /// First-hop router they are sent to; none where they go into a router's own interface.
-    pub(super) via: Option<Ipv4Addr>,
+    pub(super) via: Option<IpAddr>,
     way: Way,
 }
 
@@ -103,7 +115,7 @@ impl OriginArgs {
     /// # Errors
     ///
     /// No code points, no way, no source address, or no privilege.
-    pub(super) fn open(&self, router: &str, destinations: &[Ipv4Addr]) -> Result<Origin> {
+    pub(super) fn open(&self, router: &str, destinations: &[IpAddr]) -> Result<Origin> {
         let status = control::ask(router, &Request::Status);
         let running = !matches!(status, Err(ControlError::NotRunning(_)));
         let code_points = code_points(self, status)?;
@@ -121,6 +133,20 @@ impl OriginArgs {
 }
 
 impl Origin {
+    /// The source, for what is done with IPv4 only.
+    ///
+    /// # Errors
+    ///
+    /// It is of IPv6.
+    pub(super) fn ipv4_source(&self) -> Result<Ipv4Addr> {
+        match self.source {
+            IpAddr::V4(source) => Ok(source),
+            IpAddr::V6(source) => {
+                bail!("source {source}: give one of IPv4, as the destinations are")
+            }
+        }
+    }
+
     /// Sends, waiting for room in the socket's buffer.
     ///
     /// # Errors
@@ -145,13 +171,23 @@ fn code_points(args: &OriginArgs, running: Result<Response, ControlError>) -> Re
         return Ok(load_code_points(path)?);
     }
     if let (Some(protocol), Some(group)) = (args.protocol, args.group) {
-        return Ok(CodePoints::new(protocol, group)?);
+        let ipv4 = CodePoints::new(protocol, group)?;
+        let ipv6 = (args.group6, args.routing_type, args.ports_option);
+        let (Some(group), Some(routing_type), Some(ports_option)) = ipv6 else {
+            return Ok(ipv4);
+        };
+        return Ok(ipv4.with_ipv6(Ipv6CodePoints {
+            group,
+            routing_type,
+            ports_option,
+        })?);
     }
     const REMEDY: &str = "give --config FILE, or the network's own --protocol and --group";
     match running {
         Ok(Response::Status(status)) => Ok(CodePoints {
             protocol: status.protocol,
             group: status.group,
+            ipv6: status.ipv6.map(Into::into),
         }),
         Ok(_) => bail!("the running router does not tell its code points; {REMEDY}"),
         Err(ControlError::NotRunning(_)) => bail!(
@@ -169,7 +205,7 @@ fn exit(
     router: &str,
     running: bool,
     code_points: CodePoints,
-    destinations: &[Ipv4Addr],
+    destinations: &[IpAddr],
 ) -> Result<Origin> {
     let links = kernel::links()?;
     let elsewhere = args.via.is_some() || args.interface.is_some() || args.to == Some(To::Router);
@@ -192,7 +228,7 @@ fn exit_to_own_router(
     own: &Link,
     links: &[Link],
     code_points: CodePoints,
-    destinations: &[Ipv4Addr],
+    destinations: &[IpAddr],
 ) -> Result<Origin> {
     let name = &own.name;
     let peer = links.iter().find(|link| Some(link.ifindex) == own.peer);
@@ -206,11 +242,11 @@ fn exit_to_own_router(
     };
     let to = match args.to {
         Some(To::Address(address)) => address,
-        _ => code_points.group,
+        _ => group(code_points, source)?,
     };
     Ok(Origin {
         code_points,
-        way: Way::frame(own.ifindex, mac, peer_mac).map_err(permission)?,
+        way: Way::frame(own.ifindex, mac, peer_mac, source.is_ipv6()).map_err(permission)?,
         source,
         to,
         interface: name.clone(),
@@ -218,9 +254,28 @@ fn exit_to_own_router(
     })
 }
 
+/// The group in the family of an address.
+fn group(code_points: CodePoints, family: IpAddr) -> Result<IpAddr> {
+    match family {
+        IpAddr::V4(_) => Ok(code_points.group.into()),
+        IpAddr::V6(_) => code_points
+            .ipv6
+            .map(|ipv6| ipv6.group.into())
+            .context("no code points of Xcast6: give --group6, --routing-type and --ports-option"),
+    }
+}
+
+fn octet(text: &str) -> Result<u8, String> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u8::from_str_radix(digits, 16),
+        None => text.parse(),
+    }
+    .map_err(|error| error.to_string())
+}
+
 /// The source address the kernel would use towards the first destination it has a way to,
 /// preferring those on other hosts.
-fn source_towards(destinations: &[Ipv4Addr]) -> Result<Ipv4Addr> {
+fn source_towards(destinations: &[IpAddr]) -> Result<IpAddr> {
     let mut own = None;
     for &address in destinations {
         let route = kernel::route(address, None)?;
@@ -239,7 +294,7 @@ fn exit_to_network(
     args: &OriginArgs,
     links: &[Link],
     code_points: CodePoints,
-    destinations: &[Ipv4Addr],
+    destinations: &[IpAddr],
 ) -> Result<Origin> {
     let find = |name: &str| links.iter().find(|link| link.name == name);
     let ifindex = match &args.interface {
@@ -272,7 +327,7 @@ fn exit_to_network(
             let way = Way::route(via, args.interface.as_deref()).map_err(permission)?;
             (via, way)
         }
-        To::Group => (code_points.group, frame_to(via, route, link)?),
+        To::Group => (group(code_points, via)?, frame_to(via, route, link)?),
         To::Address(address) => (address, frame_to(via, route, link)?),
     };
     Ok(Origin {
@@ -285,7 +340,7 @@ fn exit_to_network(
     })
 }
 
-fn first_gateway(destinations: &[Ipv4Addr], ifindex: Option<u32>) -> Result<Ipv4Addr> {
+fn first_gateway(destinations: &[IpAddr], ifindex: Option<u32>) -> Result<IpAddr> {
     for &address in destinations {
         let route = kernel::route(address, ifindex)?;
         if let Some(gateway) = route.and_then(|route| route.gateway) {
@@ -296,7 +351,7 @@ fn first_gateway(destinations: &[Ipv4Addr], ifindex: Option<u32>) -> Result<Ipv4
 }
 
 /// A frame to the router itself, for packets whose IP destination would lead elsewhere.
-fn frame_to(via: Ipv4Addr, route: Route, link: &Link) -> Result<Way> {
+fn frame_to(via: IpAddr, route: Route, link: &Link) -> Result<Way> {
     let name = &link.name;
     ensure!(
         route.gateway.is_none(),
@@ -307,11 +362,11 @@ fn frame_to(via: Ipv4Addr, route: Route, link: &Link) -> Result<Way> {
         .with_context(|| format!("{name} is no Ethernet interface, which --to needs"))?;
     let router_mac = resolve(via, link.ifindex)?
         .with_context(|| format!("nobody on {name} answers for the first-hop router {via}"))?;
-    Way::frame(link.ifindex, mac, router_mac).map_err(permission)
+    Way::frame(link.ifindex, mac, router_mac, via.is_ipv6()).map_err(permission)
 }
 
 /// The link layer address of a neighbour, which the kernel is made to find out.
-fn resolve(address: Ipv4Addr, ifindex: u32) -> Result<Option<[u8; 6]>> {
+fn resolve(address: IpAddr, ifindex: u32) -> Result<Option<[u8; 6]>> {
     let deadline = Instant::now() + RESOLVE_TIMEOUT;
     let mut asked = false;
     loop {
@@ -323,7 +378,11 @@ fn resolve(address: Ipv4Addr, ifindex: u32) -> Result<Option<[u8; 6]>> {
         }
         if !asked {
             // An empty datagram to the discard port; what happens to it does not matter.
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+            let any = match address {
+                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+            };
+            let socket = UdpSocket::bind((any, 0))
                 .context("cannot open a socket to resolve a neighbour with")?;
             let _ = socket.send_to(&[], (address, 9));
             asked = true;

@@ -201,7 +201,7 @@ struct Summary {
     /// Octets of the last packet, from its IP header on.
     octets: usize,
     /// IP source.
-    source: Ipv4Addr,
+    source: std::net::IpAddr,
     /// Interface the packets left by.
     interface: String,
     /// The destinations, as given.
@@ -250,7 +250,8 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         );
     }
     let mut receiver = Receiver::new()?;
-    let origin = args.origin.open(router, &args.destinations)?;
+    let addresses: Vec<_> = args.destinations.iter().copied().map(Into::into).collect();
+    let origin = args.origin.open(router, &addresses)?;
     let mut identifier = std::process::id() as u16;
     if args.udp.is_some() {
         let socket = UdpSocket::bind((origin.source, 0))
@@ -321,8 +322,8 @@ pub(super) fn template(origin: &Origin, ttl: u8, dscp: u8) -> Template {
 
 /// Entries of a list of which only addresses matter.
 pub(super) fn entries(addresses: &[Ipv4Addr], port: u16) -> Vec<Entry> {
-    let entry = |&address| Entry {
-        address,
+    let entry = |&address: &Ipv4Addr| Entry {
+        address: address.into(),
         port,
         dscp: None,
     };

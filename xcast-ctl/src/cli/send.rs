@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -177,14 +177,14 @@ enum How {
         /// Flags of the Xcast header, letters of "AXDP".
         flags: String,
         /// IP source.
-        source: Ipv4Addr,
+        source: IpAddr,
         /// IP destination.
-        to: Ipv4Addr,
+        to: IpAddr,
         /// Interface the packets left by.
         interface: String,
         /// First-hop router they were sent to; absent where they went into a router's own interface.
         #[serde(skip_serializing_if = "Option::is_none")]
-        via: Option<Ipv4Addr>,
+        via: Option<IpAddr>,
     },
     Udp {
         /// The router.
@@ -365,7 +365,7 @@ impl Exit {
 
     fn open_udp(args: &Args, own_router: &str, router: SocketAddrV4) -> Result<Self> {
         let local = (
-            args.origin.source.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            args.origin.source.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             args.source_port,
         );
         let socket = UdpSocket::bind(local)
@@ -553,7 +553,7 @@ mod tests {
         for (text, said) in [
             ("10.0.0.1", "write 10.0.0.1:PORT"),
             ("10.0.0.1:5000@64", "0 to 63"),
-            ("b:5000", "not an IPv4 address"),
+            ("b:5000", "is not an IP address"),
             ("10.0.0.1:70000", "not a port"),
         ] {
             assert!(entry(text).unwrap_err().contains(said), "{text}");

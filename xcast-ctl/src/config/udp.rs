@@ -1,8 +1,8 @@
 //! The `[udp]` table: Xcast inside UDP (ADR 6).
 
-use std::{collections::HashSet, net::Ipv4Addr, num::NonZeroU16};
+use std::{collections::HashSet, net::IpAddr, num::NonZeroU16};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Deserialize;
 use xcast_common::{maps::MAX_UDP_SOURCES, wire::Be16};
 
@@ -26,9 +26,9 @@ pub struct Udp {
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Source address of its datagrams.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Sources that its packets may have. At most [`MAX_UDP_SOURCES`] for all peers together.
-    pub sources: Vec<Ipv4Net>,
+    pub sources: Vec<IpNet>,
 }
 
 impl Config {
@@ -53,7 +53,7 @@ impl Udp {
                     format!("{address} is listed twice: give all its sources in one place");
                 return Err(invalid(field("address"), reason));
             }
-            check_sources(&field("sources"), &peer.sources)?;
+            check_sources(&field("sources"), address, &peer.sources)?;
         }
         let count: usize = self.peers.iter().map(|peer| peer.sources.len()).sum();
         if count > MAX_UDP_SOURCES as usize {
@@ -67,13 +67,20 @@ impl Udp {
     }
 }
 
-fn check_sources(field: &str, sources: &[Ipv4Net]) -> Result<(), ConfigError> {
+fn check_sources(field: &str, peer: IpAddr, sources: &[IpNet]) -> Result<(), ConfigError> {
     if sources.is_empty() {
         let reason = "none is listed, and its own address needs no entry: remove this peer";
         return Err(invalid(field, reason));
     }
     let mut seen = HashSet::new();
     for source in sources {
+        if source.addr().is_ipv6() != peer.is_ipv6() {
+            let reason = format!(
+                "{source} is not of the same family as the peer {peer}, which has to send inside \
+                 its own: remove it"
+            );
+            return Err(invalid(field, reason));
+        }
         let whole = source.trunc();
         if whole != *source {
             let reason = format!("{source} is an address in a network: write {whole}");
@@ -115,7 +122,7 @@ mod tests {
                       sources = ['10.1.0.0/16']";
         assert_eq!(with_udp(inline), with_udp(tables));
         let peer = Peer {
-            address: Ipv4Addr::new(10, 0, 0, 2),
+            address: IpAddr::from([10, 0, 0, 2]),
             sources: vec!["10.1.0.0/16".parse().unwrap()],
         };
         assert_eq!(with_udp(inline).unwrap().udp.unwrap().peers, [peer]);

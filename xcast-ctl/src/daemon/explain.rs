@@ -1,22 +1,21 @@
 //! What the router would do with a packet: the datapath's own code, run on a packet made up for
 //! the question.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, net::IpAddr};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use xcast_common::{
+    address::{Address as _, Be128},
     counter,
+    family::{Family, V4, V6},
     ingress::Packet,
     maps::{
         EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK,
         PortCounters, Settings, SubsetKey,
     },
     plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Tables, Work, group},
-    view::Buffer,
-    wire::{
-        Be32, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, XCAST_AT, header_words, ipv4,
-        transport, xcast,
-    },
+    view::{Buffer, Frame as _},
+    wire::{Be16, Be32, ETH_LEN, FLAG_P, FLAG_X, transport, udp},
 };
 
 use super::ports::Ports;
@@ -39,20 +38,64 @@ pub fn explain(
     ports: &Ports,
     is_installed: impl Fn(&SubsetKey) -> bool,
 ) -> Result<Explain> {
-    let count = request.destinations.len();
-    if !(1..=MAX_DESTINATIONS).contains(&count) {
-        bail!("{count} destinations; a packet carries 1 to {MAX_DESTINATIONS}");
+    let is_ipv6 = |address: &IpAddr| address.is_ipv6();
+    let mut addresses = request.destinations.iter().map(|d| d.address);
+    let other = addresses.find(|address| is_ipv6(address) != is_ipv6(&request.source));
+    if let Some(other) = other {
+        bail!(
+            "a packet has one address family: {} and {other} do not go together; ask about each \
+             family by itself",
+            request.source
+        );
     }
-    let settings = Settings {
-        group: Be32::from(config.code_points.group),
-        protocol: config.code_points.protocol,
-        prune: config.router.prune as u8,
-        udp_port: config.udp_port(),
-        hash_key: 0,
-    };
-    let (mut buffer, packet) = packet(request);
+    match request.source {
+        IpAddr::V4(_) => explain_family::<V4>(request, config, sync, ports, is_installed),
+        IpAddr::V6(_) if config.code_points.ipv6.is_none() => {
+            bail!("this router does not forward Xcast6: code_points.group6 is not configured")
+        }
+        IpAddr::V6(_) => explain_family::<V6>(request, config, sync, ports, is_installed),
+    }
+}
+
+/// A family whose addresses can be had from anybody's.
+trait Explained: Family {
+    fn address(address: IpAddr) -> Option<Self::Address>;
+}
+
+impl Explained for V4 {
+    fn address(address: IpAddr) -> Option<Be32> {
+        match address {
+            IpAddr::V4(address) => Some(address.into()),
+            IpAddr::V6(_) => None,
+        }
+    }
+}
+
+impl Explained for V6 {
+    fn address(address: IpAddr) -> Option<Be128> {
+        match address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address.into()),
+        }
+    }
+}
+
+fn explain_family<F: Explained>(
+    request: &ExplainRequest,
+    config: &Config,
+    sync: &RouteSync,
+    ports: &Ports,
+    is_installed: impl Fn(&SubsetKey) -> bool,
+) -> Result<Explain> {
+    let count = request.destinations.len();
+    let most = F::MAX_DESTINATIONS;
+    if !(1..=most).contains(&count) {
+        bail!("{count} destinations; a packet carries 1 to {most}");
+    }
+    let settings = config.settings(0);
+    let (mut buffer, packet) = packet::<F>(request).context("mixed address families")?;
     let tables = Snapshot::new(sync, request);
-    let mut plan = Plan::boxed();
+    let mut plan = Plan::<F>::boxed();
     let mut counters = PortCounters::default();
     plan.begin(&packet, 0);
     let grouped = group(
@@ -92,44 +135,43 @@ pub fn explain(
 }
 
 /// A packet with the request's list, as the ingress check would have accepted it.
-fn packet(request: &ExplainRequest) -> (Buffer, Packet) {
-    let count = request.destinations.len() as u8;
+fn packet<F: Explained>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
+    let count = request.destinations.len() as u32;
     let with_ports = request.destinations.iter().any(|d| d.port.is_some());
     let flags = if with_ports { FLAG_P } else { 0 } | if request.x { FLAG_X } else { 0 };
-    let header_len = 4 * header_words(u32::from(count), flags) as u16;
-    let shortest = IPV4_LEN as u16 + header_len + 8;
+    let header_len = F::header_len(count, flags) as u16;
+    let shortest = F::IP_LEN as u16 + header_len + udp::HEADER_LEN as u16;
     let total_len = request.length.unwrap_or(shortest).max(shortest);
-    let mut frame = vec![0; XCAST_AT - IPV4_LEN + total_len as usize];
-    frame[ipv4::SOURCE..ipv4::SOURCE + 4].copy_from_slice(&request.source.octets());
-    frame[xcast::VERSION_FLAGS] = VERSION << 4 | flags;
-    frame[xcast::DEST_COUNT] = count;
-    frame[xcast::PROTOCOL] = transport::UDP;
-    for i in 0..count as usize {
-        frame[xcast::BITMAP + i / 8] |= 0x80 >> (i % 8);
-    }
-    let list = xcast::BITMAP + 4 * (count as usize).div_ceil(32);
-    let port_list = list + 4 * count as usize;
+    let mut frame = Buffer::new(&vec![0; ETH_LEN + total_len as usize]);
+    let view = frame.view();
+    F::address(request.source)?.write(view, F::SOURCE)?;
+    let list = F::BITMAP + 4 * F::bitmap_words(count) as usize;
+    let ports = F::ports_at(count, flags);
     for (i, destination) in request.destinations.iter().enumerate() {
-        frame[list + 4 * i..][..4].copy_from_slice(&destination.address.octets());
+        let bits = F::BITMAP + i / 8;
+        view.set_u8(bits, view.u8(bits)? | 0x80 >> (i % 8))?;
+        F::address(destination.address)?.write(view, list + F::Address::LEN * i)?;
         if with_ports {
-            let port = destination.port.unwrap_or(0).to_be_bytes();
-            frame[port_list + 2 * i..][..2].copy_from_slice(&port);
+            let port = Be16::new(destination.port.unwrap_or(0));
+            view.set_be16(ports + 2 * i, port)?;
         }
     }
     let packet = Packet {
         total_len,
         header_len,
-        dest_count: count,
+        before: 0,
+        dest_count: count as u8,
         flags,
         ttl: 64,
+        protocol: transport::UDP,
         to_own: false,
     };
-    (Buffer::new(&frame), packet)
+    Some((frame, packet))
 }
 
 /// What the maps say about one packet's destinations.
 struct Snapshot {
-    routes: HashMap<Be32, u32>,
+    routes: HashMap<IpAddr, u32>,
     next_hops: HashMap<u32, NextHop>,
     ecmp: HashMap<u16, EcmpGroup>,
 }
@@ -143,7 +185,7 @@ impl Snapshot {
         };
         for destination in &request.destinations {
             let id = sync.lookup(destination.address).next_hop;
-            snapshot.routes.insert(Be32::from(destination.address), id);
+            snapshot.routes.insert(destination.address, id);
             let Some(entry) = sync.next_hop(id) else {
                 continue;
             };
@@ -161,9 +203,9 @@ impl Snapshot {
     }
 }
 
-impl Tables for Snapshot {
-    fn route(&self, address: Be32) -> u32 {
-        self.routes.get(&address).copied().unwrap_or(0)
+impl<F: Explained> Tables<F> for Snapshot {
+    fn route(&self, address: F::Address) -> u32 {
+        self.routes.get(&address.into()).copied().unwrap_or(0)
     }
 
     fn next_hop(&self, id: u32) -> Option<&NextHop> {
@@ -174,13 +216,13 @@ impl Tables for Snapshot {
         self.ecmp.get(&group)?.buckets.get(bucket as usize).copied()
     }
 
-    fn address_flags(&self, _: Be32) -> u32 {
+    fn address_flags(&self, _: F::Address) -> u32 {
         0
     }
 }
 
-fn branch(
-    plan: &Plan,
+fn branch<F: Explained>(
+    plan: &Plan<F>,
     b: u8,
     request: &ExplainRequest,
     tables: &Snapshot,
@@ -197,7 +239,7 @@ fn branch(
     }
     destinations.reverse();
     let id = u32::from(plan.branches[at].next_hop);
-    let entry = tables.next_hop(id).filter(|_| id < MAX_NEXT_HOPS);
+    let entry = tables.next_hops.get(&id).filter(|_| id < MAX_NEXT_HOPS);
     let to_stack = plan.branches[at].port == PORT_STACK;
     let form = if to_stack {
         Form::Stack
@@ -239,8 +281,8 @@ fn stack_reason(entry: Option<&NextHop>) -> &'static str {
 
 /// The destinations that are in no branch, and the counter that says why: found by asking about
 /// each one alone, since the counters of a whole list do not say which is which.
-fn skipped(
-    plan: &Plan,
+fn skipped<F: Explained>(
+    plan: &Plan<F>,
     request: &ExplainRequest,
     settings: &Settings,
     tables: &Snapshot,
@@ -248,14 +290,14 @@ fn skipped(
 ) -> Vec<Skipped> {
     (0..request.destinations.len())
         .filter(|&i| plan.served_by(i).is_none())
-        .map(|i| {
+        .filter_map(|i| {
             let destination = request.destinations[i];
             let alone = ExplainRequest {
                 destinations: vec![destination],
                 ..request.clone()
             };
-            let (mut buffer, packet) = packet(&alone);
-            let mut plan = Plan::boxed();
+            let (mut buffer, packet) = packet::<F>(&alone)?;
+            let mut plan = Plan::<F>::boxed();
             let mut counters = PortCounters::default();
             plan.begin(&packet, 0);
             group(
@@ -276,10 +318,10 @@ fn skipped(
                 // Alone it would have been served: so it was in the list before.
                 None => counter::Counter::SkipDuplicate.name(),
             };
-            Skipped {
+            Some(Skipped {
                 destination,
                 why: format!("{reason}: {}", why(&destination)),
-            }
+            })
         })
         .collect()
 }

@@ -1,6 +1,6 @@
 //! Has the kernel keep gateways resolved, so that the first packet need not wait.
 
-use std::{collections::HashSet, net::Ipv4Addr, sync::Arc};
+use std::{collections::HashSet, net::IpAddr, sync::Arc};
 
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, warn};
@@ -14,8 +14,8 @@ pub struct Gateways {
 }
 
 enum Request {
-    Resolve(u32, Ipv4Addr),
-    Release(u32, Ipv4Addr),
+    Resolve(u32, IpAddr),
+    Release(u32, IpAddr),
 }
 
 impl Gateways {
@@ -30,12 +30,12 @@ impl Gateways {
     }
 
     /// Keep this gateway resolved.
-    pub fn resolve(&self, ifindex: u32, gateway: Ipv4Addr) {
+    pub fn resolve(&self, ifindex: u32, gateway: IpAddr) {
         self.send(Request::Resolve(ifindex, gateway));
     }
 
     /// This gateway need not be kept resolved any more.
-    pub fn release(&self, ifindex: u32, gateway: Ipv4Addr) {
+    pub fn release(&self, ifindex: u32, gateway: IpAddr) {
         self.send(Request::Release(ifindex, gateway));
     }
 

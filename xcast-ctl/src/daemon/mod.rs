@@ -24,12 +24,8 @@ use tokio::{
     time::{Duration, MissedTickBehavior, interval},
 };
 use tracing::{debug, warn};
-use xcast_common::{
-    maps::{
-        PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry, PortCounters, Settings,
-        SubsetKey,
-    },
-    wire::Be32,
+use xcast_common::maps::{
+    PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry, PortCounters, SubsetKey,
 };
 
 use self::{gateways::Gateways, ports::Ports};
@@ -103,13 +99,7 @@ struct Router {
 
 impl Router {
     fn start(config: &Config, pair: &Pair) -> Result<Self> {
-        let settings = Settings {
-            group: Be32::from(config.code_points.group),
-            protocol: config.code_points.protocol,
-            prune: config.router.prune as u8,
-            udp_port: config.udp_port(),
-            hash_key: random()?,
-        };
+        let settings = config.settings(random()?);
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
@@ -133,6 +123,7 @@ impl Router {
             gateways: config.router.gateways.clone(),
             anycast: config.router.anycast.clone(),
             tables,
+            ipv6: config.code_points.ipv6.is_some(),
         });
         let (netlink, events) = Netlink::start(NetlinkOptions::default())
             .context("cannot follow the kernel's routes")?;
@@ -310,6 +301,7 @@ impl Router {
             interface: self.config.router.interface.clone(),
             protocol: self.config.code_points.protocol,
             group: self.config.code_points.group,
+            ipv6: self.config.code_points.ipv6.map(Into::into),
             ports: self.ports.attached(),
             routes: self.sync.route_count(),
             next_hops: self.sync.next_hop_count(),

@@ -13,22 +13,24 @@ mod sys;
 
 use std::{
     collections::HashMap,
-    net::Ipv4Addr,
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
 };
 
 use aya::{
     Ebpf, EbpfLoader,
     maps::{
-        Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, RingBuf,
+        Array, HashMap as BpfHashMap, LpmTrie, Map, MapData, MapError, PerCpuArray, ProgramArray,
+        RingBuf,
         lpm_trie::Key,
         xdp::{DevMap, XdpMapError},
     },
     programs::{ProgramError, ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
 };
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use thiserror::Error;
 use xcast_common::{
+    address::{Address, Be128},
     counter::Counter,
     maps::{
         EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES, PORT_STACK,
@@ -99,10 +101,15 @@ pub enum DatapathError {
 pub struct Datapath {
     ebpf: Ebpf,
     routes: RouteMap,
+    routes6: RouteMap,
     next_hops: Array<MapData, NextHop>,
     ecmp_groups: Array<MapData, EcmpGroup>,
     addresses: BpfHashMap<MapData, Be32, u32>,
-    udp_sources: LpmTrie<MapData, PeerSource, u32>,
+    addresses6: BpfHashMap<MapData, Be128, u32>,
+    udp_sources: LpmTrie<MapData, PeerSource<Be32>, u32>,
+    udp_sources6: LpmTrie<MapData, PeerSource<Be128>, u32>,
+    /// Forgotten by the kernel when the last program of user space lets go of it.
+    _programs: ProgramArray<MapData>,
     ports: Array<MapData, Port>,
     /// The port table's places in use, with the interface indices there.
     places: HashMap<u32, u32>,
@@ -149,6 +156,11 @@ impl Datapath {
         // The program in the device maps' entries has to be there before the entries.
         let copy_program = load_program(&mut ebpf, "xcast_copy")?;
         load_program(&mut ebpf, "xcast")?;
+        let mut programs: ProgramArray<_> = typed(&mut ebpf, "IPV6")?;
+        if settings.ipv6 != 0 {
+            let program = load_program(&mut ebpf, "xcast6")?;
+            programs.set(0, &program, 0).map_err(map("IPV6"))?;
+        }
         let fanouts = Fanouts::start(
             typed(&mut ebpf, "SUBSETS")?,
             map_fd(&ebpf, "FANOUTS")?,
@@ -157,23 +169,19 @@ impl Datapath {
             subsets,
         )?;
         let devices_fd = map_fd(&ebpf, "DEVICES")?;
-        let route_root = map_fd(&ebpf, "ROUTE_ROOT")?;
-        let route_maps = Maps {
-            root: route_root.as_fd(),
-            segments: map_fd(&ebpf, "ROUTE_SEGMENTS")?,
-            blocks: map_fd(&ebpf, "ROUTE_BLOCKS")?,
-        };
-        let routes = RouteMap::new(route_maps).map_err(|source| DatapathError::System {
-            what: "cannot map the route map",
-            source,
-        })?;
+        let routes = route_map(&ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?;
+        let routes6 = route_map(&ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?;
         let mut datapath = Self {
             devices_fd,
             routes,
+            routes6,
             next_hops: typed(&mut ebpf, "NEXT_HOPS")?,
             ecmp_groups: typed(&mut ebpf, "ECMP_GROUPS")?,
             addresses: typed(&mut ebpf, "ADDRESSES")?,
+            addresses6: typed(&mut ebpf, "ADDRESSES6")?,
             udp_sources: typed(&mut ebpf, "UDP_SOURCES")?,
+            udp_sources6: typed(&mut ebpf, "UDP_SOURCES6")?,
+            _programs: programs,
             ports: typed(&mut ebpf, "PORTS")?,
             counters: typed(&mut ebpf, "COUNTERS")?,
             devices: typed(&mut ebpf, "DEVICES")?,
@@ -213,59 +221,68 @@ impl Datapath {
 
     /// Adds or changes a route: `None` as the next hop removes it. The programs may see it only
     /// after [`publish_routes`](Self::publish_routes).
-    pub fn set_route(
-        &mut self,
-        prefix: Ipv4Net,
-        next_hop: Option<u32>,
-    ) -> Result<(), DatapathError> {
-        self.routes
-            .set(prefix, next_hop)
-            .map_err(DatapathError::Routes)
+    pub fn set_route(&mut self, prefix: IpNet, next_hop: Option<u32>) -> Result<(), DatapathError> {
+        let routes = match prefix {
+            IpNet::V4(_) => &mut self.routes,
+            IpNet::V6(_) => &mut self.routes6,
+        };
+        routes.set(prefix, next_hop).map_err(DatapathError::Routes)
     }
 
     /// Makes sure that the programs see all routes as they were set.
     pub fn publish_routes(&mut self) -> Result<(), DatapathError> {
-        self.routes
-            .publish()
-            .map_err(|source| DatapathError::System {
-                what: "cannot put a segment into the map ROUTE_SEGMENTS",
+        for routes in [&mut self.routes, &mut self.routes6] {
+            routes.publish().map_err(|source| DatapathError::System {
+                what: "cannot put a segment into a route map",
                 source,
-            })
+            })?;
+        }
+        Ok(())
     }
 
     /// Memory the route map shares with the programs, in octets.
     pub fn route_bytes(&self) -> usize {
-        self.routes.shared_bytes()
+        self.routes.shared_bytes() + self.routes6.shared_bytes()
     }
 
     /// Adds or changes an own or anycast address: `None` as the flags removes it.
     pub fn set_address(
         &mut self,
-        address: Ipv4Addr,
+        address: IpAddr,
         flags: Option<u32>,
     ) -> Result<(), DatapathError> {
-        let key = Be32::from(address);
-        match flags {
-            Some(flags) => self.addresses.insert(key, flags, 0),
-            None => ignore_missing(self.addresses.remove(&key)),
+        match address {
+            IpAddr::V4(address) => {
+                set_flags(&mut self.addresses, Be32::from(address), flags).map_err(map("ADDRESSES"))
+            }
+            IpAddr::V6(address) => set_flags(&mut self.addresses6, Be128::from(address), flags)
+                .map_err(map("ADDRESSES6")),
         }
-        .map_err(map("ADDRESSES"))
     }
 
-    /// Lets a peer send packets with these sources inside UDP, besides packets of its own.
+    /// Lets a peer send packets with these sources inside UDP, besides packets of its own. Sources
+    /// of the other family than the peer's never come to pass.
     ///
     /// # Errors
     ///
-    /// There are more than [`MAX_UDP_SOURCES`](xcast_common::maps::MAX_UDP_SOURCES).
-    pub fn allow_source(&mut self, peer: Ipv4Addr, sources: Ipv4Net) -> Result<(), DatapathError> {
-        let data = PeerSource {
-            peer: Be32::from(peer),
-            source: Be32::from(sources.network()),
-        };
-        let bits = PeerSource::PEER_BITS + u32::from(sources.prefix_len());
-        self.udp_sources
-            .insert(&Key::new(bits, data), 1, 0)
-            .map_err(map("UDP_SOURCES"))
+    /// There are more than [`MAX_UDP_SOURCES`](xcast_common::maps::MAX_UDP_SOURCES) of a family.
+    pub fn allow_source(&mut self, peer: IpAddr, sources: IpNet) -> Result<(), DatapathError> {
+        let len = sources.prefix_len();
+        match (peer, sources.network()) {
+            (IpAddr::V4(peer), IpAddr::V4(source)) => {
+                let key = source_key(Be32::from(peer), Be32::from(source), len);
+                self.udp_sources
+                    .insert(&key, 1, 0)
+                    .map_err(map("UDP_SOURCES"))
+            }
+            (IpAddr::V6(peer), IpAddr::V6(source)) => {
+                let key = source_key(Be128::from(peer), Be128::from(source), len);
+                self.udp_sources6
+                    .insert(&key, 1, 0)
+                    .map_err(map("UDP_SOURCES6"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes an interface known under a slot, so that copies can leave by it: single ones at once,
@@ -410,6 +427,25 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
     T::try_from(found).map_err(map(name))
 }
 
+/// The route map that lies in these maps.
+fn route_map(
+    ebpf: &Ebpf,
+    root: &'static str,
+    segments: &'static str,
+    blocks: &'static str,
+) -> Result<RouteMap, DatapathError> {
+    let root = map_fd(ebpf, root)?;
+    let maps = Maps {
+        root: root.as_fd(),
+        segments: map_fd(ebpf, segments)?,
+        blocks: map_fd(ebpf, blocks)?,
+    };
+    RouteMap::new(maps).map_err(|source| DatapathError::System {
+        what: "cannot map a route map",
+        source,
+    })
+}
+
 /// A file descriptor of a map, for what aya has no call for.
 fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, DatapathError> {
     let (Map::Array(data) | Map::ArrayOfMaps(data) | Map::DevMap(data)) =
@@ -432,6 +468,25 @@ fn map(name: &'static str) -> impl Fn(MapError) -> DatapathError {
 
 fn program_error(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
     move |source| DatapathError::Program { name, source }
+}
+
+fn source_key<A: Address>(peer: A, source: A, prefix_len: u8) -> Key<PeerSource<A>>
+where
+    PeerSource<A>: aya::Pod,
+{
+    let bits = PeerSource::<A>::PEER_BITS + u32::from(prefix_len);
+    Key::new(bits, PeerSource { peer, source })
+}
+
+fn set_flags<A: aya::Pod>(
+    addresses: &mut BpfHashMap<MapData, A, u32>,
+    address: A,
+    flags: Option<u32>,
+) -> Result<(), MapError> {
+    match flags {
+        Some(flags) => addresses.insert(address, flags, 0),
+        None => ignore_missing(addresses.remove(&address)),
+    }
 }
 
 /// What is not there need not be removed.

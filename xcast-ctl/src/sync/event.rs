@@ -3,9 +3,9 @@
 //! [`netlink`](super::netlink) makes these events, [`RouteSync`](super::RouteSync) consumes them. They
 //! carry only what forwarding needs, so tests and replays can write them by hand.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, net::IpAddr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use serde::Serialize;
 
 /// A link layer address.
@@ -47,7 +47,7 @@ pub enum KernelEvent {
         /// The interface it was on.
         ifindex: u32,
         /// Its IP address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// A nexthop object exists, or was replaced.
     NextHopObject(NextHopObject),
@@ -65,6 +65,18 @@ pub enum KernelEvent {
     },
     /// A route is gone.
     RouteRemoved(Route),
+}
+
+impl KernelEvent {
+    /// Whether it is about a route or an address of IPv6. Its neighbours matter to IPv4, too: they may
+    /// be its gateways.
+    pub(super) fn is_route_of_ipv6(&self) -> bool {
+        match self {
+            Self::Address(address) | Self::AddressRemoved(address) => address.address.is_ipv6(),
+            Self::Route { route, .. } | Self::RouteRemoved(route) => route.prefix.addr().is_ipv6(),
+            _ => false,
+        }
+    }
 }
 
 /// An interface.
@@ -90,7 +102,7 @@ pub struct Address {
     /// The interface that has it.
     pub ifindex: u32,
     /// The address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Length of its subnet's prefix: one address may be there several times with different ones.
     pub prefix_len: u8,
 }
@@ -101,7 +113,7 @@ pub struct Neighbour {
     /// The interface it is on.
     pub ifindex: u32,
     /// Its IP address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// Its link layer address, if known.
     pub mac: Option<Mac>,
     /// How sure the kernel is of it.
@@ -187,7 +199,7 @@ pub enum NextHopObjectKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destinations.
-    pub prefix: Ipv4Net,
+    pub prefix: IpNet,
     /// Routing table.
     pub table: u32,
     /// Type of service it is limited to; 0 for none.
@@ -199,7 +211,7 @@ pub struct Route {
     /// Who installed it (`RTPROT_*`).
     pub protocol: u8,
     /// Source address that this host prefers; the route goes when the address goes.
-    pub preferred_source: Option<Ipv4Addr>,
+    pub preferred_source: Option<IpAddr>,
     /// MTU metric of the route, in octets.
     pub mtu_bytes: Option<u32>,
     /// Its next hops; several for a multipath route. With a nexthop object, the kernel's rendering of
@@ -228,7 +240,7 @@ pub enum Via {
     /// To the destination itself.
     Link,
     /// To a gateway.
-    Gateway(Ipv4Addr),
+    Gateway(IpAddr),
     /// To what only the kernel can do: a gateway of another address family, or an encapsulation.
     Kernel,
 }

@@ -7,21 +7,21 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE};
 
 use super::{
     nexthop::Key,
     path::{OnLink, PathId, Resolution},
-    prefix::{PrefixMap, truncated},
+    prefix::PrefixMap,
     rib::{Rib, Standing},
 };
 
 /// Prefixes that are never a destination, whatever the kernel's routes say, and their next-hop ids.
-pub(super) const NEVER: [(Ipv4Net, u32); 7] = [
+pub(super) const NEVER: [(IpNet, u32); 12] = [
     (net([0, 0, 0, 0], 8), NEXT_HOP_NEVER_DESTINATION),
     (net([0, 0, 0, 0], 32), NEXT_HOP_NEVER),
     (net([127, 0, 0, 0], 8), NEXT_HOP_NEVER),
@@ -29,6 +29,13 @@ pub(super) const NEVER: [(Ipv4Net, u32); 7] = [
     (net([224, 0, 0, 0], 4), NEXT_HOP_NEVER),
     (net([240, 0, 0, 0], 4), NEXT_HOP_NEVER_DESTINATION),
     (net([255, 255, 255, 255], 32), NEXT_HOP_NEVER),
+    (net6([0, 0, 0, 0, 0, 0, 0, 0], 128), NEXT_HOP_NEVER),
+    (net6([0, 0, 0, 0, 0, 0, 0, 1], 128), NEXT_HOP_NEVER),
+    // IPv4-mapped: IPv4 in programs, not IPv6 on links.
+    (net6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96), NEXT_HOP_NEVER),
+    // RFC 4291 section 2.5.6: link-local sources are not forwarded either.
+    (net6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10), NEXT_HOP_NEVER),
+    (net6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8), NEXT_HOP_NEVER),
 ];
 
 /// Why a prefix has the next hop it has.
@@ -37,7 +44,7 @@ pub(super) struct Decision {
     /// Index of the table that decides.
     pub(super) table: usize,
     /// The deciding route's prefix: the prefix itself, or one that contains it.
-    pub(super) prefix: Ipv4Net,
+    pub(super) prefix: IpNet,
     pub(super) path: PathId,
     pub(super) id: u32,
     pub(super) on_link: Option<OnLink>,
@@ -58,16 +65,16 @@ pub(super) enum Entry {
 #[derive(Debug, Default)]
 pub(super) struct Fib {
     pub(super) routes: PrefixMap<u32>,
-    pub(super) own_addresses: HashMap<Ipv4Addr, u32>,
+    pub(super) own_addresses: HashMap<IpAddr, u32>,
     /// How many routes lead to each next-hop id.
     users: HashMap<u32, u32>,
     /// Prefixes with a `throw` route.
-    throws: BTreeSet<Ipv4Net>,
+    throws: BTreeSet<IpNet>,
 }
 
 impl Fib {
     /// Writes a route; returns the id it had before.
-    pub(super) fn insert(&mut self, prefix: Ipv4Net, id: u32) -> Option<u32> {
+    pub(super) fn insert(&mut self, prefix: IpNet, id: u32) -> Option<u32> {
         *self.users.entry(id).or_default() += 1;
         let old = self.routes.insert(prefix, id);
         if let Some(old) = old {
@@ -77,7 +84,7 @@ impl Fib {
     }
 
     /// Removes a route; returns the id it had.
-    pub(super) fn remove(&mut self, prefix: Ipv4Net) -> Option<u32> {
+    pub(super) fn remove(&mut self, prefix: IpNet) -> Option<u32> {
         let old = self.routes.remove(prefix)?;
         self.forget_user(old);
         Some(old)
@@ -99,7 +106,7 @@ impl Fib {
 
     /// Takes note that the routes of `prefix` changed, and adds to `affected` the other prefixes that
     /// this concerns.
-    pub(super) fn note(&mut self, rib: &mut Rib, prefix: Ipv4Net, affected: &mut Vec<Ipv4Net>) {
+    pub(super) fn note(&mut self, rib: &mut Rib, prefix: IpNet, affected: &mut Vec<IpNet>) {
         let mut throw = false;
         for at in 0..rib.tables.len() {
             let Some(node) = rib.tables[at].routes.get_mut(prefix) else {
@@ -127,16 +134,16 @@ impl Fib {
         } else {
             self.throws.remove(&prefix);
         }
-        if prefix.prefix_len() < 32 {
-            let last = Ipv4Net::from(prefix.broadcast());
+        if prefix.prefix_len() < prefix.max_prefix_len() {
+            let last = IpNet::from(prefix.broadcast());
             affected.extend(self.throws.range(prefix..=last));
             let neighbours = rib.neighbours_in(prefix);
-            affected.extend(neighbours.map(|neighbour| Ipv4Net::from(neighbour.address)));
+            affected.extend(neighbours.map(|neighbour| IpNet::from(neighbour.address)));
         }
     }
 
     /// What the map should say at `prefix`.
-    pub(super) fn entry(&self, rib: &Rib, prefix: Ipv4Net, is_port: impl Fn(u32) -> bool) -> Entry {
+    pub(super) fn entry(&self, rib: &Rib, prefix: IpNet, is_port: impl Fn(u32) -> bool) -> Entry {
         let here = self.throws.contains(&prefix);
         let Some(decision) = decide(rib, prefix) else {
             return if here {
@@ -145,7 +152,7 @@ impl Fib {
                 Entry::Absent
             };
         };
-        if prefix.prefix_len() == 32
+        if prefix.prefix_len() == prefix.max_prefix_len()
             && let Some(OnLink { ifindex, mtu_bytes }) = decision.on_link
             && is_port(ifindex)
             && let address = prefix.addr()
@@ -168,7 +175,7 @@ impl Fib {
 
 /// What the kernel's tables decide for the addresses of `prefix` for which there is no more specific
 /// route.
-pub(super) fn decide(rib: &Rib, prefix: Ipv4Net) -> Option<Decision> {
+pub(super) fn decide(rib: &Rib, prefix: IpNet) -> Option<Decision> {
     for (table, routes) in rib.tables.iter().map(|table| &table.routes).enumerate() {
         let Some((prefix, path)) = routes.longest(prefix, |node| node.best(&rib.paths)) else {
             continue;
@@ -187,19 +194,20 @@ pub(super) fn decide(rib: &Rib, prefix: Ipv4Net) -> Option<Decision> {
 }
 
 /// The block of addresses that are never a destination which contains `prefix`.
-pub(super) fn never(prefix: Ipv4Net) -> Option<(Ipv4Net, u32)> {
+pub(super) fn never(prefix: IpNet) -> Option<(IpNet, u32)> {
     NEVER
         .into_iter()
         .filter(|(block, _)| block.contains(&prefix))
         .max_by_key(|(block, _)| block.prefix_len())
 }
 
-/// The prefix of an address in the map.
-pub(super) fn host(address: Ipv4Addr) -> Ipv4Net {
-    truncated(address, 32)
+const fn net(octets: [u8; 4], prefix_len: u8) -> IpNet {
+    let [a, b, c, d] = octets;
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix_len))
 }
 
-const fn net(octets: [u8; 4], prefix_len: u8) -> Ipv4Net {
-    let [a, b, c, d] = octets;
-    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), prefix_len)
+const fn net6(words: [u16; 8], prefix_len: u8) -> IpNet {
+    let [a, b, c, d, e, f, g, h] = words;
+    let address = Ipv6Addr::new(a, b, c, d, e, f, g, h);
+    IpNet::V6(Ipv6Net::new_assert(address, prefix_len))
 }

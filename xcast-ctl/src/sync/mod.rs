@@ -24,10 +24,10 @@ mod view;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tracing::warn;
 use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, EcmpGroup, NEXT_HOP_NEVER, NextHop};
 
@@ -73,40 +73,40 @@ pub enum Edit {
     /// Write a route.
     Route {
         /// Destinations.
-        prefix: Ipv4Net,
+        prefix: IpNet,
         /// Index into the next-hop table.
         next_hop: u32,
     },
     /// Remove a route.
     RemoveRoute {
         /// Its destinations.
-        prefix: Ipv4Net,
+        prefix: IpNet,
     },
     /// Write one of this router's addresses.
     OwnAddress {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// [`ADDRESS_OWN`] and [`ADDRESS_ANYCAST`].
         flags: u32,
     },
     /// Remove one of this router's addresses.
     RemoveOwnAddress {
         /// The address.
-        address: Ipv4Addr,
+        address: IpAddr,
     },
     /// Have the kernel keep a gateway resolved; see [`Netlink::resolve`]. May be said again.
     Resolve {
         /// Interface the gateway is on.
         ifindex: u32,
         /// Its address.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
     },
     /// The gateway need not be kept resolved any more; see [`Netlink::release`].
     Release {
         /// Interface the gateway is on.
         ifindex: u32,
         /// Its address.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
     },
 }
 
@@ -116,10 +116,12 @@ pub struct SyncConfig {
     /// Gateways that understand Xcast.
     pub gateways: Gateways,
     /// Anycast addresses this router answers to (RFC 5058 section 11.5).
-    pub anycast: Vec<Ipv4Addr>,
+    pub anycast: Vec<IpAddr>,
     /// Routing tables, in the order in which they are consulted: the first that has a matching route
     /// decides, as with the kernel's policy rules.
     pub tables: Vec<u32>,
+    /// Whether routes of IPv6 are followed, too.
+    pub ipv6: bool,
 }
 
 impl Default for SyncConfig {
@@ -128,6 +130,7 @@ impl Default for SyncConfig {
             gateways: Gateways::default(),
             anycast: Vec::new(),
             tables: vec![TABLE_LOCAL, TABLE_MAIN],
+            ipv6: true,
         }
     }
 }
@@ -142,12 +145,12 @@ pub struct RouteSync {
     next_hops: NextHops,
     fib: Fib,
     /// Gateways the kernel was asked to keep resolved.
-    resolving: HashSet<(u32, Ipv4Addr)>,
+    resolving: HashSet<(u32, IpAddr)>,
     /// The entries that are always there are written.
     started: bool,
     /// Paths and neighbours that got no next-hop id of their own because there were none left.
     starved_paths: HashSet<PathId>,
-    starved_hosts: HashSet<Ipv4Net>,
+    starved_hosts: HashSet<IpNet>,
     warned: bool,
 }
 
@@ -185,7 +188,9 @@ impl RouteSync {
         edits: &mut Vec<Edit>,
     ) {
         for event in events {
-            self.rib.apply(event);
+            if self.config.ipv6 || !event.is_route_of_ipv6() {
+                self.rib.apply(event);
+            }
         }
         self.update(edits);
     }
@@ -233,7 +238,7 @@ impl RouteSync {
         let mut entries = self.note_links(&changes.links, &mut paths, &mut prefixes);
         for &(ifindex, address) in &changes.neighbours {
             entries.extend(self.next_hops.of_neighbour(ifindex, address));
-            prefixes.push(fib::host(address));
+            prefixes.push(prefix::host(address));
         }
 
         for &path in &paths {
@@ -260,6 +265,9 @@ impl RouteSync {
         let fixed = (0..).zip(FIXED);
         edits.extend(fixed.map(|(id, entry)| Edit::NextHop { id, entry }));
         for (prefix, next_hop) in fib::NEVER {
+            if !self.config.ipv6 && prefix.addr().is_ipv6() {
+                continue;
+            }
             self.fib.insert(prefix, next_hop);
             edits.push(Edit::Route { prefix, next_hop });
         }
@@ -270,7 +278,7 @@ impl RouteSync {
         &mut self,
         links: &HashSet<u32>,
         paths: &mut BTreeSet<PathId>,
-        prefixes: &mut Vec<Ipv4Net>,
+        prefixes: &mut Vec<IpNet>,
     ) -> Vec<u32> {
         if links.is_empty() {
             return Vec::new();
@@ -278,9 +286,9 @@ impl RouteSync {
         let all = self.rib.paths.iter();
         let over = all.filter(|(_, path)| self.rib.leads_over(path, links));
         paths.extend(over.map(|(id, _)| id));
-        let everywhere = self.rib.neighbours_in(Ipv4Net::default());
+        let everywhere = self.rib.neighbours();
         let there = everywhere.filter(|neighbour| links.contains(&neighbour.ifindex));
-        prefixes.extend(there.map(|neighbour| fib::host(neighbour.address)));
+        prefixes.extend(there.map(|neighbour| prefix::host(neighbour.address)));
         self.next_hops.of_links(links)
     }
 
@@ -288,7 +296,7 @@ impl RouteSync {
     fn update_path(
         &mut self,
         id: PathId,
-        prefixes: &mut Vec<Ipv4Net>,
+        prefixes: &mut Vec<IpNet>,
         retired: &mut Vec<u32>,
         edits: &mut Vec<Edit>,
     ) {
@@ -415,7 +423,7 @@ impl RouteSync {
     /// Brings the route map up to date at these prefixes and wherever else their routes matter.
     fn update_routes(
         &mut self,
-        mut prefixes: Vec<Ipv4Net>,
+        mut prefixes: Vec<IpNet>,
         retired: &mut Vec<u32>,
         edits: &mut Vec<Edit>,
     ) {
@@ -462,7 +470,7 @@ impl RouteSync {
     }
 
     /// The id of an on-link neighbour, with a reference taken for its route if that is new.
-    fn host_id(&mut self, prefix: Ipv4Net, key: Key, edits: &mut Vec<Edit>) -> u32 {
+    fn host_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
         let current = self.fib.routes.get(prefix).copied();
         if let Some(id) = self.next_hops.id(&key)
             && current == Some(id)
@@ -485,7 +493,7 @@ impl RouteSync {
         slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. }))
     }
 
-    fn update_own_address(&mut self, address: Ipv4Addr, edits: &mut Vec<Edit>) {
+    fn update_own_address(&mut self, address: IpAddr, edits: &mut Vec<Edit>) {
         let mut flags = 0;
         if self.rib.is_own_address(address) && !address.is_loopback() {
             flags |= ADDRESS_OWN;
@@ -515,7 +523,7 @@ impl RouteSync {
 
     /// Asks for what the kernel should keep resolved: gateways in use, on ports that can send. Links
     /// that go down lose their neighbours, and people can remove them, so it is asked again then.
-    fn update_gateways(&mut self, neighbours: &[(u32, Ipv4Addr)], edits: &mut Vec<Edit>) {
+    fn update_gateways(&mut self, neighbours: &[(u32, IpAddr)], edits: &mut Vec<Edit>) {
         let gone: HashSet<_> = neighbours
             .iter()
             .filter(|&&(ifindex, address)| self.rib.neighbour(ifindex, address).is_none())

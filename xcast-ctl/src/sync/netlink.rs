@@ -9,7 +9,7 @@
 use std::{
     collections::HashSet,
     io::{self, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr},
+    net::IpAddr,
     os::{fd::AsFd as _, unix::net::UnixStream},
     sync::{Mutex, MutexGuard, PoisonError},
     thread,
@@ -80,7 +80,7 @@ pub enum NetlinkError {
         /// The interface.
         ifindex: u32,
         /// The gateway.
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
         /// What the kernel said.
         source: rtnetlink::Error,
     },
@@ -111,7 +111,7 @@ pub struct Netlink {
     /// A byte asks for a resynchronisation, the end of the stream for the thread's end.
     control: UnixStream,
     /// Neighbour entries made by [`resolve`](Self::resolve).
-    installed: Mutex<HashSet<(u32, Ipv4Addr)>>,
+    installed: Mutex<HashSet<(u32, IpAddr)>>,
 }
 
 impl Netlink {
@@ -161,7 +161,7 @@ impl Netlink {
     /// # Errors
     ///
     /// If the kernel refuses, for example because the link is down.
-    pub async fn resolve(&self, ifindex: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub async fn resolve(&self, ifindex: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
         let failed = |source| NetlinkError::Neighbour {
             attempt: "resolve",
             ifindex,
@@ -171,7 +171,7 @@ impl Netlink {
         let request = || {
             let neighbours = self.requests.neighbours();
             let mut request = neighbours
-                .add(ifindex, IpAddr::V4(gateway))
+                .add(ifindex, gateway)
                 .state(NeighbourState::None)
                 .flags(NeighbourFlags::Use);
             let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
@@ -198,7 +198,7 @@ impl Netlink {
     /// # Errors
     ///
     /// If the kernel refuses.
-    pub async fn release(&self, ifindex: u32, gateway: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub async fn release(&self, ifindex: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
         if !self.installed().remove(&(ifindex, gateway)) {
             return Ok(());
         }
@@ -223,7 +223,7 @@ impl Netlink {
     async fn neighbour(
         &self,
         ifindex: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
     ) -> Result<Option<NeighbourMessage>, rtnetlink::Error> {
         let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
         let mut request = NetlinkMessage::from(message);
@@ -249,7 +249,7 @@ impl Netlink {
         Ok(None)
     }
 
-    fn installed(&self) -> MutexGuard<'_, HashSet<(u32, Ipv4Addr)>> {
+    fn installed(&self) -> MutexGuard<'_, HashSet<(u32, IpAddr)>> {
         // The set is whole between any two operations on it.
         self.installed
             .lock()
@@ -257,11 +257,19 @@ impl Netlink {
     }
 }
 
-fn neighbour_message(ifindex: u32, address: Ipv4Addr) -> NeighbourMessage {
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
     let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Inet;
     message.header.ifindex = ifindex;
-    let destination = NeighbourAddress::Inet(address);
+    let destination = match address {
+        IpAddr::V4(address) => {
+            message.header.family = AddressFamily::Inet;
+            NeighbourAddress::Inet(address)
+        }
+        IpAddr::V6(address) => {
+            message.header.family = AddressFamily::Inet6;
+            NeighbourAddress::Inet6(address)
+        }
+    };
     message
         .attributes
         .push(NeighbourAttribute::Destination(destination));
@@ -323,6 +331,8 @@ impl Follower {
             libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV4_NETCONF,
+            libc::RTNLGRP_IPV6_IFADDR,
+            libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_NEXTHOP,
         ] {
             match socket.add_membership(group) {
@@ -377,14 +387,18 @@ impl Follower {
         /// Without a family filter, as groups of nexthops have none.
         const UNSPEC: u8 = libc::AF_UNSPEC as u8;
         const INET: u8 = libc::AF_INET as u8;
+        const INET6: u8 = libc::AF_INET6 as u8;
         self.push(KernelEvent::ResyncBegin)?;
         let mut consistent = true;
         consistent &= self.dump(libc::RTM_GETLINK, &link_request(), false)?;
         consistent &= self.dump(libc::RTM_GETNETCONF, &[INET, 0, 0, 0], true)?;
         consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET), false)?;
+        consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET6), true)?;
         consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET), false)?;
+        consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET6), true)?;
         consistent &= self.dump(parse::message::GET_NEXT_HOP, &request::<8>(UNSPEC), true)?;
         consistent &= self.dump(libc::RTM_GETROUTE, &request::<12>(INET), false)?;
+        consistent &= self.dump(libc::RTM_GETROUTE, &request::<12>(INET6), true)?;
         if !consistent && insist {
             debug!("a dump was interrupted by changes: dumping again");
             return Err(Interruption::Resync);

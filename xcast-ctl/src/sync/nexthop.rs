@@ -7,7 +7,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use xcast_common::{
@@ -56,7 +56,7 @@ pub(super) enum Key {
     /// A gateway.
     Gateway {
         ifindex: u32,
-        gateway: Ipv4Addr,
+        gateway: IpAddr,
         /// The route's MTU metric, where it is below the link's MTU.
         mtu_bytes: Option<u16>,
     },
@@ -65,7 +65,7 @@ pub(super) enum Key {
     /// An on-link destination.
     Host {
         ifindex: u32,
-        address: Ipv4Addr,
+        address: IpAddr,
         mtu_bytes: Option<u16>,
     },
     /// A multipath route, by what it says: which of its members are in use may change.
@@ -117,9 +117,9 @@ pub(super) struct NextHops {
     groups: u16,
     free_groups: VecDeque<u16>,
     /// Ids whose entries follow a neighbour.
-    by_neighbour: HashMap<(u32, Ipv4Addr), Vec<u32>>,
+    by_neighbour: HashMap<(u32, IpAddr), Vec<u32>>,
     /// Gateways whose use may have begun or ended since [`take_gateways`](Self::take_gateways).
-    gateways: BTreeSet<(u32, Ipv4Addr)>,
+    gateways: BTreeSet<(u32, IpAddr)>,
 }
 
 /// One next hop.
@@ -312,7 +312,7 @@ impl NextHops {
     }
 
     /// The ids whose entries follow a neighbour.
-    pub(super) fn of_neighbour(&self, ifindex: u32, address: Ipv4Addr) -> &[u32] {
+    pub(super) fn of_neighbour(&self, ifindex: u32, address: IpAddr) -> &[u32] {
         let ids = self.by_neighbour.get(&(ifindex, address));
         ids.map(Vec::as_slice).unwrap_or_default()
     }
@@ -337,13 +337,13 @@ impl NextHops {
     }
 
     /// A route leads to this gateway.
-    pub(super) fn uses_gateway(&self, ifindex: u32, gateway: Ipv4Addr) -> bool {
+    pub(super) fn uses_gateway(&self, ifindex: u32, gateway: IpAddr) -> bool {
         let gateway_id = |&id: &u32| self.get(id).is_some_and(|slot| slot.key.is_gateway());
         self.of_neighbour(ifindex, gateway).iter().any(gateway_id)
     }
 
     /// Gateways whose use, or whose link, changed since this was last asked.
-    pub(super) fn take_gateways(&mut self) -> BTreeSet<(u32, Ipv4Addr)> {
+    pub(super) fn take_gateways(&mut self) -> BTreeSet<(u32, IpAddr)> {
         std::mem::take(&mut self.gateways)
     }
 
@@ -418,7 +418,7 @@ impl Group {
 
 impl Key {
     /// The neighbour its entry follows.
-    fn neighbour(&self) -> Option<(u32, Ipv4Addr)> {
+    fn neighbour(&self) -> Option<(u32, IpAddr)> {
         match *self {
             Self::Gateway {
                 ifindex, gateway, ..
@@ -476,7 +476,7 @@ impl Surroundings<'_> {
         }
     }
 
-    fn forward(&self, ifindex: u32, to: Ipv4Addr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
+    fn forward(&self, ifindex: u32, to: IpAddr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
         let Some((port, link, source_mac)) = self.port(ifindex) else {
             return stack(Counter::StackNoPort);
         };
@@ -497,7 +497,7 @@ impl Surroundings<'_> {
     }
 }
 
-fn speaks_xcast(gateways: &Gateways, gateway: Ipv4Addr) -> bool {
+fn speaks_xcast(gateways: &Gateways, gateway: IpAddr) -> bool {
     match gateways {
         Gateways::All => true,
         Gateways::None => false,

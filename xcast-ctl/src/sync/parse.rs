@@ -3,9 +3,9 @@
 //! Headers are read by `netlink-packet-route`, and of the attributes only those that matter here, one
 //! by one: an attribute that a later kernel adds or lengthens cannot make a link or a route invisible.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use netlink_packet_core::{
     DecodeError, Emitable as _, NLM_F_APPEND, NLM_F_EXCL, NLM_F_REPLACE, NlaBuffer, NlasIterator,
     parse_i32, parse_mac, parse_string, parse_u16, parse_u32,
@@ -146,7 +146,7 @@ fn removed_link(payload: &[u8]) -> Result<Option<KernelEvent>> {
 
 fn address(payload: &[u8]) -> Result<Option<Address>> {
     let header = AddressHeader::parse(payload)?;
-    if header.family != AddressFamily::Inet {
+    if !is_ip(header.family) {
         return Ok(None);
     }
     // On a point-to-point link, IFA_ADDRESS is the peer's.
@@ -154,8 +154,8 @@ fn address(payload: &[u8]) -> Result<Option<Address>> {
     for attribute in attributes(payload, size_of::<libc::ifaddrmsg>()) {
         let attribute = attribute?;
         match attribute.kind() {
-            libc::IFA_LOCAL => local = Some(ipv4(&attribute)?),
-            libc::IFA_ADDRESS => address = Some(ipv4(&attribute)?),
+            libc::IFA_LOCAL => local = Some(ip(&attribute)?),
+            libc::IFA_ADDRESS => address = Some(ip(&attribute)?),
             _ => {}
         }
     }
@@ -169,7 +169,7 @@ fn address(payload: &[u8]) -> Result<Option<Address>> {
 fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
     let header = NeighbourHeader::parse(payload)?;
     // Addresses this host answers for are no neighbours.
-    if header.family != AddressFamily::Inet || header.flags.contains(NeighbourFlags::Proxy) {
+    if !is_ip(header.family) || header.flags.contains(NeighbourFlags::Proxy) {
         return Ok(None);
     }
     let state = match header.state {
@@ -187,7 +187,7 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
-            libc::NDA_DST => address = Some(ipv4(&attribute)?),
+            libc::NDA_DST => address = Some(ip(&attribute)?),
             libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
             _ => {}
         }
@@ -204,13 +204,8 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
 const NEXT_HOP_HEADER_LEN: usize = 8;
 
 fn next_hop_object(payload: &[u8]) -> Result<Option<NextHopObject>> {
-    let family = payload.first().copied().map(AddressFamily::from);
     let (mut id, mut kind, mut ifindex, mut fdb) = (None, None, None, false);
-    // Without a gateway, an IPv6 object is on-link for IPv6.
-    let mut via = match family {
-        Some(AddressFamily::Inet6) => Via::Kernel,
-        _ => Via::Link,
-    };
+    let mut via = Via::Link;
     for attribute in attributes(payload, NEXT_HOP_HEADER_LEN) {
         let attribute = attribute?;
         match attribute.kind() {
@@ -220,7 +215,7 @@ fn next_hop_object(payload: &[u8]) -> Result<Option<NextHopObject>> {
             }
             attribute::NEXT_HOP_BLACKHOLE => kind = Some(NextHopObjectKind::Blackhole),
             attribute::NEXT_HOP_OIF => ifindex = Some(parse_u32(attribute.value())?),
-            attribute::NEXT_HOP_GATEWAY => match ipv4(&attribute) {
+            attribute::NEXT_HOP_GATEWAY => match ip(&attribute) {
                 Ok(gateway) if via == Via::Link => via = Via::Gateway(gateway),
                 _ => via = Via::Kernel,
             },
@@ -271,19 +266,22 @@ fn group(value: &[u8]) -> Result<Vec<(u32, u32)>> {
 fn route(payload: &[u8]) -> Result<Option<Route>> {
     let header = RouteHeader::parse(payload)?;
     // What the kernel learned about single destinations (RTM_F_CLONED) is not a route.
-    if header.address_family != AddressFamily::Inet || header.flags.contains(RouteFlags::Cloned) {
+    if !is_ip(header.address_family) || header.flags.contains(RouteFlags::Cloned) {
         return Ok(None);
     }
+    let is_ipv6 = header.address_family == AddressFamily::Inet6;
     let mut hop = HopAttributes::default();
     let mut multipath = None;
     let mut route = Route {
-        prefix: Ipv4Net::default(),
+        prefix: IpNet::default(),
         table: header.table.into(),
         tos: header.tos,
         metric: 0,
         kind: match header.kind {
             RouteType::Unicast => RouteKind::Unicast,
             RouteType::Local => RouteKind::Local,
+            // Of IPv6, the subnet-router address of each subnet of a router.
+            RouteType::Anycast if is_ipv6 => RouteKind::Local,
             RouteType::Broadcast => RouteKind::Broadcast,
             RouteType::Multicast => RouteKind::Multicast,
             RouteType::BlackHole => RouteKind::Blackhole,
@@ -299,24 +297,31 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
         object: None,
         dead: Vec::new(),
     };
-    let mut destination = Ipv4Addr::UNSPECIFIED;
+    let mut destination = match is_ipv6 {
+        true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
-            libc::RTA_DST => destination = ipv4(&attribute)?,
+            libc::RTA_DST => destination = ip(&attribute)?,
             libc::RTA_OIF => hop.ifindex = Some(parse_u32(attribute.value())?),
             libc::RTA_PRIORITY => route.metric = parse_u32(attribute.value())?,
             libc::RTA_TABLE => route.table = parse_u32(attribute.value())?,
-            libc::RTA_PREFSRC => route.preferred_source = Some(ipv4(&attribute)?),
+            libc::RTA_PREFSRC => route.preferred_source = Some(ip(&attribute)?),
             libc::RTA_METRICS => route.mtu_bytes = route_mtu(attribute.value())?,
             libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value(), &mut route.dead)?),
             attribute::ROUTE_NEXT_HOP_ID => route.object = Some(parse_u32(attribute.value())?),
             _ => hop.take(&attribute)?,
         }
     }
-    let prefix = Ipv4Net::new(destination, header.destination_prefix_length);
+    let prefix = IpNet::new(destination, header.destination_prefix_length);
     let prefix = prefix.map_err(|_| "prefix is longer than an address")?;
     route.prefix = prefix.trunc();
+    if is_ipv6 && route.kind == RouteKind::Unreachable && route.metric == u32::MAX {
+        // The kernel's own word for no route.
+        return Ok(None);
+    }
     route.hops = multipath.unwrap_or_else(|| hop.hop(1).into_iter().collect());
     Ok(Some(route))
 }
@@ -369,9 +374,11 @@ impl HopAttributes {
     fn take(&mut self, attribute: &NlaBuffer<&[u8]>) -> Result<()> {
         match attribute.kind() {
             libc::RTA_GATEWAY if self.via.is_none() => {
-                self.via = Some(Via::Gateway(ipv4(attribute)?));
+                self.via = Some(Via::Gateway(ip(attribute)?));
             }
-            libc::RTA_VIA => self.via = Some(Via::Kernel),
+            libc::RTA_VIA => {
+                self.via = Some(via(attribute.value()).map_or(Via::Kernel, Via::Gateway));
+            }
             libc::RTA_ENCAP_TYPE if parse_u16(attribute.value())? != 0 => {
                 self.via = Some(Via::Kernel);
             }
@@ -415,12 +422,24 @@ fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
     Ok(ignore.map(|ignore| KernelEvent::IgnoreLinkDown { ifindex, ignore }))
 }
 
-fn ipv4(attribute: &NlaBuffer<&[u8]>) -> Result<Ipv4Addr> {
-    let octets: [u8; 4] = attribute
-        .value()
-        .try_into()
-        .map_err(|_| format!("attribute {} is not an IPv4 address", attribute.kind()))?;
-    Ok(octets.into())
+fn ip(attribute: &NlaBuffer<&[u8]>) -> Result<IpAddr> {
+    octets(attribute.value())
+        .ok_or_else(|| format!("attribute {} is not an IP address", attribute.kind()).into())
+}
+
+fn octets(value: &[u8]) -> Option<IpAddr> {
+    let ipv4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    ipv4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
+        .ok()
+}
+
+/// `struct rtvia`: a gateway of another family than the route's.
+fn via(value: &[u8]) -> Option<IpAddr> {
+    octets(value.get(2..)?)
+}
+
+fn is_ip(family: AddressFamily) -> bool {
+    matches!(family, AddressFamily::Inet | AddressFamily::Inet6)
 }
 
 #[cfg(test)]
@@ -470,11 +489,12 @@ mod tests {
             };
             Some((7, NextHopObjectKind::Hop(hop)))
         };
-        let via = Via::Gateway(Ipv4Addr::new(10, 0, 0, 1));
+        let via = Via::Gateway(IpAddr::from([10, 0, 0, 1]));
         assert_eq!(object(INET, &[out.clone(), gateway]), hop(via));
         assert_eq!(object(INET, std::slice::from_ref(&out)), hop(Via::Link));
         let inet6 = libc::AF_INET6 as u8;
-        assert_eq!(object(inet6, &[out.clone(), gateway6]), hop(Via::Kernel));
+        let via = Via::Gateway(IpAddr::from([0xfe; 16]));
+        assert_eq!(object(inet6, &[out.clone(), gateway6]), hop(via));
         let fdb = attribute(attribute::NEXT_HOP_FDB, &[]);
         assert_eq!(object(INET, &[out, fdb]), None);
         let blackhole = attribute(attribute::NEXT_HOP_BLACKHOLE, &[]);
@@ -499,7 +519,7 @@ mod tests {
         };
         assert!(route(INET, 0).is_some());
         assert_eq!(route(INET, libc::RTM_F_CLONED), None);
-        assert_eq!(route(libc::AF_INET6 as u8, 0), None);
+        assert_eq!(route(libc::AF_MPLS as u8, 0), None);
     }
 
     #[test]

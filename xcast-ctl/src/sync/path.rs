@@ -2,12 +2,12 @@
 
 use std::{
     collections::{HashMap, HashSet, hash_map},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
-use super::event::{Hop, Route, RouteKind};
+use super::event::{Hop, Route, RouteKind, Via};
 
 /// Names a [`Path`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -16,9 +16,11 @@ pub(super) struct PathId(u32);
 /// What makes two paths the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct PathSpec {
+    /// Of routes of IPv6.
+    pub(super) ipv6: bool,
     pub(super) kind: RouteKind,
     pub(super) protocol: u8,
-    pub(super) preferred_source: Option<Ipv4Addr>,
+    pub(super) preferred_source: Option<IpAddr>,
     pub(super) mtu_bytes: Option<u32>,
     pub(super) next: Next,
 }
@@ -66,7 +68,7 @@ pub(super) struct Path {
     /// they were without an address.
     pub(super) dead: Vec<u32>,
     /// Prefixes with a route, in any table, that goes this way.
-    pub(super) users: HashSet<Ipv4Net>,
+    pub(super) users: HashSet<IpNet>,
     pub(super) resolution: Resolution,
 }
 
@@ -75,6 +77,18 @@ impl Path {
     pub(super) fn leaves_by(&self, ifindex: u32) -> bool {
         matches!(&self.spec.next, Next::Hops(hops)
             if hops.iter().any(|hop| hop.ifindex == ifindex))
+    }
+}
+
+impl Path {
+    /// The next hops, if the kernel makes one multipath route of such routes of IPv6: each is by way
+    /// of a gateway, and none by a nexthop object.
+    pub(super) fn shared_hops(&self) -> Option<&[Hop]> {
+        let by_gateway = |hop: &Hop| hop.via != Via::Link;
+        match &self.spec.next {
+            Next::Hops(hops) if !hops.is_empty() && hops.iter().all(by_gateway) => Some(hops),
+            _ => None,
+        }
     }
 }
 
@@ -95,6 +109,7 @@ impl Paths {
             None => (Next::Hops(route.hops.clone()), Vec::new()),
         };
         let spec = PathSpec {
+            ipv6: matches!(route.prefix, IpNet::V6(_)),
             kind: route.kind,
             protocol: route.protocol,
             preferred_source: route.preferred_source,
@@ -135,6 +150,7 @@ impl Paths {
         };
         self.ids
             .get(&PathSpec {
+                ipv6: matches!(route.prefix, IpNet::V6(_)),
                 kind: route.kind,
                 protocol: route.protocol,
                 preferred_source: route.preferred_source,

@@ -1,139 +1,286 @@
-//! A map from IPv4 prefixes, with longest-prefix match.
+//! A map from prefixes of both families, with longest-prefix match.
 
 use std::{
     collections::{BTreeMap, btree_map},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::Bound,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// An ordered map from prefixes.
+/// An ordered map from prefixes, those of IPv4 first.
 ///
-/// A balanced tree rather than a trie: a prefix of each length in use is looked up in turn, which is
+/// Balanced trees rather than tries: a prefix of each length in use is looked up in turn, which is
 /// a handful of steps in practice, takes a quarter of a trie's memory and keeps prefixes in the order
 /// in which people want to read them.
 #[derive(Clone, Debug)]
 pub(super) struct PrefixMap<T> {
-    entries: BTreeMap<Key, T>,
-    /// How many prefixes of each length there are.
-    lengths: [u32; 33],
-}
-
-/// A prefix as a single number, which compares several times faster: by address, then by length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Key(u64);
-
-impl From<Ipv4Net> for Key {
-    fn from(prefix: Ipv4Net) -> Self {
-        Self(u64::from(prefix.addr().to_bits()) << 8 | u64::from(prefix.prefix_len()))
-    }
-}
-
-impl From<Key> for Ipv4Net {
-    fn from(Key(key): Key) -> Self {
-        Self::new_assert(Ipv4Addr::from_bits((key >> 8) as u32), key as u8)
-    }
+    ipv4: Tree<Key4, T>,
+    ipv6: Tree<Key6, T>,
 }
 
 impl<T> Default for PrefixMap<T> {
     fn default() -> Self {
         Self {
-            entries: BTreeMap::new(),
-            lengths: [0; 33],
+            ipv4: Tree::default(),
+            ipv6: Tree::default(),
         }
     }
 }
 
+/// Does the same with the tree of a prefix's family.
+macro_rules! of_family {
+    ($self:ident, $prefix:ident, $tree:ident, $key:ident => $what:expr) => {
+        match $prefix {
+            IpNet::V4(prefix) => {
+                let ($tree, $key) = (&$self.ipv4, Key4::from(prefix));
+                $what
+            }
+            IpNet::V6(prefix) => {
+                let ($tree, $key) = (&$self.ipv6, Key6::from(prefix));
+                $what
+            }
+        }
+    };
+    ($self:ident, $prefix:ident, mut $tree:ident, $key:ident => $what:expr) => {
+        match $prefix {
+            IpNet::V4(prefix) => {
+                let ($tree, $key) = (&mut $self.ipv4, Key4::from(prefix));
+                $what
+            }
+            IpNet::V6(prefix) => {
+                let ($tree, $key) = (&mut $self.ipv6, Key6::from(prefix));
+                $what
+            }
+        }
+    };
+}
+
 impl<T> PrefixMap<T> {
     pub(super) fn len(&self) -> usize {
-        self.entries.len()
+        self.ipv4.entries.len() + self.ipv6.entries.len()
     }
 
-    pub(super) fn get(&self, prefix: Ipv4Net) -> Option<&T> {
-        self.entries.get(&prefix.into())
+    pub(super) fn get(&self, prefix: IpNet) -> Option<&T> {
+        of_family!(self, prefix, tree, key => tree.entries.get(&key))
     }
 
-    pub(super) fn get_mut(&mut self, prefix: Ipv4Net) -> Option<&mut T> {
-        self.entries.get_mut(&prefix.into())
+    pub(super) fn get_mut(&mut self, prefix: IpNet) -> Option<&mut T> {
+        of_family!(self, prefix, mut tree, key => tree.entries.get_mut(&key))
     }
 
-    pub(super) fn insert(&mut self, prefix: Ipv4Net, value: T) -> Option<T> {
-        let old = self.entries.insert(prefix.into(), value);
-        if old.is_none() {
-            self.lengths[usize::from(prefix.prefix_len())] += 1;
-        }
-        old
+    pub(super) fn insert(&mut self, prefix: IpNet, value: T) -> Option<T> {
+        of_family!(self, prefix, mut tree, key => tree.insert(key, value))
     }
 
-    pub(super) fn get_or_default(&mut self, prefix: Ipv4Net) -> &mut T
+    pub(super) fn get_or_default(&mut self, prefix: IpNet) -> &mut T
     where
         T: Default,
     {
-        match self.entries.entry(prefix.into()) {
-            btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            btree_map::Entry::Vacant(entry) => {
-                self.lengths[usize::from(prefix.prefix_len())] += 1;
-                entry.insert(T::default())
-            }
-        }
+        of_family!(self, prefix, mut tree, key => tree.get_or_default(key))
     }
 
-    pub(super) fn remove(&mut self, prefix: Ipv4Net) -> Option<T> {
-        let old = self.entries.remove(&prefix.into());
-        if old.is_some() {
-            self.lengths[usize::from(prefix.prefix_len())] -= 1;
-        }
-        old
+    pub(super) fn remove(&mut self, prefix: IpNet) -> Option<T> {
+        of_family!(self, prefix, mut tree, key => tree.remove(key))
     }
 
     /// All entries, in order of address and then of length.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &T)> {
-        self.entries.iter().map(|(&key, value)| (key.into(), value))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (IpNet, &T)> {
+        let ipv4 = self.ipv4.entries.iter();
+        let ipv6 = self.ipv6.entries.iter();
+        ipv4.map(|(&key, value)| (key.net(), value))
+            .chain(ipv6.map(|(&key, value)| (key.net(), value)))
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (Ipv4Net, &mut T)> {
-        let entries = self.entries.iter_mut();
-        entries.map(|(&key, value)| (key.into(), value))
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (IpNet, &mut T)> {
+        let ipv4 = self.ipv4.entries.iter_mut();
+        let ipv6 = self.ipv6.entries.iter_mut();
+        ipv4.map(|(&key, value)| (key.net(), value))
+            .chain(ipv6.map(|(&key, value)| (key.net(), value)))
     }
 
     /// The prefixes more specific than `prefix`.
-    pub(super) fn more_specific(&self, prefix: Ipv4Net) -> impl Iterator<Item = Ipv4Net> {
-        let last = Ipv4Net::from(prefix.broadcast());
-        let inside = (
-            Bound::Excluded(Key::from(prefix)),
-            Bound::Included(Key::from(last)),
-        );
-        self.entries.range(inside).map(|(&key, _)| key.into())
+    pub(super) fn more_specific(&self, prefix: IpNet) -> impl Iterator<Item = IpNet> {
+        let (ipv4, ipv6) = match prefix {
+            IpNet::V4(prefix) => (Some(self.ipv4.more_specific(prefix.into())), None),
+            IpNet::V6(prefix) => (None, Some(self.ipv6.more_specific(prefix.into()))),
+        };
+        ipv4.into_iter().flatten().chain(ipv6.into_iter().flatten())
     }
 
     /// What the longest prefix that contains `prefix` maps to, among those that `pick` accepts.
     pub(super) fn longest<'a, R>(
         &'a self,
-        prefix: Ipv4Net,
+        prefix: IpNet,
+        pick: impl FnMut(&'a T) -> Option<R>,
+    ) -> Option<(IpNet, R)> {
+        of_family!(self, prefix, tree, key => tree.longest(key, pick))
+    }
+}
+
+/// The prefixes of one family.
+#[derive(Clone, Debug)]
+struct Tree<K, T> {
+    entries: BTreeMap<K, T>,
+    /// How many prefixes of each length there are.
+    lengths: [u32; 129],
+}
+
+impl<K, T> Default for Tree<K, T> {
+    fn default() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            lengths: [0; 129],
+        }
+    }
+}
+
+/// A prefix as a number, which compares several times faster: by address, then by length.
+trait Key: Copy + Ord {
+    fn prefix_len(self) -> u8;
+
+    /// The prefix of this length that contains it.
+    fn truncated(self, prefix_len: u8) -> Self;
+
+    /// The last prefix inside it, itself not counted: its last address.
+    fn last(self) -> Self;
+
+    fn net(self) -> IpNet;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key4(u64);
+
+impl From<Ipv4Net> for Key4 {
+    fn from(prefix: Ipv4Net) -> Self {
+        Self(u64::from(prefix.addr().to_bits()) << 8 | u64::from(prefix.prefix_len()))
+    }
+}
+
+impl Key4 {
+    fn prefix(self) -> Ipv4Net {
+        Ipv4Net::new_assert(Ipv4Addr::from_bits((self.0 >> 8) as u32), self.0 as u8)
+    }
+}
+
+impl Key for Key4 {
+    fn prefix_len(self) -> u8 {
+        self.0 as u8
+    }
+
+    fn truncated(self, prefix_len: u8) -> Self {
+        Ipv4Net::new_assert(self.prefix().addr(), prefix_len)
+            .trunc()
+            .into()
+    }
+
+    fn last(self) -> Self {
+        Ipv4Net::from(self.prefix().broadcast()).into()
+    }
+
+    fn net(self) -> IpNet {
+        self.prefix().into()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key6(u128, u8);
+
+impl From<Ipv6Net> for Key6 {
+    fn from(prefix: Ipv6Net) -> Self {
+        Self(prefix.addr().to_bits(), prefix.prefix_len())
+    }
+}
+
+impl Key6 {
+    fn prefix(self) -> Ipv6Net {
+        Ipv6Net::new_assert(Ipv6Addr::from_bits(self.0), self.1)
+    }
+}
+
+impl Key for Key6 {
+    fn prefix_len(self) -> u8 {
+        self.1
+    }
+
+    fn truncated(self, prefix_len: u8) -> Self {
+        Ipv6Net::new_assert(self.prefix().addr(), prefix_len)
+            .trunc()
+            .into()
+    }
+
+    fn last(self) -> Self {
+        Ipv6Net::from(self.prefix().broadcast()).into()
+    }
+
+    fn net(self) -> IpNet {
+        self.prefix().into()
+    }
+}
+
+impl<K: Key, T> Tree<K, T> {
+    fn insert(&mut self, key: K, value: T) -> Option<T> {
+        let old = self.entries.insert(key, value);
+        if old.is_none() {
+            self.lengths[usize::from(key.prefix_len())] += 1;
+        }
+        old
+    }
+
+    fn get_or_default(&mut self, key: K) -> &mut T
+    where
+        T: Default,
+    {
+        match self.entries.entry(key) {
+            btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            btree_map::Entry::Vacant(entry) => {
+                self.lengths[usize::from(key.prefix_len())] += 1;
+                entry.insert(T::default())
+            }
+        }
+    }
+
+    fn remove(&mut self, key: K) -> Option<T> {
+        let old = self.entries.remove(&key);
+        if old.is_some() {
+            self.lengths[usize::from(key.prefix_len())] -= 1;
+        }
+        old
+    }
+
+    fn more_specific(&self, key: K) -> impl Iterator<Item = IpNet> {
+        let inside = (Bound::Excluded(key), Bound::Included(key.last()));
+        // A host has nothing inside; such a range would be refused.
+        let entries = (key < key.last()).then(|| self.entries.range(inside));
+        entries.into_iter().flatten().map(|(&key, _)| key.net())
+    }
+
+    fn longest<'a, R>(
+        &'a self,
+        key: K,
         mut pick: impl FnMut(&'a T) -> Option<R>,
-    ) -> Option<(Ipv4Net, R)> {
-        (0..=prefix.prefix_len()).rev().find_map(|prefix_len| {
+    ) -> Option<(IpNet, R)> {
+        (0..=key.prefix_len()).rev().find_map(|prefix_len| {
             if self.lengths[usize::from(prefix_len)] == 0 {
                 return None;
             }
-            let candidate = truncated(prefix.addr(), prefix_len);
-            let value = self.entries.get(&candidate.into())?;
-            Some((candidate, pick(value)?))
+            let candidate = key.truncated(prefix_len);
+            let value = self.entries.get(&candidate)?;
+            Some((candidate.net(), pick(value)?))
         })
     }
 }
 
-/// The prefix of length `prefix_len`, at most 32, that contains `address`.
-pub(super) fn truncated(address: Ipv4Addr, prefix_len: u8) -> Ipv4Net {
-    Ipv4Net::new_assert(address, prefix_len).trunc()
+/// The prefix of an address alone.
+pub(super) fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn net(text: &str) -> Ipv4Net {
+    fn net(text: &str) -> IpNet {
         text.parse().unwrap()
     }
 

@@ -10,10 +10,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use tracing::debug;
 
 use super::{
@@ -40,7 +40,7 @@ pub(super) struct Rib {
     links: HashMap<u32, Seen<Link>>,
     ignore_link_down: HashMap<Option<u32>, Seen<bool>>,
     addresses: HashMap<Address, Seen<()>>,
-    neighbours: BTreeMap<(Ipv4Addr, u32), Seen<Neighbour>>,
+    neighbours: BTreeMap<(IpAddr, u32), Seen<Neighbour>>,
     objects: HashMap<u32, Seen<NextHopObjectKind>>,
     /// Groups that each nexthop object is a member of.
     groups_of: HashMap<u32, HashSet<u32>>,
@@ -53,15 +53,15 @@ pub(super) struct Rib {
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     /// Prefixes whose routes changed.
-    pub(super) prefixes: Vec<Ipv4Net>,
+    pub(super) prefixes: Vec<IpNet>,
     /// Paths that may lead elsewhere, or have no users any more.
     pub(super) paths: Vec<PathId>,
     /// Links whose properties changed.
     pub(super) links: HashSet<u32>,
     /// Neighbours, as (interface, address).
-    pub(super) neighbours: Vec<(u32, Ipv4Addr)>,
+    pub(super) neighbours: Vec<(u32, IpAddr)>,
     /// Addresses that became or ceased to be this host's.
-    pub(super) addresses: Vec<Ipv4Addr>,
+    pub(super) addresses: Vec<IpAddr>,
 }
 
 /// A value, and the dump that mentioned it last.
@@ -172,7 +172,9 @@ impl Rib {
                 let seen = self.seen(());
                 if self.addresses.insert(address, seen).is_none() {
                     self.changes.addresses.push(address.address);
-                    self.revive_paths_over(address.ifindex);
+                    if address.address.is_ipv4() {
+                        self.revive_paths_over(address.ifindex);
+                    }
                 }
             }
             KernelEvent::AddressRemoved(address) => self.remove_address(address),
@@ -200,21 +202,26 @@ impl Rib {
         self.links.get(&ifindex).map(|seen| &seen.value)
     }
 
-    pub(super) fn neighbour(&self, ifindex: u32, address: Ipv4Addr) -> Option<&Neighbour> {
+    pub(super) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<&Neighbour> {
         self.neighbours
             .get(&(address, ifindex))
             .map(|seen| &seen.value)
     }
 
+    /// All neighbours.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
+        self.neighbours.values().map(|seen| &seen.value)
+    }
+
     /// All neighbours whose address is in `prefix`.
-    pub(super) fn neighbours_in(&self, prefix: Ipv4Net) -> impl Iterator<Item = &Neighbour> {
+    pub(super) fn neighbours_in(&self, prefix: IpNet) -> impl Iterator<Item = &Neighbour> {
         self.neighbours
             .range((prefix.network(), 0)..=(prefix.broadcast(), u32::MAX))
             .map(|(_, seen)| &seen.value)
     }
 
     /// The address is configured on an interface, or a local route delivers it to this host.
-    pub(super) fn is_own_address(&self, address: Ipv4Addr) -> bool {
+    pub(super) fn is_own_address(&self, address: IpAddr) -> bool {
         let local = |candidate: &Candidate| {
             self.paths
                 .get(candidate.path)
@@ -222,7 +229,7 @@ impl Rib {
         };
         self.has_address(address)
             || self.tables.iter().any(|table| {
-                let node = table.routes.get(Ipv4Net::from(address));
+                let node = table.routes.get(IpNet::from(address));
                 node.is_some_and(|node| node.candidates.iter().any(local))
             })
     }
@@ -265,10 +272,10 @@ impl Rib {
         if path.dead.contains(&hop.ifindex) {
             return Liveness::Dead;
         }
-        self.link_liveness(hop.ifindex)
+        self.link_liveness(hop.ifindex, path.spec.ipv6)
     }
 
-    fn link_liveness(&self, ifindex: u32) -> Liveness {
+    fn link_liveness(&self, ifindex: u32, ipv6: bool) -> Liveness {
         let ignored = |key| {
             self.ignore_link_down
                 .get(&key)
@@ -276,7 +283,7 @@ impl Rib {
         };
         match self.link(ifindex) {
             Some(link) if link.up && link.carrier => Liveness::Live,
-            Some(link) if link.up && !ignored(None) && !ignored(Some(ifindex)) => {
+            Some(link) if link.up && (ipv6 || !ignored(None) && !ignored(Some(ifindex))) => {
                 Liveness::NoCarrier
             }
             _ => Liveness::Dead,
@@ -336,10 +343,12 @@ impl Rib {
         matches!(&path.spec.next, Next::Hops(hops) if hops.iter().all(dead))
     }
 
-    /// An interface without addresses does no IP: routes over it go, and multipath routes do without
+    /// An interface without addresses does no IPv4: routes over it go, and multipath routes do without
     /// it until it has an address again or is set up again.
     fn kill_paths_over(&mut self, ifindex: u32) {
-        let alive = |path: &Path| path.leaves_by(ifindex) && !path.dead.contains(&ifindex);
+        let alive = |path: &Path| {
+            !path.spec.ipv6 && path.leaves_by(ifindex) && !path.dead.contains(&ifindex)
+        };
         for id in self.paths_where(|_, path| alive(path)) {
             self.paths[id].dead.push(ifindex);
             self.changes.paths.push(id);
@@ -377,7 +386,7 @@ impl Rib {
         }
     }
 
-    fn has_address(&self, wanted: Ipv4Addr) -> bool {
+    fn has_address(&self, wanted: IpAddr) -> bool {
         self.addresses
             .keys()
             .any(|address| address.address == wanted)
@@ -388,13 +397,18 @@ impl Rib {
             return;
         }
         self.changes.addresses.push(address.address);
+        if address.address.is_ipv6() {
+            // The kernel announces what becomes of routes of IPv6.
+            return;
+        }
         if !self.has_address(address.address) {
             let prefers = |path: &Path| path.spec.preferred_source == Some(address.address);
             for id in self.paths_where(|_, path| prefers(path)) {
                 self.remove_users(id, Some(TABLE_MAIN));
             }
         }
-        let same_link = |other: &Address| other.ifindex == address.ifindex;
+        let same_link =
+            |other: &Address| other.address.is_ipv4() && other.ifindex == address.ifindex;
         if !self.addresses.keys().any(same_link) {
             self.kill_paths_over(address.ifindex);
         }
@@ -501,7 +515,8 @@ impl Rib {
         }
         // The mark also says what can be seen from the link; that is not noted, as it changes without a
         // word about the route.
-        let fit = |&ifindex: &u32| self.link_liveness(ifindex) != Liveness::Dead;
+        let is_ipv6 = is_ipv6(route.prefix);
+        let fit = |&ifindex: &u32| self.link_liveness(ifindex, is_ipv6) != Liveness::Dead;
         let dead = route.dead.iter().copied().filter(fit).collect();
         let (path, changed) = self.paths.intern(route, dead);
         if changed {
@@ -513,7 +528,11 @@ impl Rib {
             generation: self.generation,
         };
         let node = self.tables[table].routes.get_or_default(route.prefix);
-        let Some(displaced) = node.place(candidate, placement) else {
+        let displaced = match is_ipv6 {
+            true => node.place_ipv6(candidate, placement, &self.paths),
+            false => node.place(candidate, placement),
+        };
+        let Some(displaced) = displaced else {
             return;
         };
         self.paths[path].users.insert(route.prefix);
@@ -528,6 +547,9 @@ impl Rib {
         let Some(table) = self.table_index(route.table) else {
             return;
         };
+        if is_ipv6(route.prefix) && self.remove_next_hops(table, route) {
+            return;
+        }
         let Some(path) = self.paths.find(route) else {
             return;
         };
@@ -542,15 +564,49 @@ impl Rib {
         }
     }
 
-    fn note_route(&mut self, prefix: Ipv4Net, kind: RouteKind) {
+    /// Takes next hops out of an IPv6 multipath route: the kernel announces each that is removed by
+    /// itself, not the route without it. False if there is no such route.
+    fn remove_next_hops(&mut self, table: usize, route: &Route) -> bool {
+        let Some(node) = self.tables[table].routes.get(route.prefix) else {
+            return false;
+        };
+        let shares = |c: &Candidate| {
+            let hops = self.paths[c.path].shared_hops()?;
+            let gone = |hop: &Hop| {
+                let mut all = route.hops.iter();
+                all.any(|other| (other.ifindex, other.via) == (hop.ifindex, hop.via))
+            };
+            let left: Vec<Hop> = hops.iter().filter(|hop| !gone(hop)).copied().collect();
+            (c.metric == route.metric && !left.is_empty() && left.len() < hops.len())
+                .then_some((c.path, left))
+        };
+        let Some((path, hops)) = node.candidates.iter().find_map(shares) else {
+            return false;
+        };
+        let spec = &self.paths[path].spec;
+        let rest = Route {
+            kind: spec.kind,
+            protocol: spec.protocol,
+            preferred_source: spec.preferred_source,
+            mtu_bytes: spec.mtu_bytes,
+            hops,
+            object: None,
+            dead: self.paths[path].dead.clone(),
+            ..route.clone()
+        };
+        self.insert_route(&rest, Placement::Replace);
+        true
+    }
+
+    fn note_route(&mut self, prefix: IpNet, kind: RouteKind) {
         self.changes.prefixes.push(prefix);
-        if kind == RouteKind::Local && prefix.prefix_len() == 32 {
+        if kind == RouteKind::Local && prefix.prefix_len() == prefix.max_prefix_len() {
             self.changes.addresses.push(prefix.addr());
         }
     }
 
     /// One route fewer goes from `prefix` along `path`.
-    fn disuse(&mut self, path: PathId, prefix: Ipv4Net) {
+    fn disuse(&mut self, path: PathId, prefix: IpNet) {
         let goes = |table: &Table| {
             let node = table.routes.get(prefix);
             node.is_some_and(|node| node.candidates.iter().any(|c| c.path == path))
@@ -656,6 +712,10 @@ impl Rib {
     }
 }
 
+fn is_ipv6(prefix: IpNet) -> bool {
+    matches!(prefix, IpNet::V6(_))
+}
+
 impl Node {
     /// Puts a candidate in its place and returns those it displaced; `None` if nothing changed.
     fn place(&mut self, new: Candidate, placement: Placement) -> Option<Vec<Candidate>> {
@@ -684,6 +744,34 @@ impl Node {
             }
         }
         Some(Vec::new())
+    }
+
+    /// The same for IPv6: next hops of routes with the same metric by way of gateways are one
+    /// multipath route, which the kernel announces whole; other routes go last.
+    fn place_ipv6(
+        &mut self,
+        new: Candidate,
+        placement: Placement,
+        paths: &Paths,
+    ) -> Option<Vec<Candidate>> {
+        let placement = match placement {
+            Placement::Dump => return self.place(new, placement),
+            Placement::Replace => Placement::Replace,
+            Placement::First | Placement::Last | Placement::Only => Placement::Last,
+        };
+        let shares = |c: &Candidate| paths[c.path].shared_hops().is_some();
+        let same = |c: &Candidate| c.metric == new.metric && shares(c) == shares(&new);
+        let at = self.candidates.iter().position(same);
+        match at {
+            Some(at) if self.candidates[at].path == new.path => {
+                self.candidates[at] = new;
+                None
+            }
+            Some(at) if shares(&new) || placement == Placement::Replace => {
+                Some(vec![std::mem::replace(&mut self.candidates[at], new)])
+            }
+            _ => self.place(new, placement),
+        }
     }
 
     /// The route that is in force, if there is a usable one.

@@ -1,8 +1,8 @@
 //! What the maps contain and why, for people.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use xcast_common::{
     counter,
     maps::{
@@ -25,7 +25,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lookup {
     /// The matching prefix; `None` if none matches.
-    pub prefix: Option<Ipv4Net>,
+    pub prefix: Option<IpNet>,
     /// The next-hop id.
     pub next_hop: u32,
     /// Why, in words.
@@ -34,8 +34,12 @@ pub struct Lookup {
 
 impl RouteSync {
     /// Looks an address up as the datapath does.
-    pub fn lookup(&self, address: Ipv4Addr) -> Lookup {
-        match self.fib.routes.longest(fib::host(address), |&id| Some(id)) {
+    pub fn lookup(&self, address: IpAddr) -> Lookup {
+        match self
+            .fib
+            .routes
+            .longest(super::prefix::host(address), |&id| Some(id))
+        {
             Some((prefix, next_hop)) => Lookup {
                 prefix: Some(prefix),
                 next_hop,
@@ -60,7 +64,7 @@ impl RouteSync {
     }
 
     /// Own and anycast addresses, with their flags.
-    pub fn own_addresses(&self) -> impl Iterator<Item = (Ipv4Addr, u32)> {
+    pub fn own_addresses(&self) -> impl Iterator<Item = (IpAddr, u32)> {
         let addresses = self.fib.own_addresses.iter();
         addresses.map(|(address, flags)| (*address, *flags))
     }
@@ -148,7 +152,7 @@ impl RouteSync {
         }
     }
 
-    fn decision(&self, prefix: Ipv4Net) -> Option<Decision> {
+    fn decision(&self, prefix: IpNet) -> Option<Decision> {
         match fib::never(prefix) {
             Some(_) => None,
             None => fib::decide(&self.rib, prefix),
@@ -156,7 +160,7 @@ impl RouteSync {
     }
 
     /// Why `prefix` has next hop `id`.
-    fn why(&self, prefix: Ipv4Net, id: u32) -> String {
+    fn why(&self, prefix: IpNet, id: u32) -> String {
         if let Some((_, next_hop)) = fib::never(prefix) {
             return if next_hop == NEXT_HOP_NEVER {
                 "never a destination, never a source".to_owned()

@@ -4,7 +4,7 @@ mod receivers;
 mod report;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     path::Path,
     process::ExitCode,
     thread,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use self::{
     receivers::{Inbox, Receivers},
@@ -45,9 +45,12 @@ pub struct Demo {
     /// Number of messages to send
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     messages: u64,
+    /// Address families to send by
+    #[arg(long, value_enum, default_value_t = Families::Both)]
+    family: Families,
     /// Print one JSON document instead of the picture
     ///
-    /// {"messages", "xcast": {"link_packets", "link_bytes", "first_link_packets"}, "unicast": {..},
+    /// For each family, as "ipv4" and "ipv6": {"messages", "xcast": {"link_packets", "link_bytes", "first_link_packets"}, "unicast": {..},
     /// "links": [{"from", "to", "xcast_packets", "xcast_bytes", "unicast_packets", "unicast_bytes"}],
     /// "delivered": {"B", "C", "D"}}: figures of links per message, delivered in messages.
     #[arg(long)]
@@ -58,6 +61,45 @@ pub struct Demo {
     /// Fail instead of installing what is missing
     #[arg(long)]
     no_setup: bool,
+}
+
+/// What `--family` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Families {
+    /// IPv4.
+    #[value(name = "4")]
+    Ipv4,
+    /// IPv6.
+    #[value(name = "6")]
+    Ipv6,
+    /// First IPv4, then IPv6.
+    Both,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    Ipv4,
+    Ipv6,
+}
+
+impl Family {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "IPv4",
+            Self::Ipv6 => "IPv6",
+        }
+    }
+}
+
+impl Families {
+    fn all(self) -> &'static [Family] {
+        match self {
+            Self::Ipv4 => &[Family::Ipv4],
+            Self::Ipv6 => &[Family::Ipv6],
+            Self::Both => &[Family::Ipv4, Family::Ipv6],
+        }
+    }
 }
 
 /// Runs `cargo xtask demo`. The answer is no when a host misses a message or gets one twice.
@@ -85,11 +127,19 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
     let config = RouterConfig::default();
     testbed.start_routers(&xcast_ctl, &config)?;
 
-    let report = compare(&testbed, &xcast_ctl, &config, arguments.messages)?;
+    let mut complete = true;
+    let mut documents = serde_json::Map::new();
+    for &family in arguments.family.all() {
+        let report = compare(&testbed, &xcast_ctl, &config, family, arguments.messages)?;
+        complete &= report.complete();
+        if arguments.json {
+            documents.insert(family.name().to_lowercase(), report.json()?);
+        } else {
+            crate::print(&format!("{}\n\n{}", family.name(), report.text()))?;
+        }
+    }
     if arguments.json {
-        crate::print(&report.json()?)?;
-    } else {
-        crate::print(&report.text())?;
+        crate::print(&serde_json::to_string_pretty(&documents)?)?;
     }
     if arguments.keep {
         eprintln!("\nthe network is still up; look around, and take it down in the end:");
@@ -99,7 +149,7 @@ pub fn run(arguments: &Demo) -> Result<ExitCode> {
         );
         eprintln!("  cargo xtask testbed down {INSTANCE}");
     }
-    Ok(match report.complete() {
+    Ok(match complete {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
@@ -110,10 +160,15 @@ fn compare(
     testbed: &Testbed,
     xcast_ctl: &Path,
     config: &RouterConfig,
+    family: Family,
     messages: u64,
 ) -> Result<Report> {
+    let address = |node: &testbed::Node| match family {
+        Family::Ipv4 => node.address.map(IpAddr::from),
+        Family::Ipv6 => node.address6.map(IpAddr::from),
+    };
     let addresses = HOSTS
-        .map(|host| testbed.node(host).map(|node| node.address))
+        .map(|host| testbed.node(host).map(address))
         .into_iter()
         .collect::<Result<Option<Vec<_>>>>()?
         .context("a host has no address")?;
@@ -128,7 +183,10 @@ fn compare(
     receivers.collect(1, PATIENCE);
 
     let whom = HOSTS.join(", ");
-    eprintln!("sending {messages} messages from {SOURCE} to {whom}: one Xcast packet each");
+    let name = family.name();
+    eprintln!(
+        "sending {messages} messages from {SOURCE} to {whom} by {name}: one Xcast packet each"
+    );
     let (xcast_traffic, inbox) = measure(testbed, &receivers, messages, xcast)?;
     eprintln!("sending them again: a unicast packet for each of {whom}");
     let (unicast_traffic, unicast_inbox) = measure(testbed, &receivers, messages, unicast)?;
@@ -207,33 +265,47 @@ fn send_xcast(
     testbed: &Testbed,
     xcast_ctl: &Path,
     config: &RouterConfig,
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     messages: u64,
 ) -> Result<()> {
-    let via = testbed
-        .interface(FIRST_ROUTER, SOURCE)?
-        .address
-        .context("the first router has no address")?;
+    let router = testbed.interface(FIRST_ROUTER, SOURCE)?;
+    let via = match addresses {
+        [IpAddr::V6(_), ..] => router.address6.map(IpAddr::from),
+        _ => router.address.map(IpAddr::from),
+    };
+    let via = via.context("the first router has no address")?;
+    let code_points = &config.code_points;
     let mut command = testbed.command(SOURCE, xcast_ctl)?;
     command
         .args(["send", "--via", &via.to_string()])
-        .args(["--protocol", &config.code_points.protocol.to_string()])
-        .args(["--group", &config.code_points.group.to_string()])
+        .args(["--protocol", &code_points.protocol.to_string()])
+        .args(["--group", &code_points.group.to_string()])
+        .args(["--group6", &code_points.group6.to_string()])
+        .args(["--routing-type", &code_points.routing_type.to_string()])
+        .args(["--ports-option", &code_points.ports_option.to_string()])
         .args(["--count", &messages.to_string()])
         .args(["--interval", &INTERVAL.as_millis().to_string()])
         .args(["--payload", &message("{n}")])
-        .args(addresses.iter().map(|address| format!("{address}:{PORT}")));
+        .args(
+            addresses
+                .iter()
+                .map(|address| SocketAddr::new(*address, PORT).to_string()),
+        );
     process::output(&mut command).context("failed to send by Xcast")?;
     Ok(())
 }
 
-fn send_unicast(testbed: &Testbed, addresses: &[Ipv4Addr], messages: u64) -> Result<()> {
+fn send_unicast(testbed: &Testbed, addresses: &[IpAddr], messages: u64) -> Result<()> {
+    let any = match addresses {
+        [IpAddr::V6(_), ..] => "[::]:0",
+        _ => "0.0.0.0:0",
+    };
     let socket = testbed
-        .in_namespace(SOURCE, || UdpSocket::bind("0.0.0.0:0"))?
+        .in_namespace(SOURCE, || UdpSocket::bind(any))?
         .context("failed to open a socket to send from")?;
     for n in 1..=messages {
         for &address in addresses {
-            let to = SocketAddrV4::new(address, PORT);
+            let to = SocketAddr::new(address, PORT);
             socket
                 .send_to(message(&n.to_string()).as_bytes(), to)
                 .with_context(|| format!("failed to send to {to}"))?;

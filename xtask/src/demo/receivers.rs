@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -47,7 +47,7 @@ impl Receivers {
         };
         for host in receivers.hosts.clone() {
             let socket = testbed
-                .in_namespace(&host, || UdpSocket::bind(("0.0.0.0", port)))?
+                .in_namespace(&host, || UdpSocket::bind(("::", port)))?
                 .with_context(|| format!("failed to listen on {host}"))?;
             // Wakes up now and then to see whether to stop.
             socket.set_read_timeout(Some(Duration::from_millis(100)))?;
@@ -115,7 +115,8 @@ fn receive(host: &str, socket: &UdpSocket, sender: &Sender<Arrival>, stop: &Atom
             Ok((len, source)) => {
                 let arrival = Arrival {
                     host: host.to_owned(),
-                    source: source.to_string(),
+                    // IPv4 comes to this socket of IPv6, too.
+                    source: SocketAddr::new(source.ip().to_canonical(), source.port()).to_string(),
                     text: String::from_utf8_lossy(&buffer[..len]).into_owned(),
                 };
                 if sender.send(arrival).is_err() {

@@ -29,7 +29,7 @@ pub mod traffic;
 use std::{
     collections::BTreeMap,
     fs, io,
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Output},
     thread,
@@ -37,6 +37,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use ipnet::IpNet;
 use nix::{
     fcntl::{Flock, FlockArg},
     ifaddrs::getifaddrs,
@@ -46,7 +47,7 @@ use nix::{
 };
 
 pub use self::{
-    plan::{Interface, Mac, Node, Plan, Routing},
+    plan::{Interface, Mac, NextHop, Node, Plan, Routing},
     router::{Router, RouterConfig},
     topology::{Role, Topology},
     traffic::Traffic,
@@ -488,9 +489,21 @@ fn set_sysctls(role: Role) -> Result<()> {
     ];
     if Path::new(SYSCTL).join("ipv6").exists() {
         settings.extend([
-            ("ipv6/conf/all/disable_ipv6", "1"),
-            ("ipv6/conf/default/disable_ipv6", "1"),
+            ("ipv6/conf/all/disable_ipv6", "0"),
+            ("ipv6/conf/default/disable_ipv6", "0"),
+            // Addresses are there at once, and nobody is asked for others.
+            ("ipv6/conf/all/accept_dad", "0"),
+            ("ipv6/conf/default/accept_dad", "0"),
+            ("ipv6/conf/default/accept_ra", "0"),
+            ("ipv6/conf/default/router_solicitations", "0"),
         ]);
+        if role == Role::Router {
+            settings.push(("ipv6/conf/all/forwarding", "1"));
+        }
+        if role == Role::Switch {
+            settings.push(("ipv6/conf/all/disable_ipv6", "1"));
+            settings.push(("ipv6/conf/default/disable_ipv6", "1"));
+        }
     }
     if role == Role::Router {
         settings.extend([
@@ -512,9 +525,11 @@ fn keep_neighbours(interface: &str) -> Result<()> {
         // Since Linux 6.0: how often neighbours that the kernel keeps resolved are asked.
         ("interval_probe_time_ms", "3600000"),
     ] {
-        let name = format!("ipv4/neigh/{interface}/{name}");
-        if Path::new(SYSCTL).join(&name).exists() {
-            set_sysctl(&name, value)?;
+        for family in ["ipv4", "ipv6"] {
+            let name = format!("{family}/neigh/{interface}/{name}");
+            if Path::new(SYSCTL).join(&name).exists() {
+                set_sysctl(&name, value)?;
+            }
         }
     }
     Ok(())
@@ -540,9 +555,13 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
         Ok::<_, anyhow::Error>(())
     })?
     .with_context(|| format!("failed to configure node `{}`", node.name))?;
+    let ipv6 = Path::new(SYSCTL).join("ipv6").exists();
     let mut lines = vec!["link set lo up".to_owned()];
     if let (Role::Router, Some(address)) = (node.role, node.address) {
         lines.push(format!("address add {address}/32 dev lo"));
+        if ipv6 {
+            lines.push(format!("address add {}/128 dev lo", plan::ipv6(address)));
+        }
     }
     if node.role == Role::Switch {
         lines.push("link add bridge up type bridge stp_state 0 mcast_snooping 0".to_owned());
@@ -554,6 +573,10 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
             lines.push(format!(
                 "address add {network} broadcast {broadcast} dev {name}"
             ));
+            if ipv6 {
+                let network = plan::ipv6_network(network)?;
+                lines.push(format!("address add {network} dev {name} nodad"));
+            }
         }
         if node.role == Role::Switch {
             lines.push(format!("link set {name} master bridge"));
@@ -561,20 +584,22 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
         lines.push(format!("link set {name} up"));
     }
     for route in &node.routes {
-        let next_hops = route.next_hops.iter();
-        let next_hops: Vec<_> = match route.next_hops.len() {
-            1 => next_hops
-                .map(|hop| format!("via {} dev {}", hop.gateway, hop.interface))
-                .collect(),
-            _ => next_hops
-                .map(|hop| format!("nexthop via {} dev {}", hop.gateway, hop.interface))
-                .collect(),
+        let word = match route.next_hops.len() {
+            1 => "",
+            _ => "nexthop ",
         };
-        lines.push(format!(
-            "route add {} {}",
-            route.destination,
-            next_hops.join(" ")
-        ));
+        let command = |to: IpNet, via: &dyn Fn(Ipv4Addr) -> IpAddr| {
+            let hop =
+                |hop: &NextHop| format!("{word}via {} dev {}", via(hop.gateway), hop.interface);
+            let hops: Vec<_> = route.next_hops.iter().map(hop).collect();
+            format!("route add {to} {}", hops.join(" "))
+        };
+        lines.push(command(route.destination.into(), &IpAddr::V4));
+        if ipv6 {
+            let destination = plan::ipv6_network(route.destination)?;
+            let via = |gateway| IpAddr::V6(plan::ipv6(gateway));
+            lines.push(command(destination.into(), &via));
+        }
     }
     process::ip_batch(Some(&node.namespace), &lines)
 }

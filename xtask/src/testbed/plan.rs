@@ -7,21 +7,40 @@
 //!   the order of the links, from 1; segment i is the i-th /24 after the base, 10.77.i.0/24. Nodes
 //!   get .1, .2, .. in the order in which the links name them.
 //! * Router number n, in the order of the topology, is also 10.255.0.n.
+//! * Whatever has an IPv4 address also has the IPv6 address that ends in it: 10.77.3.2 is also
+//!   fd77::10.77.3.2, and 10.77.3.0/24 is also fd77::10.77.3.0/120. Routes are the same for both.
 //! * An interface is called `to-` and the node at the other end of its link.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use anyhow::{Context as _, Result, bail};
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
 use super::topology::{Link, Role, Topology, check_instance};
 
 /// Base of the address plan where none is given.
 pub const BASE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
+/// What IPv6 addresses of testbeds begin with; an IPv4 address follows.
+pub const BASE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
+
+/// The IPv6 address of whoever has this IPv4 address.
+pub fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(BASE6.to_bits() | u128::from(address.to_bits()))
+}
+
+/// The IPv6 addresses of those with these IPv4 addresses.
+pub(super) fn ipv6_network(network: Ipv4Net) -> Result<Ipv6Net> {
+    let len = match network.prefix_len() {
+        0 => return Ok(Ipv6Net::default()),
+        len => 96 + len,
+    };
+    Ok(Ipv6Net::new(ipv6(network.addr()), len)?)
+}
+
 /// Most segments of a testbed; keeps the plan clear of the routers' own addresses.
 const SEGMENTS_MAX: usize = 1024;
 /// What namespaces' names begin with.
@@ -64,6 +83,8 @@ pub struct Node {
     pub role: Role,
     /// The address to reach the node by: a router's 10.255.0.n, a host's first.
     pub address: Option<Ipv4Addr>,
+    /// The IPv6 address to reach the node by.
+    pub address6: Option<Ipv6Addr>,
     /// The node's interfaces, in the order of the links.
     pub interfaces: Vec<Interface>,
     /// The routes that the testbed installs besides those of the interfaces.
@@ -79,6 +100,8 @@ pub struct Interface {
     pub peer: String,
     /// The interface's address; a switch's have none.
     pub address: Option<Ipv4Addr>,
+    /// The interface's IPv6 address; its prefix is longer by 96 bits.
+    pub address6: Option<Ipv6Addr>,
     /// Length of the address's network prefix, in bits.
     pub prefix_len: Option<u8>,
     /// The interface's link layer address.
@@ -189,6 +212,7 @@ impl Plan {
                     .iter()
                     .find_map(|interface| interface.address);
             }
+            node.address6 = node.address.map(ipv6);
         }
         plan.assign_routes(&segments);
         Ok(plan)
@@ -250,6 +274,7 @@ impl Plan {
                 name: interface,
                 peer: peer.clone(),
                 address: None,
+                address6: None,
                 prefix_len: None,
                 // Locally administered, then "xc".
                 mac: Mac([0x02, b'x', b'c', number[0], number[1], end]),
@@ -307,6 +332,7 @@ impl Plan {
                     .find(|other| other.name == interface)
                 {
                     interface.address = Some(network.addr());
+                    interface.address6 = Some(ipv6(network.addr()));
                     interface.prefix_len = Some(network.prefix_len());
                 }
             }
@@ -484,6 +510,7 @@ fn nodes(topology: &Topology, instance: &str) -> Vec<Node> {
                 routers += 1;
                 Ipv4Addr::from_bits(Ipv4Addr::new(10, 255, 0, 0).to_bits() + routers)
             }),
+            address6: None,
             interfaces: Vec::new(),
             routes: Vec::new(),
         })
@@ -559,6 +586,13 @@ mod tests {
         let r2 = plan.node("R2").unwrap();
         assert_eq!(r2.namespace, "xc-fig3-R2");
         assert_eq!(r2.address, Some(Ipv4Addr::new(10, 255, 0, 2)));
+        assert_eq!(r2.address6, Some("fd77::10.255.0.2".parse().unwrap()));
+        assert_eq!(
+            r2.interfaces[1].address6,
+            Some("fd77::10.77.3.1".parse().unwrap())
+        );
+        let network = ipv6_network("10.77.3.0/24".parse().unwrap()).unwrap();
+        assert_eq!(network, "fd77::10.77.3.0/120".parse().unwrap());
         let interfaces: Vec<_> = r2
             .interfaces
             .iter()

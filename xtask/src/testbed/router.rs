@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, Ipv6Addr},
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -41,6 +41,12 @@ pub struct CodePoints {
     pub protocol: u8,
     /// The All-Xcast-Routers group.
     pub group: Ipv4Addr,
+    /// The same for IPv6.
+    pub group6: Ipv6Addr,
+    /// Routing type of Xcast6.
+    pub routing_type: u8,
+    /// Type of the option of Xcast6 that lists ports.
+    pub ports_option: u8,
 }
 
 impl Default for RouterConfig {
@@ -49,6 +55,9 @@ impl Default for RouterConfig {
             code_points: CodePoints {
                 protocol: 253,
                 group: Ipv4Addr::new(224, 0, 0, 254),
+                group6: Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x114),
+                routing_type: 253,
+                ports_option: 0x5e,
             },
             router: toml::Table::new(),
             udp: None,

@@ -119,7 +119,8 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         );
     }
     let receiver = Receiver::new()?;
-    let origin = args.origin.open(router, &args.destinations)?;
+    let addresses: Vec<_> = args.destinations.iter().copied().map(Into::into).collect();
+    let origin = args.origin.open(router, &addresses)?;
     let unicast = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
         .context("cannot send ICMP messages, which needs root, or CAP_NET_RAW")?;
     let target = |&destination| Target {
@@ -141,7 +142,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         }
     }
     let trace = Trace {
-        source: tracer.origin.source,
+        source: tracer.origin.ipv4_source()?,
         interface: tracer.origin.interface.clone(),
         paths: tracer
             .targets

@@ -7,14 +7,14 @@
 mod memory;
 mod trie;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub use self::{
     memory::{Maps, Shared},
     trie::{Full, Memory, Prefix, Table, Trie},
 };
 
-/// The route map of the running programs.
+/// The route map of the running programs for one family.
 pub struct RouteMap {
     trie: Trie<Shared>,
 }
@@ -31,13 +31,13 @@ impl RouteMap {
         })
     }
 
-    /// Adds or changes a route; `None` as the next hop removes it. Where it is the first one below
-    /// its first octet, the programs see it after [`publish`](Self::publish).
+    /// Adds or changes a route of the map's family; `None` as the next hop removes it. Where it is
+    /// the first one below its first octet, the programs see it after [`publish`](Self::publish).
     ///
     /// # Errors
     ///
     /// [`Full`] if memory runs out; the prefix keeps what covers it then.
-    pub fn set(&mut self, prefix: Ipv4Net, next_hop: Option<u32>) -> Result<(), Full> {
+    pub fn set(&mut self, prefix: IpNet, next_hop: Option<u32>) -> Result<(), Full> {
         match next_hop {
             Some(id) => self.trie.insert(prefix.into(), id),
             None => {

@@ -25,10 +25,13 @@ pub struct Prefix {
     pub len: u8,
 }
 
-impl From<ipnet::Ipv4Net> for Prefix {
-    fn from(net: ipnet::Ipv4Net) -> Self {
+impl From<ipnet::IpNet> for Prefix {
+    fn from(net: ipnet::IpNet) -> Self {
         Self {
-            bits: u128::from(net.network().to_bits()) << 96,
+            bits: match net {
+                ipnet::IpNet::V4(net) => u128::from(net.network().to_bits()) << 96,
+                ipnet::IpNet::V6(net) => net.network().to_bits(),
+            },
             len: net.prefix_len(),
         }
     }

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use xcast_common::{
     counter::{self, Counter},
     maps::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop, NextHopKind},
@@ -26,9 +26,9 @@ pub(super) struct Router {
 pub(super) struct Maps {
     pub(super) next_hops: BTreeMap<u32, NextHop>,
     pub(super) groups: BTreeMap<u16, EcmpGroup>,
-    pub(super) routes: BTreeMap<Ipv4Net, u32>,
-    pub(super) own_addresses: BTreeMap<Ipv4Addr, u32>,
-    pub(super) resolving: BTreeSet<(u32, Ipv4Addr)>,
+    pub(super) routes: BTreeMap<IpNet, u32>,
+    pub(super) own_addresses: BTreeMap<IpAddr, u32>,
+    pub(super) resolving: BTreeSet<(u32, IpAddr)>,
 }
 
 /// What becomes of packets to an address.
@@ -133,15 +133,15 @@ impl Maps {
     }
 
     /// The next-hop id of an address.
-    pub(super) fn lookup(&self, address: Ipv4Addr) -> u32 {
+    pub(super) fn lookup(&self, address: IpAddr) -> u32 {
         let containing = (0..=32)
             .rev()
-            .map(|len| Ipv4Net::new_assert(address, len).trunc());
+            .map(|len| IpNet::new_assert(address, len).trunc());
         let mut ids = containing.filter_map(|prefix| self.routes.get(&prefix));
         ids.next().copied().unwrap_or(NEXT_HOP_NO_ROUTE)
     }
 
-    pub(super) fn fate(&self, address: Ipv4Addr) -> Fate {
+    pub(super) fn fate(&self, address: IpAddr) -> Fate {
         self.fate_of(self.lookup(address))
     }
 

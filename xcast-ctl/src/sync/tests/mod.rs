@@ -5,9 +5,9 @@ mod model;
 mod rules;
 mod whole;
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use self::maps::{Fate, Router};
 use super::{
@@ -20,11 +20,11 @@ use super::{
 };
 use crate::config::Gateways;
 
-fn net(text: &str) -> Ipv4Net {
+fn net(text: &str) -> IpNet {
     text.parse().unwrap()
 }
 
-fn ip(text: &str) -> Ipv4Addr {
+fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -43,7 +43,11 @@ fn link(ifindex: u32) -> Link {
 /// A reachable neighbour, whose MAC address says who it is.
 fn neighbour(ifindex: u32, address: &str) -> Neighbour {
     let address = ip(address);
-    let [_, b, c, d] = address.octets();
+    let octets = match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    };
+    let [.., b, c, d] = octets[..] else { panic!() };
     Neighbour {
         ifindex,
         address,

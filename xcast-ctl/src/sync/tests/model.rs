@@ -66,7 +66,7 @@ enum Operation {
     RemoveLink(u32),
     IgnoreLinkDown(Option<u32>, bool),
     Neighbour(Neighbour),
-    RemoveNeighbour(u32, Ipv4Addr),
+    RemoveNeighbour(u32, IpAddr),
     Object(u32, NextHopObjectKind),
     RemoveObject(u32),
     Route(Route, Placement),
@@ -184,7 +184,7 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Kernel {
     links: BTreeMap<u32, Link>,
     ignore_link_down: BTreeMap<Option<u32>, bool>,
-    neighbours: BTreeMap<(u32, Ipv4Addr), Neighbour>,
+    neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     objects: BTreeMap<u32, NextHopObjectKind>,
     /// Routes of the same table, prefix and metric are in their order.
     routes: Vec<Route>,
@@ -421,8 +421,9 @@ impl Kernel {
     }
 
     /// What should become of packets to an address.
-    fn fate(&self, address: Ipv4Addr) -> Fate {
-        let [first, second, ..] = address.octets();
+    fn fate(&self, address: IpAddr) -> Fate {
+        let IpAddr::V4(ipv4) = address else { panic!() };
+        let [first, second, ..] = ipv4.octets();
         if [0, 127].contains(&first) || first >= 224 || (first, second) == (169, 254) {
             return Fate::skip(Counter::SkipNever);
         }
@@ -444,7 +445,7 @@ impl Kernel {
         Fate::stack(Counter::StackNoRoute)
     }
 
-    fn route_fate(&self, route: &Route, address: Ipv4Addr) -> Option<Fate> {
+    fn route_fate(&self, route: &Route, address: IpAddr) -> Option<Fate> {
         match route.kind {
             RouteKind::Local => return Some(Fate::stack(Counter::StackLocal)),
             RouteKind::Broadcast => return Some(Fate::skip(Counter::SkipNever)),
@@ -497,7 +498,7 @@ impl Kernel {
     }
 
     /// `destination` is given where an on-link neighbour may be the next hop.
-    fn hop_fate(&self, hop: &Hop, mtu_bytes: Option<u32>, destination: Option<Ipv4Addr>) -> Fate {
+    fn hop_fate(&self, hop: &Hop, mtu_bytes: Option<u32>, destination: Option<IpAddr>) -> Fate {
         let (to, flags) = match hop.via {
             Via::Kernel => return Fate::stack(Counter::StackNoPort),
             Via::Link => (destination, NEXT_HOP_ON_LINK),
@@ -523,7 +524,7 @@ impl Kernel {
         }
     }
 
-    fn own_addresses(&self) -> BTreeSet<Ipv4Addr> {
+    fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let local = |route: &&Route| route.kind == RouteKind::Local;
         let hosts = self.routes.iter().filter(local).map(|route| route.prefix);
         let hosts = hosts.filter(|prefix| prefix.prefix_len() == 32);
@@ -533,7 +534,7 @@ impl Kernel {
             .collect()
     }
 
-    fn gateways(&self) -> BTreeSet<(u32, Ipv4Addr)> {
+    fn gateways(&self) -> BTreeSet<(u32, IpAddr)> {
         let hops = self
             .routes
             .iter()

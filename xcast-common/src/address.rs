@@ -1,0 +1,209 @@
+//! Addresses as they lie in packets: [`Be32`] for IPv4, [`Be128`] for IPv6.
+
+use core::net::IpAddr;
+
+use crate::{checksum::Sum, view::View, wire::Be32};
+
+/// What the rest of the crate does with an address of either family.
+pub trait Address: Copy + PartialEq + Default + Into<IpAddr> {
+    /// Length in octets.
+    const LEN: usize;
+
+    /// The address at `at`; `None` if the frame ends before.
+    fn read(view: View, at: usize) -> Option<Self>;
+
+    /// Writes the address at `at`; `None` if the frame ends before.
+    fn write(self, view: View, at: usize) -> Option<()>;
+
+    /// A one's complement sum with the address added.
+    fn add_to(self, sum: Sum) -> Sum;
+
+    /// A one's complement sum with the address taken out.
+    fn take_from(self, sum: Sum) -> Sum;
+
+    /// The octets from `at` on, the first as the highest of the number; at least to the next multiple
+    /// of eight octets or the address's end, and zeros after that.
+    fn octets_from(self, at: u32) -> u64;
+
+    /// Zero if `other` is the same address.
+    fn difference(self, other: Self) -> u64;
+
+    /// Universal hashing by multiplication: the product's high bits have seen every bit of the
+    /// address, and `key` is secret.
+    fn hash(self, key: u64) -> u64;
+}
+
+impl From<Be32> for IpAddr {
+    fn from(address: Be32) -> Self {
+        Self::V4(address.into())
+    }
+}
+
+impl From<Be128> for IpAddr {
+    fn from(address: Be128) -> Self {
+        Self::V6(address.into())
+    }
+}
+
+impl Address for Be32 {
+    const LEN: usize = 4;
+
+    #[inline(always)]
+    fn read(view: View, at: usize) -> Option<Self> {
+        view.be32(at)
+    }
+
+    #[inline(always)]
+    fn write(self, view: View, at: usize) -> Option<()> {
+        view.set_be32(at, self)
+    }
+
+    #[inline(always)]
+    fn add_to(self, sum: Sum) -> Sum {
+        sum.add32(self.memory())
+    }
+
+    #[inline(always)]
+    fn take_from(self, sum: Sum) -> Sum {
+        sum.sub32(self.memory())
+    }
+
+    #[inline(always)]
+    fn octets_from(self, at: u32) -> u64 {
+        (u64::from(self.value()) << 32) << (8 * at)
+    }
+
+    #[inline(always)]
+    fn difference(self, other: Self) -> u64 {
+        u64::from(self.memory() ^ other.memory())
+    }
+
+    #[inline(always)]
+    fn hash(self, key: u64) -> u64 {
+        u64::from(self.memory()).wrapping_mul(key | 1)
+    }
+}
+
+/// A 128-bit field as it lies in a packet; an IPv6 address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct Be128 {
+    /// The first eight octets, read as a native integer.
+    high: u64,
+    /// The last eight octets, read as a native integer.
+    low: u64,
+}
+
+impl Be128 {
+    /// From a number.
+    #[inline(always)]
+    pub const fn new(value: u128) -> Self {
+        Self {
+            high: ((value >> 64) as u64).to_be(),
+            low: (value as u64).to_be(),
+        }
+    }
+
+    /// The address's last four octets, as a number.
+    #[inline(always)]
+    pub const fn low32(self) -> u32 {
+        u64::from_be(self.low) as u32
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Be128 {
+    fn from(address: core::net::Ipv6Addr) -> Self {
+        Self::new(address.to_bits())
+    }
+}
+
+impl From<Be128> for core::net::Ipv6Addr {
+    fn from(address: Be128) -> Self {
+        let high = u128::from(u64::from_be(address.high));
+        Self::from_bits(high << 64 | u128::from(u64::from_be(address.low)))
+    }
+}
+
+impl Address for Be128 {
+    const LEN: usize = 16;
+
+    #[inline(always)]
+    fn read(view: View, at: usize) -> Option<Self> {
+        view.at::<16>(at)?;
+        Some(Self {
+            high: view.be64_memory(at)?,
+            low: view.be64_memory(at + 8)?,
+        })
+    }
+
+    #[inline(always)]
+    fn write(self, view: View, at: usize) -> Option<()> {
+        view.at::<16>(at)?;
+        view.set_be64_memory(at, self.high)?;
+        view.set_be64_memory(at + 8, self.low)
+    }
+
+    #[inline(always)]
+    fn add_to(self, sum: Sum) -> Sum {
+        sum.add64(self.high).add64(self.low)
+    }
+
+    #[inline(always)]
+    fn take_from(self, sum: Sum) -> Sum {
+        sum.add64(!self.high).add64(!self.low)
+    }
+
+    #[inline(always)]
+    fn octets_from(self, at: u32) -> u64 {
+        if at < 8 {
+            u64::from_be(self.high) << (8 * at)
+        } else {
+            u64::from_be(self.low) << (8 * (at & 7))
+        }
+    }
+
+    #[inline(always)]
+    fn difference(self, other: Self) -> u64 {
+        (self.high ^ other.high) | (self.low ^ other.low)
+    }
+
+    #[inline(always)]
+    fn hash(self, key: u64) -> u64 {
+        // A product of its own for each half, by numbers that the key alone decides.
+        let high = self.high.wrapping_mul(key | 1);
+        high.wrapping_add(self.low.wrapping_mul(key.rotate_left(21) | 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::view::{Buffer, Frame as _};
+
+    proptest! {
+        #[test]
+        fn octets_in_order(octets in any::<[u8; 16]>(), at in 0..16_u32) {
+            let mut frame = Buffer::new(&octets);
+            let address = Be128::read(frame.view(), 0).unwrap();
+            prop_assert_eq!(core::net::Ipv6Addr::from(address).octets(), octets);
+            prop_assert_eq!(Be128::from(core::net::Ipv6Addr::from(octets)), address);
+            prop_assert_eq!((address.octets_from(at) >> 56) as u8, octets[at as usize]);
+            let short = Be32::read(frame.view(), 0).unwrap();
+            let expected: Vec<u8> = octets[..4].iter().copied().chain([0; 16]).collect();
+            prop_assert_eq!((short.octets_from(at & 3) >> 56) as u8, expected[at as usize & 3]);
+        }
+
+        #[test]
+        fn adding_and_taking_out_is_nothing(octets in any::<[u8; 16]>(), sum in any::<u32>()) {
+            let mut frame = Buffer::new(&octets);
+            let address = Be128::read(frame.view(), 0).unwrap();
+            let before = Sum::default().add32(sum);
+            let after = address.take_from(address.add_to(before));
+            prop_assert_eq!(after.fold() % 0xffff, before.fold() % 0xffff);
+        }
+    }
+}

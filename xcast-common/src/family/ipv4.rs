@@ -1,0 +1,324 @@
+//! Xcast4: a header of its own behind the IPv4 header (RFC 5058 section 9.2).
+
+use super::{Family, Unicast, common_checksum_at, ethernet};
+use crate::{
+    checksum::{Sum, sum_ipv4, sum_words},
+    counter::Counter,
+    ingress::{Packet, Reject, TRUNCATED},
+    maps::{METADATA_MAGIC, NextHop, Settings},
+    plan::Plan,
+    view::{Frame, View},
+    wire::{
+        self, Be16, Be32, DEST_COUNT_MASK, ETH_LEN, FIXED_LEN, FLAG_P, IPV4_LEN, MAX_DESTINATIONS,
+        VERSION, XCAST_AT, ds_words, header_words, ipv4, transport, xcast,
+    },
+};
+
+/// Xcast4.
+#[derive(Clone, Copy, Debug)]
+pub enum V4 {}
+
+impl Family for V4 {
+    type Address = Be32;
+
+    const VERSION: u8 = 4;
+    const ETHER_TYPE: u16 = wire::eth::TYPE_IPV4;
+    const MAX_DESTINATIONS: usize = MAX_DESTINATIONS;
+    const IP_LEN: usize = IPV4_LEN;
+    const SOURCE: usize = ipv4::SOURCE;
+    const DESTINATION: usize = ipv4::DESTINATION;
+    const XCAST_AT: usize = XCAST_AT;
+    const CHECKSUM: usize = xcast::CHECKSUM;
+    const BITMAP: usize = xcast::BITMAP;
+    const MAX_CHECKED_WORDS: u32 = wire::MAX_HEADER_LEN as u32 / 4;
+    const PORTS_CHECKED: bool = true;
+    const LEN_MASK: usize = 0x3ff;
+    const METADATA_MAGIC: u32 = METADATA_MAGIC;
+
+    #[inline(always)]
+    fn group(settings: &Settings) -> Be32 {
+        settings.group
+    }
+
+    /// RFC 1112 section 6.4: 01:00:5e and the group's low 23 bits.
+    #[inline(always)]
+    fn group_mac(settings: &Settings) -> [u8; 6] {
+        let [_, b, c, d] = settings.group.value().to_be_bytes();
+        [0x01, 0x00, 0x5e, b & 0x7f, c, d]
+    }
+
+    #[inline(always)]
+    fn bitmap_words(count: u32) -> u32 {
+        wire::bitmap_words(count)
+    }
+
+    #[inline(always)]
+    fn header_len(count: u32, flags: u8) -> u32 {
+        4 * header_words(count, flags)
+    }
+
+    #[inline(always)]
+    fn checked_words(count: u32, flags: u8) -> u32 {
+        header_words(count, flags)
+    }
+
+    #[inline(always)]
+    fn ports_at(count: u32, flags: u8) -> usize {
+        let before = wire::bitmap_words(count) + count + ds_words(count, flags);
+        xcast::BITMAP + 4 * before as usize
+    }
+
+    #[inline(always)]
+    fn find(view: View, settings: &Settings) -> Option<u16> {
+        view.at::<XCAST_AT>(0)?;
+        (view.u8(ipv4::PROTOCOL)? == settings.protocol).then_some(0)
+    }
+
+    #[inline(always)]
+    fn udp_at(view: View) -> Option<usize> {
+        if view.u8(ipv4::PROTOCOL)? != transport::UDP {
+            return None;
+        }
+        // Behind options, too: that it has some is found out later.
+        Some(ETH_LEN + 4 * (view.u8(ipv4::VERSION_IHL)? as usize & 0xf))
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(view: View) -> Option<bool> {
+        Some(view.be16(ipv4::FRAGMENT)?.value() & ipv4::FRAGMENT_OFFSET_MASK != 0)
+    }
+
+    #[inline(always)]
+    fn total_len(view: View) -> Option<u32> {
+        Some(u32::from(view.be16(ipv4::TOTAL_LEN)?.value()))
+    }
+
+    #[inline(always)]
+    fn check_ip(view: View, least: usize) -> Result<u16, Reject> {
+        let version_ihl = view.u8(ipv4::VERSION_IHL).ok_or(TRUNCATED)?;
+        if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
+            return Err(Reject::Drop(Counter::DropIpHeader));
+        }
+        if version_ihl & 0xf != 5 {
+            return Err(Reject::Drop(Counter::DropIpOptions));
+        }
+        if sum_ipv4(view, ETH_LEN).ok_or(TRUNCATED)?.fold() != 0xffff {
+            return Err(Reject::Drop(Counter::DropIpChecksum));
+        }
+        let fragment = view.be16(ipv4::FRAGMENT).ok_or(TRUNCATED)?.value();
+        if fragment & ipv4::FRAGMENT_MASK != 0 {
+            return Err(Reject::Drop(Counter::DropFragment));
+        }
+        let total_len = view.be16(ipv4::TOTAL_LEN).ok_or(TRUNCATED)?.value();
+        if (total_len as usize) < IPV4_LEN + least || view.len() < ETH_LEN + total_len as usize {
+            return Err(TRUNCATED);
+        }
+        Ok(total_len)
+    }
+
+    #[inline(always)]
+    fn check(view: View, _before: u16, settings: &Settings) -> Result<Packet, Reject> {
+        let total_len = Self::check_ip(view, FIXED_LEN)?;
+        let version_flags = view.u8(xcast::VERSION_FLAGS).ok_or(TRUNCATED)?;
+        if version_flags >> 4 != VERSION {
+            return Err(Reject::Drop(Counter::DropVersion));
+        }
+        let dest_count = view.u8(xcast::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK;
+        if dest_count == 0 {
+            return Err(Reject::Drop(Counter::DropNoDestinations));
+        }
+        let len_words = view.u8(xcast::LEN_WORDS).ok_or(TRUNCATED)?;
+        if u32::from(len_words) != header_words(u32::from(dest_count), version_flags) {
+            return Err(Reject::Drop(Counter::DropLength));
+        }
+        if total_len < IPV4_LEN as u16 + 4 * u16::from(len_words) {
+            return Err(TRUNCATED);
+        }
+        let sum = sum_words::<{ Self::MAX_CHECKED_WORDS }>(view, XCAST_AT, u32::from(len_words));
+        if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
+            return Err(Reject::Drop(Counter::DropChecksum));
+        }
+        let protocol = view.u8(xcast::PROTOCOL).ok_or(TRUNCATED)?;
+        if protocol == settings.protocol {
+            return Err(Reject::Drop(Counter::DropNested));
+        }
+        Ok(Packet {
+            total_len,
+            header_len: 4 * u16::from(view.fresh_u8(xcast::LEN_WORDS).ok_or(TRUNCATED)?),
+            before: 0,
+            dest_count: view.fresh_u8(xcast::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
+            flags: version_flags & 0xf,
+            ttl: view.u8(ipv4::TTL).ok_or(TRUNCATED)?,
+            protocol,
+            to_own: false,
+        })
+    }
+
+    #[inline(always)]
+    fn xcast(view: View, _before: u16) -> View {
+        view
+    }
+
+    #[inline(always)]
+    fn flow(view: View, _before: u16) -> Option<u64> {
+        let source = u64::from(view.be32(ipv4::SOURCE)?.memory());
+        Some(source << 32 | u64::from(view.be32(xcast::CHANNEL)?.memory()))
+    }
+
+    #[inline(always)]
+    fn pseudo_checksum_at(protocol: u8) -> Option<usize> {
+        common_checksum_at(protocol)
+    }
+
+    #[inline(always)]
+    fn unwrap(
+        frame: &mut impl Frame,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        unicast: Unicast<Self>,
+    ) -> Option<()> {
+        let mut inherited = Inherited::read(frame.view())?;
+        inherited.destination = unicast.address;
+        if let Some(ds) = unicast.ds {
+            inherited.ds = ds & 0xfc | inherited.ds & 0x03;
+        }
+        if unicast.hop {
+            inherited.ttl = inherited.ttl.wrapping_sub(1);
+        }
+        let header_len = plan.header_len;
+        if !frame.adjust_head(i32::from(header_len)) {
+            return None;
+        }
+        let total_len = plan.total_len - header_len;
+        inherited.write(frame.view(), next_hop, total_len, plan.protocol)
+    }
+
+    #[inline(always)]
+    fn shorten(
+        frame: &mut impl Frame,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        settings: &Settings,
+        count: u32,
+        cut: u32,
+    ) -> Option<Sum> {
+        let view = frame.view();
+        let inherited = Inherited::read(view)?.passed_on(plan, settings);
+        let version_flags = view.u8(xcast::VERSION_FLAGS)?;
+        let channel = view.be32(xcast::CHANNEL)?;
+        if !frame.adjust_head(cut as i32) {
+            return None;
+        }
+
+        let view = frame.view();
+        let total_len = plan.total_len - cut as u16;
+        inherited.write(view, next_hop, total_len, settings.protocol)?;
+        let words = header_words(count, version_flags);
+        let first = Be16::new(u16::from(version_flags) << 8 | count as u16);
+        let protocol_and_len = Be32::new(u32::from(plan.protocol) << 24 | words << 16);
+        view.set_be16(xcast::VERSION_FLAGS, first)?;
+        view.set_be32(xcast::CHANNEL, channel)?;
+        view.set_be32(xcast::PROTOCOL, protocol_and_len)?;
+        let sum = Sum::default()
+            .add16(first.memory())
+            .add32(channel.memory())
+            .add32(protocol_and_len.memory());
+        Some(sum)
+    }
+
+    #[inline(always)]
+    fn pass_on(
+        view: View,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        settings: &Settings,
+    ) -> Option<()> {
+        let inherited = Inherited::read(view)?.passed_on(plan, settings);
+        inherited.write(view, next_hop, plan.total_len, settings.protocol)
+    }
+
+    #[inline(always)]
+    fn pad_ds(view: View, list: usize, count: u32) -> Option<()> {
+        // Masked, so that the verifier sees an offset that cannot wrap.
+        let last = count.wrapping_sub(1) as usize & 0x7f;
+        view.set_be32(list + 4 * (last >> 2), Be32::default())
+    }
+
+    #[inline(always)]
+    fn begin_ports(view: View, plan: &Plan<Self>, _settings: &Settings, count: u32) -> Option<()> {
+        let last = count.wrapping_sub(1) as usize & 0x7f;
+        let list = Self::ports_at(count, crate::plan::fresh(&plan.flags));
+        view.set_be32(list + 4 * (last >> 1), Be32::default())
+    }
+
+    #[inline(always)]
+    fn tidy(view: View, count: u8, flags: u8) -> Option<()> {
+        let list = xcast::BITMAP + 4 * wire::bitmap_words(u32::from(count)) as usize;
+        let after = list + 4 * count as usize;
+        let ports = after + 4 * ds_words(u32::from(count), flags) as usize;
+        for at in 0..3 {
+            if after + count as usize + at < ports {
+                view.set_u8(after + count as usize + at, 0)?;
+            }
+        }
+        if flags & FLAG_P != 0 && count & 1 != 0 {
+            view.set_be16(ports + 2 * count as usize, Be16::default())?;
+        }
+        view.set_u8(xcast::DEST_COUNT, count)?;
+        view.set_be16(xcast::RESERVED, Be16::default())?;
+        view.set_be16(xcast::CHECKSUM, Be16::default())
+    }
+}
+
+/// Fields of the arriving IPv4 header that copies inherit.
+struct Inherited {
+    identification_and_fragment: Be32,
+    ds: u8,
+    ttl: u8,
+    source: Be32,
+    destination: Be32,
+}
+
+impl Inherited {
+    #[inline(always)]
+    fn read(view: View) -> Option<Self> {
+        Some(Self {
+            identification_and_fragment: view.be32(ETH_LEN + 4)?,
+            ds: view.u8(ipv4::DS)?,
+            ttl: view.u8(ipv4::TTL)?,
+            source: view.be32(ipv4::SOURCE)?,
+            destination: view.be32(ipv4::DESTINATION)?,
+        })
+    }
+
+    /// As a copy has them that stays an Xcast packet.
+    #[inline(always)]
+    fn passed_on(mut self, plan: &Plan<V4>, settings: &Settings) -> Self {
+        self.ttl = self.ttl.wrapping_sub(1);
+        if plan.to_own != 0 {
+            self.destination = settings.group;
+        }
+        self
+    }
+
+    /// Writes Ethernet and IPv4 header at the frame's start.
+    #[inline(always)]
+    fn write(&self, view: View, next_hop: &NextHop, total_len: u16, protocol: u8) -> Option<()> {
+        view.at::<XCAST_AT>(0)?;
+        ethernet(view, next_hop, V4::ETHER_TYPE)?;
+        let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(total_len));
+        let ttl_and_protocol = Be16::new(u16::from(self.ttl) << 8 | u16::from(protocol));
+        let sum = Sum::default()
+            .add32(first.memory())
+            .add32(self.identification_and_fragment.memory())
+            .add16(ttl_and_protocol.memory())
+            .add32(self.source.memory())
+            .add32(self.destination.memory());
+        view.set_be32(ETH_LEN, first)?;
+        view.set_be32(ETH_LEN + 4, self.identification_and_fragment)?;
+        view.set_be16(ipv4::TTL, ttl_and_protocol)?;
+        view.set_be16(ipv4::CHECKSUM, Be16::from_memory(sum.checksum()))?;
+        view.set_be32(ipv4::SOURCE, self.source)?;
+        view.set_be32(ipv4::DESTINATION, self.destination)
+    }
+}

@@ -1,0 +1,417 @@
+//! Xcast6: a routing header, and the ports in a destination options header behind it (RFC 5058
+//! section 9.3). Offsets are in [`wire::xcast6`].
+
+use super::{Family, Unicast, common_checksum_at, ethernet};
+use crate::{
+    address::{Address as _, Be128},
+    checksum::{Sum, sum_words},
+    counter::Counter,
+    ingress::{Packet, Reject, TRUNCATED},
+    maps::{METADATA_MAGIC_IPV6, NextHop, Settings},
+    plan::{Plan, fresh},
+    view::{Frame, View},
+    wire::{
+        self, Be16, DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION, ipv6, transport,
+        xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, XCAST_AT},
+    },
+};
+
+/// Xcast6.
+#[derive(Clone, Copy, Debug)]
+pub enum V6 {}
+
+/// Headers that may come before the routing header, at most.
+const MAX_BEFORE: usize = 4;
+/// Their length in octets, as a mask: a multiple of eight.
+const BEFORE_MASK: usize = 0x7f8;
+/// In [`Packet::before`]: one of the headers is that of a fragment.
+const IS_FRAGMENT: u16 = 1;
+
+impl Family for V6 {
+    type Address = Be128;
+
+    const VERSION: u8 = 6;
+    const ETHER_TYPE: u16 = wire::eth::TYPE_IPV6;
+    const MAX_DESTINATIONS: usize = MAX_DESTINATIONS;
+    const IP_LEN: usize = ipv6::LEN;
+    const SOURCE: usize = ipv6::SOURCE;
+    const DESTINATION: usize = ipv6::DESTINATION;
+    const XCAST_AT: usize = XCAST_AT;
+    const CHECKSUM: usize = xcast6::CHECKSUM;
+    const BITMAP: usize = xcast6::BITMAP;
+    const MAX_CHECKED_WORDS: u32 = xcast6::MAX_HEADER_LEN / 4;
+    const PORTS_CHECKED: bool = false;
+    const LEN_MASK: usize = 0xff8;
+    const METADATA_MAGIC: u32 = METADATA_MAGIC_IPV6;
+
+    #[inline(always)]
+    fn group(settings: &Settings) -> Be128 {
+        settings.group6
+    }
+
+    /// RFC 2464 section 7: 33:33 and the group's low 32 bits.
+    #[inline(always)]
+    fn group_mac(settings: &Settings) -> [u8; 6] {
+        let [a, b, c, d] = settings.group6.low32().to_be_bytes();
+        [0x33, 0x33, a, b, c, d]
+    }
+
+    #[inline(always)]
+    fn bitmap_words(count: u32) -> u32 {
+        (count + 63) >> 6 << 1
+    }
+
+    #[inline(always)]
+    fn header_len(count: u32, flags: u8) -> u32 {
+        let ports = match flags & FLAG_P {
+            0 => 0,
+            _ => xcast6::ports_units(count),
+        };
+        8 * (xcast6::routing_units(count, flags) + ports)
+    }
+
+    #[inline(always)]
+    fn checked_words(count: u32, flags: u8) -> u32 {
+        2 * xcast6::routing_units(count, flags)
+    }
+
+    #[inline(always)]
+    fn ports_at(count: u32, flags: u8) -> usize {
+        XCAST_AT + 8 * xcast6::routing_units(count, flags) as usize + xcast6::ports::LIST
+    }
+
+    #[inline(always)]
+    fn find(view: View, settings: &Settings) -> Option<u16> {
+        view.at::<XCAST_AT>(0)?;
+        if settings.ipv6 == 0 {
+            return None;
+        }
+        let mut next = view.u8(ipv6::NEXT_HEADER)?;
+        let mut before = 0;
+        let mut fragment = 0;
+        for _ in 0..=MAX_BEFORE {
+            let header = view.skip(before & BEFORE_MASK);
+            let len = match next {
+                ipv6::ROUTING_HEADER => {
+                    let is_xcast = header.u8(xcast6::ROUTING_TYPE)? == settings.routing_type;
+                    return is_xcast.then_some(before as u16 | fragment);
+                }
+                ipv6::HOP_BY_HOP_OPTIONS | ipv6::DESTINATION_OPTIONS => {
+                    8 * (header.u8(xcast6::LEN_UNITS)? as usize + 1)
+                }
+                ipv6::FRAGMENT_HEADER => {
+                    fragment = IS_FRAGMENT;
+                    8
+                }
+                _ => return None,
+            };
+            next = header.u8(xcast6::NEXT_HEADER)?;
+            before += len;
+            if before > BEFORE_MASK {
+                return None;
+            }
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn udp_at(view: View) -> Option<usize> {
+        (view.u8(ipv6::NEXT_HEADER)? == transport::UDP).then_some(XCAST_AT)
+    }
+
+    #[inline(always)]
+    fn is_later_fragment(_view: View) -> Option<bool> {
+        // Its header would come before that of UDP.
+        Some(false)
+    }
+
+    #[inline(always)]
+    fn total_len(view: View) -> Option<u32> {
+        Some(ipv6::LEN as u32 + u32::from(view.be16(ipv6::PAYLOAD_LEN)?.value()))
+    }
+
+    #[inline(always)]
+    fn check_ip(view: View, least: usize) -> Result<u16, Reject> {
+        if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
+            return Err(Reject::Drop(Counter::DropIpHeader));
+        }
+        let payload_len = view.be16(ipv6::PAYLOAD_LEN).ok_or(TRUNCATED)?.value() as usize;
+        let total_len = ipv6::LEN + payload_len;
+        if payload_len < least || view.len() < ETH_LEN + total_len || total_len > 0xffff {
+            return Err(TRUNCATED);
+        }
+        Ok(total_len as u16)
+    }
+
+    #[inline(always)]
+    fn check(view: View, before: u16, settings: &Settings) -> Result<Packet, Reject> {
+        if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
+            return Err(Reject::Drop(Counter::DropIpHeader));
+        }
+        if before & IS_FRAGMENT != 0 {
+            return Err(Reject::Drop(Counter::DropFragment));
+        }
+        let before = before as usize & BEFORE_MASK;
+        let total_len = Self::check_ip(view, before + FIXED_LEN)?;
+        let rest = total_len as usize - ipv6::LEN - before;
+
+        let header = view.skip(before);
+        if header.u8(xcast6::SEGMENTS_LEFT).ok_or(TRUNCATED)? != 0 {
+            return Err(Reject::Drop(Counter::DropSegmentsLeft));
+        }
+        let version_flags = header.u8(xcast6::VERSION_FLAGS).ok_or(TRUNCATED)?;
+        if version_flags >> 4 != VERSION {
+            return Err(Reject::Drop(Counter::DropVersion));
+        }
+        let dest_count = header.u8(xcast6::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK;
+        if dest_count == 0 {
+            return Err(Reject::Drop(Counter::DropNoDestinations));
+        }
+        let units = u32::from(header.u8(xcast6::LEN_UNITS).ok_or(TRUNCATED)?) + 1;
+        if units != xcast6::routing_units(u32::from(dest_count), version_flags) {
+            return Err(Reject::Drop(Counter::DropLength));
+        }
+        let routing_len = 8 * units as usize;
+        if rest < routing_len {
+            return Err(TRUNCATED);
+        }
+        let sum = sum_words::<{ Self::MAX_CHECKED_WORDS }>(header, XCAST_AT, 2 * units);
+        if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
+            return Err(Reject::Drop(Counter::DropChecksum));
+        }
+
+        let mut protocol = header.u8(xcast6::NEXT_HEADER).ok_or(TRUNCATED)?;
+        let mut flags = version_flags & !FLAG_P & 0xf;
+        let mut header_len = routing_len;
+        if protocol == ipv6::DESTINATION_OPTIONS {
+            if rest < routing_len + 8 {
+                return Err(TRUNCATED);
+            }
+            let ports = header.skip(routing_len & Self::LEN_MASK);
+            let option = ports.u8(XCAST_AT + xcast6::ports::OPTION_TYPE);
+            if option.ok_or(TRUNCATED)? == settings.ports_option {
+                let units = xcast6::ports_units(u32::from(dest_count));
+                let stated = ports.u8(XCAST_AT + xcast6::ports::LEN_UNITS);
+                let octets = ports.u8(XCAST_AT + xcast6::ports::OPTION_LEN);
+                if u32::from(stated.ok_or(TRUNCATED)?) + 1 != units
+                    || u16::from(octets.ok_or(TRUNCATED)?) != 2 * u16::from(dest_count)
+                {
+                    return Err(Reject::Drop(Counter::DropLength));
+                }
+                header_len += 8 * units as usize;
+                if rest < header_len {
+                    return Err(TRUNCATED);
+                }
+                protocol = ports.u8(XCAST_AT).ok_or(TRUNCATED)?;
+                flags |= FLAG_P;
+            }
+        }
+        match protocol {
+            ipv6::FRAGMENT_HEADER => return Err(Reject::Drop(Counter::DropFragment)),
+            ipv6::ROUTING_HEADER => return Err(Reject::Drop(Counter::DropNested)),
+            _ => {}
+        }
+        Ok(Packet {
+            total_len,
+            header_len: header_len as u16,
+            before: before as u16,
+            dest_count: header.fresh_u8(xcast6::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
+            flags,
+            ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
+            protocol,
+            to_own: false,
+        })
+    }
+
+    #[inline(always)]
+    fn xcast(view: View, before: u16) -> View {
+        view.skip(before as usize & BEFORE_MASK)
+    }
+
+    #[inline(always)]
+    fn flow(view: View, before: u16) -> Option<u64> {
+        // The flow label is the source's own hash of what makes a flow (RFC 6437).
+        let label = view.be32(ipv6::VERSION_CLASS_FLOW)?.value() & 0xf_ffff;
+        let mut flow = u64::from(label) << 32;
+        let header = Self::xcast(view, before);
+        for at in [0, 8] {
+            flow ^= view.be64_memory(ipv6::SOURCE + at)?.rotate_left(at as u32);
+            flow = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            flow ^= header.be64_memory(xcast6::CHANNEL + at)?;
+        }
+        Some(flow)
+    }
+
+    #[inline(always)]
+    fn pseudo_checksum_at(protocol: u8) -> Option<usize> {
+        match protocol {
+            transport::ICMPV6 => Some(2),
+            _ => common_checksum_at(protocol),
+        }
+    }
+
+    #[inline(always)]
+    fn unwrap(
+        frame: &mut impl Frame,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        unicast: Unicast<Self>,
+    ) -> Option<()> {
+        let cut =
+            (plan.before() as usize & BEFORE_MASK) + (plan.header_len as usize & Self::LEN_MASK);
+        let view = frame.view();
+        shift_ip_header(view, view.skip(cut))?;
+        if !frame.adjust_head(cut as i32) {
+            return None;
+        }
+        let view = frame.view();
+        view.at::<XCAST_AT>(0)?;
+        ethernet(view, next_hop, Self::ETHER_TYPE)?;
+        if let Some(ds) = unicast.ds {
+            // The DS field is split over two octets.
+            let first = view.u8(ipv6::VERSION_CLASS_FLOW)?;
+            let second = view.u8(ipv6::VERSION_CLASS_FLOW + 1)?;
+            view.set_u8(ipv6::VERSION_CLASS_FLOW, first & 0xf0 | ds >> 4)?;
+            let low = ds << 4 & 0xc0 | second & 0x3f;
+            view.set_u8(ipv6::VERSION_CLASS_FLOW + 1, low)?;
+        }
+        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
+        view.set_be16(ipv6::PAYLOAD_LEN, Be16::new(payload_len as u16))?;
+        view.set_u8(ipv6::NEXT_HEADER, plan.protocol)?;
+        if unicast.hop {
+            lower_hop_limit(view)?;
+        }
+        unicast.address.write(view, ipv6::DESTINATION)
+    }
+
+    #[inline(always)]
+    fn shorten(
+        frame: &mut impl Frame,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        settings: &Settings,
+        count: u32,
+        cut: u32,
+    ) -> Option<Sum> {
+        let cut = cut as usize & Self::LEN_MASK;
+        let view = frame.view();
+        let header = Self::xcast(view, plan.before());
+        let to = header.skip(cut);
+        shift(header, to, XCAST_AT + 16)?;
+        shift(header, to, XCAST_AT + 8)?;
+        shift(header, to, XCAST_AT)?;
+        for word in 0..BEFORE_MASK / 8 {
+            let before = plan.before() as usize & BEFORE_MASK;
+            if 8 * word >= before {
+                break;
+            }
+            let at = before.wrapping_sub(8 * (word + 1)) & BEFORE_MASK;
+            let from = view.skip(at);
+            shift(from, from.skip(cut), XCAST_AT)?;
+        }
+        shift_ip_header(view, view.skip(cut))?;
+        if !frame.adjust_head(cut as i32) {
+            return None;
+        }
+
+        let view = frame.view();
+        Self::pass_on(view, plan, next_hop, settings)?;
+        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
+        view.set_be16(ipv6::PAYLOAD_LEN, Be16::new(payload_len as u16))?;
+        let header = Self::xcast(view, plan.before());
+        let flags = fresh(&plan.flags);
+        let units = xcast6::routing_units(count, flags);
+        header.set_u8(xcast6::LEN_UNITS, (units - 1) as u8)?;
+        header.set_u8(xcast6::VERSION_FLAGS, VERSION << 4 | flags & !FLAG_P)?;
+        header.set_u8(xcast6::DEST_COUNT, count as u8)?;
+        header.set_be16(xcast6::CHECKSUM, Be16::default())?;
+        let sum = Sum::default()
+            .add64(header.be64_memory(XCAST_AT)?)
+            .add64(header.be64_memory(XCAST_AT + 8)?)
+            .add64(header.be64_memory(XCAST_AT + 16)?);
+        Some(sum)
+    }
+
+    #[inline(always)]
+    fn pass_on(
+        view: View,
+        plan: &Plan<Self>,
+        next_hop: &NextHop,
+        settings: &Settings,
+    ) -> Option<()> {
+        view.at::<XCAST_AT>(0)?;
+        ethernet(view, next_hop, Self::ETHER_TYPE)?;
+        lower_hop_limit(view)?;
+        if plan.to_own != 0 {
+            settings.group6.write(view, ipv6::DESTINATION)?;
+        }
+        Some(())
+    }
+
+    #[inline(always)]
+    fn pad_ds(view: View, list: usize, count: u32) -> Option<()> {
+        let last = count.wrapping_sub(1) as usize & 0x7f;
+        view.set_be64_memory(list + 8 * (last >> 3), 0)
+    }
+
+    #[inline(always)]
+    fn begin_ports(view: View, plan: &Plan<Self>, settings: &Settings, count: u32) -> Option<()> {
+        let units = xcast6::ports_units(count) & 0x3f;
+        let at = Self::ports_at(count, fresh(&plan.flags)) - xcast6::ports::LIST;
+        view.set_be64_memory(at + 8 * (units.wrapping_sub(1) as usize & 0x3f), 0)?;
+        view.set_u8(at, plan.protocol)?;
+        view.set_u8(at + xcast6::ports::LEN_UNITS, units.wrapping_sub(1) as u8)?;
+        view.set_u8(at + xcast6::ports::OPTION_TYPE, settings.ports_option)?;
+        view.set_u8(at + xcast6::ports::OPTION_LEN, 2 * count as u8)
+    }
+
+    #[inline(always)]
+    fn tidy(view: View, count: u8, flags: u8) -> Option<()> {
+        let destinations = u32::from(count);
+        let ds = xcast6::BITMAP
+            + 4 * Self::bitmap_words(destinations) as usize
+            + Be128::LEN * count as usize;
+        let routing_end = XCAST_AT + 8 * xcast6::routing_units(destinations, flags) as usize;
+        for at in 0..7 {
+            let octet = ds + count as usize + at;
+            if flags & FLAG_D != 0 && octet < routing_end {
+                view.set_u8(octet, 0)?;
+            }
+        }
+        if flags & FLAG_P != 0 {
+            let after = routing_end + xcast6::ports::LIST + 2 * count as usize;
+            let end = routing_end + 8 * xcast6::ports_units(destinations) as usize;
+            for at in 0..3 {
+                if after + 2 * at < end {
+                    view.set_be16(after + 2 * at, Be16::default())?;
+                }
+            }
+        }
+        view.set_u8(xcast6::VERSION_FLAGS, VERSION << 4 | flags & !FLAG_P)?;
+        view.set_u8(xcast6::DEST_COUNT, count)?;
+        view.set_be16(xcast6::CHECKSUM, Be16::default())
+    }
+}
+
+/// Copies the IPv6 header to the same place of another view, which may begin within it: the last
+/// octets first. Without a loop, from which LLVM would make one comparison of lengths.
+#[inline(always)]
+fn shift_ip_header(from: View, to: View) -> Option<()> {
+    shift(from, to, ETH_LEN + 32)?;
+    shift(from, to, ETH_LEN + 24)?;
+    shift(from, to, ETH_LEN + 16)?;
+    shift(from, to, ETH_LEN + 8)?;
+    shift(from, to, ETH_LEN)
+}
+
+/// Copies the eight octets at `at` to the same place of another view.
+#[inline(always)]
+fn shift(from: View, to: View, at: usize) -> Option<()> {
+    to.set_be64_memory(at, from.be64_memory(at)?)
+}
+
+#[inline(always)]
+fn lower_hop_limit(view: View) -> Option<()> {
+    let hop_limit = view.u8(ipv6::HOP_LIMIT)?;
+    view.set_u8(ipv6::HOP_LIMIT, hop_limit.wrapping_sub(1))
+}
