@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology};
 
 use crate::daemon::{self, PATIENCE};
+use crate::family::Family;
 use crate::layout::{GROUP, PROTOCOL};
 use crate::namespace::Namespace;
 use crate::packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol};
@@ -38,7 +39,7 @@ pub struct Bed {
 struct Source {
     tap: Tap,
     socket: UdpSocket,
-    address: Ipv4Addr,
+    address: IpAddr,
     mac: Mac,
     gateway_mac: Mac,
 }
@@ -49,7 +50,7 @@ pub struct Receiver {
     /// The host.
     pub name: String,
     /// Its address.
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
     /// How often each message came.
     pub messages: BTreeMap<u32, usize>,
     /// The ordinary messages that came.
@@ -59,9 +60,14 @@ pub struct Receiver {
 }
 
 impl Bed {
-    /// Raises a topology: A is the source, behind router R1; all other hosts receive, each on a
+    /// Raises a topology, for the family that the test is for: A is the source, behind router R1; all other hosts receive, each on a
     /// port of its own.
     pub fn up(topology: &Topology, routing: Routing) -> Result<Self> {
+        let family = Family::under_test();
+        let any = match family {
+            Family::Ipv4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            Family::Ipv6 => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+        };
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let options = Options {
@@ -75,17 +81,25 @@ impl Bed {
         let namespace = Namespace::of(&node.namespace);
         let source = Source {
             tap: Tap::open(&namespace, &interface.name)?,
-            socket: namespace.enter(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?,
-            address: interface.address.context("A has no address")?,
+            socket: namespace.enter(|| Ok(UdpSocket::bind((any, 0))?))?,
+            address: match family {
+                Family::Ipv4 => interface.address.map(IpAddr::from),
+                Family::Ipv6 => interface.address6.map(IpAddr::from),
+            }
+            .context("A has no address")?,
             mac: interface.mac.0,
             gateway_mac: testbed.interface("R1", "A")?.mac.0,
         };
         let mut receivers = Vec::new();
         let hosts = testbed.plan().with_role(xtask::testbed::Role::Host);
         for (node, port) in hosts.filter(|node| node.name != "A").zip(FIRST_PORT..) {
-            let address = node.address.context("a host without address")?;
+            let address = match family {
+                Family::Ipv4 => node.address.map(IpAddr::from),
+                Family::Ipv6 => node.address6.map(IpAddr::from),
+            };
+            let address = address.context("a host without address")?;
             let socket = Namespace::of(&node.namespace).enter(|| {
-                let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
+                let socket = UdpSocket::bind((any, port))?;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             })?;
@@ -144,18 +158,24 @@ impl Bed {
             gateway_mac,
             ..
         } = self.source;
+        let family = Family::of(address);
+        let group = family.address(GROUP);
+        let protocol = match family {
+            Family::Ipv4 => PROTOCOL,
+            Family::Ipv6 => protocol::ROUTING,
+        };
         let from = (address, SOURCE_PORT + flow);
         let entry = |receiver: &Receiver| Destination::new(receiver.address).port(receiver.port);
         let destinations = self.receivers.iter().map(entry).collect();
         let packet = Packet {
             destination_mac: gateway_mac,
             source_mac: mac,
-            ip: Ip::new(address, GROUP, PROTOCOL),
+            ip: Ip::new(address, group, protocol),
             xcast: Xcast {
                 p: true,
                 ..Xcast::new(protocol::UDP, destinations)
             },
-            segment: packet::udp(from, (GROUP, 0), &self.sent.to_be_bytes(), None),
+            segment: packet::udp(from, (group, 0), &self.sent.to_be_bytes(), None),
         };
         self.source.tap.send(&packet.frame())?;
         Ok(self.sent)

@@ -776,7 +776,7 @@ fn rows_of_ipv6() -> Vec<Row> {
             p.xcast.destinations.truncate(1);
         }),
         change("link-local source", &|p| {
-            p.ip.source = family.address([169, 254, 0, 1])
+            p.ip.source = family.address([169, 254, 0, 1]);
         }),
         change("118 destinations with DS bytes", &|p| {
             p.xcast.d = true;

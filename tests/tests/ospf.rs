@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tests::bed::Bed;
 use tests::daemon::PATIENCE;
+use tests::family::{self, Family};
 use tests::namespace;
 use xtask::testbed::{Node, Role, Routing, Topology};
 
@@ -75,8 +76,12 @@ impl Drop for Birds {
     }
 }
 
-/// OSPF between routers; links to hosts are only told about.
+/// OSPF between routers, version 2 for IPv4 and 3 for IPv6; links to hosts are only told about.
 fn configuration(router: &Node) -> Result<String> {
+    let (channel, version) = match Family::under_test() {
+        Family::Ipv4 => ("ipv4", "v2"),
+        Family::Ipv6 => ("ipv6", "v3"),
+    };
     let id = router.address.context("a router without address")?;
     let mut interfaces = String::new();
     for interface in &router.interfaces {
@@ -97,9 +102,9 @@ fn configuration(router: &Node) -> Result<String> {
         "router id {id};\n\
          log stderr {{ warning, error, fatal, bug }};\n\
          protocol device {{ scan time 1; }}\n\
-         protocol kernel {{ ipv4 {{ import none; export all; }}; }}\n\
-         protocol ospf v2 {{\n\
-         ipv4 {{ import all; export none; }};\n\
+         protocol kernel {{ {channel} {{ import none; export all; }}; }}\n\
+         protocol ospf {version} {{\n\
+         {channel} {{ import all; export none; }};\n\
          area 0 {{\n{interfaces}}};\n}}\n"
     ))
 }
@@ -161,6 +166,16 @@ fn flows(bed: &mut Bed, count: u32) -> Result<()> {
 }
 
 #[test]
+fn reconvergence_ipv4() {
+    family::with(Family::Ipv4, reconvergence);
+}
+
+/// With OSPFv3, whose next hops are link-local.
+#[test]
+fn reconvergence_ipv6() {
+    family::with(Family::Ipv6, reconvergence);
+}
+
 fn reconvergence() {
     if !namespace::available() {
         return;
@@ -216,7 +231,7 @@ fn reconvergence() {
         settled(&mut bed)?;
         flows(&mut bed, 50).context("after the link came back")
     };
-    test().unwrap();
+    test().expect("Xcast follows OSPF");
 }
 
 /// Waits until a row of messages arrives complete: whatever was converging is done.

@@ -1,6 +1,6 @@
 //! What the fast path cannot do is done by the kernel, destination by destination.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -88,6 +88,117 @@ fn unresolved_host() {
         }
         rig.view.neighbours.push((1, host.into(), mac));
         rig.eventually(0, &packet.frame())
+    });
+}
+
+/// The same by IPv6, with neighbour discovery.
+#[test]
+fn unresolved_host_ipv6() {
+    rig::with_family(Family::Ipv6, &Layout::default(), |rig| {
+        let (host, mac) = (layout::on_link(1, 200), [2, 0, 0, 0, 0x77, 1]);
+        let packet = rig::udp(list([host, layout::behind(2, 1), layout::behind(2, 2)]));
+        rig.check(0, &packet.frame())?;
+        rig.drain()?;
+        rig.taps[0].send(&packet.frame())?;
+        answer_solicitation(rig, 1, rig.ip(host), mac)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let frame = rig.taps[1].receive(deadline)?;
+            let frame = frame.context("the first packet was lost")?;
+            let to = packet::address6(&frame, ETHERNET_LEN + 24);
+            if frame.get(ETHERNET_LEN + 6) == Some(&protocol::UDP) && to == Some(rig.ip(host)) {
+                // Plain IPv6: nothing between the IP header and UDP, and a right checksum.
+                let (from, to) = (rig.ip(SOURCE), rig.ip(host));
+                let datagram = &frame[ETHERNET_LEN + 40..];
+                ensure!(packet::transport_checksum(from, to, protocol::UDP, datagram) == 0);
+                ensure!(frame.starts_with(&mac));
+                break;
+            }
+        }
+        let known = (1, rig.ip(host), mac);
+        rig.view.neighbours.push(known);
+        rig.eventually(0, &packet.frame())
+    });
+}
+
+/// Waits for a neighbour solicitation for `address` on `port`, and answers it (RFC 4861 sections 4.3
+/// and 4.4).
+fn answer_solicitation(rig: &Rig, port: usize, address: IpAddr, mac: Mac) -> Result<()> {
+    const SOLICITATION: u8 = 135;
+    const ADVERTISEMENT: u8 = 136;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let frame = rig.taps[port].receive(deadline)?;
+        let frame = frame.with_context(|| format!("nobody asks for {address}"))?;
+        let icmp = ETHERNET_LEN + 40;
+        let asked = packet::address6(&frame, icmp + 8);
+        if frame.get(ETHERNET_LEN + 6) != Some(&protocol::ICMPV6)
+            || frame.get(icmp) != Some(&SOLICITATION)
+            || asked != Some(address)
+        {
+            continue;
+        }
+        let asker = packet::address6(&frame, ETHERNET_LEN + 8).context("no source")?;
+        // Solicited and override; then the target, and its link layer address as an option.
+        let mut advertisement = vec![ADVERTISEMENT, 0, 0, 0, 0x60, 0, 0, 0];
+        advertisement.extend(packet::octets(address));
+        advertisement.extend([2, 1]);
+        advertisement.extend(mac);
+        let checksum = packet::transport_checksum(address, asker, protocol::ICMPV6, &advertisement);
+        advertisement[2..4].copy_from_slice(&checksum.to_be_bytes());
+        let ip = Ip {
+            ttl: 255,
+            ..Ip::new(address, asker, protocol::ICMPV6)
+        };
+        let router = layout::router_mac(port);
+        let ether_type = Family::Ipv6.ether_type();
+        let answer = packet::ethernet(router, mac, ether_type, &ip.emit(&advertisement));
+        return rig.taps[port].send(&answer);
+    }
+}
+
+/// What cannot be reached by IPv6 is answered by the kernel, quoting plain IPv6; so is what is too big.
+#[test]
+fn icmpv6_from_the_kernel() {
+    let layout = Layout {
+        mtu: vec![(2, 1280)],
+        ..Layout::default()
+    };
+    rig::with_family(Family::Ipv6, &layout, |rig| {
+        let good = [layout::behind(1, 1), layout::behind(1, 2)];
+        let long = vec![0x5a; 1300];
+        for (bad, segment, kind) in [
+            (NOWHERE, b"short".to_vec(), (1, 0)),
+            (layout::behind(2, 1), long, (2, 0)),
+        ] {
+            let ends = ((SOURCE, SOURCE_PORT), (GROUP, COMMON_PORT));
+            let segment = packet::udp(ends.0, ends.1, &segment, None);
+            let [first, second] = good;
+            let packet = rig::carrying(protocol::UDP, list([first, bad, second]), segment);
+            rig.drain()?;
+            rig.taps[0].send(&packet.frame())?;
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let frame = rig.taps[0].receive(deadline)?.context("no answer came")?;
+                let icmp = ETHERNET_LEN + 40;
+                if frame.get(ETHERNET_LEN + 6) != Some(&protocol::ICMPV6)
+                    || frame.get(icmp).is_none_or(|&kind| kind >= 128)
+                {
+                    continue;
+                }
+                ensure!(
+                    (frame[icmp], frame[icmp + 1]) == kind,
+                    "{:?}",
+                    &frame[icmp..icmp + 2]
+                );
+                let quoted = &frame[icmp + 8..];
+                ensure!(quoted[6] == protocol::UDP, "quotes protocol {}", quoted[6]);
+                ensure!(packet::address6(quoted, 8) == Some(rig.ip(SOURCE)));
+                ensure!(packet::address6(quoted, 24) == Some(rig.ip(bad)));
+                break;
+            }
+        }
+        Ok(())
     });
 }
 

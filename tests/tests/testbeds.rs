@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use anyhow::{Result, ensure};
 use tests::bed::Bed;
 use tests::daemon::{self, Counters};
+use tests::family::{self, Family};
 use tests::namespace;
 use xtask::testbed::{RouterConfig, Routing, Topology, Traffic};
 
-/// Runs a test with every router of a topology running.
+/// Runs a test with every router of a topology running, for IPv4 and for IPv6.
 #[track_caller]
-fn with(topology: &Topology, test: impl FnOnce(&mut Bed) -> Result<()>) {
+fn with(topology: &Topology, test: impl Fn(&mut Bed) -> Result<()>) {
     if !namespace::available() {
         return;
     }
@@ -19,8 +20,10 @@ fn with(topology: &Topology, test: impl FnOnce(&mut Bed) -> Result<()>) {
         bed.start_routers()?;
         test(&mut bed)
     };
-    if let Err(error) = run() {
-        panic!("{error:#}");
+    for family in Family::ALL {
+        if let Err(error) = family::with(family, run) {
+            panic!("{family:?}: {error:#}");
+        }
     }
 }
 
@@ -153,5 +156,7 @@ fn one_router_that_speaks_xcast() {
         ensure!(counts["A-R1"] == 5 && counts["R1-R2"] == 10, "{counts:?}");
         Ok(())
     };
-    test().unwrap();
+    for family in Family::ALL {
+        family::with(family, test).expect("one router is enough");
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::UdpSocket,
+    net::{IpAddr, Ipv6Addr, UdpSocket},
     path::Path,
     process::{self, Command, Output},
     thread,
@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::unistd::geteuid;
-use xtask::testbed::{Options, Role, Testbed, Topology, ethtool, netns};
+use xtask::testbed::{Node, Options, Role, Testbed, Topology, ethtool, netns};
 
 /// A testbed's name that no other test has, or nothing where tests may be skipped.
 fn instance(test: &str) -> Option<String> {
@@ -30,10 +30,25 @@ fn exists(instance: &str, node: &str) -> bool {
     netns::path(&format!("xc-{instance}-{node}")).exists()
 }
 
-/// Sends a datagram from one node to another.
+/// Sends a datagram from one node to another, by IPv4.
 fn deliver(testbed: &Testbed, from: &str, to: &str) -> Result<()> {
-    let address = testbed.node(to)?.address.context("no address")?;
-    let bind = || UdpSocket::bind("0.0.0.0:0");
+    deliver_by(testbed, from, to, |node| node.address.map(IpAddr::from))
+}
+
+/// Sends a datagram from one node's address to another's.
+fn deliver_by(
+    testbed: &Testbed,
+    from: &str,
+    to: &str,
+    address_of: impl Fn(&Node) -> Option<IpAddr>,
+) -> Result<()> {
+    let address = address_of(testbed.node(to)?).context("no address")?;
+    let any = if address.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
+    let bind = || UdpSocket::bind(any);
     let receiver = testbed.in_namespace(to, bind)??;
     let sender = testbed.in_namespace(from, bind)??;
     receiver.set_read_timeout(Some(Duration::from_secs(10)))?;
@@ -43,10 +58,7 @@ fn deliver(testbed: &Testbed, from: &str, to: &str) -> Result<()> {
         .recv_from(&mut buffer)
         .with_context(|| format!("nothing from {from} reached {to}"))?;
     assert_eq!(&buffer[..len], b"datagram");
-    assert_eq!(
-        Some(source.ip()),
-        testbed.node(from)?.address.map(Into::into)
-    );
+    assert_eq!(Some(source.ip()), address_of(testbed.node(from)?));
     Ok(())
 }
 
@@ -78,6 +90,8 @@ fn every_host_reaches_every_other() -> Result<()> {
         for from in &hosts {
             for to in hosts.iter().filter(|to| *to != from) {
                 deliver(&testbed, from, to).with_context(|| topology.name().to_owned())?;
+                deliver_by(&testbed, from, to, |node| node.address6.map(IpAddr::from))
+                    .with_context(|| format!("{} by IPv6", topology.name()))?;
             }
         }
     }
@@ -116,8 +130,19 @@ fn interfaces_are_as_planned() -> Result<()> {
             assert_eq!(cat("ifindex")?, interface.index.to_string());
             assert_eq!(cat("operstate")?, "up");
         }
-        let ipv6 = testbed.exec(&node.name, &["cat", "/proc/net/if_inet6"])?;
-        assert_eq!(String::from_utf8_lossy(&ipv6.stdout), "", "{}", node.name);
+        let ipv6 = testbed.exec(&node.name, &["ip", "-6", "-o", "address", "show"])?;
+        let ipv6 = String::from_utf8_lossy(&ipv6.stdout).into_owned();
+        for interface in &node.interfaces {
+            let there = |address: Ipv6Addr| ipv6.contains(&format!("{address}/120"));
+            assert!(
+                interface.address6.is_none_or(there),
+                "{}: {ipv6}",
+                node.name
+            );
+        }
+        if node.role == Role::Switch {
+            assert_eq!(ipv6, "", "{}", node.name);
+        }
     }
     Ok(())
 }

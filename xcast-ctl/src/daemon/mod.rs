@@ -62,7 +62,8 @@ pub async fn run(
     tokio::spawn(connection);
     let name = config.router.interface.clone();
     let peer = config.router.datapath_interface();
-    let pair = Pair::create(&links, &name, &peer, config.router.address).await?;
+    let ipv6 = config.code_points.ipv6.is_some();
+    let pair = Pair::create(&links, &name, &peer, config.router.address, ipv6).await?;
     let outcome = async {
         let mut router = Router::start(&config, &pair)?;
         let (calls_in, calls) = mpsc::channel(CALLS);

@@ -33,7 +33,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Makes the pair, replacing one that a killed predecessor left.
+    /// Makes the pair, replacing one that a killed predecessor left; with `ipv6`, packets of IPv6 go
+    /// through it, too.
     ///
     /// # Errors
     ///
@@ -43,6 +44,7 @@ impl Pair {
         name: &str,
         peer: &str,
         address: Ipv4Addr,
+        ipv6: bool,
     ) -> Result<Self> {
         Self::remove(handle, name).await?;
         handle
@@ -51,13 +53,28 @@ impl Pair {
             .execute()
             .await
             .with_context(|| format!("cannot create the veth pair {name}, {peer}"))?;
-        Self::set_up(handle, name, peer, address).await
+        Self::set_up(handle, name, peer, address, ipv6).await
     }
 
-    async fn set_up(handle: &Handle, name: &str, peer: &str, address: Ipv4Addr) -> Result<Self> {
+    async fn set_up(
+        handle: &Handle,
+        name: &str,
+        peer: &str,
+        address: Ipv4Addr,
+        ipv6: bool,
+    ) -> Result<Self> {
+        // Nothing but Xcast is wanted here: no address that speaks up by itself.
         for end in [name, peer] {
-            // Nothing but Xcast is wanted here.
             set(&format!("ipv6/conf/{end}/disable_ipv6"), "1");
+        }
+        if ipv6 {
+            for (setting, value) in [
+                ("addr_gen_mode", "1"),
+                ("accept_ra", "0"),
+                ("disable_ipv6", "0"),
+            ] {
+                set(&format!("ipv6/conf/{name}/{setting}"), value);
+            }
         }
         // Copies for the stack come from anywhere, also from addresses that are this host's own.
         // Loose mode, because 0 would not override a strict `all`.

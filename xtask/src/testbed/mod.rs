@@ -494,6 +494,9 @@ fn set_sysctls(role: Role) -> Result<()> {
             // Addresses are there at once, and nobody is asked for others.
             ("ipv6/conf/all/accept_dad", "0"),
             ("ipv6/conf/default/accept_dad", "0"),
+            // Those of a link that goes down stay, as those of IPv4 do.
+            ("ipv6/conf/all/keep_addr_on_down", "1"),
+            ("ipv6/conf/default/keep_addr_on_down", "1"),
             ("ipv6/conf/default/accept_ra", "0"),
             ("ipv6/conf/default/router_solicitations", "0"),
         ]);

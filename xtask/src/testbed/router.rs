@@ -234,7 +234,8 @@ mod tests {
         config.router.insert("prune".to_owned(), "bitmap".into());
         config.udp = Some(toml::Table::from_iter([("port".to_owned(), 4242.into())]));
         let text = config.to_toml(plan.node("R1").unwrap()).unwrap();
-        let expected = "[code_points]\nprotocol = 253\ngroup = \"224.0.0.254\"\n\n[router]\nprune = \"bitmap\"\n\n[udp]\nport = 4242\n\n\
+        let expected = "[code_points]\nprotocol = 253\ngroup = \"224.0.0.254\"\ngroup6 = \"ff02::114\"\n\
+                        routing_type = 253\nports_option = 94\n\n[router]\nprune = \"bitmap\"\n\n[udp]\nport = 4242\n\n\
                         [[port]]\ninterface = \"to-A\"\n\n[[port]]\ninterface = \"to-R2\"\n";
         assert_eq!(text, expected);
     }
