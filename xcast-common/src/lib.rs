@@ -5,7 +5,8 @@
 //! packet). It does no I/O, does not allocate and knows no clock. A packet flows through its
 //! modules in this order:
 //!
-//! 1. [`wire`]: where the fields of an Xcast4 packet are (RFC 5058 section 9.2).
+//! 1. [`wire`]: where the fields of packets are (RFC 5058 sections 9.2 and 9.3); [`family`] says what differs between Xcast4
+//!    and Xcast6, and [`address`] what their addresses have in common. The rest is the same for both.
 //! 2. [`view`]: bounds-checked access to a frame, in a form the BPF verifier can follow.
 //! 3. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
 //! 4. [`ingress`]: is this frame ours, and is it well formed?

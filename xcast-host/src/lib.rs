@@ -42,7 +42,8 @@
 //!
 //! # Limits
 //!
-//! IPv4 only, so far: an IPv6 destination is an error that says so. Linux only.
+//! Senders speak IPv4 only, so far: an IPv6 destination is an error that says so. [`packet`] and [`raw`] build and send packets
+//! of both families. Linux only.
 //!
 //! # Features
 //!

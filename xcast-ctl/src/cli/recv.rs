@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
 };
 use serde::Serialize;
 use xcast_host::envelope::{Envelope, Tag};
@@ -37,8 +37,8 @@ pub(super) struct Args {
     port: u16,
 
     /// Local address to listen on
-    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::UNSPECIFIED)]
-    address: Ipv4Addr,
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<IpAddr>,
 
     /// End after this many datagrams
     #[arg(long, value_name = "N")]
@@ -73,7 +73,7 @@ fn tag(text: &str) -> Result<Tag, String> {
 #[derive(Debug, Serialize)]
 struct Datagram {
     /// Address and port of the sender.
-    from: SocketAddrV4,
+    from: SocketAddr,
     /// Length of the payload, in octets.
     length: usize,
     /// It came in an envelope with others.
@@ -131,6 +131,27 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// A socket for both families, unless an address was given or there is no IPv6 here.
+fn bind(args: &Args) -> Result<UdpSocket> {
+    let bind = |address| {
+        let local = SocketAddr::new(address, args.port);
+        UdpSocket::bind(local).with_context(|| format!("cannot listen on {local}"))
+    };
+    match args.address {
+        Some(address) => bind(address),
+        None => bind(Ipv6Addr::UNSPECIFIED.into()).or_else(|_| bind(Ipv4Addr::UNSPECIFIED.into())),
+    }
+}
+
+/// Has the kernel tell the DS field of what arrives.
+fn ask_for_ds(socket: &UdpSocket, local: SocketAddr) -> nix::Result<()> {
+    if local.is_ipv6() {
+        setsockopt(socket, sockopt::Ipv6RecvTClass, &true)?;
+    }
+    // Of IPv4 that comes to a socket of IPv6, too.
+    setsockopt(socket, sockopt::IpRecvTos, &true)
+}
+
 fn listen(args: &Args, summary: &mut Summary) -> Result<Outcome> {
     let deadline = match args.timeout {
         Some(seconds) => {
@@ -142,11 +163,9 @@ fn listen(args: &Args, summary: &mut Summary) -> Result<Outcome> {
         }
         None => None,
     };
-    let local = SocketAddrV4::new(args.address, args.port);
-    let socket =
-        std::net::UdpSocket::bind(local).with_context(|| format!("cannot listen on {local}"))?;
-    setsockopt(&socket, sockopt::IpRecvTos, &true).context("cannot ask for the DS field")?;
+    let socket = bind(args)?;
     let local = socket.local_addr().context("cannot ask for the port")?;
+    ask_for_ds(&socket, local).context("cannot ask for the DS field")?;
     eprintln_listening(&local.to_string());
 
     while args.count.is_none_or(|count| summary.datagrams < count) {
@@ -180,7 +199,7 @@ fn eprintln_listening(local: &str) {
 }
 
 /// Sets how long the next receive may take; false if the time is over.
-fn wait(socket: &std::net::UdpSocket, deadline: Option<Instant>) -> Result<bool> {
+fn wait(socket: &UdpSocket, deadline: Option<Instant>) -> Result<bool> {
     let Some(deadline) = deadline else {
         return Ok(true);
     };
@@ -196,26 +215,35 @@ fn wait(socket: &std::net::UdpSocket, deadline: Option<Instant>) -> Result<bool>
 }
 
 /// The next datagram; `None` if the time is over, a signal came, or an envelope has no part for us.
-fn receive(socket: &std::net::UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
+fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
     let mut payload = vec![0; 65536];
-    let mut control = nix::cmsg_space!(u8);
+    let mut control = nix::cmsg_space!(u8, libc::c_int);
     let mut parts = [io::IoSliceMut::new(&mut payload)];
     let fd = std::os::fd::AsRawFd::as_raw_fd(socket);
-    let message = match recvmsg::<SockaddrIn>(fd, &mut parts, Some(&mut control), MsgFlags::empty())
-    {
-        Ok(message) => message,
-        Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-        // Something we never sent was refused: no concern of ours.
-        Err(Errno::ECONNREFUSED) => return Ok(None),
-        Err(errno) => return Err(errno.into()),
-    };
-    let Some(from) = message.address else {
+    let message =
+        match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty()) {
+            Ok(message) => message,
+            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
+            // Something we never sent was refused: no concern of ours.
+            Err(Errno::ECONNREFUSED) => return Ok(None),
+            Err(errno) => return Err(errno.into()),
+        };
+    let from = message.address.and_then(|address| {
+        let ipv4 = address
+            .as_sockaddr_in()
+            .map(|from| (from.ip().into(), from.port()));
+        let ipv6 = address.as_sockaddr_in6();
+        let ipv6 = ipv6.map(|from| (IpAddr::from(from.ip()).to_canonical(), from.port()));
+        ipv4.or(ipv6)
+    });
+    let Some(from) = from else {
         bail!("the kernel does not say who sent a datagram");
     };
     let ds = message
         .cmsgs()?
         .find_map(|message| match message {
             ControlMessageOwned::Ipv4Tos(tos) => Some(tos),
+            ControlMessageOwned::Ipv6TClass(class) => u8::try_from(class).ok(),
             _ => None,
         })
         .unwrap_or(0);
@@ -233,7 +261,7 @@ fn receive(socket: &std::net::UdpSocket, tag: Option<Tag>) -> Result<Option<Data
         combined = true;
     }
     Ok(Some(Datagram {
-        from: SocketAddrV4::new(from.ip(), from.port()),
+        from: from.into(),
         length: payload.len(),
         combined,
         dscp: ds >> 2,
@@ -257,8 +285,6 @@ fn render(datagram: &Datagram) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::UdpSocket;
-
     use super::*;
 
     #[test]
@@ -278,6 +304,27 @@ mod tests {
             render(&datagram),
             format!("{from} 3 octets dscp 46: hi\\u{{1b}}\n")
         );
+    }
+
+    /// Both families come to one socket, and say so with their own addresses.
+    #[test]
+    fn a_datagram_of_either_family() {
+        let receiver = UdpSocket::bind("[::]:0").unwrap();
+        ask_for_ds(&receiver, receiver.local_addr().unwrap()).unwrap();
+        let port = receiver.local_addr().unwrap().port();
+        let ipv4 = UdpSocket::bind("127.0.0.1:0").unwrap();
+        setsockopt(&ipv4, sockopt::Ipv4Tos, &(46 << 2 | 1)).unwrap();
+        let ipv6 = UdpSocket::bind("[::1]:0").unwrap();
+        setsockopt(&ipv6, sockopt::Ipv6TClass, &(10 << 2)).unwrap();
+        for (sender, to, dscp) in [(ipv4, "127.0.0.1", 46), (ipv6, "::1", 10)] {
+            let to: IpAddr = to.parse().unwrap();
+            sender.send_to(b"hi", (to, port)).unwrap();
+            let datagram = receive(&receiver, None).unwrap().unwrap();
+            assert_eq!(
+                (datagram.from, datagram.dscp),
+                (sender.local_addr().unwrap(), dscp)
+            );
+        }
     }
 
     #[test]
