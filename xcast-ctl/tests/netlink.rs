@@ -7,13 +7,14 @@ use std::{
     env, fs,
     future::Future,
     io::Write as _,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     process::{Command, Stdio},
     sync::mpsc as std_mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use ipnet::Ipv4Net;
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::{Uid, gettid},
@@ -104,11 +105,6 @@ impl Drop for Peer {
 /// Carries out `ip` commands, one a line; all have to succeed.
 fn ip(commands: &str) {
     assert!(ip_batch(commands, &["-batch", "-"]), "{commands}");
-}
-
-/// Carries out those of the commands that the kernel accepts.
-fn try_ip(commands: &str) {
-    ip_batch(commands, &["-force", "-batch", "-"]);
 }
 
 fn ip_batch(commands: &str, options: &[&str]) -> bool {
@@ -320,6 +316,101 @@ fn the_maps_follow_the_kernel() {
                 r.fate("10.1.0.2") == "forward 10.1.0.2 v1"
             })
             .await;
+    });
+}
+
+/// What IPv6 has in other forms: next hops come and go one by one, and gateways are link-local.
+#[test]
+fn the_maps_follow_the_kernel_ipv6() {
+    in_namespace(|| async {
+        for conf in ["all", "default"] {
+            fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/accept_dad"), "0").unwrap();
+        }
+        ip("link add v1 type veth peer name p1
+            link add v2 type veth peer name p2
+            link set lo up
+            link set v1 up
+            link set p1 up
+            link set v2 up
+            link set p2 up
+            addr add 2001:db8:1::1/64 dev v1 nodad
+            addr add 2001:db8:2::1/64 dev v2 nodad
+            addr add 10.1.0.1/24 dev v1
+            neigh add 2001:db8:1::2 lladdr 02:00:00:00:01:02 dev v1
+            neigh add 2001:db8:2::2 lladdr 02:00:00:00:02:02 dev v2
+            neigh add fe80::2 lladdr 02:00:00:00:02:02 dev v2
+            route add 2001:db8:20::/48 via 2001:db8:1::2
+            route add 2001:db8:21::/48 via fe80::2 dev v2
+            route add 2001:db8:22::/48 nexthop via 2001:db8:1::2 nexthop via 2001:db8:2::2
+            route add 20.0.0.0/8 via inet6 fe80::2 dev v2
+            nexthop add id 1 via 2001:db8:1::2 dev v1
+            nexthop add id 2 via fe80::2 dev v2
+            nexthop add id 3 group 1/2
+            route add 2001:db8:23::/48 nhid 3
+            route add blackhole 2001:db8:24::/48
+            route add unreachable 2001:db8:25::/48");
+        let mut router = Router::start(&["v1", "v2"]);
+        router.synchronise().await;
+        for (address, fate) in [
+            ("2001:db8:1::2", "forward 2001:db8:1::2 v1"),
+            ("2001:db8:20::1", "forward 2001:db8:1::2 v1"),
+            ("2001:db8:21::1", "forward fe80::2 v2"),
+            ("2001:db8:22::1", "ecmp"),
+            ("2001:db8:23::1", "ecmp"),
+            // An IPv4 route by way of an IPv6 gateway (RFC 8950).
+            ("20.0.0.1", "forward fe80::2 v2"),
+            ("2001:db8:24::1", Counter::SkipBlackhole.name()),
+            ("2001:db8:25::1", Counter::StackUnreachable.name()),
+            ("2001:db8:1::1", Counter::StackLocal.name()),
+            ("2001:db8:30::1", Counter::StackNoRoute.name()),
+            ("2001:db8:1::9", Counter::StackNoNeighbour.name()),
+            ("fe80::2", Counter::SkipNever.name()),
+            ("ff02::1", Counter::SkipNever.name()),
+            ("::1", Counter::SkipNever.name()),
+        ] {
+            assert_eq!(router.fate(address), fate, "{address}");
+        }
+        for (command, address, fate) in [
+            (
+                "route del 2001:db8:22::/48 via 2001:db8:1::2",
+                "2001:db8:22::1",
+                "forward 2001:db8:2::2 v2",
+            ),
+            (
+                "route append 2001:db8:22::/48 via 2001:db8:1::2",
+                "2001:db8:22::1",
+                "ecmp",
+            ),
+            (
+                "route replace 2001:db8:22::/48 via fe80::2 dev v2",
+                "2001:db8:22::1",
+                "forward fe80::2 v2",
+            ),
+            (
+                "route add 2001:db8:20::/48 via fe80::2 dev v2 metric 5",
+                "2001:db8:20::1",
+                "forward fe80::2 v2",
+            ),
+            (
+                "route del 2001:db8:20::/48 metric 5",
+                "2001:db8:20::1",
+                "forward 2001:db8:1::2 v1",
+            ),
+            ("nexthop del id 1", "2001:db8:23::1", "forward fe80::2 v2"),
+            (
+                "addr del 10.1.0.1/24 dev v1",
+                "2001:db8:20::1",
+                "forward 2001:db8:1::2 v1",
+            ),
+            (
+                "link set v2 down",
+                "2001:db8:21::1",
+                Counter::StackNoRoute.name(),
+            ),
+        ] {
+            ip(command);
+            router.until(command, |r| r.fate(address) == fate).await;
+        }
     });
 }
 
@@ -583,9 +674,39 @@ fn kernel_routes() -> String {
     show(&["-d", "route", "show", "table", "all"]) + &show(&["nexthop"]) + &show(&["link"])
 }
 
+/// The commands for IPv6: each IPv4 address stands for one that has its bits behind 2001:db8::/32.
+fn for_ipv6(commands: &str) -> String {
+    let word = |word: &str| {
+        let Ok(net) = word
+            .parse::<Ipv4Net>()
+            .or_else(|_| word.parse::<Ipv4Addr>().map(Ipv4Net::from))
+        else {
+            return word.to_owned();
+        };
+        let bits = 0x2001_0db8_u128 << 96 | u128::from(net.addr().to_bits()) << 64;
+        let address = Ipv6Addr::from_bits(bits);
+        match (word.contains('/'), net.prefix_len()) {
+            (false, _) => address.to_string(),
+            (true, 32) => format!("{address}/128"),
+            (true, len) => format!("{address}/{}", 32 + len),
+        }
+    };
+    let line = |line: &str| line.split(' ').map(word).collect::<Vec<_>>().join(" ");
+    commands.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
 /// What was learned by following must be what a dump says: the kernel drops much without a word.
 #[test]
-fn following_is_as_good_as_dumping() {
+fn following_is_as_good_as_dumping_ipv4() {
+    following_is_as_good_as_dumping(str::to_owned, "-4");
+}
+
+#[test]
+fn following_is_as_good_as_dumping_ipv6() {
+    following_is_as_good_as_dumping(for_ipv6, "-6");
+}
+
+fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static str) {
     const STEPS: usize = 60;
     let seed = env::var("XCAST_SEED")
         .ok()
@@ -603,15 +724,21 @@ fn following_is_as_good_as_dumping() {
                 )
             })
             .collect::<String>();
-        try_ip(&whole);
+        for conf in ["all", "default"] {
+            // Addresses are there at once; nobody is asked for others.
+            fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/accept_dad"), "0").unwrap();
+            fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/accept_ra"), "0").unwrap();
+        }
+        let whole = convert(&whole);
+        ip_batch(&whole, &[family, "-force", "-batch", "-"]);
         let mut router = Router::start(&ports);
         router.synchronise().await;
         for step in 0..STEPS {
             // Now and then what was destroyed is repaired, or little would succeed.
             let repair = if step % 4 == 0 { whole.as_str() } else { "" };
             let commands: Vec<String> = (0..8).map(|_| random.command()).collect();
-            let commands = format!("{repair}{}\n", commands.join("\n"));
-            try_ip(&commands);
+            let commands = format!("{repair}{}\n", convert(&commands.join("\n")));
+            ip_batch(&commands, &[family, "-force", "-batch", "-"]);
             // The link may be gone.
             let link = random.pick(&["v1", "v2", "v3", "all"]);
             let sysctl = format!("/proc/sys/net/ipv4/conf/{link}/ignore_routes_with_linkdown");

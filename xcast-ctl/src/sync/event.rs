@@ -235,7 +235,7 @@ pub struct Hop {
 }
 
 /// Whom a packet is sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via {
     /// To the destination itself.
     Link,
