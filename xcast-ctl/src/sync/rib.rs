@@ -553,14 +553,18 @@ impl Rib {
         let Some(path) = self.paths.find(route) else {
             return;
         };
-        let Some(node) = self.tables[table].routes.get_mut(route.prefix) else {
+        self.remove_candidate(table, route.prefix, route.metric, path);
+    }
+
+    fn remove_candidate(&mut self, table: usize, prefix: IpNet, metric: u32, path: PathId) {
+        let Some(node) = self.tables[table].routes.get_mut(prefix) else {
             return;
         };
-        let same = |c: &Candidate| c.metric == route.metric && c.path == path;
+        let same = |c: &Candidate| c.metric == metric && c.path == path;
         if let Some(at) = node.candidates.iter().position(same) {
             node.candidates.remove(at);
-            self.disuse(path, route.prefix);
-            self.note_route(route.prefix, route.kind);
+            self.note_route(prefix, self.paths[path].spec.kind);
+            self.disuse(path, prefix);
         }
     }
 
@@ -577,12 +581,20 @@ impl Rib {
                 all.any(|other| (other.ifindex, other.via) == (hop.ifindex, hop.via))
             };
             let left: Vec<Hop> = hops.iter().filter(|hop| !gone(hop)).copied().collect();
-            (c.metric == route.metric && !left.is_empty() && left.len() < hops.len())
-                .then_some((c.path, left))
+            (c.metric == route.metric && left.len() < hops.len()).then_some((c.path, left))
         };
-        let Some((path, hops)) = node.candidates.iter().find_map(shares) else {
+        let Some((path, mut hops)) = node.candidates.iter().find_map(shares) else {
             return false;
         };
+        match hops.as_mut_slice() {
+            [] => {
+                self.remove_candidate(table, route.prefix, route.metric, path);
+                return true;
+            }
+            // Alone it has no weight.
+            [hop] => hop.weight = 1,
+            _ => {}
+        }
         let spec = &self.paths[path].spec;
         let rest = Route {
             kind: spec.kind,

@@ -499,6 +499,9 @@ fn set_sysctls(role: Role) -> Result<()> {
             ("ipv6/conf/default/keep_addr_on_down", "1"),
             ("ipv6/conf/default/accept_ra", "0"),
             ("ipv6/conf/default/router_solicitations", "0"),
+            // What is said of groups is said at once, in milliseconds.
+            ("ipv6/conf/default/mldv1_unsolicited_report_interval", "10"),
+            ("ipv6/conf/default/mldv2_unsolicited_report_interval", "10"),
         ]);
         if role == Role::Router {
             settings.push(("ipv6/conf/all/forwarding", "1"));
