@@ -59,6 +59,8 @@ const STATE: &str = "/run/xcast-testbed";
 const SYSCTL: &str = "/proc/sys/net";
 /// How long links may take to get ready; the kernel needs up to a second.
 const LINK_PATIENCE: Duration = Duration::from_secs(10);
+/// How long counters must stand still before links count as silent.
+const SILENCE: Duration = Duration::from_millis(300);
 
 /// How to raise a testbed.
 #[derive(Clone, Debug)]
@@ -126,6 +128,9 @@ impl Testbed {
         testbed.configure_nodes(options.quiet)?;
         testbed.wait_for_links()?;
         testbed.save()?;
+        if options.quiet {
+            testbed.wait_for_silence()?;
+        }
         Ok(testbed)
     }
 
@@ -371,6 +376,22 @@ impl Testbed {
             lines.push(format!("link add {} type veth peer {}", ends[0], ends[1]));
         }
         process::ip_batch(None, &lines)
+    }
+
+    /// Waits until nothing crosses the links: IPv6 says a few things about its groups by itself, when
+    /// addresses are new.
+    fn wait_for_silence(&self) -> Result<()> {
+        let started = Instant::now();
+        let mut last = self.traffic()?;
+        loop {
+            thread::sleep(SILENCE);
+            let now = self.traffic()?;
+            // Who counts notices what never falls silent.
+            if now == last || started.elapsed() > LINK_PATIENCE {
+                return Ok(());
+            }
+            last = now;
+        }
     }
 
     /// Gives every node its addresses and routes, all nodes at once.
