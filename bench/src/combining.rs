@@ -181,7 +181,8 @@ fn run(overlap: &str) -> Result<(Duration, QueueStatistics)> {
 
 /// What the first link carries, from the packets that the library builds.
 fn first_link(payload_bytes: usize) -> Result<LinkRow> {
-    let on_link = |destinations, payload| ETHERNET_LEN + packet_len(destinations, 0, payload);
+    let on_link =
+        |destinations, payload| ETHERNET_LEN + packet_len(false, destinations, 0, payload);
     let mut queue = queue()?;
     let now = Instant::now();
     let shared = Bytes::from(vec![0x55; payload_bytes - OWN_BYTES]);

@@ -1,7 +1,7 @@
 //! The commands that ask a network: ping and trace.
 
 use std::{
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::Path,
 };
 
@@ -11,7 +11,8 @@ use serde_json::Value;
 use tests::{
     bed::Bed,
     daemon::{Counters, PATIENCE, ctl},
-    layout::{GROUP, PROTOCOL},
+    family::Family,
+    layout::{GROUP, PORTS_OPTION, PROTOCOL},
     namespace::{self, Namespace},
 };
 use xtask::testbed::{RouterConfig, Routing, Topology};
@@ -21,30 +22,34 @@ const UDP_PORT: u16 = 4242;
 /// RFC 5058's Figure 3, with routers.
 struct Network {
     bed: Bed,
+    family: Family,
 }
 
 impl Network {
-    fn up(config: &RouterConfig) -> Result<Self> {
+    fn up(family: Family, config: &RouterConfig) -> Result<Self> {
         let mut bed = Bed::up(&Topology::fig3(), Routing::Static)?;
         bed.start_routers_with(config)?;
-        Ok(Self { bed })
+        Ok(Self { bed, family })
     }
 
     fn namespace(&self, node: &str) -> Result<Namespace> {
         self.bed.namespace(node)
     }
 
-    fn host(&self, node: &str) -> Result<Ipv4Addr> {
-        let address = self.bed.testbed.node(node)?.address;
-        address.with_context(|| format!("{node} has no address"))
+    fn host(&self, node: &str) -> Result<IpAddr> {
+        self.host_of(self.family, node)
+    }
+
+    fn host_of(&self, family: Family, node: &str) -> Result<IpAddr> {
+        let node = self.bed.testbed.node(node)?;
+        of_family(family, node.address, node.address6)
     }
 
     /// The address of a router's interface towards a neighbour.
     fn router(&self, node: &str, towards: &str) -> Result<String> {
-        let address = self.bed.testbed.interface(node, towards)?.address;
-        Ok(address
-            .with_context(|| format!("{node} has no address"))?
-            .to_string())
+        let interface = self.bed.testbed.interface(node, towards)?;
+        let address = of_family(self.family, interface.address, interface.address6)?;
+        Ok(address.to_string())
     }
 
     /// Runs a verb with the destinations B, C and D; its exit status and what it printed.
@@ -69,18 +74,43 @@ impl Network {
     }
 }
 
+fn of_family(family: Family, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Result<IpAddr> {
+    let address = match family {
+        Family::Ipv4 => ipv4.map(IpAddr::V4),
+        Family::Ipv6 => ipv6.map(IpAddr::V6),
+    };
+    address.context("no address")
+}
+
+/// The options that name the testbed's code points.
+fn code_points() -> Vec<String> {
+    let options = [
+        ("--protocol", PROTOCOL.to_string()),
+        ("--group", GROUP.to_string()),
+        ("--group6", "ff02::114".to_owned()),
+        ("--routing-type", PROTOCOL.to_string()),
+        ("--ports-option", PORTS_OPTION.to_string()),
+    ];
+    let options = options.into_iter();
+    options
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
+}
+
 #[track_caller]
-fn with(test: impl FnOnce(Network) -> Result<()>) {
+fn with(test: impl Fn(Network) -> Result<()>) {
     with_routers(&RouterConfig::default(), test);
 }
 
 #[track_caller]
-fn with_routers(config: &RouterConfig, test: impl FnOnce(Network) -> Result<()>) {
+fn with_routers(config: &RouterConfig, test: impl Fn(Network) -> Result<()>) {
     if !namespace::available() {
         return;
     }
-    if let Err(error) = Network::up(config).and_then(test) {
-        panic!("{error:#}");
+    for family in Family::ALL {
+        if let Err(error) = Network::up(family, config).and_then(&test) {
+            panic!("{family:?}: {error:#}");
+        }
     }
 }
 
@@ -117,8 +147,8 @@ fn ping_from_a_router() {
 #[test]
 fn ping_from_a_host_where_one_is_gone() {
     with(|network| {
-        let (protocol, group) = (PROTOCOL.to_string(), GROUP.to_string());
-        let to = ["--protocol", &protocol, "--group", &group];
+        let to = code_points();
+        let to: Vec<_> = to.iter().map(String::as_str).collect();
         let ping = ["ping", "-c", "2", "-i", "0.05", "-W", "0.5"];
         let (code, text) = network.ask("A", &[&ping[..], &to].concat())?;
         ensure!(code == 0 && text.contains("time="), "{text}");
@@ -252,11 +282,12 @@ fn send_lines_inside_udp() {
 
 /// Sends a file from A and sees that everyone gets its lines; what `send` said.
 fn send_lines(network: &Network, file: &Path, receivers: &[UdpSocket]) -> Result<(Value, String)> {
-    let router = format!("{}:{UDP_PORT}", network.router("R1", "A")?);
-    let (protocol, group) = (PROTOCOL.to_string(), GROUP.to_string());
-    let file = file.to_string_lossy();
-    let mut arguments = vec!["send", "--udp", &router, "--protocol", &protocol];
-    arguments.extend(["--group", &group, "--file", &file, "--lines", "--json"]);
+    let router: IpAddr = network.router("R1", "A")?.parse()?;
+    let router = SocketAddr::new(router, UDP_PORT).to_string();
+    let (file, code_points) = (file.to_string_lossy(), code_points());
+    let mut arguments = vec!["send", "--udp", &router];
+    arguments.extend(code_points.iter().map(String::as_str));
+    arguments.extend(["--file", &file, "--lines", "--json"]);
     let to = receivers
         .iter()
         .map(|socket| Ok(socket.local_addr()?.to_string()))
@@ -275,6 +306,68 @@ fn send_lines(network: &Network, file: &Path, receivers: &[UdpSocket]) -> Result
     Ok((serde_json::from_slice(&output.stdout)?, errors))
 }
 
+/// A list of both families is split: one packet of each, and everyone answers.
+#[test]
+fn a_mixed_list() {
+    with(|network| {
+        if network.family == Family::Ipv4 {
+            return Ok(());
+        }
+        let ipv4 = ["C", "D"].map(|name| network.host_of(Family::Ipv4, name));
+        let [c, d] = ipv4.map(|address| address.map(|address| address.to_string()));
+        let (c, d) = (c?, d?);
+        let ping = ["ping", "-c", "2", "-i", "0.05", c.as_str(), d.as_str()];
+        let (code, document) = network.ask_json("R1", &ping)?;
+        ensure!(code == 0 && document["packets"] == 4, "{document}");
+        let ways = document["ways"].as_array().context("no ways")?;
+        ensure!(ways.len() == 2, "{document}");
+        let lines = document["destinations"].as_array().context("no list")?;
+        ensure!(
+            lines.len() == 5 && lines.iter().all(|line| line["received"] == 2),
+            "{document}"
+        );
+
+        let mut receivers = Vec::new();
+        for family in Family::ALL {
+            let address = (network.host_of(family, "C")?, 0);
+            receivers.push(network.namespace("C")?.enter(move || {
+                let socket = UdpSocket::bind(address)?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                Ok(socket)
+            })?);
+        }
+        let to = receivers
+            .iter()
+            .map(|socket| Ok(socket.local_addr()?.to_string()))
+            .collect::<Result<Vec<_>>>()?;
+        let (send, a) = (
+            ["send", "--json", "--payload", "x"],
+            network.namespace("A")?,
+        );
+        let code_points = code_points();
+        let code_points = code_points.iter().map(String::as_str);
+        let to = to.iter().map(String::as_str);
+        for (node, options) in [
+            (network.namespace("R1")?, vec![]),
+            (a, code_points.collect::<Vec<_>>()),
+        ] {
+            let arguments: Vec<_> = send.into_iter().chain(options).chain(to.clone()).collect();
+            let output = ctl(&node, &arguments)?;
+            let errors = String::from_utf8_lossy(&output.stderr);
+            ensure!(output.status.success(), "{errors}");
+            let document: Value = serde_json::from_slice(&output.stdout)?;
+            let ways = document["ways"].as_array().context("no ways")?;
+            ensure!(ways.len() == 2, "{document}");
+            for receiver in &receivers {
+                let mut payload = [0; 10];
+                let length = receiver.recv(&mut payload)?;
+                ensure!(payload[..length] == *b"x", "{payload:?}");
+            }
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     with(|network| {
@@ -284,6 +377,31 @@ fn what_is_wrong_is_said() {
             (&["ping", "10.0.0.1"], "--protocol"),
             (&["ping", "-i", "soon", "10.0.0.1"], "soon"),
             (&["trace", "10.0.0.1", "10.0.0.1"], "twice"),
+            (&["trace", "10.0.0.1", "fd77::1"], "both families"),
+            (
+                &[
+                    "ping",
+                    "--via",
+                    "fd77::1",
+                    "10.0.0.1",
+                    "--protocol",
+                    "253",
+                    "--group",
+                    "224.0.0.254",
+                ],
+                "--via fd77::1: no destination",
+            ),
+            (
+                &[
+                    "ping",
+                    "fd77::1",
+                    "--protocol",
+                    "253",
+                    "--group",
+                    "224.0.0.254",
+                ],
+                "--group6",
+            ),
         ] {
             let output = ctl(&namespace, arguments)?;
             let errors = String::from_utf8_lossy(&output.stderr);

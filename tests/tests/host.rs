@@ -1,6 +1,6 @@
 //! The library for applications, with real routers.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -8,26 +8,32 @@ use nix::sys::signal::Signal;
 use tests::bed::Bed;
 use tests::daemon::{Counters, PATIENCE};
 use tests::family::Family;
-use tests::layout::{GROUP, PROTOCOL};
+use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use tests::namespace::{self, Namespace};
 use tests::packet;
 use tests::tap::Tap;
 use xcast_host::envelope::Tag;
 use xcast_host::queue::Limits;
 use xcast_host::tokio::{CombiningSender, Report};
-use xcast_host::{Cause, CodePoints, Message, Outlet, Probing, Receiver, Sender, Settings};
+use xcast_host::{
+    Cause, CodePoints, Ipv6CodePoints, Message, Outlet, Probing, Receiver, Sender, Settings,
+};
 use xtask::testbed::{RouterConfig, Routing, Topology};
 
 /// A testbed with a socket on each of some hosts.
 struct Hosts {
     bed: Bed,
+    /// What the sender's socket speaks.
+    family: Family,
     receivers: Vec<Receiver>,
     to: Vec<SocketAddr>,
 }
 
 impl Hosts {
-    /// The hosts of that name; those of the given number have opted in to envelopes.
+    /// The hosts of that name, with addresses of these families in turn; those of the given number
+    /// have opted in to envelopes.
     fn up(
+        families: &[Family],
         topology: &Topology,
         config: &RouterConfig,
         names: &[&str],
@@ -36,8 +42,10 @@ impl Hosts {
         let mut bed = Bed::up(topology, Routing::Static)?;
         bed.start_routers_with(config)?;
         let (mut receivers, mut to) = (Vec::new(), Vec::new());
-        for (number, name) in names.iter().enumerate() {
-            let address = bed.testbed.node(name)?.address.context("no address")?;
+        let families = families.iter().copied();
+        for ((number, name), family) in names.iter().enumerate().zip(families.clone().cycle()) {
+            let node = bed.testbed.node(name)?;
+            let address = of_family(family, node.address, node.address6)?;
             let socket = bed.namespace(name)?.enter(|| {
                 let socket = UdpSocket::bind((address, 0))?;
                 socket.set_read_timeout(Some(PATIENCE))?;
@@ -47,7 +55,13 @@ impl Hosts {
             let tag = (number < opted_in).then(Tag::random);
             receivers.push(Receiver::new(socket, tag));
         }
-        Ok(Self { bed, receivers, to })
+        Ok(Self {
+            bed,
+            // A socket of IPv6 serves IPv4, too.
+            family: families.max().context("no family")?,
+            receivers,
+            to,
+        })
     }
 
     fn namespace(&self, node: &str) -> Result<Namespace> {
@@ -68,15 +82,46 @@ impl Hosts {
         Counters::read(&self.namespace(node)?)
     }
 
-    /// The router's address towards a neighbour.
-    fn address(&self, node: &str, peer: &str) -> Result<Ipv4Addr> {
+    /// A node's address towards a neighbour.
+    fn address_of(&self, family: Family, node: &str, peer: &str) -> Result<IpAddr> {
         let interface = self.bed.testbed.interface(node, peer)?;
-        interface.address.context("no address")
+        of_family(family, interface.address, interface.address6)
+    }
+
+    fn address(&self, node: &str, peer: &str) -> Result<IpAddr> {
+        self.address_of(self.family, node, peer)
+    }
+
+    /// A node's own address.
+    fn node(&self, node: &str) -> Result<IpAddr> {
+        let node = self.bed.testbed.node(node)?;
+        of_family(self.family, node.address, node.address6)
+    }
+
+    /// What sockets are bound to that use any address.
+    fn any(&self) -> IpAddr {
+        match self.family {
+            Family::Ipv4 => Ipv4Addr::UNSPECIFIED.into(),
+            Family::Ipv6 => Ipv6Addr::UNSPECIFIED.into(),
+        }
     }
 }
 
+fn of_family(family: Family, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Result<IpAddr> {
+    let address = match family {
+        Family::Ipv4 => ipv4.map(IpAddr::V4),
+        Family::Ipv6 => ipv6.map(IpAddr::V6),
+    };
+    address.context("no address")
+}
+
 fn code_points() -> Result<CodePoints> {
-    Ok(CodePoints::new(PROTOCOL, GROUP)?)
+    let ipv6 = Ipv6CodePoints {
+        group: "ff02::114".parse()?,
+        routing_type: PROTOCOL,
+        ports_option: PORTS_OPTION,
+    };
+    Ok(CodePoints::new(PROTOCOL, GROUP)?.with_ipv6(ipv6)?)
 }
 
 /// A native sender that asks often, so that tests need not wait for long.
@@ -105,8 +150,10 @@ fn with_udp() -> RouterConfig {
 /// A sender inside UDP, to R1, that asks often.
 fn in_udp(hosts: &Hosts) -> Result<Settings> {
     // Routers answer as often as they are asked: Linux limits ICMP to one message a second.
-    hosts.namespace("R1")?.sysctl("ipv4/icmp_ratelimit", "0")?;
-    let router = (hosts.address("R1", "A")?, UDP_PORT).into();
+    let r1 = hosts.namespace("R1")?;
+    r1.sysctl("ipv4/icmp_ratelimit", "0")?;
+    r1.sysctl("ipv6/icmp/ratelimit", "0")?;
+    let router = SocketAddr::from((hosts.address("R1", "A")?, UDP_PORT));
     Ok(Settings {
         outlet: Outlet::udp(code_points()?, router),
         ..native()?
@@ -119,19 +166,22 @@ fn with(
     config: &RouterConfig,
     names: &[&str],
     opted_in: usize,
-    test: impl FnOnce(Hosts) -> Result<()>,
+    test: impl Fn(Hosts) -> Result<()>,
 ) {
     if !namespace::available() {
         return;
     }
-    if let Err(error) = Hosts::up(topology, config, names, opted_in).and_then(test) {
-        panic!("{error:#}");
+    for family in Family::ALL {
+        let hosts = Hosts::up(&[family], topology, config, names, opted_in);
+        if let Err(error) = hosts.and_then(&test) {
+            panic!("{family:?}: {error:#}");
+        }
     }
 }
 
 /// fig3 with its receivers.
 #[track_caller]
-fn with_fig3(config: &RouterConfig, test: impl FnOnce(Hosts) -> Result<()>) {
+fn with_fig3(config: &RouterConfig, test: impl Fn(Hosts) -> Result<()>) {
     with(&Topology::fig3(), config, &["B", "C", "D"], 0, test);
 }
 
@@ -183,10 +233,11 @@ fn combined_messages() {
 fn combined_messages_in_udp() {
     with_lan(&with_udp(), |mut hosts| {
         let (settings, messages) = (in_udp(&hosts)?, Messages::to(&hosts));
+        let any = hosts.any();
         let before = hosts.counters("R1")?;
         let report = hosts
             .namespace("A")?
-            .enter_as_nobody(|| messages.send(Ipv4Addr::UNSPECIFIED, settings))?;
+            .enter_as_nobody(|| messages.send(any, settings))?;
         messages.received(&mut hosts, &report)?;
         let counted = hosts.counters("R1")?.since(&before);
         let taken = report.sender.probes + report.sender.xcast_packets;
@@ -197,7 +248,7 @@ fn combined_messages_in_udp() {
 
 /// Four hosts on a LAN, three of which have opted in to envelopes.
 #[track_caller]
-fn with_lan(config: &RouterConfig, test: impl FnOnce(Hosts) -> Result<()>) {
+fn with_lan(config: &RouterConfig, test: impl Fn(Hosts) -> Result<()>) {
     let names = ["H1", "H2", "H3", "H4"];
     with(&Topology::lan(4), config, &names, 3, test);
 }
@@ -220,7 +271,7 @@ impl Messages {
     }
 
     /// Sends them by a socket bound to `own`.
-    fn send(&self, own: Ipv4Addr, settings: Settings) -> Result<Report> {
+    fn send(&self, own: IpAddr, settings: Settings) -> Result<Report> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
@@ -268,6 +319,7 @@ impl Messages {
 #[test]
 fn unprivileged_sender_in_udp() {
     with_fig3(&with_udp(), |mut hosts| {
+        let any = hosts.any();
         let settings = in_udp(&hosts)?;
         let to = hosts.to.clone();
         let link = hosts.bed.testbed.interface("A", "R1")?.name.clone();
@@ -275,7 +327,7 @@ fn unprivileged_sender_in_udp() {
         let tap = Tap::open_for_sent(&a, &link)?;
         let before = hosts.counters("R1")?;
         let sender = a.enter_as_nobody(move || {
-            let mut sender = Sender::new(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, settings)?;
+            let mut sender = Sender::new(UdpSocket::bind((any, 0))?, settings)?;
             ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
             let sent = sender.send(&to, b"one packet")?;
             ensure!(
@@ -296,10 +348,7 @@ fn unprivileged_sender_in_udp() {
         ensure!(counted["decapsulated"] == taken, "{counted:?}");
 
         let port = sender.socket().local_addr()?.port();
-        let from = (
-            hosts.bed.testbed.node("A")?.address.context("no address")?,
-            port,
-        );
+        let from = (hosts.node("A")?, port);
         sender.socket().set_read_timeout(Some(PATIENCE))?;
         for receiver in &hosts.receivers {
             receiver.socket().send_to(b"reply", from)?;
@@ -309,14 +358,67 @@ fn unprivileged_sender_in_udp() {
     });
 }
 
+/// A list of both families leaves as one packet of each, native and in UDP.
+#[test]
+fn a_mixed_list() {
+    if !namespace::available() {
+        return;
+    }
+    let test = |mut hosts: Hosts| {
+        let router = |family| hosts.address_of(family, "R1", "A");
+        let (IpAddr::V4(ipv4), IpAddr::V6(ipv6)) = (router(Family::Ipv4)?, router(Family::Ipv6)?)
+        else {
+            unreachable!("asked for one of each");
+        };
+        let routers = (
+            SocketAddrV4::new(ipv4, UDP_PORT),
+            SocketAddrV6::new(ipv6, UDP_PORT, 0, 0),
+        );
+        let in_udp = Settings {
+            outlet: Outlet::udp(code_points()?, routers),
+            ..in_udp(&hosts)?
+        };
+        for (node, settings) in [("R1", native()?), ("A", in_udp)] {
+            let to = hosts.to.clone();
+            let sender = hosts.namespace(node)?.enter(move || {
+                let mut sender = Sender::new(UdpSocket::bind("[::]:0")?, settings)?;
+                ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
+                let sent = sender.send(&to, b"one each")?;
+                ensure!(
+                    sent.xcast_packets == 2 && sent.unicast_packets == 0,
+                    "{sent:?}"
+                );
+                Ok(sender)
+            })?;
+            let port = sender.socket().local_addr()?.port();
+            sender.socket().set_read_timeout(Some(PATIENCE))?;
+            for receiver in &mut hosts.receivers {
+                let received = receiver.receive()?;
+                ensure!(received.payload == b"one each", "{received:?}");
+                let from = received.from;
+                ensure!(from.port() == port, "from {from}");
+                receiver.socket().send_to(b"reply", from)?;
+                ensure!(sender.socket().recv(&mut [0; 10])? == 5);
+            }
+        }
+        Ok(())
+    };
+    let names = ["H1", "H2", "H3", "H4"];
+    let (lan, config) = (Topology::lan(4), with_udp());
+    if let Err(error) = Hosts::up(&Family::ALL, &lan, &config, &names, 0).and_then(test) {
+        panic!("{error:#}");
+    }
+}
+
 /// While there is no router everyone is served by unicast, and the sender says so.
 #[test]
 fn a_router_in_udp_stops_and_returns() {
     with_fig3(&with_udp(), |mut hosts| {
+        let any = hosts.any();
         let settings = in_udp(&hosts)?;
         let (to, a) = (hosts.to.clone(), hosts.namespace("A")?);
         let mut sender = a.enter_as_nobody(move || {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any, 0))?;
             let mut sender = Sender::new(socket, settings)?;
             ensure!(sender.wait_for_router(PATIENCE)?, "no answer");
             Ok(sender)
@@ -373,24 +475,26 @@ fn a_router_in_udp_stops_and_returns() {
 fn a_forged_source_in_udp() {
     with_fig3(&with_udp(), |mut hosts| {
         let router = (hosts.address("R1", "A")?, UDP_PORT);
-        let victim = hosts.bed.testbed.node("B")?.address.context("no address")?;
+        let (family, victim) = (hosts.family, hosts.node("B")?);
+        let group = family.address(GROUP);
         let port = hosts.to[1].port();
-        let address = |to: &SocketAddr| match to.ip() {
-            std::net::IpAddr::V4(address) => packet::Destination::new(address).port(port),
-            std::net::IpAddr::V6(_) => unreachable!("the testbed has none"),
-        };
+        let address = |to: &SocketAddr| packet::Destination::new(to.ip()).port(port);
         let destinations: Vec<_> = hosts.to[1..].iter().map(address).collect();
-        let from = |source: Ipv4Addr, text: &[u8]| {
-            let xcast = packet::Xcast::new(packet::protocol::UDP, destinations.clone());
-            let segment = packet::udp((source, 7), (GROUP, port), text, None);
-            packet::Ip::new(source, GROUP, PROTOCOL)
-                .emit(&[xcast.emit(Family::Ipv4), segment].concat())
+        let protocol = match family {
+            Family::Ipv4 => PROTOCOL,
+            Family::Ipv6 => packet::protocol::ROUTING,
         };
-        let own = hosts.bed.testbed.node("A")?.address.context("no address")?;
+        let from = |source: IpAddr, text: &[u8]| {
+            let xcast = packet::Xcast::new(packet::protocol::UDP, destinations.clone());
+            let segment = packet::udp((source, 7), (group, port), text, None);
+            packet::Ip::new(source, group, protocol).emit(&[xcast.emit(family), segment].concat())
+        };
+        let own = hosts.node("A")?;
         let packets = [from(victim, b"forged"), from(own, b"honest")];
+        let any = hosts.any();
         let before = hosts.counters("R1")?;
         hosts.namespace("A")?.enter_as_nobody(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any, 0))?;
             for packet in packets {
                 socket.send_to(&packet, router)?;
             }
@@ -411,11 +515,12 @@ fn a_forged_source_in_udp() {
 #[test]
 fn no_router_for_xcast_in_udp() {
     with_fig3(&RouterConfig::default(), |mut hosts| {
-        let router = (hosts.address("R1", "A")?, 4000).into();
+        let router = SocketAddr::from((hosts.address("R1", "A")?, 4000));
+        let any = hosts.any();
         let settings = Settings::new(Outlet::udp(code_points()?, router));
         let to = hosts.to.clone();
         let statistics = hosts.namespace("A")?.enter(move || {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            let socket = UdpSocket::bind((any, 0))?;
             let mut sender = Sender::new(socket, settings)?;
             ensure!(!sender.wait_for_router(Duration::from_millis(100))?);
             sender.send(&to, b"to each")?;

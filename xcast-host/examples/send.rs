@@ -14,7 +14,7 @@ use xcast_host::{CodePoints, Outlet, Sender, Settings};
 fn main() -> Result<()> {
     let usage = "send ROUTER:PORT TEXT ADDRESS:PORT...";
     let mut words = std::env::args().skip(1);
-    let router = words.next().context(usage)?.parse()?;
+    let router: SocketAddr = words.next().context(usage)?.parse()?;
     let text = words.next().context(usage)?;
     let to = words
         .map(|word| word.parse())

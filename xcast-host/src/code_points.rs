@@ -1,6 +1,6 @@
 //! The numbers that mark a packet as Xcast.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use thiserror::Error;
 
@@ -84,6 +84,14 @@ impl CodePoints {
             group,
             ipv6: None,
         })
+    }
+
+    /// The group in the family of this address; IPv4's where there is no other.
+    pub fn group_for(&self, address: IpAddr) -> IpAddr {
+        match (address, self.ipv6) {
+            (IpAddr::V6(_), Some(ipv6)) => ipv6.group.into(),
+            _ => self.group.into(),
+        }
     }
 
     /// With code points of Xcast6 that do not collide with those in use.

@@ -1,6 +1,6 @@
 //! To whom a message goes, and how.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use thiserror::Error;
 
@@ -29,26 +29,42 @@ impl Destination {
         }
     }
 
-    /// Its entry in the list of an IPv4 packet.
+    /// Its entry in the list of a packet. An IPv4 address in the form of IPv6, ::ffff:192.0.2.1,
+    /// is an IPv4 address.
     pub(crate) fn entry(self) -> Result<Entry, Unusable> {
-        let SocketAddr::V4(address) = self.address else {
-            return Err(Unusable::Ipv6);
+        let address = self.address.ip().to_canonical();
+        let port = self.address.port();
+        let (names_no_host, not_one_host) = match address {
+            IpAddr::V4(ip) => (
+                ip.octets()[0] == 0,
+                ip.is_multicast() || ip.octets()[0] >= 240,
+            ),
+            IpAddr::V6(ip) => (ip.is_unspecified(), ip.is_multicast()),
         };
-        let ip = *address.ip();
-        if ip.is_unspecified() || ip.octets()[0] == 0 {
+        if names_no_host {
             Err(Unusable::Unspecified)
-        } else if ip.is_multicast() || ip.octets()[0] >= 240 {
+        } else if not_one_host {
             Err(Unusable::NotOneHost)
-        } else if address.port() == 0 {
+        } else if port == 0 {
             Err(Unusable::NoPort)
         } else if let Some(dscp) = self.dscp.filter(|dscp| *dscp > MAX_DSCP) {
             Err(Unusable::Dscp(dscp))
         } else {
             Ok(Entry {
-                address: ip.into(),
-                port: address.port(),
+                address,
+                port,
                 dscp: self.dscp,
             })
+        }
+    }
+
+    /// The interface of a link-local address, if it names one.
+    pub(crate) fn scope(self) -> Option<(Ipv6Addr, u32)> {
+        match self.address {
+            SocketAddr::V6(address) if address.ip().is_unicast_link_local() => {
+                Some((*address.ip(), address.scope_id()))
+            }
+            _ => None,
         }
     }
 }
@@ -68,14 +84,26 @@ impl From<SocketAddrV4> for Destination {
     }
 }
 
+impl From<SocketAddrV6> for Destination {
+    fn from(address: SocketAddrV6) -> Self {
+        SocketAddr::V6(address).into()
+    }
+}
+
 /// Why a destination cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// Xcast6 is to come.
-    #[error("IPv6 is not supported yet, give an IPv4 address")]
-    Ipv6,
-    /// 0.0.0.0/8.
+    /// The sender's socket cannot send there.
+    #[error(
+        "the sender's socket is not of this family: bind it to 0.0.0.0 for IPv4, and to [::] for \
+         IPv6 and IPv4"
+    )]
+    Family,
+    /// A link-local address that the same list has on another interface.
+    #[error("the list has this link-local address on another interface, too: send two messages")]
+    Scope,
+    /// 0.0.0.0/8, or ::.
     #[error("the address names no host")]
     Unspecified,
     /// Multicast, limited broadcast, or class E.
@@ -96,11 +124,12 @@ pub enum Unusable {
 /// How a message is sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Time to live. Default: 64.
+    /// Time to live, or hop limit. Default: 64.
     pub ttl: u8,
     /// DSCP of the packets, 0 to 63. Default: 0.
     pub dscp: u8,
-    /// CHANNEL IDENTIFIER of RFC 5058 section 9.2.2; only Xcast packets carry it. Default: 0, none.
+    /// CHANNEL IDENTIFIER of RFC 5058 section 9.2.2, the last four octets of section 9.3.2's; only
+    /// Xcast packets carry it. Default: 0, none.
     pub channel: u32,
     /// X: packets stay Xcast to the very end, so that receivers must understand it. Such a message
     /// never falls back to unicast: it fails. Default: off.
@@ -132,7 +161,10 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             Destination::from(address).entry().unwrap_err()
         };
-        assert_eq!(reason("[2001:db8::1]:5000"), Unusable::Ipv6);
+        assert_eq!(reason("[::]:5000"), Unusable::Unspecified);
+        assert_eq!(reason("[ff0e::1]:5000"), Unusable::NotOneHost);
+        assert_eq!(reason("[2001:db8::1]:0"), Unusable::NoPort);
+        assert_eq!(reason("[::ffff:224.0.0.1]:5000"), Unusable::NotOneHost);
         assert_eq!(reason("0.0.0.0:5000"), Unusable::Unspecified);
         assert_eq!(reason("224.0.0.1:5000"), Unusable::NotOneHost);
         assert_eq!(reason("255.255.255.255:5000"), Unusable::NotOneHost);

@@ -3,7 +3,7 @@
 use std::{
     io::{self, IoSlice},
     iter,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     sync::Arc,
@@ -12,19 +12,19 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, sendmmsg},
+    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
 };
 use socket2::SockRef;
 use thiserror::Error;
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use crate::{
-    Cause, CodePoints, Destination, Limits, Options, Outlet, Statistics, Unusable,
-    liveness::{Liveness, Probing},
-    outlet::{Exit, PROBE, Probe},
-    packet::{Entry, MAX_DSCP, PacketError, Template},
-    plan::{Form, Plan, Way},
+    Cause, Destination, Limits, Options, Outlet, Statistics, Unusable,
+    liveness::Probing,
+    packet::{Entry, MAX_DSCP, PacketError},
+    plan::Form,
     policy::{ArrivalOrder, Policy},
+    side::Side,
 };
 
 /// Most datagrams in one system call.
@@ -152,25 +152,21 @@ pub(crate) enum Step {
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub socket: UdpSocket,
-    local: SocketAddrV4,
     pub settings: Settings,
-    liveness: Liveness,
-    was_up: bool,
-    exit: Option<Exit>,
-    probe: Option<Probe>,
     pub statistics: Statistics,
-    plan: Plan,
+    /// IPv4 and IPv6, if the socket can send there.
+    sides: [Option<Side>; 2],
     job: Job,
     packet: Vec<u8>,
-    /// TTL and DS field that the socket has now.
-    applied: Option<(u8, u8)>,
 }
 
 /// How far a message has got.
 #[derive(Debug, Default)]
 struct Job {
     options: Options,
-    /// The parcel to send next.
+    /// The side that is being served.
+    side: usize,
+    /// Its parcel to send next.
     parcel: usize,
     /// The destination to send to next, in a parcel of datagrams.
     entry: usize,
@@ -180,25 +176,33 @@ struct Job {
 
 impl Engine {
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
-        let SocketAddr::V4(local) = socket.local_addr()? else {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "the socket is an IPv6 socket, which is not supported yet: bind an IPv4 one",
-            ));
+        let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        settings.outlet.check().map_err(refused)?;
+        let local = socket.local_addr()?;
+        let side = |ip, mapped| {
+            Some(Side::new(
+                SocketAddr::new(ip, local.port()),
+                mapped,
+                &settings,
+            ))
+        };
+        let sides = match (local.ip(), local.ip().to_canonical()) {
+            (IpAddr::V4(_), ip) => [side(ip, false), None],
+            (IpAddr::V6(_), ip @ IpAddr::V4(_)) => [side(ip, true), None],
+            (IpAddr::V6(ip), _) => {
+                // A socket that is bound to no address in particular may serve IPv4 as well.
+                let both = ip.is_unspecified() && !SockRef::from(&socket).only_v6()?;
+                let ipv4 = both.then(|| side(Ipv4Addr::UNSPECIFIED.into(), true));
+                [ipv4.flatten(), side(ip.into(), false)]
+            }
         };
         Ok(Self {
             socket,
-            local,
-            liveness: Liveness::new(settings.probing),
             settings,
-            was_up: false,
-            exit: None,
-            probe: None,
             statistics: Statistics::default(),
-            plan: Plan::default(),
+            sides,
             job: Job::default(),
             packet: Vec::new(),
-            applied: None,
         })
     }
 
@@ -213,18 +217,24 @@ impl Engine {
         if options.dscp > MAX_DSCP {
             return Err(PacketError::Dscp(options.dscp).into());
         }
-        self.plan.start(to.iter().map(|to| (*to).into()))?;
-        self.tend(now);
-        let way = self.way(now);
-        let Settings { limits, policy, .. } = &self.settings;
-        self.plan
-            .divide(way, payload, options, limits, policy.as_ref())?;
-        trace!(
-            ?way,
-            destinations = to.len(),
-            parcels = self.plan.parcels.len(),
-            "message"
-        );
+        self.sort(to)?;
+        for side in self.sides.iter_mut().flatten() {
+            if side.plan.entries.is_empty() {
+                continue;
+            }
+            side.tend(now, &mut self.statistics, &mut self.packet);
+            let way = side.way(now);
+            let Settings { limits, policy, .. } = &self.settings;
+            side.plan
+                .divide(way, payload, options, limits, policy.as_ref())
+                .map_err(|error| error.locate(to))?;
+            trace!(
+                ?way,
+                destinations = side.plan.entries.len(),
+                parcels = side.plan.parcels.len(),
+                "message"
+            );
+        }
         self.statistics.messages += 1;
         self.job = Job {
             options: options.clone(),
@@ -233,9 +243,38 @@ impl Engine {
         Ok(())
     }
 
+    /// Splits a list by family: a packet has addresses of one.
+    fn sort<D: Into<Destination> + Copy>(&mut self, to: &[D]) -> Result<(), SendError> {
+        for side in self.sides.iter_mut().flatten() {
+            side.start();
+        }
+        for (index, destination) in to.iter().enumerate() {
+            let destination: Destination = (*destination).into();
+            let mut take = || {
+                let entry = destination.entry()?;
+                match &mut self.sides[usize::from(entry.address.is_ipv6())] {
+                    Some(side) => side.take(entry, destination.scope()),
+                    None => Err(Unusable::Family),
+                }
+            };
+            take().map_err(|reason| SendError::Destination {
+                index,
+                address: destination.address,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
     /// Sends as much of the message as can be sent without waiting.
     pub fn step(&mut self, payload: &[u8]) -> Step {
-        while let Some(parcel) = self.plan.parcels.get(self.job.parcel) {
+        while let Some(side) = self.sides.get(self.job.side) {
+            let parcels = side.as_ref().map_or(&[][..], |side| &side.plan.parcels);
+            let Some(parcel) = parcels.get(self.job.parcel) else {
+                self.job.side += 1;
+                self.job.parcel = 0;
+                continue;
+            };
             let range = parcel.range.clone();
             let outcome = match parcel.form {
                 Form::Xcast => self.send_xcast(range, payload),
@@ -254,150 +293,83 @@ impl Engine {
             }
         }
         let job = std::mem::take(&mut self.job);
+        let sides = self.sides.iter().flatten();
         Step::Done(match job.failed.is_empty() {
             true => Ok(job.sent),
             false => Err(SendError::Unreached {
                 failed: job.failed,
-                destinations: self.plan.entries.len(),
+                destinations: sides.map(|side| side.plan.entries.len()).sum(),
             }),
         })
     }
 
     /// What a step that is blocked waits to be able to write to.
     pub fn blocked_on(&self) -> BorrowedFd<'_> {
-        let parcel = self.plan.parcels.get(self.job.parcel);
-        match (&self.exit, parcel.map(|parcel| parcel.form)) {
-            (Some(exit), Some(Form::Xcast)) => exit.as_fd(),
-            _ => self.socket.as_fd(),
-        }
+        let side = self.sides.get(self.job.side).and_then(Option::as_ref);
+        let exit = side.and_then(|side| {
+            let parcel = side.plan.parcels.get(self.job.parcel)?;
+            side.exit
+                .as_ref()
+                .filter(|_| parcel.form == Form::Xcast)
+                .map(AsFd::as_fd)
+        });
+        exit.unwrap_or(self.socket.as_fd())
     }
 
-    /// What becomes readable when the router answers, while it is asked.
-    pub fn answer_from(&self) -> Option<BorrowedFd<'_>> {
-        self.probe.as_ref().map(|probe| probe.as_fd())
+    /// The sides that have a way to a router.
+    fn served(&self) -> impl Iterator<Item = &Side> {
+        self.sides.iter().flatten().filter(|side| side.is_served())
     }
 
-    /// Whether messages go by a router at this time.
+    /// The first that waits for its router.
+    fn waiting(&self, now: Instant) -> Option<&Side> {
+        self.served().find(|side| side.check(now).is_err())
+    }
+
+    /// What becomes readable when the router answers that is waited for, while it is asked.
+    pub fn answer_from(&self, now: Instant) -> Option<BorrowedFd<'_>> {
+        self.waiting(now)?.answer_from()
+    }
+
+    /// When the router that is waited for is asked next; `None` if never, or at once.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.waiting(now)?.deadline()
+    }
+
+    /// Whether messages of every family go by a router at this time that could.
     pub fn check(&self, now: Instant) -> Result<(), Cause> {
-        match self.settings.outlet {
-            Outlet::Unicast => Err(Cause::Configured),
-            _ => self.liveness.check(now),
+        match (self.served().next(), self.waiting(now)) {
+            (None, _) => Err(Cause::Configured),
+            (_, Some(side)) => side.check(now),
+            (_, None) => Ok(()),
         }
     }
 
-    /// When the router is asked next; `None` if never, or at once.
-    pub fn deadline(&self) -> Option<Instant> {
-        self.liveness.deadline()
+    /// Whether messages to this address go by a router at this time.
+    pub fn check_for(&self, address: IpAddr, now: Instant) -> Result<(), Cause> {
+        match &self.sides[usize::from(address.to_canonical().is_ipv6())] {
+            Some(side) => side.check(now),
+            None => Err(Cause::Configured),
+        }
     }
 
-    /// Looks after the router: takes its answer in, and asks again when it is time.
+    /// Looks after the routers: takes their answers in, and asks again when it is time.
     pub fn tend(&mut self, now: Instant) {
-        if self.settings.outlet == Outlet::Unicast {
-            return;
-        }
-        if self.probe.as_ref().is_some_and(Probe::is_answered) {
-            self.probe = None;
-            self.liveness.answered();
-            self.statistics.answers += 1;
-        }
-        if self.liveness.poll(now) {
-            self.probe = None;
-            match self.ask(now) {
-                Ok(()) => self.statistics.probes += 1,
-                Err(error) => {
-                    self.lose(now, &error);
-                }
-            }
-        }
-        let up = self.liveness.check(now).is_ok();
-        if up != self.was_up {
-            self.was_up = up;
-            self.statistics.lost += u64::from(!up);
-            let outlet = &self.settings.outlet;
-            if up {
-                debug!(?outlet, "the router answers");
-            } else {
-                warn!(?outlet, "the router is lost: sending unicast");
-            }
-        }
-    }
-
-    /// Sends a probe, by an exit opened anew unless it is known to work.
-    fn ask(&mut self, now: Instant) -> io::Result<()> {
-        if self.exit.is_none() || self.liveness.check(now).is_err() {
-            self.open()?;
-        }
-        let (Some(exit), Some(code_points)) = (&self.exit, self.settings.outlet.code_points())
-        else {
-            return Ok(());
-        };
-        let (probe, port, entry) = exit.probe()?;
-        template(code_points, exit.source, port, &Options::default())
-            .emit(&[entry], PROBE, &mut self.packet)
-            .map_err(io::Error::other)?;
-        exit.send(&self.packet)?;
-        trace!(to = %entry.address, port = entry.port, "probe");
-        self.probe = Some(probe);
-        Ok(())
-    }
-
-    fn open(&mut self) -> io::Result<()> {
-        // Without a destination yet, any address that is not special stands for the way out.
-        let toward = self.plan.entries.iter().filter_map(Entry::ipv4);
-        let toward = toward
-            .filter(|address| !address.is_loopback())
-            .chain(iter::once(Ipv4Addr::new(198, 51, 100, 1)))
-            .next()
-            .unwrap_or(Ipv4Addr::LOCALHOST);
-        self.exit = Exit::open(&self.settings.outlet, *self.local.ip(), toward)?;
-        Ok(())
-    }
-
-    /// The router, or the way to it, does not work.
-    fn lose(&mut self, now: Instant, error: &io::Error) -> Cause {
-        let cause = match error.kind() {
-            io::ErrorKind::ConnectionRefused => Cause::Refused,
-            _ => Cause::Unavailable,
-        };
-        debug!(outlet = ?self.settings.outlet, %error, "cannot send to the router");
-        self.exit = None;
-        self.probe = None;
-        self.liveness.failed(now, cause);
-        cause
-    }
-
-    fn way(&mut self, now: Instant) -> Way {
-        if let Err(cause) = self.check(now) {
-            return Way::Unicast(cause);
-        }
-        if self.exit.is_none()
-            && let Err(error) = self.open()
-        {
-            return Way::Unicast(self.lose(now, &error));
-        }
-        match &self.exit {
-            Some(exit) => Way::Xcast {
-                overhead: exit.overhead(),
-                source: exit.source,
-            },
-            None => Way::Unicast(Cause::Configured),
+        for side in self.sides.iter_mut().flatten() {
+            side.tend(now, &mut self.statistics, &mut self.packet);
         }
     }
 
     /// Sends a parcel as one packet; false if it is to be tried again, perhaps in another form.
     fn send_xcast(&mut self, range: Range<usize>, payload: &[u8]) -> Result<bool, SendError> {
-        let (Some(exit), Some(code_points)) = (&self.exit, self.settings.outlet.code_points())
-        else {
+        let Some(side) = &mut self.sides[self.job.side] else {
+            return Ok(true);
+        };
+        let Some((exit, template)) = side.xcast(&self.job.options) else {
             return self.fall_back(Cause::Unavailable);
         };
-        let entries = &self.plan.entries[range];
-        template(
-            code_points,
-            exit.source,
-            self.local.port(),
-            &self.job.options,
-        )
-        .emit(entries, payload, &mut self.packet)?;
+        let entries = &side.plan.entries[range];
+        template.emit(entries, payload, &mut self.packet)?;
         match exit.send(&self.packet) {
             Ok(()) => {
                 self.statistics.xcast_packets += 1;
@@ -413,18 +385,20 @@ impl Engine {
                 self.fall_back(Cause::PathMtu)
             }
             Err(error) => {
-                let cause = self.lose(Instant::now(), &error);
+                let cause = side.lose(Instant::now(), &error);
                 self.fall_back(cause)
             }
         }
     }
 
-    /// What is left of the message leaves as unicast.
+    /// What is left of the message in this family leaves as unicast.
     fn fall_back(&mut self, cause: Cause) -> Result<bool, SendError> {
         if self.job.options.stay_xcast {
             return Err(SendError::NoXcast { cause });
         }
-        self.plan.fall_back(self.job.parcel, cause);
+        if let Some(side) = &mut self.sides[self.job.side] {
+            side.plan.fall_back(self.job.parcel, cause);
+        }
         Ok(false)
     }
 
@@ -435,24 +409,23 @@ impl Engine {
         payload: &[u8],
         cause: Cause,
     ) -> Result<bool, SendError> {
+        let Some(side) = &mut self.sides[self.job.side] else {
+            return Ok(true);
+        };
         let start = range.start.max(self.job.entry);
         let options = &self.job.options;
         let dscp = |entry: &Entry| entry.dscp.unwrap_or(options.dscp);
-        let entries = &self.plan.entries[start..range.end];
+        let entries = &side.plan.entries[start..range.end];
         let common = entries.first().map_or(0, dscp);
         let run = entries
             .iter()
             .take(BATCH)
             .take_while(|entry| dscp(entry) == common);
         let run = run.count();
-        let wanted = (options.ttl, common << 2);
-        if self.applied != Some(wanted) {
-            let socket = SockRef::from(&self.socket);
-            socket.set_ttl_v4(wanted.0.into())?;
-            socket.set_tos_v4(wanted.1.into())?;
-            self.applied = Some(wanted);
-        }
-        let done = match send_batch(&self.socket, &entries[..run], payload) {
+        let addresses = entries[..run].iter().map(|entry| side.address(entry));
+        let addresses: Vec<_> = addresses.collect();
+        side.apply(&self.socket, options.ttl, common)?;
+        let done = match send_batch(&self.socket, &addresses, payload) {
             Ok(sent) => {
                 for _ in 0..sent {
                     self.statistics.count_unicast(cause);
@@ -463,7 +436,7 @@ impl Engine {
             Err(Errno::EINTR) => 0,
             Err(Errno::EAGAIN) => return Err(io::Error::from(Errno::EAGAIN).into()),
             Err(errno) => {
-                let Entry { address, port, .. } = entries[0];
+                let Entry { address, port, .. } = side.plan.entries[start];
                 debug!(%address, port, %errno, "destination not reached");
                 self.statistics.failed += 1;
                 self.job.failed.push(Unreached {
@@ -482,52 +455,37 @@ impl Engine {
 impl SendError {
     /// Fills in places in the list as it was given.
     pub(crate) fn locate<D: Into<Destination> + Copy>(mut self, to: &[D]) -> Self {
-        if let Self::Unreached { failed, .. } = &mut self {
-            for unreached in failed {
-                let mut given = to.iter().map(|to| Into::<Destination>::into(*to).address);
-                let index = given.position(|address| address == unreached.address);
-                unreached.index = index.unwrap_or_default();
+        let find = |found: SocketAddr, index: &mut usize| {
+            let given = to.iter().map(|to| Into::<Destination>::into(*to).address);
+            let at = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+            let place = given.map(at).position(|address| address == at(found));
+            *index = place.unwrap_or_default();
+        };
+        match &mut self {
+            Self::Unreached { failed, .. } => {
+                for unreached in failed {
+                    find(unreached.address, &mut unreached.index);
+                }
             }
+            Self::Destination { index, address, .. } => find(*address, index),
+            _ => {}
         }
         self
     }
 }
 
-fn template(
-    code_points: CodePoints,
-    source: Ipv4Addr,
-    source_port: u16,
-    options: &Options,
-) -> Template {
-    Template {
-        code_points,
-        source: source.into(),
-        to: code_points.group.into(),
-        ttl: options.ttl,
-        dscp: options.dscp,
-        channel: options.channel,
-        x: options.stay_xcast,
-        anonymous: options.anonymous,
-        source_port,
-        port_list: false,
-    }
-}
-
 /// Sends the payload to each, without waiting; how many it was sent to, or why not to the first.
-fn send_batch(socket: &UdpSocket, entries: &[Entry], payload: &[u8]) -> Result<usize, Errno> {
-    let addresses: Vec<_> = entries
+fn send_batch(socket: &UdpSocket, to: &[SocketAddr], payload: &[u8]) -> Result<usize, Errno> {
+    let addresses: Vec<_> = to
         .iter()
-        .map(|entry| {
-            let address = entry.ipv4()?;
-            Some(SockaddrIn::from(SocketAddrV4::new(address, entry.port)))
-        })
+        .map(|to| Some(SockaddrStorage::from(*to)))
         .collect();
-    let mut headers = MultiHeaders::preallocate(entries.len(), None);
+    let mut headers = MultiHeaders::preallocate(to.len(), None);
     let part = [IoSlice::new(payload)];
     let sent = sendmmsg(
         socket.as_raw_fd(),
         &mut headers,
-        iter::repeat_n(&part, entries.len()),
+        iter::repeat_n(&part, to.len()),
         addresses,
         [],
         MsgFlags::MSG_DONTWAIT,

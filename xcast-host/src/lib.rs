@@ -24,6 +24,13 @@
 //! # }
 //! ```
 //!
+//! # IPv4 and IPv6
+//!
+//! A list may have addresses of both families: it is split, because a packet has addresses of one.
+//! A socket that is bound to `[::]` serves both, one that is bound to `0.0.0.0` IPv4. For IPv6 the
+//! outlet needs [`CodePoints::with_ipv6`] and, in UDP, a router's IPv6 address
+//! ([`Router`]).
+//!
 //! # What is here
 //!
 //! | | |
@@ -42,8 +49,7 @@
 //!
 //! # Limits
 //!
-//! Senders speak IPv4 only, so far: an IPv6 destination is an error that says so. [`packet`] and [`raw`] build and send packets
-//! of both families. Linux only.
+//! Linux only.
 //!
 //! # Features
 //!
@@ -63,6 +69,7 @@ pub mod queue;
 pub mod raw;
 mod receiver;
 mod sender;
+mod side;
 mod statistics;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -73,7 +80,7 @@ pub use code_points::{CodePointError, CodePoints, Ipv6CodePoints};
 pub use destination::{Destination, Options, Unusable};
 pub use engine::{SendError, Sent, Settings, Unreached};
 pub use liveness::Probing;
-pub use outlet::Outlet;
+pub use outlet::{Outlet, Router};
 pub use plan::Limits;
 pub use queue::{Message, Queue};
 pub use receiver::{Received, Receiver, ReceiverStatistics};

@@ -3,7 +3,7 @@
 //! Every checksum is filled in here, because a network card asked to do it would look for UDP where
 //! the Xcast header is.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use thiserror::Error;
 use xcast_common::{
@@ -34,16 +34,6 @@ pub struct Entry {
     pub port: u16,
     /// With which DSCP; [`Template::dscp`] unless given.
     pub dscp: Option<u8>,
-}
-
-impl Entry {
-    /// The address, if it is of IPv4.
-    pub(crate) fn ipv4(&self) -> Option<Ipv4Addr> {
-        match self.address {
-            IpAddr::V4(address) => Some(address),
-            IpAddr::V6(_) => None,
-        }
-    }
 }
 
 /// What the packets of a source have in common: everything but destinations and payload.
@@ -151,7 +141,8 @@ impl Template {
 
     /// Writes a packet with a finished segment of another protocol, ICMP for one, from its IP header
     /// on into `packet`, like [`emit`](Self::emit). Ports are ignored, and the segment's checksum is
-    /// the caller's.
+    /// the caller's: where it covers the IP destination, that is the group, whatever [`Template::to`]
+    /// is (see [`icmpv6_checksum`]).
     ///
     /// # Errors
     ///
@@ -190,10 +181,7 @@ impl Template {
             if self.code_points.ipv6.is_none() {
                 return Err(PacketError::NoIpv6);
             }
-            let most = match self.flags(entries) & FLAG_D {
-                0 => xcast6::MAX_DESTINATIONS,
-                _ => MAX_DESTINATIONS_WITH_DS,
-            };
+            let most = max_destinations(true, self.flags(entries));
             if !(1..=most).contains(&count) {
                 return Err(PacketError::Destinations6 { count, most });
             }
@@ -218,10 +206,7 @@ impl Template {
 
     /// Length from the IP header on of a packet with `count` destinations, in octets.
     pub fn packet_len(&self, count: usize, flags: u8, payload: usize) -> usize {
-        match self.source {
-            IpAddr::V4(_) => packet_len(count, flags, payload),
-            IpAddr::V6(_) => packet_len_ipv6(count, flags, payload),
-        }
+        packet_len(self.source.is_ipv6(), count, flags, payload)
     }
 
     /// Everything before the transport header.
@@ -295,14 +280,6 @@ impl Template {
             .map(|entry| entry.dscp.unwrap_or(self.dscp) << 2)
     }
 
-    /// The group in the packet's family.
-    fn group(&self) -> IpAddr {
-        match (self.source, self.code_points.ipv6) {
-            (IpAddr::V6(_), Some(ipv6)) => ipv6.group.into(),
-            _ => self.code_points.group.into(),
-        }
-    }
-
     fn emit_ip(&self, total_len: u16, packet: &mut Vec<u8>) {
         let [len_high, len_low] = total_len.to_be_bytes();
         let mut header = [0; IPV4_LEN];
@@ -366,7 +343,11 @@ impl Template {
 
         // The order of a pseudo header's fields does not matter to its sum, and neither does whether
         // a length has 16 bits or 32.
-        let mut pseudo_header = [octets(self.source), octets(self.group())].concat();
+        let mut pseudo_header = [
+            octets(self.source),
+            octets(self.code_points.group_for(self.source)),
+        ]
+        .concat();
         pseudo_header.extend_from_slice(&[0, transport::UDP]);
         pseudo_header.extend_from_slice(&udp_len.to_be_bytes());
         let datagram = &mut packet[start..];
@@ -393,19 +374,34 @@ pub(crate) fn list_flags(entries: &[Entry]) -> u8 {
     (u8::from(ports_differ) * FLAG_P) | (u8::from(with_dscp) * FLAG_D)
 }
 
-/// Length from the IP header on of a packet with `count` destinations, in octets.
-pub fn packet_len(count: usize, flags: u8, payload: usize) -> usize {
-    IPV4_LEN + 4 * wire::header_words(count as u32, flags) as usize + UDP_LEN + payload
+/// Most destinations of one packet with these flags: 127, or for IPv6 125, and 118 with a DSCP each.
+pub fn max_destinations(ipv6: bool, flags: u8) -> usize {
+    match (ipv6, flags & FLAG_D) {
+        (false, _) => MAX_DESTINATIONS,
+        (true, 0) => xcast6::MAX_DESTINATIONS,
+        (true, _) => MAX_DESTINATIONS_WITH_DS,
+    }
 }
 
-/// The same for IPv6.
-pub fn packet_len_ipv6(count: usize, flags: u8, payload: usize) -> usize {
-    let ports = match flags & FLAG_P {
-        0 => 0,
-        _ => xcast6::ports_units(count as u32),
+/// Length from the IP header on of a packet with `count` destinations, in octets.
+pub fn packet_len(ipv6: bool, count: usize, flags: u8, payload: usize) -> usize {
+    let count = count as u32;
+    let headers = match ipv6 {
+        false => 4 * wire::header_words(count, flags),
+        true => {
+            let ports = match flags & FLAG_P {
+                0 => 0,
+                _ => xcast6::ports_units(count),
+            };
+            8 * (xcast6::routing_units(count, flags) + ports)
+        }
     };
-    let units = xcast6::routing_units(count as u32, flags) + ports;
-    ipv6::LEN + 8 * units as usize + UDP_LEN + payload
+    datagram_overhead(ipv6) + headers as usize + payload
+}
+
+/// What is in front of the payload of an ordinary datagram, in octets.
+pub fn datagram_overhead(ipv6: bool) -> usize {
+    UDP_LEN + if ipv6 { ipv6::LEN } else { IPV4_LEN }
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -434,6 +430,17 @@ pub fn internet_checksum(octets: &[u8]) -> [u8; 2] {
     sum(Sum::default(), octets).checksum().to_ne_bytes()
 }
 
+/// The checksum of an ICMPv6 message whose checksum field is zero, as the field holds it (RFC 4443
+/// section 2.3).
+pub fn icmpv6_checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> [u8; 2] {
+    let mut pseudo_header = [source.octets(), destination.octets()].concat();
+    pseudo_header.extend_from_slice(&(message.len() as u32).to_be_bytes());
+    pseudo_header.extend_from_slice(&[0, 0, 0, transport::ICMPV6]);
+    sum(sum(Sum::default(), &pseudo_header), message)
+        .checksum()
+        .to_ne_bytes()
+}
+
 fn store_checksum(header: &mut [u8], at: usize) {
     let checksum = sum(Sum::default(), header).checksum();
     header[at..at + 2].copy_from_slice(&checksum.to_ne_bytes());
@@ -453,6 +460,8 @@ fn pad(start: usize, unit: usize, packet: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
     use crate::Ipv6CodePoints;
 

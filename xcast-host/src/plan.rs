@@ -3,13 +3,11 @@
 //! A list is split by count and by MTU into as few packets as it takes; which destinations share
 //! one is the [policy](crate::policy)'s business.
 
-use std::{collections::HashSet, net::Ipv4Addr, ops::Range};
-
-use xcast_common::wire::{IPV4_LEN, MAX_DESTINATIONS};
+use std::{collections::HashSet, net::IpAddr, ops::Range};
 
 use crate::{
-    Destination, Options, SendError, Unusable,
-    packet::{Entry, UDP_LEN, list_flags, packet_len},
+    Options, SendError, Unusable,
+    packet::{self, Entry, datagram_overhead, list_flags, packet_len},
     policy::{Policy, common_bits},
     statistics::Cause,
 };
@@ -20,7 +18,8 @@ pub struct Limits {
     /// Largest packet on the wire from its outermost IP header on, in octets: larger ones would
     /// be fragmented, and routers drop fragments of Xcast packets. Default: 1500.
     pub mtu_octets: usize,
-    /// Most destinations in one packet. Default and most: 127.
+    /// Most destinations in one packet. Default and most: 127 for IPv4; for IPv6 it is 125, and 118
+    /// where one has a DSCP of its own.
     pub max_destinations: usize,
 }
 
@@ -28,13 +27,10 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             mtu_octets: 1500,
-            max_destinations: MAX_DESTINATIONS,
+            max_destinations: packet::max_destinations(false, 0),
         }
     }
 }
-
-/// What is in front of the payload of an ordinary datagram, in octets.
-pub(crate) const DATAGRAM_OVERHEAD: usize = IPV4_LEN + UDP_LEN;
 
 /// The way that is open for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +40,7 @@ pub(crate) enum Way {
         /// Octets in front of each: 0, or those of an outer IP and UDP header.
         overhead: usize,
         /// Their source address.
-        source: Ipv4Addr,
+        source: IpAddr,
     },
     /// None but ordinary unicast.
     Unicast(Cause),
@@ -66,7 +62,7 @@ pub(crate) struct Parcel {
     pub form: Form,
 }
 
-/// The list in the order it leaves in, and its parts, which cover it.
+/// The list in the order it leaves in, and its parts, which cover it: destinations of one family.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     pub entries: Vec<Entry>,
@@ -75,27 +71,13 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Takes in a message's destinations.
-    ///
-    /// # Errors
-    ///
-    /// One of them is unusable. The plan is then of no use either.
-    pub fn start(&mut self, to: impl Iterator<Item = Destination>) -> Result<(), SendError> {
+    /// Makes room for a message; its destinations go into `entries` then.
+    pub fn start(&mut self) {
         self.entries.clear();
         self.parcels.clear();
-        for (index, destination) in to.enumerate() {
-            let entry = destination.entry();
-            self.entries
-                .push(entry.map_err(|reason| SendError::Destination {
-                    index,
-                    address: destination.address,
-                    reason,
-                })?);
-        }
-        Ok(())
     }
 
-    /// Divides the list up.
+    /// Divides the list up, which has at least one destination.
     ///
     /// # Errors
     ///
@@ -108,7 +90,8 @@ impl Plan {
         limits: &Limits,
         policy: &dyn Policy,
     ) -> Result<(), SendError> {
-        let largest = limits.mtu_octets.saturating_sub(DATAGRAM_OVERHEAD);
+        let ipv6 = self.entries.iter().any(|entry| entry.address.is_ipv6());
+        let largest = limits.mtu_octets.saturating_sub(datagram_overhead(ipv6));
         if payload > largest {
             return Err(SendError::TooLarge { payload, largest });
         }
@@ -124,16 +107,18 @@ impl Plan {
         };
         let routed = self.partition(source, options)?;
         let flags = list_flags(&self.entries[..routed]);
-        let fits =
-            |count: &usize| packet_len(*count, flags, payload) + overhead <= limits.mtu_octets;
-        let most = routed.min(limits.max_destinations.clamp(1, MAX_DESTINATIONS));
+        let fits = |count: &usize| {
+            packet_len(ipv6, *count, flags, payload) + overhead <= limits.mtu_octets
+        };
+        let most = packet::max_destinations(ipv6, flags);
+        let most = routed.min(limits.max_destinations.clamp(1, most));
         let capacity = match fits(&most) {
             true => most,
             false => (1..=most).rev().find(fits).unwrap_or(0),
         };
         if options.stay_xcast {
             if capacity == 0 && routed > 0 {
-                let headers = packet_len(1, flags, 0) + overhead;
+                let headers = packet_len(ipv6, 1, flags, 0) + overhead;
                 let largest = limits.mtu_octets.saturating_sub(headers);
                 return Err(SendError::TooLarge { payload, largest });
             }
@@ -154,13 +139,15 @@ impl Plan {
     /// Puts those destinations last that no router delivers to, or from which nothing would come
     /// back in: a packet from the network with the host's own address as its source is dropped by
     /// the host's kernel. Returns how many are left.
-    fn partition(&mut self, source: Ipv4Addr, options: &Options) -> Result<usize, SendError> {
+    fn partition(&mut self, source: IpAddr, options: &Options) -> Result<usize, SendError> {
         let routed = |entry: &Entry| {
-            let Some(ip) = entry.ipv4() else {
-                return false;
+            let ip = entry.address;
+            let is_link_local = match ip {
+                IpAddr::V4(ip) => ip.is_link_local(),
+                IpAddr::V6(ip) => ip.is_unicast_link_local(),
             };
             // A source on the loopback network can have no router but one that is there, too.
-            (!ip.is_loopback() || source.is_loopback()) && !ip.is_link_local() && ip != source
+            (!ip.is_loopback() || source.is_loopback()) && !is_link_local && ip != source
         };
         match self.entries.iter().position(|entry| !routed(entry)) {
             None => Ok(self.entries.len()),
@@ -260,20 +247,35 @@ fn unique(entries: &mut Vec<Entry>, start: usize) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddrV4;
+    use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
     use proptest::prelude::*;
 
     use super::*;
-    use crate::policy::{ArrivalOrder, CommonPrefix};
+    use crate::{
+        Destination,
+        policy::{ArrivalOrder, CommonPrefix},
+    };
 
     const XCAST: Way = Way::Xcast {
         overhead: 0,
-        source: Ipv4Addr::new(10, 0, 0, 1),
+        source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
     };
 
     fn destination(address: u32, port: u16) -> Destination {
-        SocketAddrV4::new(address.into(), port).into()
+        SocketAddr::from((Ipv4Addr::from(address), port)).into()
+    }
+
+    /// The same host with an IPv6 address.
+    fn ipv6(to: Destination) -> Destination {
+        let IpAddr::V4(address) = to.address.ip() else {
+            return to;
+        };
+        let address = Ipv6Addr::from(0xfd77 << 112 | u128::from(address.to_bits()));
+        Destination {
+            address: (address, to.address.port()).into(),
+            ..to
+        }
     }
 
     fn divide(
@@ -283,7 +285,8 @@ mod tests {
         options: &Options,
     ) -> Result<Plan, SendError> {
         let mut plan = Plan::default();
-        plan.start(to.iter().copied())?;
+        plan.start();
+        plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
         plan.divide(way, payload, options, &Limits::default(), &CommonPrefix)?;
         Ok(plan)
     }
@@ -356,6 +359,46 @@ mod tests {
     }
 
     #[test]
+    fn sizes_of_ipv6() {
+        let options = Options::default();
+        let way = Way::Xcast {
+            overhead: 0,
+            source: "fd77::1".parse().unwrap(),
+        };
+        let to: Vec<_> = (0..126)
+            .map(|n| ipv6(destination(0x0a01_0000 + n, 5000)))
+            .collect();
+        let large = Limits {
+            mtu_octets: 9000,
+            ..Limits::default()
+        };
+        let parts = |to: &[Destination]| {
+            let mut plan = Plan::default();
+            plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
+            plan.divide(way, 1, &options, &large, &ArrivalOrder)
+                .unwrap();
+            forms(&plan)
+        };
+        assert_eq!(parts(&to[..125]), [(125, Form::Xcast)]);
+        let single = (1, Form::Unicast(Cause::Single));
+        assert_eq!(parts(&to), [(125, Form::Xcast), single]);
+        let mut marked = to[..119].to_vec();
+        marked[3].dscp = Some(46);
+        assert_eq!(parts(&marked), [(118, Form::Xcast), single]);
+        // 40 IP, 8 + 16 + 8 + 2 * 16 routing header, 8 UDP.
+        let xcast = divide(way, &to[..2], 1500 - 112, &options).unwrap();
+        assert_eq!(forms(&xcast), [(2, Form::Xcast)]);
+        let unicast = divide(way, &to[..2], 1500 - 111, &options).unwrap();
+        assert_eq!(forms(&unicast), [(2, Form::Unicast(Cause::PayloadSize))]);
+        let most = divide(way, &to[..2], 1500 - 47, &options).unwrap_err();
+        assert!(matches!(most, SendError::TooLarge { largest: 1452, .. }));
+        let link_local = "[fe80::1]:5000".parse::<SocketAddr>().unwrap().into();
+        let plan = divide(way, &[link_local, to[0], to[1]], 1, &options).unwrap();
+        let last = (1, Form::Unicast(Cause::NotRouted));
+        assert_eq!(forms(&plan), [(2, Form::Xcast), last]);
+    }
+
+    #[test]
     fn a_cut_keeps_prefixes_together_without_an_extra_packet() {
         // 130 destinations, 100 of them in one network and 30 in another, mixed.
         let to: Vec<_> = (0..130)
@@ -369,7 +412,10 @@ mod tests {
         let networks = |range: Range<usize>| {
             let entries = plan.entries[range].iter();
             entries
-                .filter_map(|entry| Some(entry.ipv4()?.octets()[1]))
+                .map(|entry| match entry.address {
+                    IpAddr::V4(address) => address.octets()[1],
+                    IpAddr::V6(_) => 0,
+                })
                 .collect::<HashSet<_>>()
         };
         assert_eq!(networks(0..100), HashSet::from([1]));
@@ -381,25 +427,38 @@ mod tests {
             to in prop::collection::vec((0u32..400, 5000u16..5003, prop::option::of(0u8..64)), 0..400),
             payload in 0usize..1480,
             max_destinations in 1usize..140,
-            overhead in prop::sample::select(vec![0usize, 28]),
+            overhead in prop::sample::select(vec![0usize, 28, 48]),
             stay_xcast: bool,
             sorted: bool,
+            of_ipv6: bool,
         ) {
             let limits = Limits { mtu_octets: 1500, max_destinations };
             let options = Options { stay_xcast, ..Options::default() };
-            let way = Way::Xcast { overhead, source: Ipv4Addr::new(10, 0, 0, 1) };
+            let source = match of_ipv6 {
+                false => Ipv4Addr::new(10, 0, 0, 1).into(),
+                true => Ipv6Addr::from(0xfd77 << 112 | 1).into(),
+            };
+            let way = Way::Xcast { overhead, source };
             let to: Vec<_> = to
                 .into_iter()
                 .map(|(n, port, dscp)| Destination { dscp, ..destination(0x0a01_0000 + n, port) })
+                .map(|to| if of_ipv6 { ipv6(to) } else { to })
                 .collect();
             let mut plan = Plan::default();
-            plan.start(to.iter().copied()).unwrap();
+            plan.start();
+            plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
             let policy: &dyn Policy = if sorted { &CommonPrefix } else { &ArrivalOrder };
             if let Err(error) = plan.divide(way, payload, &options, &limits, policy) {
                 let too_large = matches!(error, SendError::TooLarge { .. });
                 prop_assert!(too_large);
-                let room = 1500 - if stay_xcast { 40 + overhead } else { 28 };
-                prop_assert!(payload + 16 > room);
+                let room = match (of_ipv6, stay_xcast) {
+                    (false, false) => 1500 - 28,
+                    (true, false) => 1500 - 48,
+                    // One destination, with a DSCP and a port of its own at most.
+                    (false, true) => 1500 - (20 + 12 + 4 + 4 + 4 + 4 + 8) - overhead,
+                    (true, true) => 1500 - (40 + 24 + 8 + 16 + 8 + 8 + 8) - overhead,
+                };
+                prop_assert!(payload > room);
                 return Ok(());
             }
             let mut end = 0;
@@ -408,8 +467,14 @@ mod tests {
                 end = parcel.range.end;
                 let entries = &plan.entries[parcel.range.clone()];
                 if parcel.form == Form::Xcast {
-                    prop_assert!(entries.len() <= max_destinations.min(127));
-                    let len = packet_len(entries.len(), list_flags(entries), payload) + overhead;
+                    let flags = list_flags(entries);
+                    let most = match (of_ipv6, flags & 2) {
+                        (false, _) => 127,
+                        (true, 0) => 125,
+                        (true, _) => 118,
+                    };
+                    prop_assert!(entries.len() <= max_destinations.min(most));
+                    let len = packet_len(of_ipv6, entries.len(), flags, payload) + overhead;
                     prop_assert!(len <= 1500);
                     prop_assert!(entries.len() > 1 || stay_xcast);
                 } else {

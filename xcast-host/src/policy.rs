@@ -9,7 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fmt,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
 };
 
 /// A rule for putting destinations together.
@@ -83,7 +83,7 @@ pub struct CommonPrefix;
 
 impl Policy for CommonPrefix {
     fn key(&self, destination: SocketAddr) -> u128 {
-        address_bits(destination)
+        address_bits(destination.ip())
     }
 }
 
@@ -96,7 +96,7 @@ pub struct CommonNextHop<F>(pub F);
 
 impl<F: Fn(SocketAddr) -> u32 + Send + Sync> Policy for CommonNextHop<F> {
     fn key(&self, destination: SocketAddr) -> u128 {
-        u128::from(self.0(destination)) << 96 | address_bits(destination) >> 32
+        u128::from(self.0(destination)) << 96 | address_bits(destination.ip()) >> 32
     }
 }
 
@@ -164,61 +164,74 @@ impl<F: Fn(SocketAddr) -> Vec<u16> + Send + Sync> Policy for CommonPath<F> {
 }
 
 /// The bits of an address, the first ones first.
-fn address_bits(destination: SocketAddr) -> u128 {
-    match destination {
-        SocketAddr::V4(address) => u128::from(address.ip().to_bits()) << 96,
-        SocketAddr::V6(address) => address.ip().to_bits(),
+fn address_bits(address: IpAddr) -> u128 {
+    match address.to_canonical() {
+        IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+        IpAddr::V6(address) => address.to_bits(),
     }
 }
 
-/// Next hops by IPv4 prefix: the longest match counts, as in a router.
+/// Next hops by prefix, of both families: the longest match counts, as in a router.
 ///
 /// Made of (prefix, its length, next hop) triples, for instance those of `xcast-ctl routes --json`;
 /// use it as `CommonNextHop(move |destination| routes.next_hop(destination))`.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
+    ipv4: Table,
+    ipv6: Table,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Table {
     /// Lengths in use, longest first.
     lengths: Vec<u8>,
-    next_hops: HashMap<(u32, u8), u32>,
+    /// By the bits of the prefix, the first ones first, and its length.
+    next_hops: HashMap<(u128, u8), u32>,
 }
 
 impl Routes {
     /// What an address without any route has for a next hop.
     pub const NONE: u32 = u32::MAX;
 
-    /// The next hop towards an address; [`Routes::NONE`] where there is no route, and for IPv6.
+    /// The next hop towards an address; [`Routes::NONE`] where there is no route.
     pub fn next_hop(&self, destination: SocketAddr) -> u32 {
-        let SocketAddr::V4(destination) = destination else {
-            return Self::NONE;
+        let (ip, bits) = (destination.ip(), address_bits(destination.ip()));
+        let table = match ip.to_canonical() {
+            IpAddr::V4(_) => &self.ipv4,
+            IpAddr::V6(_) => &self.ipv6,
         };
-        let bits = destination.ip().to_bits();
-        let mut matches = self
+        let mut matches = table
             .lengths
             .iter()
-            .filter_map(|&length| self.next_hops.get(&(bits & mask(length), length)));
+            .filter_map(|&length| table.next_hops.get(&(bits & mask(length), length)));
         matches.next().copied().unwrap_or(Self::NONE)
     }
 }
 
-impl FromIterator<(Ipv4Addr, u8, u32)> for Routes {
-    /// Bits of a prefix beyond its length are ignored; a length above 32 counts as 32.
-    fn from_iter<I: IntoIterator<Item = (Ipv4Addr, u8, u32)>>(routes: I) -> Self {
-        let mut table = Self::default();
+impl<A: Into<IpAddr>> FromIterator<(A, u8, u32)> for Routes {
+    /// Bits of a prefix beyond its length are ignored; a length above that of an address counts as
+    /// that.
+    fn from_iter<I: IntoIterator<Item = (A, u8, u32)>>(routes: I) -> Self {
+        let mut all = Self::default();
         for (prefix, length, next_hop) in routes {
-            let length = length.min(32);
-            table
-                .next_hops
-                .insert((prefix.to_bits() & mask(length), length), next_hop);
+            let prefix: IpAddr = prefix.into();
+            let (table, most) = match prefix {
+                IpAddr::V4(_) => (&mut all.ipv4, 32),
+                IpAddr::V6(_) => (&mut all.ipv6, 128),
+            };
+            let length = length.min(most);
+            let bits = address_bits(prefix) & mask(length);
+            table.next_hops.insert((bits, length), next_hop);
             if let Err(at) = table.lengths.binary_search_by(|other| length.cmp(other)) {
                 table.lengths.insert(at, length);
             }
         }
-        table
+        all
     }
 }
 
-fn mask(length: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
+fn mask(length: u8) -> u128 {
+    u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -231,11 +244,14 @@ mod tests {
 
     #[test]
     fn longest_match() {
-        let route = |text: &str, length, next_hop| (text.parse().unwrap(), length, next_hop);
+        let route =
+            |text: &str, length, next_hop| (text.parse::<IpAddr>().unwrap(), length, next_hop);
         let routes: Routes = [
             route("10.0.0.0", 8, 1),
             route("10.1.0.0", 16, 2),
             route("10.1.2.3", 32, 3),
+            route("fd77::", 16, 4),
+            route("fd77::10.1.0.0", 112, 5),
         ]
         .into_iter()
         .collect();
@@ -243,6 +259,9 @@ mod tests {
         assert_eq!(routes.next_hop(address("10.1.9.9")), 2);
         assert_eq!(routes.next_hop(address("10.1.2.3")), 3);
         assert_eq!(routes.next_hop(address("192.0.2.1")), Routes::NONE);
+        assert_eq!(routes.next_hop(address("[fd77::1]")), 4);
+        assert_eq!(routes.next_hop(address("[fd77::10.1.9.9]")), 5);
+        assert_eq!(routes.next_hop(address("[fd78::]")), Routes::NONE);
         let default: Routes = [route("0.0.0.0", 0, 7)].into_iter().collect();
         assert_eq!(default.next_hop(address("192.0.2.1")), 7);
     }

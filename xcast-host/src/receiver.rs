@@ -1,6 +1,9 @@
 //! The blocking receiver.
 
-use std::{io, net::SocketAddr, net::UdpSocket};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+};
 
 use tracing::{debug, trace};
 
@@ -15,7 +18,7 @@ const BUFFER: usize = 1 << 16;
 /// A message, as it was given to its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received<'a> {
-    /// Address and port of the sender.
+    /// Address and port of the sender; that of IPv4 also where an IPv6 socket received it.
     pub from: SocketAddr,
     /// The message.
     pub payload: &'a [u8],
@@ -92,10 +95,18 @@ impl Opener {
             Found::Combined => (&self.message[..], true),
         };
         Received {
-            from,
+            from: canonical(from),
             payload,
             combined,
         }
+    }
+}
+
+/// The address of IPv4 that a socket of IPv6 has for ::ffff:192.0.2.1.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => (ip, address.port()).into(),
+        IpAddr::V6(_) => address,
     }
 }
 

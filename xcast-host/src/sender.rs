@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::UdpSocket,
+    net::{IpAddr, UdpSocket},
     os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
@@ -31,7 +31,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The socket is not an IPv4 socket.
+    /// The outlet contradicts itself, or the kernel does not say what the socket is bound to.
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
         Engine::new(socket, settings).map(Self)
     }
@@ -72,7 +72,8 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time.
+    /// Asks for the router and waits for its answer; whether there was one in time. Where outlet and
+    /// socket have two families, for both.
     ///
     /// # Errors
     ///
@@ -90,23 +91,32 @@ impl Sender {
             }
             let next = self
                 .0
-                .deadline()
+                .deadline(now)
                 .map_or(deadline, |next| next.min(deadline));
             let left = next.saturating_duration_since(now);
-            match self.0.answer_from() {
+            match self.0.answer_from(now) {
                 Some(fd) => wait(fd, PollFlags::POLLIN, Some(left))?,
                 None => std::thread::sleep(left),
             }
         }
     }
 
-    /// Whether messages go by a router at this time.
+    /// Whether messages go by a router at this time, in every family that outlet and socket have.
     ///
     /// # Errors
     ///
     /// Why they do not.
     pub fn router(&self) -> Result<(), Cause> {
         self.0.check(Instant::now())
+    }
+
+    /// Whether messages to this address, or others of its family, go by a router at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    pub fn router_for(&self, address: IpAddr) -> Result<(), Cause> {
+        self.0.check_for(address, Instant::now())
     }
 
     /// What was done so far.

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use crate::{
@@ -182,15 +182,19 @@ fn split(network: &Network, to: &[SocketAddr], most: usize, policy: &dyn Policy)
     };
     let way = Way::Xcast {
         overhead: 0,
-        source: Ipv4Addr::new(192, 0, 2, 1),
+        source: Ipv4Addr::new(192, 0, 2, 1).into(),
     };
     let mut plan = Plan::default();
-    plan.start(to.iter().map(|to| (*to).into())).unwrap();
+    let destinations = to.iter().map(|to| crate::Destination::from(*to).entry());
+    plan.entries.extend(destinations.map(Result::unwrap));
     plan.divide(way, 100, &Options::default(), &limits, policy)
         .unwrap();
     let parcels = plan.parcels.iter().map(|parcel| {
         let entries = plan.entries[parcel.range.clone()].iter();
-        network.links(entries.filter_map(crate::packet::Entry::ipv4))
+        network.links(entries.filter_map(|entry| match entry.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        }))
     });
     parcels.sum()
 }

@@ -90,7 +90,7 @@ impl Router {
         let probe = answerer.local_addr().unwrap();
         let outlet = Outlet::Udp {
             code_points: code_points(),
-            router: socket.local_addr().unwrap(),
+            router: socket.local_addr().unwrap().into(),
             probe_port: probe.port(),
         };
         let (sender, seen) = mpsc::channel();
@@ -260,9 +260,10 @@ fn errors_name_the_destination() {
     let error = sender.send(&to, b"x").unwrap_err();
     assert_eq!(
         error.to_string(),
-        "destination 1, [::1]:5000: IPv6 is not supported yet, give an IPv4 address"
+        "destination 1, [::1]:5000: the sender's socket is not of this family: bind it to 0.0.0.0 \
+         for IPv4, and to [::] for IPv6 and IPv4"
     );
-    let reason = Unusable::Ipv6;
+    let reason = Unusable::Family;
     assert!(
         matches!(error, SendError::Destination { index: 1, reason: same, .. } if same == reason)
     );
@@ -283,6 +284,100 @@ fn errors_name_the_destination() {
     assert_eq!(receiver.recv(&mut [0; 9]).unwrap(), 1);
     assert_eq!(sender.statistics().failed, 1);
     assert!(sender.send::<SocketAddr>(&[], b"to nobody").is_ok());
+}
+
+#[test]
+fn a_list_of_both_families_is_split() {
+    let router = Router::start();
+    let everywhere = UdpSocket::bind("[::]:0").unwrap();
+    let mut sender = Sender::new(everywhere, router.settings()).unwrap();
+    assert!(sender.wait_for_router(PATIENCE).unwrap());
+    let (mut ipv4, mut to) = receivers(2);
+    let mut ipv6: Vec<_> = (0..2)
+        .map(|_| {
+            let socket = UdpSocket::bind("[::1]:0").unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            Receiver::new(socket, None)
+        })
+        .collect();
+    for (n, receiver) in ipv6.iter().enumerate() {
+        to.insert(n, receiver.socket().local_addr().unwrap());
+    }
+    // The router has an IPv4 address only.
+    let sent = sender.send(&to, b"both").unwrap();
+    assert_eq!((sent.xcast_packets, sent.unicast_packets), (1, 2));
+    assert_eq!(sender.statistics().unicast_configured, 2);
+    let port = sender.socket().local_addr().unwrap().port();
+    for receiver in ipv4.iter_mut() {
+        assert_eq!(receiver.receive().unwrap().payload, b"both");
+    }
+    for receiver in &mut ipv6 {
+        let received = receiver.receive().unwrap();
+        assert_eq!(received.payload, b"both");
+        assert_eq!(received.from, format!("[::1]:{port}").parse().unwrap());
+    }
+    assert_eq!(sender.router_for(SENDER.into()), Ok(()));
+    let without = sender.router_for("::1".parse().unwrap());
+    assert_eq!(without, Err(Cause::Configured));
+}
+
+#[test]
+fn a_socket_of_ipv6_serves_ipv4() {
+    let both = || {
+        let socket = UdpSocket::bind("[::]:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket
+    };
+    let mut sender = Sender::new(both(), Settings::new(Outlet::Unicast)).unwrap();
+    let mut receiver = Receiver::new(both(), None);
+    let port = receiver.socket().local_addr().unwrap().port();
+    let from = sender.socket().local_addr().unwrap().port();
+    // The same host twice, in both spellings: one datagram.
+    let spelt = ["127.0.0.1", "[::ffff:127.0.0.1]"];
+    let to = spelt.map(|host| format!("{host}:{port}").parse::<SocketAddr>().unwrap());
+    let options = Options {
+        dscp: 46,
+        ttl: 3,
+        ..Options::default()
+    };
+    assert_eq!(
+        sender
+            .send_with(&options, &to, b"x")
+            .unwrap()
+            .unicast_packets,
+        1
+    );
+    assert_eq!(
+        receiver.receive().unwrap().from,
+        SocketAddr::from((SENDER, from))
+    );
+    // What is wrong in one family keeps the other from being sent, too.
+    let to = [to[0], "[ff02::1]:5000".parse().unwrap()];
+    let error = sender.send(&to, b"x").unwrap_err();
+    let reason = Unusable::NotOneHost;
+    assert!(
+        matches!(error, SendError::Destination { index: 1, reason: same, .. } if same == reason)
+    );
+    let long = sender.send(&to[..1], &[0; 1473]).unwrap_err();
+    assert!(matches!(long, SendError::TooLarge { largest: 1472, .. }));
+    let to = [to[0], format!("[::1]:{port}").parse().unwrap()];
+    let long = sender.send(&to, &[0; 1472]).unwrap_err();
+    assert!(matches!(long, SendError::TooLarge { largest: 1452, .. }));
+    // One scope of a link-local address at a time.
+    let scope = |n| std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 5000, 0, n);
+    let error = sender.send(&[scope(1), scope(2)], b"x").unwrap_err();
+    let reason = Unusable::Scope;
+    assert!(
+        matches!(error, SendError::Destination { index: 1, reason: same, .. } if same == reason)
+    );
+}
+
+#[test]
+fn an_outlet_that_contradicts_itself_is_refused() {
+    let ipv6: SocketAddr = "[::1]:4242".parse().unwrap();
+    let outlet = Outlet::udp(code_points(), ipv6);
+    let error = Sender::new(bound(SENDER), Settings::new(outlet)).unwrap_err();
+    assert!(error.to_string().contains("CodePoints::ipv6"), "{error}");
 }
 
 #[test]

@@ -24,9 +24,12 @@ use crate::{
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where packets are to leave, and the numbers that mark them as Xcast.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct OriginArgs {
     /// First-hop router to send to, even if a router runs here
+    ///
+    /// A list with addresses of both families leaves as packets of both: --via, --to and --source
+    /// count for the family that their address is of.
     #[arg(long, value_name = "ADDRESS")]
     via: Option<IpAddr>,
 
@@ -109,17 +112,59 @@ pub(super) struct Origin {
 }
 
 impl OriginArgs {
-    /// Finds the way for packets to these destinations; `router` is the interface of the router
-    /// that may run here.
+    /// Finds the way for packets to these destinations, one for each family among them, IPv4's
+    /// first; `router` is the interface of the router that may run here.
     ///
     /// # Errors
     ///
     /// No code points, no way, no source address, or no privilege.
-    pub(super) fn open(&self, router: &str, destinations: &[IpAddr]) -> Result<Origin> {
+    pub(super) fn open(&self, router: &str, destinations: &[IpAddr]) -> Result<Vec<Origin>> {
         let status = control::ask(router, &Request::Status);
         let running = !matches!(status, Err(ControlError::NotRunning(_)));
         let code_points = code_points(self, status)?;
-        exit(self, router, running, code_points, destinations)
+        let families = [false, true].map(|ipv6| {
+            let family = destinations.iter().copied();
+            family.filter(|to| to.is_ipv6() == ipv6).collect::<Vec<_>>()
+        });
+        for (option, address) in self.addresses() {
+            ensure!(
+                !families[usize::from(address.is_ipv6())].is_empty(),
+                "{option} {address}: no destination is of this family"
+            );
+        }
+        let families = families.iter().filter(|family| !family.is_empty());
+        families
+            .map(|family| {
+                let args = self.for_family(family[0].is_ipv6());
+                exit(&args, router, running, code_points, family)
+            })
+            .collect()
+    }
+
+    /// What counts for one family only.
+    fn addresses(&self) -> impl Iterator<Item = (&'static str, IpAddr)> {
+        let to = match self.to {
+            Some(To::Address(address)) => Some(address),
+            _ => None,
+        };
+        let options = [("--via", self.via), ("--source", self.source), ("--to", to)];
+        options
+            .into_iter()
+            .filter_map(|(option, address)| Some((option, address?)))
+    }
+
+    /// Without what counts for the other family only.
+    fn for_family(&self, ipv6: bool) -> Self {
+        let here = |address: &IpAddr| address.is_ipv6() == ipv6;
+        Self {
+            via: self.via.filter(here),
+            source: self.source.filter(here),
+            to: self.to.filter(|to| match to {
+                To::Address(address) => here(address),
+                To::Group | To::Router => true,
+            }),
+            ..self.clone()
+        }
     }
 
     /// The code points alone.
@@ -133,20 +178,6 @@ impl OriginArgs {
 }
 
 impl Origin {
-    /// The source, for what is done with IPv4 only.
-    ///
-    /// # Errors
-    ///
-    /// It is of IPv6.
-    pub(super) fn ipv4_source(&self) -> Result<Ipv4Addr> {
-        match self.source {
-            IpAddr::V4(source) => Ok(source),
-            IpAddr::V6(source) => {
-                bail!("source {source}: give one of IPv4, as the destinations are")
-            }
-        }
-    }
-
     /// Sends, waiting for room in the socket's buffer.
     ///
     /// # Errors
@@ -207,6 +238,10 @@ fn exit(
     code_points: CodePoints,
     destinations: &[IpAddr],
 ) -> Result<Origin> {
+    if let Some(family) = destinations.first() {
+        // Before anything else fails for want of them.
+        group(code_points, *family)?;
+    }
     let links = kernel::links()?;
     let elsewhere = args.via.is_some() || args.interface.is_some() || args.to == Some(To::Router);
     match links.iter().find(|link| link.name == router) {

@@ -3,18 +3,17 @@
 use std::{
     collections::HashMap,
     fmt::Write as _,
-    net::{Ipv4Addr, UdpSocket},
+    net::{IpAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use xcast_common::wire::MAX_DESTINATIONS;
-use xcast_host::packet::{Entry, Template};
+use xcast_host::packet::{Entry, Template, max_destinations};
 
 use super::{
     Outcome,
-    icmp::{self, About, Answer, Echo, Event, Fault, ICMP, Receiver},
+    icmp::{self, About, Answer, Echo, Event, Fault, Receiver},
     origin::{Origin, OriginArgs},
     print, print_json,
     table::{Align, Table},
@@ -28,7 +27,7 @@ use super::{
 /// round-trip time of each answer and, in the end, what each destination lost. Needs root, or
 /// CAP_NET_RAW.
 ///
-/// Packets leave this host like those of send.
+/// A list with addresses of IPv4 and of IPv6 leaves as one packet of each. Packets leave this host like those of send.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -42,7 +41,7 @@ EXIT STATUS
 pub(super) struct Args {
     /// Destinations
     #[arg(value_name = "ADDRESS", required = true)]
-    destinations: Vec<Ipv4Addr>,
+    destinations: Vec<IpAddr>,
 
     /// Rounds (default: until interrupted)
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -170,7 +169,7 @@ impl Tally {
         latest.map_or(0, |(sequence, _)| *sequence)
     }
 
-    fn error(&mut self, sequence: u16, from: Ipv4Addr, fault: Fault) -> String {
+    fn error(&mut self, sequence: u16, from: IpAddr, fault: Fault) -> String {
         self.open.remove(&sequence);
         self.errors += 1;
         let text = format!("{} (from {from})", describe(fault));
@@ -200,17 +199,23 @@ struct Summary {
     packets: u64,
     /// Octets of the last packet, from its IP header on.
     octets: usize,
-    /// IP source.
-    source: std::net::IpAddr,
-    /// Interface the packets left by.
-    interface: String,
+    /// The ways that packets left: one for each family in the list.
+    ways: Vec<Way>,
     /// The destinations, as given.
     destinations: Vec<Line>,
 }
 
 #[derive(Debug, Serialize)]
+struct Way {
+    /// IP source.
+    source: IpAddr,
+    /// Interface the packets left by.
+    interface: String,
+}
+
+#[derive(Debug, Serialize)]
 struct Line {
-    address: Ipv4Addr,
+    address: IpAddr,
     sent: u64,
     received: u64,
     duplicates: u64,
@@ -233,13 +238,19 @@ struct RoundTrip {
 /// The state of a run.
 struct Ping<'a> {
     args: &'a Args,
+    /// One for each family in the list.
+    exits: Vec<Exit>,
+    tallies: HashMap<IpAddr, Tally>,
+    packets: u64,
+    octets: usize,
+}
+
+/// What the packets of one family have in common.
+struct Exit {
     origin: Origin,
     template: Template,
     /// Identifier of echo requests, source port of datagrams.
     identifier: u16,
-    tallies: HashMap<Ipv4Addr, Tally>,
-    packets: u64,
-    octets: usize,
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
@@ -249,25 +260,29 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
             "{address} is in the list twice: one answer could not be told from the other"
         );
     }
-    let mut receiver = Receiver::new()?;
-    let addresses: Vec<_> = args.destinations.iter().copied().map(Into::into).collect();
-    let origin = args.origin.open(router, &addresses)?;
-    let mut identifier = std::process::id() as u16;
-    if args.udp.is_some() {
-        let socket = UdpSocket::bind((origin.source, 0))
-            .with_context(|| format!("cannot receive answers at {}", origin.source))?;
-        identifier = socket.local_addr()?.port();
-        receiver = receiver.and_datagrams(socket)?;
+    let mut receiver = Receiver::new(&args.destinations)?;
+    let mut exits = Vec::new();
+    for origin in args.origin.open(router, &args.destinations)? {
+        let mut identifier = std::process::id() as u16;
+        if args.udp.is_some() {
+            let socket = UdpSocket::bind((origin.source, 0))
+                .with_context(|| format!("cannot receive answers at {}", origin.source))?;
+            identifier = socket.local_addr()?.port();
+            receiver = receiver.and_datagrams(socket)?;
+        }
+        let template = Template {
+            source_port: identifier,
+            ..template(&origin, args.ttl, args.dscp)
+        };
+        exits.push(Exit {
+            origin,
+            template,
+            identifier,
+        });
     }
-    let template = Template {
-        source_port: identifier,
-        ..template(&origin, args.ttl, args.dscp)
-    };
     let mut ping = Ping {
         args,
-        template,
-        origin,
-        identifier,
+        exits,
         tallies: HashMap::new(),
         packets: 0,
         octets: 0,
@@ -281,7 +296,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
             } else {
                 "s"
             },
-            ping.origin.interface,
+            ping.interfaces().join(" and "),
             args.size,
         ))?;
     }
@@ -321,9 +336,9 @@ pub(super) fn template(origin: &Origin, ttl: u8, dscp: u8) -> Template {
 }
 
 /// Entries of a list of which only addresses matter.
-pub(super) fn entries(addresses: &[Ipv4Addr], port: u16) -> Vec<Entry> {
-    let entry = |&address: &Ipv4Addr| Entry {
-        address: address.into(),
+pub(super) fn entries(addresses: &[IpAddr], port: u16) -> Vec<Entry> {
+    let entry = |&address: &IpAddr| Entry {
+        address,
         port,
         dscp: None,
     };
@@ -333,38 +348,41 @@ pub(super) fn entries(addresses: &[Ipv4Addr], port: u16) -> Vec<Entry> {
 impl Ping<'_> {
     /// Sends one round.
     fn ask(&mut self, sequence: u16) -> Result<()> {
-        let echo = Echo {
-            identifier: self.identifier,
-            sequence,
-        };
-        let message = match self.args.udp {
-            None => icmp::request(echo, self.args.size.into()),
-            Some(_) => {
-                // The round's number, which an echo service sends back.
-                let mut payload = u32::from(sequence).to_be_bytes().to_vec();
-                payload.resize(payload.len().max(self.args.size.into()), 0);
-                payload
-            }
-        };
         let mut packet = Vec::new();
-        for addresses in self.args.destinations.chunks(MAX_DESTINATIONS) {
-            let entries = entries(addresses, self.args.udp.unwrap_or(0));
-            match self.args.udp {
-                None => self
-                    .template
-                    .emit_segment(&entries, ICMP, &message, &mut packet)?,
-                Some(_) => self.template.emit(&entries, &message, &mut packet)?,
+        for exit in &self.exits {
+            let ipv6 = exit.origin.source.is_ipv6();
+            let destinations = self.args.destinations.iter().copied();
+            let destinations: Vec<_> = destinations.filter(|to| to.is_ipv6() == ipv6).collect();
+            let message = exit.message(self.args, sequence);
+            for addresses in destinations.chunks(max_destinations(ipv6, 0)) {
+                let entries = entries(addresses, self.args.udp.unwrap_or(0));
+                match self.args.udp {
+                    None => {
+                        let protocol = icmp::protocol(exit.origin.source);
+                        exit.template
+                            .emit_segment(&entries, protocol, &message, &mut packet)?;
+                    }
+                    Some(_) => exit.template.emit(&entries, &message, &mut packet)?,
+                }
+                // Before the packet leaves: the first answer may come before the call returns.
+                let now = Instant::now();
+                for &address in addresses {
+                    self.tallies.entry(address).or_default().ask(sequence, now);
+                }
+                exit.origin.send(&packet)?;
+                self.packets += 1;
+                self.octets = packet.len();
             }
-            // Before the packet leaves: the first answer may come before the call returns.
-            let now = Instant::now();
-            for &address in addresses {
-                self.tallies.entry(address).or_default().ask(sequence, now);
-            }
-            self.origin.send(&packet)?;
-            self.packets += 1;
-            self.octets = packet.len();
         }
         Ok(())
+    }
+
+    /// Names of the interfaces that packets leave by.
+    fn interfaces(&self) -> Vec<&str> {
+        let names = self.exits.iter().map(|exit| exit.origin.interface.as_str());
+        let mut names: Vec<_> = names.collect();
+        names.dedup();
+        names
     }
 
     /// Takes answers until the time is over, or all are there and `no_longer` is set. Whether the
@@ -390,7 +408,12 @@ impl Ping<'_> {
             About::Udp(port) => (port, None),
         };
         let is_udp = matches!(answer.about, About::Udp(_));
-        if identifier != self.identifier || is_udp != self.args.udp.is_some() {
+        let mut exits = self.exits.iter();
+        let ours = exits.any(|exit| {
+            exit.identifier == identifier
+                && exit.origin.source.is_ipv6() == answer.destination.is_ipv6()
+        });
+        if !ours || is_udp != self.args.udp.is_some() {
             return Ok(());
         }
         let fault = answer
@@ -403,9 +426,9 @@ impl Ping<'_> {
     /// Takes note of an answer: a reply, or a fault that somebody told of.
     fn settle(
         &mut self,
-        destination: Ipv4Addr,
+        destination: IpAddr,
         sequence: Option<u16>,
-        fault: Option<(Ipv4Addr, Fault)>,
+        fault: Option<(IpAddr, Fault)>,
         now: Instant,
     ) -> Result<()> {
         let Some(tally) = self.tallies.get_mut(&destination) else {
@@ -426,7 +449,7 @@ impl Ping<'_> {
     }
 
     fn summary(&self, rounds: u64) -> Summary {
-        let line = |address: &Ipv4Addr| {
+        let line = |address: &IpAddr| {
             let tally = self.tallies.get(address).cloned().unwrap_or_default();
             let lost = tally.sent.saturating_sub(tally.received);
             let percent = 100.0 * lost as f64 / tally.sent.max(1) as f64;
@@ -445,9 +468,37 @@ impl Ping<'_> {
             rounds,
             packets: self.packets,
             octets: self.octets,
+            ways: self.exits.iter().map(Exit::way).collect(),
+            destinations: self.args.destinations.iter().map(line).collect(),
+        }
+    }
+}
+
+impl Exit {
+    /// The request of a round.
+    fn message(&self, args: &Args, sequence: u16) -> Vec<u8> {
+        if args.udp.is_some() {
+            // The round's number, which an echo service sends back.
+            let mut payload = u32::from(sequence).to_be_bytes().to_vec();
+            payload.resize(payload.len().max(args.size.into()), 0);
+            return payload;
+        }
+        let echo = Echo {
+            identifier: self.identifier,
+            sequence,
+        };
+        let Origin {
+            source,
+            code_points,
+            ..
+        } = self.origin;
+        icmp::request(echo, args.size.into(), source, code_points)
+    }
+
+    fn way(&self) -> Way {
+        Way {
             source: self.origin.source,
             interface: self.origin.interface.clone(),
-            destinations: self.args.destinations.iter().map(line).collect(),
         }
     }
 }
@@ -514,7 +565,7 @@ mod tests {
         assert_eq!(tally.reply(1, later(2)), Some(Duration::from_millis(2)));
         assert_eq!(tally.reply(2, later(4)), Some(Duration::from_millis(4)));
         assert_eq!(tally.reply(2, later(5)), None);
-        let router = Ipv4Addr::new(10, 0, 0, 1);
+        let router = IpAddr::from([10, 0, 0, 1]);
         let text = tally.error(3, router, Fault::Unreachable(1));
         assert_eq!(text, "host unreachable (from 10.0.0.1)");
         assert_eq!(

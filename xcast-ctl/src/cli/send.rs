@@ -3,17 +3,17 @@
 use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, Outlet, Sender, Settings, Statistics,
+    Options, Outlet, Router, Sender, Settings, Statistics,
     packet::{Entry, MAX_DSCP, Template},
 };
 
@@ -34,6 +34,8 @@ const ROUTER_TIMEOUT: Duration = Duration::from_secs(2);
 /// one, addressed to that router's own address. That needs root, or CAP_NET_RAW. With --udp packets go
 /// inside UDP to a router that takes them so, which needs no privilege; without an answer from that
 /// router each destination is sent a datagram.
+///
+/// A list with addresses of IPv4 and of IPv6 leaves as one packet of each.
 ///
 /// The code points come from --config, from --protocol and --group, or from the running router.
 /// A destination's port goes into the list where ports differ, otherwise into the UDP header.
@@ -57,9 +59,9 @@ pub(super) struct Args {
     #[command(flatten)]
     origin: OriginArgs,
 
-    /// Send inside UDP to this router
+    /// Send inside UDP to this router; given twice, by its IPv4 and its IPv6 address
     #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["via", "interface", "to", "port_list"])]
-    udp: Option<SocketAddrV4>,
+    udp: Vec<SocketAddr>,
 
     /// UDP source port
     #[arg(long, value_name = "PORT", default_value_t = 5058)]
@@ -172,28 +174,37 @@ struct Sent {
 #[serde(untagged)]
 enum How {
     Raw {
-        /// Length of the last packet from its IP header on, in octets.
-        octets: usize,
-        /// Flags of the Xcast header, letters of "AXDP".
-        flags: String,
-        /// IP source.
-        source: IpAddr,
-        /// IP destination.
-        to: IpAddr,
-        /// Interface the packets left by.
-        interface: String,
-        /// First-hop router they were sent to; absent where they went into a router's own interface.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        via: Option<IpAddr>,
+        /// One for each family in the list.
+        ways: Vec<Way>,
     },
     Udp {
-        /// The router.
-        router: SocketAddrV4,
+        /// The router's addresses.
+        routers: Vec<SocketAddr>,
         /// Xcast packets that left.
         xcast_packets: u64,
         /// Datagrams that left instead, since the router did not answer.
         unicast_packets: u64,
     },
+}
+
+/// How the packets of one family left.
+#[derive(Debug, Serialize)]
+struct Way {
+    /// Number of destinations in the list.
+    destinations: usize,
+    /// Length of the last packet from its IP header on, in octets.
+    octets: usize,
+    /// Flags of the Xcast header, letters of "AXDP".
+    flags: String,
+    /// IP source.
+    source: IpAddr,
+    /// IP destination.
+    to: IpAddr,
+    /// Interface the packets left by.
+    interface: String,
+    /// First-hop router they were sent to; absent where they went into a router's own interface.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<IpAddr>,
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
@@ -223,7 +234,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         seconds: (start.elapsed().as_secs_f64() * 1e6).round() / 1e6,
         payload_octets,
         destinations: args.destinations.len(),
-        how: exit.how(&args.destinations),
+        how: exit.how(),
     };
     if args.json {
         print_json(&sent)?;
@@ -325,52 +336,73 @@ impl Payloads {
 
 /// The way packets leave.
 enum Exit {
-    Raw {
-        origin: Box<Origin>,
-        template: Template,
-        packet: Vec<u8>,
-    },
+    /// One for each family in the list.
+    Raw(Vec<Raw>),
     Udp {
-        router: SocketAddrV4,
+        routers: Vec<SocketAddr>,
         sender: Box<Sender>,
     },
 }
 
+/// Packets of one family, made here.
+struct Raw {
+    origin: Origin,
+    template: Template,
+    entries: Vec<Entry>,
+    packet: Vec<u8>,
+}
+
 impl Exit {
     fn open(args: &Args, router: &str) -> Result<Self> {
-        if let Some(to) = args.udp {
-            return Self::open_udp(args, router, to);
+        if !args.udp.is_empty() {
+            return Self::open_udp(args, router);
         }
         let entries = &args.destinations;
         let addresses: Vec<_> = entries.iter().map(|entry| entry.address).collect();
-        let origin = args.origin.open(router, &addresses)?;
-        let template = Template {
-            code_points: origin.code_points,
-            source: origin.source,
-            to: origin.to,
-            ttl: args.ttl,
-            dscp: args.dscp,
-            channel: args.channel,
-            x: args.x,
-            anonymous: args.anonymous,
-            source_port: args.source_port,
-            port_list: args.port_list,
+        let raw = |origin: Origin| {
+            let ipv6 = origin.source.is_ipv6();
+            let here = entries.iter().filter(|to| to.address.is_ipv6() == ipv6);
+            Raw {
+                template: Template {
+                    code_points: origin.code_points,
+                    source: origin.source,
+                    to: origin.to,
+                    ttl: args.ttl,
+                    dscp: args.dscp,
+                    channel: args.channel,
+                    x: args.x,
+                    anonymous: args.anonymous,
+                    source_port: args.source_port,
+                    port_list: args.port_list,
+                },
+                entries: here.copied().collect(),
+                origin,
+                packet: Vec::new(),
+            }
         };
-        Ok(Self::Raw {
-            origin: Box::new(origin),
-            template,
-            packet: Vec::new(),
-        })
+        let origins = args.origin.open(router, &addresses)?;
+        Ok(Self::Raw(origins.into_iter().map(raw).collect()))
     }
 
-    fn open_udp(args: &Args, own_router: &str, router: SocketAddrV4) -> Result<Self> {
-        let local = (
-            args.origin.source.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-            args.source_port,
-        );
-        let socket = UdpSocket::bind(local)
-            .with_context(|| format!("cannot send from {}:{}", local.0, local.1))?;
-        let outlet = Outlet::udp(args.origin.code_points(own_router)?, router.into());
+    fn open_udp(args: &Args, own_router: &str) -> Result<Self> {
+        let mut router = Router::default();
+        for &address in &args.udp {
+            let twice = match address {
+                SocketAddr::V4(address) => router.ipv4.replace(address).is_some(),
+                SocketAddr::V6(address) => router.ipv6.replace(address).is_some(),
+            };
+            ensure!(!twice, "--udp {address}: give one address of each family");
+        }
+        // A socket of IPv6 serves IPv4, too.
+        let destinations = args.destinations.iter().map(|entry| entry.address);
+        let ipv6 = router.ipv6.is_some() || destinations.into_iter().any(|to| to.is_ipv6());
+        let any: IpAddr = match ipv6 {
+            false => Ipv4Addr::UNSPECIFIED.into(),
+            true => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let local = SocketAddr::new(args.origin.source.unwrap_or(any), args.source_port);
+        let socket = UdpSocket::bind(local).with_context(|| format!("cannot send from {local}"))?;
+        let outlet = Outlet::udp(args.origin.code_points(own_router)?, router);
         let settings = Settings {
             options: Options {
                 ttl: args.ttl,
@@ -388,22 +420,24 @@ impl Exit {
             // Nobody may be reading.
             let _ = writeln!(
                 io::stderr(),
-                "xcast-ctl: no answer from {router}{why}; sending unicast to each destination"
+                "xcast-ctl: no answer from {}{why}; sending unicast to each destination",
+                listed(&args.udp)
             );
         }
-        let sender = Box::new(sender);
-        Ok(Self::Udp { router, sender })
+        Ok(Self::Udp {
+            routers: args.udp.clone(),
+            sender: Box::new(sender),
+        })
     }
 
     fn send(&mut self, entries: &[Entry], payload: &[u8]) -> Result<()> {
         match self {
-            Self::Raw {
-                origin,
-                template,
-                packet,
-            } => {
-                template.emit(entries, payload, packet)?;
-                origin.send(packet)
+            Self::Raw(ways) => {
+                // All of them first: what is wrong with one is no reason to send half.
+                for way in ways.iter_mut() {
+                    way.template.emit(&way.entries, payload, &mut way.packet)?;
+                }
+                ways.iter().try_for_each(|way| way.origin.send(&way.packet))
             }
             Self::Udp { sender, .. } => {
                 let destinations: Vec<_> = entries.iter().map(destination).collect();
@@ -414,34 +448,45 @@ impl Exit {
     }
 
     /// What became of all of it.
-    fn how(self, entries: &[Entry]) -> How {
+    fn how(self) -> How {
         match self {
-            Self::Raw {
-                origin,
-                template,
-                packet,
-            } => How::Raw {
-                octets: packet.len(),
-                flags: letters(template.flags(entries)),
-                source: origin.source,
-                to: origin.to,
-                interface: origin.interface,
-                via: origin.via,
+            Self::Raw(ways) => How::Raw {
+                ways: ways.into_iter().map(Way::from).collect(),
             },
-            Self::Udp { router, sender } => {
+            Self::Udp { routers, sender } => {
                 let Statistics {
                     xcast_packets,
                     unicast_packets,
                     ..
                 } = *sender.statistics();
                 How::Udp {
-                    router,
+                    routers,
                     xcast_packets,
                     unicast_packets,
                 }
             }
         }
     }
+}
+
+impl From<Raw> for Way {
+    fn from(raw: Raw) -> Self {
+        Self {
+            destinations: raw.entries.len(),
+            octets: raw.packet.len(),
+            flags: letters(raw.template.flags(&raw.entries)),
+            source: raw.origin.source,
+            to: raw.origin.to,
+            interface: raw.origin.interface,
+            via: raw.origin.via,
+        }
+    }
+}
+
+/// "a and b".
+fn listed(addresses: &[SocketAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+    addresses.join(" and ")
 }
 
 fn destination(entry: &Entry) -> xcast_host::Destination {
@@ -504,28 +549,32 @@ fn letters(flags: u8) -> String {
 fn render(sent: &Sent) -> String {
     let plural = |n: u64| if n == 1 { "" } else { "s" };
     let mut text = format!("sent {} packet{}", sent.packets, plural(sent.packets));
-    let destinations = format!(
-        "{} destination{}",
-        sent.destinations,
-        plural(sent.destinations as u64)
-    );
+    let destinations = |count: usize| format!("{count} destination{}", plural(count as u64));
     text += &match &sent.how {
-        How::Raw {
-            octets,
-            source,
-            interface,
-            via,
-            ..
-        } => {
-            let via = via.map_or_else(String::new, |via| format!(" via {via}"));
-            format!(" of {octets} octets from {source} to {destinations} by {interface}{via}")
+        How::Raw { ways } => {
+            let way = |way: &Way| {
+                let via = way
+                    .via
+                    .map_or_else(String::new, |via| format!(" via {via}"));
+                format!(
+                    " of {} octets from {} to {} by {}{via}",
+                    way.octets,
+                    way.source,
+                    destinations(way.destinations),
+                    way.interface
+                )
+            };
+            let ways: Vec<_> = ways.iter().map(way).collect();
+            ways.join(", and as many")
         }
         How::Udp {
-            router,
+            routers,
             xcast_packets,
             unicast_packets,
         } => format!(
-            " to {destinations}: {xcast_packets} inside UDP by {router}, {unicast_packets} as unicast"
+            " to {}: {xcast_packets} inside UDP by {}, {unicast_packets} as unicast",
+            destinations(sent.destinations),
+            listed(routers),
         ),
     };
     if sent.packets > 1 && sent.seconds > 0.0 {

@@ -1,6 +1,10 @@
 //! A packet in the making.
 
-use std::{net::SocketAddr, ops::Range, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::Range,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use xcast_common::wire::FLAG_P;
@@ -8,7 +12,7 @@ use xcast_common::wire::FLAG_P;
 use super::{Candidate, Limits};
 use crate::{
     envelope::{Tag, head_len},
-    packet::packet_len,
+    packet::{self, packet_len},
 };
 
 /// Most segments or contents in an envelope: their counts have eight bits.
@@ -58,6 +62,7 @@ pub(super) struct Batch {
     /// Each of them once.
     pub contents: Vec<Content>,
     pub recipients: Vec<Recipient>,
+    count: Count,
     /// Batches that must leave before.
     pub after: Vec<u64>,
     pub messages: usize,
@@ -73,6 +78,43 @@ pub(super) struct Size {
     pub segments: usize,
     pub contents: usize,
     pub recipients: usize,
+}
+
+/// How many recipients of each family: they get packets of their own.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    ipv4: usize,
+    ipv6: usize,
+}
+
+impl Count {
+    fn of(recipients: &[Recipient]) -> Self {
+        let addresses = recipients
+            .iter()
+            .map(|recipient| recipient.address.ip().to_canonical());
+        let ipv6 = addresses.filter(IpAddr::is_ipv6).count();
+        let ipv4 = recipients.len() - ipv6;
+        Self { ipv4, ipv6 }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            ipv4: self.ipv4 + other.ipv4,
+            ipv6: self.ipv6 + other.ipv6,
+        }
+    }
+
+    fn all(self) -> usize {
+        self.ipv4 + self.ipv6
+    }
+
+    fn fit(self, limits: &Limits) -> Result<(), Rejection> {
+        let most = packet::max_destinations(true, FLAG_P);
+        match self.all() <= limits.max_destinations && self.ipv6 <= most {
+            true => Ok(()),
+            false => Err(Rejection::Destinations),
+        }
+    }
 }
 
 /// Why a message cannot join a batch.
@@ -95,6 +137,7 @@ impl Batch {
             segments: Vec::with_capacity(first.segments.len()),
             contents: Vec::new(),
             recipients: Vec::new(),
+            count: Count::default(),
             after: Vec::new(),
             messages: 0,
             cost: 0,
@@ -130,11 +173,9 @@ impl Batch {
         if self.is_envelope() && !candidate.opted_in {
             return Err(Rejection::NotOptedIn);
         }
-        let recipients = self.recipients.len() + candidate.recipients.len();
-        if recipients > limits.max_destinations {
-            return Err(Rejection::Destinations);
-        }
-        self.fits(recipients, self.payload(recipients), limits)
+        let recipients = self.count.and(Count::of(&candidate.recipients));
+        recipients.fit(limits)?;
+        self.fits(recipients, self.payload(recipients.all()), limits)
     }
 
     /// Whether a message of another content may join.
@@ -142,10 +183,8 @@ impl Batch {
         if !self.opted_in {
             return Err(Rejection::NotOptedIn);
         }
-        let recipients = self.recipients.len() + candidate.recipients.len();
-        if recipients > limits.max_destinations {
-            return Err(Rejection::Destinations);
-        }
+        let recipients = self.count.and(Count::of(&candidate.recipients));
+        recipients.fit(limits)?;
         let (mut shared, mut own, mut more) = (0, 0, 0);
         for (at, (hash, octets)) in candidate.segments.iter().enumerate() {
             let before = &candidate.segments[..at];
@@ -168,11 +207,11 @@ impl Batch {
             return Err(Rejection::MinOverlap);
         }
         let (segments, contents) = (self.segments.len() + more, self.contents.len() + 1);
-        if segments > MAX_COUNT || contents > MAX_COUNT || recipients > MAX_COUNT {
+        if segments > MAX_COUNT || contents > MAX_COUNT || recipients.all() > MAX_COUNT {
             return Err(Rejection::Payload);
         }
         let listed = self.list.len() + candidate.segments.len();
-        let payload = head_len(segments, listed, contents, recipients) + together;
+        let payload = head_len(segments, listed, contents, recipients.all()) + together;
         self.fits(recipients, payload, limits)
     }
 
@@ -203,6 +242,7 @@ impl Batch {
                 (self.contents.len() - 1) as u8
             }
         };
+        self.count = self.count.and(Count::of(&candidate.recipients));
         let recipients = candidate.recipients.into_iter();
         self.recipients
             .extend(recipients.map(|recipient| Recipient {
@@ -216,11 +256,13 @@ impl Batch {
 
     /// Whether nobody can join any more.
     pub fn is_full(&self, limits: &Limits) -> bool {
-        let recipients = self.recipients.len() + 1;
-        recipients > limits.max_destinations
-            || self
-                .fits(recipients, self.payload(recipients), limits)
-                .is_err()
+        let ipv4 = Count { ipv4: 1, ipv6: 0 };
+        let ipv6 = Count { ipv4: 0, ipv6: 1 };
+        [ipv4, ipv6].into_iter().all(|one| {
+            let recipients = self.count.and(one);
+            let payload = self.payload(recipients.all());
+            recipients.fit(limits).is_err() || self.fits(recipients, payload, limits).is_err()
+        })
     }
 
     /// The batch before this one with a segment of this hash.
@@ -255,9 +297,13 @@ impl Batch {
         }
     }
 
-    fn fits(&self, recipients: usize, payload: usize, limits: &Limits) -> Result<(), Rejection> {
-        let packet = packet_len(recipients, FLAG_P, payload);
-        match payload <= limits.max_payload && packet <= limits.max_packet {
+    fn fits(&self, recipients: Count, payload: usize, limits: &Limits) -> Result<(), Rejection> {
+        // One packet a family.
+        let fits = |ipv6, count| {
+            count == 0 || packet_len(ipv6, count, FLAG_P, payload) <= limits.max_packet
+        };
+        let packets = fits(false, recipients.ipv4) && fits(true, recipients.ipv6);
+        match payload <= limits.max_payload && packets {
             true => Ok(()),
             false => Err(Rejection::Payload),
         }

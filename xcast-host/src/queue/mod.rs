@@ -111,7 +111,8 @@ pub struct Limits {
     /// Largest payload to combine into, in octets; a longer message leaves at once, alone.
     /// Default: 1200.
     pub max_payload: usize,
-    /// Most destinations in one packet; a longer list leaves at once, alone. Default: 127.
+    /// Most destinations to combine for, in one packet or, where they are of both families, in
+    /// two; of IPv6 it is 125 at most. A longer list leaves at once, alone. Default: 127.
     pub max_destinations: usize,
     /// Largest packet to combine into, with its IP, Xcast and UDP headers, in octets. Default:
     /// 1472, which leaves room for an outer UDP header within 1500.

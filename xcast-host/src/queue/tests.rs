@@ -264,7 +264,7 @@ impl Model {
         if combined {
             assert!(count <= limits.max_destinations);
             assert!(payload.len() <= limits.max_payload);
-            assert!(packet_len(count, FLAG_P, payload.len()) <= limits.max_packet);
+            assert!(packet_len(false, count, FLAG_P, payload.len()) <= limits.max_packet);
         }
         let mut seen = HashSet::new();
         for destination in transmit.destinations() {

@@ -1,7 +1,7 @@
 //! The combining queue with a clock and a sender.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use super::Sender;
 use crate::{
     Destination, SendError, Statistics,
     envelope::Tag,
-    plan::DATAGRAM_OVERHEAD,
+    packet::datagram_overhead,
     queue::{Limits, Message, Queue, QueueStatistics, Refusal, TagTaken, Transmit},
 };
 
@@ -38,8 +38,8 @@ const BURST: usize = 64;
 pub struct CombiningSender {
     commands: mpsc::Sender<Command>,
     task: JoinHandle<Report>,
-    /// Longest payload the sender takes, in octets.
-    largest: usize,
+    /// Largest packet the sender sends, in octets.
+    mtu: usize,
 }
 
 /// What queue and sender have done.
@@ -87,7 +87,7 @@ impl CombiningSender {
         Self {
             commands,
             task: ::tokio::spawn(worker.run(inbox)),
-            largest: mtu.saturating_sub(DATAGRAM_OVERHEAD),
+            mtu,
         }
     }
 
@@ -99,8 +99,10 @@ impl CombiningSender {
     /// is logged and counted ([`Report::failures`]).
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
         let payload = message.octets();
-        if payload > self.largest {
-            let largest = self.largest;
+        let is_ipv6 = |to: &SocketAddr| to.ip().to_canonical().is_ipv6();
+        let ipv6 = message.destinations.iter().any(is_ipv6);
+        let largest = self.mtu.saturating_sub(datagram_overhead(ipv6));
+        if payload > largest {
             return Err(SendError::TooLarge { payload, largest });
         }
         for (index, address) in message.destinations.iter().enumerate() {
@@ -243,7 +245,9 @@ impl Worker {
     }
 
     async fn send(&mut self, transmit: &Transmit) {
-        if self.sender.router().is_ok() {
+        // Not to be combined for a family that has no router.
+        let has_router = |ip: IpAddr| self.sender.router_for(ip).is_ok();
+        if transmit.destinations().all(|to| has_router(to.ip())) {
             let to: Vec<_> = transmit.destinations().collect();
             self.send_to(&to, &transmit.payload()).await;
         } else {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::UdpSocket,
+    net::{IpAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -26,7 +26,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// The socket is not an IPv4 socket.
+    /// The outlet contradicts itself, or the kernel does not say what the socket is bound to.
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
         Engine::new(socket, settings).map(Self)
     }
@@ -67,7 +67,8 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time.
+    /// Asks for the router and waits for its answer; whether there was one in time. Where outlet and
+    /// socket have two families, for both.
     ///
     /// # Errors
     ///
@@ -85,9 +86,9 @@ impl Sender {
             }
             let next = self
                 .0
-                .deadline()
+                .deadline(now)
                 .map_or(deadline, |next| next.min(deadline));
-            match self.0.answer_from() {
+            match self.0.answer_from(now) {
                 Some(fd) => {
                     let answer = ready(fd, Interest::READABLE);
                     if let Ok(outcome) = time::timeout_at(next.into(), answer).await {
@@ -99,13 +100,22 @@ impl Sender {
         }
     }
 
-    /// Whether messages go by a router at this time.
+    /// Whether messages go by a router at this time, in every family that outlet and socket have.
     ///
     /// # Errors
     ///
     /// Why they do not.
     pub fn router(&self) -> Result<(), Cause> {
         self.0.check(Instant::now())
+    }
+
+    /// Whether messages to this address, or others of its family, go by a router at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why they do not.
+    pub fn router_for(&self, address: IpAddr) -> Result<(), Cause> {
+        self.0.check_for(address, Instant::now())
     }
 
     /// What was done so far.

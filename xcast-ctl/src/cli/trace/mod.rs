@@ -3,19 +3,19 @@
 mod tree;
 
 use std::{
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
-use socket2::{Domain, Protocol, Socket, Type};
-use xcast_common::wire::MAX_DESTINATIONS;
+use socket2::Socket;
+use xcast_host::packet::max_destinations;
 
 use self::tree::{Form, Hop, Path};
 use super::{
     Outcome,
-    icmp::{self, About, Answer, Echo, Event, Fault, ICMP, Receiver},
+    icmp::{self, About, Answer, Echo, Event, Fault, Receiver},
     origin::{Origin, OriginArgs},
     ping::{entries, seconds, template},
     print, print_json,
@@ -47,7 +47,7 @@ EXIT STATUS
 pub(super) struct Args {
     /// Destinations
     #[arg(value_name = "ADDRESS", required = true)]
-    destinations: Vec<Ipv4Addr>,
+    destinations: Vec<IpAddr>,
 
     /// Most hops
     #[arg(short, long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=254))]
@@ -73,7 +73,7 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Trace {
     /// IP source.
-    source: Ipv4Addr,
+    source: IpAddr,
     /// Interface the packets left by.
     interface: String,
     /// A path for each destination, as given.
@@ -83,7 +83,7 @@ struct Trace {
 /// The first answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Seen {
-    from: Ipv4Addr,
+    from: IpAddr,
     time: Duration,
     fault: Option<Fault>,
 }
@@ -106,10 +106,16 @@ struct Tracer<'a> {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+    let ipv6 = args.destinations.iter().any(IpAddr::is_ipv6);
     ensure!(
-        args.destinations.len() <= MAX_DESTINATIONS,
-        "{} destinations: one packet names {MAX_DESTINATIONS} at most, and the tree of one packet is \
-         shown",
+        args.destinations.iter().all(|to| to.is_ipv6() == ipv6),
+        "the list has addresses of both families, one packet has those of one, and the tree of one \
+         packet is shown: trace those of IPv4 and those of IPv6 apart"
+    );
+    let most = max_destinations(ipv6, 0);
+    ensure!(
+        args.destinations.len() <= most,
+        "{} destinations: one packet names {most} at most, and the tree of one packet is shown",
         args.destinations.len()
     );
     for (at, address) in args.destinations.iter().enumerate() {
@@ -118,11 +124,10 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
             "{address} is in the list twice: one answer could not be told from the other"
         );
     }
-    let receiver = Receiver::new()?;
-    let addresses: Vec<_> = args.destinations.iter().copied().map(Into::into).collect();
-    let origin = args.origin.open(router, &addresses)?;
-    let unicast = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4))
-        .context("cannot send ICMP messages, which needs root, or CAP_NET_RAW")?;
+    let receiver = Receiver::new(&args.destinations)?;
+    let mut origins = args.origin.open(router, &args.destinations)?;
+    let origin = origins.pop().context("no destination")?;
+    let unicast = icmp::socket(ipv6)?;
     let target = |&destination| Target {
         path: Path::new(destination),
         unicast: None,
@@ -142,7 +147,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         }
     }
     let trace = Trace {
-        source: tracer.origin.ipv4_source()?,
+        source: tracer.origin.source,
         interface: tracer.origin.interface.clone(),
         paths: tracer
             .targets
@@ -202,15 +207,25 @@ impl Tracer<'_> {
         let own = u8::from(self.origin.via.is_none());
         let template = template(&self.origin, hop.saturating_add(own), 0);
         let mut packet = Vec::new();
-        let message = icmp::request(xcast, 0);
-        template.emit_segment(&entries(&wanted, 0), ICMP, &message, &mut packet)?;
+        let Origin {
+            source,
+            code_points,
+            ..
+        } = self.origin;
+        let message = icmp::request(xcast, 0, source, code_points);
+        let protocol = icmp::protocol(source);
+        template.emit_segment(&entries(&wanted, 0), protocol, &message, &mut packet)?;
 
         let start = Instant::now();
         self.origin.send(&packet)?;
-        self.unicast.set_ttl_v4(hop.into())?;
-        let message = icmp::request(unicast, 0);
+        match source {
+            IpAddr::V4(_) => self.unicast.set_ttl_v4(hop.into())?,
+            IpAddr::V6(_) => self.unicast.set_unicast_hops_v6(hop.into())?,
+        }
+        // The kernel sees to the checksum of ICMPv6.
+        let message = icmp::request(unicast, 0, source, code_points);
         for &destination in &wanted {
-            let to = SocketAddrV4::new(destination, 0);
+            let to = SocketAddr::new(destination, 0);
             // No route is an answer too: the hop stays unknown.
             let _ = self.unicast.send_to(&message, &to.into());
         }

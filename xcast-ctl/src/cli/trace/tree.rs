@@ -1,6 +1,6 @@
 //! Paths to destinations, and the tree they make.
 
-use std::{fmt::Write as _, net::Ipv4Addr};
+use std::{fmt::Write as _, net::IpAddr};
 
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ pub(super) struct Hop {
     pub(super) ttl: u8,
     /// Who answered.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) address: Option<Ipv4Addr>,
+    pub(super) address: Option<IpAddr>,
     /// How long that took, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) rtt_ms: Option<f64>,
@@ -38,7 +38,7 @@ pub(super) struct Hop {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Path {
     /// Where to.
-    pub(super) destination: Ipv4Addr,
+    pub(super) destination: IpAddr,
     /// The Xcast probe arrived and was answered.
     pub(super) reached: bool,
     /// The hops, in their order.
@@ -47,7 +47,7 @@ pub(super) struct Path {
 
 impl Path {
     /// A path of no hops yet.
-    pub(super) fn new(destination: Ipv4Addr) -> Self {
+    pub(super) fn new(destination: IpAddr) -> Self {
         Self {
             destination,
             reached: false,
@@ -60,7 +60,7 @@ impl Path {
 struct Node {
     hop: Hop,
     /// The destination, if a path ends here.
-    end: Option<(Ipv4Addr, bool)>,
+    end: Option<(IpAddr, bool)>,
     below: Vec<Self>,
 }
 
