@@ -306,6 +306,44 @@ fn send_lines(network: &Network, file: &Path, receivers: &[UdpSocket]) -> Result
     Ok((serde_json::from_slice(&output.stdout)?, errors))
 }
 
+/// What a router lists, of one family or of both.
+#[test]
+fn routes_of_a_family() {
+    with(|network| {
+        let r2 = network.namespace("R2")?;
+        let (family, ipv6) = match network.family {
+            Family::Ipv4 => ("4", false),
+            Family::Ipv6 => ("6", true),
+        };
+        let list = |verb: &str, family: &str| -> Result<Vec<Value>> {
+            let output = ctl(&r2, &[verb, "--json", "--family", family])?;
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
+        for (verb, field) in [("routes", "prefix"), ("next-hops", "address")] {
+            let (one, both) = (list(verb, family)?, list(verb, "both")?);
+            let of_other = |row: &Value| {
+                let text = row[field].as_str();
+                text.is_some_and(|text| text.contains(':') != ipv6)
+            };
+            ensure!(
+                !one.is_empty() && !one.iter().any(of_other),
+                "{verb}: {one:?}"
+            );
+            ensure!(
+                both.iter().any(of_other) && both.len() > one.len(),
+                "{verb}: {both:?}"
+            );
+        }
+        let limited = ctl(
+            &r2,
+            &["routes", "--json", "--family", family, "--limit", "2"],
+        )?;
+        let limited: Vec<Value> = serde_json::from_slice(&limited.stdout)?;
+        ensure!(limited.len() == 2, "{limited:?}");
+        Ok(())
+    });
+}
+
 /// A list of both families is split: one packet of each, and everyone answers.
 #[test]
 fn a_mixed_list() {

@@ -57,6 +57,9 @@ pub enum Request {
         /// Most rows to answer with; all without.
         #[serde(default)]
         limit: Option<usize>,
+        /// Only those of IPv6, or only those of IPv4; both without.
+        #[serde(default)]
+        ipv6: Option<bool>,
     },
     /// Answered by [`Response::NextHops`], in the order of ids.
     NextHops,
@@ -374,7 +377,7 @@ mod tests {
     fn respond(request: Request) -> Response {
         match request {
             Request::Stats => Response::Stats(Stats::new(Vec::new())),
-            Request::Routes { limit } => Response::Routes(vec![
+            Request::Routes { limit, .. } => Response::Routes(vec![
                 Route {
                     prefix: "10.0.0.0/8".parse().unwrap(),
                     next_hop: 3,
@@ -413,10 +416,17 @@ mod tests {
         ));
         let daemon = fake_daemon(name);
         assert_eq!(ask(name, &Request::Stats).unwrap(), respond(Request::Stats));
-        let limited = Request::Routes { limit: Some(2) };
+        let limited = Request::Routes {
+            limit: Some(2),
+            ipv6: None,
+        };
         assert_eq!(ask(name, &limited).unwrap(), respond(limited));
         // Much more than a socket buffer holds.
-        let Response::Routes(routes) = ask(name, &Request::Routes { limit: None }).unwrap() else {
+        let all = Request::Routes {
+            limit: None,
+            ipv6: None,
+        };
+        let Response::Routes(routes) = ask(name, &all).unwrap() else {
             panic!("no routes");
         };
         assert_eq!(routes.len(), 100_000);

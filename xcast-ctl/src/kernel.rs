@@ -349,9 +349,9 @@ pub(crate) fn gro(interface: &str) -> Option<bool> {
     Some(value.data != 0)
 }
 
-/// A number under /proc/sys/net/ipv4, if it exists.
+/// A number under /proc/sys/net, if it exists.
 pub(crate) fn sysctl(path: &str) -> Option<u32> {
-    let text = fs::read_to_string(format!("/proc/sys/net/ipv4/{path}")).ok()?;
+    let text = fs::read_to_string(format!("/proc/sys/net/{path}")).ok()?;
     text.trim().parse().ok()
 }
 
@@ -440,8 +440,8 @@ mod tests {
 
     #[test]
     fn sysctls_are_numbers() {
-        assert!(sysctl("ip_forward").is_some());
-        assert_eq!(sysctl("conf/no-such-interface/rp_filter"), None);
+        assert!(sysctl("ipv4/ip_forward").is_some());
+        assert_eq!(sysctl("ipv4/conf/no-such-interface/rp_filter"), None);
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //! // The numbers that the network's routers were configured with: there are no defaults.
 //! let code_points = CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 254))?;
 //! // A router on the network; Outlet::native(code_points) is one on this host.
-//! let outlet = Outlet::udp(code_points, "192.0.2.1:4242".parse()?);
+//! let router: SocketAddr = "192.0.2.1:4242".parse()?;
+//! let outlet = Outlet::udp(code_points, router);
 //!
 //! let socket = UdpSocket::bind("0.0.0.0:0")?;
 //! let mut sender = Sender::new(socket, Settings::new(outlet))?;

@@ -2,6 +2,7 @@
 
 mod check;
 mod explain;
+mod family;
 mod icmp;
 mod init;
 mod next_hops;

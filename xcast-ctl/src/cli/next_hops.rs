@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    Outcome, ask, print, print_json,
+    Outcome, ask,
+    family::Families,
+    print, print_json,
     table::{Align, Table, or_dash, yes_no},
 };
 use crate::{
@@ -20,22 +22,31 @@ use crate::{
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl next-hops
+  xcast-ctl next-hops --family 6
   xcast-ctl next-hops --json | jq '.[] | select(.xcast)'
 
 EXIT STATUS
   0  done
   2  error, also if no router runs here")]
 pub(super) struct Args {
+    /// Show the next hops with an address of one family, and those with none
+    #[arg(long, value_enum, default_value_t = Families::Both)]
+    family: Families,
+
     /// One JSON document, an array of rows, instead of a table
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let next_hops = ask(router, &Request::NextHops, |response| match response {
+    let mut next_hops = ask(router, &Request::NextHops, |response| match response {
         Response::NextHops(next_hops) => Some(next_hops),
         _ => None,
     })?;
+    if let Some(ipv6) = args.family.ipv6() {
+        // Next hops by an interface alone, reasons and groups are both families'.
+        next_hops.retain(|hop| hop.address.is_none_or(|address| address.is_ipv6() == ipv6));
+    }
     if args.json {
         print_json(&next_hops)?;
     } else {

@@ -3,7 +3,9 @@
 use anyhow::Result;
 
 use super::{
-    Outcome, ask, print, print_json,
+    Outcome, ask,
+    family::Families,
+    print, print_json,
     table::{Align, Table, or_dash},
 };
 use crate::{
@@ -20,13 +22,17 @@ use crate::{
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl routes
-  xcast-ctl routes --limit 10
+  xcast-ctl routes --family 6 --limit 10
   xcast-ctl routes --json | jq -r '.[] | select(.kind == \"stack\") | .prefix'
 
 EXIT STATUS
   0  done
   2  error, also if no router runs here")]
 pub(super) struct Args {
+    /// Show the routes of one family only
+    #[arg(long, value_enum, default_value_t = Families::Both)]
+    family: Families,
+
     /// Show this many rows at most
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -37,7 +43,10 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let request = Request::Routes { limit: args.limit };
+    let request = Request::Routes {
+        limit: args.limit,
+        ipv6: args.family.ipv6(),
+    };
     let routes = ask(router, &request, |response| match response {
         Response::Routes(routes) => Some(routes),
         _ => None,

@@ -266,9 +266,13 @@ impl Router {
         Ok(match request {
             Request::Status => Response::Status(self.status()),
             Request::Stats => Response::Stats(self.stats()?),
-            Request::Routes { limit } => {
+            Request::Routes { limit, ipv6 } => {
                 let limit = limit.unwrap_or(usize::MAX);
-                Response::Routes(self.sync.routes().take(limit).collect())
+                let of_family = |route: &report::Route| {
+                    ipv6.is_none_or(|ipv6| route.prefix.addr().is_ipv6() == ipv6)
+                };
+                let routes = self.sync.routes().filter(of_family);
+                Response::Routes(routes.take(limit).collect())
             }
             Request::NextHops => Response::NextHops(self.sync.next_hops().collect()),
             Request::Ports => Response::Ports(self.ports.report()),

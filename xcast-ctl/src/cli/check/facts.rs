@@ -29,6 +29,10 @@ pub(super) struct Facts {
     pub(super) udp_port: Option<u16>,
     /// A program listens at that port.
     pub(super) udp_port_in_use: bool,
+    /// The configuration has code points of IPv6.
+    pub(super) wants_ipv6: bool,
+    /// The kernel forwards IPv6, if it has it at all.
+    pub(super) forwards_ipv6: Option<bool>,
     /// What the running router says, if there is one.
     pub(super) running: Option<Running>,
 }
@@ -49,8 +53,10 @@ pub(super) struct Interface {
     pub(super) peer_name: Option<String>,
     /// The effective reverse path filter: the stricter of its own and the one for all.
     pub(super) rp_filter: Option<u32>,
-    /// The kernel forwards what arrives on it.
+    /// The kernel forwards what arrives on it, by IPv4.
     pub(super) forwarding: Option<bool>,
+    /// The kernel has IPv6 on it.
+    pub(super) ipv6: Option<bool>,
 }
 
 /// What the running router says.
@@ -81,6 +87,8 @@ impl Facts {
                 .udp
                 .as_ref()
                 .is_some_and(|udp| kernel::udp_port_in_use(udp.port.get())),
+            wants_ipv6: config.code_points.ipv6.is_some(),
+            forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
             running: running(&own_name)?,
             own_name,
         })
@@ -97,7 +105,7 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
     let peer = links
         .iter()
         .find(|other| !link.peer_elsewhere && Some(other.ifindex) == link.peer);
-    let filter = |name: &str| kernel::sysctl(&format!("conf/{name}/rp_filter"));
+    let filter = |name: &str| kernel::sysctl(&format!("ipv4/conf/{name}/rp_filter"));
     Interface {
         name: name.to_owned(),
         features: features.and_then(|features| {
@@ -113,7 +121,10 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         }),
         peer_name: peer.map(|peer| peer.name.clone()),
         rp_filter: filter(name).max(filter("all")),
-        forwarding: kernel::sysctl(&format!("conf/{name}/forwarding")).map(|value| value != 0),
+        forwarding: kernel::sysctl(&format!("ipv4/conf/{name}/forwarding")).map(|value| value != 0),
+        // Below the least MTU of IPv6 the interface is not there.
+        ipv6: kernel::sysctl("ipv6/conf/all/disable_ipv6")
+            .map(|_| kernel::sysctl(&format!("ipv6/conf/{name}/disable_ipv6")) == Some(0)),
         link: Some(link.clone()),
     }
 }

@@ -1,6 +1,7 @@
 //! `xcast-ctl check`: [`facts`] asks the kernel and the router, [`rules`] judge the answers.
 
 mod facts;
+mod ipv6;
 mod rules;
 mod udp;
 

@@ -5,7 +5,7 @@ use xcast_common::wire;
 use super::{
     Finding, Severity,
     facts::{Facts, Interface, Running},
-    udp,
+    ipv6, udp,
 };
 use crate::{config::DATAPATH_SUFFIX, report};
 
@@ -46,6 +46,7 @@ pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
         }
     }
     own_interface(facts, &mut findings);
+    ipv6::judge(facts, &mut findings);
     udp::judge(facts, &mut findings);
     if let Some(running) = &facts.running {
         losses(running, &mut findings);
@@ -508,6 +509,7 @@ mod tests {
             peer_name: None,
             rp_filter: Some(0),
             forwarding: Some(true),
+            ipv6: Some(true),
         }
     }
 
