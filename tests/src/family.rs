@@ -93,6 +93,32 @@ impl Family {
         }
     }
 
+    /// A command for `ip` with what stands for its IPv4 addresses and prefixes.
+    pub fn command(self, command: &str) -> String {
+        let word = |word: &str| {
+            let (address, len) = match word.split_once('/') {
+                Some((address, len)) => (address, len.parse().ok()),
+                None => (word, None),
+            };
+            let Ok(address) = address.parse::<Ipv4Addr>() else {
+                return word.to_owned();
+            };
+            match len {
+                Some(len) => format!("{}/{}", self.address(address), self.prefix_len(len)),
+                None => self.address(address).to_string(),
+            }
+        };
+        let words: Vec<_> = command.split(' ').map(word).collect();
+        let of_itself = words.iter().zip(command.split(' '));
+        // Where no address says it; groups of next hops have no family.
+        let unsaid =
+            of_itself.into_iter().all(|(new, old)| new == old) && !command.contains("group");
+        match self {
+            Self::Ipv6 if unsaid => format!("-6 {command}"),
+            _ => words.join(" "),
+        }
+    }
+
     /// EtherType.
     pub fn ether_type(self) -> u16 {
         match self {
@@ -121,4 +147,21 @@ impl Family {
 /// Whether the first `len` bits are the same.
 pub fn same_prefix(one: IpAddr, other: IpAddr, len: u8) -> bool {
     IpNet::new(one, len).is_ok_and(|prefix| prefix.contains(&other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_keep_what_is_no_address() {
+        let command = "route add 10.20.0.0/16 nhid 1 via 10.0.1.2 group 1/2";
+        assert_eq!(Family::Ipv4.command(command), command);
+        assert_eq!(
+            Family::Ipv6.command(command),
+            "route add 2001:db8:a14::/48 nhid 1 via 2001:db8:a00:102:: group 1/2"
+        );
+        let command = "route del default";
+        assert_eq!(Family::Ipv6.command(command), "-6 route del default");
+    }
 }

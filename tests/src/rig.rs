@@ -143,6 +143,17 @@ impl Rig {
         Ok(rig)
     }
 
+    /// What the router was made as.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Runs `ip` in the router's namespace, with what stands for IPv4 addresses in the command.
+    pub fn run(&self, command: &str) -> Result<()> {
+        self.router.ip(&self.family().command(command))?;
+        Ok(())
+    }
+
     /// Removes the interface of `port`, and everything the kernel knows by it.
     pub fn remove_port(&self, port: usize) -> Result<()> {
         let name = interface(port);

@@ -9,26 +9,27 @@ use tests::family::Family;
 use tests::layout::{self, Layout, interface};
 use tests::namespace::{self, Namespace};
 use tests::oracle::Branch;
-use tests::packet::{self, ETHER_TYPE_IPV4, Ip, protocol};
+use tests::packet::{self, Ip, protocol};
 use tests::rig::{self, Observed, Rig, SOURCE, list};
 use tests::tap::Tap;
 
 /// A plain UDP packet from behind port 0 to behind port 2, and as it leaves.
 fn plain(payload: &[u8]) -> (Vec<u8>, Observed) {
-    let destination = layout::behind(2, 7);
-    let ip = Ip::new(SOURCE, destination, protocol::UDP);
-    let segment = packet::udp((SOURCE, 1), (destination, 2), payload, None);
+    let family = Family::under_test();
+    let (source, destination) = (family.address(SOURCE), family.address(layout::behind(2, 7)));
+    let ip = Ip::new(source, destination, protocol::UDP);
+    let segment = packet::udp((source, 1), (destination, 2), payload, None);
     let arrival = packet::ethernet(
         layout::router_mac(0),
         layout::neighbour_mac(0, 2),
-        ETHER_TYPE_IPV4,
+        family.ether_type(),
         &ip.emit(&segment),
     );
     let ip = Ip { ttl: 63, ..ip };
     let frame = packet::ethernet(
         layout::neighbour_mac(2, 2),
         layout::router_mac(2),
-        ETHER_TYPE_IPV4,
+        family.ether_type(),
         &ip.emit(&segment),
     );
     let branches = vec![Branch { port: 2, frame }];
@@ -50,24 +51,36 @@ fn three() -> Vec<u8> {
 
 #[test]
 fn other_packets_are_the_kernels() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let before = rig.counters()?;
         for len in [0, 1, 100, 1400] {
             let (arrival, leaving) = plain(&vec![len as u8; len]);
             rig::compare(&leaving, &rig.observe(0, &arrival)?)?;
         }
         // An echo request to the router is answered.
-        let ip = Ip::new(SOURCE, layout::router(1), protocol::ICMP);
+        let (source, router) = (rig.ip(SOURCE), rig.ip(layout::router(1)));
+        let (echo, protocol, reply) = match rig.family() {
+            Family::Ipv4 => (packet::icmp_echo(7, 1, b"ping"), protocol::ICMP, 0),
+            Family::Ipv6 => {
+                let echo = packet::icmpv6_echo(source, router, 1, b"ping");
+                (echo, protocol::ICMPV6, 129)
+            }
+        };
         rig.drain()?;
         rig.taps[0].send(&packet::ethernet(
             layout::router_mac(0),
             layout::neighbour_mac(0, 2),
-            ETHER_TYPE_IPV4,
-            &ip.emit(&packet::icmp_echo(7, 1, b"ping")),
+            rig.family().ether_type(),
+            &Ip::new(source, router, protocol).emit(&echo),
         ))?;
-        let answer = rig.taps[0].receive(Instant::now() + PATIENCE)?;
-        let answer = answer.context("no echo reply")?;
-        ensure!(answer[23] == protocol::ICMP && answer[34] == 0);
+        loop {
+            let answer = rig.taps[0].receive(Instant::now() + PATIENCE)?;
+            let answer = answer.context("no echo reply")?;
+            let answer = Ip::parse(rig.family(), &answer[packet::ETHERNET_LEN..]);
+            if answer.is_some_and(|(ip, icmp)| ip.protocol == protocol && icmp[0] == reply) {
+                break;
+            }
+        }
         let counted = rig.counters()?.since(&before);
         ensure!(counted.is_empty(), "{counted:?}");
         Ok(())
@@ -77,7 +90,7 @@ fn other_packets_are_the_kernels() {
 /// Tagged frames, whatever is in them, reach the kernel as they came.
 #[test]
 fn vlan_tagged_frames() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let tap = Tap::open(&rig.router, &interface(0))?;
         let before = rig.counters()?;
         for tag in [[0x81, 0x00, 0x00, 0x05], [0x88, 0xa8, 0xe0, 0x07]] {
@@ -98,7 +111,7 @@ fn vlan_tagged_frames() {
 /// A flood of ordinary packets between two hosts, with Xcast packets in between.
 #[test]
 fn unicast_flows_beside_xcast() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let (arrival, leaving) = plain(b"ordinary");
         let three = three();
         let mut arrivals = vec![(0, &arrival[..]); 20];
@@ -122,7 +135,7 @@ fn unicast_flows_beside_xcast() {
 /// frames.
 #[test]
 fn loss_is_shown() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         rig.check(0, &three())?;
         rig.wires.set_gro(&interface(1), false)?;
         let loss = |rig: &Rig| {
@@ -167,7 +180,7 @@ fn has_program(rig: &Rig, port: usize) -> Result<bool> {
 /// goes on.
 #[test]
 fn end_and_start_again() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         for _ in 0..2 {
             ensure!(has_program(rig, 0)?);
             rig.check(0, &three())?;
@@ -189,7 +202,7 @@ fn end_and_start_again() {
 /// Killed without a chance to clean up, it can be started again as if nothing had happened.
 #[test]
 fn killed_and_started_again() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         for _ in 0..2 {
             rig.check(0, &three())?;
             rig.kill()?;
@@ -272,7 +285,7 @@ fn interface_comes_later() {
 /// Two hosts and a program that sends as programs do: the router is where the packet starts.
 #[test]
 fn a_program_on_the_router_sends() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let source = layout::router(3);
         let segment = packet::udp(
             (source, 4000),
@@ -289,7 +302,8 @@ fn a_program_on_the_router_sends() {
         packet.ip.source = source.into();
         // As if it had come in by some port, from somebody who may be this source.
         let mut view = rig.view.clone();
-        view.own.retain(|&address| address != source);
+        let own = rig.ip(source);
+        view.own.retain(|&address| address != own);
         let expected = tests::oracle::expect(&view, 0, &packet.frame());
         let wanted = Observed {
             branches: expected.branches,
@@ -305,7 +319,7 @@ fn a_program_on_the_router_sends() {
             let mut seen = Observed::default();
             for (port, tap) in rig.taps.iter().enumerate() {
                 while let Some(frame) = tap.take()? {
-                    if packet::be16(&frame, 12) == Some(ETHER_TYPE_IPV4) {
+                    if packet::be16(&frame, 12) == Some(rig.family().ether_type()) {
                         seen.branches.push(Branch { port, frame });
                     }
                 }

@@ -39,7 +39,7 @@ fn set_route(rig: &mut Rig, prefix: Ipv4Addr, length: u8, target: Option<Target>
 
 /// A change by `ip`, what it means, and whether the router follows.
 fn follow(rig: &mut Rig, command: &str, length: u8, target: Option<Target>) -> Result<()> {
-    rig.router.ip(command)?;
+    rig.run(command)?;
     set_route(rig, FAR, length, target);
     probe(rig).with_context(|| format!("after ip {command}"))
 }
@@ -52,7 +52,7 @@ fn probe(rig: &Rig) -> Result<()> {
 
 #[test]
 fn routes_come_change_and_go() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         probe(rig)?;
         for (command, length, target) in [
             ("route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1))),
@@ -79,9 +79,9 @@ fn routes_come_change_and_go() {
                 Some(Target::OtherInterface),
             ),
             ("route replace 10.20.0.0/24 via 10.0.1.2", 24, Some(via(1))),
-            // Of equal prefixes the lower metric wins.
+            // Of equal prefixes the lower metric wins; without, it is 0, or 1024 of IPv6.
             (
-                "route add 10.20.0.0/24 via 10.0.2.2 metric 5",
+                "route add 10.20.0.0/24 via 10.0.2.2 metric 2000",
                 24,
                 Some(via(1)),
             ),
@@ -92,7 +92,7 @@ fn routes_come_change_and_go() {
             follow(rig, command, length, target)?;
         }
         // The default route, and what it still does not cover.
-        rig.router.ip("route add default via 10.0.1.2")?;
+        rig.run("route add default via 10.0.1.2")?;
         let any = rig.ip(Ipv4Addr::UNSPECIFIED);
         rig.view.routes.push((any, 0, via(1)));
         probe(rig)?;
@@ -101,7 +101,7 @@ fn routes_come_change_and_go() {
             0,
             &rig::udp(list([FAR_1, never, [10, 3, 0, 1].into()])).frame(),
         )?;
-        rig.router.ip("route del default")?;
+        rig.run("route del default")?;
         rig.view.routes.pop();
         probe(rig)
     });
@@ -109,12 +109,14 @@ fn routes_come_change_and_go() {
 
 #[test]
 fn thousands_of_routes_at_once() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let prefix = |index: usize| Ipv4Addr::new(30, (index >> 8) as u8, index as u8, 0);
         let change = |rig: &mut Rig, verb: &str, port: usize| {
             let line = |index| {
-                let (prefix, gateway) = (prefix(index), layout::on_link(port, 2));
-                format!("route {verb} {prefix}/24 via {gateway}\n")
+                let family = rig.family();
+                let prefix = family.prefix(prefix(index), 24);
+                let gateway = family.address(layout::on_link(port, 2));
+                format!("route {verb} {prefix} via {gateway}\n")
             };
             rig.router
                 .ip_batch(&(0..20_000).map(line).collect::<String>())
@@ -139,7 +141,7 @@ fn further_tables() {
         tables: vec![100, 200],
         ..Layout::default()
     };
-    rig::with_family(Family::Ipv4, &layout, |rig| {
+    rig::with(&layout, |rig| {
         follow(
             rig,
             "route add 10.20.0.0/16 via 10.0.1.2 table 200",
@@ -147,16 +149,14 @@ fn further_tables() {
             Some(via(1)),
         )?;
         // An earlier table wins, however short its prefix.
-        rig.router
-            .ip("route add 10.0.0.0/8 via 10.0.2.2 table 100")?;
+        rig.run("route add 10.0.0.0/8 via 10.0.2.2 table 100")?;
         set_route(rig, FAR, 16, Some(via(2)));
         probe(rig)?;
-        rig.router.ip("route add throw 10.20.0.0/16 table 100")?;
+        rig.run("route add throw 10.20.0.0/16 table 100")?;
         set_route(rig, FAR, 16, Some(via(1)));
         probe(rig)?;
         // A table that was not configured is none of our business.
-        rig.router
-            .ip("route add 10.20.0.0/24 via 10.0.3.2 table 300")?;
+        rig.run("route add 10.20.0.0/24 via 10.0.3.2 table 300")?;
         probe(rig)
     });
 }
@@ -207,9 +207,9 @@ fn flows_leave_by(rig: &Rig, wanted: &[usize]) -> Result<()> {
 /// the same flow always the same.
 #[test]
 fn multipath() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let paths = "nexthop via 10.0.1.2 weight 1 nexthop via 10.0.2.2 weight 3";
-        rig.router.ip(&format!("route add 10.20.0.0/16 {paths}"))?;
+        rig.run(&format!("route add 10.20.0.0/16 {paths}"))?;
         flows_leave_by(rig, &[1, 2])?;
         let first = ports_of_flows(rig, 64)?;
         ensure!(first == ports_of_flows(rig, 64)?, "flows change their path");
@@ -218,24 +218,23 @@ fn multipath() {
             (4..=32).contains(&by_1),
             "{by_1} of 64 flows with weight 1 of 4"
         );
-        rig.router
-            .ip("route replace 10.20.0.0/16 nexthop via 10.0.2.2 nexthop via 10.0.3.2")?;
+        rig.run("route replace 10.20.0.0/16 nexthop via 10.0.2.2 nexthop via 10.0.3.2")?;
         flows_leave_by(rig, &[2, 3])?;
-        rig.router.ip("link set p2 down")?;
+        rig.run("link set p2 down")?;
         flows_leave_by(rig, &[3])
     });
 }
 
 #[test]
 fn nexthop_objects() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         for command in [
             "nexthop add id 1 via 10.0.1.2 dev p1",
             "nexthop add id 2 via 10.0.2.2 dev p2",
             "nexthop add id 3 via 10.0.3.2 dev p3",
             "nexthop add id 9 blackhole",
         ] {
-            rig.router.ip(command)?;
+            rig.run(command)?;
         }
         follow(rig, "route add 10.20.0.0/16 nhid 1", 16, Some(via(1)))?;
         // The object changes under the route, which the kernel does not mention.
@@ -252,13 +251,13 @@ fn nexthop_objects() {
             16,
             Some(Target::Blackhole),
         )?;
-        rig.router.ip("nexthop replace id 1 via 10.0.1.2 dev p1")?;
-        rig.router.ip("nexthop add id 10 group 1/2")?;
-        rig.router.ip("route replace 10.20.0.0/16 nhid 10")?;
+        rig.run("nexthop replace id 1 via 10.0.1.2 dev p1")?;
+        rig.run("nexthop add id 10 group 1/2")?;
+        rig.run("route replace 10.20.0.0/16 nhid 10")?;
         flows_leave_by(rig, &[1, 2])?;
-        rig.router.ip("nexthop replace id 10 group 2,2/3")?;
+        rig.run("nexthop replace id 10 group 2,2/3")?;
         flows_leave_by(rig, &[2, 3])?;
-        rig.router.ip("nexthop del id 2")?;
+        rig.run("nexthop del id 2")?;
         flows_leave_by(rig, &[3])?;
         // Routes go with the last of their next hops.
         follow(rig, "nexthop del id 3", 16, None)
@@ -268,9 +267,8 @@ fn nexthop_objects() {
 /// A link that goes down takes its routes with it, and others take over.
 #[test]
 fn link_down() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
-        rig.router
-            .ip("route add 10.20.0.0/16 via 10.0.2.2 metric 50")?;
+    rig::with(&Layout::default(), |rig| {
+        rig.run("route add 10.20.0.0/16 via 10.0.2.2 metric 2000")?;
         follow(rig, "route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1)))?;
         follow(rig, "link set p1 down", 16, Some(via(2)))?;
         // What lay behind it is gone.
@@ -286,11 +284,11 @@ fn link_down() {
         let frame = rig::udp(list(destinations)).frame();
         rig.eventually(0, &frame)?;
         // Up again: the kernel knows the link's own route, the rest is the administrator's.
-        rig.router.ip("link set p1 up")?;
+        rig.run("link set p1 up")?;
         let commands = Layout::default().port_commands(1);
         let commands = commands.replace("address add", "address replace");
         rig.router.ip_batch(&commands)?;
-        rig.view.routes = Layout::default().view().routes;
+        rig.view.routes = rig.layout().view().routes;
         rig.eventually(0, &frame)?;
         follow(rig, "route add 10.20.0.0/16 via 10.0.1.2", 16, Some(via(1)))
     });
@@ -299,7 +297,7 @@ fn link_down() {
 /// An interface that is removed and made anew is a port again.
 #[test]
 fn interface_recreated() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let destinations = [
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -309,7 +307,7 @@ fn interface_recreated() {
         rig.check(0, &frame)?;
         for _ in 0..2 {
             rig.remove_port(1)?;
-            let all = Layout::default().view();
+            let all = rig.layout().view();
             rig.view.routes.retain(|(_, _, target)| match target {
                 Target::Gateway { port, .. } | Target::OnLink { port } => *port != 1,
                 _ => true,
@@ -331,7 +329,7 @@ fn interface_recreated() {
 /// The router's own addresses are what the kernel says they are, now.
 #[test]
 fn address_changes() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let new = layout::on_link(1, 99);
         let frame = |destination: Ipv4Addr, source: Ipv4Addr| {
             let destinations = [layout::behind(2, 1), layout::behind(2, 2), new];
@@ -340,16 +338,17 @@ fn address_changes() {
             packet.ip.source = source.into();
             packet.frame()
         };
-        rig.router.ip("address add 10.0.1.99/24 dev p1")?;
-        rig.view.own.push(new.into());
-        rig.view.routes.push((new.into(), 32, Target::Local));
+        rig.run("address add 10.0.1.99/24 dev p1 nodad")?;
+        let (own, length) = (rig.ip(new), rig.family().prefix_len(32));
+        rig.view.own.push(own);
+        rig.view.routes.push((own, length, Target::Local));
         rig.eventually(0, &frame(layout::GROUP, rig::SOURCE))?;
         // It means the router, and no stranger may use it.
         rig.check(0, &frame(new, rig::SOURCE))?;
         let expected = rig.check(0, &frame(layout::GROUP, new))?;
         ensure!(expected.counters.contains_key("drop_spoofed"));
 
-        rig.router.ip("address del 10.0.1.99/24 dev p1")?;
+        rig.run("address del 10.0.1.99/24 dev p1")?;
         rig.view.own.pop();
         rig.view.routes.pop();
         rig.eventually(0, &frame(layout::GROUP, new))?;
@@ -370,7 +369,7 @@ fn link_layer_addresses_change() {
         gateways: Gateways::All,
         ..Layout::default()
     };
-    rig::with_family(Family::Ipv4, &layout, |rig| {
+    rig::with(&layout, |rig| {
         let destinations = [
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -383,21 +382,23 @@ fn link_layer_addresses_change() {
         let set_neighbours = |rig: &Rig| {
             let neighbour = |address| {
                 let mac = mac_text(new);
+                let address = rig.ip(address);
                 format!("neighbour replace {address} lladdr {mac} nud permanent dev p1\n")
             };
             let addresses = [layout::on_link(1, 2), layout::host(1, 0)];
             rig.router.ip_batch(&addresses.map(neighbour).concat())
         };
         set_neighbours(rig)?;
+        let (gateway, host) = (rig.ip(layout::on_link(1, 2)), rig.ip(layout::host(1, 0)));
         for route in &mut rig.view.routes {
             if let Target::Gateway { address, mac, .. } = &mut route.2
-                && *address == layout::on_link(1, 2)
+                && *address == gateway
             {
                 *mac = Some(new);
             }
         }
         for neighbour in &mut rig.view.neighbours {
-            if neighbour.1 == layout::host(1, 0) {
+            if neighbour.1 == host {
                 neighbour.2 = new;
             }
         }
@@ -424,11 +425,12 @@ fn link_layer_addresses_change() {
 /// A host on the link that is forgotten is the kernel's to find again.
 #[test]
 fn neighbour_forgotten() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let host = layout::host(1, 0);
         let frame = rig::udp(list([host, layout::host(1, 1), layout::behind(2, 1)])).frame();
         rig.check(0, &frame)?;
-        rig.router.ip(&format!("neighbour del {host} dev p1"))?;
+        rig.run(&format!("neighbour del {host} dev p1"))?;
+        let host = rig.ip(host);
         rig.view.neighbours.retain(|neighbour| neighbour.1 != host);
         rig.eventually(0, &frame)
     });

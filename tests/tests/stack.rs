@@ -19,17 +19,20 @@ const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The packet a destination of [`rig::udp`] gets, as it leaves by `port` to `mac`.
 fn delivered(packet: &Packet, destination: Ipv4Addr, port: usize, mac: Mac) -> Branch {
     let payload = &packet.segment[8..];
-    let (from, to) = ((SOURCE, SOURCE_PORT), (destination, COMMON_PORT));
+    let family = Family::under_test();
+    let (source, destination) = (family.address(SOURCE), family.address(destination));
+    let (from, to) = ((source, SOURCE_PORT), (destination, COMMON_PORT));
     let ip = Ip {
         ttl: packet.ip.ttl - 1,
         protocol: protocol::UDP,
-        destination: destination.into(),
-        ..packet.ip.clone()
+        source,
+        destination,
+        ..packet.in_family(family).ip
     };
     let bytes = ip.emit(&packet::udp(from, to, payload, None));
     Branch {
         port,
-        frame: packet::ethernet(mac, layout::router_mac(port), ETHER_TYPE_IPV4, &bytes),
+        frame: packet::ethernet(mac, layout::router_mac(port), family.ether_type(), &bytes),
     }
 }
 
@@ -121,6 +124,14 @@ fn unresolved_host_ipv6() {
     });
 }
 
+/// Waits until somebody asks for `address` on `port`, as the family does it, and answers.
+fn answer(rig: &Rig, port: usize, address: Ipv4Addr, mac: Mac) -> Result<()> {
+    match rig.family() {
+        Family::Ipv4 => answer_arp(rig, port, address, mac),
+        Family::Ipv6 => answer_solicitation(rig, port, rig.ip(address), mac),
+    }
+}
+
 /// Waits for a neighbour solicitation for `address` on `port`, and answers it (RFC 4861 sections 4.3
 /// and 4.4).
 fn answer_solicitation(rig: &Rig, port: usize, address: IpAddr, mac: Mac) -> Result<()> {
@@ -206,7 +217,7 @@ fn icmpv6_from_the_kernel() {
 /// its destinations are the kernel's; afterwards they share an Xcast copy.
 #[test]
 fn unresolved_gateway() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let packet = rig::udp(list([
             layout::behind_silent(1, 1),
             layout::behind_silent(1, 2),
@@ -215,7 +226,8 @@ fn unresolved_gateway() {
         rig.check(0, &packet.frame())?;
         let (gateway, mac) = (layout::on_link(1, 5), layout::neighbour_mac(1, 5));
         rig.drain()?;
-        answer_arp(rig, 1, gateway, mac)?;
+        answer(rig, 1, gateway, mac)?;
+        let gateway = rig.ip(gateway);
         for route in &mut rig.view.routes {
             if let Target::Gateway {
                 address,
@@ -236,24 +248,29 @@ fn unresolved_gateway() {
 /// Gateways are kept resolved: one that answers is ready before any packet was sent to it.
 #[test]
 fn gateways_are_resolved_in_advance() {
-    let layout = Layout::default();
     if !tests::namespace::available() {
         return;
     }
-    let test = || -> Result<()> {
-        let mut rig = Rig::prepare(&layout)?;
+    let test = |family| -> Result<()> {
+        let mut rig = Rig::prepare(&Layout {
+            family,
+            ..Layout::default()
+        })?;
         rig.start_daemon()?;
         let (gateway, mac) = (layout::on_link(3, 5), layout::neighbour_mac(3, 5));
-        answer_arp(&rig, 3, gateway, mac)
+        answer(&rig, 3, gateway, mac)
     };
-    test().unwrap();
+    for family in Family::ALL {
+        test(family).unwrap();
+    }
 }
 
 /// The router's own addresses among others: its programs receive, also at TTL 1 and with X set.
 #[test]
 fn local_and_remote() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let bind = |address: Ipv4Addr| {
+            let address = rig.ip(address);
             rig.router.enter(|| {
                 let socket = UdpSocket::bind((address, COMMON_PORT))?;
                 socket.set_read_timeout(Some(PATIENCE))?;
@@ -277,7 +294,7 @@ fn local_and_remote() {
                 let mut buffer = [0; 2000];
                 let (len, from) = socket.recv_from(&mut buffer)?;
                 ensure!(buffer[..len] == packet.segment[8..]);
-                ensure!(from == (SOURCE, SOURCE_PORT).into(), "from {from}");
+                ensure!(from == (rig.ip(SOURCE), SOURCE_PORT).into(), "from {from}");
                 socket.set_nonblocking(true)?;
                 ensure!(socket.recv(&mut buffer).is_err(), "delivered twice");
                 socket.set_nonblocking(false)?;
@@ -367,7 +384,7 @@ fn icmp_for_what_cannot_be_reached() {
 /// A route by an interface that the router was not told to use is the kernel's.
 #[test]
 fn interface_that_is_not_a_port() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let packet = rig::udp(list([Ipv4Addr::new(10, 7, 0, 9), layout::behind(1, 1)]));
         let expected = rig.check(0, &packet.frame())?;
         ensure!(expected.counters["stack_no_port"] == 1);
@@ -375,9 +392,10 @@ fn interface_that_is_not_a_port() {
     });
 }
 
-fn narrow() -> Layout {
+/// An MTU that IPv6 can have, too.
+fn narrow(mtu: usize) -> Layout {
     Layout {
-        mtu: vec![(1, 600)],
+        mtu: vec![(1, mtu)],
         gateways: Gateways::List,
         ..Layout::default()
     }
@@ -394,7 +412,7 @@ fn long(destinations: Vec<Destination>, payload_len: usize, df: bool) -> Packet 
 /// What does not fit in one piece the kernel fragments, or refuses with the MTU in its answer.
 #[test]
 fn egress_mtu_too_small() {
-    rig::with_family(Family::Ipv4, &narrow(), |rig| {
+    rig::with_family(Family::Ipv4, &narrow(600), |rig| {
         let destinations = [
             layout::host(1, 0),
             layout::behind(2, 1),
@@ -443,13 +461,18 @@ fn egress_mtu_too_small() {
 /// forwards them. One octet less, and it is a copy again.
 #[test]
 fn list_too_long_for_the_mtu() {
-    rig::with_family(Family::Ipv4, &narrow(), |rig| {
+    rig::with(&narrow(1300), |rig| {
         let destinations = [layout::behind(1, 1), layout::behind(1, 2)];
-        // IP 20, Xcast 24, UDP 8.
-        let fits = long(list(destinations), 600 - 52, true);
+        let headers = match rig.family() {
+            // IP 20, Xcast 24, UDP 8.
+            Family::Ipv4 => 52,
+            // IP 40, routing header 8 + 16 + 8 + 32, UDP 8.
+            Family::Ipv6 => 112,
+        };
+        let fits = long(list(destinations), 1300 - headers, true);
         let expected = rig.check(0, &fits.frame())?;
         ensure!(expected.branches.len() == 1);
-        let too_long = long(list(destinations), 600 - 51, true);
+        let too_long = long(list(destinations), 1301 - headers, true);
         let expected = tests::oracle::expect(&rig.view, 0, &too_long.frame());
         ensure!(expected.stack.len() == 2);
         let mac = layout::neighbour_mac(1, 2);
@@ -487,7 +510,7 @@ fn list_too_long_for_the_mtu() {
 /// X: what cannot stay Xcast is dropped and counted, each reason by its name.
 #[test]
 fn x_bit() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         let mut packet = rig::udp(list([
             layout::behind(1, 1),
             layout::behind(1, 2),
@@ -514,7 +537,7 @@ fn x_bit() {
 /// TTL counts for copies on wires only.
 #[test]
 fn ttl() {
-    rig::with_family(Family::Ipv4, &Layout::default(), |rig| {
+    rig::with(&Layout::default(), |rig| {
         for ttl in [0, 1, 2] {
             let mut packet = rig::udp(list([
                 layout::behind(1, 1),
