@@ -1,23 +1,24 @@
 //! Route maps by themselves: what finding a destination's next hop takes.
 //!
 //! Three maps with the same routes: the router's own (`xcast`), the kernel's `lpm_trie`, and `flat`,
-//! a table of all 24-bit prefixes in 64 MiB, as the bound of what one load can do. Each run of a BPF
+//! a table of all 24-bit prefixes in 64 MiB, as the bound of what one load can do; the first two
+//! also with routes of IPv6. Each run of a BPF
 //! program looks up 256 addresses; the time of one that only reads them is taken off.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd},
-    rc::Rc,
     thread,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, LpmTrie, Map, MapData, lpm_trie::Key},
     programs::ProgramFd,
 };
 use fastrand::Rng;
+use ipnet::IpNet;
 use serde::Serialize;
 use xcast_ctl::datapath::routes::{Maps, RouteMap};
 
@@ -26,13 +27,14 @@ use crate::{
     programs,
     progress::Progress,
     routes::RouteSet,
+    routes6::RouteSet6,
     shared::{MAX_RUNS, ROWS, RUN_ADDRESSES, Tally},
     site::PORTS,
     sys::{self, Mapped},
 };
 
-/// Routes in the maps.
-const ROUTES: [usize; 4] = [10, 10_000, 500_000, 1_000_000];
+/// Routes in the maps, of IPv4 and of IPv6: up to today's tables, and of IPv4 what may come.
+const ROUTES: [&[usize]; 2] = [&[10, 10_000, 500_000, 1_000_000], &[10, 10_000, 200_000]];
 /// Routes changed to see what a change takes.
 const CHANGES: usize = 1000;
 /// Different addresses looked up: so many random ones, and so few that they stay in the caches.
@@ -47,6 +49,8 @@ static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/
 /// A map, and what looking up in it takes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
+    /// `4` or `6`.
+    pub family: u8,
     /// `xcast`, `lpm_trie`, or `flat`.
     pub map: &'static str,
     /// Routes in it.
@@ -59,14 +63,14 @@ pub struct Row {
     pub memory_bytes: usize,
     /// Time to fill it, in milliseconds.
     pub fill_ms: f64,
-    /// Time to change a /24, in microseconds.
+    /// Time to change a /24, or a /48, in microseconds.
     pub change_us: f64,
 }
 
 /// Something to look up in.
 trait Lookup {
     fn name(&self) -> &'static str;
-    fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()>;
+    fn set(&mut self, prefix: IpNet, next_hop: u32) -> Result<()>;
     /// Makes sure that the programs see all of it.
     fn publish(&mut self) -> Result<()> {
         Ok(())
@@ -81,8 +85,8 @@ impl Lookup for Own {
         "xcast"
     }
 
-    fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
-        Ok(self.0.set(prefix.into(), Some(next_hop))?)
+    fn set(&mut self, prefix: IpNet, next_hop: u32) -> Result<()> {
+        Ok(self.0.set(prefix, Some(next_hop))?)
     }
 
     fn publish(&mut self) -> Result<()> {
@@ -94,19 +98,31 @@ impl Lookup for Own {
     }
 }
 
-struct Kernel(LpmTrie<MapData, [u8; 4], u32>);
+enum Kernel {
+    Ipv4(LpmTrie<MapData, [u8; 4], u32>),
+    Ipv6(LpmTrie<MapData, [u8; 16], u32>),
+}
 
 impl Lookup for Kernel {
     fn name(&self) -> &'static str {
         "lpm_trie"
     }
 
-    fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
-        let key = Key::new(prefix.prefix_len().into(), prefix.network().octets());
-        Ok(self.0.insert(&key, next_hop, 0)?)
+    fn set(&mut self, prefix: IpNet, next_hop: u32) -> Result<()> {
+        let len = prefix.prefix_len().into();
+        match (self, prefix) {
+            (Self::Ipv4(map), IpNet::V4(prefix)) => {
+                map.insert(&Key::new(len, prefix.network().octets()), next_hop, 0)?;
+            }
+            (Self::Ipv6(map), IpNet::V6(prefix)) => {
+                map.insert(&Key::new(len, prefix.network().octets()), next_hop, 0)?;
+            }
+            _ => bail!("{prefix} is of the other family"),
+        }
+        Ok(())
     }
 
-    /// A node takes 64 octets, and there are up to two of them for a route (kernel/bpf/lpm_trie.c).
+    /// A node takes 64 octets, with an IPv6 address as well, and there are up to two of them for a route (kernel/bpf/lpm_trie.c).
     fn memory_bytes(&self, routes: usize) -> usize {
         routes * 3 / 2 * 64
     }
@@ -123,7 +139,10 @@ impl Lookup for Flat {
         "flat"
     }
 
-    fn set(&mut self, prefix: ipnet::Ipv4Net, next_hop: u32) -> Result<()> {
+    fn set(&mut self, prefix: IpNet, next_hop: u32) -> Result<()> {
+        let IpNet::V4(prefix) = prefix else {
+            bail!("{prefix}: a table of 24 bits is for IPv4");
+        };
         let length = prefix.prefix_len();
         ensure!(length <= 24, "{prefix} is too long for a table of 24 bits");
         let first = (prefix.network().to_bits() >> 8) as usize;
@@ -144,10 +163,55 @@ impl Lookup for Flat {
     }
 }
 
+/// What is looked up.
+enum Set {
+    Ipv4(RouteSet),
+    Ipv6(RouteSet6),
+}
+
+impl Set {
+    fn internet(ipv6: bool, count: usize) -> Self {
+        match ipv6 {
+            false => Self::Ipv4(RouteSet::internet(count, PORTS)),
+            true => Self::Ipv6(RouteSet6::internet(count, PORTS)),
+        }
+    }
+
+    fn is_ipv6(&self) -> bool {
+        matches!(self, Self::Ipv6(_))
+    }
+
+    fn routes(&self) -> Vec<(IpNet, usize)> {
+        match self {
+            Self::Ipv4(set) => set
+                .routes()
+                .iter()
+                .map(|(p, n)| ((*p).into(), *n))
+                .collect(),
+            Self::Ipv6(set) => set
+                .routes()
+                .iter()
+                .map(|(p, n)| ((*p).into(), *n))
+                .collect(),
+        }
+    }
+
+    /// A random address that has a route, its first 64 bits of IPv6, and its next hop.
+    fn any_address(&self, rng: &mut Rng) -> (u64, Option<usize>) {
+        match self {
+            Self::Ipv4(set) => {
+                let (address, next_hop) = set.any_address(rng);
+                (address.to_bits().into(), next_hop)
+            }
+            Self::Ipv6(set) => set.any_address(rng),
+        }
+    }
+}
+
 /// A loaded object with one of the maps filled.
 struct Contestant {
     map: Box<dyn Lookup>,
-    routes: Rc<RouteSet>,
+    routes: usize,
     fill_ms: f64,
     change_us: f64,
     object: Object,
@@ -155,12 +219,38 @@ struct Contestant {
 
 /// The BPF side of it.
 struct Object {
-    addresses: Mapped<[u32; RUN_ADDRESSES]>,
+    addresses: Addresses,
     tally: Array<MapData, Tally>,
     program: ProgramFd,
     nothing: ProgramFd,
     // Owns the programs and the maps.
     _ebpf: Ebpf,
+}
+
+/// Rows of addresses, as a family's programs read them.
+enum Addresses {
+    Ipv4(Mapped<[u32; RUN_ADDRESSES]>),
+    Ipv6(Mapped<[u64; RUN_ADDRESSES]>),
+}
+
+impl Addresses {
+    fn write(&mut self, list: &[u64]) {
+        let rows = list.chunks_exact(RUN_ADDRESSES);
+        match self {
+            Self::Ipv4(mapped) => {
+                for (row, addresses) in mapped.elements().iter_mut().zip(rows) {
+                    for (word, address) in row.iter_mut().zip(addresses) {
+                        *word = *address as u32;
+                    }
+                }
+            }
+            Self::Ipv6(mapped) => {
+                for (row, addresses) in mapped.elements().iter_mut().zip(rows) {
+                    row.copy_from_slice(addresses);
+                }
+            }
+        }
+    }
 }
 
 /// Measures all maps, side by side.
@@ -170,12 +260,17 @@ struct Object {
 /// Needs root; or a map finds what it should not.
 pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for count in ROUTES {
-        let routes = Rc::new(RouteSet::internet(count, PORTS));
+    let cases = [false, true].into_iter().zip(ROUTES);
+    for (ipv6, count) in cases.flat_map(|(ipv6, counts)| counts.iter().map(move |n| (ipv6, *n))) {
+        let routes = Set::internet(ipv6, count);
         let mut contestants = Vec::new();
-        for name in ["xcast", "lpm_trie", "flat"] {
+        let names: &[_] = match ipv6 {
+            false => &["xcast", "lpm_trie", "flat"],
+            true => &["xcast", "lpm_trie"],
+        };
+        for name in names {
             progress.show(&format!("filling {name} with {count} routes"));
-            contestants.push(Contestant::new(name, Rc::clone(&routes))?);
+            contestants.push(Contestant::new(name, &routes)?);
             check_interrupt()?;
         }
         for addresses in [RANDOM, HOT] {
@@ -194,6 +289,7 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
             }
             for (contestant, ns) in contestants.iter().zip(&ns) {
                 rows.push(Row {
+                    family: if ipv6 { 6 } else { 4 },
                     map: contestant.map.name(),
                     routes: count,
                     addresses,
@@ -209,17 +305,25 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
 }
 
 impl Contestant {
-    fn new(name: &str, routes: Rc<RouteSet>) -> Result<Self> {
+    fn new(name: &str, set: &Set) -> Result<Self> {
+        let ipv6 = set.is_ipv6();
+        let own = |name: &str| match ipv6 {
+            false => name.to_owned(),
+            true => format!("{name}6"),
+        };
         let mut loader = EbpfLoader::new();
         if name != "flat" {
             loader.map_max_entries("FLAT", 1);
         }
+        loader.map_max_entries(if ipv6 { "LOOKED_UP" } else { "LOOKED_UP6" }, 1);
         let mut ebpf = loader
             .load(PROGRAMS)
             .context("cannot load the look-up programs (needs root)")?;
         // Before any map is taken out, or the programs could not refer to it.
-        let program = programs::xdp(&mut ebpf, name)?.fd()?.try_clone()?;
-        let nothing = programs::xdp(&mut ebpf, "nothing")?.fd()?.try_clone()?;
+        let program = programs::xdp(&mut ebpf, &own(name))?.fd()?.try_clone()?;
+        let nothing = programs::xdp(&mut ebpf, &own("nothing"))?
+            .fd()?
+            .try_clone()?;
         let mut map: Box<dyn Lookup> = match name {
             "xcast" => {
                 let root = programs::array(&mut ebpf, "ROUTE_ROOT")?;
@@ -233,22 +337,30 @@ impl Contestant {
                     blocks: outer("ROUTE_BLOCKS")?,
                 })?))
             }
-            "lpm_trie" => Box::new(Kernel(programs::map(&mut ebpf, "LPM")?)),
+            "lpm_trie" => Box::new(match ipv6 {
+                false => Kernel::Ipv4(programs::map(&mut ebpf, "LPM")?),
+                true => Kernel::Ipv6(programs::map(&mut ebpf, "LPM6")?),
+            }),
             _ => Box::new(Flat {
                 rows: Mapped::new(programs::array(&mut ebpf, "FLAT")?.fd(), ROWS)?,
                 lengths: vec![0; ROWS * 256],
             }),
         };
-        let addresses = programs::array(&mut ebpf, "LOOKED_UP")?;
-
+        let looked_up = programs::array(&mut ebpf, &own("LOOKED_UP"))?;
+        let addresses = match ipv6 {
+            false => Addresses::Ipv4(Mapped::new(looked_up.fd(), MAX_RUNS)?),
+            true => Addresses::Ipv6(Mapped::new(looked_up.fd(), MAX_RUNS)?),
+        };
+        let routes = set.routes();
         let start = Instant::now();
-        for &(prefix, next_hop) in routes.routes() {
+        for &(prefix, next_hop) in &routes {
             map.set(prefix, id(next_hop))?;
         }
         map.publish()?;
         let fill_ms = start.elapsed().as_secs_f64() * 1e3;
-        let long = |route: &&(ipnet::Ipv4Net, usize)| route.0.prefix_len() == 24;
-        let changed: Vec<_> = routes.routes().iter().filter(long).take(CHANGES).collect();
+        let length = if ipv6 { 48 } else { 24 };
+        let long = |route: &&(IpNet, usize)| route.0.prefix_len() == length;
+        let changed: Vec<_> = routes.iter().filter(long).take(CHANGES).collect();
         let start = Instant::now();
         // To somewhere else, and back.
         for shift in [1, 0] {
@@ -259,11 +371,11 @@ impl Contestant {
         let change_us = start.elapsed().as_secs_f64() * 1e6 / (2 * changed.len().max(1)) as f64;
         Ok(Self {
             map,
-            routes,
+            routes: routes.len(),
             fill_ms,
             change_us,
             object: Object {
-                addresses: Mapped::new(addresses.fd(), MAX_RUNS)?,
+                addresses,
                 tally: programs::map(&mut ebpf, "TALLY")?,
                 program,
                 nothing,
@@ -273,17 +385,10 @@ impl Contestant {
     }
 
     /// Time per address, in nanoseconds; `sum` is that of the next-hop ids of all addresses.
-    fn round(&mut self, list: &[u32], sum: u64, cpu: usize) -> Result<f64> {
+    fn round(&mut self, list: &[u64], sum: u64, cpu: usize) -> Result<f64> {
         let object = &mut self.object;
         let runs = list.len() / RUN_ADDRESSES;
-        for (row, addresses) in object
-            .addresses
-            .elements()
-            .iter_mut()
-            .zip(list.chunks_exact(RUN_ADDRESSES))
-        {
-            row.copy_from_slice(addresses);
-        }
+        object.addresses.write(list);
         let tally = Tally {
             runs: runs as u32,
             ..Tally::default()
@@ -302,7 +407,7 @@ impl Contestant {
             found.sum == expected,
             "{} with {} routes found other next hops than it should",
             self.map.name(),
-            self.routes.len()
+            self.routes
         );
         Ok((ns - floor) / RUN_ADDRESSES as f64)
     }
@@ -326,7 +431,7 @@ fn id(next_hop: usize) -> u32 {
 }
 
 /// Random addresses that have a route, whole rows of them, and the sum of their next-hop ids.
-fn addresses_in(routes: &RouteSet, different: usize) -> (Vec<u32>, u64) {
+fn addresses_in(routes: &Set, different: usize) -> (Vec<u64>, u64) {
     let mut rng = Rng::with_seed(different as u64);
     let draw = |rng: &mut Rng| routes.any_address(rng);
     let list: Vec<_> = match different {
@@ -343,6 +448,6 @@ fn addresses_in(routes: &RouteSet, different: usize) -> (Vec<u32>, u64) {
         .filter_map(|&(_, next_hop)| next_hop.map(id))
         .map(u64::from)
         .sum();
-    let addresses = list.into_iter().map(|(address, _)| address.to_bits());
+    let addresses = list.into_iter().map(|(address, _)| address);
     (addresses.collect(), sum)
 }

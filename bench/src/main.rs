@@ -16,6 +16,7 @@ mod programs;
 mod progress;
 mod report;
 mod routes;
+mod routes6;
 mod sender;
 #[path = "../ebpf/src/shared.rs"]
 #[expect(dead_code, reason = "some of it is for the BPF side alone")]

@@ -76,8 +76,9 @@ pub fn write(report: &Report, directory: &Path) -> Result<()> {
             lookup::HOT => "hot",
             _ => "random",
         };
+        let family = if row.family == 6 { " IPv6" } else { "" };
         lines.add(
-            &format!("{}, {addresses}", row.map),
+            &format!("{}{family}, {addresses}", row.map),
             row.routes,
             row.ns_per_lookup,
         );

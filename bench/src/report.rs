@@ -365,6 +365,7 @@ impl Report {
         let mut lines = vec![
             [
                 "route map",
+                "IPv",
                 "routes",
                 "addresses",
                 "ns/look-up",
@@ -383,6 +384,7 @@ impl Report {
             let [median, min, max] = [ns.median, ns.min, ns.max].map(|ns| format!("{ns:.1}"));
             lines.push(vec![
                 row.map.to_owned(),
+                row.family.to_string(),
                 row.routes.to_string(),
                 row.addresses.to_string(),
                 median,

@@ -355,18 +355,17 @@ impl Bench {
     fn lookup(&mut self) -> Result<()> {
         self.progress.section("lookup");
         self.report.lookup = lookup::measure(self.cpu, self.effort, &mut self.progress)?;
-        let find = |map, routes, addresses| {
-            let row = self
-                .report
-                .lookup
-                .iter()
-                .find(|row| (row.map, row.routes, row.addresses) == (map, routes, addresses));
+        let find = |family, map, routes, addresses| {
+            let row = self.report.lookup.iter().find(|row| {
+                (row.family, row.map, row.routes, row.addresses) == (family, map, routes, addresses)
+            });
             row.map(|row| row.ns_per_lookup.median)
         };
-        let random = find("xcast", 500_000, lookup::RANDOM);
-        let small = find("xcast", 10_000, lookup::RANDOM);
-        let hot = find("xcast", 500_000, lookup::HOT);
-        let trie = find("lpm_trie", 500_000, lookup::RANDOM);
+        let random = find(4, "xcast", 500_000, lookup::RANDOM);
+        let small = find(4, "xcast", 10_000, lookup::RANDOM);
+        let hot = find(4, "xcast", 500_000, lookup::HOT);
+        let trie = find(4, "lpm_trie", 500_000, lookup::RANDOM);
+        let ipv6 = find(6, "xcast", 200_000, lookup::RANDOM);
         let trie_by_map = trie.zip(random).map(|(trie, map)| trie / map);
         let report = &mut self.report;
         report.target(
@@ -392,6 +391,12 @@ impl Bench {
             trie_by_map,
             Bound::AtLeast(30.0),
             "the kernel's trie by the route map, 500k routes, random",
+        );
+        report.target(
+            "look-up ns, IPv6",
+            ipv6,
+            Bound::AtMost(60.0),
+            "one of a million random destinations of IPv6, 200k routes",
         );
         let text = self.report.lookup_table();
         self.print(&text)

@@ -20,6 +20,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
+    address::Be128,
     trie::{
         self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
         SEGMENT_ENTRIES,
@@ -35,6 +36,10 @@ const MMAPABLE: usize = 1 << 10;
 /// The addresses, in the host's byte order; written by the benchmark.
 #[btf_map]
 pub static LOOKED_UP: Array<[u32; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::new();
+
+/// The first halves of addresses of IPv6, likewise.
+#[btf_map]
+pub static LOOKED_UP6: Array<[u64; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::new();
 
 /// How to go on.
 #[btf_map]
@@ -57,6 +62,10 @@ pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MA
 /// The kernel's trie.
 #[btf_map]
 pub static LPM: LpmTrie<[u8; 4], u32, 4_000_000> = LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static LPM6: LpmTrie<[u8; 16], u32, 4_000_000> = LpmTrie::new();
 
 /// Next hop by an address's first 24 bits; rows of 256, since elements are padded to eight octets.
 #[btf_map]
@@ -91,15 +100,54 @@ pub fn flat(_ctx: XdpContext) -> u32 {
     })
 }
 
+#[xdp]
+pub fn nothing6(_ctx: XdpContext) -> u32 {
+    all6(|address| address as u32 & 1)
+}
+
+#[xdp]
+pub fn xcast6(_ctx: XdpContext) -> u32 {
+    all6(|address| trie::lookup(&RouteMap, Be128::new(u128::from(address) << 64)))
+}
+
+#[xdp]
+pub fn lpm_trie6(_ctx: XdpContext) -> u32 {
+    all6(|address| {
+        LPM6.get(&Key::new(128, octets(address)))
+            .copied()
+            .unwrap_or(0)
+    })
+}
+
+/// The address that begins with these 64 bits.
+#[inline(always)]
+fn octets(address: u64) -> [u8; 16] {
+    (u128::from(address) << 64).to_be_bytes()
+}
+
 /// Looks up a row of addresses.
 #[inline(always)]
 fn all(lookup: impl Fn(u32) -> u32) -> u32 {
+    row(|at| LOOKED_UP.get(at), lookup)
+}
+
+/// Looks up a row of addresses of IPv6.
+#[inline(always)]
+fn all6(lookup: impl Fn(u64) -> u32) -> u32 {
+    row(|at| LOOKED_UP6.get(at), lookup)
+}
+
+#[inline(always)]
+fn row<A: Copy + 'static>(
+    rows: impl Fn(u32) -> Option<&'static [A; RUN_ADDRESSES]>,
+    lookup: impl Fn(A) -> u32,
+) -> u32 {
     let Some(tally) = TALLY.get_ptr_mut(0) else {
         return XDP_ABORTED;
     };
     // SAFETY: only one run at a time uses this map.
     let tally = unsafe { &mut *tally };
-    let Some(row) = LOOKED_UP.get(tally.next & (tally.runs - 1)) else {
+    let Some(row) = rows(tally.next & (tally.runs - 1)) else {
         return XDP_ABORTED;
     };
     tally.next += 1;
