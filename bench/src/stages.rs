@@ -15,10 +15,7 @@ use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
 use serde::Serialize;
 use xcast_common::{
-    maps::{
-        METADATA_MAGIC, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port,
-        Settings,
-    },
+    maps::{NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port, Settings},
     wire::Be32,
 };
 use xcast_ctl::datapath::{Datapath, Macs};
@@ -158,7 +155,7 @@ fn router() -> Result<Datapath> {
     let settings = Settings {
         group: Be32::from(GROUP),
         protocol: PROTOCOL,
-        hash_key: u64::from(METADATA_MAGIC),
+        hash_key: 0x1234_5678_9abc_def1,
         ..Settings::default()
     };
     let macs = Macs {

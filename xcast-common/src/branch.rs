@@ -37,7 +37,10 @@ pub fn emit<F: Family>(
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
     let single = fresh(&plan.branches[b as usize].len) == 1;
     if single && (to_stack || !plan.has(FLAG_X)) {
-        to_unicast(frame, plan, b, next_hop, settings)?;
+        if fresh(&plan.unwrapped) == 0 {
+            F::unwrap(frame, plan)?;
+        }
+        readdress(frame.view(), plan, b, next_hop, settings)?;
         return Some(Form::Unicast);
     }
     if settings.prune == Prune::Bitmap as u8 {
@@ -65,17 +68,25 @@ pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Optio
     write_bitmap(F::xcast(frame.view(), plan.before()), plan)
 }
 
-/// X2U: the Xcast header goes, the one destination takes the group's place.
+/// The half of X2U that all unicast copies of a packet share: the Xcast header goes. Where there is no
+/// other copy, this is done once, before the frame is copied.
 #[inline(always)]
-fn to_unicast<F: Family>(
-    frame: &mut impl Frame,
-    plan: &mut Plan<F>,
+pub fn unwrap<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Option<()> {
+    F::unwrap(frame, plan)?;
+    plan.unwrapped = 1;
+    Some(())
+}
+
+/// The other half: the one destination takes the group's place.
+#[inline(always)]
+fn readdress<F: Family>(
+    view: View,
+    plan: &Plan<F>,
     b: u8,
     next_hop: &NextHop,
     settings: &Settings,
 ) -> Option<()> {
     let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
-    let view = F::xcast(frame.view(), plan.before());
     let address = plan.destinations[i].address;
     let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
     fix_transport(view, plan, F::group(settings), address, port)?;
@@ -84,7 +95,7 @@ fn to_unicast<F: Family>(
         ds: plan.has(FLAG_D).then_some(plan.destinations[i].ds),
         hop: next_hop.kind != NextHopKind::Stack as u8,
     };
-    F::unwrap(frame, plan, next_hop, unicast)
+    F::readdress(view, next_hop, unicast)
 }
 
 /// Puts the destination and its port into the transport header's checksum, and the port into the
@@ -101,12 +112,14 @@ fn fix_transport<F: Family>(
     let Some(checksum_at) = F::pseudo_checksum_at(plan.protocol) else {
         return Some(());
     };
-    let header_len = plan.header_len as usize & F::LEN_MASK;
-    let before = F::IP_LEN + plan.before() as usize + header_len;
-    if (plan.total_len as usize) < before + checksum_at + 2 {
+    let transport_len = u32::from(plan.total_len)
+        - u32::from(plan.header_len)
+        - u32::from(plan.before())
+        - F::IP_LEN as u32;
+    if transport_len < checksum_at as u32 + 2 {
         return Some(());
     }
-    let at = F::XCAST_AT + header_len;
+    let at = F::XCAST_AT;
     let checksum = view.be16(at + checksum_at)?;
     let mut sum = address.add_to(group.take_from(update(checksum.memory())));
     if let Some(port) = port

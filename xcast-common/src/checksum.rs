@@ -3,7 +3,10 @@
 //! One's complement sums do not depend on byte order as long as everything is added, and stored,
 //! the same way round (RFC 1071 section 2 (B)); so nothing here swaps bytes.
 
-use crate::view::View;
+use crate::{
+    view::{View, Window},
+    wire::{ETH_LEN, XCAST_AT},
+};
 
 /// A running one's complement sum.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,18 +90,12 @@ pub fn sum_words<const MAX: u32>(view: View, offset: usize, words: u32) -> Optio
     Some(sum)
 }
 
-/// Sum over the first 20 octets of IPv4 header at `offset`.
+/// Sum over the IPv4 header without options of a frame that begins with this.
 #[inline(always)]
-pub fn sum_ipv4(view: View, offset: usize) -> Option<Sum> {
-    let mut sum = Sum::default();
-    // One range check for the verifier, then five words it covers.
-    view.at::<20>(offset)?;
-    sum = sum.add32(view.be32(offset)?.memory());
-    sum = sum.add32(view.be32(offset + 4)?.memory());
-    sum = sum.add32(view.be32(offset + 8)?.memory());
-    sum = sum.add32(view.be32(offset + 12)?.memory());
-    sum = sum.add32(view.be32(offset + 16)?.memory());
-    Some(sum)
+pub fn sum_ipv4(header: Window<XCAST_AT>) -> Sum {
+    (0..5).fold(Sum::default(), |sum, word| {
+        sum.add32(header.u32(ETH_LEN + 4 * word))
+    })
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ counters! {
     DropUdpLength = "drop_udp_length", Packet;
     /// Packets dropped: Xcast inside UDP with a source that its sender may not use.
     DropUdpSource = "drop_udp_source", Packet;
-    /// Packets dropped: the driver left no room for metadata or a longer or shorter header.
+    /// Packets dropped: the driver has no room for a longer or shorter header.
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.
     DropRedirect = "drop_redirect", Packet;

@@ -14,8 +14,9 @@
 //! 6. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
 //!    or, with one destination left, an ordinary unicast packet (X2U).
 //!
-//! Beside them, [`trie`] is the form of the route map, [`checksum`] has the one's complement arithmetic, [`maps`] the types that cross the
-//! border between kernel and user space, and [`counter`] the names of everything that is counted.
+//! Beside them, [`mark`] is how a copy finds its plan, [`trie`] the form of the route map, [`checksum`] has the one's
+//! complement arithmetic, [`maps`] the types that cross the border between kernel and user space, and [`counter`] the names
+//! of everything that is counted.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
@@ -29,6 +30,7 @@ pub mod counter;
 pub mod family;
 pub mod ingress;
 pub mod maps;
+pub mod mark;
 pub mod plan;
 pub mod trie;
 pub mod tunnel;

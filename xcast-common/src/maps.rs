@@ -3,6 +3,8 @@
 //! Every type here is `repr(C)` with explicit padding. Addresses and ports inside packets are kept
 //! in network byte order, as [`Be32`] and [`Be16`].
 
+use core::mem::offset_of;
+
 use crate::{
     address::{Address, Be128},
     wire::{Be16, Be32},
@@ -18,8 +20,10 @@ pub const PORT_RECIRCULATE: u8 = 1;
 pub const PORT_FIRST: u8 = 8;
 /// Groups of eight slots, whose copies are one word of a [`SubsetKey`].
 pub const SUBSET_GROUPS: usize = MAX_PORTS / 8;
-/// Device maps of usual sets: of each group each set of slots, alone and with the way round.
-pub const USUAL_SETS: usize = SUBSET_GROUPS * 512;
+/// Usual sets of a group: each set of its slots, alone and with the way round.
+pub const GROUP_SETS: usize = 512;
+/// Usual sets in all; there is a device map for each.
+pub const USUAL_SETS: usize = SUBSET_GROUPS * GROUP_SETS;
 /// Number of real interfaces that can be ports.
 pub const MAX_REAL_PORTS: usize = 64;
 
@@ -76,7 +80,8 @@ pub const NEXT_HOP_ON_LINK: u8 = 1 << 1;
 /// One entry of the next-hop table: one per (port, next-hop IP address), plus one per reason to
 /// hand a destination to the stack or to skip it, plus one per ECMP group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(C)]
+// Aligned as entries of array maps are, so that addresses are read in words.
+#[repr(C, align(8))]
 pub struct NextHop {
     /// A [`NextHopKind`].
     pub kind: u8,
@@ -96,6 +101,27 @@ pub struct NextHop {
     pub source_mac: [u8; 6],
     /// Explicit padding to a multiple of eight, which array maps round up to anyway.
     pub reserved: [u8; 4],
+}
+
+impl NextHop {
+    /// Both link layer addresses as they begin a frame, in memory: eight octets and four.
+    #[inline(always)]
+    pub fn addresses(&self) -> (u64, u32) {
+        let start = core::ptr::from_ref(self).cast::<u8>();
+        // SAFETY: both are within the entry, and aligned, by the assertions below; any bits are a number.
+        unsafe {
+            (
+                start
+                    .add(offset_of!(Self, destination_mac))
+                    .cast::<u64>()
+                    .read(),
+                start
+                    .add(offset_of!(Self, source_mac) + 2)
+                    .cast::<u32>()
+                    .read(),
+            )
+        }
+    }
 }
 
 /// One ECMP group: next-hop ids by hash bucket.
@@ -170,6 +196,9 @@ pub struct Settings {
     pub udp_port: Be16,
     /// Secret of the duplicate check's hash, random per load.
     pub hash_key: u64,
+    /// Secret that tells frames on their way to become copies from all others, random per load; see
+    /// [`mark`](crate::mark).
+    pub mark: u64,
     /// The All-Xcast-Routers group of IPv6.
     pub group6: Be128,
     /// Routing type of Xcast6's routing header.
@@ -216,6 +245,17 @@ impl SubsetKey {
     pub const EMPTY: Self = Self {
         copies: [0; MAX_PORTS],
     };
+
+    /// Forgets all copies.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        let start = core::ptr::from_mut(self).cast::<u64>();
+        for group in 0..SUBSET_GROUPS {
+            // Word by word, and so that LLVM sees no `memset` in it, which on BPF takes octet by octet.
+            // SAFETY: aligned and long enough, by the assertions below.
+            unsafe { start.add(group).write_volatile(0) };
+        }
+    }
 
     /// Copies of the slots in a group, one octet each, that of the first slot lowest.
     #[inline(always)]
@@ -276,7 +316,13 @@ impl UsualSet {
     /// Where its device map is; `with_rest`: the one that has the way round in it, too.
     #[inline(always)]
     pub fn index(self, with_rest: bool) -> u32 {
-        self.group * 512 + (with_rest as u32) * 256 + (self.slots & 0xff)
+        self.group * GROUP_SETS as u32 + (with_rest as u32) * 256 + (self.slots & 0xff)
+    }
+
+    /// The slots of the set with this [index](Self::index) within its group.
+    pub fn slots_of(group: u32, index: u32) -> impl Iterator<Item = usize> {
+        let slots = (0..8).filter(move |slot| index & 1 << slot != 0);
+        slots.map(move |slot| 8 * group as usize + slot)
     }
 }
 
@@ -294,16 +340,6 @@ pub struct Subset {
     pub index: u32,
     /// When the subset was last used, in units of 2^10 jiffies; for least-recently-used reuse.
     pub last_used: u32,
-}
-
-/// What travels in front of a frame from the ingress program to the device-map program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Metadata {
-    /// [`METADATA_MAGIC`] or [`METADATA_MAGIC_IPV6`].
-    pub magic: u32,
-    /// Serial number of the plan, per CPU; see [`Plan::nonce`](crate::plan::Plan::nonce).
-    pub nonce: u32,
 }
 
 /// Counters of one port, indexed by [`Counter`](crate::counter::Counter).
@@ -341,21 +377,16 @@ impl Default for PortCounters {
     }
 }
 
-/// Tells our metadata from that of others ("XCST").
-pub const METADATA_MAGIC: u32 = u32::from_be_bytes(*b"XCST");
-/// The same, for a frame with an Xcast6 packet ("XCS6").
-pub const METADATA_MAGIC_IPV6: u32 = u32::from_be_bytes(*b"XCS6");
-
 const _: () = {
     assert!(size_of::<NextHop>() == 24);
+    assert!(offset_of!(NextHop, destination_mac) == 8 && offset_of!(NextHop, source_mac) == 14);
     assert!(size_of::<Port>() == 16);
-    assert!(size_of::<Settings>() == 40);
+    assert!(size_of::<Settings>() == 48);
     assert!(size_of::<PeerSource<Be32>>() == 8);
     assert!(size_of::<PeerSource<Be128>>() == 32);
     assert!(size_of::<SubsetKey>() == MAX_PORTS && align_of::<SubsetKey>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(size_of::<Subset>() == 8);
-    assert!(size_of::<Metadata>() == 8);
     assert!(crate::counter::COUNT <= 64);
     assert!(PORT_FIRST as usize + MAX_REAL_PORTS <= MAX_PORTS);
 };
@@ -426,5 +457,9 @@ mod tests {
         assert_eq!(usual(&[(0, 1), (8, 1)]), set(1, 1, false));
         assert_eq!(usual(&[(0, 1), (1, 1)]), set(0, 0b11, true));
         assert_eq!(set(8, 0xff, true).index(true) as usize, USUAL_SETS - 1);
+        for with_rest in [false, true] {
+            let index = set(1, 0b1000_0101, true).index(with_rest) - GROUP_SETS as u32;
+            assert!(UsualSet::slots_of(1, index).eq([8, 10, 15]));
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
-    trie::Entry,
+    trie::{self, Entry, Reader},
     view::{Frame, View},
     wire::{Be16, FLAG_D, FLAG_P, FLAG_X, transport},
 };
@@ -37,16 +37,15 @@ pub trait Tables<F: Family> {
     /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
     fn route(&self, address: F::Address) -> u32;
 
-    /// First step of [`route`](Self::route), for addresses in a row: whatever
-    /// [`route_from`](Self::route_from) goes on with. Tables may do everything in this step.
+    /// First step of [`route`](Self::route), for addresses in a row. Tables may do everything in
+    /// this step; where they do not, [`go_on`](Self::go_on) has to do the others.
     fn route_entry(&self, address: F::Address) -> Entry {
         Entry::route(self.route(address), 0)
     }
 
-    /// Second step of [`route`](Self::route).
-    fn route_from(&self, entry: Entry, _address: F::Address) -> u32 {
-        entry.next_hop()
-    }
+    /// All further steps, for a packet whose destinations have taken the first: calls
+    /// [`Work::step`] until nothing is left to be done.
+    fn go_on(&self, _plan: &Plan<F>, _work: &mut Work) {}
 
     /// The next hop with this id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
@@ -112,7 +111,7 @@ pub struct Branch {
 /// The forwarding decision for one packet.
 #[repr(C)]
 pub struct Plan<F: Family> {
-    /// Serial number; a copy's metadata names it, so that a recycled plan is noticed.
+    /// Serial number; a copy's [mark](crate::mark) names it, so that a recycled plan is noticed.
     pub nonce: u32,
     /// Length of the IP packet as it arrived, in octets.
     pub total_len: u16,
@@ -140,8 +139,12 @@ pub struct Plan<F: Family> {
     split: u8,
     /// First branch that came from splitting.
     split_from: u8,
+    /// 1 if some copy is for several destinations.
+    shared: u8,
+    /// 1 once the frame is without its Xcast header; see [`branch::unwrap`](crate::branch::unwrap).
+    pub unwrapped: u8,
     /// Explicit padding.
-    reserved: [u8; 4],
+    reserved: [u8; 2],
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
@@ -245,6 +248,23 @@ impl Work {
         store(&mut self.packet, packet);
         fresh(&self.packet)
     }
+
+    /// A further step of the look-ups of all destinations, by this octet of their addresses; whether
+    /// any is still not at its end.
+    #[inline(always)]
+    pub fn step<F: Family>(&mut self, plan: &Plan<F>, map: &impl Reader, octet: u32) -> bool {
+        let mut unfinished = 0;
+        for i in 0..F::MAX_DESTINATIONS {
+            if i >= fresh(&plan.dest_count) as usize {
+                break;
+            }
+            let entry = fresh(&self.entries[i]);
+            let entry = trie::next(map, entry, plan.destinations[i].address, octet);
+            unfinished |= entry.word();
+            store(&mut self.entries[i], entry);
+        }
+        Entry::from_word(unfinished).block().is_some()
+    }
 }
 
 impl<F: Family> Plan<F> {
@@ -264,7 +284,9 @@ impl<F: Family> Plan<F> {
         store(&mut self.copies, 0);
         self.last_branch = NONE;
         self.split = 0;
-        self.subset = SubsetKey::EMPTY;
+        self.shared = 0;
+        self.unwrapped = 0;
+        self.subset.clear();
     }
 
     /// Length of other headers before the Xcast header, in octets.
@@ -280,6 +302,12 @@ impl<F: Family> Plan<F> {
     #[inline(always)]
     pub fn has(&self, flags: u8) -> bool {
         fresh(&self.flags) & flags == flags
+    }
+
+    /// Whether every copy becomes ordinary unicast.
+    #[inline(always)]
+    pub fn is_unicast(&self) -> bool {
+        fresh(&self.shared) == 0 && !self.has(FLAG_X)
     }
 
     /// Branch `b`, if it makes a copy.
@@ -374,16 +402,29 @@ impl<F: Family> Plan<F> {
         store(&mut self.copies, all + 1);
     }
 
-    /// The branch whose copy leaves by a port in this round, while the rest comes round; marks it.
+    /// Marks the branch whose copy leaves by a port in this round, while the rest comes round.
     #[inline(always)]
-    pub fn leave(&mut self, port: u8) -> Option<u8> {
+    pub fn leave(&mut self, port: u8) {
+        if let Some(b) = self.first_on(port) {
+            store(&mut self.branches[b as usize].alias, LEAVING);
+        }
+    }
+
+    /// The first branch on a port.
+    #[inline(always)]
+    pub fn first_on(&self, port: u8) -> Option<u8> {
         let at = port as usize;
         if at >= MAX_PORTS || fresh(&self.subset.copies[at]) == 0 {
             return None;
         }
-        let b = fresh(&self.port_branch[at]);
-        store(&mut self.branches[b as usize].alias, LEAVING);
-        Some(b)
+        Some(fresh(&self.port_branch[at]))
+    }
+
+    /// The branch after `b` on the same port.
+    #[inline(always)]
+    pub fn after(&self, b: u8) -> Option<u8> {
+        let next = fresh(&self.branches[b as usize].next);
+        (next != NONE).then_some(next)
     }
 
     /// Whether destination `i` is served in a later round.
@@ -396,16 +437,13 @@ impl<F: Family> Plan<F> {
     /// Takes the next branch off a port's chain: the one this copy is for.
     #[inline(always)]
     pub fn take(&mut self, port: u8) -> Option<u8> {
-        let at = port as usize;
-        if at >= MAX_PORTS || fresh(&self.subset.copies[at]) == 0 {
-            return None;
-        }
-        let b = fresh(&self.port_branch[at]);
+        let b = self.first_on(port)?;
         if b == NONE {
             return None;
         }
+        // The look-up above checked the port.
         store(
-            &mut self.port_branch[at],
+            &mut self.port_branch[port as usize % MAX_PORTS],
             fresh(&self.branches[b as usize].next),
         );
         Some(b)
@@ -478,14 +516,15 @@ fn look_up<F: Family>(
 ) -> Option<()> {
     let before = plan.before();
     let view = F::xcast(frame.view(), before);
-    // Whether any destination needs a second look.
-    let mut irregular = 0;
+    // Whether any bit is clear, and whether any look-up takes more than one step.
+    let mut cleared = 0;
+    let mut unfinished = 0;
     for word in 0..4 {
         let count = u32::from(fresh(&plan.dest_count));
         if word < F::bitmap_words(count) as usize {
             let bits = view.be32(F::BITMAP + 4 * word)?.value();
             plan.kept[word] = bits;
-            irregular |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
+            cleared |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
         }
     }
     let view = F::xcast(frame.view(), before);
@@ -498,21 +537,20 @@ fn look_up<F: Family>(
         plan.destinations[i].address = address;
         // Also where the bit is clear: a branch less, in the loop that waits for memory.
         let entry = tables.route_entry(address);
-        irregular |= entry.block().is_some() as u32;
+        unfinished |= entry.word();
         store(&mut work.entries[i], entry);
     }
-    if irregular != 0 {
+    if Entry::from_word(unfinished).block().is_some() {
+        tables.go_on(plan, work);
+    }
+    if cleared != 0 {
         for i in 0..F::MAX_DESTINATIONS {
             if i >= fresh(&plan.dest_count) as usize {
                 break;
             }
-            let entry = if fresh(&plan.kept[i >> 5]) & bit(i) != 0 {
-                let entry = fresh(&work.entries[i]);
-                Entry::route(tables.route_from(entry, plan.destinations[i].address), 0)
-            } else {
-                CLEARED
-            };
-            store(&mut work.entries[i], entry);
+            if fresh(&plan.kept[i >> 5]) & bit(i) == 0 {
+                store(&mut work.entries[i], CLEARED);
+            }
         }
     }
     if plan.has(FLAG_D) {
@@ -672,12 +710,15 @@ fn decide<F: Family>(
         if verdict.is(Verdict::OVERSIZE) {
             plan.branches[b].next_hop = NEXT_HOP_STACK_MTU as u16;
         }
-        if verdict.is(Verdict::SEPARATE) && len > 1 {
-            store(&mut plan.branches[b].port, PORT_SPLIT);
-            plan.split = 1;
-        } else {
-            plan.schedule(b as u8, verdict.number());
+        if len > 1 {
+            if verdict.is(Verdict::SEPARATE) {
+                store(&mut plan.branches[b].port, PORT_SPLIT);
+                plan.split = 1;
+                continue;
+            }
+            plan.shared = 1;
         }
+        plan.schedule(b as u8, verdict.number());
     }
 }
 

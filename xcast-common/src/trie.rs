@@ -21,8 +21,8 @@ pub const ROOT_ENTRIES: usize = 1 << ROOT_BITS;
 pub const SEGMENT_BITS: u32 = 16;
 /// Entries of a segment: 256 KiB of them.
 pub const SEGMENT_ENTRIES: usize = 1 << SEGMENT_BITS;
-/// Octets of an address that the first step looks at.
-const FIRST_OCTETS: u32 = (ROOT_BITS + SEGMENT_BITS) / 8;
+/// Octets of an address that the first step looks at; each further step looks at one.
+pub const FIRST_OCTETS: u32 = (ROOT_BITS + SEGMENT_BITS) / 8;
 /// Bits of an address that index a block.
 pub const BLOCK_BITS: u32 = 8;
 /// Entries of a block.
@@ -106,7 +106,16 @@ pub trait Reader {
 /// Next-hop id of the longest prefix that matches; 0 if none does.
 #[inline(always)]
 pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
-    rest(map, first(map, address), address)
+    let mut entry = first(map, address);
+    for octet in FIRST_OCTETS..A::LEN as u32 {
+        let Some(block) = entry.block() else {
+            break;
+        };
+        entry = map
+            .entry(block, octet_of(address, octet))
+            .unwrap_or(Entry::NONE);
+    }
+    entry.next_hop()
 }
 
 /// The first step of a look-up: the entry of an address's first 24 bits.
@@ -124,16 +133,35 @@ pub fn first<A: Address>(map: &impl Reader, address: A) -> Entry {
     entry.unwrap_or(Entry::NONE)
 }
 
-/// The second step: from that entry to the next-hop id, an octet at a time.
+/// A further step of a look-up, for addresses in a row: the entry that the last step's leads to, by the
+/// address's next octet, or the same entry if that was the end.
+///
+/// Which it is decides no branch. The processor could only guess, and a wrong guess would be noticed
+/// when the entry has come from memory, and end all loads for addresses behind it.
 #[inline(always)]
-pub fn rest<A: Address>(map: &impl Reader, entry: Entry, address: A) -> u32 {
-    let mut entry = entry;
-    for octet in FIRST_OCTETS..A::LEN as u32 {
-        let Some(block) = entry.block() else {
-            break;
-        };
-        let index = (address.octets_from(octet) >> 56) as u32;
-        entry = map.entry(block, index).unwrap_or(Entry::NONE);
-    }
-    entry.next_hop()
+pub fn next<A: Address>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> Entry {
+    let go_on = opaque((entry.0 as i32 >> 31) as u32);
+    // Block 0 is always there; what it says does not count here.
+    let block = entry.0 & !Entry::BLOCK & go_on;
+    let found = map.entry(block, octet_of(address, octet));
+    Entry(found.unwrap_or(Entry::NONE).0 & go_on | entry.0 & !go_on)
+}
+
+#[inline(always)]
+fn octet_of<A: Address>(address: A, octet: u32) -> u32 {
+    (address.octets_from(octet) >> 56) as u32
+}
+
+/// The same number, about which the compiler knows nothing: it turns a mask it can see through into
+/// the branch it stands for.
+#[inline(always)]
+fn opaque(number: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    let number = {
+        let mut number = u64::from(number);
+        // SAFETY: does nothing.
+        unsafe { core::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack)) };
+        number as u32
+    };
+    number
 }

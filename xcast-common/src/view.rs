@@ -51,6 +51,12 @@ impl View {
         }
     }
 
+    /// The `N` octets at `offset`, checked once; `None` if the frame ends before.
+    #[inline(always)]
+    pub fn window<const N: usize>(self, offset: usize) -> Option<Window<N>> {
+        self.at::<N>(offset).map(|start| Window { start })
+    }
+
     /// The view from `octets` further on; past the frame's end there is nothing in it.
     ///
     /// The verifier wants to see a bound of a variable offset: mask it.
@@ -176,6 +182,44 @@ impl View {
     }
 }
 
+/// `N` octets of a frame that were found to be there, as a header of fixed length: its fields need no
+/// further check. Offsets are within it, and constants, so that the compiler sees that they are.
+#[derive(Clone, Copy)]
+pub struct Window<const N: usize> {
+    start: *mut u8,
+}
+
+macro_rules! fields {
+    ($($read:ident, $write:ident, $load:ident, $store:ident, $ty:ty;)+) => {
+        impl<const N: usize> Window<N> {
+            $(
+                /// The field at `offset`, as it lies in memory.
+                #[inline(always)]
+                pub fn $read(self, offset: usize) -> $ty {
+                    assert!(offset + size_of::<$ty>() <= N);
+                    // SAFETY: all octets of the window lie in the frame, and this is within it.
+                    unsafe { $load(self.start.add(offset)) }
+                }
+
+                /// Writes the field at `offset`, given as it lies in memory.
+                #[inline(always)]
+                pub fn $write(self, offset: usize, memory: $ty) {
+                    assert!(offset + size_of::<$ty>() <= N);
+                    // SAFETY: all octets of the window lie in the frame, and this is within it.
+                    unsafe { $store(self.start.add(offset), memory) };
+                }
+            )+
+        }
+    };
+}
+
+fields! {
+    u8, set_u8, load8, store8, u8;
+    u16, set_u16, load16, store16, u16;
+    u32, set_u32, load32, store32, u32;
+    u64, set_u64, load64, store64, u64;
+}
+
 // LLVM's BPF back end splits a declared-unaligned access into single octets, although the kernel
 // allows the plain one wherever XDP runs natively; on the host the plain one would be undefined.
 macro_rules! load {
@@ -210,9 +254,11 @@ macro_rules! store {
     };
 }
 
+store!(store8, u8);
 store!(store16, u16);
 store!(store32, u32);
 store!(store64, u64);
+load!(load8, u8);
 load!(load16, u16);
 load!(load32, u32);
 load!(load64, u64);

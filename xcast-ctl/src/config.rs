@@ -296,8 +296,8 @@ impl Config {
 }
 
 impl Config {
-    /// What the programs have to know. `hash_key` is a secret of the duplicate check.
-    pub fn settings(&self, hash_key: u64) -> Settings {
+    /// What the programs have to know, with secrets of the duplicate check and of marks.
+    pub fn settings(&self, [hash_key, mark]: [u64; 2]) -> Settings {
         let CodePoints {
             protocol,
             group,
@@ -309,6 +309,7 @@ impl Config {
             prune: self.router.prune as u8,
             udp_port: self.udp_port(),
             hash_key,
+            mark,
             ..Settings::default()
         };
         match ipv6 {

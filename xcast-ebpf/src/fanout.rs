@@ -2,21 +2,20 @@
 //! the wanted ports for several, and where there is no such map (yet) as many copies as a usual set
 //! has, and another round for the rest.
 
-use aya_ebpf::{
-    bindings::{BPF_F_BROADCAST, xdp_action::XDP_DROP},
-    helpers::bpf_jiffies64,
-};
+use aya_ebpf::{bindings::BPF_F_BROADCAST, btf_maps::DevMap, helpers::bpf_jiffies64};
 use xcast_common::{
-    branch::{Form, emit},
+    branch::{Form, emit, unwrap},
     counter::Counter,
     family::Family,
-    maps::{Metadata, PORT_STACK, PortCounters, Settings, UsualSet},
+    maps::{GROUP_SETS, MAX_PORTS, PORT_STACK, PortCounters, Settings, SubsetKey, UsualSet},
+    mark,
     plan::{BRANCH_SLOTS, Plan, fresh},
+    view::Frame as _,
 };
 
 use crate::{
     frame::XdpFrame,
-    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, SUBSETS, USUAL, counters},
+    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PLANNED, SUBSETS, USUAL, counters},
 };
 
 /// One copy: the frame itself.
@@ -29,9 +28,12 @@ pub fn single<F: Family>(
 ) -> Option<u32> {
     let b = fresh(&plan.last_branch);
     let slot = fresh(&plan.branches[b as usize].port);
-    let next_hop = *NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop))?;
-    commit(plan, b, arrival);
-    let Some(form) = emit(frame, plan, b, &next_hop, settings) else {
+    let next_hop = NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop))?;
+    counters(slot)?.bump(Counter::Planned);
+    if slot == PORT_STACK {
+        arrival.bump_index(next_hop.reason);
+    }
+    let Some(form) = emit(frame, plan, b, next_hop, settings) else {
         arrival.bump(Counter::DropNoRoom);
         return None;
     };
@@ -52,42 +54,44 @@ pub fn single<F: Family>(
 pub fn several<F: Family>(
     frame: &mut XdpFrame,
     plan: &mut Plan<F>,
+    settings: &Settings,
     arrival: &mut PortCounters,
 ) -> Option<u32> {
-    let metadata = Metadata {
-        magic: F::METADATA_MAGIC,
-        nonce: plan.nonce,
+    let usual = plan.subset.usual();
+    let devices = if usual.is_all {
+        USUAL.get(usual.index(false))
+    } else {
+        exact(&plan.subset)
     };
-    if !frame.set_metadata(metadata) {
+    // What all copies have in common is done before they are made. Where there has to be another round,
+    // the packet is still needed as it is.
+    if devices.is_some() && plan.is_unicast() && unwrap(frame, plan).is_none() {
         arrival.bump(Counter::DropNoRoom);
         return None;
     }
-    let usual = plan.subset.usual();
-    if let Some(action) = broadcast(plan, usual) {
-        for b in 0..BRANCH_SLOTS - 1 {
-            if b >= fresh(&plan.branch_count) as usize {
-                break;
-            }
-            commit(plan, b as u8, arrival);
-        }
-        return Some(action);
+    mark::write::<F>(frame.view(), settings, plan.nonce)?;
+    let Some(devices) = devices else {
+        return some(plan, usual, arrival);
+    };
+    let Ok(action) = devices.redirect(0, u64::from(BPF_F_BROADCAST)) else {
+        arrival.bump(Counter::DropRedirect);
+        return None;
+    };
+    if usual.is_all {
+        count_usual(usual, false);
+    } else {
+        count_exact(&plan.subset);
     }
-    some(plan, usual, arrival)
+    count_for_stack(plan, BRANCH_SLOTS as u32 / 2, arrival);
+    Some(action)
 }
 
-/// Broadcasts over the device map of the plan's exact set of ports, if there is one.
+/// The device map of exactly these ports, if there is one.
 #[inline(always)]
-fn broadcast<F: Family>(plan: &Plan<F>, usual: UsualSet) -> Option<u32> {
-    if usual.is_all {
-        return send(usual.index(false));
-    }
-    #[expect(
-        clippy::needless_borrows_for_generic_args,
-        reason = "by value, the key would be copied to the stack for each look-up"
-    )]
-    let Some(subset) = SUBSETS.get_ptr_mut(&plan.subset) else {
+fn exact(key: &SubsetKey) -> Option<&'static DevMap<2>> {
+    let Some(subset) = SUBSETS.get_ptr_mut(key) else {
         // Full means the controller has enough to do; the subset will miss again.
-        let _ = MISSES.output(plan.subset, 0);
+        let _ = MISSES.output(key, 0);
         return None;
     };
     // SAFETY: a plain word; whichever CPU writes last is right.
@@ -98,51 +102,64 @@ fn broadcast<F: Family>(plan: &Plan<F>, usual: UsualSet) -> Option<u32> {
         }
         (*subset).index
     };
-    FANOUTS
-        .get(index)?
-        .redirect(0, u64::from(BPF_F_BROADCAST))
-        .ok()
+    FANOUTS.get(index)
 }
 
-/// Broadcasts over a device map of the usual sets.
+/// Counts the copies of any set of ports as planned.
 #[inline(always)]
-fn send(index: u32) -> Option<u32> {
-    USUAL
-        .get(index)?
-        .redirect(0, u64::from(BPF_F_BROADCAST))
-        .ok()
+fn count_exact(key: &SubsetKey) {
+    for slot in 0..MAX_PORTS {
+        let copies = key.copies[slot];
+        if copies != 0
+            && let Some(port) = counters(slot as u8)
+        {
+            port.add_index(Counter::Planned as u8, u64::from(copies));
+        }
+    }
+}
+
+/// The same for a usual set: one count instead of one for each port, which the controller works out.
+#[inline(always)]
+fn count_usual(usual: UsualSet, with_rest: bool) {
+    if let Some(planned) = PLANNED.get_ptr_mut(usual.group) {
+        // SAFETY: this CPU's own.
+        let planned = unsafe { &mut *planned };
+        planned[usual.index(with_rest) as usize % GROUP_SETS] += 1;
+    }
 }
 
 /// A copy leaves by each port of a usual set; the rest comes round through `xcast0`.
 #[inline(always)]
 fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
-    let Some(action) = send(usual.index(true)) else {
+    let devices = USUAL.get(usual.index(true));
+    let action = devices.and_then(|devices| devices.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
+    let Some(action) = action else {
         arrival.bump(Counter::DropRedirect);
-        return Some(XDP_DROP);
+        return None;
     };
+    count_usual(usual, true);
+    if usual.group == u32::from(PORT_STACK) / 8 {
+        count_for_stack(plan, 1, arrival);
+    }
     for slot in 0..8 {
-        if let Some(b) = plan.leave((usual.group * 8 + slot) as u8) {
-            commit(plan, b, arrival);
-        }
+        plan.leave((usual.group * 8 + slot) as u8);
     }
     arrival.bump(Counter::Recirculated);
     Some(action)
 }
 
-/// Counts a branch as planned, if it makes a copy.
+/// Counts why the kernel stack gets the first `most` copies that it gets.
 #[inline(always)]
-fn commit<F: Family>(plan: &Plan<F>, b: u8, arrival: &mut PortCounters) {
-    let Some(branch) = plan.copy_of(b) else {
-        return;
-    };
-    let slot = fresh(&branch.port);
-    if slot == PORT_STACK
-        && let Some(next_hop) = NEXT_HOPS.get(u32::from(branch.next_hop))
-    {
-        arrival.bump_index(next_hop.reason);
-    }
-    if let Some(port) = counters(slot) {
-        port.bump(Counter::Planned);
+fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: &mut PortCounters) {
+    let mut branch = plan.first_on(PORT_STACK);
+    for _ in 0..most {
+        let Some(b) = branch else {
+            break;
+        };
+        if let Some(next_hop) = NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop)) {
+            arrival.bump_index(next_hop.reason);
+        }
+        branch = plan.after(b);
     }
 }
 

@@ -6,10 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xcast_common::{
-    maps::Metadata,
-    view::{Frame, View},
-};
+use xcast_common::view::{Frame, View};
 
 /// The frame a program runs on.
 pub struct XdpFrame {
@@ -37,46 +34,7 @@ impl XdpFrame {
         unsafe { (*self.ctx).egress_ifindex }
     }
 
-    /// Our metadata in front of the frame, if it is there and begins with this word.
-    #[inline(always)]
-    pub fn metadata(&self, magic: u32) -> Option<Metadata> {
-        self.any_metadata().filter(|found| found.magic == magic)
-    }
-
-    /// What may be our metadata in front of the frame.
-    #[inline(always)]
-    pub fn any_metadata(&self) -> Option<Metadata> {
-        // SAFETY: the kernel passes a valid context.
-        let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
-        let metadata = start as usize as *const Metadata;
-        let data = end as usize as *const u8;
-        if metadata.wrapping_add(1).cast::<u8>() > data {
-            return None;
-        }
-        // SAFETY: just checked; metadata is at least four-byte aligned.
-        Some(unsafe { *metadata })
-    }
-
-    /// Puts metadata in front of the frame; false if the driver has no room for it.
-    #[inline(always)]
-    pub fn set_metadata(&mut self, metadata: Metadata) -> bool {
-        // SAFETY: the kernel passes a valid context.
-        if unsafe { bpf_xdp_adjust_meta(self.ctx, -(size_of::<Metadata>() as i32)) } != 0 {
-            return false;
-        }
-        // SAFETY: the kernel passes a valid context.
-        let (start, end) = unsafe { ((*self.ctx).data_meta, (*self.ctx).data) };
-        let place = start as usize as *mut Metadata;
-        let data = end as usize as *mut u8;
-        if place.wrapping_add(1).cast::<u8>() > data {
-            return false;
-        }
-        // SAFETY: just checked.
-        unsafe { *place = metadata };
-        true
-    }
-
-    /// Removes all metadata, ours or a stranger's.
+    /// Removes metadata that somebody else left in front of the frame: it would cross a veth pair with the copies.
     #[inline(always)]
     pub fn strip_metadata(&mut self) -> bool {
         // SAFETY: the kernel passes a valid context.

@@ -9,17 +9,17 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use xcast_common::{
-    address::Be128,
+    address::{Address as _, Be128},
     family::{Family, V4, V6},
     maps::{
-        EcmpGroup, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS, MAX_UDP_SOURCES,
-        NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource, Port, PortCounters,
-        Settings, Subset, SubsetKey, USUAL_SETS, port_place,
+        EcmpGroup, GROUP_SETS, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS,
+        MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource,
+        Port, PortCounters, SUBSET_GROUPS, Settings, Subset, SubsetKey, USUAL_SETS, port_place,
     },
     plan::{Plan, Scratch, Tables, Work},
     trie::{
-        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
-        SEGMENT_ENTRIES,
+        self, BLOCK_ENTRIES, Entry, FIRST_OCTETS, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES,
+        ROOT_ENTRIES, Reader, SEGMENT_ENTRIES,
     },
     tunnel::Peers,
     wire::{Be16, Be32},
@@ -37,6 +37,7 @@ static SETTINGS: Settings = Settings {
     prune: 0,
     udp_port: Be16::new(0),
     hash_key: 0,
+    mark: 0,
     group6: Be128::new(0),
     routing_type: 0,
     ports_option: 0,
@@ -130,6 +131,11 @@ pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_SUBSETS as usize }> = ArrayOfMa
 #[btf_map]
 pub static USUAL: ArrayOfMaps<DevMap<2>, USUAL_SETS> = ArrayOfMaps::new();
 
+/// Packets whose copies were made by the device maps of usual sets, in groups of slots and numbered as
+/// the maps are; written by the programs.
+#[btf_map]
+pub static PLANNED: PerCpuArray<[u64; GROUP_SETS], SUBSET_GROUPS> = PerCpuArray::new();
+
 /// Subsets that had no device map; written by the programs, drained by the controller.
 #[btf_map]
 pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
@@ -193,7 +199,7 @@ pub trait Routed: Family {
 pub struct KernelTables;
 
 macro_rules! tables {
-    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident;
+    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $go_on:ident;
      $addresses:ident, $sources:ident, $plans:ident) => {
         struct $routes;
 
@@ -228,8 +234,8 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn route_from(&self, entry: Entry, address: <$family as Family>::Address) -> u32 {
-                trie::rest(&$routes, entry, address)
+            fn go_on(&self, plan: &Plan<$family>, work: &mut Work) {
+                $go_on(plan, work);
             }
 
             #[inline(always)]
@@ -279,8 +285,42 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS; ADDRESSES, UDP_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6; ADDRESSES6, UDP_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, one_step; ADDRESSES, UDP_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, many_steps; ADDRESSES6, UDP_SOURCES6, PLANS6);
+
+/// The one step that a look-up of IPv4 may take after the first.
+#[inline(always)]
+fn one_step(plan: &Plan<V4>, work: &mut Work) {
+    work.step(plan, &Routes4, FIRST_OCTETS);
+}
+
+/// All steps that a look-up of IPv6 may take after the first.
+#[inline(always)]
+fn many_steps(_plan: &Plan<V6>, _work: &mut Work) {
+    for octet in FIRST_OCTETS..Be128::LEN as u32 {
+        if xcast6_step(octet) == 0 {
+            break;
+        }
+    }
+}
+
+/// One of these steps, for the packet at hand; 0 if it was the last.
+///
+/// A global function: the kernel verifies it once and by itself, not again for each step and for each
+/// number of destinations (Linux 5.6). It may be given numbers only, and finds everything else anew.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn xcast6_step(octet: u32) -> u32 {
+    let Some(work) = WORK.get_ptr_mut(0) else {
+        return 0;
+    };
+    // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
+    let work = unsafe { &mut *work };
+    let Some(plan) = V6::plan(work.serial) else {
+        return 0;
+    };
+    work.step(plan, &Routes6, octet & 0xf) as u32
+}
 
 /// An entry, read once: the controller may change it at any moment.
 #[inline(always)]

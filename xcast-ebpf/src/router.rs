@@ -10,6 +10,7 @@ use xcast_common::{
     family::{Family, V4, V6},
     ingress::{Reject, accept, is_family, is_xcast},
     maps::{PORT_TRUSTED, Port, PortCounters, Settings},
+    mark,
     plan::{Memory, group},
     tunnel,
     view::{Frame, View},
@@ -27,8 +28,8 @@ use crate::{
 pub fn dispatch(ctx: XdpContext) -> u32 {
     let view = XdpFrame::new(&ctx).view();
     if is_family::<V6>(view) {
-        let settings = settings();
-        if settings.ipv6 != 0 && is_ours::<V6>(view, &settings).is_some() {
+        let settings = &settings();
+        if settings.ipv6 != 0 && is_ours::<V6>(view, settings).is_some() {
             // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
             unsafe { IPV6.tail_call(&ctx, 0) };
         }
@@ -58,15 +59,15 @@ enum Found {
 /// Serves one family.
 #[inline(always)]
 pub fn arrive<F: Routed>(ctx: XdpContext) -> u32 {
-    let settings = settings();
+    let settings = &settings();
     let mut frame = XdpFrame::new(&ctx);
-    let Some(found) = is_ours::<F>(frame.view(), &settings) else {
+    let Some(found) = is_ours::<F>(frame.view(), settings) else {
         return XDP_PASS;
     };
     let Some(port) = port(frame.ingress_ifindex()) else {
         return XDP_PASS;
     };
-    forward::<F>(&mut frame, port, &settings, found).unwrap_or(XDP_DROP)
+    forward::<F>(&mut frame, port, settings, found).unwrap_or(XDP_DROP)
 }
 
 /// Everything after the frame turned out to be Xcast, or perhaps Xcast inside UDP; `None` drops it
@@ -101,8 +102,8 @@ fn forward<F: Routed>(
             return None;
         }
     };
-    // Metadata crosses a veth pair: only what comes through our own is ours.
-    let comes_round = port.flags & PORT_TRUSTED != 0 && frame.metadata(F::METADATA_MAGIC).is_some();
+    let comes_round =
+        port.flags & PORT_TRUSTED != 0 && mark::read::<F>(frame.view(), settings).is_some();
     if !comes_round {
         counters.bump(Counter::Received);
     }
@@ -141,7 +142,7 @@ fn forward<F: Routed>(
         _ => {
             // The copies leave later and need their plan until then.
             work.serial = nonce.wrapping_add(1);
-            fanout::several(frame, plan, counters)
+            fanout::several(frame, plan, settings, counters)
         }
     }
 }

@@ -20,10 +20,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    address::Be128,
+    address::{Address as _, Be128},
     trie::{
-        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
-        SEGMENT_ENTRIES,
+        self, BLOCK_ENTRIES, Entry, FIRST_OCTETS, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES,
+        ROOT_ENTRIES, Reader, SEGMENT_ENTRIES,
     },
     wire::Be32,
 };
@@ -40,6 +40,10 @@ pub static LOOKED_UP: Array<[u32; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::n
 /// The first halves of addresses of IPv6, likewise.
 #[btf_map]
 pub static LOOKED_UP6: Array<[u64; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::new();
+
+/// What was found so far for each address of the row at hand; the program's own.
+#[btf_map]
+pub static FOUND6: Array<[u32; RUN_ADDRESSES], 1> = Array::new();
 
 /// How to go on.
 #[btf_map]
@@ -105,9 +109,77 @@ pub fn nothing6(_ctx: XdpContext) -> u32 {
     all6(|address| address as u32 & 1)
 }
 
+/// As the router does it for the destinations of a packet: one step for all of them, then the next.
 #[xdp]
 pub fn xcast6(_ctx: XdpContext) -> u32 {
-    all6(|address| trie::lookup(&RouteMap, Be128::new(u128::from(address) << 64)))
+    let Some(Row {
+        tally,
+        addresses,
+        entries,
+    }) = row6()
+    else {
+        return XDP_ABORTED;
+    };
+    for (address, entry) in addresses.iter().zip(&mut *entries) {
+        *entry = trie::first(&RouteMap, whole(*address)).word();
+    }
+    for octet in FIRST_OCTETS..Be128::LEN as u32 {
+        if step6(octet) == 0 {
+            break;
+        }
+    }
+    let mut sum = 0;
+    for entry in entries {
+        sum += u64::from(Entry::from_word(*entry).next_hop());
+    }
+    tally.sum += sum;
+    tally.next += 1;
+    XDP_DROP
+}
+
+/// One further step for the row at hand; 0 if it was the last. The kernel verifies it by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step6(octet: u32) -> u32 {
+    let Some(Row {
+        addresses, entries, ..
+    }) = row6()
+    else {
+        return 0;
+    };
+    let mut unfinished = 0;
+    for (address, entry) in addresses.iter().zip(entries) {
+        let next = trie::next(
+            &RouteMap,
+            Entry::from_word(*entry),
+            whole(*address),
+            octet & 0xf,
+        );
+        unfinished |= next.word();
+        *entry = next.word();
+    }
+    Entry::from_word(unfinished).block().is_some() as u32
+}
+
+/// The row of addresses of IPv6 that is to be looked up, and what was found so far.
+struct Row {
+    tally: &'static mut Tally,
+    addresses: &'static [u64; RUN_ADDRESSES],
+    entries: &'static mut [u32; RUN_ADDRESSES],
+}
+
+#[inline(always)]
+fn row6() -> Option<Row> {
+    let tally = TALLY.get_ptr_mut(0)?;
+    let entries = FOUND6.get_ptr_mut(0)?;
+    // SAFETY: only one run at a time uses these maps, and only one function of it at a time.
+    let (tally, entries) = unsafe { (&mut *tally, &mut *entries) };
+    let addresses = LOOKED_UP6.get(tally.next & (tally.runs - 1))?;
+    Some(Row {
+        tally,
+        addresses,
+        entries,
+    })
 }
 
 #[xdp]
@@ -120,6 +192,12 @@ pub fn lpm_trie6(_ctx: XdpContext) -> u32 {
 }
 
 /// The address that begins with these 64 bits.
+#[inline(always)]
+fn whole(address: u64) -> Be128 {
+    Be128::new(u128::from(address) << 64)
+}
+
+/// The same, octet by octet.
 #[inline(always)]
 fn octets(address: u64) -> [u8; 16] {
     (u128::from(address) << 64).to_be_bytes()

@@ -2,12 +2,12 @@
 
 use super::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    checksum::{Sum, sum_ipv4, sum_words},
+    checksum::{Sum, sum_ipv4, sum_words, update},
     counter::Counter,
     ingress::{Packet, Reject, TRUNCATED},
-    maps::{METADATA_MAGIC, NextHop, Settings},
+    maps::{NextHop, Settings},
     plan::Plan,
-    view::{Frame, View},
+    view::{Frame, View, Window},
     wire::{
         self, Be16, Be32, DEST_COUNT_MASK, ETH_LEN, FIXED_LEN, FLAG_P, IPV4_LEN, MAX_DESTINATIONS,
         VERSION, XCAST_AT, ds_words, header_words, ipv4, transport, xcast,
@@ -33,7 +33,6 @@ impl Family for V4 {
     const MAX_CHECKED_WORDS: u32 = wire::MAX_HEADER_LEN as u32 / 4;
     const PORTS_CHECKED: bool = true;
     const LEN_MASK: usize = 0x3ff;
-    const METADATA_MAGIC: u32 = METADATA_MAGIC;
 
     #[inline(always)]
     fn group(settings: &Settings) -> Be32 {
@@ -95,21 +94,21 @@ impl Family for V4 {
 
     #[inline(always)]
     fn check_ip(view: View, least: usize) -> Result<u16, Reject> {
-        let version_ihl = view.u8(ipv4::VERSION_IHL).ok_or(TRUNCATED)?;
+        let header = view.window::<XCAST_AT>(0).ok_or(TRUNCATED)?;
+        let version_ihl = header.u8(ipv4::VERSION_IHL);
         if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
             return Err(Reject::Drop(Counter::DropIpHeader));
         }
         if version_ihl & 0xf != 5 {
             return Err(Reject::Drop(Counter::DropIpOptions));
         }
-        if sum_ipv4(view, ETH_LEN).ok_or(TRUNCATED)?.fold() != 0xffff {
+        if sum_ipv4(header).fold() != 0xffff {
             return Err(Reject::Drop(Counter::DropIpChecksum));
         }
-        let fragment = view.be16(ipv4::FRAGMENT).ok_or(TRUNCATED)?.value();
-        if fragment & ipv4::FRAGMENT_MASK != 0 {
+        if header.u16(ipv4::FRAGMENT) & ipv4::FRAGMENT_MASK.to_be() != 0 {
             return Err(Reject::Drop(Counter::DropFragment));
         }
-        let total_len = view.be16(ipv4::TOTAL_LEN).ok_or(TRUNCATED)?.value();
+        let total_len = u16::from_be(header.u16(ipv4::TOTAL_LEN));
         if (total_len as usize) < IPV4_LEN + least || view.len() < ETH_LEN + total_len as usize {
             return Err(TRUNCATED);
         }
@@ -119,15 +118,18 @@ impl Family for V4 {
     #[inline(always)]
     fn check(view: View, _before: u16, settings: &Settings) -> Result<Packet, Reject> {
         let total_len = Self::check_ip(view, FIXED_LEN)?;
-        let version_flags = view.u8(xcast::VERSION_FLAGS).ok_or(TRUNCATED)?;
+        let header = view
+            .window::<{ XCAST_AT + FIXED_LEN }>(0)
+            .ok_or(TRUNCATED)?;
+        let version_flags = header.u8(xcast::VERSION_FLAGS);
         if version_flags >> 4 != VERSION {
             return Err(Reject::Drop(Counter::DropVersion));
         }
-        let dest_count = view.u8(xcast::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK;
+        let dest_count = header.u8(xcast::DEST_COUNT) & DEST_COUNT_MASK;
         if dest_count == 0 {
             return Err(Reject::Drop(Counter::DropNoDestinations));
         }
-        let len_words = view.u8(xcast::LEN_WORDS).ok_or(TRUNCATED)?;
+        let len_words = header.u8(xcast::LEN_WORDS);
         if u32::from(len_words) != header_words(u32::from(dest_count), version_flags) {
             return Err(Reject::Drop(Counter::DropLength));
         }
@@ -138,7 +140,7 @@ impl Family for V4 {
         if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
             return Err(Reject::Drop(Counter::DropChecksum));
         }
-        let protocol = view.u8(xcast::PROTOCOL).ok_or(TRUNCATED)?;
+        let protocol = header.u8(xcast::PROTOCOL);
         if protocol == settings.protocol {
             return Err(Reject::Drop(Counter::DropNested));
         }
@@ -148,7 +150,7 @@ impl Family for V4 {
             before: 0,
             dest_count: view.fresh_u8(xcast::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
             flags: version_flags & 0xf,
-            ttl: view.u8(ipv4::TTL).ok_or(TRUNCATED)?,
+            ttl: header.u8(ipv4::TTL),
             protocol,
             to_own: false,
         })
@@ -171,26 +173,38 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn unwrap(
-        frame: &mut impl Frame,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        unicast: Unicast<Self>,
-    ) -> Option<()> {
-        let mut inherited = Inherited::read(frame.view())?;
-        inherited.destination = unicast.address;
-        if let Some(ds) = unicast.ds {
-            inherited.ds = ds & 0xfc | inherited.ds & 0x03;
-        }
-        if unicast.hop {
-            inherited.ttl = inherited.ttl.wrapping_sub(1);
-        }
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()> {
+        let inherited = Inherited::read(frame.view())?;
         let header_len = plan.header_len;
         if !frame.adjust_head(i32::from(header_len)) {
             return None;
         }
-        let total_len = plan.total_len - header_len;
-        inherited.write(frame.view(), next_hop, total_len, plan.protocol)
+        let window = frame.view().window(0)?;
+        inherited.write(window, plan.total_len - header_len, plan.protocol);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+        let window = view.window::<XCAST_AT>(0)?;
+        ethernet(window, next_hop, Self::ETHER_TYPE);
+        // What changes goes out of the checksum, and what takes its place comes in (RFC 1624).
+        let mut sum = update(window.u16(ipv4::CHECKSUM))
+            .sub32(window.u32(ipv4::DESTINATION))
+            .add32(unicast.address.memory());
+        window.set_u32(ipv4::DESTINATION, unicast.address.memory());
+        if let Some(ds) = unicast.ds {
+            let old = Be16::from_memory(window.u16(ipv4::VERSION_IHL));
+            let new = Be16::new(old.value() & 0xff03 | u16::from(ds & 0xfc));
+            sum = sum.sub16(old.memory()).add16(new.memory());
+            window.set_u16(ipv4::VERSION_IHL, new.memory());
+        }
+        if unicast.hop {
+            window.set_u8(ipv4::TTL, window.u8(ipv4::TTL).wrapping_sub(1));
+            sum = sum.sub16(Be16::new(0x100).memory());
+        }
+        window.set_u16(ipv4::CHECKSUM, sum.checksum());
+        Some(())
     }
 
     #[inline(always)]
@@ -212,7 +226,9 @@ impl Family for V4 {
 
         let view = frame.view();
         let total_len = plan.total_len - cut as u16;
-        inherited.write(view, next_hop, total_len, settings.protocol)?;
+        let window = view.window(0)?;
+        ethernet(window, next_hop, Self::ETHER_TYPE);
+        inherited.write(window, total_len, settings.protocol);
         let words = header_words(count, version_flags);
         let first = Be16::new(u16::from(version_flags) << 8 | count as u16);
         let protocol_and_len = Be32::new(u32::from(plan.protocol) << 24 | words << 16);
@@ -234,7 +250,10 @@ impl Family for V4 {
         settings: &Settings,
     ) -> Option<()> {
         let inherited = Inherited::read(view)?.passed_on(plan, settings);
-        inherited.write(view, next_hop, plan.total_len, settings.protocol)
+        let window = view.window(0)?;
+        ethernet(window, next_hop, Self::ETHER_TYPE);
+        inherited.write(window, plan.total_len, settings.protocol);
+        Some(())
     }
 
     #[inline(always)]
@@ -270,24 +289,25 @@ impl Family for V4 {
     }
 }
 
-/// Fields of the arriving IPv4 header that copies inherit.
+/// Fields of the arriving IPv4 header that copies inherit, as they lie in memory.
 struct Inherited {
-    identification_and_fragment: Be32,
+    identification_and_fragment: u32,
     ds: u8,
     ttl: u8,
-    source: Be32,
-    destination: Be32,
+    source: u32,
+    destination: u32,
 }
 
 impl Inherited {
     #[inline(always)]
     fn read(view: View) -> Option<Self> {
+        let window = view.window::<XCAST_AT>(0)?;
         Some(Self {
-            identification_and_fragment: view.be32(ETH_LEN + 4)?,
-            ds: view.u8(ipv4::DS)?,
-            ttl: view.u8(ipv4::TTL)?,
-            source: view.be32(ipv4::SOURCE)?,
-            destination: view.be32(ipv4::DESTINATION)?,
+            identification_and_fragment: window.u32(ETH_LEN + 4),
+            ds: window.u8(ipv4::DS),
+            ttl: window.u8(ipv4::TTL),
+            source: window.u32(ipv4::SOURCE),
+            destination: window.u32(ipv4::DESTINATION),
         })
     }
 
@@ -296,29 +316,27 @@ impl Inherited {
     fn passed_on(mut self, plan: &Plan<V4>, settings: &Settings) -> Self {
         self.ttl = self.ttl.wrapping_sub(1);
         if plan.to_own != 0 {
-            self.destination = settings.group;
+            self.destination = settings.group.memory();
         }
         self
     }
 
-    /// Writes Ethernet and IPv4 header at the frame's start.
+    /// Writes an IPv4 header.
     #[inline(always)]
-    fn write(&self, view: View, next_hop: &NextHop, total_len: u16, protocol: u8) -> Option<()> {
-        view.at::<XCAST_AT>(0)?;
-        ethernet(view, next_hop, V4::ETHER_TYPE)?;
+    fn write(&self, window: Window<XCAST_AT>, total_len: u16, protocol: u8) {
         let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(total_len));
         let ttl_and_protocol = Be16::new(u16::from(self.ttl) << 8 | u16::from(protocol));
         let sum = Sum::default()
             .add32(first.memory())
-            .add32(self.identification_and_fragment.memory())
+            .add32(self.identification_and_fragment)
             .add16(ttl_and_protocol.memory())
-            .add32(self.source.memory())
-            .add32(self.destination.memory());
-        view.set_be32(ETH_LEN, first)?;
-        view.set_be32(ETH_LEN + 4, self.identification_and_fragment)?;
-        view.set_be16(ipv4::TTL, ttl_and_protocol)?;
-        view.set_be16(ipv4::CHECKSUM, Be16::from_memory(sum.checksum()))?;
-        view.set_be32(ipv4::SOURCE, self.source)?;
-        view.set_be32(ipv4::DESTINATION, self.destination)
+            .add32(self.source)
+            .add32(self.destination);
+        window.set_u32(ETH_LEN, first.memory());
+        window.set_u32(ETH_LEN + 4, self.identification_and_fragment);
+        window.set_u16(ipv4::TTL, ttl_and_protocol.memory());
+        window.set_u16(ipv4::CHECKSUM, sum.checksum());
+        window.set_u32(ipv4::SOURCE, self.source);
+        window.set_u32(ipv4::DESTINATION, self.destination);
     }
 }

@@ -7,9 +7,9 @@ use crate::{
     checksum::{Sum, sum_words},
     counter::Counter,
     ingress::{Packet, Reject, TRUNCATED},
-    maps::{METADATA_MAGIC_IPV6, NextHop, Settings},
+    maps::{NextHop, Settings},
     plan::{Plan, fresh},
-    view::{Frame, View},
+    view::{Frame, View, Window},
     wire::{
         self, Be16, DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION, ipv6, transport,
         xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, XCAST_AT},
@@ -42,7 +42,6 @@ impl Family for V6 {
     const MAX_CHECKED_WORDS: u32 = xcast6::MAX_HEADER_LEN / 4;
     const PORTS_CHECKED: bool = false;
     const LEN_MASK: usize = 0xff8;
-    const METADATA_MAGIC: u32 = METADATA_MAGIC_IPV6;
 
     #[inline(always)]
     fn group(settings: &Settings) -> Be128 {
@@ -251,12 +250,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn unwrap(
-        frame: &mut impl Frame,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        unicast: Unicast<Self>,
-    ) -> Option<()> {
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()> {
         let cut =
             (plan.before() as usize & BEFORE_MASK) + (plan.header_len as usize & Self::LEN_MASK);
         let view = frame.view();
@@ -264,22 +258,27 @@ impl Family for V6 {
         if !frame.adjust_head(cut as i32) {
             return None;
         }
-        let view = frame.view();
-        view.at::<XCAST_AT>(0)?;
-        ethernet(view, next_hop, Self::ETHER_TYPE)?;
+        let window = frame.view().window::<XCAST_AT>(0)?;
+        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
+        window.set_u16(ipv6::PAYLOAD_LEN, (payload_len as u16).to_be());
+        window.set_u8(ipv6::NEXT_HEADER, plan.protocol);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+        let window = view.window::<XCAST_AT>(0)?;
+        ethernet(window, next_hop, Self::ETHER_TYPE);
         if let Some(ds) = unicast.ds {
             // The DS field is split over two octets.
-            let first = view.u8(ipv6::VERSION_CLASS_FLOW)?;
-            let second = view.u8(ipv6::VERSION_CLASS_FLOW + 1)?;
-            view.set_u8(ipv6::VERSION_CLASS_FLOW, first & 0xf0 | ds >> 4)?;
+            let first = window.u8(ipv6::VERSION_CLASS_FLOW);
+            let second = window.u8(ipv6::VERSION_CLASS_FLOW + 1);
+            window.set_u8(ipv6::VERSION_CLASS_FLOW, first & 0xf0 | ds >> 4);
             let low = ds << 4 & 0xc0 | second & 0x3f;
-            view.set_u8(ipv6::VERSION_CLASS_FLOW + 1, low)?;
+            window.set_u8(ipv6::VERSION_CLASS_FLOW + 1, low);
         }
-        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
-        view.set_be16(ipv6::PAYLOAD_LEN, Be16::new(payload_len as u16))?;
-        view.set_u8(ipv6::NEXT_HEADER, plan.protocol)?;
         if unicast.hop {
-            lower_hop_limit(view)?;
+            lower_hop_limit(window);
         }
         unicast.address.write(view, ipv6::DESTINATION)
     }
@@ -339,9 +338,9 @@ impl Family for V6 {
         next_hop: &NextHop,
         settings: &Settings,
     ) -> Option<()> {
-        view.at::<XCAST_AT>(0)?;
-        ethernet(view, next_hop, Self::ETHER_TYPE)?;
-        lower_hop_limit(view)?;
+        let window = view.window::<XCAST_AT>(0)?;
+        ethernet(window, next_hop, Self::ETHER_TYPE);
+        lower_hop_limit(window);
         if plan.to_own != 0 {
             settings.group6.write(view, ipv6::DESTINATION)?;
         }
@@ -411,7 +410,6 @@ fn shift(from: View, to: View, at: usize) -> Option<()> {
 }
 
 #[inline(always)]
-fn lower_hop_limit(view: View) -> Option<()> {
-    let hop_limit = view.u8(ipv6::HOP_LIMIT)?;
-    view.set_u8(ipv6::HOP_LIMIT, hop_limit.wrapping_sub(1))
+fn lower_hop_limit(window: Window<XCAST_AT>) {
+    window.set_u8(ipv6::HOP_LIMIT, window.u8(ipv6::HOP_LIMIT).wrapping_sub(1));
 }

@@ -11,8 +11,8 @@ use crate::{
     ingress::{Packet, Reject},
     maps::{NextHop, Settings},
     plan::Plan,
-    view::{Frame, View},
-    wire::{Be16, eth},
+    view::{Frame, View, Window},
+    wire::eth,
 };
 
 /// Xcast4 or Xcast6.
@@ -48,8 +48,6 @@ pub trait Family: Sized + 'static {
     const PORTS_CHECKED: bool;
     /// Longest Xcast header and headers before it, rounded up to a mask.
     const LEN_MASK: usize;
-    /// Tells copies of this family's packets, and our metadata from that of others.
-    const METADATA_MAGIC: u32;
 
     /// The All-Xcast-Routers group.
     fn group(settings: &Settings) -> Self::Address;
@@ -99,13 +97,13 @@ pub trait Family: Sized + 'static {
     /// Where a protocol has its checksum, if that covers the destination address.
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
 
-    /// X2U: removes everything between the IP header and the transport header.
-    fn unwrap(
-        frame: &mut impl Frame,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        unicast: Unicast<Self>,
-    ) -> Option<()>;
+    /// First half of X2U, which is the same for all copies: removes everything between the IP header and
+    /// the transport header. What is left has its own lengths and checksum, and goes to the same IP
+    /// destination as before; there is no Ethernet header in front of it yet.
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()>;
+
+    /// Second half of X2U: gives such a frame its destination, and an Ethernet header.
+    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
 
     /// Makes the Xcast header shorter by `cut` octets and writes everything up to the bitmap, for
     /// `count` destinations and without a checksum. Returns the sum of the Xcast header so far.
@@ -157,18 +155,11 @@ fn common_checksum_at(protocol: u8) -> Option<usize> {
     }
 }
 
-/// Writes an Ethernet header.
+/// Writes an Ethernet header at the start of a window.
 #[inline(always)]
-fn ethernet(view: View, next_hop: &NextHop, ether_type: u16) -> Option<()> {
-    let destination = &next_hop.destination_mac;
-    let source = &next_hop.source_mac;
-    let word = |mac: &[u8; 6], at: usize| u16::from_ne_bytes([mac[at], mac[at + 1]]);
-    for at in [0, 2, 4] {
-        view.set_be16(
-            eth::DESTINATION + at,
-            Be16::from_memory(word(destination, at)),
-        )?;
-        view.set_be16(eth::SOURCE + at, Be16::from_memory(word(source, at)))?;
-    }
-    view.set_be16(eth::ETHER_TYPE, Be16::new(ether_type))
+fn ethernet<const N: usize>(window: Window<N>, next_hop: &NextHop, ether_type: u16) {
+    let (first, last) = next_hop.addresses();
+    window.set_u64(eth::DESTINATION, first);
+    window.set_u32(eth::DESTINATION + 8, last);
+    window.set_u16(eth::ETHER_TYPE, ether_type.to_be());
 }

@@ -92,7 +92,7 @@ fn explain_family<F: Explained>(
     if !(1..=most).contains(&count) {
         bail!("{count} destinations; a packet carries 1 to {most}");
     }
-    let settings = config.settings(0);
+    let settings = config.settings([0; 2]);
     let (mut buffer, packet) = packet::<F>(request).context("mixed address families")?;
     let tables = Snapshot::new(sync, request);
     let mut plan = Plan::<F>::boxed();

@@ -100,7 +100,7 @@ struct Router {
 
 impl Router {
     fn start(config: &Config, pair: &Pair) -> Result<Self> {
-        let settings = config.settings(random()?);
+        let settings = config.settings([random()?, random()?]);
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {

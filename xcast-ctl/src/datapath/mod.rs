@@ -33,8 +33,9 @@ use xcast_common::{
     address::{Address, Be128},
     counter::Counter,
     maps::{
-        EcmpGroup, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES, PORT_STACK,
-        PeerSource, Port, PortCounters, Settings, SubsetKey, port_place,
+        EcmpGroup, GROUP_SETS, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES,
+        PORT_STACK, PeerSource, Port, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet,
+        port_place,
     },
     wire::Be32,
 };
@@ -114,6 +115,8 @@ pub struct Datapath {
     /// The port table's places in use, with the interface indices there.
     places: HashMap<u32, u32>,
     counters: PerCpuArray<MapData, PortCounters>,
+    /// Packets by usual set of ports.
+    planned: PerCpuArray<MapData, [u64; GROUP_SETS]>,
     devices: DevMap<MapData>,
     devices_fd: OwnedFd,
     attached: HashMap<u8, XdpLinkId>,
@@ -184,6 +187,7 @@ impl Datapath {
             _programs: programs,
             ports: typed(&mut ebpf, "PORTS")?,
             counters: typed(&mut ebpf, "COUNTERS")?,
+            planned: typed(&mut ebpf, "PLANNED")?,
             devices: typed(&mut ebpf, "DEVICES")?,
             attached: HashMap::new(),
             places: HashMap::new(),
@@ -387,18 +391,27 @@ impl Datapath {
 
     /// Counters of every slot, summed over CPUs.
     pub fn counters(&self) -> Result<Vec<PortCounters>, DatapathError> {
-        (0..MAX_PORTS as u32)
-            .map(|slot| {
-                let mut sum = PortCounters::default();
-                let per_cpu = self.counters.get(&slot, 0).map_err(map("COUNTERS"))?;
-                for cpu in per_cpu.iter() {
-                    for (total, count) in sum.counts.iter_mut().zip(cpu.counts) {
-                        *total += count;
+        let mut all = vec![PortCounters::default(); MAX_PORTS];
+        for (slot, sum) in (0..).zip(&mut all) {
+            let per_cpu = self.counters.get(&slot, 0).map_err(map("COUNTERS"))?;
+            for cpu in per_cpu.iter() {
+                for (total, count) in sum.counts.iter_mut().zip(cpu.counts) {
+                    *total += count;
+                }
+            }
+        }
+        // The programs count the copies of usual sets of ports by set.
+        for group in 0..SUBSET_GROUPS as u32 {
+            let per_cpu = self.planned.get(&group, 0).map_err(map("PLANNED"))?;
+            for cpu in per_cpu.iter() {
+                for (index, packets) in (0..).zip(cpu).filter(|(_, packets)| **packets != 0) {
+                    for slot in UsualSet::slots_of(group, index) {
+                        all[slot].add_index(Counter::Planned as u8, *packets);
                     }
                 }
-                Ok(sum)
-            })
-            .collect()
+            }
+        }
+        Ok(all)
     }
 
     /// A program, for tests that run it on packets of their own.
