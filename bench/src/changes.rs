@@ -48,6 +48,7 @@ use crate::{
     site::{PORTS, gateway},
     subject::router::{Path, Router},
     sys::{self, Mapped},
+    table::Routes,
 };
 
 /// Changes a second.
@@ -96,8 +97,9 @@ pub fn measure(
     progress: &mut Progress,
 ) -> Result<Vec<Row>> {
     progress.show("starting a router");
-    let routes = Rc::new(RouteSet::internet(table, PORTS));
-    let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
+    let routes = RouteSet::internet(table, PORTS);
+    let table = Rc::new(Routes::Ipv4(routes.clone()));
+    let router = Router::new(generator, Path::Prepared, table)?;
     // Or the watching thread would not let it run there.
     sys::keep_off(router.pid(), cpu)?;
     let mut rows = Vec::new();
@@ -177,7 +179,7 @@ fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<
     Ok(Row {
         rate,
         rate_reached: count as f64 / elapsed.as_secs_f64(),
-        routes: routes.len(),
+        routes: routes.routes().len(),
         changes: count,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),

@@ -6,6 +6,7 @@
 
 mod changes;
 mod combining;
+mod family;
 mod generator;
 mod lookup;
 mod machine;
@@ -27,6 +28,7 @@ mod stages;
 mod subject;
 mod sweep;
 mod sys;
+mod table;
 
 use std::{env, fs, io, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
@@ -38,6 +40,7 @@ use nix::{
 };
 
 use crate::{
+    family::Families,
     generator::Generator,
     machine::Machine,
     measure::{Effort, INTERRUPTED},
@@ -61,12 +64,18 @@ const AS_XCAST_CTL: &str = "XCAST_BENCH_AS_XCAST_CTL";
     after_help = "EXAMPLES:\n  xcast-bench --quick\n  xcast-bench --json results.json --out docs/performance"
 )]
 struct Args {
-    /// Only the headline: eight copies by everything, under a minute
+    /// Only the headline: eight copies by everything, of both families, under a minute
     #[arg(long)]
     quick: bool,
     /// Only these parts
     #[arg(long, value_name = "PART", value_delimiter = ',')]
     only: Vec<Section>,
+    /// Which families to measure, wherever packets are forwarded or sent
+    ///
+    /// Look-ups are of both in any case; the combining queue and route changes are of IPv4 only. What
+    /// IPv6 comes to has names of its own, which end in ", IPv6".
+    #[arg(long, value_enum, value_name = "4|6|both", hide_possible_values = true, default_value_t = Families::Both)]
+    family: Families,
     /// Write everything measured to a file
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
@@ -128,6 +137,7 @@ fn run(args: &Args) -> Result<()> {
     xtask::print(&format!("{}\n", machine.line()))?;
     let mut bench = Bench {
         generator: Generator::new(cpu)?,
+        families: args.family.list(),
         cpu,
         effort,
         progress: Progress::new(),

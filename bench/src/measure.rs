@@ -8,11 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::tests::packet::hex;
+use ::tests::{family::Family, packet::hex};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
 use crate::{
+    family::named,
     generator::Generator,
     progress::Progress,
     shared::Arrived,
@@ -74,6 +75,8 @@ impl Summary {
 pub struct Measured {
     /// Whose case it was.
     pub subject: &'static str,
+    /// What its packets were.
+    pub family: Family,
     /// What was sent.
     pub load: Load,
     /// Routes in the table.
@@ -135,6 +138,7 @@ pub fn measure(
         for load in loads {
             progress.show(&format!("preparing {name}: {} copies", load.copies));
             let case = subject.case(load)?;
+            let name = named(name, case.family);
             let prepared = prepare(generator, subject, case, effort)
                 .with_context(|| format!("{name}, {load:?}"))?;
             cases.push(prepared);
@@ -147,7 +151,7 @@ pub fn measure(
                 progress.show(&format!(
                     "round {round} of {}: {}",
                     effort.rounds,
-                    entry.subject.name()
+                    named(prepared.case.subject, prepared.case.family)
                 ));
                 let frames = prepared.frames;
                 let per_frame = run(generator, entry.subject, prepared, frames)?;
@@ -183,6 +187,7 @@ fn prepare(
     let wanted = wanted.map(|copy| (copy.port, copy.frame.clone())).collect();
     let measured = Measured {
         subject: case.subject,
+        family: case.family,
         load: case.load,
         routes: case.routes,
         ns: Vec::new(),

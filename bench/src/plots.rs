@@ -49,27 +49,36 @@ const SWEEPS: [Sweep; 4] = [
 pub fn write(report: &Report, directory: &Path) -> Result<()> {
     fs::create_dir_all(directory)
         .with_context(|| format!("cannot make {}", directory.display()))?;
-    for (section, title, x, value) in SWEEPS {
-        let mut lines = Lines::default();
-        for row in report.results.iter().filter(|row| row.section == section) {
-            if let Some(net) = row.net().filter(|_| row.subject != "generate") {
-                lines.add(&row.label(), value(row), net);
+    // Those of IPv6 have files of their own: a plot of both would have too many lines.
+    for (family, suffix, in_title) in [(4, "", ""), (6, "-ipv6", ", IPv6")] {
+        for (section, title, x, value) in SWEEPS {
+            let mut lines = Lines::default();
+            let rows = report.results.iter();
+            for row in rows.filter(|row| (row.section, row.family) == (section, family)) {
+                if let Some(net) = row.net().filter(|_| row.subject != "generate") {
+                    lines.add(&row.label(), value(row), net);
+                }
             }
+            lines.write(
+                directory,
+                &format!("{section}{suffix}"),
+                &format!("{title}{in_title}"),
+                x,
+                "ns per packet, net of the generator",
+            )?;
+        }
+        let mut lines = Lines::default();
+        for row in report.sender.iter().filter(|row| row.family == family) {
+            lines.add(row.subject, row.destinations, row.ns_per_message);
         }
         lines.write(
             directory,
-            section,
-            title,
-            x,
-            "ns per packet, net of the generator",
+            &format!("sender{suffix}"),
+            &format!("Sending a message of 200 octets{in_title}"),
+            "destinations",
+            "ns per message",
         )?;
     }
-    let mut lines = Lines::default();
-    for row in &report.sender {
-        lines.add(row.subject, row.destinations, row.ns_per_message);
-    }
-    let title = "Sending a message of 200 octets";
-    lines.write(directory, "sender", title, "destinations", "ns per message")?;
     let mut lines = Lines::default();
     for row in &report.lookup {
         let addresses = match row.addresses {

@@ -7,11 +7,12 @@ use serde::Serialize;
 use crate::{
     changes,
     combining::Combining,
+    family::number as family_number,
     lookup,
     machine::Machine,
     measure::{Measured, Summary},
     sender,
-    stages::Stages,
+    stages::{self, Stages},
     subject::{Load, Spread},
 };
 
@@ -46,6 +47,8 @@ pub struct Report {
 /// A router with so many routes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Table {
+    /// `4` or `6`.
+    pub family: u8,
     /// Routes in the kernel's table.
     pub routes: usize,
     /// Milliseconds from the router's start until all of them were in its map.
@@ -70,6 +73,8 @@ pub struct Row {
     pub section: &'static str,
     /// Who made the copies.
     pub subject: &'static str,
+    /// `4` or `6`.
+    pub family: u8,
     /// Copies of a packet; for `unicast` packets.
     pub copies: usize,
     /// Destinations.
@@ -167,7 +172,7 @@ pub struct Target {
 pub fn rows(section: &'static str, all: &[Measured]) -> Vec<Row> {
     let row = |measured: &Measured| {
         let floor = all.iter().find(|other| {
-            other.subject == "generate"
+            (other.subject, other.family) == ("generate", measured.family)
                 && Load {
                     copies: measured.load.copies,
                     spread: measured.load.spread,
@@ -185,6 +190,7 @@ pub fn rows(section: &'static str, all: &[Measured]) -> Vec<Row> {
         Row {
             section,
             subject: measured.subject,
+            family: family_number(measured.family),
             copies: measured.load.copies,
             destinations: measured.load.destinations,
             payload_bytes: measured.load.payload_bytes,
@@ -266,13 +272,14 @@ impl Report {
     /// The table of how routes are loaded.
     pub fn load_table(&self) -> String {
         let mut lines = vec![
-            ["routes", "ready after ms", "RSS MiB", ""]
+            ["routes", "IPv", "ready after ms", "RSS MiB", ""]
                 .map(str::to_owned)
                 .to_vec(),
         ];
         for table in &self.tables {
             lines.push(vec![
                 table.routes.to_string(),
+                table.family.to_string(),
                 table.ready_ms.to_string(),
                 (table.rss_bytes >> 20).to_string(),
                 String::new(),
@@ -286,6 +293,7 @@ impl Report {
         let mut lines = vec![
             [
                 "sending",
+                "IPv",
                 "dests",
                 "payload",
                 "ns/message",
@@ -300,6 +308,7 @@ impl Report {
             let ns = |value: f64| format!("{value:.0}");
             lines.push(vec![
                 row.subject.to_owned(),
+                row.family.to_string(),
                 row.destinations.to_string(),
                 row.payload_bytes.to_string(),
                 ns(row.ns_per_message.median),
@@ -316,6 +325,7 @@ impl Report {
         let mut lines = vec![
             [
                 "subject",
+                "IPv",
                 "copies",
                 "dests",
                 "payload",
@@ -338,6 +348,7 @@ impl Report {
                 .map(|net| net / row.copies as f64);
             lines.push(vec![
                 row.label(),
+                row.family.to_string(),
                 row.copies.to_string(),
                 row.destinations.to_string(),
                 row.payload_bytes.to_string(),
@@ -399,48 +410,32 @@ impl Report {
         align(&lines)
     }
 
-    /// The table of stages, and that of programs.
+    /// The tables of stages, one for each family, and that of programs.
     pub fn stages_table(&self) -> String {
-        let stages = &self.stages.stages;
-        let distinct = |mut names: Vec<_>| {
-            let mut seen = Vec::new();
-            names.retain(|name| {
-                !seen.contains(name) && {
-                    seen.push(*name);
-                    true
-                }
-            });
-            names
-        };
-        let columns = distinct(stages.iter().map(|row| row.destinations).collect());
-        let mut lines = vec![vec!["stage, ns a packet, median (min)".to_owned()]];
-        let names = columns.iter().map(|count| format!("D = {count}"));
-        lines[0].extend(names.chain([String::new()]));
-        for row in stages
-            .iter()
-            .filter(|row| row.destinations == columns[columns.len() - 1])
-        {
-            let mut line = vec![row.stage.to_owned()];
-            for &destinations in &columns {
-                let cell = stages
-                    .iter()
-                    .find(|other| (other.stage, other.destinations) == (row.stage, destinations));
-                line.push(cell.map_or_else(String::new, |cell| {
-                    let ns = cell.ns_per_packet;
-                    format!("{:.0} ({:.0})", ns.median, ns.min)
-                }));
+        let mut text = String::new();
+        for family in [4, 6] {
+            let rows = self.stages.stages.iter();
+            let rows: Vec<_> = rows.filter(|row| row.family == family).collect();
+            if !rows.is_empty() {
+                text += &align(&stages_lines(family, &rows));
+                text.push('\n');
             }
-            line.push(String::new());
-            lines.push(line);
         }
         let mut programs = vec![
-            ["program", "instructions verified", "octets of code", ""]
-                .map(str::to_owned)
-                .to_vec(),
+            [
+                "program",
+                "IPv",
+                "instructions verified",
+                "octets of code",
+                "",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         ];
         for program in &self.stages.programs {
             programs.push(vec![
                 program.name.to_owned(),
+                program.family.to_string(),
                 program
                     .verified_instructions
                     .map_or_else(|| "-".to_owned(), |count| count.to_string()),
@@ -448,7 +443,7 @@ impl Report {
                 String::new(),
             ]);
         }
-        format!("{}\n{}", align(&lines), align(&programs))
+        text + &align(&programs)
     }
 
     /// The tables of the combining queue.
@@ -558,6 +553,32 @@ impl Report {
         }
         align(&lines)
     }
+}
+
+/// The stages of a family: a line each, a column for each number of destinations.
+fn stages_lines(family: u8, rows: &[&stages::Row]) -> Vec<Vec<String>> {
+    let mut columns: Vec<_> = rows.iter().map(|row| row.destinations).collect();
+    columns.dedup();
+    let mut lines = vec![vec![format!(
+        "stage, IPv{family}, ns a packet, median (min)"
+    )]];
+    let names = columns.iter().map(|count| format!("D = {count}"));
+    lines[0].extend(names.chain([String::new()]));
+    for row in rows.iter().filter(|row| row.destinations == columns[0]) {
+        let mut line = vec![row.stage.to_owned()];
+        for &destinations in &columns {
+            let cell = rows
+                .iter()
+                .find(|other| (other.stage, other.destinations) == (row.stage, destinations));
+            line.push(cell.map_or_else(String::new, |cell| {
+                let ns = cell.ns_per_packet;
+                format!("{:.0} ({:.0})", ns.median, ns.min)
+            }));
+        }
+        line.push(String::new());
+        lines.push(line);
+    }
+    lines
 }
 
 fn number(value: Option<f64>) -> String {

@@ -3,11 +3,12 @@
 //! Two hosts with one interface and one gateway each, since what takes frames off their links
 //! cheapest differs; see [`Kind`]. What is measured is a message: building the packet and sending it
 //! into the router's own interface, or sending the payload to everyone by `sendto` or `sendmmsg`;
-//! veth delivers before the call returns, so the way to the sink is part of it.
+//! veth delivers before the call returns, so the way to the sink is part of it. Every packet is
+//! counted where it arrives, and what came of Xcast is compared with what it must be.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
     os::fd::AsRawFd as _,
     thread,
     time::{Duration, Instant},
@@ -15,29 +16,37 @@ use std::{
 
 use ::tests::{
     daemon::Daemon,
-    layout::{GROUP, PROTOCOL},
+    family::Family,
+    layout::{GROUP, PORTS_OPTION, PROTOCOL, mac_text},
     namespace::Namespace,
+    oracle,
+    packet::{ethernet, hex},
 };
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
+use socket2::SockAddr;
 use xcast_host::{
-    CodePoints,
+    CodePoints, Ipv6CodePoints,
     packet::{Entry, Template},
     raw::Way,
 };
 
 use crate::{
+    family::{self, named, number},
     measure::{Effort, Summary, check_interrupt},
     progress::Progress,
     sinks::{Kind, Sinks},
+    site::{self, INGRESS_MAC, LAN, SOURCE_MAC},
     sys,
 };
 
-/// Destinations of a message.
-const DESTINATIONS: [usize; 8] = [1, 2, 5, 10, 20, 50, 100, 127];
+/// Destinations of a message; and as many as fit.
+const DESTINATIONS: [usize; 7] = [1, 2, 5, 10, 20, 50, 100];
 const PAYLOAD_BYTES: usize = 200;
+/// See [`Family::address`] for what stands for addresses of IPv4.
 const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const INTERFACE: &str = "eth0";
 /// Messages to begin with.
 const TRIAL: u32 = 100;
@@ -47,6 +56,8 @@ const TRIAL: u32 = 100;
 pub struct Row {
     /// `xcast`, `sendto`, or `sendmmsg`.
     pub subject: &'static str,
+    /// `4` or `6`.
+    pub family: u8,
     /// Destinations of a message.
     pub destinations: usize,
     /// Octets of its payload.
@@ -65,21 +76,30 @@ struct Host {
 }
 
 impl Host {
-    fn new(label: &str, kind: Kind) -> Result<Self> {
+    fn new(family: Family, label: &str, kind: Kind) -> Result<Self> {
         let namespace = Namespace::new(label)?;
         let far = Namespace::new(&format!("{label}-far"))?;
+        family::enable(family, &namespace)?;
+        let [source, gateway] = [SOURCE, GATEWAY].map(|address| family.address(address));
         namespace.ip_batch(&format!(
             "link add {INTERFACE} type veth peer name {INTERFACE} netns {}\n\
-             link set {INTERFACE} mtu 3000 up\n\
-             address add {SOURCE}/24 dev {INTERFACE}\n\
-             neighbour replace 10.0.0.2 lladdr 02:00:00:00:00:02 nud permanent dev {INTERFACE}\n",
-            far.name()
+             link set {INTERFACE} address {} mtu 3000 up\n\
+             {}\
+             neighbour replace {gateway} lladdr {} nud permanent dev {INTERFACE}\n",
+            far.name(),
+            mac_text(site::port_mac(0)),
+            family::add_address(source, INTERFACE),
+            mac_text(site::gateway_mac(0))
         ))?;
         far.ip_batch(&format!("link set {INTERFACE} mtu 3000 up\n"))?;
-        namespace.ip("route add default via 10.0.0.2")?;
+        namespace.ip(&format!("route add default via {gateway}"))?;
         namespace.set_tx_checksum(INTERFACE, false)?;
+        let mut sinks = Sinks::new(&far, &[INTERFACE.to_owned()], kind)?;
+        if family == Family::Ipv6 {
+            sinks.settle()?;
+        }
         Ok(Self {
-            sinks: Sinks::new(&far, &[INTERFACE.to_owned()], kind)?,
+            sinks,
             namespace,
             _far: far,
         })
@@ -120,7 +140,7 @@ impl Sender for Xcast {
 
 struct SendTo {
     socket: UdpSocket,
-    to: Vec<SocketAddrV4>,
+    to: Vec<SocketAddr>,
     payload: Vec<u8>,
 }
 
@@ -135,7 +155,7 @@ impl Sender for SendTo {
 
 struct SendMmsg {
     socket: UdpSocket,
-    addresses: Vec<libc::sockaddr_in>,
+    addresses: Vec<SockAddr>,
     payload: Vec<u8>,
 }
 
@@ -145,16 +165,17 @@ impl Sender for SendMmsg {
             iov_base: self.payload.as_mut_ptr().cast(),
             iov_len: self.payload.len(),
         };
-        let message = |address: &mut libc::sockaddr_in| {
+        let message = |address: &SockAddr| {
             // SAFETY: all zeros is a value of this struct of integers and pointers.
             let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
-            message.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
-            message.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+            // The kernel only reads it.
+            message.msg_hdr.msg_name = address.as_ptr().cast_mut().cast();
+            message.msg_hdr.msg_namelen = address.len();
             message.msg_hdr.msg_iov = &raw mut vector;
             message.msg_hdr.msg_iovlen = 1;
             message
         };
-        let mut messages: Vec<_> = self.addresses.iter_mut().map(message).collect();
+        let mut messages: Vec<_> = self.addresses.iter().map(message).collect();
         let mut sent = 0;
         while sent < messages.len() {
             let rest = &mut messages[sent..];
@@ -182,50 +203,71 @@ struct Contestant {
     /// Index of its host.
     host: usize,
     frames_per_message: u64,
+    /// The frame that a message leads to, where it is known octet by octet.
+    wanted: Option<Vec<u8>>,
     messages: u32,
     ns: Vec<f64>,
     lost: u64,
 }
 
-/// Measures all ways to send, side by side.
+/// Measures all ways to send packets of a family, side by side.
 ///
 /// # Errors
 ///
 /// Needs root; or something cannot be sent.
-pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Vec<Row>> {
+pub fn measure(
+    family: Family,
+    cpu: usize,
+    effort: Effort,
+    progress: &mut Progress,
+) -> Result<Vec<Row>> {
     progress.show("hosts");
-    let router = Host::new("sender", Kind::Xdp)?;
-    let configuration = format!(
-        "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\n[[port]]\ninterface = \"{INTERFACE}\"\n"
-    );
+    let router = Host::new(family, "sender", Kind::Xdp)?;
+    let code_points = site::code_points(family);
+    let configuration = format!("{code_points}\n[[port]]\ninterface = \"{INTERFACE}\"\n");
     let _daemon = Daemon::start(&router.namespace, &configuration)?;
-    let plain = Host::new("sender-udp", Kind::Tc)?;
+    let plain = Host::new(family, "sender-udp", Kind::Tc)?;
     let mut contestants = Vec::new();
-    for destinations in DESTINATIONS {
+    for destinations in DESTINATIONS.into_iter().chain([family.most_destinations()]) {
         let list: Vec<_> = (0..destinations)
-            .map(|index| SocketAddrV4::new(Ipv4Addr::new(11, 0, 0, 1 + index as u8), 5000))
+            .map(|index| SocketAddr::new(family.address([11, 0, 0, 1 + index as u8]), 5000))
             .collect();
-        let mut add = |subject, sender, host, frames_per_message| {
+        let mut add = |subject, sender, host, frames_per_message, wanted| {
             contestants.push(Contestant {
                 subject,
                 destinations,
                 sender,
                 host,
                 frames_per_message,
+                wanted,
                 messages: TRIAL,
                 ns: Vec::new(),
                 lost: 0,
             });
         };
         let frames = destinations as u64;
-        add("xcast", Box::new(xcast(&router, &list)?) as _, 0, 1);
-        add("sendto", Box::new(send_to(&plain, &list)?), 1, frames);
-        add("sendmmsg", Box::new(send_mmsg(&plain, &list)?), 1, frames);
+        let xcast = xcast(family, &router, &list)?;
+        let wanted = Some(wanted(family, &xcast, &list)?);
+        add("xcast", Box::new(xcast) as _, 0, 1, wanted);
+        add(
+            "sendto",
+            Box::new(send_to(family, &plain, &list)?),
+            1,
+            frames,
+            None,
+        );
+        add(
+            "sendmmsg",
+            Box::new(send_mmsg(family, &plain, &list)?),
+            1,
+            frames,
+            None,
+        );
     }
 
-    let hosts = [router, plain];
+    let mut hosts = [router, plain];
     for contestant in &mut contestants {
-        let host = &hosts[contestant.host];
+        let host = &mut hosts[contestant.host];
         // The first time is for the caches.
         run(host, contestant, cpu)?;
         let elapsed = run(host, contestant, cpu)?;
@@ -233,9 +275,10 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
         contestant.messages = (wanted as u32).max(TRIAL);
     }
     for round in 1..=effort.rounds {
-        progress.show(&format!("round {round} of {}", effort.rounds));
+        let rounds = format!("round {round} of {}", effort.rounds);
+        progress.show(&named(&rounds, family));
         for contestant in &mut contestants {
-            let elapsed = run(&hosts[contestant.host], contestant, cpu)?;
+            let elapsed = run(&mut hosts[contestant.host], contestant, cpu)?;
             let ns = elapsed.as_nanos() as f64 / f64::from(contestant.messages);
             contestant.ns.push(ns);
         }
@@ -243,6 +286,7 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
     let row = |contestant: Contestant| {
         Some(Row {
             subject: contestant.subject,
+            family: number(family),
             destinations: contestant.destinations,
             payload_bytes: PAYLOAD_BYTES,
             ns_per_message: Summary::of(&contestant.ns)?,
@@ -253,7 +297,7 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
 }
 
 /// Sends a contestant's messages and counts what arrives.
-fn run(host: &Host, contestant: &mut Contestant, cpu: usize) -> Result<Duration> {
+fn run(host: &mut Host, contestant: &mut Contestant, cpu: usize) -> Result<Duration> {
     check_interrupt()?;
     let before = host.arrived()?;
     let messages = contestant.messages;
@@ -282,6 +326,17 @@ fn run(host: &Host, contestant: &mut Contestant, cpu: usize) -> Result<Duration>
         "{} sent {arrived} packets instead of {expected}",
         contestant.subject
     );
+    for frame in host.sinks.take_samples()?.values() {
+        ensure!(
+            contestant
+                .wanted
+                .as_ref()
+                .is_none_or(|wanted| wanted == frame),
+            "{} sent what it should not have:\n{}",
+            contestant.subject,
+            hex(frame)
+        );
+    }
     contestant.lost += expected - arrived;
     Ok(elapsed)
 }
@@ -290,11 +345,20 @@ fn payload() -> Vec<u8> {
     vec![0x5a; PAYLOAD_BYTES]
 }
 
-fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
+fn xcast(family: Family, host: &Host, list: &[SocketAddr]) -> Result<Xcast> {
+    let group = family.address(GROUP);
+    let mut code_points = CodePoints::new(PROTOCOL, GROUP)?;
+    if let IpAddr::V6(group) = group {
+        code_points = code_points.with_ipv6(Ipv6CodePoints {
+            group,
+            routing_type: PROTOCOL,
+            ports_option: PORTS_OPTION,
+        })?;
+    }
     let template = Template {
-        code_points: CodePoints::new(PROTOCOL, GROUP)?,
-        source: SOURCE.into(),
-        to: GROUP.into(),
+        code_points,
+        source: family.address(SOURCE),
+        to: group,
         ttl: 64,
         dscp: 0,
         channel: 0,
@@ -303,20 +367,16 @@ fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
         source_port: 4000,
         port_list: false,
     };
-    let entry = |to: &SocketAddrV4| Entry {
-        address: (*to.ip()).into(),
+    let entry = |to: &SocketAddr| Entry {
+        address: to.ip(),
         port: to.port(),
         dscp: None,
     };
     let way = host.namespace.enter(|| {
         let index = if_nametoindex("xcast0").context("the router has no interface of its own")?;
         // Any addresses will do there.
-        Ok(Way::frame(
-            index,
-            [2, 0, 0, 0, 0, 1],
-            [2, 0, 0, 0, 0, 2],
-            false,
-        )?)
+        let ipv6 = family == Family::Ipv6;
+        Ok(Way::frame(index, SOURCE_MAC, INGRESS_MAC, ipv6)?)
     })?;
     Ok(Xcast {
         template,
@@ -327,31 +387,40 @@ fn xcast(host: &Host, list: &[SocketAddrV4]) -> Result<Xcast> {
     })
 }
 
-fn send_to(host: &Host, list: &[SocketAddrV4]) -> Result<SendTo> {
+/// The copy that the router must make of a message. The host's link is that of the first next hop
+/// at a [`site`], as far as a copy shows it.
+fn wanted(family: Family, xcast: &Xcast, list: &[SocketAddr]) -> Result<Vec<u8>> {
+    let packet = xcast.template.build(&xcast.entries, &xcast.payload)?;
+    let frame = ethernet(INGRESS_MAC, SOURCE_MAC, family.ether_type(), &packet);
+    let next_hops: Vec<_> = list.iter().map(|to| (to.ip(), 0)).collect();
+    let mut expected = oracle::expect(&site::view(family, &next_hops), LAN + 1, &frame);
+    let copy = expected
+        .branches
+        .pop()
+        .filter(|_| expected.branches.is_empty());
+    Ok(copy
+        .context("a message leads to another number of copies than one")?
+        .frame)
+}
+
+fn send_to(family: Family, host: &Host, list: &[SocketAddr]) -> Result<SendTo> {
     Ok(SendTo {
-        socket: socket(host)?,
+        socket: socket(family, host)?,
         to: list.to_vec(),
         payload: payload(),
     })
 }
 
-fn send_mmsg(host: &Host, list: &[SocketAddrV4]) -> Result<SendMmsg> {
-    let address = |to: &SocketAddrV4| libc::sockaddr_in {
-        sin_family: libc::AF_INET as libc::sa_family_t,
-        sin_port: to.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: to.ip().to_bits().to_be(),
-        },
-        sin_zero: [0; 8],
-    };
+fn send_mmsg(family: Family, host: &Host, list: &[SocketAddr]) -> Result<SendMmsg> {
     Ok(SendMmsg {
-        socket: socket(host)?,
-        addresses: list.iter().map(address).collect(),
+        socket: socket(family, host)?,
+        addresses: list.iter().map(|&to| to.into()).collect(),
         payload: payload(),
     })
 }
 
-fn socket(host: &Host) -> Result<UdpSocket> {
-    host.namespace
-        .enter(|| UdpSocket::bind((SOURCE, 0)).context("cannot open a socket to send from"))
+fn socket(family: Family, host: &Host) -> Result<UdpSocket> {
+    host.namespace.enter(|| {
+        UdpSocket::bind((family.address(SOURCE), 0)).context("cannot open a socket to send from")
+    })
 }

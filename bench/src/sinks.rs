@@ -1,6 +1,6 @@
 //! Where every copy has to arrive: the far ends of a router's ports.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, thread, time::Duration};
 
 use ::tests::namespace::Namespace;
 use anyhow::{Context as _, Result, bail};
@@ -12,8 +12,11 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{
     programs,
-    shared::{Arrived, FRAME_LEN, INTERFACES, Sample},
+    shared::{Arrived, INTERFACES, SAMPLE_LEN, Sample},
 };
+
+/// How long nothing may have arrived for sinks to count as settled.
+const QUIET: Duration = Duration::from_millis(100);
 
 /// How sinks take frames off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,26 @@ impl Sinks {
         })
     }
 
+    /// Waits until nothing arrives any more, and forgets what did: IPv6 says something by itself when
+    /// a link comes up.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub fn settle(&mut self) -> Result<()> {
+        let mut before = self.arrived()?;
+        loop {
+            thread::sleep(QUIET);
+            let now = self.arrived()?;
+            if now == before {
+                break;
+            }
+            before = now;
+        }
+        self.take_samples()?;
+        Ok(())
+    }
+
     /// What has arrived so far, by interface in the order given to [`new`](Self::new).
     ///
     /// # Errors
@@ -91,7 +114,7 @@ impl Sinks {
             if len == 0 {
                 continue;
             }
-            taken.insert(interface, sample.octets[..len.min(FRAME_LEN)].to_vec());
+            taken.insert(interface, sample.octets[..len.min(SAMPLE_LEN)].to_vec());
             sample.frame_len = 0;
             self.samples.set(index, sample, 0)?;
         }

@@ -1,33 +1,40 @@
 //! Where the time of the ingress program goes, and how large the programs are.
 //!
-//! The router's own program runs on packets that end, or stay cheap, at one stage after another;
-//! the difference between two is the stage in between. Nothing leaves: what clones and the copies'
-//! own program take shows beside the bare broadcast, which live packets go through.
+//! The router's own program, which hands IPv6 on to a second one, runs on packets that end, or stay
+//! cheap, at one stage after another; the difference between two is the stage in between. Nothing
+//! leaves: what clones and the copies' own program take shows beside the bare broadcast, which live
+//! packets go through.
 
-use std::{array, net::Ipv4Addr, os::fd::AsFd as _};
+use std::{
+    array,
+    net::{IpAddr, Ipv4Addr},
+    os::fd::AsFd as _,
+};
 
 use ::tests::{
-    layout::{GROUP, PROTOCOL},
+    family::Family,
+    layout::{GROUP, PORTS_OPTION, PROTOCOL},
     namespace::Namespace,
     packet::{self, Destination, Ip, Packet, Xcast, protocol},
 };
 use anyhow::{Context as _, Result};
-use ipnet::Ipv4Net;
 use serde::Serialize;
 use xcast_common::{
+    address::Be128,
     maps::{NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port, Settings},
     wire::Be32,
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
 use crate::{
+    family::{named, number},
     measure::{Effort, Summary, check_interrupt},
     progress::Progress,
     sys,
 };
 
-/// Numbers of destinations.
-const DESTINATIONS: [usize; 4] = [2, 8, 32, 127];
+/// Numbers of destinations; and as many as fit.
+const DESTINATIONS: [usize; 3] = [2, 8, 32];
 /// Next hops, by ports of their own.
 const NEXT_HOPS: usize = 8;
 /// Id of the first next hop.
@@ -43,6 +50,8 @@ const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 pub struct Row {
     /// Its name.
     pub stage: &'static str,
+    /// `4` or `6`.
+    pub family: u8,
     /// Destinations in the packet's list.
     pub destinations: usize,
     /// Time per packet, in nanoseconds.
@@ -54,6 +63,8 @@ pub struct Row {
 pub struct Program {
     /// Its name.
     pub name: &'static str,
+    /// What it was loaded for: `4`, or `6` beside it.
+    pub family: u8,
     /// Instructions that the verifier went through.
     pub verified_instructions: Option<u32>,
     /// Octets of machine code.
@@ -89,27 +100,36 @@ const STEPS: [Step; 5] = [
     ("send", |_| ()),
 ];
 
-/// Measures all stages.
+/// Measures all stages of a family.
 ///
 /// # Errors
 ///
 /// Needs root.
-pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Stages> {
+pub fn measure(
+    family: Family,
+    cpu: usize,
+    effort: Effort,
+    progress: &mut Progress,
+) -> Result<Stages> {
     let namespace = Namespace::new("stages")?;
     namespace.enter(|| {
         sys::pin(cpu)?;
-        let mut datapath = router()?;
+        let mut datapath = router(family)?;
         let mut stages = Vec::new();
-        for destinations in DESTINATIONS {
-            let frames = STEPS.map(|(_, change)| frame(destinations, NEXT_HOPS, change));
-            let one_next_hop = [1, 255]
-                .map(|ttl| frame(destinations, 1, |packet: &mut Packet| packet.ip.ttl = ttl));
+        for destinations in DESTINATIONS.into_iter().chain([family.most_destinations()]) {
+            let frames = STEPS.map(|(_, change)| frame(family, destinations, NEXT_HOPS, change));
+            let one_next_hop = [1, 255].map(|ttl| {
+                frame(family, destinations, 1, |packet: &mut Packet| {
+                    packet.ip.ttl = ttl;
+                })
+            });
             let mut values: [Vec<f64>; STEPS.len()] = array::from_fn(|_| Vec::new());
             let mut rewrite = Vec::new();
             for round in 0..effort.rounds {
                 check_interrupt()?;
                 progress.show(&format!(
-                    "{destinations} destinations: round {} of {}",
+                    "{}: round {} of {}",
+                    named(&format!("{destinations} destinations"), family),
                     round + 1,
                     effort.rounds
                 ));
@@ -130,15 +150,21 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<St
             {
                 stages.extend(Summary::of(values).map(|ns_per_packet| Row {
                     stage,
+                    family: number(family),
                     destinations,
                     ns_per_packet,
                 }));
             }
         }
-        let programs = ["xcast", "xcast_copy"].map(|name| {
+        let ingress = match family {
+            Family::Ipv4 => "xcast",
+            Family::Ipv6 => "xcast6",
+        };
+        let programs = [ingress, "xcast_copy"].map(|name| {
             let info = datapath.program(name)?.info()?;
             Ok(Program {
                 name,
+                family: number(family),
                 verified_instructions: info.verified_instruction_count(),
                 jited_bytes: info.size_jitted(),
             })
@@ -151,13 +177,20 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<St
 }
 
 /// The programs, with routes to all next hops; ports are the loopback, which nothing arrives on.
-fn router() -> Result<Datapath> {
-    let settings = Settings {
+fn router(family: Family) -> Result<Datapath> {
+    let mut settings = Settings {
         group: Be32::from(GROUP),
         protocol: PROTOCOL,
         hash_key: 0x1234_5678_9abc_def1,
+        mark: 0xfedc_ba98_7654_3210,
         ..Settings::default()
     };
+    if let IpAddr::V6(group) = family.address(GROUP) {
+        settings.group6 = Be128::from(group);
+        settings.routing_type = PROTOCOL;
+        settings.ports_option = PORTS_OPTION;
+        settings.ipv6 = 1;
+    }
     let macs = Macs {
         destination: MAC,
         source: MAC,
@@ -184,8 +217,8 @@ fn router() -> Result<Datapath> {
         };
         let id = FIRST_ID + u32::from(number);
         datapath.set_next_hop(id, next_hop)?;
-        let prefix = Ipv4Net::new(Ipv4Addr::new(10, number, 0, 0), 16)?;
-        datapath.set_route(prefix.into(), Some(id))?;
+        let prefix = family.prefix([10, number, 0, 0], 16);
+        datapath.set_route(prefix, Some(id))?;
     }
     datapath.publish_routes()?;
     datapath.wait_for_fanouts();
@@ -193,7 +226,12 @@ fn router() -> Result<Datapath> {
 }
 
 /// An Xcast packet to so many destinations, behind so many next hops in turns.
-fn frame(destinations: usize, next_hops: usize, change: impl FnOnce(&mut Packet)) -> Vec<u8> {
+fn frame(
+    family: Family,
+    destinations: usize,
+    next_hops: usize,
+    change: impl FnOnce(&mut Packet),
+) -> Vec<u8> {
     let list = (0..destinations).map(|number| {
         let next_hop = (number % next_hops) as u8;
         Destination::new(Ipv4Addr::new(10, next_hop, 0, number as u8 + 1))
@@ -207,7 +245,7 @@ fn frame(destinations: usize, next_hops: usize, change: impl FnOnce(&mut Packet)
         segment: packet::udp((source, 4000), (GROUP, 5000), &[0; 200], None),
     };
     change(&mut packet);
-    packet.frame()
+    packet.in_family(family).frame()
 }
 
 fn run(datapath: &mut Datapath, frame: &[u8], repeat: u32) -> Result<f64> {

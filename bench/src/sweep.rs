@@ -2,17 +2,18 @@
 
 use std::rc::Rc;
 
+use ::tests::family::Family;
 use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::{
     changes, combining,
+    family::{named, number},
     generator::Generator,
     lookup,
     measure::{self, Effort, Measured},
     progress::Progress,
     report::{Bound, Report, Row, Table, ratio, rows},
-    routes::RouteSet,
     sender,
     site::{NEXT_HOPS, PORTS},
     stages,
@@ -22,6 +23,7 @@ use crate::{
         rivals::{Broadcast, CloneRedirect, Floor},
         router::{Path, Router},
     },
+    table::Routes,
 };
 
 /// A part of the benchmark.
@@ -31,11 +33,11 @@ pub enum Section {
     Headline,
     /// 1 to 8 copies
     Copies,
-    /// 1 to 127 destinations
+    /// 1 to 127 destinations, 125 of IPv6
     Destinations,
     /// 64 to 1400 octets of payload
     Payload,
-    /// 10 to 1,000,000 routes
+    /// 10 to 1,000,000 routes, 200,000 of IPv6
     Routes,
     /// Route maps by themselves
     Lookup,
@@ -55,20 +57,28 @@ const ROUTES: usize = 10_000;
 const LAN_BATCH: u32 = 16;
 /// Numbers of copies.
 const COPIES: [usize; 4] = [1, 2, 4, 8];
-/// Numbers of destinations.
-const DESTINATIONS: [usize; 8] = [1, 2, 4, 8, 16, 32, 64, 127];
+/// Numbers of destinations; and as many as fit.
+const DESTINATIONS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 /// Octets of payload.
 const PAYLOADS: [usize; 5] = [64, 200, 512, 1000, 1400];
-/// Routes in the table, from a stub network's to more than the Internet's.
-const TABLES: [usize; 4] = [10, 10_000, 500_000, 1_000_000];
-
-/// By how much a million routes may slow the router down, to call the curve flat.
+/// By how much the most routes may slow the router down, to call the curve flat.
 const FLAT: f64 = 1.1;
+
+/// Routes in the table: a stub network's, up to the Internet's or, of IPv4, twice as many; and what
+/// ratios call the most by the fewest.
+fn tables(family: Family) -> (&'static [usize], &'static str) {
+    match family {
+        Family::Ipv4 => (&[10, 10_000, 500_000, 1_000_000], "1M/10 routes"),
+        Family::Ipv6 => (&[10, 10_000, 200_000], "200k/10 routes"),
+    }
+}
 
 /// What a section works with.
 pub struct Bench {
     /// Sends the frames.
     pub generator: Generator,
+    /// What the frames are.
+    pub families: &'static [Family],
     /// CPU it does so on.
     pub cpu: usize,
     /// How much to measure.
@@ -79,8 +89,9 @@ pub struct Bench {
     pub report: Report,
 }
 
-/// Everything that is compared, ready to run.
+/// Everything of a family that is compared, ready to run.
 struct Subjects {
+    family: Family,
     floor: Floor,
     xcast: Router,
     miss: Router,
@@ -106,7 +117,9 @@ impl Bench {
         ];
         if sections.iter().any(|section| common.contains(section)) {
             self.progress.section("setting up");
-            let mut subjects = self.subjects()?;
+            let families = self.families.iter();
+            let subjects = families.map(|&family| self.subjects(family));
+            let mut subjects = subjects.collect::<Result<Vec<_>>>()?;
             for &section in sections {
                 match section {
                     Section::Headline => self.headline(&mut subjects)?,
@@ -132,11 +145,11 @@ impl Bench {
         self.print(&text)
     }
 
-    /// Makes all the places and starts the routers.
-    fn subjects(&mut self) -> Result<Subjects> {
-        let routes = Rc::new(RouteSet::internet(ROUTES, NEXT_HOPS));
+    /// Makes all the places of a family and starts the routers.
+    fn subjects(&mut self, family: Family) -> Result<Subjects> {
+        let routes = Rc::new(Routes::internet(family, ROUTES, NEXT_HOPS));
         let generator = &mut self.generator;
-        let mut next = |name: &str| self.progress.show(name);
+        let mut next = |name: &str| self.progress.show(&named(name, family));
         next("generator");
         let floor = Floor::new(generator, Rc::clone(&routes))?;
         next("xcast");
@@ -152,12 +165,13 @@ impl Bench {
             true,
         )?;
         next("ipmr");
-        let ipmr = Ipmr::new(generator)?;
+        let ipmr = Ipmr::new(generator, family)?;
         next("unicast");
         let unicast = Unicast::new(generator, Rc::clone(&routes))?;
         next("tc");
         let tc = CloneRedirect::new(generator, routes)?;
         Ok(Subjects {
+            family,
             floor,
             xcast,
             miss,
@@ -179,7 +193,7 @@ impl Bench {
     }
 
     /// Eight copies to eight destinations by everything there is.
-    fn headline(&mut self, subjects: &mut Subjects) -> Result<()> {
+    fn headline(&mut self, all: &mut [Subjects]) -> Result<()> {
         const LOAD: Load = Load::HEADLINE;
         const SMALL: Load = Load {
             batch: LAN_BATCH,
@@ -191,127 +205,157 @@ impl Bench {
         };
         const ONE_FLOW: Load = Load { flows: 1, ..LOAD };
         self.progress.section("headline");
-        let measured = self.measure(vec![
-            (&mut subjects.floor, vec![LOAD, SMALL]),
-            (&mut subjects.broadcast, vec![LOAD]),
-            (&mut subjects.with_program, vec![LOAD]),
-            (&mut subjects.xcast, vec![LOAD, ONE_FLOW, SMALL, LAN]),
-            (&mut subjects.miss, vec![LOAD]),
-            (&mut subjects.tc, vec![LOAD]),
-            (&mut subjects.ipmr, vec![LOAD]),
-            (&mut subjects.unicast, vec![LOAD]),
-        ])?;
+        let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
+        for subjects in all {
+            entries.push((&mut subjects.floor, vec![LOAD, SMALL]));
+            entries.push((&mut subjects.broadcast, vec![LOAD]));
+            entries.push((&mut subjects.with_program, vec![LOAD]));
+            entries.push((&mut subjects.xcast, vec![LOAD, ONE_FLOW, SMALL, LAN]));
+            entries.push((&mut subjects.miss, vec![LOAD]));
+            entries.push((&mut subjects.tc, vec![LOAD]));
+            entries.push((&mut subjects.ipmr, vec![LOAD]));
+            entries.push((&mut subjects.unicast, vec![LOAD]));
+        }
+        let measured = self.measure(entries)?;
         let rows = rows("headline", &measured);
-        let find = |subject: &str, load: Load| {
+        let find = |family, subject: &str, load: Load| {
             rows.iter().find(|row| {
                 (row.batch, row.spread, row.flows) == (load.batch, load.spread, load.flows)
-                    && row.subject == subject
+                    && (row.family, row.subject) == (number(family), subject)
             })
         };
-        let ratio = |one, other| ratio(find(one, LOAD)?, find(other, LOAD)?);
-        let lan = || crate::report::ratio(find("xcast", LAN)?, find("xcast", SMALL)?);
-        let report = &mut self.report;
-        report.target(
-            "xcast/broadcast",
-            ratio("xcast", "broadcast"),
-            Bound::AtMost(1.25),
-            "the whole router by the bare broadcast of the frame",
-        );
-        report.target(
-            "ipmr/xcast",
-            ratio("ipmr", "xcast"),
-            Bound::AtLeast(5.0),
-            "the kernel's multicast forwarding by the router",
-        );
-        report.target(
-            "tc/xcast",
-            ratio("tc", "xcast"),
-            Bound::AtLeast(2.5),
-            "a classifier's clones by the router",
-        );
-        report.target(
-            "xcast-miss/broadcast",
-            ratio("xcast-miss", "broadcast"),
-            Bound::AtMost(1.5),
-            "a set of ports never seen before by the bare broadcast",
-        );
-        report.target(
-            "lan/ports",
-            lan(),
-            Bound::AtMost(1.0),
-            "eight next hops on one port by eight ports",
-        );
-        report.ratio("unicast/xcast", ratio("unicast", "xcast"));
+        for &family in self.families {
+            let find = |subject, load| find(family, subject, load);
+            let by = |one, other| ratio(find(one, LOAD)?, find(other, LOAD)?);
+            let lan = || ratio(find("xcast", LAN)?, find("xcast", SMALL)?);
+            let report = &mut self.report;
+            report.target(
+                &named("xcast/broadcast", family),
+                by("xcast", "broadcast"),
+                Bound::AtMost(1.25),
+                "the whole router by the bare broadcast of the frame",
+            );
+            report.target(
+                &named("ipmr/xcast", family),
+                by("ipmr", "xcast"),
+                Bound::AtLeast(5.0),
+                "the kernel's multicast forwarding by the router",
+            );
+            report.target(
+                &named("tc/xcast", family),
+                by("tc", "xcast"),
+                Bound::AtLeast(2.5),
+                "a classifier's clones by the router",
+            );
+            report.target(
+                &named("xcast-miss/broadcast", family),
+                by("xcast-miss", "broadcast"),
+                Bound::AtMost(1.5),
+                "a set of ports never seen before by the bare broadcast",
+            );
+            report.target(
+                &named("lan/ports", family),
+                lan(),
+                Bound::AtMost(1.0),
+                "eight next hops on one port by eight ports",
+            );
+            report.ratio(&named("unicast/xcast", family), by("unicast", "xcast"));
+        }
+        let families = || {
+            let [ipv6, ipv4] =
+                [Family::Ipv6, Family::Ipv4].map(|family| find(family, "xcast", LOAD));
+            ratio(ipv6?, ipv4?)
+        };
+        self.report.ratio("xcast, IPv6/IPv4", families());
         self.finish("headline", rows)
     }
 
-    fn copies(&mut self, subjects: &mut Subjects) -> Result<()> {
+    fn copies(&mut self, all: &mut [Subjects]) -> Result<()> {
         let loads = COPIES.map(|copies| Load {
             copies,
             destinations: copies,
             ..Load::HEADLINE
         });
-        self.all("copies", subjects, &loads)
+        self.same("copies", all, &loads)
     }
 
-    fn payload(&mut self, subjects: &mut Subjects) -> Result<()> {
+    fn payload(&mut self, all: &mut [Subjects]) -> Result<()> {
         let loads = PAYLOADS.map(|payload_bytes| Load {
             payload_bytes,
             ..Load::HEADLINE
         });
-        self.all("payload", subjects, &loads)
+        self.same("payload", all, &loads)
     }
 
     /// The same loads on every subject.
-    fn all(
-        &mut self,
-        section: &'static str,
-        subjects: &mut Subjects,
-        loads: &[Load],
-    ) -> Result<()> {
+    fn same(&mut self, section: &'static str, all: &mut [Subjects], loads: &[Load]) -> Result<()> {
         self.progress.section(section);
-        let loads = loads.to_vec();
-        let measured = self.measure(vec![
-            (&mut subjects.floor, loads.clone()),
-            (&mut subjects.broadcast, loads.clone()),
-            (&mut subjects.xcast, loads.clone()),
-            (&mut subjects.tc, loads.clone()),
-            (&mut subjects.ipmr, loads.clone()),
-            (&mut subjects.unicast, loads),
-        ])?;
+        let mut entries = Vec::new();
+        for subjects in all {
+            let subjects: [&mut dyn Subject; 6] = [
+                &mut subjects.floor,
+                &mut subjects.broadcast,
+                &mut subjects.xcast,
+                &mut subjects.tc,
+                &mut subjects.ipmr,
+                &mut subjects.unicast,
+            ];
+            entries.extend(subjects.map(|subject| (subject, loads.to_vec())));
+        }
+        let measured = self.measure(entries)?;
         self.finish(section, rows(section, &measured))
     }
 
-    fn destinations(&mut self, subjects: &mut Subjects) -> Result<()> {
+    fn destinations(&mut self, all: &mut [Subjects]) -> Result<()> {
         self.progress.section("destinations");
-        let loads: Vec<_> = DESTINATIONS
-            .iter()
-            .map(|&destinations| Load {
-                destinations,
-                copies: destinations.min(PORTS),
-                ..Load::HEADLINE
-            })
-            .collect();
-        let measured = self.measure(vec![
-            (&mut subjects.floor, loads.clone()),
-            (&mut subjects.broadcast, loads.clone()),
-            (&mut subjects.xcast, loads.clone()),
-            (&mut subjects.unicast, loads),
-        ])?;
+        let mut entries = Vec::new();
+        for subjects in all {
+            let numbers = DESTINATIONS.into_iter();
+            let loads: Vec<_> = numbers
+                .chain([subjects.family.most_destinations()])
+                .map(|destinations| Load {
+                    destinations,
+                    copies: destinations.min(PORTS),
+                    ..Load::HEADLINE
+                })
+                .collect();
+            let subjects: [&mut dyn Subject; 4] = [
+                &mut subjects.floor,
+                &mut subjects.broadcast,
+                &mut subjects.xcast,
+                &mut subjects.unicast,
+            ];
+            entries.extend(subjects.map(|subject| (subject, loads.clone())));
+        }
+        let measured = self.measure(entries)?;
         self.finish("destinations", rows("destinations", &measured))
     }
 
     fn routes(&mut self) -> Result<()> {
         self.progress.section("routes");
+        let mut rows = Vec::new();
+        // One after the other, since large tables take memory.
+        for &family in self.families {
+            rows.extend(self.routes_of(family)?);
+        }
+        self.finish("routes", rows)?;
+        let text = self.report.load_table();
+        self.print(&text)
+    }
+
+    fn routes_of(&mut self, family: Family) -> Result<Vec<Row>> {
+        let (tables, name) = tables(family);
         let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
-        let small = Rc::new(RouteSet::internet(TABLES[0], PORTS));
+        let small = Rc::new(Routes::internet(family, tables[0], PORTS));
         subjects.push(Box::new(Floor::new(&mut self.generator, small)?));
-        for count in TABLES {
-            self.progress.show(&format!("{count} routes"));
-            let routes = Rc::new(RouteSet::internet(count, PORTS));
+        for &count in tables {
+            self.progress
+                .show(&named(&format!("{count} routes"), family));
+            let routes = Rc::new(Routes::internet(family, count, PORTS));
             let generator = &mut self.generator;
             let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
             self.report.tables.push(Table {
+                family: number(family),
                 routes: count,
                 ready_ms: router.ready_after().as_millis(),
                 rss_bytes: router.rss_bytes()?,
@@ -329,27 +373,26 @@ impl Bench {
         }
         let measured = self.measure(entries)?;
         let rows = rows("routes", &measured);
-        let xcast = |routes, load: Load| {
-            rows.iter()
-                .find(|row| (row.subject, row.routes, row.flows) == ("xcast", routes, load.flows))
+        let xcast = |routes: Option<&usize>, load: Load| {
+            rows.iter().find(|row| {
+                (row.subject, Some(&row.routes), row.flows) == ("xcast", routes, load.flows)
+            })
         };
-        let flat = |load| ratio(xcast(1_000_000, load)?, xcast(10, load)?);
+        let flat = |load| ratio(xcast(tables.last(), load)?, xcast(tables.first(), load)?);
         let report = &mut self.report;
         report.target(
-            "1M/10 routes",
+            &named(name, family),
             flat(Load::HEADLINE),
             Bound::AtMost(FLAT),
-            "the router with a million routes by the router with ten, random destinations",
+            "the router with the most routes by the router with ten, random destinations",
         );
         report.target(
-            "1M/10 routes, one flow",
+            &named(&format!("{name}, one flow"), family),
             flat(one_flow),
             Bound::AtMost(FLAT),
             "the same for a packet sent again and again",
         );
-        self.finish("routes", rows)?;
-        let text = self.report.load_table();
-        self.print(&text)
+        Ok(rows)
     }
 
     fn lookup(&mut self) -> Result<()> {
@@ -404,36 +447,44 @@ impl Bench {
 
     fn stages(&mut self) -> Result<()> {
         self.progress.section("stages");
-        self.report.stages = stages::measure(self.cpu, self.effort, &mut self.progress)?;
+        for &family in self.families {
+            let of = stages::measure(family, self.cpu, self.effort, &mut self.progress)?;
+            self.report.stages.stages.extend(of.stages);
+            self.report.stages.programs.extend(of.programs);
+        }
         let text = self.report.stages_table();
         self.print(&text)
     }
 
     fn sender(&mut self) -> Result<()> {
         self.progress.section("sender");
-        self.report.sender = sender::measure(self.cpu, self.effort, &mut self.progress)?;
-        for destinations in [1, 20, 50, 127] {
-            let find = |subject| {
-                self.report.sender.iter().find(|row| {
-                    row.subject == subject && row.destinations == destinations && row.delivered
-                })
-            };
-            let ratio = |one| {
-                let (one, other) = (find(one)?, find("xcast")?);
-                Some(one.ns_per_message.median / other.ns_per_message.median)
-            };
-            let name = format!("sendmmsg/xcast, {destinations} destinations");
-            let value = ratio("sendmmsg");
-            if destinations == 20 {
-                self.report.target(
-                    &name,
-                    value,
-                    Bound::AtLeast(16.0),
-                    "one sendmmsg by building and sending one packet",
-                );
-            } else {
-                self.report.ratio(&name, value);
+        for &family in self.families {
+            let rows = sender::measure(family, self.cpu, self.effort, &mut self.progress)?;
+            for destinations in [1, 20, 50, family.most_destinations()] {
+                let find = |subject| {
+                    rows.iter().find(|row| {
+                        (row.subject, row.destinations) == (subject, destinations) && row.delivered
+                    })
+                };
+                let by_xcast = |one| {
+                    let (one, other) = (find(one)?, find("xcast")?);
+                    Some(one.ns_per_message.median / other.ns_per_message.median)
+                };
+                let name = format!("sendmmsg/xcast, {destinations} destinations");
+                let name = named(&name, family);
+                let value = by_xcast("sendmmsg");
+                if destinations == 20 {
+                    self.report.target(
+                        &name,
+                        value,
+                        Bound::AtLeast(16.0),
+                        "one sendmmsg by building and sending one packet",
+                    );
+                } else {
+                    self.report.ratio(&name, value);
+                }
             }
+            self.report.sender.extend(rows);
         }
         let text = self.report.sender_table();
         self.print(&text)

@@ -1,7 +1,9 @@
 //! Types of the maps that the benchmark and its BPF programs share. Both include this file.
 
-/// Octets of the longest frame the generator sends.
-pub const FRAME_LEN: usize = 2048;
+/// Octets of the longest frame the generator sends: a full list of IPv6 and some payload.
+pub const FRAME_LEN: usize = 2560;
+/// Octets that a sink keeps of a frame at most; a power of two.
+pub const SAMPLE_LEN: usize = 4096;
 /// Different frames the generator can take turns with.
 pub const FRAMES: usize = 1024;
 /// Interfaces a generator can send by, and a clone program copy to.
@@ -52,7 +54,7 @@ pub struct Sample {
     /// Explicit padding.
     pub reserved: u32,
     /// Its octets.
-    pub octets: [u8; FRAME_LEN],
+    pub octets: [u8; SAMPLE_LEN],
 }
 
 /// Addresses looked up by one run of a look-up program.

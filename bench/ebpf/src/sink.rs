@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-use crate::shared::{Arrived, FRAME_LEN, INTERFACES, SAMPLE_EVERY, Sample};
+use crate::shared::{Arrived, INTERFACES, SAMPLE_EVERY, SAMPLE_LEN, Sample};
 
 /// What arrived, by interface index.
 #[btf_map]
@@ -81,5 +81,5 @@ fn count(interface: u32, len: u32) -> Option<*mut Sample> {
 /// The length, for the verifier, to which two comparisons would become one that it cannot follow.
 #[inline(always)]
 fn one_to_most(len: u32) -> u32 {
-    (len.wrapping_sub(1) & (FRAME_LEN as u32 - 1)) + 1
+    (len.wrapping_sub(1) & (SAMPLE_LEN as u32 - 1)) + 1
 }

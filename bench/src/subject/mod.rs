@@ -8,13 +8,12 @@ pub mod kernel;
 pub mod rivals;
 pub mod router;
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{collections::HashSet, net::IpAddr};
 
 use ::tests::{
+    family::Family,
     layout::{GROUP, PROTOCOL},
-    packet::{
-        self, Destination, ETHER_TYPE_IPV4, Ip, Packet, Xcast, ethernet, group_mac, protocol,
-    },
+    packet::{self, Destination, Ip, Packet, Xcast, ethernet, group_mac, protocol},
 };
 use anyhow::Result;
 use fastrand::Rng;
@@ -22,10 +21,10 @@ use serde::Serialize;
 
 use crate::{
     generator::BATCH,
-    routes::RouteSet,
     shared::FRAMES,
     sinks::Sinks,
-    site::{INGRESS_MAC, PORTS, SOURCE, SOURCE_MAC},
+    site::{self, INGRESS_MAC, PORTS, SOURCE, SOURCE_MAC},
+    table::Routes,
 };
 
 /// Whose next hops a packet's destinations have.
@@ -38,8 +37,8 @@ pub enum Spread {
     Lan,
 }
 
-/// What is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+/// What is sent, by subjects of either family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
     /// Next hops, and so copies of a packet.
     pub copies: usize,
@@ -67,7 +66,7 @@ impl Load {
     };
 
     /// Lists of destinations, with their next hops: each list by all of the next hops in turn.
-    fn lists(&self, routes: &RouteSet) -> Vec<Vec<(Ipv4Addr, usize)>> {
+    fn lists(&self, routes: &Routes) -> Vec<Vec<(IpAddr, usize)>> {
         let mut rng = Rng::with_seed(self.copies as u64);
         let first = match self.spread {
             Spread::Ports => 0,
@@ -94,30 +93,39 @@ impl Load {
     }
 
     /// Xcast packets to these lists.
-    fn xcast_frames(&self, lists: &[Vec<(Ipv4Addr, usize)>]) -> Vec<Vec<u8>> {
-        lists.iter().map(|list| self.xcast_frame(list)).collect()
+    fn xcast_frames(&self, family: Family, lists: &[Vec<(IpAddr, usize)>]) -> Vec<Vec<u8>> {
+        let frame = |list: &Vec<_>| self.xcast_frame(family, list);
+        lists.iter().map(frame).collect()
     }
 
-    fn xcast_frame(&self, list: &[(Ipv4Addr, usize)]) -> Vec<u8> {
+    fn xcast_frame(&self, family: Family, list: &[(IpAddr, usize)]) -> Vec<u8> {
         let destinations = list.iter().map(|&(address, _)| Destination::new(address));
+        let source = site::address(family, SOURCE);
+        let group = family.address(GROUP);
+        let marked_by = match family {
+            Family::Ipv4 => PROTOCOL,
+            Family::Ipv6 => protocol::ROUTING,
+        };
         Packet {
             destination_mac: INGRESS_MAC,
             source_mac: SOURCE_MAC,
-            ip: Ip::new(SOURCE, GROUP, PROTOCOL),
+            ip: Ip::new(source, group, marked_by),
             xcast: Xcast::new(protocol::UDP, destinations.collect()),
-            segment: packet::udp((SOURCE, 4000), (GROUP, 5000), &self.payload(), None),
+            segment: packet::udp((source, 4000), (group, 5000), &self.payload(), None),
         }
         .frame()
     }
 
-    fn udp_frame(&self, destination: Ipv4Addr) -> Vec<u8> {
+    fn udp_frame(&self, destination: IpAddr) -> Vec<u8> {
+        let family = Family::of(destination);
         let mac = match destination.is_multicast() {
             true => group_mac(destination),
             false => INGRESS_MAC,
         };
-        let udp = packet::udp((SOURCE, 4000), (destination, 5000), &self.payload(), None);
-        let ip = Ip::new(SOURCE, destination, protocol::UDP);
-        ethernet(mac, SOURCE_MAC, ETHER_TYPE_IPV4, &ip.emit(&udp))
+        let source = site::address(family, SOURCE);
+        let udp = packet::udp((source, 4000), (destination, 5000), &self.payload(), None);
+        let ip = Ip::new(source, destination, protocol::UDP);
+        ethernet(mac, SOURCE_MAC, family.ether_type(), &ip.emit(&udp))
     }
 }
 
@@ -134,6 +142,8 @@ pub struct Copy {
 pub struct Case {
     /// Whose case it is.
     pub subject: &'static str,
+    /// What its packets are.
+    pub family: Family,
     /// What is sent.
     pub load: Load,
     /// Routes in the table.

@@ -14,17 +14,17 @@ use super::{Case, Copy, Load, Subject};
 use crate::{
     generator::Generator,
     programs,
-    routes::RouteSet,
     shared::DEVICES,
     sinks::{Kind, Sinks},
     site::{self, INGRESS, PORTS, Site},
+    table::Routes,
 };
 
 /// The generator alone: frames are counted where the others' routers are.
 pub struct Floor {
     sinks: Sinks,
     device: u32,
-    routes: Rc<RouteSet>,
+    routes: Rc<Routes>,
     _namespace: Namespace,
 }
 
@@ -34,7 +34,7 @@ impl Floor {
     /// # Errors
     ///
     /// Needs root.
-    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>) -> Result<Self> {
+    pub fn new(generator: &mut Generator, routes: Rc<Routes>) -> Result<Self> {
         let namespace = Namespace::new("floor")?;
         let device = generator.connect(&namespace, INGRESS)?;
         namespace.ip(&format!("link set {INGRESS} mtu 3000 up"))?;
@@ -57,9 +57,11 @@ impl Subject for Floor {
     }
 
     fn case(&mut self, load: Load) -> Result<Case> {
-        let frames = load.xcast_frames(&load.lists(&self.routes));
+        let family = self.routes.family();
+        let frames = load.xcast_frames(family, &load.lists(&self.routes));
         Ok(Case {
             subject: self.name(),
+            family,
             load,
             routes: 0,
             device: self.device,
@@ -74,7 +76,7 @@ impl Subject for Floor {
 pub struct Broadcast {
     name: &'static str,
     site: Site,
-    routes: Rc<RouteSet>,
+    routes: Rc<Routes>,
     /// Number of copies, the generator's device, and what holds the program.
     ways: Vec<(usize, u32, Ebpf)>,
 }
@@ -88,16 +90,15 @@ impl Broadcast {
     /// See [`Site::new`].
     pub fn new(
         generator: &mut Generator,
-        routes: Rc<RouteSet>,
+        routes: Rc<Routes>,
         copies: &[usize],
         program: bool,
     ) -> Result<Self> {
-        let none = RouteSet::internet(0, 1);
         let (name, label) = match program {
             true => ("broadcast, program", "bcast-prog"),
             false => ("broadcast", "broadcast"),
         };
-        let mut site = Site::new(generator, label, Kind::Xdp, &none)?;
+        let mut site = Site::new(generator, routes.family(), label, Kind::Xdp, None)?;
         let mut ways = Vec::new();
         for &number in copies {
             // A way in of its own: the map has to have the right size, and a program keeps its map.
@@ -144,9 +145,11 @@ impl Subject for Broadcast {
             .iter()
             .find(|(number, ..)| *number == load.copies)
             .context("no broadcast was prepared for so many copies")?;
-        let frames = load.xcast_frames(&load.lists(&self.routes));
+        let family = self.routes.family();
+        let frames = load.xcast_frames(family, &load.lists(&self.routes));
         Ok(Case {
             subject: self.name(),
+            family,
             load,
             routes: 0,
             device: *device,
@@ -160,7 +163,7 @@ impl Subject for Broadcast {
 /// A classifier that clones packets to the ports.
 pub struct CloneRedirect {
     site: Site,
-    routes: Rc<RouteSet>,
+    routes: Rc<Routes>,
     clones: Array<MapData, u32>,
     ports: Vec<u32>,
     _ebpf: Ebpf,
@@ -172,9 +175,8 @@ impl CloneRedirect {
     /// # Errors
     ///
     /// See [`Site::new`].
-    pub fn new(generator: &mut Generator, routes: Rc<RouteSet>) -> Result<Self> {
-        let none = RouteSet::internet(0, 1);
-        let site = Site::new(generator, "tc", Kind::Tc, &none)?;
+    pub fn new(generator: &mut Generator, routes: Rc<Routes>) -> Result<Self> {
+        let site = Site::new(generator, routes.family(), "tc", Kind::Tc, None)?;
         let mut ebpf = programs::load(&[])?;
         let clones = programs::map(&mut ebpf, "CLONES")?;
         let ports = site.router.enter(|| {
@@ -202,9 +204,11 @@ impl Subject for CloneRedirect {
     }
 
     fn case(&mut self, load: Load) -> Result<Case> {
-        let frames = load.xcast_frames(&load.lists(&self.routes));
+        let family = self.routes.family();
+        let frames = load.xcast_frames(family, &load.lists(&self.routes));
         Ok(Case {
             subject: self.name(),
+            family,
             load,
             routes: 0,
             device: self.site.device,

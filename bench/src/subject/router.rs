@@ -20,9 +20,9 @@ use nix::{
 use super::{Case, Copy, Load, Subject};
 use crate::{
     generator::Generator,
-    routes::RouteSet,
     sinks::{Kind, Sinks},
     site::{self, LAN, Site},
+    table::Routes,
 };
 
 /// How the router makes its copies.
@@ -38,7 +38,7 @@ pub enum Path {
 pub struct Router {
     path: Path,
     site: Site,
-    routes: Rc<RouteSet>,
+    routes: Rc<Routes>,
     daemon: Daemon,
     ready_after: Duration,
     /// Extra rounds made until it was used to its cases.
@@ -51,14 +51,16 @@ impl Router {
     /// # Errors
     ///
     /// See [`Site::new`]; or the daemon does not start.
-    pub fn new(generator: &mut Generator, path: Path, routes: Rc<RouteSet>) -> Result<Self> {
+    pub fn new(generator: &mut Generator, path: Path, routes: Rc<Routes>) -> Result<Self> {
+        let family = routes.family();
         let (label, subsets, one_group) = match path {
             Path::Prepared => ("xcast", 1024, true),
             Path::Unprepared => ("miss", 1, false),
         };
-        let site = Site::new(generator, label, Kind::Xdp, &routes)?;
+        let site = Site::new(generator, family, label, Kind::Xdp, Some(&routes))?;
+        let configuration = site::configuration(family, subsets, one_group);
         let start = Instant::now();
-        let daemon = Daemon::start(&site.router, &site::configuration(subsets, one_group))?;
+        let daemon = Daemon::start(&site.router, &configuration)?;
         let ready_after = start.elapsed();
         if path == Path::Unprepared {
             kill(daemon.pid(), Signal::SIGSTOP)?;
@@ -119,9 +121,10 @@ impl Subject for Router {
 
     fn case(&mut self, load: Load) -> Result<Case> {
         let lists = load.lists(&self.routes);
-        let frames = load.xcast_frames(&lists);
+        let family = self.routes.family();
+        let frames = load.xcast_frames(family, &lists);
         let copies = lists.iter().zip(&frames).map(|(list, frame)| {
-            let expected = oracle::expect(&site::view(list), LAN + 1, frame);
+            let expected = oracle::expect(&site::view(family, list), LAN + 1, frame);
             ensure!(
                 expected.branches.len() == load.copies && expected.stack.is_empty(),
                 "a packet leads to {} copies instead of {}",
@@ -136,6 +139,7 @@ impl Subject for Router {
         });
         Ok(Case {
             subject: self.name(),
+            family,
             load,
             routes: self.routes.len(),
             device: self.site.device,
