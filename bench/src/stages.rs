@@ -21,7 +21,9 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xcast_common::{
     address::Be128,
-    maps::{NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port, Settings},
+    maps::{
+        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, PORT_TRUSTED, Port, Settings,
+    },
     wire::Be32,
 };
 use xcast_ctl::datapath::{Datapath, Macs};
@@ -97,7 +99,8 @@ const STEPS: [Step; 5] = [
     }),
     // Grouped, but no copy may leave.
     ("group", |packet| packet.ip.ttl = 1),
-    ("send", |_| ()),
+    // A run leaves its mark in the frame, and must leave all else as it is, for the next one.
+    ("send", |packet| packet.xcast.x = true),
 ];
 
 /// Measures all stages of a family.
@@ -200,6 +203,8 @@ fn router(family: Family) -> Result<Datapath> {
     for slot in slots.take(1 + NEXT_HOPS) {
         let port = Port {
             slot,
+            // Takes any link layer address: marks are in their place.
+            flags: PORT_TRUSTED,
             mac: MAC,
             ..Port::default()
         };

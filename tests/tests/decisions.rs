@@ -14,7 +14,7 @@ use tests::{
     packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol},
 };
 use xcast_common::{
-    branch::{emit, emit_rest},
+    branch::{emit, emit_rest, unwrap},
     counter::{self, Counter},
     family::{Family as Routed, V4, V6},
     ingress::{Reject, accept, is_xcast},
@@ -328,7 +328,12 @@ fn run<F: Routed>(
             let usual = plan.subset.usual();
             assert!(usual.slots != 0, "some copy leaves in each round");
             let slots = (0..8).map(|slot| (usual.group * 8 + slot) as u8);
-            let now: Vec<u8> = slots.filter(|slot| plan.leave(*slot).is_some()).collect();
+            let now: Vec<u8> = slots
+                .filter(|slot| plan.first_on(*slot).is_some())
+                .collect();
+            for slot in &now {
+                plan.leave(*slot);
+            }
             assert_eq!(now.len() as u32, usual.slots.count_ones());
             if now.len() < usize::from(plan.copies) {
                 let mut rest = buffer.clone();
@@ -342,6 +347,9 @@ fn run<F: Routed>(
             }
             now
         } else {
+            if plan.copies > 1 && plan.is_unicast() {
+                unwrap(&mut buffer, plan).expect("a shorter frame fits");
+            }
             let by = |slot: u8| std::iter::repeat_n(slot, plan.subset.copies[slot as usize].into());
             (0..maps::MAX_PORTS as u8).flat_map(by).collect()
         };
