@@ -20,7 +20,7 @@ use crate::{
     subject::{
         Load, Spread, Subject,
         kernel::{Ipmr, Unicast},
-        rivals::{Broadcast, CloneRedirect, Floor},
+        rivals::{Broadcast, CloneRedirect, Each, Floor},
         router::{Path, Router},
     },
     table::Routes,
@@ -97,6 +97,8 @@ struct Subjects {
     miss: Router,
     broadcast: Broadcast,
     with_program: Broadcast,
+    /// Of IPv4 alone.
+    readdress: Option<Broadcast>,
     ipmr: Ipmr,
     unicast: Unicast,
     tc: CloneRedirect,
@@ -157,13 +159,16 @@ impl Bench {
         next("xcast-miss");
         let miss = Router::new(generator, Path::Unprepared, Rc::clone(&routes))?;
         next("broadcast");
-        let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES, false)?;
-        let with_program = Broadcast::new(
-            generator,
-            Rc::clone(&routes),
-            &[Load::HEADLINE.copies],
-            true,
-        )?;
+        let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES, Each::Nothing)?;
+        let mut eight = |each| {
+            let copies = [Load::HEADLINE.copies];
+            Broadcast::new(generator, Rc::clone(&routes), &copies, each)
+        };
+        let with_program = eight(Each::Program)?;
+        let readdress = match family {
+            Family::Ipv4 => Some(eight(Each::Readdress)?),
+            Family::Ipv6 => None,
+        };
         next("ipmr");
         let ipmr = Ipmr::new(generator, family)?;
         next("unicast");
@@ -177,6 +182,7 @@ impl Bench {
             miss,
             broadcast,
             with_program,
+            readdress,
             ipmr,
             unicast,
             tc,
@@ -210,6 +216,9 @@ impl Bench {
             entries.push((&mut subjects.floor, vec![LOAD, SMALL]));
             entries.push((&mut subjects.broadcast, vec![LOAD]));
             entries.push((&mut subjects.with_program, vec![LOAD]));
+            if let Some(readdress) = &mut subjects.readdress {
+                entries.push((readdress, vec![LOAD]));
+            }
             entries.push((&mut subjects.xcast, vec![LOAD, ONE_FLOW, SMALL, LAN]));
             entries.push((&mut subjects.miss, vec![LOAD]));
             entries.push((&mut subjects.tc, vec![LOAD]));
@@ -260,6 +269,13 @@ impl Bench {
                 "eight next hops on one port by eight ports",
             );
             report.ratio(&named("unicast/xcast", family), by("unicast", "xcast"));
+            if family == Family::Ipv4 {
+                // What is left of a target for receiving, checking, looking up and grouping.
+                for one in ["broadcast, readdress", "tc", "ipmr"] {
+                    let name = format!("{one}/broadcast");
+                    report.ratio(&name, by(one, "broadcast"));
+                }
+            }
         }
         let families = || {
             let [ipv6, ipv4] =

@@ -259,7 +259,7 @@ impl SubsetKey {
 
     /// Copies of the slots in a group, one octet each, that of the first slot lowest.
     #[inline(always)]
-    fn group(&self, group: usize) -> u64 {
+    pub fn group(&self, group: usize) -> u64 {
         // Read as the word it is: LLVM would take the octets one by one.
         // SAFETY: aligned and long enough, by the assertions below; any bits are a number.
         let word = unsafe {

@@ -7,7 +7,7 @@ use xcast_common::{
     branch::{Form, emit, unwrap},
     counter::Counter,
     family::Family,
-    maps::{GROUP_SETS, MAX_PORTS, PORT_STACK, PortCounters, Settings, SubsetKey, UsualSet},
+    maps::{GROUP_SETS, PORT_STACK, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet},
     mark,
     plan::{BRANCH_SLOTS, Plan, fresh},
     view::Frame as _,
@@ -108,12 +108,17 @@ fn exact(key: &SubsetKey) -> Option<&'static DevMap<2>> {
 /// Counts the copies of any set of ports as planned.
 #[inline(always)]
 fn count_exact(key: &SubsetKey) {
-    for slot in 0..MAX_PORTS {
-        let copies = key.copies[slot];
-        if copies != 0
-            && let Some(port) = counters(slot as u8)
-        {
-            port.add_index(Counter::Planned as u8, u64::from(copies));
+    for group in 0..SUBSET_GROUPS {
+        if key.group(group) == 0 {
+            continue;
+        }
+        for slot in 8 * group..8 * group + 8 {
+            let copies = key.copies[slot];
+            if copies != 0
+                && let Some(port) = counters(slot as u8)
+            {
+                port.add_index(Counter::Planned as u8, u64::from(copies));
+            }
         }
     }
 }

@@ -50,6 +50,13 @@ pub fn pass(_ctx: XdpContext) -> u32 {
     aya_ebpf::bindings::xdp_action::XDP_PASS
 }
 
+/// Runs once per copy and gives it another destination: the least that any router has to do to copies
+/// that go to different hosts.
+#[xdp(map = "devmap")]
+pub fn readdress(ctx: XdpContext) -> u32 {
+    rivals::readdress(&ctx)
+}
+
 /// Sends every packet to a list of devices.
 #[classifier]
 pub fn clone_redirect(ctx: TcContext) -> i32 {

@@ -35,6 +35,16 @@ pub struct Frame {
     pub octets: [u8; FRAME_LEN],
 }
 
+/// What a copy gets that is readdressed, as it lies in memory.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Addressee {
+    /// Both link layer addresses, as they begin a frame.
+    pub ethernet: [u32; 3],
+    /// The destination.
+    pub ipv4: u32,
+}
+
 /// What arrived by an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use ::tests::namespace::Namespace;
+use ::tests::{namespace::Namespace, packet};
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -14,7 +14,7 @@ use super::{Case, Copy, Load, Subject};
 use crate::{
     generator::Generator,
     programs,
-    shared::DEVICES,
+    shared::{Addressee, DEVICES},
     sinks::{Kind, Sinks},
     site::{self, INGRESS, PORTS, Site},
     table::Routes,
@@ -72,9 +72,47 @@ impl Subject for Floor {
     }
 }
 
+/// What happens to each copy of a broadcast.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Each {
+    /// Nothing, as bare as it gets.
+    Nothing,
+    /// A program runs that does nothing, as a router has to run one that prunes.
+    Program,
+    /// A program gives it another destination, of IPv4: the least that any router has to do.
+    Readdress,
+}
+
+impl Each {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "broadcast",
+            Self::Program => "broadcast, program",
+            Self::Readdress => "broadcast, readdress",
+        }
+    }
+
+    /// What its namespaces are called.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Nothing => "broadcast",
+            Self::Program => "bcast-prog",
+            Self::Readdress => "bcast-addr",
+        }
+    }
+
+    fn program(self) -> Option<&'static str> {
+        match self {
+            Self::Nothing => None,
+            Self::Program => Some("pass"),
+            Self::Readdress => Some("readdress"),
+        }
+    }
+}
+
 /// Bare XDP broadcast of the same frame to the same ports: what any XDP router costs at least.
 pub struct Broadcast {
-    name: &'static str,
+    each: Each,
     site: Site,
     routes: Rc<Routes>,
     /// Number of copies, the generator's device, and what holds the program.
@@ -82,8 +120,7 @@ pub struct Broadcast {
 }
 
 impl Broadcast {
-    /// Makes the place, with a way in for each number of copies. `program`: each copy runs a
-    /// program that does nothing, as a router has to run one that prunes.
+    /// Makes the place, with a way in for each number of copies.
     ///
     /// # Errors
     ///
@@ -92,13 +129,9 @@ impl Broadcast {
         generator: &mut Generator,
         routes: Rc<Routes>,
         copies: &[usize],
-        program: bool,
+        each: Each,
     ) -> Result<Self> {
-        let (name, label) = match program {
-            true => ("broadcast, program", "bcast-prog"),
-            false => ("broadcast", "broadcast"),
-        };
-        let mut site = Site::new(generator, routes.family(), label, Kind::Xdp, None)?;
+        let mut site = Site::new(generator, routes.family(), each.label(), Kind::Xdp, None)?;
         let mut ways = Vec::new();
         for &number in copies {
             // A way in of its own: the map has to have the right size, and a program keeps its map.
@@ -107,14 +140,17 @@ impl Broadcast {
             site.router.ip(&format!("link set {name} mtu 3000 up"))?;
             let mut ebpf = programs::load(&[("PORTS", number as u32)])?;
             let mut ports: DevMap<MapData> = programs::map(&mut ebpf, "PORTS")?;
-            let pass = match program {
-                true => Some(programs::xdp(&mut ebpf, "pass")?.fd()?.try_clone()?),
-                false => None,
-            };
+            let mut addressees: Array<MapData, _> = programs::map(&mut ebpf, "ADDRESSEES")?;
+            let program = each.program().map(|name| {
+                let program = programs::xdp(&mut ebpf, name)?;
+                Ok::<_, anyhow::Error>(program.fd()?.try_clone()?)
+            });
+            let program = program.transpose()?;
             site.router.enter(|| {
                 for port in 0..number {
                     let index = if_nametoindex(site::interface(port).as_str())?;
-                    ports.set(port as u32, index, pass.as_ref(), 0)?;
+                    addressees.set(index, addressee(port), 0)?;
+                    ports.set(port as u32, index, program.as_ref(), 0)?;
                 }
                 programs::attach_xdp(&mut ebpf, "broadcast", &[name])
             })?;
@@ -122,7 +158,7 @@ impl Broadcast {
         }
         site.device = u32::MAX;
         Ok(Self {
-            name,
+            each,
             site,
             routes,
             ways,
@@ -132,7 +168,7 @@ impl Broadcast {
 
 impl Subject for Broadcast {
     fn name(&self) -> &'static str {
-        self.name
+        self.each.name()
     }
 
     fn sinks(&mut self) -> &mut Sinks {
@@ -153,7 +189,10 @@ impl Subject for Broadcast {
             load,
             routes: 0,
             device: *device,
-            copies: to_ports(load.copies, &frames),
+            copies: match self.each {
+                Each::Readdress => readdressed(load.copies, &frames),
+                _ => to_ports(load.copies, &frames),
+            },
             frames,
             frames_per_packet: 1,
         })
@@ -225,6 +264,33 @@ impl Subject for CloneRedirect {
         }
         Ok(())
     }
+}
+
+/// Who gets the copies that leave by a port, if they are readdressed.
+fn addressee(port: usize) -> Addressee {
+    let [a, b, c, d, e, f] = site::gateway_mac(port);
+    let [g, h, i, j, k, l] = site::port_mac(port);
+    let words = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+    Addressee {
+        ethernet: words.map(u32::from_ne_bytes),
+        ipv4: u32::from_ne_bytes([198, 18, 0, port as u8]),
+    }
+}
+
+/// Each frame to the first ports, with the addressee of the port.
+fn readdressed(number: usize, frames: &[Vec<u8>]) -> Vec<Vec<Copy>> {
+    let mut copies = to_ports(number, frames);
+    for copy in copies.iter_mut().flatten() {
+        let Addressee { ethernet, ipv4 } = addressee(copy.port);
+        for (place, word) in copy.frame.chunks_mut(4).zip(ethernet) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        copy.frame[30..34].copy_from_slice(&ipv4.to_ne_bytes());
+        copy.frame[24..26].fill(0);
+        let checksum = packet::checksum(&copy.frame[14..34]);
+        copy.frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    }
+    copies
 }
 
 /// Each frame as it is, to the first ports.
