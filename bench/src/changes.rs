@@ -1,24 +1,25 @@
 //! Route changes: how long after the kernel has one until packets go by it, at several rates.
 //!
-//! Gateways of /24 prefixes are changed by netlink, as `ip route replace` does, and the map that the
+//! Gateways of /24 prefixes (of /48 prefixes of IPv6) are changed by netlink, as `ip route replace` does, and the map that the
 //! programs read is watched in memory: it is the very one, found by the daemon's program and mapped.
 //! One thread sends and watches, on the CPU that is measured on; the daemon is left the others.
 
 use std::{
     collections::{HashMap, VecDeque},
     fs, hint,
-    net::Ipv4Addr,
+    net::IpAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
 
-use ::tests::namespace::Namespace;
+use ::tests::{family::Family, namespace::Namespace};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     maps::{ArrayOfMaps, Map, MapData, MapInfo},
     programs::loaded_programs,
 };
-use ipnet::Ipv4Net;
+use fastrand::Rng;
+use ipnet::IpNet;
 use netlink_packet_core::{
     NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
@@ -33,18 +34,19 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
 use xcast_common::{
+    address::Be128,
     trie::{
-        self, BLOCK_ENTRIES, Entry, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, Reader,
+        self, BLOCK_ENTRIES, Entry, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, Reader,
         SEGMENT_ENTRIES,
     },
     wire::Be32,
 };
 
 use crate::{
+    family::{named, number},
     generator::Generator,
     measure::check_interrupt,
     progress::Progress,
-    routes::RouteSet,
     site::{PORTS, gateway},
     subject::router::{Path, Router},
     sys::{self, Mapped},
@@ -63,6 +65,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What changes took at a rate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
+    /// `4` or `6`.
+    pub family: u8,
     /// Changes a second, as asked for.
     pub rate: u32,
     /// Changes a second, as it came out.
@@ -85,57 +89,52 @@ pub struct Row {
     pub delivered: bool,
 }
 
-/// Measures all rates on a router with a table of so many routes.
+/// Measures all rates on a router with a table of so many routes of a family.
 ///
 /// # Errors
 ///
 /// Needs root; or the router does not follow.
 pub fn measure(
     generator: &mut Generator,
+    family: Family,
     cpu: usize,
     table: usize,
     progress: &mut Progress,
 ) -> Result<Vec<Row>> {
     progress.show("starting a router");
-    let routes = RouteSet::internet(table, PORTS);
-    let table = Rc::new(Routes::Ipv4(routes.clone()));
-    let router = Router::new(generator, Path::Prepared, table)?;
+    let routes = Rc::new(Routes::internet(family, table, PORTS));
+    let router = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
     // Or the watching thread would not let it run there.
     sys::keep_off(router.pid(), cpu)?;
+    // Next-hop ids of two gateways, as the map has them.
+    let map = RouteMap::of(router.pid(), family)?;
+    let mut rng = Rng::with_seed(1);
+    let ids = [0, 1].map(|next_hop| map.lookup(routes.address(next_hop, &mut rng)));
     let mut rows = Vec::new();
     for rate in RATES {
-        progress.show(&format!("{rate} changes a second"));
+        progress.show(&named(&format!("{rate} changes a second"), family));
         check_interrupt()?;
-        rows.push(at_rate(&router, &routes, rate, cpu)?);
+        rows.push(at_rate(&router, &routes, ids, rate, cpu)?);
     }
     Ok(rows)
 }
 
-fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<Row> {
-    let map = RouteMap::of(router.pid())?;
-    // Next-hop ids of the gateways, as the map has them.
-    let ids = [0, 1].map(|next_hop| {
-        let known = routes.routes().iter().find(|route| route.1 == next_hop);
-        known.map(|(prefix, _)| map.lookup(prefix.network()))
-    });
-    let [Some(first), Some(second)] = ids else {
-        bail!("too few routes to change");
-    };
-    let changed: Vec<_> = routes
-        .routes()
+fn at_rate(router: &Router, routes: &Routes, ids: [u32; 2], rate: u32, cpu: usize) -> Result<Row> {
+    let family = routes.family();
+    let map = RouteMap::of(router.pid(), family)?;
+    let list = routes.list();
+    let changed: Vec<_> = list
         .iter()
-        // The first ones stay as they are: they say which id is whose.
-        .skip(2 * PORTS)
-        .filter(|(prefix, _)| prefix.prefix_len() == 24)
+        .filter(|(prefix, _)| prefix.prefix_len() == routes.usual_length())
         .take(PREFIXES)
         .map(|route| route.0)
         .collect();
     let changes: Vec<_> = (0..2)
         .flat_map(|next_hop| {
             changed.iter().map(move |&prefix| Change {
-                address: prefix.network(),
-                request: request(prefix, gateway(next_hop)),
-                id: [first, second][next_hop],
+                address: last_address(prefix),
+                request: request(prefix, family.address(gateway(next_hop))),
+                id: ids[next_hop],
             })
         })
         .collect();
@@ -144,7 +143,7 @@ fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<
     for change in &changes[changed.len()..] {
         send(&socket, &change.request)?;
     }
-    let last = changes.last().context("no /24 to change")?;
+    let last = changes.last().context("no prefix to change")?;
     let deadline = Instant::now() + PATIENCE;
     while map.lookup(last.address) != last.id {
         ensure!(Instant::now() < deadline, "the router does not follow");
@@ -177,9 +176,10 @@ fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<
         us.get(index).copied().unwrap_or(f64::NAN)
     };
     Ok(Row {
+        family: number(family),
         rate,
         rate_reached: count as f64 / elapsed.as_secs_f64(),
-        routes: routes.routes().len(),
+        routes: routes.len(),
         changes: count,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
@@ -190,9 +190,14 @@ fn at_rate(router: &Router, routes: &RouteSet, rate: u32, cpu: usize) -> Result<
     })
 }
 
+/// An address that a prefix decides about: longer ones tend to be at its beginning.
+fn last_address(prefix: IpNet) -> IpAddr {
+    prefix.broadcast()
+}
+
 /// A change to make.
 struct Change {
-    address: Ipv4Addr,
+    address: IpAddr,
     request: Vec<u8>,
     /// What the map says when it is made.
     id: u32,
@@ -249,29 +254,33 @@ struct RouteMap {
 unsafe impl Sync for RouteMap {}
 
 impl RouteMap {
-    fn of(pid: Pid) -> Result<Self> {
-        let mut root = None;
-        let (mut segments, mut pools) = (HashMap::new(), HashMap::new());
-        for id in map_ids(pid)? {
-            let info = MapInfo::from_id(id)?;
-            match info.name_as_str() {
-                Some("ROUTE_ROOT") => {
-                    root = Some(Mapped::new(MapData::from_id(id)?.fd(), ROOT_ENTRIES)?);
-                }
-                Some("ROUTE_SEGMENTS") => segments = inner_maps(id, SEGMENT_ENTRIES)?,
-                Some("ROUTE_BLOCKS") => pools = inner_maps(id, POOL_ENTRIES)?,
-                _ => {}
-            }
-        }
+    fn of(pid: Pid, family: Family) -> Result<Self> {
+        // The kernel keeps 15 octets of a name.
+        let (program, names, root_entries) = match family {
+            Family::Ipv4 => (
+                "xcast",
+                ["ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS"],
+                ROOT_ENTRIES,
+            ),
+            Family::Ipv6 => (
+                "xcast6",
+                ["ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6"],
+                ROOT_ENTRIES6,
+            ),
+        };
+        let [root, segments, pools] = names.map(|name| find_map(pid, program, name));
         Ok(Self {
-            root: root.context("the router's program has no map ROUTE_ROOT")?,
-            segments,
-            pools,
+            root: Mapped::new(MapData::from_id(root?)?.fd(), root_entries)?,
+            segments: inner_maps(segments?, SEGMENT_ENTRIES)?,
+            pools: inner_maps(pools?, POOL_ENTRIES)?,
         })
     }
 
-    fn lookup(&self, address: Ipv4Addr) -> u32 {
-        trie::lookup(self, Be32::from(address))
+    fn lookup(&self, address: IpAddr) -> u32 {
+        match address {
+            IpAddr::V4(address) => trie::lookup(self, Be32::from(address)),
+            IpAddr::V6(address) => trie::lookup(self, Be128::from(address)),
+        }
     }
 }
 
@@ -304,30 +313,37 @@ fn inner_maps(id: u32, words: usize) -> Result<HashMap<u32, Mapped<u32>>> {
     Ok(maps)
 }
 
-/// Ids of the maps of a router's program.
-fn map_ids(pid: Pid) -> Result<Vec<u32>> {
-    let mut programs = Vec::new();
+/// Id of a map of one of a router's programs.
+fn find_map(pid: Pid, program: &str, name: &str) -> Result<u32> {
+    let mut held = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
         let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
-        programs.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
+        held.extend(id.and_then(|id| id.trim().parse::<u32>().ok()));
     }
-    for program in loaded_programs() {
-        let program = program?;
-        if programs.contains(&program.id()) && program.name_as_str() == Some("xcast") {
-            return program
-                .map_ids()?
-                .context("this kernel does not tell a program's maps");
+    for loaded in loaded_programs() {
+        let loaded = loaded?;
+        if !held.contains(&loaded.id()) || loaded.name_as_str() != Some(program) {
+            continue;
+        }
+        let ids = loaded.map_ids()?;
+        for id in ids.context("this kernel does not tell a program's maps")? {
+            if MapInfo::from_id(id)?.name_as_str() == Some(name) {
+                return Ok(id);
+            }
         }
     }
-    bail!("process {pid} has no program called xcast")
+    bail!("process {pid} has no program {program} with a map {name}")
 }
 
 /// `ip route replace PREFIX via GATEWAY`, as a netlink message.
-fn request(prefix: Ipv4Net, gateway: Ipv4Addr) -> Vec<u8> {
+fn request(prefix: IpNet, gateway: IpAddr) -> Vec<u8> {
     let mut route = RouteMessage::default();
     route.header = RouteHeader {
-        address_family: AddressFamily::Inet,
+        address_family: match prefix {
+            IpNet::V4(_) => AddressFamily::Inet,
+            IpNet::V6(_) => AddressFamily::Inet6,
+        },
         destination_prefix_length: prefix.prefix_len(),
         table: RouteHeader::RT_TABLE_MAIN,
         protocol: RouteProtocol::Boot,
@@ -335,10 +351,13 @@ fn request(prefix: Ipv4Net, gateway: Ipv4Addr) -> Vec<u8> {
         kind: RouteType::Unicast,
         ..RouteHeader::default()
     };
-    let destination = RouteAddress::Inet(prefix.network());
+    let address = |address| match address {
+        IpAddr::V4(address) => RouteAddress::Inet(address),
+        IpAddr::V6(address) => RouteAddress::Inet6(address),
+    };
     route.attributes = vec![
-        RouteAttribute::Destination(destination),
-        RouteAttribute::Gateway(RouteAddress::Inet(gateway)),
+        RouteAttribute::Destination(address(prefix.network())),
+        RouteAttribute::Gateway(address(gateway)),
     ];
     let mut header = NetlinkHeader::default();
     header.flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE;

@@ -6,11 +6,13 @@
 //! program looks up 256 addresses; the time of one that only reads them is taken off.
 
 use std::{
+    net::IpAddr,
     os::fd::{AsFd as _, BorrowedFd},
     thread,
     time::Instant,
 };
 
+use ::tests::family::Family;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Ebpf, EbpfLoader,
@@ -20,17 +22,18 @@ use aya::{
 use fastrand::Rng;
 use ipnet::IpNet;
 use serde::Serialize;
+use xcast_common::trie::{ROOT_BITS, ROOT_BITS6};
 use xcast_ctl::datapath::routes::{Maps, RouteMap};
 
 use crate::{
+    family::number,
     measure::{Effort, Summary, check_interrupt},
     programs,
     progress::Progress,
-    routes::RouteSet,
-    routes6::RouteSet6,
     shared::{MAX_RUNS, ROWS, RUN_ADDRESSES, Tally},
     site::PORTS,
     sys::{self, Mapped},
+    table::Routes,
 };
 
 /// Routes in the maps, of IPv4 and of IPv6: up to today's tables, and of IPv4 what may come.
@@ -163,51 +166,6 @@ impl Lookup for Flat {
     }
 }
 
-/// What is looked up.
-enum Set {
-    Ipv4(RouteSet),
-    Ipv6(RouteSet6),
-}
-
-impl Set {
-    fn internet(ipv6: bool, count: usize) -> Self {
-        match ipv6 {
-            false => Self::Ipv4(RouteSet::internet(count, PORTS)),
-            true => Self::Ipv6(RouteSet6::internet(count, PORTS)),
-        }
-    }
-
-    fn is_ipv6(&self) -> bool {
-        matches!(self, Self::Ipv6(_))
-    }
-
-    fn routes(&self) -> Vec<(IpNet, usize)> {
-        match self {
-            Self::Ipv4(set) => set
-                .routes()
-                .iter()
-                .map(|(p, n)| ((*p).into(), *n))
-                .collect(),
-            Self::Ipv6(set) => set
-                .routes()
-                .iter()
-                .map(|(p, n)| ((*p).into(), *n))
-                .collect(),
-        }
-    }
-
-    /// A random address that has a route, its first 64 bits of IPv6, and its next hop.
-    fn any_address(&self, rng: &mut Rng) -> (u64, Option<usize>) {
-        match self {
-            Self::Ipv4(set) => {
-                let (address, next_hop) = set.any_address(rng);
-                (address.to_bits().into(), next_hop)
-            }
-            Self::Ipv6(set) => set.any_address(rng),
-        }
-    }
-}
-
 /// A loaded object with one of the maps filled.
 struct Contestant {
     map: Box<dyn Lookup>,
@@ -260,13 +218,15 @@ impl Addresses {
 /// Needs root; or a map finds what it should not.
 pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    let cases = [false, true].into_iter().zip(ROUTES);
-    for (ipv6, count) in cases.flat_map(|(ipv6, counts)| counts.iter().map(move |n| (ipv6, *n))) {
-        let routes = Set::internet(ipv6, count);
+    let cases = Family::ALL.into_iter().zip(ROUTES);
+    for (family, count) in
+        cases.flat_map(|(family, counts)| counts.iter().map(move |n| (family, *n)))
+    {
+        let routes = Routes::internet(family, count, PORTS);
         let mut contestants = Vec::new();
-        let names: &[_] = match ipv6 {
-            false => &["xcast", "lpm_trie", "flat"],
-            true => &["xcast", "lpm_trie"],
+        let names: &[_] = match family {
+            Family::Ipv4 => &["xcast", "lpm_trie", "flat"],
+            Family::Ipv6 => &["xcast", "lpm_trie"],
         };
         for name in names {
             progress.show(&format!("filling {name} with {count} routes"));
@@ -289,7 +249,7 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
             }
             for (contestant, ns) in contestants.iter().zip(&ns) {
                 rows.push(Row {
-                    family: if ipv6 { 6 } else { 4 },
+                    family: number(family),
                     map: contestant.map.name(),
                     routes: count,
                     addresses,
@@ -305,8 +265,8 @@ pub fn measure(cpu: usize, effort: Effort, progress: &mut Progress) -> Result<Ve
 }
 
 impl Contestant {
-    fn new(name: &str, set: &Set) -> Result<Self> {
-        let ipv6 = set.is_ipv6();
+    fn new(name: &str, set: &Routes) -> Result<Self> {
+        let ipv6 = set.family() == Family::Ipv6;
         let own = |name: &str| match ipv6 {
             false => name.to_owned(),
             true => format!("{name}6"),
@@ -326,16 +286,21 @@ impl Contestant {
             .try_clone()?;
         let mut map: Box<dyn Lookup> = match name {
             "xcast" => {
-                let root = programs::array(&mut ebpf, "ROUTE_ROOT")?;
-                let outer = |name| match ebpf.map(name) {
+                let root = programs::array(&mut ebpf, &own("ROUTE_ROOT"))?;
+                let outer = |name| match ebpf.map(&own(name)) {
                     Some(Map::ArrayOfMaps(maps)) => Ok(maps.fd().as_fd().try_clone_to_owned()?),
                     _ => anyhow::bail!("the BPF object has no map {name}"),
                 };
-                Box::new(Own(RouteMap::new(Maps {
+                let maps = Maps {
                     root: root.fd().as_fd(),
                     segments: outer("ROUTE_SEGMENTS")?,
                     blocks: outer("ROUTE_BLOCKS")?,
-                })?))
+                };
+                let root_bits = match ipv6 {
+                    false => ROOT_BITS,
+                    true => ROOT_BITS6,
+                };
+                Box::new(Own(RouteMap::new(maps, root_bits)?))
             }
             "lpm_trie" => Box::new(match ipv6 {
                 false => Kernel::Ipv4(programs::map(&mut ebpf, "LPM")?),
@@ -351,15 +316,14 @@ impl Contestant {
             false => Addresses::Ipv4(Mapped::new(looked_up.fd(), MAX_RUNS)?),
             true => Addresses::Ipv6(Mapped::new(looked_up.fd(), MAX_RUNS)?),
         };
-        let routes = set.routes();
+        let routes = set.list();
         let start = Instant::now();
         for &(prefix, next_hop) in &routes {
             map.set(prefix, id(next_hop))?;
         }
         map.publish()?;
         let fill_ms = start.elapsed().as_secs_f64() * 1e3;
-        let length = if ipv6 { 48 } else { 24 };
-        let long = |route: &&(IpNet, usize)| route.0.prefix_len() == length;
+        let long = |route: &&(IpNet, usize)| route.0.prefix_len() == set.usual_length();
         let changed: Vec<_> = routes.iter().filter(long).take(CHANGES).collect();
         let start = Instant::now();
         // To somewhere else, and back.
@@ -430,10 +394,18 @@ fn id(next_hop: usize) -> u32 {
     next_hop as u32 + 1
 }
 
-/// Random addresses that have a route, whole rows of them, and the sum of their next-hop ids.
-fn addresses_in(routes: &Set, different: usize) -> (Vec<u64>, u64) {
+/// Random addresses that have a route, whole rows of them, of IPv6 their first 64 bits; and the sum of
+/// their next-hop ids.
+fn addresses_in(routes: &Routes, different: usize) -> (Vec<u64>, u64) {
     let mut rng = Rng::with_seed(different as u64);
-    let draw = |rng: &mut Rng| routes.any_address(rng);
+    let draw = |rng: &mut Rng| {
+        let (address, next_hop) = routes.any_address(rng);
+        let first = match address {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
+        };
+        (first, next_hop)
+    };
     let list: Vec<_> = match different {
         RANDOM => (0..RANDOM).map(|_| draw(&mut rng)).collect(),
         _ => {

@@ -72,8 +72,8 @@ struct Args {
     only: Vec<Section>,
     /// Which families to measure, wherever packets are forwarded or sent
     ///
-    /// Look-ups are of both in any case; the combining queue and route changes are of IPv4 only. What
-    /// IPv6 comes to has names of its own, which end in ", IPv6".
+    /// Look-ups are of both in any case; the combining queue, which sends nothing, of IPv4 only. What IPv6
+    /// comes to has names of its own, which end in ", IPv6".
     #[arg(long, value_enum, value_name = "4|6|both", hide_possible_values = true, default_value_t = Families::Both)]
     family: Families,
     /// Write everything measured to a file

@@ -493,6 +493,7 @@ impl Report {
     pub fn changes_table(&self) -> String {
         let mut lines = vec![
             [
+                "IPv",
                 "changes/s",
                 "reached",
                 "routes",
@@ -509,6 +510,7 @@ impl Report {
         for row in &self.changes {
             let whole = |value: f64| format!("{value:.0}");
             lines.push(vec![
+                row.family.to_string(),
                 row.rate.to_string(),
                 whole(row.rate_reached),
                 row.routes.to_string(),

@@ -46,8 +46,28 @@ impl Routes {
         }
     }
 
+    /// The prefixes and their next hops.
+    pub fn list(&self) -> Vec<(IpNet, usize)> {
+        fn all<P: Copy + Into<IpNet>>(routes: &[(P, usize)]) -> Vec<(IpNet, usize)> {
+            let routes = routes.iter();
+            routes.map(|&(prefix, hop)| (prefix.into(), hop)).collect()
+        }
+        match self {
+            Self::Ipv4(set) => all(set.routes()),
+            Self::Ipv6(set) => all(set.routes()),
+        }
+    }
+
+    /// Length of the prefixes that most networks have: those that come and go.
+    pub fn usual_length(&self) -> u8 {
+        match self {
+            Self::Ipv4(_) => 24,
+            Self::Ipv6(_) => 48,
+        }
+    }
+
     /// A random address within a random prefix, and its next hop.
-    fn any_address(&self, rng: &mut Rng) -> (IpAddr, Option<usize>) {
+    pub fn any_address(&self, rng: &mut Rng) -> (IpAddr, Option<usize>) {
         match self {
             Self::Ipv4(set) => {
                 let (address, next_hop) = set.any_address(rng);
@@ -82,21 +102,9 @@ impl Routes {
     /// Commands for `ip -batch` that add the routes, by these gateways.
     pub fn commands(&self, gateway: impl Fn(usize) -> IpAddr) -> String {
         let mut text = String::with_capacity(64 * self.len());
-        let mut add = |prefix: IpNet, next_hop| {
+        for (prefix, next_hop) in self.list() {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "route add {prefix} via {}", gateway(next_hop));
-        };
-        match self {
-            Self::Ipv4(set) => {
-                for &(prefix, next_hop) in set.routes() {
-                    add(prefix.into(), next_hop);
-                }
-            }
-            Self::Ipv6(set) => {
-                for &(prefix, next_hop) in set.routes() {
-                    add(prefix.into(), next_hop);
-                }
-            }
         }
         text
     }

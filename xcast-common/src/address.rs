@@ -2,12 +2,15 @@
 
 use core::net::IpAddr;
 
-use crate::{checksum::Sum, view::View, wire::Be32};
+use crate::{checksum::Sum, trie, view::View, wire::Be32};
 
 /// What the rest of the crate does with an address of either family.
 pub trait Address: Copy + PartialEq + Default + Into<IpAddr> {
     /// Length in octets.
     const LEN: usize;
+
+    /// Bits that index the root of a [route map](crate::trie).
+    const ROOT_BITS: u32;
 
     /// The address at `at`; `None` if the frame ends before.
     fn read(view: View, at: usize) -> Option<Self>;
@@ -47,6 +50,7 @@ impl From<Be128> for IpAddr {
 
 impl Address for Be32 {
     const LEN: usize = 4;
+    const ROOT_BITS: u32 = trie::ROOT_BITS;
 
     #[inline(always)]
     fn read(view: View, at: usize) -> Option<Self> {
@@ -126,6 +130,7 @@ impl From<Be128> for core::net::Ipv6Addr {
 
 impl Address for Be128 {
     const LEN: usize = 16;
+    const ROOT_BITS: u32 = trie::ROOT_BITS6;
 
     #[inline(always)]
     fn read(view: View, at: usize) -> Option<Self> {

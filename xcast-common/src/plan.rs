@@ -15,8 +15,6 @@
 //! Cursors and counts are read and written volatile, on purpose: held in a register across a loop,
 //! every value they can take would be a state of its own to the verifier.
 
-use core::ptr::{from_mut, from_ref};
-
 use crate::{
     address::Address as _,
     counter::Counter,
@@ -26,10 +24,12 @@ use crate::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
-    trie::{self, Entry, Reader},
-    view::{Frame, View},
+    trie::{Entry, LookUps, Reader, further_octets},
+    view::{Frame, View, store},
     wire::{Be16, FLAG_D, FLAG_P, FLAG_X, transport},
 };
+
+pub use crate::view::fresh;
 
 /// What a router knows of a family: route map, next-hop and ECMP tables, own addresses.
 pub trait Tables<F: Family> {
@@ -190,8 +190,10 @@ pub struct Work {
     pub serial: u32,
     /// See [`forget`](Self::forget).
     packet: Packet,
-    /// What each destination's look-up found.
-    entries: [Entry; DESTINATION_SLOTS],
+    /// Each destination's look-up.
+    look_ups: LookUps<DESTINATION_SLOTS>,
+    /// How many of them are not at their end.
+    unfinished: u8,
     /// What becomes of the branch under consideration.
     verdict: Verdict,
     /// Where each destination is in `seen`.
@@ -219,19 +221,6 @@ boxed! {
     Work;
 }
 
-/// Reads a field that lives in memory, not in a register.
-#[inline(always)]
-pub fn fresh<T: Copy>(field: &T) -> T {
-    // SAFETY: a valid reference.
-    unsafe { from_ref(field).read_volatile() }
-}
-
-#[inline(always)]
-fn store<T>(field: &mut T, value: T) {
-    // SAFETY: a valid reference.
-    unsafe { from_mut(field).write_volatile(value) }
-}
-
 impl Work {
     /// What comes before the Xcast header, unchanged. It goes through memory, where the verifier
     /// loses sight of it: else each way to get there would be a case of its own in everything that
@@ -249,21 +238,21 @@ impl Work {
         fresh(&self.packet)
     }
 
-    /// A further step of the look-ups of all destinations, by this octet of their addresses; whether
-    /// any is still not at its end.
+    /// The next step of the packet's look-ups, by this octet of its destinations; whether any is still
+    /// not at its end.
     #[inline(always)]
     pub fn step<F: Family>(&mut self, plan: &Plan<F>, map: &impl Reader, octet: u32) -> bool {
-        let mut unfinished = 0;
-        for i in 0..F::MAX_DESTINATIONS {
-            if i >= fresh(&plan.dest_count) as usize {
-                break;
-            }
-            let entry = fresh(&self.entries[i]);
-            let entry = trie::next(map, entry, plan.destinations[i].address, octet);
-            unfinished |= entry.word();
-            store(&mut self.entries[i], entry);
-        }
-        Entry::from_word(unfinished).block().is_some()
+        let address = move |i: usize| plan.destinations[i].address;
+        let left = if octet == further_octets::<F::Address>().start {
+            let count = move || fresh(&plan.dest_count) as usize;
+            self.look_ups.step(map, octet, count, address)
+        } else {
+            let unfinished = &self.unfinished;
+            let count = move || fresh(unfinished) as usize;
+            self.look_ups.step(map, octet, count, address)
+        };
+        store(&mut self.unfinished, left as u8);
+        left != 0
     }
 }
 
@@ -538,7 +527,7 @@ fn look_up<F: Family>(
         // Also where the bit is clear: a branch less, in the loop that waits for memory.
         let entry = tables.route_entry(address);
         unfinished |= entry.word();
-        store(&mut work.entries[i], entry);
+        work.look_ups.set(i, entry);
     }
     if Entry::from_word(unfinished).block().is_some() {
         tables.go_on(plan, work);
@@ -549,7 +538,7 @@ fn look_up<F: Family>(
                 break;
             }
             if fresh(&plan.kept[i >> 5]) & bit(i) == 0 {
-                store(&mut work.entries[i], CLEARED);
+                work.look_ups.set(i, CLEARED);
             }
         }
     }
@@ -602,7 +591,7 @@ fn collect<F: Family>(
         if i >= fresh(&plan.dest_count) as usize {
             break;
         }
-        let entry = fresh(&work.entries[i]);
+        let entry = work.look_ups.entry(i);
         let id = entry.next_hop() as u16;
         if entry == CLEARED {
             plan.branch_of[i] = NONE;

@@ -1,28 +1,36 @@
-//! The form of the route map: a flat table of the first 24 bits of an address, and blocks of 256
-//! entries for what is longer (DIR-24-8).
+//! The form of the route map: a flat table of the first 24 bits of an IPv4 address, the first 32 of IPv6, and
+//! blocks of 256 entries for what is longer (DIR-24-8).
 //!
-//! The table is kept in *segments*, one for each value of the first octet that has prefixes longer
-//! than that, so that a router with ten routes does not pay for sixteen million entries; the *root*
-//! has an entry for each of the others. Where prefixes longer than 24 bits exist, an entry names a
-//! *block* for the next 8 bits, and so on. A look-up is two loads for most destinations, the first
-//! of a pointer that is always in the cache, and no comparison of addresses. An entry is one
-//! aligned word: whoever reads while it changes sees the old next hop or the new one.
+//! The table is kept in *segments* of 16 bits, one for each value of the bits before that has prefixes
+//! longer than those, so that a router with ten routes does not pay for sixteen million entries; the
+//! *root* has an entry for each of the others. Where longer prefixes exist, an entry names a *block*
+//! for the next 8 bits, and so on. A look-up is two loads for most destinations of IPv4, the first
+//! of a pointer that is always in the cache, and no comparison of addresses; a /48 of IPv6 takes two
+//! more. An entry is one aligned word: whoever reads while it changes sees the old next hop or the new
+//! one.
 //!
 //! The controller writes, through memory it shares with the programs. Blocks come in *pools*,
 //! which are added as routes need them.
 
-use crate::address::Address;
+use core::ops::Range;
 
-/// Bits of an address that index the root.
+use crate::{
+    address::Address,
+    view::{fresh, store},
+};
+
+/// Bits of an IPv4 address that index the root.
 pub const ROOT_BITS: u32 = 8;
 /// Entries of the root, and segments.
 pub const ROOT_ENTRIES: usize = 1 << ROOT_BITS;
+/// Bits of an IPv6 address that index the root. Registries hand out /32s in a few dozen /16s.
+pub const ROOT_BITS6: u32 = 16;
+/// Entries of the root, and segments.
+pub const ROOT_ENTRIES6: usize = 1 << ROOT_BITS6;
 /// Bits of an address that index a segment.
 pub const SEGMENT_BITS: u32 = 16;
 /// Entries of a segment: 256 KiB of them.
 pub const SEGMENT_ENTRIES: usize = 1 << SEGMENT_BITS;
-/// Octets of an address that the first step looks at; each further step looks at one.
-pub const FIRST_OCTETS: u32 = (ROOT_BITS + SEGMENT_BITS) / 8;
 /// Bits of an address that index a block.
 pub const BLOCK_BITS: u32 = 8;
 /// Entries of a block.
@@ -93,21 +101,27 @@ impl Entry {
 
 /// Read access to the route map.
 pub trait Reader {
-    /// The root's entry for an address's first 8 bits.
+    /// The root's entry for an address's first bits.
     fn root(&self, index: u32) -> Option<Entry>;
 
-    /// An entry of the segment for an address's first 8 bits; `None` if there is no such segment.
+    /// An entry of the segment for an address's first bits; `None` if there is no such segment.
     fn segment(&self, segment: u32, index: u32) -> Option<Entry>;
 
     /// An entry of a block.
     fn entry(&self, block: u32, index: u32) -> Option<Entry>;
 }
 
+/// The octets of an address that further steps look at, one each.
+#[inline(always)]
+pub const fn further_octets<A: Address>() -> Range<u32> {
+    (A::ROOT_BITS + SEGMENT_BITS) / 8..A::LEN as u32
+}
+
 /// Next-hop id of the longest prefix that matches; 0 if none does.
 #[inline(always)]
 pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
     let mut entry = first(map, address);
-    for octet in FIRST_OCTETS..A::LEN as u32 {
+    for octet in further_octets::<A>() {
         let Some(block) = entry.block() else {
             break;
         };
@@ -118,33 +132,92 @@ pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
     entry.next_hop()
 }
 
-/// The first step of a look-up: the entry of an address's first 24 bits.
+/// The first step of a look-up: the entry of an address's first bits in the flat table.
 ///
 /// Nothing in here depends on what the entry says. Steps for several addresses in a row overlap, and
 /// the loads they wait for go on at the same time.
 #[inline(always)]
 pub fn first<A: Address>(map: &impl Reader, address: A) -> Entry {
-    let bits = (address.octets_from(0) >> 32) as u32;
-    let octet = bits >> 24;
-    let entry = match map.segment(octet, bits >> 8 & 0xffff) {
+    let bits = address.octets_from(0);
+    let root = (bits >> (64 - A::ROOT_BITS)) as u32;
+    let index = bits >> (64 - A::ROOT_BITS - SEGMENT_BITS) & (SEGMENT_ENTRIES as u64 - 1);
+    let entry = match map.segment(root, index as u32) {
         Some(entry) => Some(entry),
-        None => map.root(octet),
+        None => map.root(root),
     };
     entry.unwrap_or(Entry::NONE)
 }
 
-/// A further step of a look-up, for addresses in a row: the entry that the last step's leads to, by the
-/// address's next octet, or the same entry if that was the end.
+/// Look-ups of several addresses that go on step by step, all of them at a time.
 ///
-/// Which it is decides no branch. The processor could only guess, and a wrong guess would be noticed
-/// when the entry has come from memory, and end all loads for addresses behind it.
+/// A step decides by no branch whether an address is at its end. The processor could only guess, and a wrong
+/// guess would be noticed when the entry has come from memory, and end the loads for all addresses
+/// behind it.
+#[repr(C)]
+pub struct LookUps<const N: usize> {
+    /// What each address has come to.
+    entries: [Entry; N],
+    /// The addresses that are not at their end, after a step; the first ones count.
+    unfinished: [u8; N],
+}
+
+// An address's number is an octet.
+const _: () = assert!(size_of::<LookUps<256>>() == 5 * 256);
+
+impl<const N: usize> LookUps<N> {
+    /// The entry that an address has come to.
+    #[inline(always)]
+    pub fn entry(&self, number: usize) -> Entry {
+        fresh(&self.entries[number])
+    }
+
+    /// Sets what an address has come to, after its first step.
+    #[inline(always)]
+    pub fn set(&mut self, number: usize, entry: Entry) {
+        store(&mut self.entries[number], entry);
+    }
+
+    /// The next step of the first `count` unfinished addresses, by this octet; of the first `count` of all,
+    /// if it is the second. Returns how many are still unfinished. `count` is asked for again and again.
+    #[inline(always)]
+    pub fn step<A: Address>(
+        &mut self,
+        map: &impl Reader,
+        octet: u32,
+        count: impl Fn() -> usize,
+        address: impl Fn(usize) -> A,
+    ) -> usize {
+        let mut left = 0;
+        for place in 0..N {
+            if place >= count() {
+                break;
+            }
+            let number = if octet == further_octets::<A>().start {
+                place
+            } else {
+                fresh(&self.unfinished[place]) as usize % N
+            };
+            let entry = next(map, self.entry(number), address(number), octet);
+            self.set(number, entry);
+            // Never before `place`, so what is still to be read stays.
+            store(&mut self.unfinished[left % N], number as u8);
+            left += (entry.0 >> 31) as usize;
+        }
+        left
+    }
+}
+
+/// The entry that another leads to by the address's next octet; the same entry if it is the last.
 #[inline(always)]
-pub fn next<A: Address>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> Entry {
-    let go_on = opaque((entry.0 as i32 >> 31) as u32);
+fn next<A: Address>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> Entry {
+    let word = u64::from(entry.0);
+    // All ones if it is a block.
+    let go_on = opaque(word >> 31).wrapping_neg();
     // Block 0 is always there; what it says does not count here.
-    let block = entry.0 & !Entry::BLOCK & go_on;
-    let found = map.entry(block, octet_of(address, octet));
-    Entry(found.unwrap_or(Entry::NONE).0 & go_on | entry.0 & !go_on)
+    let block = word & go_on & !u64::from(Entry::BLOCK);
+    let found = map.entry(block as u32, octet_of(address, octet));
+    let found = u64::from(found.unwrap_or(Entry::NONE).0);
+    Entry((found & go_on | word & !go_on) as u32)
 }
 
 #[inline(always)]
@@ -155,13 +228,14 @@ fn octet_of<A: Address>(address: A, octet: u32) -> u32 {
 /// The same number, about which the compiler knows nothing: it turns a mask it can see through into
 /// the branch it stands for.
 #[inline(always)]
-fn opaque(number: u32) -> u32 {
+fn opaque(number: u64) -> u64 {
     #[cfg(target_arch = "bpf")]
     let number = {
-        let mut number = u64::from(number);
-        // SAFETY: does nothing.
-        unsafe { core::arch::asm!("/* {0} */", inout(reg) number, options(pure, nomem, nostack)) };
-        number as u32
+        let mut number = number;
+        // An instruction it has to be: the kernel refuses two notes on source lines at the same one.
+        // SAFETY: copies a register to itself.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+        number
     };
     number
 }

@@ -6,6 +6,20 @@
 
 use crate::wire::{Be16, Be32};
 
+/// Reads a field that lives in memory, not in a register: to the verifier, every value that a register can
+/// have is a state of its own.
+#[inline(always)]
+pub fn fresh<T: Copy>(field: &T) -> T {
+    // SAFETY: a valid reference.
+    unsafe { core::ptr::from_ref(field).read_volatile() }
+}
+
+#[inline(always)]
+pub(crate) fn store<T>(field: &mut T, value: T) {
+    // SAFETY: a valid reference.
+    unsafe { core::ptr::from_mut(field).write_volatile(value) }
+}
+
 /// A frame whose head can move, as an XDP context or a buffer on the host.
 pub trait Frame {
     /// The frame's bytes. Views taken before a call of [`adjust_head`](Self::adjust_head) are

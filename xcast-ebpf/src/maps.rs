@@ -9,7 +9,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use xcast_common::{
-    address::{Address as _, Be128},
+    address::Be128,
     family::{Family, V4, V6},
     maps::{
         EcmpGroup, GROUP_SETS, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS,
@@ -18,8 +18,8 @@ use xcast_common::{
     },
     plan::{Plan, Scratch, Tables, Work},
     trie::{
-        self, BLOCK_ENTRIES, Entry, FIRST_OCTETS, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES,
-        ROOT_ENTRIES, Reader, SEGMENT_ENTRIES,
+        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES,
+        ROOT_ENTRIES6, Reader, SEGMENT_ENTRIES, further_octets,
     },
     tunnel::Peers,
     wire::{Be16, Be32},
@@ -52,7 +52,7 @@ const MMAPABLE: usize = 1 << 10;
 #[btf_map]
 pub static ROUTE_ROOT: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
 
-/// The route map's segments, by an address's first octet.
+/// The route map's segments, by an address's first bits.
 #[btf_map]
 pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES> =
     ArrayOfMaps::new();
@@ -64,11 +64,11 @@ pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MA
 
 /// The same for IPv6.
 #[btf_map]
-pub static ROUTE_ROOT6: Array<[u32; ROOT_ENTRIES], 1, MMAPABLE> = Array::new();
+pub static ROUTE_ROOT6: Array<[u32; ROOT_ENTRIES6], 1, MMAPABLE> = Array::new();
 
 /// The same for IPv6.
 #[btf_map]
-pub static ROUTE_SEGMENTS6: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES> =
+pub static ROUTE_SEGMENTS6: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES6> =
     ArrayOfMaps::new();
 
 /// The same for IPv6.
@@ -199,7 +199,7 @@ pub trait Routed: Family {
 pub struct KernelTables;
 
 macro_rules! tables {
-    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $go_on:ident;
+    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
      $addresses:ident, $sources:ident, $plans:ident) => {
         struct $routes;
 
@@ -234,8 +234,8 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn go_on(&self, plan: &Plan<$family>, work: &mut Work) {
-                $go_on(plan, work);
+            fn go_on(&self, _plan: &Plan<$family>, _work: &mut Work) {
+                steps::<$family>($step);
             }
 
             #[inline(always)]
@@ -282,44 +282,39 @@ macro_rules! tables {
                 Some(unsafe { &mut *plan })
             }
         }
+
+        /// One of these steps, for the packet at hand; 0 if it was the last.
+        ///
+        /// A global function: the kernel verifies it once and by itself, not again for each step and for
+        /// each number of destinations (Linux 5.6). It may be given numbers only, and finds everything
+        /// else anew.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $step(octet: u32) -> u32 {
+            let Some(work) = WORK.get_ptr_mut(0) else {
+                return 0;
+            };
+            // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
+            let work = unsafe { &mut *work };
+            let Some(plan) = <$family>::plan(work.serial) else {
+                return 0;
+            };
+            work.step(plan, &$routes, octet & 0xf) as u32
+        }
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, one_step; ADDRESSES, UDP_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, many_steps; ADDRESSES6, UDP_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
 
-/// The one step that a look-up of IPv4 may take after the first.
+/// All steps that a packet's look-ups may take after the first.
 #[inline(always)]
-fn one_step(plan: &Plan<V4>, work: &mut Work) {
-    work.step(plan, &Routes4, FIRST_OCTETS);
-}
-
-/// All steps that a look-up of IPv6 may take after the first.
-#[inline(always)]
-fn many_steps(_plan: &Plan<V6>, _work: &mut Work) {
-    for octet in FIRST_OCTETS..Be128::LEN as u32 {
-        if xcast6_step(octet) == 0 {
+fn steps<F: Family>(step: extern "C" fn(u32) -> u32) {
+    for octet in further_octets::<F::Address>() {
+        if step(octet) == 0 {
             break;
         }
     }
-}
-
-/// One of these steps, for the packet at hand; 0 if it was the last.
-///
-/// A global function: the kernel verifies it once and by itself, not again for each step and for each
-/// number of destinations (Linux 5.6). It may be given numbers only, and finds everything else anew.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn xcast6_step(octet: u32) -> u32 {
-    let Some(work) = WORK.get_ptr_mut(0) else {
-        return 0;
-    };
-    // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
-    let work = unsafe { &mut *work };
-    let Some(plan) = V6::plan(work.serial) else {
-        return 0;
-    };
-    work.step(plan, &Routes6, octet & 0xf) as u32
 }
 
 /// An entry, read once: the controller may change it at any moment.

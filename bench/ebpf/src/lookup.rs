@@ -20,11 +20,12 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    address::{Address as _, Be128},
+    address::Be128,
     trie::{
-        self, BLOCK_ENTRIES, Entry, FIRST_OCTETS, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES,
-        ROOT_ENTRIES, Reader, SEGMENT_ENTRIES,
+        self, BLOCK_ENTRIES, Entry, LookUps, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES,
+        ROOT_ENTRIES6, Reader, SEGMENT_ENTRIES, further_octets,
     },
+    view::fresh,
     wire::Be32,
 };
 
@@ -43,7 +44,7 @@ pub static LOOKED_UP6: Array<[u64; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::
 
 /// What was found so far for each address of the row at hand; the program's own.
 #[btf_map]
-pub static FOUND6: Array<[u32; RUN_ADDRESSES], 1> = Array::new();
+pub static FOUND6: Array<Found, 1> = Array::new();
 
 /// How to go on.
 #[btf_map]
@@ -61,6 +62,20 @@ pub static ROUTE_SEGMENTS: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE
 /// The route map's blocks, as the router has them.
 #[btf_map]
 pub static ROUTE_BLOCKS: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
+    ArrayOfMaps::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_ROOT6: Array<[u32; ROOT_ENTRIES6], 1, MMAPABLE> = Array::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_SEGMENTS6: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABLE>, ROOT_ENTRIES6> =
+    ArrayOfMaps::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static ROUTE_BLOCKS6: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
     ArrayOfMaps::new();
 
 /// The kernel's trie.
@@ -82,7 +97,7 @@ pub fn nothing(_ctx: XdpContext) -> u32 {
 
 #[xdp]
 pub fn xcast(_ctx: XdpContext) -> u32 {
-    all(|address| trie::lookup(&RouteMap, Be32::new(address)))
+    all(|address| trie::lookup(&Routes4, Be32::new(address)))
 }
 
 #[xdp]
@@ -109,28 +124,26 @@ pub fn nothing6(_ctx: XdpContext) -> u32 {
     all6(|address| address as u32 & 1)
 }
 
-/// As the router does it for the destinations of a packet: one step for all of them, then the next.
+/// As the router does it for the destinations of a packet: one step for all of them, then the next for
+/// those that need it.
 #[xdp]
 pub fn xcast6(_ctx: XdpContext) -> u32 {
-    let Some(Row {
-        tally,
-        addresses,
-        entries,
-    }) = row6()
-    else {
+    let Some((tally, addresses, found)) = row6() else {
         return XDP_ABORTED;
     };
-    for (address, entry) in addresses.iter().zip(&mut *entries) {
-        *entry = trie::first(&RouteMap, whole(*address)).word();
+    for (number, address) in addresses.iter().enumerate() {
+        found
+            .look_ups
+            .set(number, trie::first(&Routes6, whole(*address)));
     }
-    for octet in FIRST_OCTETS..Be128::LEN as u32 {
+    for octet in further_octets::<Be128>() {
         if step6(octet) == 0 {
             break;
         }
     }
     let mut sum = 0;
-    for entry in entries {
-        sum += u64::from(Entry::from_word(*entry).next_hop());
+    for number in 0..RUN_ADDRESSES {
+        sum += u64::from(found.look_ups.entry(number).next_hop());
     }
     tally.sum += sum;
     tally.next += 1;
@@ -141,45 +154,44 @@ pub fn xcast6(_ctx: XdpContext) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn step6(octet: u32) -> u32 {
-    let Some(Row {
-        addresses, entries, ..
-    }) = row6()
-    else {
+    let Some((_, addresses, found)) = row6() else {
         return 0;
     };
-    let mut unfinished = 0;
-    for (address, entry) in addresses.iter().zip(entries) {
-        let next = trie::next(
-            &RouteMap,
-            Entry::from_word(*entry),
-            whole(*address),
-            octet & 0xf,
-        );
-        unfinished |= next.word();
-        *entry = next.word();
-    }
-    Entry::from_word(unfinished).block().is_some() as u32
+    let address = move |number: usize| whole(addresses[number % RUN_ADDRESSES]);
+    let left = if octet == further_octets::<Be128>().start {
+        found
+            .look_ups
+            .step(&Routes6, octet, || RUN_ADDRESSES, address)
+    } else {
+        let unfinished = &found.unfinished;
+        let count = move || fresh(unfinished) as usize;
+        found.look_ups.step(&Routes6, octet & 0xf, count, address)
+    };
+    found.unfinished = left as u32;
+    left as u32
+}
+
+/// The look-ups of a row.
+#[repr(C)]
+pub struct Found {
+    look_ups: LookUps<RUN_ADDRESSES>,
+    /// How many are not at their end.
+    unfinished: u32,
 }
 
 /// The row of addresses of IPv6 that is to be looked up, and what was found so far.
-struct Row {
-    tally: &'static mut Tally,
-    addresses: &'static [u64; RUN_ADDRESSES],
-    entries: &'static mut [u32; RUN_ADDRESSES],
-}
-
 #[inline(always)]
-fn row6() -> Option<Row> {
+fn row6() -> Option<(
+    &'static mut Tally,
+    &'static [u64; RUN_ADDRESSES],
+    &'static mut Found,
+)> {
     let tally = TALLY.get_ptr_mut(0)?;
-    let entries = FOUND6.get_ptr_mut(0)?;
+    let found = FOUND6.get_ptr_mut(0)?;
     // SAFETY: only one run at a time uses these maps, and only one function of it at a time.
-    let (tally, entries) = unsafe { (&mut *tally, &mut *entries) };
+    let (tally, found) = unsafe { (&mut *tally, &mut *found) };
     let addresses = LOOKED_UP6.get(tally.next & (tally.runs - 1))?;
-    Some(Row {
-        tally,
-        addresses,
-        entries,
-    })
+    Some((tally, addresses, found))
 }
 
 #[xdp]
@@ -237,28 +249,34 @@ fn row<A: Copy + 'static>(
     XDP_DROP
 }
 
-struct RouteMap;
+macro_rules! route_map {
+    ($name:ident: $root:ident, $segments:ident, $blocks:ident) => {
+        struct $name;
 
-impl Reader for RouteMap {
-    #[inline(always)]
-    fn root(&self, index: u32) -> Option<Entry> {
-        let root = ROUTE_ROOT.get(0)?;
-        read(root, index as usize).map(Entry::from_word)
-    }
+        impl Reader for $name {
+            #[inline(always)]
+            fn root(&self, index: u32) -> Option<Entry> {
+                read($root.get(0)?, index as usize).map(Entry::from_word)
+            }
 
-    #[inline(always)]
-    fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
-        let segment = ROUTE_SEGMENTS.get_value(segment, &0)?;
-        read(segment, index as usize).map(Entry::from_word)
-    }
+            #[inline(always)]
+            fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
+                let segment = $segments.get_value(segment, &0)?;
+                read(segment, index as usize).map(Entry::from_word)
+            }
 
-    #[inline(always)]
-    fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-        let pool = ROUTE_BLOCKS.get_value(block / POOL_BLOCKS as u32, &0)?;
-        let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-        read(pool, (first + index) as usize).map(Entry::from_word)
-    }
+            #[inline(always)]
+            fn entry(&self, block: u32, index: u32) -> Option<Entry> {
+                let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
+                let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+                read(pool, (first + index) as usize).map(Entry::from_word)
+            }
+        }
+    };
 }
+
+route_map!(Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS);
+route_map!(Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6);
 
 #[inline(always)]
 fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<u32> {

@@ -172,8 +172,8 @@ impl Datapath {
             subsets,
         )?;
         let devices_fd = map_fd(&ebpf, "DEVICES")?;
-        let routes = route_map(&ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?;
-        let routes6 = route_map(&ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?;
+        let routes = route_map::<Be32>(&ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?;
+        let routes6 = route_map::<Be128>(&ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?;
         let mut datapath = Self {
             devices_fd,
             routes,
@@ -441,7 +441,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
 }
 
 /// The route map that lies in these maps.
-fn route_map(
+fn route_map<A: Address>(
     ebpf: &Ebpf,
     root: &'static str,
     segments: &'static str,
@@ -453,7 +453,7 @@ fn route_map(
         segments: map_fd(ebpf, segments)?,
         blocks: map_fd(ebpf, blocks)?,
     };
-    RouteMap::new(maps).map_err(|source| DatapathError::System {
+    RouteMap::new(maps, A::ROOT_BITS).map_err(|source| DatapathError::System {
         what: "cannot map a route map",
         source,
     })

@@ -23,7 +23,7 @@ use aya_obj::generated::bpf_map_type;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use tracing::warn;
 use xcast_common::trie::{
-    BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, SEGMENT_ENTRIES,
+    BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, SEGMENT_ENTRIES,
 };
 
 use super::trie::{Full, Memory, Table};
@@ -31,6 +31,10 @@ use crate::datapath::sys;
 
 /// BPF_F_MMAPABLE.
 const MMAPABLE: u32 = 1 << 10;
+
+/// Most segments, which are never given back: whoever announces routes of IPv6 in all /16s does not get
+/// all memory. The Internet's table has some hundred; all of IPv4 has 256.
+const MAX_SEGMENTS: usize = 1024;
 
 /// A BPF array of words, mapped into this process.
 struct Mapping {
@@ -87,8 +91,10 @@ pub struct Maps<'a> {
 /// Root, segments and pools of the route map.
 pub struct Shared {
     root: Mapping,
-    /// By first octet.
+    /// By an address's first bits.
     segments: Vec<Option<Mapping>>,
+    /// How many more there may be.
+    segments_left: usize,
     /// Segments that the programs do not see yet.
     unpublished: Vec<(u32, OwnedFd)>,
     all_segments: OwnedFd,
@@ -103,13 +109,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Maps the root and makes the first pool.
-    pub(super) fn new(maps: Maps<'_>) -> io::Result<Self> {
+    /// Maps the root, of so many entries, and makes the first pool.
+    pub(super) fn new(maps: Maps<'_>, root_entries: usize) -> io::Result<Self> {
         let (first, mapping) = array(POOL_ENTRIES)?;
         sys::set_inner_map(maps.blocks.as_fd(), 0, &first)?;
         Ok(Self {
-            root: Mapping::new(maps.root, ROOT_ENTRIES)?,
-            segments: (0..ROOT_ENTRIES).map(|_| None).collect(),
+            root: Mapping::new(maps.root, root_entries)?,
+            segments: (0..root_entries).map(|_| None).collect(),
+            segments_left: MAX_SEGMENTS,
             unpublished: Vec::new(),
             all_segments: maps.segments,
             pools: vec![mapping],
@@ -213,7 +220,9 @@ impl Memory for Shared {
     }
 
     fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
+        let left = self.segments_left.checked_sub(1).ok_or(Full(None))?;
         let (fd, mapping) = array(SEGMENT_ENTRIES).map_err(|error| Full(Some(error)))?;
+        self.segments_left = left;
         for word in mapping.words() {
             word.store(content.word(), Ordering::Relaxed);
         }

@@ -1,8 +1,8 @@
 //! The route map: a trie whose visible half lies in memory shared with the programs.
 //!
 //! [`Trie`] decides which entry has to say what, [`Shared`] is where the entries are. A change of a
-//! route is a few stores; no system call, no lock, and no wait for readers, except where a first
-//! octet gets its segment.
+//! route is a few stores; no system call, no lock, and no wait for readers, except where the first
+//! bits of an address get their segment.
 
 mod memory;
 mod trie;
@@ -20,19 +20,20 @@ pub struct RouteMap {
 }
 
 impl RouteMap {
-    /// Takes over the programs' maps, which must not have been written before.
+    /// Takes over the programs' maps, which must not have been written before; `root_bits` as the
+    /// [family's addresses](xcast_common::address::Address::ROOT_BITS) have it.
     ///
     /// # Errors
     ///
     /// Fails if the root cannot be mapped, or the first pool made.
-    pub fn new(maps: Maps<'_>) -> std::io::Result<Self> {
+    pub fn new(maps: Maps<'_>, root_bits: u32) -> std::io::Result<Self> {
         Ok(Self {
-            trie: Trie::new(Shared::new(maps)?),
+            trie: Trie::new(Shared::new(maps, 1 << root_bits)?, root_bits),
         })
     }
 
     /// Adds or changes a route of the map's family; `None` as the next hop removes it. Where it is
-    /// the first one below its first octet, the programs see it after [`publish`](Self::publish).
+    /// the first one in its segment, the programs see it after [`publish`](Self::publish).
     ///
     /// # Errors
     ///

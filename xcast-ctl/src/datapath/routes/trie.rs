@@ -12,9 +12,7 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use xcast_common::trie::{
-    BLOCK_BITS, BLOCK_ENTRIES, Entry, ROOT_BITS, ROOT_ENTRIES, SEGMENT_BITS, SEGMENT_ENTRIES,
-};
+use xcast_common::trie::{BLOCK_BITS, BLOCK_ENTRIES, Entry, SEGMENT_BITS, SEGMENT_ENTRIES};
 
 /// A prefix: leading bits of an address, the rest zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,7 +38,7 @@ impl From<ipnet::IpNet> for Prefix {
 /// A table of the trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Table {
-    /// The first 8 bits.
+    /// The first 8 bits, or the first 16 of IPv6.
     Root,
     /// The next 16, for this value of the first.
     Segment(u32),
@@ -124,11 +122,13 @@ struct Level {
 }
 
 impl Level {
-    const TOP: Self = Self {
-        table: Table::Root,
-        base: 0,
-        stride: ROOT_BITS,
-    };
+    fn top(root_bits: u32) -> Self {
+        Self {
+            table: Table::Root,
+            base: 0,
+            stride: root_bits,
+        }
+    }
 
     /// Bits before those that index the tables below.
     fn end(self) -> u32 {
@@ -214,6 +214,8 @@ impl Taken {
 /// The writer's side of the route map.
 pub struct Trie<M> {
     memory: M,
+    /// Bits of an address that index the root.
+    root_bits: u32,
     root: Homes,
     segments: Vec<Option<Homes>>,
     blocks: Vec<Option<Homes>>,
@@ -221,12 +223,14 @@ pub struct Trie<M> {
 }
 
 impl<M: Memory> Trie<M> {
-    /// A trie without any route. `memory`'s root must be all [`Entry::NONE`].
-    pub fn new(memory: M) -> Self {
+    /// A trie without any route, whose root is indexed by so many bits. `memory`'s root must be all
+    /// [`Entry::NONE`].
+    pub fn new(memory: M, root_bits: u32) -> Self {
         Self {
             memory,
-            root: Homes::new(ROOT_ENTRIES),
-            segments: (0..ROOT_ENTRIES).map(|_| None).collect(),
+            root_bits,
+            root: Homes::new(1 << root_bits),
+            segments: (0..1 << root_bits).map(|_| None).collect(),
             blocks: Vec::new(),
             routes: 0,
         }
@@ -263,22 +267,24 @@ impl<M: Memory> Trie<M> {
     ///
     /// [`Full`] if a table is needed and there is no memory; every address keeps its next hop then.
     pub fn insert(&mut self, prefix: Prefix, next_hop: u32) -> Result<(), Full> {
-        let mut path = vec![Level::TOP];
-        let level = loop {
-            let level = last(&path);
+        let mut level = Level::top(self.root_bits);
+        let mut path = vec![level];
+        loop {
             let slot = level.slot(prefix);
-            match self.table_below(level, slot) {
-                Some(table) if level.leads_to(prefix, table) => path.push(level.below(table)),
+            let table = match self.table_below(level, slot) {
+                Some(table) if level.leads_to(prefix, table) => table,
                 None if u32::from(prefix.len) > level.end() => match self.grow(level, slot) {
-                    Ok(table) => path.push(level.below(table)),
+                    Ok(table) => table,
                     Err(full) => {
                         self.prune(&path, prefix);
                         return Err(full);
                     }
                 },
-                _ => break level,
-            }
-        };
+                _ => break,
+            };
+            level = level.below(table);
+            path.push(level);
+        }
         let node = level.node(prefix);
         let is_new = self.at_home(level, node).is_none();
         let new = Entry::route(next_hop, prefix.len);
@@ -296,15 +302,16 @@ impl<M: Memory> Trie<M> {
 
     /// Removes a route; whether there was one.
     pub fn remove(&mut self, prefix: Prefix) -> bool {
-        let mut path = vec![Level::TOP];
-        let level = loop {
-            let level = last(&path);
+        let mut level = Level::top(self.root_bits);
+        let mut path = vec![level];
+        loop {
             match self.table_below(level, level.slot(prefix)) {
-                Some(table) if level.leads_to(prefix, table) => path.push(level.below(table)),
+                Some(table) if level.leads_to(prefix, table) => level = level.below(table),
                 None if u32::from(prefix.len) > level.end() => return false,
-                _ => break level,
+                _ => break,
             }
-        };
+            path.push(level);
+        }
         let node = level.node(prefix);
         if self.at_home(level, node).is_none() {
             return false;
@@ -336,7 +343,7 @@ impl<M: Memory> Trie<M> {
     /// The longest route that is shorter than the prefix, whose home is in the last table of the
     /// path.
     fn shorter(&self, path: &[Level], prefix: Prefix) -> Entry {
-        let mut node = last(path).node(prefix);
+        let mut node = path.last().map_or(1, |level| level.node(prefix));
         for level in path.iter().rev() {
             let homes = self.homes(level.table);
             while node > 1 {
@@ -451,11 +458,6 @@ impl<M: Memory> Trie<M> {
     }
 }
 
-/// A path starts at the root.
-fn last(path: &[Level]) -> Level {
-    path.last().copied().unwrap_or(Level::TOP)
-}
-
 /// A table that is linked has homes; they come and go together.
 fn linked<T>(homes: Option<T>) -> T {
     homes.expect("a linked table has homes")
@@ -468,7 +470,7 @@ mod tests {
     use proptest::prelude::*;
     use xcast_common::{
         maps::NEXT_HOP_NO_ROUTE,
-        trie::{Reader, lookup},
+        trie::{ROOT_BITS, ROOT_BITS6, Reader, lookup},
         wire::Be32,
     };
 
@@ -484,9 +486,9 @@ mod tests {
     }
 
     impl Heap {
-        fn new(limit: usize) -> Self {
+        fn new(limit: usize, root_bits: u32) -> Self {
             Self {
-                root: vec![Entry::NONE; ROOT_ENTRIES],
+                root: vec![Entry::NONE; 1 << root_bits],
                 segments: BTreeMap::new(),
                 blocks: Vec::new(),
                 free: Vec::new(),
@@ -610,7 +612,7 @@ mod tests {
             steps in proptest::collection::vec((crowded(), 0u8..=32, 0u32..4), 1..200),
             limit in prop_oneof![Just(3usize), Just(usize::MAX)],
         ) {
-            let mut trie = Trie::new(Heap::new(limit));
+            let mut trie = Trie::new(Heap::new(limit, ROOT_BITS), ROOT_BITS);
             let mut model = Model::default();
             for (address, len, next_hop) in steps {
                 let route = prefix(address, len);
@@ -649,7 +651,7 @@ mod tests {
 
     fn many_changes(operations: usize) {
         let mut random = Random(20);
-        let mut trie = Trie::new(Heap::new(usize::MAX));
+        let mut trie = Trie::new(Heap::new(usize::MAX, ROOT_BITS), ROOT_BITS);
         let mut model = Model::default();
         for _ in 0..operations {
             // A few networks with everything in them, so that routes nest, repeat and go.
@@ -692,7 +694,7 @@ mod tests {
 
     #[test]
     fn addresses_of_128_bits_nest_as_deep_as_they_are_long() {
-        let mut trie = Trie::new(Heap::new(usize::MAX));
+        let mut trie = Trie::new(Heap::new(usize::MAX, ROOT_BITS6), ROOT_BITS6);
         let bits = 0x2001_0db8_0000_0000_0000_0000_0000_0001;
         let routes = [0u8, 16, 17, 32, 48, 64, 127, 128];
         for len in routes {
@@ -707,13 +709,13 @@ mod tests {
             .unwrap();
         }
         // Down to the entry of the address itself.
-        let mut entry = trie.memory().segments[&0x20][0x010d];
-        for byte in bits.to_be_bytes().into_iter().skip(3) {
+        let mut entry = trie.memory().segments[&0x2001][0x0db8];
+        for byte in bits.to_be_bytes().into_iter().skip(4) {
             let Some(block) = entry.block() else { break };
             entry = trie.memory().blocks[block as usize][usize::from(byte)];
         }
         assert_eq!((entry.next_hop(), entry.prefix_len()), (129, Some(128)));
-        assert_eq!(trie.blocks(), 13);
+        assert_eq!(trie.blocks(), 12);
         for len in routes {
             let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
             assert!(trie.remove(Prefix {
