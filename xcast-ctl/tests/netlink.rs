@@ -131,6 +131,8 @@ struct Router {
     ports: Vec<String>,
     edits: Vec<Edit>,
     synchronised: u32,
+    /// What the kernel said.
+    heard: Vec<KernelEvent>,
 }
 
 impl Router {
@@ -151,6 +153,7 @@ impl Router {
             ports: ports.iter().map(|&port| port.to_owned()).collect(),
             edits: Vec::new(),
             synchronised: 0,
+            heard: Vec::new(),
         }
     }
 
@@ -169,6 +172,7 @@ impl Router {
                 }
                 _ => None,
             };
+            self.heard.push(event.clone());
             self.sync.apply(event, &mut self.edits);
             if let Some(link) = link
                 && let Some(slot) = self.ports.iter().position(|port| *port == link.name)
@@ -227,6 +231,19 @@ impl Router {
             (route.prefix.to_string(), text)
         });
         routes.collect()
+    }
+
+    /// What the kernel said about links, and about the routes of some prefixes.
+    fn story(&self, prefixes: &[&str]) -> String {
+        let wanted = |event: &&KernelEvent| match event {
+            KernelEvent::Route { route, .. } | KernelEvent::RouteRemoved(route) => {
+                prefixes.contains(&route.prefix.to_string().as_str())
+            }
+            KernelEvent::Neighbour(_) | KernelEvent::NeighbourRemoved { .. } => false,
+            _ => true,
+        };
+        let events = self.heard.iter().filter(wanted);
+        events.map(|event| format!("{event:?}\n")).collect()
     }
 
     fn own_addresses(&self) -> BTreeSet<(IpAddr, u32)> {
@@ -762,12 +779,16 @@ fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static
                 {
                     break;
                 }
-                assert!(
-                    Instant::now() < deadline,
-                    "step {step}\n{commands}\n{:#?}\n{}",
-                    differences(&router.routes(), &dumped.routes()),
-                    kernel_routes()
-                );
+                if Instant::now() >= deadline {
+                    let (followed, dumped) = (router.routes(), dumped.routes());
+                    let differences = differences(&followed, &dumped);
+                    let prefixes: Vec<_> = differences.iter().map(|(prefix, ..)| *prefix).collect();
+                    panic!(
+                        "step {step}\n{commands}\n{differences:#?}\n{}\n{}",
+                        router.story(&prefixes),
+                        kernel_routes()
+                    );
+                }
                 timeout(Duration::from_millis(100), router.step())
                     .await
                     .ok();

@@ -18,6 +18,7 @@ mod parse;
 mod path;
 mod prefix;
 mod rib;
+mod siblings;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -324,9 +324,8 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
     }
     route.hops = multipath.unwrap_or_else(|| hop.hop(1).into_iter().collect());
     if is_ipv6 {
-        // A next hop that comes is announced first, and dumped last; source addresses are those of
-        // whichever next hop is named first, and do not matter to what happens to its route.
-        route.hops.sort_by_key(|hop| (hop.ifindex, hop.via));
+        // Source addresses are those of whichever next hop is named first, and do not matter to what
+        // happens to its route.
         route.preferred_source = None;
     }
     Ok(Some(route))
