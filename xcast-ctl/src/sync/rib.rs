@@ -323,11 +323,18 @@ impl Rib {
         }
         if old.up && !link.up {
             // Local addresses stay: they are this host's, whatever the link does.
-            self.remove_routes_where(|rib, path| {
+            let goes = |rib: &Self, path: &Path| {
                 path.spec.kind != RouteKind::Local
                     && path.leaves_by(link.ifindex)
                     && rib.is_dead(path)
-            });
+            };
+            self.remove_routes_where(|rib, path| !path.spec.ipv6 && goes(rib, path));
+            let paths = self.paths_where(|rib, path| path.spec.ipv6 && goes(rib, path));
+            for (table, prefix) in self.users_of(&paths) {
+                self.rearrange(table, prefix, |node, known| {
+                    node.remove_dead(&paths, known);
+                });
+            }
         }
     }
 
@@ -691,14 +698,20 @@ impl Rib {
     /// A multipath route of IPv6 goes on without the link.
     fn remove_siblings_over(&mut self, ifindex: u32) {
         let paths = self.paths_where(|_, path| path.spec.ipv6 && path.leaves_by(ifindex));
-        let users = |&id: &PathId| self.paths[id].users.clone();
-        let prefixes: HashSet<IpNet> = paths.iter().flat_map(users).collect();
-        for prefix in prefixes {
-            for table in 0..self.tables.len() {
-                let gone = |hop: &Hop| hop.ifindex == ifindex;
-                while self.remove_next_hops(table, prefix, |_| true, gone) {}
-            }
+        for (table, prefix) in self.users_of(&paths) {
+            let gone = |hop: &Hop| hop.ifindex == ifindex;
+            while self.remove_next_hops(table, prefix, |_| true, gone) {}
         }
+    }
+
+    /// The tables and prefixes where routes may go along one of these paths.
+    fn users_of(&self, paths: &[PathId]) -> Vec<(usize, IpNet)> {
+        let prefixes = paths.iter().flat_map(|&path| &self.paths[path].users);
+        let prefixes: HashSet<IpNet> = prefixes.copied().collect();
+        let tables = 0..self.tables.len();
+        tables
+            .flat_map(|table| prefixes.iter().map(move |&prefix| (table, prefix)))
+            .collect()
     }
 
     fn note_route(&mut self, prefix: IpNet, kind: RouteKind) {

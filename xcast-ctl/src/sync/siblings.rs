@@ -111,6 +111,25 @@ impl Node {
         self.candidates.splice(first..first, list);
     }
 
+    /// Removes the routes along paths that a link took down with it. From siblings that stay, the kernel
+    /// goes on behind the last of them, and forgets the routes that stand between them.
+    pub(super) fn remove_dead(&mut self, dead: &[PathId], paths: &Paths) {
+        let siblings = |c: &Candidate| paths[c.path].shared_hops().map_or(0, <[Hop]>::len) > 1;
+        let all = &self.candidates;
+        let mut forgotten = 0;
+        let mut stays = Vec::with_capacity(all.len());
+        for (at, c) in all.iter().enumerate() {
+            let goes = at >= forgotten && dead.contains(&c.path);
+            if !goes && at >= forgotten && siblings(c) {
+                let same = |other: &Candidate| (other.metric, other.path) == (c.metric, c.path);
+                forgotten = all.iter().rposition(same).map_or(at, |last| last + 1);
+            }
+            stays.push(!goes);
+        }
+        let mut stays = stays.into_iter();
+        self.candidates.retain(|_| stays.next().unwrap_or(true));
+    }
+
     /// Takes next hops out of a multipath route; those that are left go along the path `rest`.
     pub(super) fn remove_siblings(
         &mut self,
