@@ -712,6 +712,69 @@ fn for_ipv6(commands: &str) -> String {
     commands.lines().map(line).collect::<Vec<_>>().join("\n") + "\n"
 }
 
+/// The sysctl that has routes over an interface passed over while it has no carrier.
+fn ignore_link_down(family: &str, link: &str) -> String {
+    let family = if family == "-6" { "ipv6" } else { "ipv4" };
+    format!("/proc/sys/net/{family}/conf/{link}/ignore_routes_with_linkdown")
+}
+
+#[test]
+fn routes_without_carrier_are_passed_over_where_wanted_ipv4() {
+    routes_without_carrier_are_passed_over_where_wanted(str::to_owned, "-4");
+}
+
+#[test]
+fn routes_without_carrier_are_passed_over_where_wanted_ipv6() {
+    routes_without_carrier_are_passed_over_where_wanted(for_ipv6, "-6");
+}
+
+fn routes_without_carrier_are_passed_over_where_wanted(
+    convert: fn(&str) -> String,
+    family: &'static str,
+) {
+    in_namespace(move || async move {
+        fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0").unwrap();
+        ip(&convert(
+            "link add v1 type veth peer name p1
+            link add v2 type veth peer name p2
+            link set v1 up
+            link set p1 up
+            link set v2 up
+            link set p2 up
+            addr add 10.1.0.1/24 dev v1
+            addr add 10.2.0.1/24 dev v2
+            route add 20.0.0.0/8 via 10.1.0.2 metric 5
+            route add blackhole 20.0.0.0/8 metric 9",
+        ));
+        let set = |link, value| fs::write(ignore_link_down(family, link), value).unwrap();
+        let address = convert("20.0.0.1");
+        let passed_over = |r: &Router| r.fate(address.trim_end()) == Counter::SkipBlackhole.name();
+        let mut router = Router::start(&["v1", "v2"]);
+        router.synchronise().await;
+        set("v2", "1");
+        ip("link set p1 down");
+        let no_carrier = |r: &Router| {
+            let heard = |event: &KernelEvent| {
+                matches!(event, KernelEvent::Link(link)
+                    if link.name == "v1" && link.up && !link.carrier)
+            };
+            r.heard.iter().any(heard)
+        };
+        router.until("no carrier", no_carrier).await;
+        assert!(!passed_over(&router), "nobody wants that of this interface");
+        for link in ["v1", "all"] {
+            set(link, "1");
+            router.until("passed over", passed_over).await;
+            // A dump says the same.
+            let mut dumped = Router::start(&["v1", "v2"]);
+            dumped.synchronise().await;
+            assert!(passed_over(&dumped));
+            set(link, "0");
+            router.until("used again", |r| !passed_over(r)).await;
+        }
+    });
+}
+
 /// What was learned by following must be what a dump says: the kernel drops much without a word.
 #[test]
 fn following_is_as_good_as_dumping_ipv4() {
@@ -758,8 +821,11 @@ fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static
             ip_batch(&commands, &[family, "-force", "-batch", "-"]);
             // The link may be gone.
             let link = random.pick(&["v1", "v2", "v3", "all"]);
-            let sysctl = format!("/proc/sys/net/ipv4/conf/{link}/ignore_routes_with_linkdown");
-            fs::write(sysctl, random.pick(&["0", "0", "1"])).ok();
+            fs::write(
+                ignore_link_down(family, link),
+                random.pick(&["0", "0", "1"]),
+            )
+            .ok();
             ip(&format!(
                 "route add blackhole 203.0.113.{step}/32 table local"
             ));

@@ -39,7 +39,8 @@ pub(super) struct Rib {
     pub(super) paths: Paths,
     pub(super) changes: Changes,
     links: HashMap<u32, Seen<Link>>,
-    ignore_link_down: HashMap<Option<u32>, Seen<bool>>,
+    /// By family, whether it is IPv6, and by interface.
+    ignore_link_down: HashMap<(bool, Option<u32>), Seen<bool>>,
     addresses: HashMap<Address, Seen<()>>,
     neighbours: BTreeMap<(IpAddr, u32), Seen<Neighbour>>,
     objects: HashMap<u32, Seen<NextHopObjectKind>>,
@@ -166,9 +167,11 @@ impl Rib {
             }
             KernelEvent::Link(link) => self.set_link(link),
             KernelEvent::LinkRemoved { ifindex } => self.remove_link(ifindex),
-            KernelEvent::IgnoreLinkDown { ifindex, ignore } => {
-                self.set_ignore_link_down(ifindex, ignore);
-            }
+            KernelEvent::IgnoreLinkDown {
+                ipv6,
+                ifindex,
+                ignore,
+            } => self.set_ignore_link_down(ipv6, ifindex, ignore),
             KernelEvent::Address(address) => {
                 let seen = self.seen(());
                 if self.addresses.insert(address, seen).is_none() {
@@ -288,12 +291,12 @@ impl Rib {
     fn link_liveness(&self, ifindex: u32, ipv6: bool) -> Liveness {
         let ignored = |key| {
             self.ignore_link_down
-                .get(&key)
+                .get(&(ipv6, key))
                 .is_some_and(|seen| seen.value)
         };
         match self.link(ifindex) {
             Some(link) if link.up && link.carrier => Liveness::Live,
-            Some(link) if link.up && (ipv6 || !ignored(None) && !ignored(Some(ifindex))) => {
+            Some(link) if link.up && !ignored(None) && !ignored(Some(ifindex)) => {
                 Liveness::NoCarrier
             }
             _ => Liveness::Dead,
@@ -340,7 +343,9 @@ impl Rib {
 
     fn remove_link(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
-        self.ignore_link_down.remove(&Some(ifindex));
+        for ipv6 in [false, true] {
+            self.ignore_link_down.remove(&(ipv6, Some(ifindex)));
+        }
         self.changes.links.insert(ifindex);
         self.remove_objects_over(ifindex);
         self.remove_siblings_over(ifindex);
@@ -392,9 +397,9 @@ impl Rib {
         self.link(ifindex).is_some_and(|link| link.up)
     }
 
-    fn set_ignore_link_down(&mut self, ifindex: Option<u32>, ignore: bool) {
+    fn set_ignore_link_down(&mut self, ipv6: bool, ifindex: Option<u32>, ignore: bool) {
         let seen = self.seen(ignore);
-        let old = self.ignore_link_down.insert(ifindex, seen);
+        let old = self.ignore_link_down.insert((ipv6, ifindex), seen);
         if old.is_some_and(|old| old.value) != ignore {
             self.note_ignore_link_down(ifindex);
         }
@@ -784,7 +789,7 @@ impl Rib {
         let stale: Vec<_> = ignored
             .extract_if(|_, seen| seen.generation != current)
             .collect();
-        for (ifindex, _) in stale {
+        for ((_, ifindex), _) in stale {
             self.note_ignore_link_down(ifindex);
         }
         let addresses = self

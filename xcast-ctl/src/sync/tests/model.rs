@@ -342,7 +342,11 @@ impl Kernel {
         dump.extend(self.links.values().cloned().map(KernelEvent::Link));
         let ignore = self.ignore_link_down.iter();
         dump.extend(
-            ignore.map(|(&ifindex, &ignore)| KernelEvent::IgnoreLinkDown { ifindex, ignore }),
+            ignore.map(|(&ifindex, &ignore)| KernelEvent::IgnoreLinkDown {
+                ipv6: false,
+                ifindex,
+                ignore,
+            }),
         );
         dump.extend(
             self.neighbours
@@ -371,8 +375,11 @@ impl Kernel {
             Operation::IgnoreLinkDown(ifindex, ignore) => {
                 if ifindex.is_none_or(|ifindex| self.links.contains_key(&ifindex)) {
                     self.ignore_link_down.insert(ifindex, ignore);
-                    self.announced
-                        .push(KernelEvent::IgnoreLinkDown { ifindex, ignore });
+                    self.announced.push(KernelEvent::IgnoreLinkDown {
+                        ipv6: false,
+                        ifindex,
+                        ignore,
+                    });
                 }
             }
             Operation::Neighbour(neighbour) => {

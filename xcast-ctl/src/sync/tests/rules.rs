@@ -416,6 +416,7 @@ fn a_multipath_route_spreads_by_weight_over_usable_members() {
         ecmp([(to_a.clone(), 16), (to_b.clone(), 48)])
     );
     router.apply([KernelEvent::IgnoreLinkDown {
+        ipv6: false,
         ifindex: None,
         ignore: true,
     }]);
@@ -532,6 +533,7 @@ fn routes_over_a_link_that_goes_down_are_gone() {
     assert_eq!(router.fate("20.0.0.1"), by(1, "10.0.0.2"));
     // Unless it was told otherwise.
     let ignore = |ignore| KernelEvent::IgnoreLinkDown {
+        ipv6: false,
         ifindex: Some(1),
         ignore,
     };
