@@ -819,13 +819,13 @@ fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static
             let commands: Vec<String> = (0..8).map(|_| random.command()).collect();
             let commands = format!("{repair}{}\n", convert(&commands.join("\n")));
             ip_batch(&commands, &[family, "-force", "-batch", "-"]);
-            // The link may be gone.
+            // The link may be gone. Of IPv6, it is left alone: dumps do not mention routes between two of
+            // the same metric by way of gateways, and those are in force if the two have no carrier.
             let link = random.pick(&["v1", "v2", "v3", "all"]);
-            fs::write(
-                ignore_link_down(family, link),
-                random.pick(&["0", "0", "1"]),
-            )
-            .ok();
+            let ignore = random.pick(&["0", "0", "1"]);
+            if family == "-4" {
+                fs::write(ignore_link_down(family, link), ignore).ok();
+            }
             ip(&format!(
                 "route add blackhole 203.0.113.{step}/32 table local"
             ));
