@@ -690,7 +690,7 @@ impl Rib {
                 mtu_bytes: spec.mtu_bytes,
                 hops: left,
                 object: None,
-                dead: self.paths[path].dead.clone(),
+                dead: Vec::new(),
             })
         });
         self.rearrange(table, prefix, |node, _| {

@@ -62,12 +62,12 @@ impl Node {
         let hops = hops_of(new.path).unwrap_or_default();
         match placement {
             Placement::Dump => {
-                let known = |c: &&mut Candidate| c.path == new.path || Some(c.path) == siblings;
-                let mut known = list.iter_mut().filter(known);
+                let known = |c: &&Candidate| c.path == new.path || Some(c.path) == siblings;
+                let mut known = list.iter().filter(known);
                 // Announced while the dump was under way: that is newer.
                 if known.all(|c| c.generation != new.generation) {
                     // The dump gives the order: those it mentioned stand behind those it has not yet.
-                    list.retain(|c| c.path != new.path);
+                    list.retain(|c| c.path != new.path && Some(c.path) != siblings);
                     list.extend(iter::repeat_n(new, hops.len().max(1)));
                 }
             }
@@ -153,16 +153,11 @@ impl Node {
 
 /// The route that is announced, as the siblings that were known grow by it: older ones come first.
 pub(super) fn grown(route: &Route, siblings: &Path) -> Route {
-    let named = |hop: &Hop| {
-        route
-            .hops
-            .iter()
-            .find(|other| same_hop(hop, other))
-            .copied()
-    };
+    let all = &route.hops;
+    let named = |hop: &Hop| all.iter().find(|other| same_hop(hop, other)).copied();
     let old = siblings.shared_hops().unwrap_or_default();
     let known = |hop: &&Hop| old.iter().any(|other| same_hop(hop, other));
-    let new = route.hops.iter().filter(|hop| !known(hop)).copied();
+    let new = all.iter().filter(|hop| !known(hop)).copied();
     Route {
         kind: siblings.spec.kind,
         protocol: siblings.spec.protocol,

@@ -919,6 +919,31 @@ mod siblings {
     }
 
     #[test]
+    fn a_next_hop_may_come_while_a_dump_is_under_way() {
+        ipv6(|mut router| {
+            let ([a, b, c], [to_a, to_b, to_c]) = three(&mut router);
+            let neighbours = [(1, "10.0.0.2"), (2, "10.2.0.2"), (1, "10.0.0.3")];
+            router.apply([event(&[a], Placement::Only), KernelEvent::ResyncBegin]);
+            router.apply([1, 2].map(|ifindex| KernelEvent::Link(link(ifindex))));
+            router.apply(
+                neighbours.map(|(n, address)| KernelEvent::Neighbour(neighbour(n, address))),
+            );
+            router.apply([
+                event(&[a, b], Placement::Dump),
+                event(&[a, b, c], Placement::Last),
+                event(&[a, b], Placement::Dump),
+                KernelEvent::ResyncEnd,
+            ]);
+            let Fate::Ecmp(members) = fate(&router) else {
+                panic!("{:?}", fate(&router))
+            };
+            assert_eq!(members.into_keys().collect::<Vec<_>>(), [to_a, to_c, to_b]);
+            router.apply([a, b, c].map(gone));
+            assert_eq!(fate(&router), Fate::stack(Counter::StackNoRoute));
+        });
+    }
+
+    #[test]
     fn routes_learned_from_routers_are_no_siblings() {
         ipv6(|mut router| {
             let ([a, b, _], [to_a, to_b, _]) = three(&mut router);
