@@ -778,15 +778,25 @@ fn routes_without_carrier_are_passed_over_where_wanted(
 /// What was learned by following must be what a dump says: the kernel drops much without a word.
 #[test]
 fn following_is_as_good_as_dumping_ipv4() {
-    following_is_as_good_as_dumping(str::to_owned, "-4");
+    following_is_as_good_as_dumping(str::to_owned, "-4", false);
 }
 
 #[test]
 fn following_is_as_good_as_dumping_ipv6() {
-    following_is_as_good_as_dumping(for_ipv6, "-6");
+    following_is_as_good_as_dumping(for_ipv6, "-6", false);
 }
 
-fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static str) {
+/// Routing daemons recommend it: routes over a link that goes down go without a word, as IPv4's do.
+#[test]
+fn following_is_as_good_as_dumping_ipv6_without_a_word() {
+    following_is_as_good_as_dumping(for_ipv6, "-6", true);
+}
+
+fn following_is_as_good_as_dumping(
+    convert: fn(&str) -> String,
+    family: &'static str,
+    without_a_word: bool,
+) {
     const STEPS: usize = 60;
     let seed = env::var("XCAST_SEED")
         .ok()
@@ -808,6 +818,9 @@ fn following_is_as_good_as_dumping(convert: fn(&str) -> String, family: &'static
             // Addresses are there at once; nobody is asked for others.
             fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/accept_dad"), "0").unwrap();
             fs::write(format!("/proc/sys/net/ipv6/conf/{conf}/accept_ra"), "0").unwrap();
+        }
+        if without_a_word {
+            fs::write("/proc/sys/net/ipv6/route/skip_notify_on_dev_down", "1").unwrap();
         }
         let whole = convert(&whole);
         ip_batch(&whole, &[family, "-force", "-batch", "-"]);

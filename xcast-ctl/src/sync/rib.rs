@@ -325,9 +325,10 @@ impl Rib {
             self.revive_paths_over(link.ifindex);
         }
         if old.up && !link.up {
-            // Local addresses stay: they are this host's, whatever the link does.
+            // Local addresses of IPv4 stay: they are this host's, whatever the link does. Of IPv6 all goes,
+            // without a word where the sysctl `skip_notify_on_dev_down` says so.
             let goes = |rib: &Self, path: &Path| {
-                path.spec.kind != RouteKind::Local
+                (path.spec.ipv6 || path.spec.kind != RouteKind::Local)
                     && path.leaves_by(link.ifindex)
                     && rib.is_dead(path)
             };
