@@ -6,14 +6,14 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use proptest::prelude::*;
-use tests::family::Family;
+use tests::family::{self, Family};
 use tests::layout::{self, Layout, PROTOCOL};
 use tests::oracle::{self, Opened, RouterView, Udp};
 use tests::packet::{self, Datagram, Destination, ETHERNET_LEN, Packet, protocol};
 use tests::rig::{self, Observed, Rig, list};
 use tests::tap::Tap;
 use xcast_common::counter::Counter;
-use xcast_common::family::V4;
+use xcast_common::family::{Family as Routed, V4, V6};
 use xcast_common::ingress::Reject;
 use xcast_common::maps::{self, NextHop, Settings};
 use xcast_common::plan::Tables;
@@ -470,32 +470,45 @@ struct Host {
 }
 
 impl Host {
+    /// For the family under test.
     fn new() -> Self {
+        let layout = Layout {
+            family: Family::under_test(),
+            ..layout()
+        };
+        let IpAddr::V6(group6) = Family::Ipv6.address(layout::GROUP) else {
+            unreachable!("an IPv6 address");
+        };
+        let view = layout.view();
         Self {
-            view: layout().view(),
             settings: Settings {
                 group: Be32::from(layout::GROUP),
                 protocol: PROTOCOL,
+                group6: group6.into(),
+                routing_type: view.routing_type,
+                ports_option: view.ports_option,
+                ipv6: 1,
                 udp_port: Be16::new(PORT),
                 ..Settings::default()
             },
+            view,
         }
     }
 
     /// What the shared code makes of a frame that arrives by port 0.
-    fn open(&self, frame: &[u8]) -> Opened {
+    fn open<F: Routed>(&self, frame: &[u8]) -> Opened {
         let port = maps::Port {
             mac: self.view.ports[0].mac,
             ..maps::Port::default()
         };
         let mut buffer = Buffer::new(frame);
-        if !tunnel::is_candidate::<V4>(buffer.view(), &self.settings) {
+        if !tunnel::is_candidate::<F>(buffer.view(), &self.settings) {
             return Opened::Untouched;
         }
-        match tunnel::open::<V4>(buffer.view(), &port, &self.settings, self) {
+        match tunnel::open::<F>(buffer.view(), &port, &self.settings, self) {
             Err(Reject::Pass) => Opened::Untouched,
             Err(Reject::Drop(reason)) => Opened::Dropped(reason.name()),
-            Ok(()) => match tunnel::take_out::<V4>(&mut buffer) {
+            Ok(()) => match tunnel::take_out::<F>(&mut buffer) {
                 Some(()) => Opened::Frame(buffer.frame().to_vec()),
                 None => Opened::Dropped(Counter::DropNoRoom.name()),
             },
@@ -503,8 +516,8 @@ impl Host {
     }
 }
 
-impl Tables<V4> for Host {
-    fn route(&self, _: Be32) -> u32 {
+impl<F: Routed> Tables<F> for Host {
+    fn route(&self, _: F::Address) -> u32 {
         0
     }
 
@@ -516,16 +529,16 @@ impl Tables<V4> for Host {
         None
     }
 
-    fn address_flags(&self, address: Be32) -> u32 {
-        let address = IpAddr::from(address);
+    fn address_flags(&self, address: F::Address) -> u32 {
+        let address = address.into();
         u32::from(self.view.own.contains(&address)) * maps::ADDRESS_OWN
             + u32::from(self.view.anycast.contains(&address)) * maps::ADDRESS_ANYCAST
     }
 }
 
-impl Peers<V4> for Host {
-    fn may_send(&self, peer: Be32, source: Be32) -> bool {
-        let (peer, source) = (IpAddr::from(peer), IpAddr::from(source));
+impl<F: Routed> Peers<F> for Host {
+    fn may_send(&self, peer: F::Address, source: F::Address) -> bool {
+        let (peer, source) = (peer.into(), source.into());
         let udp = self.view.udp.as_ref().expect("taken in these tests");
         let mut prefixes = udp.peers.get(&peer).into_iter().flatten();
         prefixes.any(|&(prefix, len)| {
@@ -536,12 +549,14 @@ impl Peers<V4> for Host {
 }
 
 prop_compose! {
+    /// Of the family under test.
     fn any_datagram()(
         from in prop::sample::select(vec![rig::SOURCE, PEER, Ipv4Addr::new(10, 1, 0, 200)]),
         source in prop::sample::select(vec![rig::SOURCE, rig::SOURCE, PEER, Ipv4Addr::new(10, 1, 0, 200)]),
         to in prop::sample::select(vec![layout::router(0), layout::router(1), ANYCAST, layout::behind(1, 1)]),
         port in prop::sample::select(vec![PORT, PORT, PORT, PORT + 1]),
-        count in 1usize..127,
+        count in 1..=Family::under_test().most_destinations(),
+        // Of IPv6, in a header of their own before that of UDP.
         options in prop::sample::select(vec![0usize, 0, 0, 0, 4, 12]),
         trailer in prop::sample::select(vec![0usize, 0, 0, 3]),
         text in prop::option::weighted(0.1, prop::collection::vec(any::<u8>(), 0..100)),
@@ -567,8 +582,8 @@ fn cases() -> ProptestConfig {
 }
 
 /// The shared code and the oracle agree; what is left behind the packet is padding.
-fn agree(host: &Host, frame: &[u8]) -> Result<Opened, TestCaseError> {
-    let (mut got, wanted) = (host.open(frame), oracle::open(&host.view, 0, frame));
+fn agree<F: Routed>(host: &Host, frame: &[u8]) -> Result<Opened, TestCaseError> {
+    let (mut got, wanted) = (host.open::<F>(frame), oracle::open(&host.view, 0, frame));
     if let (Opened::Frame(got), Opened::Frame(wanted)) = (&mut got, &wanted) {
         got.truncate(wanted.len());
     }
@@ -577,11 +592,20 @@ fn agree(host: &Host, frame: &[u8]) -> Result<Opened, TestCaseError> {
 }
 
 #[test]
-fn random_datagrams_as_expected() {
+fn random_datagrams_as_expected_ipv4() {
+    family::with(Family::Ipv4, random_datagrams_as_expected::<V4>);
+}
+
+#[test]
+fn random_datagrams_as_expected_ipv6() {
+    family::with(Family::Ipv6, random_datagrams_as_expected::<V6>);
+}
+
+fn random_datagrams_as_expected<F: Routed>() {
     let host = Host::new();
     let taken = Cell::new(0);
     proptest!(cases(), |(frame in any_datagram())| {
-        if let Opened::Frame(_) = agree(&host, &frame)? {
+        if let Opened::Frame(_) = agree::<F>(&host, &frame)? {
             taken.set(taken.get() + 1);
         }
     });
@@ -589,8 +613,19 @@ fn random_datagrams_as_expected() {
 }
 
 #[test]
-fn random_octets_never_panic_and_agree() {
+fn random_octets_never_panic_and_agree_ipv4() {
+    family::with(Family::Ipv4, random_octets_never_panic_and_agree::<V4>);
+}
+
+#[test]
+fn random_octets_never_panic_and_agree_ipv6() {
+    family::with(Family::Ipv6, random_octets_never_panic_and_agree::<V6>);
+}
+
+fn random_octets_never_panic_and_agree<F: Routed>() {
     let host = Host::new();
+    // Ethernet, IP twice with UDP between them, and the first octets of the list.
+    let headers = 14 + 2 * Family::under_test().ip_len() + 8 + 28;
     let strategy = (
         any_datagram(),
         any::<u16>(),
@@ -600,14 +635,14 @@ fn random_octets_never_panic_and_agree() {
     );
     proptest!(cases(), |((mut frame, at, value, len, cut) in strategy)| {
         // Where the headers are, most of the time.
-        let at = usize::from(at) % frame.len().min(90);
+        let at = usize::from(at) % frame.len().min(headers);
         frame[at] = value;
         if cut {
             frame.truncate(len.max(1));
         }
-        agree(&host, &frame)?;
+        agree::<F>(&host, &frame)?;
     });
     proptest!(cases(), |(frame in prop::collection::vec(any::<u8>(), 1..200))| {
-        agree(&host, &frame)?;
+        agree::<F>(&host, &frame)?;
     });
 }

@@ -31,6 +31,8 @@ pub enum KernelEvent {
     },
     /// The sysctl `ignore_routes_with_linkdown` of one interface, or of all of them.
     IgnoreLinkDown {
+        /// It is that of IPv6, which asks each interface alone.
+        ipv6: bool,
         /// The interface; `None` for `conf.all`.
         ifindex: Option<u32>,
         /// Whether routes over an interface without carrier are passed over.
@@ -68,12 +70,13 @@ pub enum KernelEvent {
 }
 
 impl KernelEvent {
-    /// Whether it is about a route or an address of IPv6. Its neighbours matter to IPv4, too: they may
+    /// Whether it is about routes or an address of IPv6. Its neighbours matter to IPv4, too: they may
     /// be its gateways.
     pub(super) fn is_route_of_ipv6(&self) -> bool {
         match self {
             Self::Address(address) | Self::AddressRemoved(address) => address.address.is_ipv6(),
             Self::Route { route, .. } | Self::RouteRemoved(route) => route.prefix.addr().is_ipv6(),
+            Self::IgnoreLinkDown { ipv6, .. } => *ipv6,
             _ => false,
         }
     }

@@ -5,9 +5,10 @@
 //! the two there is no I/O and no clock, so everything that can happen can be tested.
 //!
 //! The way of a change through the modules: [`event`] says what happened; `rib` holds the kernel's
-//! state and notes what the change touches; `path` is what routes have in common; `nexthop` gives out
-//! next-hop ids and says what their entries contain, with `ecmp` for multipath; `fib` merges the
-//! tables into one map that longest-prefix match alone decides; `view` shows it all to people.
+//! state and notes what the change touches, with `siblings` for the order of IPv6's routes; `path` is
+//! what routes have in common; `nexthop` gives out next-hop ids and says what their entries contain,
+//! with `ecmp` for multipath; `fib` merges the tables into one map that longest-prefix match alone
+//! decides; `view` shows it all to people.
 
 mod ecmp;
 pub mod event;
@@ -18,6 +19,7 @@ mod parse;
 mod path;
 mod prefix;
 mod rib;
+mod siblings;
 #[cfg(test)]
 mod tests;
 mod view;

@@ -333,6 +333,7 @@ impl Follower {
             libc::RTNLGRP_IPV4_NETCONF,
             libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV6_ROUTE,
+            libc::RTNLGRP_IPV6_NETCONF,
             libc::RTNLGRP_NEXTHOP,
         ] {
             match socket.add_membership(group) {
@@ -392,6 +393,7 @@ impl Follower {
         let mut consistent = true;
         consistent &= self.dump(libc::RTM_GETLINK, &link_request(), false)?;
         consistent &= self.dump(libc::RTM_GETNETCONF, &[INET, 0, 0, 0], true)?;
+        consistent &= self.dump(libc::RTM_GETNETCONF, &[INET6, 0, 0, 0], true)?;
         consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET), false)?;
         consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET6), true)?;
         consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET), false)?;

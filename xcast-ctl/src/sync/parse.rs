@@ -324,9 +324,8 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
     }
     route.hops = multipath.unwrap_or_else(|| hop.hop(1).into_iter().collect());
     if is_ipv6 {
-        // A next hop that comes is announced first, and dumped last; source addresses are those of
-        // whichever next hop is named first, and do not matter to what happens to its route.
-        route.hops.sort_by_key(|hop| (hop.ifindex, hop.via));
+        // Source addresses are those of whichever next hop is named first, and do not matter to what
+        // happens to its route.
         route.preferred_source = None;
     }
     Ok(Some(route))
@@ -405,9 +404,11 @@ impl HopAttributes {
 fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
     /// Length of `struct netconfmsg`, in octets, with the padding that follows.
     const HEADER_LEN: usize = 4;
-    if payload.first().copied().map(AddressFamily::from) != Some(AddressFamily::Inet) {
-        return Ok(None);
-    }
+    let ipv6 = match payload.first().copied().map(AddressFamily::from) {
+        Some(AddressFamily::Inet) => false,
+        Some(AddressFamily::Inet6) => true,
+        _ => return Ok(None),
+    };
     let (mut ifindex, mut ignore) = (None, None);
     for attribute in attributes(payload, HEADER_LEN) {
         let attribute = attribute?;
@@ -420,12 +421,18 @@ fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
         }
     }
     let ifindex = match ifindex {
+        // Of IPv6, it only sets that of each interface, which is announced.
+        Some(NETCONF_ALL) if ipv6 => return Ok(None),
         Some(NETCONF_ALL) => None,
         // `conf.default` is for interfaces yet to come.
         Some(ifindex) if ifindex > 0 => Some(ifindex.unsigned_abs()),
         _ => return Ok(None),
     };
-    Ok(ignore.map(|ignore| KernelEvent::IgnoreLinkDown { ifindex, ignore }))
+    Ok(ignore.map(|ignore| KernelEvent::IgnoreLinkDown {
+        ipv6,
+        ifindex,
+        ignore,
+    }))
 }
 
 fn ip(attribute: &NlaBuffer<&[u8]>) -> Result<IpAddr> {

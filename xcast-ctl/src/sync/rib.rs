@@ -23,6 +23,7 @@ use super::{
     },
     path::{Next, Path, PathId, Paths, Resolution},
     prefix::PrefixMap,
+    siblings::{self, same_hop},
 };
 
 /// The kernel's main table (`RT_TABLE_MAIN`).
@@ -38,7 +39,8 @@ pub(super) struct Rib {
     pub(super) paths: Paths,
     pub(super) changes: Changes,
     links: HashMap<u32, Seen<Link>>,
-    ignore_link_down: HashMap<Option<u32>, Seen<bool>>,
+    /// By family, whether it is IPv6, and by interface.
+    ignore_link_down: HashMap<(bool, Option<u32>), Seen<bool>>,
     addresses: HashMap<Address, Seen<()>>,
     neighbours: BTreeMap<(IpAddr, u32), Seen<Neighbour>>,
     objects: HashMap<u32, Seen<NextHopObjectKind>>,
@@ -92,7 +94,7 @@ pub(super) struct Node {
 pub(super) struct Candidate {
     pub(super) metric: u32,
     pub(super) path: PathId,
-    generation: u32,
+    pub(super) generation: u32,
 }
 
 /// What a table says at one prefix.
@@ -165,9 +167,11 @@ impl Rib {
             }
             KernelEvent::Link(link) => self.set_link(link),
             KernelEvent::LinkRemoved { ifindex } => self.remove_link(ifindex),
-            KernelEvent::IgnoreLinkDown { ifindex, ignore } => {
-                self.set_ignore_link_down(ifindex, ignore);
-            }
+            KernelEvent::IgnoreLinkDown {
+                ipv6,
+                ifindex,
+                ignore,
+            } => self.set_ignore_link_down(ipv6, ifindex, ignore),
             KernelEvent::Address(address) => {
                 let seen = self.seen(());
                 if self.addresses.insert(address, seen).is_none() {
@@ -193,8 +197,17 @@ impl Rib {
             }
             KernelEvent::NextHopObject(object) => self.set_object(object),
             KernelEvent::NextHopObjectRemoved { id } => self.remove_object(id),
-            KernelEvent::Route { route, placement } => self.insert_route(&route, placement),
-            KernelEvent::RouteRemoved(route) => self.remove_route(&route),
+            KernelEvent::Route {
+                mut route,
+                placement,
+            } => {
+                route.kind = self.own_kind(&route);
+                self.insert_route(&route, placement);
+            }
+            KernelEvent::RouteRemoved(mut route) => {
+                route.kind = self.own_kind(&route);
+                self.remove_route(&route);
+            }
         }
     }
 
@@ -278,12 +291,12 @@ impl Rib {
     fn link_liveness(&self, ifindex: u32, ipv6: bool) -> Liveness {
         let ignored = |key| {
             self.ignore_link_down
-                .get(&key)
+                .get(&(ipv6, key))
                 .is_some_and(|seen| seen.value)
         };
         match self.link(ifindex) {
             Some(link) if link.up && link.carrier => Liveness::Live,
-            Some(link) if link.up && (ipv6 || !ignored(None) && !ignored(Some(ifindex))) => {
+            Some(link) if link.up && !ignored(None) && !ignored(Some(ifindex)) => {
                 Liveness::NoCarrier
             }
             _ => Liveness::Dead,
@@ -312,20 +325,31 @@ impl Rib {
             self.revive_paths_over(link.ifindex);
         }
         if old.up && !link.up {
-            // Local addresses stay: they are this host's, whatever the link does.
-            self.remove_routes_where(|rib, path| {
-                path.spec.kind != RouteKind::Local
+            // Local addresses of IPv4 stay: they are this host's, whatever the link does. Of IPv6 all goes,
+            // without a word where the sysctl `skip_notify_on_dev_down` says so.
+            let goes = |rib: &Self, path: &Path| {
+                (path.spec.ipv6 || path.spec.kind != RouteKind::Local)
                     && path.leaves_by(link.ifindex)
                     && rib.is_dead(path)
-            });
+            };
+            self.remove_routes_where(|rib, path| !path.spec.ipv6 && goes(rib, path));
+            let paths = self.paths_where(|rib, path| path.spec.ipv6 && goes(rib, path));
+            for (table, prefix) in self.users_of(&paths) {
+                self.rearrange(table, prefix, |node, known| {
+                    node.remove_dead(&paths, known);
+                });
+            }
         }
     }
 
     fn remove_link(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
-        self.ignore_link_down.remove(&Some(ifindex));
+        for ipv6 in [false, true] {
+            self.ignore_link_down.remove(&(ipv6, Some(ifindex)));
+        }
         self.changes.links.insert(ifindex);
         self.remove_objects_over(ifindex);
+        self.remove_siblings_over(ifindex);
         self.remove_routes_where(|_, path| path.leaves_by(ifindex));
         let neighbours = self.neighbours.extract_if(.., |key, _| key.1 == ifindex);
         let neighbours = neighbours.map(|((address, ifindex), _)| (ifindex, address));
@@ -341,6 +365,11 @@ impl Rib {
     fn is_dead(&self, path: &Path) -> bool {
         let dead = |hop: &Hop| path.dead.contains(&hop.ifindex) || !self.is_up(hop.ifindex);
         matches!(&path.spec.next, Next::Hops(hops) if hops.iter().all(dead))
+    }
+
+    fn does_ipv4(&self, ifindex: u32) -> bool {
+        let there = |address: &Address| address.address.is_ipv4() && address.ifindex == ifindex;
+        self.addresses.keys().any(there)
     }
 
     /// An interface without addresses does no IPv4: routes over it go, and multipath routes do without
@@ -369,9 +398,9 @@ impl Rib {
         self.link(ifindex).is_some_and(|link| link.up)
     }
 
-    fn set_ignore_link_down(&mut self, ifindex: Option<u32>, ignore: bool) {
+    fn set_ignore_link_down(&mut self, ipv6: bool, ifindex: Option<u32>, ignore: bool) {
         let seen = self.seen(ignore);
-        let old = self.ignore_link_down.insert(ifindex, seen);
+        let old = self.ignore_link_down.insert((ipv6, ifindex), seen);
         if old.is_some_and(|old| old.value) != ignore {
             self.note_ignore_link_down(ifindex);
         }
@@ -407,9 +436,7 @@ impl Rib {
                 self.remove_users(id, Some(TABLE_MAIN));
             }
         }
-        let same_link =
-            |other: &Address| other.address.is_ipv4() && other.ifindex == address.ifindex;
-        if !self.addresses.keys().any(same_link) {
+        if !self.does_ipv4(address.ifindex) {
             self.kill_paths_over(address.ifindex);
         }
     }
@@ -493,6 +520,22 @@ impl Rib {
         object.is_some_and(|seen| seen.value == NextHopObjectKind::Blackhole)
     }
 
+    /// What a route does by itself. As long as a nexthop object discards, alone or in a group, the
+    /// kernel calls the routes that use it blackholes; the object may do otherwise later.
+    fn own_kind(&self, route: &Route) -> RouteKind {
+        let discards = |id: u32| match self.objects.get(&id).map(|seen| &seen.value) {
+            Some(NextHopObjectKind::Blackhole) => true,
+            Some(NextHopObjectKind::Group(members)) => {
+                members.iter().any(|(member, _)| self.is_blackhole(*member))
+            }
+            Some(NextHopObjectKind::Hop(_)) | None => false,
+        };
+        match route.kind {
+            RouteKind::Blackhole if route.object.is_some_and(discards) => RouteKind::Unicast,
+            kind => kind,
+        }
+    }
+
     fn group_hops(&self, members: &[(u32, u32)]) -> Vec<Hop> {
         let hop = |&(id, weight): &(u32, u32)| match self.objects.get(&id)?.value {
             NextHopObjectKind::Hop(hop) => Some(Hop { weight, ..hop }),
@@ -513,29 +556,16 @@ impl Rib {
             debug!(prefix = %route.prefix, tos = route.tos, "route for one type of service ignored");
             return;
         }
-        // The mark also says what can be seen from the link; that is not noted, as it changes without a
-        // word about the route.
-        let is_ipv6 = is_ipv6(route.prefix);
-        let fit = |&ifindex: &u32| self.link_liveness(ifindex, is_ipv6) != Liveness::Dead;
-        let dead = route.dead.iter().copied().filter(fit).collect();
-        let (path, changed) = self.paths.intern(route, dead);
-        if changed {
-            self.changes.paths.push(path);
+        if is_ipv6(route.prefix) {
+            self.insert_route_ipv6(table, route, placement);
+            return;
         }
-        let candidate = Candidate {
-            metric: route.metric,
-            path,
-            generation: self.generation,
-        };
+        let new = self.candidate(route);
         let node = self.tables[table].routes.get_or_default(route.prefix);
-        let displaced = match is_ipv6 {
-            true => node.place_ipv6(candidate, placement, &self.paths),
-            false => node.place(candidate, placement),
-        };
-        let Some(displaced) = displaced else {
+        let Some(displaced) = node.place(new, placement) else {
             return;
         };
-        self.paths[path].users.insert(route.prefix);
+        self.paths[new.path].users.insert(route.prefix);
         for Candidate { path, .. } in displaced {
             self.note_route(route.prefix, self.paths[path].spec.kind);
             self.disuse(path, route.prefix);
@@ -543,12 +573,69 @@ impl Rib {
         self.note_route(route.prefix, route.kind);
     }
 
+    fn insert_route_ipv6(&mut self, table: usize, route: &Route, placement: Placement) {
+        let node = self.tables[table].routes.get(route.prefix);
+        let siblings = node.and_then(|node| node.siblings(route, &self.paths));
+        let grows = !matches!(placement, Placement::Dump | Placement::Replace);
+        let new = match siblings.filter(|_| grows) {
+            Some(siblings) => self.candidate(&siblings::grown(route, &self.paths[siblings])),
+            None => self.candidate(route),
+        };
+        self.rearrange(table, route.prefix, |node, paths| {
+            node.place_ipv6(new, placement, siblings, paths);
+        });
+    }
+
+    /// A route as a candidate of its prefix, with a path that may have no users yet.
+    fn candidate(&mut self, route: &Route) -> Candidate {
+        // The mark also says what can be seen from the link; that is not noted, as it changes without a
+        // word about the route. Of IPv6 it says nothing else.
+        let unseen = |ifindex: &u32| !is_ipv6(route.prefix) && !self.does_ipv4(*ifindex);
+        let dead = route.dead.iter().copied().filter(unseen).collect();
+        let (path, changed) = self.paths.intern(route, dead);
+        if changed {
+            self.changes.paths.push(path);
+        }
+        Candidate {
+            metric: route.metric,
+            path,
+            generation: self.generation,
+        }
+    }
+
+    /// Changes the candidates of a prefix, and notes what that means for it and for their paths.
+    fn rearrange(&mut self, table: usize, prefix: IpNet, change: impl FnOnce(&mut Node, &Paths)) {
+        let node = self.tables[table].routes.get_or_default(prefix);
+        let paths =
+            |node: &Node| -> Vec<PathId> { node.candidates.iter().map(|c| c.path).collect() };
+        let before = paths(node);
+        change(node, &self.paths);
+        let after = paths(node);
+        if before == after {
+            return;
+        }
+        for &path in &after {
+            self.paths[path].users.insert(prefix);
+            self.note_route(prefix, self.paths[path].spec.kind);
+        }
+        for path in before {
+            if !after.contains(&path) {
+                self.note_route(prefix, self.paths[path].spec.kind);
+                self.disuse(path, prefix);
+            }
+        }
+    }
+
     fn remove_route(&mut self, route: &Route) {
         let Some(table) = self.table_index(route.table) else {
             return;
         };
-        if is_ipv6(route.prefix) && self.remove_next_hops(table, route) {
-            return;
+        if is_ipv6(route.prefix) && route.object.is_none() {
+            let gone = |hop: &Hop| route.hops.iter().any(|other| same_hop(hop, other));
+            let metric = |metric| metric == route.metric;
+            if self.remove_next_hops(table, route.prefix, metric, gone) {
+                return;
+            }
         }
         let Some(path) = self.paths.find(route) else {
             return;
@@ -570,44 +657,67 @@ impl Rib {
 
     /// Takes next hops out of an IPv6 multipath route: the kernel announces each that is removed by
     /// itself, not the route without it. False if there is no such route.
-    fn remove_next_hops(&mut self, table: usize, route: &Route) -> bool {
-        let Some(node) = self.tables[table].routes.get(route.prefix) else {
+    fn remove_next_hops(
+        &mut self,
+        table: usize,
+        prefix: IpNet,
+        of: impl Fn(u32) -> bool,
+        gone: impl Fn(&Hop) -> bool,
+    ) -> bool {
+        let Some(node) = self.tables[table].routes.get(prefix) else {
             return false;
         };
         let shares = |c: &Candidate| {
             let hops = self.paths[c.path].shared_hops()?;
-            let gone = |hop: &Hop| {
-                let mut all = route.hops.iter();
-                all.any(|other| (other.ifindex, other.via) == (hop.ifindex, hop.via))
-            };
-            let left: Vec<Hop> = hops.iter().filter(|hop| !gone(hop)).copied().collect();
-            (c.metric == route.metric && left.len() < hops.len()).then_some((c.path, left))
+            (of(c.metric) && hops.iter().any(&gone)).then(|| (c.metric, c.path, hops.to_vec()))
         };
-        let Some((path, mut hops)) = node.candidates.iter().find_map(shares) else {
+        let Some((metric, path, hops)) = node.candidates.iter().find_map(shares) else {
             return false;
         };
-        match hops.as_mut_slice() {
-            [] => {
-                self.remove_candidate(table, route.prefix, route.metric, path);
-                return true;
-            }
-            // Alone it has no weight.
-            [hop] => hop.weight = 1,
-            _ => {}
+        let mut left: Vec<Hop> = hops.iter().filter(|hop| !gone(hop)).copied().collect();
+        if let [alone] = left.as_mut_slice() {
+            alone.weight = 1; // As the kernel has it.
         }
-        let spec = &self.paths[path].spec;
-        let rest = Route {
-            kind: spec.kind,
-            protocol: spec.protocol,
-            preferred_source: spec.preferred_source,
-            mtu_bytes: spec.mtu_bytes,
-            hops,
-            object: None,
-            dead: self.paths[path].dead.clone(),
-            ..route.clone()
-        };
-        self.insert_route(&rest, Placement::Replace);
+        let rest = (!left.is_empty()).then(|| {
+            let spec = &self.paths[path].spec;
+            self.candidate(&Route {
+                prefix,
+                table: self.tables[table].id,
+                tos: 0,
+                metric,
+                kind: spec.kind,
+                protocol: spec.protocol,
+                preferred_source: spec.preferred_source,
+                mtu_bytes: spec.mtu_bytes,
+                hops: left,
+                object: None,
+                dead: Vec::new(),
+            })
+        });
+        self.rearrange(table, prefix, |node, _| {
+            let rest = rest.map(|candidate| candidate.path);
+            node.remove_siblings(metric, path, &hops, gone, rest);
+        });
         true
+    }
+
+    /// A multipath route of IPv6 goes on without the link.
+    fn remove_siblings_over(&mut self, ifindex: u32) {
+        let paths = self.paths_where(|_, path| path.spec.ipv6 && path.leaves_by(ifindex));
+        for (table, prefix) in self.users_of(&paths) {
+            let gone = |hop: &Hop| hop.ifindex == ifindex;
+            while self.remove_next_hops(table, prefix, |_| true, gone) {}
+        }
+    }
+
+    /// The tables and prefixes where routes may go along one of these paths.
+    fn users_of(&self, paths: &[PathId]) -> Vec<(usize, IpNet)> {
+        let prefixes = paths.iter().flat_map(|&path| &self.paths[path].users);
+        let prefixes: HashSet<IpNet> = prefixes.copied().collect();
+        let tables = 0..self.tables.len();
+        tables
+            .flat_map(|table| prefixes.iter().map(move |&prefix| (table, prefix)))
+            .collect()
     }
 
     fn note_route(&mut self, prefix: IpNet, kind: RouteKind) {
@@ -680,7 +790,7 @@ impl Rib {
         let stale: Vec<_> = ignored
             .extract_if(|_, seen| seen.generation != current)
             .collect();
-        for (ifindex, _) in stale {
+        for ((_, ifindex), _) in stale {
             self.note_ignore_link_down(ifindex);
         }
         let addresses = self
@@ -756,34 +866,6 @@ impl Node {
             }
         }
         Some(Vec::new())
-    }
-
-    /// The same for IPv6: next hops of routes with the same metric by way of gateways are one
-    /// multipath route, which the kernel announces whole; other routes go last.
-    fn place_ipv6(
-        &mut self,
-        new: Candidate,
-        placement: Placement,
-        paths: &Paths,
-    ) -> Option<Vec<Candidate>> {
-        let placement = match placement {
-            Placement::Dump => return self.place(new, placement),
-            Placement::Replace => Placement::Replace,
-            Placement::First | Placement::Last | Placement::Only => Placement::Last,
-        };
-        let shares = |c: &Candidate| paths[c.path].shared_hops().is_some();
-        let same = |c: &Candidate| c.metric == new.metric && shares(c) == shares(&new);
-        let at = self.candidates.iter().position(same);
-        match at {
-            Some(at) if self.candidates[at].path == new.path => {
-                self.candidates[at] = new;
-                None
-            }
-            Some(at) if shares(&new) || placement == Placement::Replace => {
-                Some(vec![std::mem::replace(&mut self.candidates[at], new)])
-            }
-            _ => self.place(new, placement),
-        }
     }
 
     /// The route that is in force, if there is a usable one.

@@ -11,7 +11,7 @@ use xcast_common::{
     maps::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop, NextHopKind},
 };
 
-use super::{Edit, KernelEvent, RouteSync, SyncConfig};
+use super::{Edit, KernelEvent, RouteSync, SyncConfig, ip};
 
 /// Route synchronisation with maps at its end.
 pub(super) struct Router {
@@ -79,7 +79,7 @@ impl Router {
     }
 
     pub(super) fn fate(&self, address: &str) -> Fate {
-        self.maps.fate(address.parse().unwrap())
+        self.maps.fate(ip(address))
     }
 
     fn step(&mut self, step: impl FnOnce(&mut RouteSync, &mut Vec<Edit>)) -> &mut Self {
@@ -134,7 +134,8 @@ impl Maps {
 
     /// The next-hop id of an address.
     pub(super) fn lookup(&self, address: IpAddr) -> u32 {
-        let containing = (0..=32)
+        let host = IpNet::from(address);
+        let containing = (0..=host.max_prefix_len())
             .rev()
             .map(|len| IpNet::new_assert(address, len).trunc());
         let mut ids = containing.filter_map(|prefix| self.routes.get(&prefix));

@@ -1,15 +1,19 @@
 //! Tests of route synchronisation without a kernel.
 
+mod family;
 mod maps;
 mod model;
 mod rules;
 mod whole;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 
-use self::maps::{Fate, Router};
+use self::{
+    family::{Family, both_families, family},
+    maps::{Fate, Router},
+};
 use super::{
     Edit, RouteSync, SyncConfig,
     event::{
@@ -20,12 +24,14 @@ use super::{
 };
 use crate::config::Gateways;
 
+/// What stands for an IPv4 prefix in the family under test.
 fn net(text: &str) -> IpNet {
-    text.parse().unwrap()
+    family::prefix(text.parse().unwrap())
 }
 
+/// What stands for an IPv4 address in the family under test.
 fn ip(text: &str) -> IpAddr {
-    text.parse().unwrap()
+    family::address(text.parse().unwrap())
 }
 
 /// A link that is up; number `n` is called `eth<n>` and has a MAC address that ends in `n`.
@@ -42,15 +48,10 @@ fn link(ifindex: u32) -> Link {
 
 /// A reachable neighbour, whose MAC address says who it is.
 fn neighbour(ifindex: u32, address: &str) -> Neighbour {
-    let address = ip(address);
-    let octets = match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    };
-    let [.., b, c, d] = octets[..] else { panic!() };
+    let [_, b, c, d] = address.parse::<Ipv4Addr>().unwrap().octets();
     Neighbour {
         ifindex,
-        address,
+        address: ip(address),
         mac: Some([4, ifindex as u8, 0, b, c, d]),
         state: NeighbourState::Reachable,
     }

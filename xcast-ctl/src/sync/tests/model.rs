@@ -2,7 +2,8 @@
 //!
 //! [`Kernel`] is a small imitation of the kernel's side: it carries operations out, refuses what the
 //! kernel refuses, drops silently what the kernel drops silently, and announces the rest. What its
-//! state means for an address is worked out naively, from the list of all routes.
+//! state means for an address is worked out naively, from the list of all routes. Of IPv6, that list has
+//! a route for each next hop, as the kernel's.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -64,13 +65,15 @@ const NEIGHBOURS: [&str; 6] = [
 enum Operation {
     Link(Link),
     RemoveLink(u32),
+    /// Of IPv6, `None` says nothing.
     IgnoreLinkDown(Option<u32>, bool),
     Neighbour(Neighbour),
     RemoveNeighbour(u32, IpAddr),
     Object(u32, NextHopObjectKind),
     RemoveObject(u32),
     Route(Route, Placement),
-    RemoveRoute(prop::sample::Index),
+    /// With its siblings, if it has any.
+    RemoveRoute(prop::sample::Index, bool),
     Attach(u32),
     Detach(u32),
     /// The router hears what happened so far.
@@ -172,12 +175,25 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (5_u32..7, group).prop_map(|(id, kind)| Operation::Object(id, kind)),
         1 => (1_u32..7).prop_map(Operation::RemoveObject),
         12 => (a_route(), placement).prop_map(|(route, at)| Operation::Route(route, at)),
-        4 => any::<prop::sample::Index>().prop_map(Operation::RemoveRoute),
+        4 => any::<(prop::sample::Index, bool)>()
+            .prop_map(|(route, all)| Operation::RemoveRoute(route, all)),
         2 => (1_u32..4).prop_map(Operation::Attach),
         1 => (1_u32..4).prop_map(Operation::Detach),
         6 => Just(Operation::Deliver),
         1 => Just(Operation::Overrun),
     ]
+}
+
+/// Routes of the same prefix that only their order sets apart.
+fn same_place(one: &Route, other: &Route) -> bool {
+    (one.table, one.prefix, one.metric) == (other.table, other.prefix, other.metric)
+}
+
+/// Such routes of IPv6 may be siblings.
+fn shares(route: &Route) -> bool {
+    route.object.is_none()
+        && !route.hops.is_empty()
+        && route.hops.iter().all(|hop| hop.via != Via::Link)
 }
 
 #[derive(Default)]
@@ -206,6 +222,10 @@ impl Kernel {
         }
         if !link.up {
             self.flush(ifindex);
+            if family() == Family::Ipv6 {
+                self.take_down_ipv6(ifindex);
+                return;
+            }
             let links = self.links.clone();
             let up = |hop: &Hop| links.get(&hop.ifindex).is_some_and(|link| link.up);
             self.routes.retain(|route| {
@@ -224,6 +244,87 @@ impl Kernel {
             .retain(|route| route.hops.iter().all(|hop| hop.ifindex != ifindex));
         self.ignore_link_down.remove(&Some(ifindex));
         self.announced.push(KernelEvent::LinkRemoved { ifindex });
+    }
+
+    /// Routes over a link go, and siblings when none of them has another link. The kernel passes over
+    /// siblings that stay, and over what stands between them.
+    fn take_down_ipv6(&mut self, ifindex: u32) {
+        let mut passed: Vec<usize> = Vec::new();
+        let mut gone = Vec::new();
+        for (at, route) in self.routes.iter().enumerate() {
+            if passed.contains(&at) || gone.contains(&at) {
+                continue;
+            }
+            let siblings = self.siblings(route);
+            let dead = |&at: &usize| {
+                self.routes[at]
+                    .hops
+                    .iter()
+                    .all(|hop| !self.is_up(hop.ifindex))
+            };
+            let over = |&at: &usize| {
+                self.routes[at]
+                    .hops
+                    .iter()
+                    .any(|hop| hop.ifindex == ifindex)
+            };
+            let stays = !siblings.iter().all(dead) || !siblings.iter().any(over);
+            match siblings.as_slice() {
+                [] | [_] => gone.extend(over(&at).then_some(at)),
+                [first, .., last] if stays => {
+                    let between = *first..=*last;
+                    passed.extend(between.filter(|&at| same_place(&self.routes[at], route)));
+                }
+                _ => gone.extend(siblings),
+            }
+        }
+        let mut at = 0..;
+        self.routes
+            .retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
+    }
+
+    /// Where the siblings of a route are, with the route itself; none if it can have none.
+    fn siblings(&self, route: &Route) -> Vec<usize> {
+        let sibling = |other: &Route| shares(route) && shares(other) && same_place(route, other);
+        let all = self.routes.iter().enumerate();
+        all.filter_map(|(at, other)| sibling(other).then_some(at))
+            .collect()
+    }
+
+    /// A dump of IPv6's routes does not mention those that stand between siblings.
+    fn dumps_lie(&self) -> bool {
+        family() == Family::Ipv6
+            && self.routes.iter().any(|route| {
+                let [first, .., last] = self.siblings(route)[..] else {
+                    return false;
+                };
+                let mut between = self.routes[first..last].iter();
+                between.any(|other| same_place(other, route) && !shares(other))
+            })
+    }
+
+    /// The siblings as one multipath route, those from `first` on before the others.
+    fn multipath(&self, siblings: &[usize], first: usize) -> Route {
+        let (old, new): (Vec<usize>, _) = siblings.iter().partition(|&&at| at < first);
+        let hops = new
+            .iter()
+            .chain(&old)
+            .flat_map(|&at| self.routes[at].hops.clone());
+        let mut hops: Vec<Hop> = hops.collect();
+        if let [alone] = hops.as_mut_slice() {
+            alone.weight = 1;
+        }
+        let route = self.routes[siblings[0]].clone();
+        Route { hops, ..route }
+    }
+
+    /// A route as the kernel names it: those that use an object that discards are blackholes.
+    fn named(&self, route: &Route) -> Route {
+        let mut route = route.clone();
+        if route.kind == RouteKind::Unicast && self.hops(&route).is_none() {
+            route.kind = RouteKind::Blackhole;
+        }
+        route
     }
 
     /// Neighbours and objects on a link go with its carrier, the objects without a word.
@@ -282,6 +383,16 @@ impl Kernel {
         if announce {
             let object = NextHopObject { id, kind };
             self.announced.push(KernelEvent::NextHopObject(object));
+            let groups = self.groups().into_iter();
+            let groups = groups.filter(|(_, members)| members.iter().any(|member| member.0 == id));
+            let ids: Vec<u32> = groups.map(|(group, _)| group).chain([id]).collect();
+            let using = |route: &&Route| route.object.is_some_and(|object| ids.contains(&object));
+            for route in self.routes.iter().filter(using) {
+                self.announced.push(KernelEvent::Route {
+                    route: self.named(route),
+                    placement: Placement::Replace,
+                });
+            }
         }
     }
 
@@ -311,9 +422,11 @@ impl Kernel {
         if !links_up || !object_known || self.routes.contains(&route) {
             return;
         }
-        let same = |other: &Route| {
-            (other.table, other.prefix, other.metric) == (route.table, route.prefix, route.metric)
-        };
+        if family() == Family::Ipv6 {
+            self.add_route_ipv6(route, placement);
+            return;
+        }
+        let same = |other: &Route| same_place(other, &route);
         let first = self.routes.iter().position(same);
         let placement = match (first, placement) {
             (None, _) => {
@@ -334,7 +447,102 @@ impl Kernel {
                 placement
             }
         };
+        let route = self.named(&route);
         self.announced.push(KernelEvent::Route { route, placement });
+    }
+
+    fn add_route_ipv6(&mut self, mut route: Route, placement: Placement) {
+        let on_link = route.hops.iter().any(|hop| hop.via == Via::Link);
+        let same: Vec<usize> = (0..self.routes.len())
+            .filter(|&at| same_place(&self.routes[at], &route))
+            .collect();
+        // Of the same way there can be only one, but for what replaces another: the kernel then says the
+        // same as when an object changes, and nobody can tell.
+        let known = |hop: &Hop| {
+            let is = |other: &Hop| (other.ifindex, other.via) == (hop.ifindex, hop.via);
+            same.iter().any(|&at| self.routes[at].hops.iter().any(is))
+        };
+        let twice = match placement {
+            Placement::Replace => {
+                !shares(&route) && same.iter().any(|&at| self.routes[at] == route)
+            }
+            _ if route.object.is_some() || route.hops.is_empty() => {
+                let like = |at: &usize| {
+                    self.routes[*at].object == route.object && self.routes[*at].hops.is_empty()
+                };
+                same.iter().any(like)
+            }
+            _ => route.hops.iter().any(known),
+        };
+        let ways: BTreeSet<_> = route
+            .hops
+            .iter()
+            .map(|hop| (hop.ifindex, hop.via))
+            .collect();
+        if twice
+            || on_link && route.hops.len() > 1
+            || ways.len() < route.hops.len()
+            || placement == Placement::Only && !same.is_empty()
+        {
+            return;
+        }
+        let old = self.siblings(&route);
+        // What siblings have in common is what the oldest has.
+        if let (Some(&oldest), true) = (old.first(), placement != Placement::Replace) {
+            route.mtu_bytes = self.routes[oldest].mtu_bytes;
+        }
+        let mut parts: Vec<Route> = route
+            .hops
+            .iter()
+            .map(|&hop| Route {
+                hops: vec![hop],
+                ..route.clone()
+            })
+            .collect();
+        if parts.is_empty() {
+            parts.push(route.clone());
+        }
+        let sort = |at: &&usize| shares(&self.routes[**at]) == shares(&route);
+        let replaced = same.iter().find(sort).or(same.first()).copied();
+        let mut first = self.routes.len();
+        if let (Some(at), Placement::Replace) = (replaced, placement) {
+            first = at;
+            let gone = match self.siblings(&self.routes[at]) {
+                siblings if siblings.is_empty() => vec![at],
+                siblings => siblings,
+            };
+            for &at in gone.iter().rev() {
+                self.routes.remove(at);
+            }
+            self.routes.insert(first, parts.remove(0));
+        }
+        self.routes.extend(parts);
+        let siblings = self.siblings(&route);
+        let route = match (siblings.as_slice(), placement) {
+            ([], _) => self.named(&route),
+            (_, Placement::Last) => self.multipath(&siblings, 0),
+            _ => self.multipath(&siblings, first),
+        };
+        let placement = match placement {
+            Placement::Replace if replaced.is_none() => Placement::Only,
+            placement => placement,
+        };
+        self.announced.push(KernelEvent::Route { route, placement });
+    }
+
+    fn remove_route(&mut self, at: usize, all: bool) {
+        let siblings = self.siblings(&self.routes[at]);
+        if family() == Family::Ipv6 && all && !siblings.is_empty() {
+            let route = self.multipath(&siblings, 0);
+            self.announced.push(KernelEvent::RouteRemoved(route));
+            for at in siblings.into_iter().rev() {
+                self.routes.remove(at);
+            }
+        } else {
+            let route = self.named(&self.routes[at]);
+            self.announced.push(KernelEvent::RouteRemoved(route));
+            self.routes.remove(at);
+        }
     }
 
     fn dump(&self) -> Vec<KernelEvent> {
@@ -342,7 +550,11 @@ impl Kernel {
         dump.extend(self.links.values().cloned().map(KernelEvent::Link));
         let ignore = self.ignore_link_down.iter();
         dump.extend(
-            ignore.map(|(&ifindex, &ignore)| KernelEvent::IgnoreLinkDown { ifindex, ignore }),
+            ignore.map(|(&ifindex, &ignore)| KernelEvent::IgnoreLinkDown {
+                ipv6: family() == Family::Ipv6,
+                ifindex,
+                ignore,
+            }),
         );
         dump.extend(
             self.neighbours
@@ -354,7 +566,13 @@ impl Kernel {
         dump.extend(
             objects.map(|(id, kind)| KernelEvent::NextHopObject(NextHopObject { id, kind })),
         );
-        let mut routes = self.routes.clone();
+        let once = |(at, route): (usize, &Route)| match self.siblings(route)[..] {
+            [first, ..] if family() == Family::Ipv6 => {
+                (at == first).then(|| self.multipath(&self.siblings(route), 0))
+            }
+            _ => Some(self.named(route)),
+        };
+        let mut routes: Vec<Route> = self.routes.iter().enumerate().filter_map(once).collect();
         routes.sort_by_key(|route| (route.table, route.prefix, route.metric));
         dump.extend(routes.into_iter().map(|route| KernelEvent::Route {
             route,
@@ -369,10 +587,14 @@ impl Kernel {
             Operation::Link(link) => self.set_link(link),
             Operation::RemoveLink(ifindex) => self.remove_link(ifindex),
             Operation::IgnoreLinkDown(ifindex, ignore) => {
-                if ifindex.is_none_or(|ifindex| self.links.contains_key(&ifindex)) {
+                let everywhere = family() == Family::Ipv4;
+                if ifindex.map_or(everywhere, |ifindex| self.links.contains_key(&ifindex)) {
                     self.ignore_link_down.insert(ifindex, ignore);
-                    self.announced
-                        .push(KernelEvent::IgnoreLinkDown { ifindex, ignore });
+                    self.announced.push(KernelEvent::IgnoreLinkDown {
+                        ipv6: family() == Family::Ipv6,
+                        ifindex,
+                        ignore,
+                    });
                 }
             }
             Operation::Neighbour(neighbour) => {
@@ -396,10 +618,9 @@ impl Kernel {
             }
             Operation::RemoveObject(id) => self.remove_object(id, true),
             Operation::Route(route, placement) => self.add_route(route, placement),
-            Operation::RemoveRoute(index) => {
+            Operation::RemoveRoute(index, all) => {
                 if !self.routes.is_empty() {
-                    let route = self.routes.remove(index.index(self.routes.len()));
-                    self.announced.push(KernelEvent::RouteRemoved(route));
+                    self.remove_route(index.index(self.routes.len()), all);
                 }
             }
             Operation::Attach(ifindex) => {
@@ -413,6 +634,9 @@ impl Kernel {
             Operation::Deliver => {
                 router.apply(std::mem::take(&mut self.announced));
             }
+            Operation::Overrun if self.dumps_lie() => {
+                router.apply(std::mem::take(&mut self.announced));
+            }
             Operation::Overrun => {
                 self.announced.clear();
                 router.apply(self.dump());
@@ -422,9 +646,20 @@ impl Kernel {
 
     /// What should become of packets to an address.
     fn fate(&self, address: IpAddr) -> Fate {
-        let IpAddr::V4(ipv4) = address else { panic!() };
-        let [first, second, ..] = ipv4.octets();
-        if [0, 127].contains(&first) || first >= 224 || (first, second) == (169, 254) {
+        let never = match address {
+            IpAddr::V4(address) => {
+                let [first, second, ..] = address.octets();
+                [0, 127].contains(&first) || first >= 224 || (first, second) == (169, 254)
+            }
+            IpAddr::V6(address) => {
+                address.is_unspecified()
+                    || address.is_loopback()
+                    || address.is_multicast()
+                    || address.is_unicast_link_local()
+                    || address.to_ipv4_mapped().is_some()
+            }
+        };
+        if never {
             return Fate::skip(Counter::SkipNever);
         }
         for table in TABLES {
@@ -433,9 +668,16 @@ impl Kernel {
                 .iter()
                 .filter(|route| route.table == table && route.prefix.contains(&address))
                 .collect();
-            matching.sort_by_key(|route| (32 - route.prefix.prefix_len(), route.metric));
+            matching.sort_by_key(|route| (128 - route.prefix.prefix_len(), route.metric));
             for route in matching {
-                match self.route_fate(route, address) {
+                let siblings = self.siblings(route);
+                let fate = match family() {
+                    Family::Ipv6 if !siblings.is_empty() => {
+                        self.route_fate(&self.multipath(&siblings, 0), address)
+                    }
+                    _ => self.route_fate(route, address),
+                };
+                match fate {
                     Some(fate) => return fate,
                     None if route.kind == RouteKind::Throw => break,
                     None => {}
@@ -527,7 +769,7 @@ impl Kernel {
     fn own_addresses(&self) -> BTreeSet<IpAddr> {
         let local = |route: &&Route| route.kind == RouteKind::Local;
         let hosts = self.routes.iter().filter(local).map(|route| route.prefix);
-        let hosts = hosts.filter(|prefix| prefix.prefix_len() == 32);
+        let hosts = hosts.filter(|prefix| prefix.prefix_len() == prefix.max_prefix_len());
         hosts
             .map(|prefix| prefix.addr())
             .filter(|a| !a.is_loopback())
@@ -558,7 +800,13 @@ impl Kernel {
                 }
                 fate => fate,
             };
-            prop_assert_eq!(fate, self.fate(ip(address)), "{}", address);
+            prop_assert_eq!(
+                fate,
+                self.fate(ip(address)),
+                "{}\n{:#?}",
+                address,
+                self.routes
+            );
         }
         let own: BTreeSet<_> = router.maps.own_addresses.keys().copied().collect();
         prop_assert_eq!(own, self.own_addresses());
@@ -567,47 +815,57 @@ impl Kernel {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+both_families! {
+    maps_say_what_the_kernels_state_means,
+}
 
-    #[test]
-    fn prop_maps_say_what_the_kernels_state_means(
-        operations in prop::collection::vec(operation(), 1..80),
-    ) {
-        let mut kernel = Kernel::default();
-        for ifindex in 1..4 {
-            kernel.set_link(link(ifindex));
+fn maps_say_what_the_kernels_state_means() {
+    let config = ProptestConfig {
+        cases: 500,
+        ..ProptestConfig::default()
+    };
+    proptest!(config, |(operations in prop::collection::vec(operation(), 1..80))| {
+        follow(operations)?;
+    });
+}
+
+fn follow(operations: Vec<Operation>) -> Result<(), TestCaseError> {
+    let mut kernel = Kernel::default();
+    for ifindex in 1..4 {
+        kernel.set_link(link(ifindex));
+    }
+    let mut router = Router::new(SyncConfig {
+        gateways: Gateways::All,
+        tables: TABLES.to_vec(),
+        ..SyncConfig::default()
+    });
+    router.apply(kernel.dump());
+    kernel.announced.clear();
+    router.attach(1, 2).attach(2, 3);
+    kernel.ports = [(1, 2), (2, 3)].into();
+    for operation in operations {
+        let settles = matches!(operation, Operation::Deliver | Operation::Overrun);
+        kernel.carry_out(operation, &mut router);
+        if settles {
+            kernel.check(&router)?;
         }
-        let mut router = Router::new(SyncConfig {
-            gateways: Gateways::All,
-            tables: TABLES.to_vec(),
-            ..SyncConfig::default()
-        });
-        router.apply(kernel.dump());
-        kernel.announced.clear();
-        router.attach(1, 2).attach(2, 3);
-        kernel.ports = [(1, 2), (2, 3)].into();
-        for operation in operations {
-            let settles = matches!(operation, Operation::Deliver | Operation::Overrun);
-            kernel.carry_out(operation, &mut router);
-            if settles {
-                kernel.check(&router)?;
-            }
-        }
-        kernel.carry_out(Operation::Deliver, &mut router);
-        kernel.check(&router)?;
+    }
+    kernel.carry_out(Operation::Deliver, &mut router);
+    kernel.check(&router)?;
+    if !kernel.dumps_lie() {
         router.apply(kernel.dump());
         prop_assert_eq!(&router.edits, &[], "a dump brought news");
-        // Everything goes: nothing may be left but what is always there.
-        for ifindex in 1..4 {
-            kernel.remove_link(ifindex);
-        }
-        kernel.objects.clear();
-        kernel.routes.clear();
-        kernel.announced.clear();
-        router.apply(kernel.dump());
-        prop_assert_eq!(router.sync.route_count(), NEVER.len());
-        prop_assert_eq!(router.sync.next_hop_count(), FIXED.len());
-        prop_assert_eq!(router.maps.routes.len(), NEVER.len());
     }
+    // Everything goes: nothing may be left but what is always there.
+    for ifindex in 1..4 {
+        kernel.remove_link(ifindex);
+    }
+    kernel.objects.clear();
+    kernel.routes.clear();
+    kernel.announced.clear();
+    router.apply(kernel.dump());
+    prop_assert_eq!(router.sync.route_count(), NEVER.len());
+    prop_assert_eq!(router.sync.next_hop_count(), FIXED.len());
+    prop_assert_eq!(router.maps.routes.len(), NEVER.len());
+    Ok(())
 }

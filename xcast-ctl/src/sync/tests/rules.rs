@@ -9,7 +9,24 @@ use xcast_common::{
 
 use super::*;
 
-#[test]
+both_families! {
+    the_first_edits_are_the_fixed_entries,
+    some_addresses_are_never_a_destination,
+    a_gateway_route_follows_its_neighbour,
+    a_gateway_that_does_not_speak_xcast_has_no_flag,
+    on_link_neighbours_have_next_hops_of_their_own,
+    what_leaves_by_no_port_is_for_the_stack,
+    route_types,
+    the_first_table_that_matches_decides,
+    the_lowest_metric_is_used_and_the_others_are_kept,
+    a_multipath_route_spreads_by_weight_over_usable_members,
+    routes_follow_nexthop_objects,
+    a_route_with_an_unknown_object_goes_by_the_kernels_rendering,
+    routes_over_a_link_that_goes_down_are_gone,
+    entries_follow_their_link,
+    an_object_that_discards_makes_no_other_route_of_it,
+}
+
 fn the_first_edits_are_the_fixed_entries() {
     let mut router = Router::new(SyncConfig::default());
     router.apply([KernelEvent::ResyncBegin]);
@@ -23,12 +40,9 @@ fn the_first_edits_are_the_fixed_entries() {
     assert_eq!(router.edits, []);
 }
 
-#[test]
 fn some_addresses_are_never_a_destination() {
     let mut router = router();
     let next = neighbour(1, "10.0.0.2");
-    let mut broadcast = special("10.0.0.255/32", RouteKind::Broadcast);
-    broadcast.table = TABLE_LOCAL;
     let mut loopback = special("127.0.0.1/32", RouteKind::Local);
     loopback.table = TABLE_LOCAL;
     router.apply([
@@ -37,22 +51,25 @@ fn some_addresses_are_never_a_destination() {
         add(route("0.0.0.0/0", &[gateway(1, "10.0.0.2")])),
         add(route("169.254.0.0/16", &[on_link(1)])),
         add(route("224.0.0.0/4", &[on_link(1)])),
-        add(broadcast),
         add(loopback),
     ]);
+    // What is no source in IPv4 either. Of IPv6, link-local addresses are no sources.
+    let no_destination = match family() {
+        Family::Ipv4 => NEXT_HOP_NEVER_DESTINATION,
+        Family::Ipv6 => NEXT_HOP_NEVER,
+    };
     assert_eq!(router.fate("8.8.8.8"), forward(&next, NEXT_HOP_XCAST));
     for (address, id) in [
         ("0.0.0.0", NEXT_HOP_NEVER),
-        ("0.1.2.3", NEXT_HOP_NEVER_DESTINATION),
+        ("0.1.2.3", no_destination),
         ("127.0.0.1", NEXT_HOP_NEVER),
         ("127.1.2.3", NEXT_HOP_NEVER),
         ("224.0.0.1", NEXT_HOP_NEVER),
         ("239.255.255.255", NEXT_HOP_NEVER),
         ("255.255.255.255", NEXT_HOP_NEVER),
-        ("10.0.0.255", NEXT_HOP_NEVER),
-        ("169.254.1.1", NEXT_HOP_NEVER_DESTINATION),
-        ("240.0.0.1", NEXT_HOP_NEVER_DESTINATION),
-        ("255.255.255.254", NEXT_HOP_NEVER_DESTINATION),
+        ("169.254.1.1", no_destination),
+        ("240.0.0.1", no_destination),
+        ("255.255.255.254", no_destination),
     ] {
         assert_eq!(router.maps.lookup(ip(address)), id, "{address}");
         assert_eq!(router.fate(address), Fate::skip(Counter::SkipNever));
@@ -60,7 +77,16 @@ fn some_addresses_are_never_a_destination() {
     assert_eq!(router.maps.own_addresses.len(), 0);
 }
 
+/// IPv6 has no broadcasts.
 #[test]
+fn a_broadcast_is_never_a_destination() {
+    let mut router = router();
+    let mut broadcast = special("10.0.0.255/32", RouteKind::Broadcast);
+    broadcast.table = TABLE_LOCAL;
+    router.apply([add(route("10.0.0.0/24", &[on_link(1)])), add(broadcast)]);
+    assert_eq!(router.maps.lookup(ip("10.0.0.255")), NEXT_HOP_NEVER);
+}
+
 fn a_gateway_route_follows_its_neighbour() {
     let mut router = router();
     let next = neighbour(1, "10.0.0.2");
@@ -103,7 +129,6 @@ fn a_gateway_route_follows_its_neighbour() {
     assert_eq!(router.maps.resolving.len(), 0);
 }
 
-#[test]
 fn a_gateway_that_does_not_speak_xcast_has_no_flag() {
     let speaks = neighbour(1, "10.0.0.2");
     let other = neighbour(1, "10.0.0.3");
@@ -122,7 +147,6 @@ fn a_gateway_that_does_not_speak_xcast_has_no_flag() {
     assert_eq!(router.fate("21.0.0.1"), forward(&other, 0));
 }
 
-#[test]
 fn on_link_neighbours_have_next_hops_of_their_own() {
     let mut router = router();
     let host = neighbour(1, "10.0.0.2");
@@ -171,7 +195,6 @@ fn on_link_neighbours_have_next_hops_of_their_own() {
     assert!(!router.maps.routes.contains_key(&net("10.0.0.2/32")));
 }
 
-#[test]
 fn what_leaves_by_no_port_is_for_the_stack() {
     let mut router = router();
     router.apply([
@@ -215,7 +238,6 @@ fn what_leaves_by_no_port_is_for_the_stack() {
     assert_eq!(router.maps.resolving.len(), 0);
 }
 
-#[test]
 fn route_types() {
     let mut router = router();
     let mut local = special("30.0.0.1/32", RouteKind::Local);
@@ -245,7 +267,6 @@ fn route_types() {
     assert_eq!(own, [ip("30.0.0.1")]);
 }
 
-#[test]
 fn the_first_table_that_matches_decides() {
     let mut router = Router::new(SyncConfig {
         tables: vec![TABLE_LOCAL, TABLE_MAIN, 100],
@@ -295,7 +316,6 @@ fn the_first_table_that_matches_decides() {
     );
 }
 
-#[test]
 fn the_lowest_metric_is_used_and_the_others_are_kept() {
     let mut router = router();
     let with_metric = |metric, kind| Route {
@@ -320,6 +340,7 @@ fn the_lowest_metric_is_used_and_the_others_are_kept() {
     assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
 }
 
+/// Of IPv6, these would be siblings, and one multipath route: see below.
 #[test]
 fn routes_are_placed_as_the_kernel_places_them() {
     let mut router = router();
@@ -361,7 +382,6 @@ fn routes_are_placed_as_the_kernel_places_them() {
     assert_eq!(remove(2), Fate::stack(Counter::StackNoRoute));
 }
 
-#[test]
 fn a_multipath_route_spreads_by_weight_over_usable_members() {
     let mut router = router();
     let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
@@ -415,10 +435,7 @@ fn a_multipath_route_spreads_by_weight_over_usable_members() {
         router.fate("20.0.0.1"),
         ecmp([(to_a.clone(), 16), (to_b.clone(), 48)])
     );
-    router.apply([KernelEvent::IgnoreLinkDown {
-        ifindex: None,
-        ignore: true,
-    }]);
+    router.apply(ignore_link_down_everywhere());
     assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
 
     // The kernel keeps a multipath route as long as one link is up.
@@ -429,9 +446,29 @@ fn a_multipath_route_spreads_by_weight_over_usable_members() {
     router.apply([KernelEvent::Link(link(2))]);
     assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a, 16), (to_b, 48)]));
     router.apply([KernelEvent::LinkRemoved { ifindex: 2 }]);
-    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+    let left = match family() {
+        Family::Ipv4 => Fate::stack(Counter::StackNoRoute),
+        // Its next hops are routes by themselves.
+        Family::Ipv6 => forward(&a, NEXT_HOP_XCAST),
+    };
+    assert_eq!(router.fate("20.0.0.1"), left);
 }
 
+/// Of IPv4, there is a switch for all links; of IPv6, it only sets that of each.
+fn ignore_link_down_everywhere() -> Vec<KernelEvent> {
+    let links = match family() {
+        Family::Ipv4 => vec![None],
+        Family::Ipv6 => vec![Some(1), Some(2)],
+    };
+    let ignore = |ifindex| KernelEvent::IgnoreLinkDown {
+        ipv6: family() == Family::Ipv6,
+        ifindex,
+        ignore: true,
+    };
+    links.into_iter().map(ignore).collect()
+}
+
+/// The kernel takes no such routes of IPv6.
 #[test]
 fn an_on_link_member_of_a_multipath_route_is_for_the_stack() {
     let mut router = router();
@@ -446,7 +483,6 @@ fn an_on_link_member_of_a_multipath_route_is_for_the_stack() {
     assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a, 32), (waiting, 32)]));
 }
 
-#[test]
 fn routes_follow_nexthop_objects() {
     let mut router = router();
     let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
@@ -495,7 +531,6 @@ fn routes_follow_nexthop_objects() {
     assert_eq!(router.maps.resolving.len(), 0);
 }
 
-#[test]
 fn a_route_with_an_unknown_object_goes_by_the_kernels_rendering() {
     let mut router = router();
     let a = neighbour(1, "10.0.0.2");
@@ -513,7 +548,6 @@ fn a_route_with_an_unknown_object_goes_by_the_kernels_rendering() {
     assert_eq!(router.fate("20.0.0.1"), forward(&b, NEXT_HOP_XCAST));
 }
 
-#[test]
 fn routes_over_a_link_that_goes_down_are_gone() {
     let mut router = router();
     let mut backup = route("20.0.0.0/8", &[gateway(2, "10.2.0.2")]);
@@ -532,6 +566,7 @@ fn routes_over_a_link_that_goes_down_are_gone() {
     assert_eq!(router.fate("20.0.0.1"), by(1, "10.0.0.2"));
     // Unless it was told otherwise.
     let ignore = |ignore| KernelEvent::IgnoreLinkDown {
+        ipv6: family() == Family::Ipv6,
         ifindex: Some(1),
         ignore,
     };
@@ -546,7 +581,6 @@ fn routes_over_a_link_that_goes_down_are_gone() {
     assert_eq!(router.fate("20.0.0.1"), by(2, "10.2.0.2"));
 }
 
-#[test]
 fn entries_follow_their_link() {
     let mut router = router();
     let mut limited = route("21.0.0.0/8", &[gateway(1, "10.0.0.2")]);
@@ -585,6 +619,7 @@ fn entries_follow_their_link() {
     );
 }
 
+/// Of IPv6, routes only forget their source address.
 #[test]
 fn a_removed_source_address_takes_its_routes_along() {
     let mut router = router();
@@ -607,6 +642,7 @@ fn a_removed_source_address_takes_its_routes_along() {
     assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
 }
 
+/// IPv6 needs none but the link-local one that every link has.
 #[test]
 fn a_link_without_addresses_does_no_ip() {
     let mut router = router();
@@ -644,4 +680,277 @@ fn a_link_without_addresses_does_no_ip() {
     router.apply([KernelEvent::Address(address)]);
     assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
     assert_eq!(router.fate("21.0.0.1"), ecmp([(to_a, 32), (to_b, 32)]));
+}
+
+/// The mark says the same where the kernel was told to mind the carrier, and saw that it is gone before
+/// it said so: that passes.
+#[test]
+fn a_dead_next_hop_of_a_link_with_addresses_comes_back() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.2.0.2"));
+    let address = |ifindex, address| {
+        KernelEvent::Address(Address {
+            ifindex,
+            address: ip(address),
+            prefix_len: 24,
+        })
+    };
+    let both = route(
+        "20.0.0.0/8",
+        &[gateway(1, "10.0.0.2"), gateway(2, "10.2.0.2")],
+    );
+    let mut down = link(1);
+    down.carrier = false;
+    router.apply(ignore_link_down_everywhere()).apply([
+        address(1, "10.0.0.1"),
+        address(2, "10.2.0.1"),
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        add(Route {
+            dead: vec![1],
+            ..both
+        }),
+        KernelEvent::Link(down),
+    ]);
+    let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_b.clone(), 64)]));
+    router.apply([KernelEvent::Link(link(1))]);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(to_a, 32), (to_b, 32)]));
+}
+
+/// The kernel calls a route a blackhole while the nexthop object that it uses is one.
+fn an_object_that_discards_makes_no_other_route_of_it() {
+    let mut router = router();
+    let next = neighbour(1, "10.0.0.2");
+    let hop = NextHopObjectKind::Hop(gateway(1, "10.0.0.2"));
+    let using = |kind| Route {
+        object: Some(1),
+        ..special("20.0.0.0/8", kind)
+    };
+    let said_again = |kind| KernelEvent::Route {
+        route: using(kind),
+        placement: Placement::Replace,
+    };
+    let first = add(special("20.0.0.0/8", RouteKind::Unreachable));
+    let appended = KernelEvent::Route {
+        route: using(RouteKind::Unicast),
+        placement: Placement::Last,
+    };
+    router.apply([
+        KernelEvent::Neighbour(next),
+        object(1, hop.clone()),
+        first,
+        appended,
+    ]);
+    let unreachable = Fate::stack(Counter::StackUnreachable);
+    assert_eq!(router.fate("20.0.0.1"), unreachable);
+    router.apply([
+        object(1, NextHopObjectKind::Blackhole),
+        said_again(RouteKind::Blackhole),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), unreachable, "it keeps its place");
+    let first = special("20.0.0.0/8", RouteKind::Unreachable);
+    router.apply([KernelEvent::RouteRemoved(first)]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::skip(Counter::SkipBlackhole));
+    router.apply([object(1, hop), said_again(RouteKind::Unicast)]);
+    assert_eq!(router.fate("20.0.0.1"), forward(&next, NEXT_HOP_XCAST));
+    router.apply([
+        object(1, NextHopObjectKind::Blackhole),
+        KernelEvent::RouteRemoved(using(RouteKind::Blackhole)),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackNoRoute));
+}
+
+/// Routes of IPv6 by way of gateways, of the same prefix and metric: IPv4 has nothing like it.
+mod siblings {
+    use super::*;
+
+    const PREFIX: &str = "20.0.0.0/8";
+
+    fn event(hops: &[Hop], placement: Placement) -> KernelEvent {
+        let route = route(PREFIX, hops);
+        KernelEvent::Route { route, placement }
+    }
+
+    fn gone(hop: Hop) -> KernelEvent {
+        KernelEvent::RouteRemoved(route(PREFIX, &[hop]))
+    }
+
+    /// Neighbours on the first link, on the second and once more on the first, with the fates of what
+    /// goes to them.
+    fn three(router: &mut Router) -> ([Hop; 3], [Fate; 3]) {
+        let all = [(1, "10.0.0.2"), (2, "10.2.0.2"), (1, "10.0.0.3")];
+        let neighbours = all.map(|(ifindex, address)| neighbour(ifindex, address));
+        router.apply(neighbours.map(KernelEvent::Neighbour));
+        (
+            all.map(|(ifindex, address)| gateway(ifindex, address)),
+            neighbours.map(|neighbour| forward(&neighbour, NEXT_HOP_XCAST)),
+        )
+    }
+
+    fn fate(router: &Router) -> Fate {
+        router.fate("20.0.0.1")
+    }
+
+    fn ipv6(test: impl FnOnce(Router)) {
+        family::with(Family::Ipv6, || test(router()));
+    }
+
+    #[test]
+    fn next_hops_come_with_all_others_and_go_alone() {
+        ipv6(|mut router| {
+            let ([a, b, c], [to_a, to_b, to_c]) = three(&mut router);
+            let heavy = Hop { weight: 3, ..b };
+            router.apply([event(&[a], Placement::Only)]);
+            assert_eq!(fate(&router), to_a);
+            router.apply([event(&[heavy, a], Placement::First)]);
+            let two = ecmp([(to_a.clone(), 16), (to_b.clone(), 48)]);
+            assert_eq!(fate(&router), two);
+            router.apply([event(&[a, heavy, c], Placement::Last), gone(c)]);
+            assert_eq!(fate(&router), two);
+            router.apply([gone(a)]);
+            assert_eq!(fate(&router), to_b);
+            router.apply([event(&[c], Placement::Replace)]);
+            assert_eq!(fate(&router), to_c);
+            router.apply([gone(c)]);
+            assert_eq!(fate(&router), Fate::stack(Counter::StackNoRoute));
+        });
+    }
+
+    #[test]
+    fn a_route_by_an_object_that_goes_takes_no_next_hop_along() {
+        ipv6(|mut router| {
+            let ([a, ..], [to_a, ..]) = three(&mut router);
+            let by_object = Route {
+                object: Some(1),
+                ..route(PREFIX, &[a])
+            };
+            router.apply([
+                object(1, NextHopObjectKind::Hop(a)),
+                event(&[a], Placement::Only),
+                KernelEvent::Route {
+                    route: by_object.clone(),
+                    placement: Placement::Last,
+                },
+                KernelEvent::NextHopObjectRemoved { id: 1 },
+                KernelEvent::RouteRemoved(by_object),
+            ]);
+            assert_eq!(fate(&router), to_a);
+        });
+    }
+
+    #[test]
+    fn next_hops_keep_their_places_among_others() {
+        ipv6(|mut router| {
+            let ([a, b, _], [to_a, to_b, _]) = three(&mut router);
+            let unreachable = || special(PREFIX, RouteKind::Unreachable);
+            let last = |route| KernelEvent::Route {
+                route,
+                placement: Placement::Last,
+            };
+            // Appended to a route of another sort, a gateway stands behind it.
+            router.apply([add(unreachable()), event(&[b], Placement::Last)]);
+            assert_eq!(fate(&router), Fate::stack(Counter::StackUnreachable));
+            router.apply([KernelEvent::RouteRemoved(unreachable())]);
+            assert_eq!(fate(&router), to_b);
+            // When the first sibling goes, the next one does not take its place.
+            router.apply([
+                last(unreachable()),
+                event(&[a, b], Placement::Last),
+                gone(b),
+            ]);
+            assert_eq!(fate(&router), Fate::stack(Counter::StackUnreachable));
+            // What replaces a gateway stands where its first sibling stood, the rest last.
+            router.apply([
+                KernelEvent::RouteRemoved(unreachable()),
+                last(unreachable()),
+                event(&[b, a], Placement::Replace),
+            ]);
+            assert_eq!(fate(&router), ecmp([(to_a.clone(), 32), (to_b, 32)]));
+            router.apply([gone(b)]);
+            assert_eq!(fate(&router), Fate::stack(Counter::StackUnreachable));
+            router.apply([KernelEvent::RouteRemoved(unreachable())]);
+            assert_eq!(fate(&router), to_a);
+        });
+    }
+
+    #[test]
+    fn a_route_of_another_sort_replaces_all_siblings() {
+        ipv6(|mut router| {
+            let ([a, b, _], _) = three(&mut router);
+            let blackhole = special(PREFIX, RouteKind::Blackhole);
+            router.apply([
+                event(&[a, b], Placement::Only),
+                KernelEvent::Route {
+                    route: blackhole.clone(),
+                    placement: Placement::Replace,
+                },
+            ]);
+            assert_eq!(fate(&router), Fate::skip(Counter::SkipBlackhole));
+            router.apply([KernelEvent::RouteRemoved(blackhole)]);
+            assert_eq!(fate(&router), Fate::stack(Counter::StackNoRoute));
+        });
+    }
+
+    /// As the kernel does it, when it passes over siblings whose link is up.
+    #[test]
+    fn a_route_between_siblings_outlives_its_link() {
+        ipv6(|mut router| {
+            let ([_, b, _], _) = three(&mut router);
+            let other = gateway(2, "10.2.0.3");
+            let on_link = route(PREFIX, &[on_link(1)]);
+            let mut down = link(1);
+            (down.up, down.carrier) = (false, false);
+            router.apply([
+                event(&[b], Placement::Only),
+                KernelEvent::Route {
+                    route: on_link,
+                    placement: Placement::Last,
+                },
+                event(&[b, other], Placement::Last),
+                KernelEvent::Link(down),
+                KernelEvent::Link(link(1)),
+                gone(b),
+                gone(other),
+            ]);
+            let waiting = Fate::stack(Counter::StackNoNeighbour);
+            assert_eq!(fate(&router), waiting, "it goes by the link");
+        });
+    }
+
+    #[test]
+    fn a_next_hop_may_come_while_a_dump_is_under_way() {
+        ipv6(|mut router| {
+            let ([a, b, c], [to_a, to_b, to_c]) = three(&mut router);
+            let neighbours = [(1, "10.0.0.2"), (2, "10.2.0.2"), (1, "10.0.0.3")];
+            router.apply([event(&[a], Placement::Only), KernelEvent::ResyncBegin]);
+            router.apply([1, 2].map(|ifindex| KernelEvent::Link(link(ifindex))));
+            router.apply(
+                neighbours.map(|(n, address)| KernelEvent::Neighbour(neighbour(n, address))),
+            );
+            router.apply([
+                event(&[a, b], Placement::Dump),
+                event(&[a, b, c], Placement::Last),
+                event(&[a, b], Placement::Dump),
+                KernelEvent::ResyncEnd,
+            ]);
+            let Fate::Ecmp(members) = fate(&router) else {
+                panic!("{:?}", fate(&router))
+            };
+            assert_eq!(members.into_keys().collect::<Vec<_>>(), [to_a, to_c, to_b]);
+            router.apply([a, b, c].map(gone));
+            assert_eq!(fate(&router), Fate::stack(Counter::StackNoRoute));
+        });
+    }
+
+    #[test]
+    fn routes_learned_from_routers_are_no_siblings() {
+        ipv6(|mut router| {
+            let ([a, b, _], [to_a, to_b, _]) = three(&mut router);
+            router.apply([event(&[a], Placement::Only), event(&[b], Placement::First)]);
+            assert_eq!(fate(&router), to_a);
+            router.apply([gone(a)]);
+            assert_eq!(fate(&router), to_b);
+        });
+    }
 }

@@ -1,5 +1,6 @@
 //! Tests of what concerns the whole: dumps, ids, own addresses, size, and how it is shown.
 
+use ipnet::Ipv4Net;
 use xcast_common::{
     counter::Counter,
     maps::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_XCAST, NextHopKind},
@@ -7,7 +8,16 @@ use xcast_common::{
 
 use super::*;
 
-#[test]
+both_families! {
+    an_interface_that_comes_back_has_another_index,
+    own_and_anycast_addresses,
+    a_resync_drops_what_it_does_not_mention_and_keeps_the_rest,
+    a_gateway_whose_entry_was_removed_is_resolved_again,
+    a_full_next_hop_table_leaves_the_rest_to_the_stack,
+    a_million_routes_to_one_gateway,
+    routes_and_next_hops_in_words,
+}
+
 fn an_interface_that_comes_back_has_another_index() {
     let mut router = router();
     router.apply([
@@ -28,7 +38,6 @@ fn an_interface_that_comes_back_has_another_index() {
     assert_eq!(router.fate("20.0.0.1"), forward(&next, NEXT_HOP_XCAST));
 }
 
-#[test]
 fn own_and_anycast_addresses() {
     let mut router = Router::new(SyncConfig {
         anycast: vec![ip("10.99.0.1")],
@@ -65,7 +74,6 @@ fn own_and_anycast_addresses() {
     assert_eq!(flags(&router, "10.99.0.1"), Some(ADDRESS_ANYCAST));
 }
 
-#[test]
 fn a_resync_drops_what_it_does_not_mention_and_keeps_the_rest() {
     let mut router = router();
     let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(1, "10.0.0.3"));
@@ -101,7 +109,6 @@ fn a_resync_drops_what_it_does_not_mention_and_keeps_the_rest() {
     }
 }
 
-#[test]
 fn a_gateway_whose_entry_was_removed_is_resolved_again() {
     let mut router = router();
     let next = neighbour(1, "10.0.0.2");
@@ -119,7 +126,6 @@ fn a_gateway_whose_entry_was_removed_is_resolved_again() {
     }));
 }
 
-#[test]
 fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
     let mut router = router();
     let address = |n: u32| format!("10.{}.{}.{}", n >> 16, n >> 8 & 255, n & 255);
@@ -157,7 +163,6 @@ fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
     assert_eq!(resolved(&router), MAX_NEXT_HOPS + 9 - 20);
 }
 
-#[test]
 fn a_million_routes_to_one_gateway() {
     let mut router = router();
     let mut edits = Vec::new();
@@ -167,7 +172,7 @@ fn a_million_routes_to_one_gateway() {
     let template = route("0.0.0.0/0", &[gateway(1, "10.0.0.2")]);
     let routes = (0..1_000_000_u32).map(|n| KernelEvent::Route {
         route: Route {
-            prefix: IpNet::new(IpAddr::from((0x1400_0000 + (n << 6)).to_be_bytes()), 26).unwrap(),
+            prefix: family::prefix(Ipv4Net::new_assert((0x1400_0000 + (n << 6)).into(), 26)),
             ..template.clone()
         },
         placement: Placement::Dump,
@@ -181,7 +186,6 @@ fn a_million_routes_to_one_gateway() {
     assert_eq!(edits.len(), 1);
 }
 
-#[test]
 fn routes_and_next_hops_in_words() {
     let mut router = router();
     router.apply([
@@ -194,24 +198,31 @@ fn routes_and_next_hops_in_words() {
         )),
     ]);
     let why = |address| router.sync.lookup(ip(address)).why;
+    let text = family::text;
     assert_eq!(
         why("20.0.0.1"),
-        "20.0.0.0/8 via 10.0.0.2 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE"
+        text("20.0.0.0/8 via 10.0.0.2 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE")
     );
     assert_eq!(
         why("10.0.0.2"),
-        "10.0.0.0/24 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE"
+        text("10.0.0.0/24 dev eth1 proto static, neighbour 10.0.0.2 REACHABLE")
     );
     assert_eq!(
         why("10.0.0.9"),
-        "10.0.0.0/24 dev eth1 proto static, neighbour not resolved"
+        text("10.0.0.0/24 dev eth1 proto static, neighbour not resolved")
     );
     assert_eq!(
         why("21.0.0.1"),
-        "21.0.0.0/8 nexthop via 10.0.0.2 dev eth1 weight 1 nexthop via 10.2.0.2 dev eth2 weight 1 \
-         proto static"
+        text(
+            "21.0.0.0/8 nexthop via 10.0.0.2 dev eth1 weight 1 nexthop via 10.2.0.2 dev eth2 \
+             weight 1 proto static"
+        )
     );
-    assert_eq!(why("169.254.0.1"), "never a destination");
+    let link_local = match family() {
+        Family::Ipv4 => "never a destination",
+        Family::Ipv6 => "never a destination, never a source",
+    };
+    assert_eq!(why("169.254.0.1"), link_local);
     assert_eq!(why("30.0.0.1"), "no route");
     let routes: Vec<_> = router.sync.routes().collect();
     assert_eq!(routes.len(), router.maps.routes.len());
