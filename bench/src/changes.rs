@@ -47,7 +47,7 @@ use crate::{
     generator::Generator,
     measure::check_interrupt,
     progress::Progress,
-    site::{PORTS, gateway},
+    site::{self, PORTS},
     subject::router::{Path, Router},
     sys::{self, Mapped},
     table::Routes,
@@ -133,7 +133,7 @@ fn at_rate(router: &Router, routes: &Routes, ids: [u32; 2], rate: u32, cpu: usiz
         .flat_map(|next_hop| {
             changed.iter().map(move |&prefix| Change {
                 address: last_address(prefix),
-                request: request(prefix, family.address(gateway(next_hop))),
+                request: request(prefix, site::address(family, site::gateway(next_hop))),
                 id: ids[next_hop],
             })
         })
@@ -143,6 +143,7 @@ fn at_rate(router: &Router, routes: &Routes, ids: [u32; 2], rate: u32, cpu: usiz
     for change in &changes[changed.len()..] {
         send(&socket, &change.request)?;
     }
+    complaint(&socket)?;
     let last = changes.last().context("no prefix to change")?;
     let deadline = Instant::now() + PATIENCE;
     while map.lookup(last.address) != last.id {
