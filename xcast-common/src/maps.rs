@@ -22,8 +22,12 @@ pub const PORT_FIRST: u8 = 8;
 pub const SUBSET_GROUPS: usize = MAX_PORTS / 8;
 /// Usual sets of a group: each set of its slots, alone and with the way round.
 pub const GROUP_SETS: usize = 512;
+/// Most copies by one port that are a usual set.
+pub const MAX_REPEATS: u32 = 8;
+/// Where the device maps of several copies by one port begin, behind those of usual sets of ports.
+const REPEATS: u32 = (SUBSET_GROUPS * GROUP_SETS) as u32;
 /// Usual sets in all; there is a device map for each.
-pub const USUAL_SETS: usize = SUBSET_GROUPS * GROUP_SETS;
+pub const USUAL_SETS: usize = REPEATS as usize + MAX_PORTS * MAX_REPEATS as usize;
 /// Number of real interfaces that can be ports.
 pub const MAX_REAL_PORTS: usize = 64;
 
@@ -287,11 +291,17 @@ impl SubsetKey {
         }
         // At most 127 in each octet, so nothing is carried from one to the next.
         let wanted = (copies + 0x7f7f_7f7f_7f7f_7f7f) >> 7 & 0x0101_0101_0101_0101;
+        let mut repeats = 1;
+        if copies != wanted && wanted & wanted.wrapping_sub(1) == 0 {
+            // The only octet that is not zero.
+            repeats = (copies.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32;
+        }
         UsualSet {
             group: last,
             // Octet k of the one factor times octet 7 - k of the other: all meet in the highest.
             slots: (wanted.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32,
-            is_all: groups == 1 && copies == wanted,
+            repeats,
+            is_all: groups == 1 && (copies == wanted || repeats > 1 && repeats <= MAX_REPEATS),
         }
     }
 
@@ -301,25 +311,41 @@ impl SubsetKey {
     }
 }
 
-/// Slots of one group, one copy each: sets so usual that there are device maps of all of them.
+/// Slots of one group, one copy each, or one slot with several: sets so usual that there are device maps
+/// of all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UsualSet {
     /// The group of slots.
     pub group: u32,
     /// A bit for each slot of it, the first slot's lowest.
     pub slots: u32,
+    /// Copies by its slot, if it has only one; else 1.
+    pub repeats: u32,
     /// It has all copies that were asked for.
     pub is_all: bool,
 }
 
 impl UsualSet {
-    /// Where its device map is; `with_rest`: the one that has the way round in it, too.
+    /// Where its device map is.
     #[inline(always)]
-    pub fn index(self, with_rest: bool) -> u32 {
-        self.group * GROUP_SETS as u32 + (with_rest as u32) * 256 + (self.slots & 0xff)
+    pub fn index(self) -> u32 {
+        if self.repeats == 1 {
+            return self.group * GROUP_SETS as u32 + (self.slots & 0xff);
+        }
+        // Whose bit is set, in binary.
+        let bit = ((self.slots & 0xf0 != 0) as u32) << 2
+            | ((self.slots & 0xcc != 0) as u32) << 1
+            | (self.slots & 0xaa != 0) as u32;
+        REPEATS + (8 * self.group + bit) * MAX_REPEATS + self.repeats.wrapping_sub(1) % MAX_REPEATS
     }
 
-    /// The slots of the set with this [index](Self::index) within its group.
+    /// Where the device map is that has one copy for each slot, and the way round for the rest.
+    #[inline(always)]
+    pub fn index_with_rest(self) -> u32 {
+        self.group * GROUP_SETS as u32 + 256 + (self.slots & 0xff)
+    }
+
+    /// The slots of the set of one copy each with this index within its group.
     pub fn slots_of(group: u32, index: u32) -> impl Iterator<Item = usize> {
         let slots = (0..8).filter(move |slot| index & 1 << slot != 0);
         slots.map(move |slot| 8 * group as usize + slot)
@@ -440,26 +466,54 @@ mod tests {
     #[test]
     fn usual_sets() {
         let usual = |copies| subset(copies).usual();
-        let set = |group, slots, is_all| UsualSet {
+        let set = |group, slots, repeats, is_all| UsualSet {
             group,
             slots,
+            repeats,
             is_all,
         };
         assert_eq!(
             usual(&[(8, 1), (11, 1), (15, 1)]),
-            set(1, 0b1000_1001, true)
+            set(1, 0b1000_1001, 1, true)
         );
-        assert_eq!(usual(&[(8, 2), (9, 1)]), set(1, 0b11, false));
+        assert_eq!(usual(&[(8, 2), (9, 1)]), set(1, 0b11, 1, false));
         assert_eq!(
             usual(&[(8, 1), (70, 127), (71, 1)]),
-            set(8, 0b1100_0000, false)
+            set(8, 0b1100_0000, 1, false)
         );
-        assert_eq!(usual(&[(0, 1), (8, 1)]), set(1, 1, false));
-        assert_eq!(usual(&[(0, 1), (1, 1)]), set(0, 0b11, true));
-        assert_eq!(set(8, 0xff, true).index(true) as usize, USUAL_SETS - 1);
-        for with_rest in [false, true] {
-            let index = set(1, 0b1000_0101, true).index(with_rest) - GROUP_SETS as u32;
-            assert!(UsualSet::slots_of(1, index).eq([8, 10, 15]));
+        assert_eq!(usual(&[(0, 1), (8, 1)]), set(1, 1, 1, false));
+        assert_eq!(usual(&[(0, 1), (1, 1)]), set(0, 0b11, 1, true));
+        assert_eq!(usual(&[(8, 1), (71, 8)]), set(8, 0x80, 8, false));
+        assert_eq!(usual(&[(71, 9)]), set(8, 0x80, 9, false));
+        assert_eq!(usual(&[(71, 8)]), set(8, 0x80, 8, true));
+        assert_eq!(set(8, 0x80, 8, true).index() as usize, USUAL_SETS - 1);
+        let index = set(1, 0b1000_0101, 1, true).index();
+        for index in [index, set(1, 0b1000_0101, 3, false).index_with_rest()] {
+            assert!(UsualSet::slots_of(1, index - GROUP_SETS as u32).eq([8, 10, 15]));
+        }
+    }
+
+    #[test]
+    fn usual_sets_have_indices_of_their_own() {
+        let mut indices = std::collections::HashSet::new();
+        for group in 0..SUBSET_GROUPS as u32 {
+            for slots in 0..256_u32 {
+                let most = if slots.count_ones() == 1 {
+                    MAX_REPEATS
+                } else {
+                    1
+                };
+                for repeats in 1..=most {
+                    let set = UsualSet {
+                        group,
+                        slots,
+                        repeats,
+                        is_all: true,
+                    };
+                    assert!(indices.insert(set.index()));
+                }
+            }
+            assert!(indices.iter().all(|index| (*index as usize) < USUAL_SETS));
         }
     }
 }

@@ -59,7 +59,7 @@ pub fn several<F: Family>(
 ) -> Option<u32> {
     let usual = plan.subset.usual();
     let devices = if usual.is_all {
-        USUAL.get(usual.index(false))
+        USUAL.get(usual.index())
     } else {
         exact(&plan.subset)
     };
@@ -77,8 +77,8 @@ pub fn several<F: Family>(
         arrival.bump(Counter::DropRedirect);
         return None;
     };
-    if usual.is_all {
-        count_usual(usual, false);
+    if usual.is_all && usual.repeats == 1 {
+        count_usual(usual.group, usual.index());
     } else {
         count_exact(&plan.subset);
     }
@@ -123,26 +123,27 @@ fn count_exact(key: &SubsetKey) {
     }
 }
 
-/// The same for a usual set: one count instead of one for each port, which the controller works out.
+/// The same for one copy by each port of a usual set: one count instead of one for each port, which the
+/// controller works out.
 #[inline(always)]
-fn count_usual(usual: UsualSet, with_rest: bool) {
-    if let Some(planned) = PLANNED.get_ptr_mut(usual.group) {
+fn count_usual(group: u32, index: u32) {
+    if let Some(planned) = PLANNED.get_ptr_mut(group) {
         // SAFETY: this CPU's own.
         let planned = unsafe { &mut *planned };
-        planned[usual.index(with_rest) as usize % GROUP_SETS] += 1;
+        planned[index as usize % GROUP_SETS] += 1;
     }
 }
 
 /// A copy leaves by each port of a usual set; the rest comes round through `xcast0`.
 #[inline(always)]
 fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
-    let devices = USUAL.get(usual.index(true));
+    let devices = USUAL.get(usual.index_with_rest());
     let action = devices.and_then(|devices| devices.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
     let Some(action) = action else {
         arrival.bump(Counter::DropRedirect);
         return None;
     };
-    count_usual(usual, true);
+    count_usual(usual.group, usual.index_with_rest());
     if usual.group == u32::from(PORT_STACK) / 8 {
         count_for_stack(plan, 1, arrival);
     }

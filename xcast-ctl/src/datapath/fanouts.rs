@@ -1,9 +1,9 @@
 //! The device maps that copies are made with.
 //!
 //! A broadcast costs time for every slot of its device map, wanted or not; so there are maps of exact
-//! sets. The *usual* ones, one copy by each of some ports of a group of eight, are all there from the
-//! start and found by their number. For other subsets (more groups, several copies by one port) there
-//! is a map once traffic has asked for it, found through a hash. Writing a map into the map of maps
+//! sets. The *usual* ones, one copy by each of some ports of a group of eight, or up to eight by one port,
+//! are all there from the start and found by their number. For other subsets (more groups, several copies
+//! by one port among others) there is a map once traffic has asked for it, found through a hash. Writing a map into the map of maps
 //! makes the kernel wait for its readers, some 10 ms: a thread of its own does that, while traffic is
 //! served by a usual set and by passing the rest through once more.
 //!
@@ -25,8 +25,8 @@ use aya::{
 use aya_obj::generated::bpf_map_type;
 use tracing::{debug, warn};
 use xcast_common::maps::{
-    MAX_PORTS, MAX_SUBSETS, PORT_RECIRCULATE, PORT_STACK, SUBSET_GROUPS, Subset, SubsetKey,
-    UsualSet,
+    MAX_PORTS, MAX_REPEATS, MAX_SUBSETS, PORT_RECIRCULATE, PORT_STACK, SUBSET_GROUPS, Subset,
+    SubsetKey, UsualSet,
 };
 
 use super::{DatapathError, sys};
@@ -202,10 +202,11 @@ impl Keeper {
         let stack = UsualSet {
             group: 0,
             slots: 1 << PORT_STACK,
+            repeats: 1,
             is_all: true,
         };
         if let Ok(map) = self.device_map(&[PORT_STACK, PORT_RECIRCULATE]) {
-            let _ = sys::set_inner_map(self.usual.as_fd(), stack.index(true), &map);
+            let _ = sys::set_inner_map(self.usual.as_fd(), stack.index_with_rest(), &map);
         }
     }
 
@@ -229,7 +230,7 @@ impl Keeper {
         }
     }
 
-    /// Every set of the slots in a group that have devices.
+    /// Every set of the slots in a group that have devices, and several copies by each.
     fn install_group(&self, group: u8, there: &[u8], with_rest: bool) -> anyhow::Result<()> {
         let mut maps = Vec::new();
         for set in 1_u32..1 << there.len() {
@@ -239,12 +240,22 @@ impl Keeper {
             let usual = UsualSet {
                 group: group.into(),
                 slots: slots.iter().map(|slot| 1 << (slot % 8)).sum(),
+                repeats: 1,
                 is_all: true,
             };
             if with_rest {
                 slots.push(PORT_RECIRCULATE);
+                maps.push((usual.index_with_rest(), self.device_map(&slots)?));
+                continue;
             }
-            maps.push((usual.index(with_rest), self.device_map(&slots)?));
+            maps.push((usual.index(), self.device_map(&slots)?));
+            if let &[slot] = &slots[..] {
+                for repeats in 2..=MAX_REPEATS {
+                    let usual = UsualSet { repeats, ..usual };
+                    let map = self.device_map(&vec![slot; repeats as usize])?;
+                    maps.push((usual.index(), map));
+                }
+            }
         }
         let entries: Vec<_> = maps.iter().map(|(index, map)| (*index, map)).collect();
         Ok(sys::set_inner_maps(self.usual.as_fd(), &entries)?)
