@@ -236,11 +236,48 @@ fn router_agrees_about_damaged_packets() {
     });
 }
 
-fn is_right(frame: &[u8]) -> (Ip, Vec<u8>) {
-    let (ip, payload) = Ip::parse(Family::Ipv4, frame).expect("a whole IPv4 packet");
-    assert_eq!(packet::sum(&frame[..IPV4_LEN]), 0xffff, "IP checksum");
+fn is_right(family: Family, frame: &[u8]) -> (Ip, Vec<u8>) {
+    let (ip, payload) = Ip::parse(family, frame).expect("a whole IP packet");
+    if family == Family::Ipv4 {
+        assert_eq!(packet::sum(&frame[..IPV4_LEN]), 0xffff, "IP checksum");
+    }
     assert_eq!(ip.total_len, Some(frame.len() as u16), "IP length");
     (ip, payload.to_vec())
+}
+
+/// Length of the header that the checksum covers, in octets, and what LENGTH or HdrExtLen must be, of an
+/// Xcast header that takes so many octets with everything in it.
+fn checked_len(family: Family, xcast: &Xcast, header_len: usize) -> (usize, u8) {
+    match family {
+        Family::Ipv4 => (header_len, (header_len / 4) as u8),
+        Family::Ipv6 => {
+            let ports = match xcast.p {
+                true => (4 + 2 * xcast.destinations.len()).next_multiple_of(8),
+                false => 0,
+            };
+            let routing = header_len - ports;
+            (routing, (routing / 8 - 1) as u8)
+        }
+    }
+}
+
+/// The protocol number of Xcast packets.
+fn xcast_protocol(family: Family) -> u8 {
+    match family {
+        Family::Ipv4 => PROTOCOL,
+        Family::Ipv6 => protocol::ROUTING,
+    }
+}
+
+/// Whether what follows the Xcast header would be taken for more IPv6 headers.
+fn goes_on_in_headers(packet: &Packet) -> bool {
+    [
+        protocol::HOP_BY_HOP,
+        protocol::ROUTING,
+        protocol::FRAGMENT,
+        protocol::DESTINATION_OPTIONS,
+    ]
+    .contains(&packet.xcast.protocol)
 }
 
 /// The transport checksum, if the protocol has one in a place where it can be checked, is right.
@@ -257,7 +294,7 @@ fn transport_is_right(source: IpAddr, destination: IpAddr, protocol: u8, bytes: 
     }
 }
 
-fn invariants(view: &RouterView, port: usize, packet: &Packet) {
+fn invariants(family: Family, view: &RouterView, port: usize, packet: &Packet) {
     let expected = oracle::expect(view, port, &packet.frame());
     let mut served: Vec<Destination> = Vec::new();
     let valid: Vec<_> = packet
@@ -268,7 +305,7 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
         .collect();
     let arrival_is_right = transport_is_right(
         packet.ip.source,
-        GROUP.into(),
+        view.group,
         packet.xcast.protocol,
         &packet.segment,
     );
@@ -283,16 +320,19 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
         .iter()
         .map(|bytes| (&bytes[..], packet.ip.ttl));
     for (bytes, ttl) in of_wires.chain(of_stack) {
-        let (ip, payload) = is_right(bytes);
+        let (ip, payload) = is_right(family, bytes);
         assert_eq!((ip.source, ip.ttl), (packet.ip.source, ttl));
-        assert_eq!(ip.identification, packet.ip.identification);
+        match family {
+            Family::Ipv4 => assert_eq!(ip.identification, packet.ip.identification),
+            Family::Ipv6 => assert_eq!(ip.flow_label, packet.ip.flow_label),
+        }
         assert_eq!(ip.ds & 3, packet.ip.ds & 3, "ECN");
-        if ip.protocol == PROTOCOL {
-            let (xcast, segment) =
-                Xcast::parse(Family::Ipv4, &payload).expect("a whole Xcast header");
+        if ip.protocol == xcast_protocol(family) {
+            let (xcast, segment) = Xcast::parse(family, &payload).expect("a whole Xcast header");
             let header_len = payload.len() - segment.len();
-            assert_eq!(packet::sum(&payload[..header_len]), 0xffff);
-            assert_eq!(xcast.len_words, Some((header_len / 4) as u8));
+            let (checked_len, len) = checked_len(family, &xcast, header_len);
+            assert_eq!(packet::sum(&payload[..checked_len]), 0xffff);
+            assert_eq!(xcast.len_words, Some(len));
             assert_eq!(segment, packet.segment);
             assert_eq!(ip.destination, view.group);
             assert_eq!(ip.ds, packet.ip.ds);
@@ -329,27 +369,42 @@ fn invariants(view: &RouterView, port: usize, packet: &Packet) {
     );
 }
 
+fn emit_then_parse(family: Family, packet: &Packet) {
+    let bytes = packet.xcast.emit(family);
+    let (parsed, rest) = Xcast::parse(family, &bytes).expect("a whole Xcast header");
+    assert!(rest.is_empty());
+    let (checked_len, len) = checked_len(family, &parsed, bytes.len());
+    assert_eq!(packet::sum(&bytes[..checked_len]), 0xffff);
+    assert_eq!(parsed.len_words, Some(len));
+    for (got, want) in parsed.destinations.iter().zip(&packet.xcast.destinations) {
+        assert_eq!((got.valid, got.address), (want.valid, want.address));
+        assert_eq!(got.port, if packet.xcast.p { want.port } else { 0 });
+        assert_eq!(got.ds, if packet.xcast.d { want.ds } else { 0 });
+    }
+    let frame = packet.frame();
+    let (ip, payload) = Ip::parse(family, &frame[ETHERNET_LEN..]).expect("a whole IP packet");
+    assert_eq!(ip.emit(payload), &frame[ETHERNET_LEN..]);
+}
+
 proptest! {
     #[test]
     fn emit_then_parse_is_identity((_, packet) in packets()) {
-        let bytes = packet.xcast.emit(Family::Ipv4);
-        let (parsed, rest) = Xcast::parse(Family::Ipv4, &bytes).unwrap();
-        prop_assert!(rest.is_empty());
-        prop_assert_eq!(packet::sum(&bytes), 0xffff);
-        for (got, want) in parsed.destinations.iter().zip(&packet.xcast.destinations) {
-            prop_assert_eq!((got.valid, got.address), (want.valid, want.address));
-            prop_assert_eq!(got.port, if packet.xcast.p { want.port } else { 0 });
-            prop_assert_eq!(got.ds, if packet.xcast.d { want.ds } else { 0 });
+        for family in Family::ALL {
+            let packet = packet.in_family(family);
+            prop_assume!(family == Family::Ipv4 || !goes_on_in_headers(&packet));
+            emit_then_parse(family, &packet);
         }
-        let frame = packet.frame();
-        let (ip, payload) = Ip::parse(Family::Ipv4, &frame[ETHERNET_LEN..]).unwrap();
-        prop_assert_eq!(ip.emit(payload), &frame[ETHERNET_LEN..]);
     }
 
     #[test]
     fn branches_partition_the_list((port, packet) in packets()) {
-        for layout in layouts() {
-            invariants(&layout.view(), port, &packet);
+        for family in Family::ALL {
+            let packet = packet.in_family(family);
+            prop_assume!(family == Family::Ipv4 || !goes_on_in_headers(&packet));
+            for layout in layouts() {
+                let layout = Layout { family, ..layout };
+                invariants(family, &layout.view(), port, &packet);
+            }
         }
     }
 }
