@@ -6,30 +6,28 @@
 //! a marked frame from any other is a secret of this load of the programs: a frame that carries it
 //! was marked by them.
 
-use crate::{
-    family::Family,
-    maps::Settings,
-    view::View,
-    wire::{Be32, eth},
-};
+use crate::{family::Family, maps::Settings, view::View, wire::eth};
 
 /// Length of the secret, in octets; the serial number follows it, and both together are as long as two
 /// Ethernet addresses.
 const SECRET_LEN: usize = 8;
+/// Length of both.
+const MARK_LEN: usize = SECRET_LEN + size_of::<u32>();
 
 /// Marks a frame with the serial number of its plan; `None` if it ends before.
 #[inline(always)]
 pub fn write<F: Family>(view: View, settings: &Settings, nonce: u32) -> Option<()> {
-    view.set_be64_memory(eth::DESTINATION, secret::<F>(settings))?;
-    view.set_be32(eth::DESTINATION + SECRET_LEN, Be32::from_memory(nonce))
+    let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
+    addresses.set_u64(0, secret::<F>(settings));
+    addresses.set_u32(SECRET_LEN, nonce);
+    Some(())
 }
 
 /// The serial number of the plan that a frame of this family is marked with.
 #[inline(always)]
 pub fn read<F: Family>(view: View, settings: &Settings) -> Option<u32> {
-    let found = view.be64_memory(eth::DESTINATION)?;
-    let nonce = view.be32(eth::DESTINATION + SECRET_LEN)?;
-    (found == secret::<F>(settings)).then_some(nonce.memory())
+    let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
+    (addresses.u64(0) == secret::<F>(settings)).then(|| addresses.u32(SECRET_LEN))
 }
 
 /// Families differ in it, since each has plans of its own.

@@ -19,13 +19,13 @@ use xcast_common::{
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, Routed, counters, port, settings},
+    maps::{NEXT_HOPS, Routed, counters, port, settings_in_place},
 };
 
 /// Entry point of the device maps' program.
 #[inline(always)]
 pub fn leave(ctx: XdpContext) -> u32 {
-    let settings = &settings();
+    let settings = settings_in_place();
     let mut frame = XdpFrame::new(&ctx);
     let view = frame.view();
     if let Some(nonce) = mark::read::<V4>(view, settings) {

@@ -163,6 +163,17 @@ pub fn settings() -> Settings {
     unsafe { (&raw const SETTINGS).read_volatile() }
 }
 
+/// The constants, where they are: for a program that needs few of them. To the others, a copy on the stack
+/// is easier to verify.
+#[inline(always)]
+pub fn settings_in_place() -> &'static Settings {
+    let settings = &raw const SETTINGS;
+    // Read volatile, for the compiler must not know whose values these are: it would fold in those of
+    // compile time.
+    // SAFETY: a valid local, and a valid static.
+    unsafe { &*(&raw const settings).read_volatile() }
+}
+
 /// The port with this interface index.
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<Port> {
