@@ -78,7 +78,7 @@ impl Plot {
         let mut chart = ChartBuilder::on(&root)
             .caption(&self.title, (FONT, 17))
             .margin(12)
-            .margin_right(120)
+            .margin_right(150)
             .x_label_area_size(40)
             .y_label_area_size(64)
             .build_cartesian_2d(
