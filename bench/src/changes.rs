@@ -1,7 +1,8 @@
 //! Route changes: how long after the kernel has one until packets go by it, at several rates.
 //!
-//! Gateways of /24 prefixes (of /48 prefixes of IPv6) are changed by netlink, as `ip route replace` does, and the map that the
-//! programs read is watched in memory: it is the very one, found by the daemon's program and mapped.
+//! Gateways of /24 prefixes (of /48 prefixes of IPv6) are changed by netlink, as `ip route replace` does,
+//! and the map that the programs read is watched in memory: it is the very one, found by the daemon's
+//! program and mapped.
 //! One thread sends and watches, on the CPU that is measured on; the daemon is left the others.
 
 use std::{
@@ -114,14 +115,20 @@ pub fn measure(
     for rate in RATES {
         progress.show(&named(&format!("{rate} changes a second"), family));
         check_interrupt()?;
-        rows.push(at_rate(&router, &routes, ids, rate, cpu)?);
+        rows.push(at_rate(&router, &routes, &map, ids, rate, cpu)?);
     }
     Ok(rows)
 }
 
-fn at_rate(router: &Router, routes: &Routes, ids: [u32; 2], rate: u32, cpu: usize) -> Result<Row> {
+fn at_rate(
+    router: &Router,
+    routes: &Routes,
+    map: &RouteMap,
+    ids: [u32; 2],
+    rate: u32,
+    cpu: usize,
+) -> Result<Row> {
     let family = routes.family();
-    let map = RouteMap::of(router.pid(), family)?;
     let list = routes.list();
     let changed: Vec<_> = list
         .iter()
@@ -158,7 +165,7 @@ fn at_rate(router: &Router, routes: &Routes, ids: [u32; 2], rate: u32, cpu: usiz
         scope
             .spawn(|| {
                 sys::pin(cpu)?;
-                follow(&map, &socket, &changes, rate, count)
+                follow(map, &socket, &changes, rate, count)
             })
             .join()
             .unwrap_or_else(|_| Err(anyhow!("the watching thread panicked")))

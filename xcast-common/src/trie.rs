@@ -199,7 +199,7 @@ impl<const N: usize> LookUps<N> {
             };
             let entry = next(map, self.entry(number), address(number), octet);
             self.set(number, entry);
-            // Never before `place`, so what is still to be read stays.
+            // Never behind `place`, so what is still to be read stays.
             store(&mut self.unfinished[left % N], number as u8);
             left += (entry.0 >> 31) as usize;
         }
