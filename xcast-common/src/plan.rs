@@ -24,7 +24,7 @@ use crate::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
-    trie::{Entry, LookUps, Reader, further_octets},
+    trie::{Entry, LookUps, Reader},
     view::{Frame, View, store},
     wire::{Be16, FLAG_D, FLAG_P, FLAG_X, transport},
 };
@@ -192,8 +192,6 @@ pub struct Work {
     packet: Packet,
     /// Each destination's look-up.
     look_ups: LookUps<DESTINATION_SLOTS>,
-    /// How many of them are not at their end.
-    unfinished: u8,
     /// What becomes of the branch under consideration.
     verdict: Verdict,
     /// Where each destination is in `seen`.
@@ -242,17 +240,9 @@ impl Work {
     /// not at its end.
     #[inline(always)]
     pub fn step<F: Family>(&mut self, plan: &Plan<F>, map: &impl Reader, octet: u32) -> bool {
+        let count = move || fresh(&plan.dest_count) as usize;
         let address = move |i: usize| plan.destinations[i].address;
-        let left = if octet == further_octets::<F::Address>().start {
-            let count = move || fresh(&plan.dest_count) as usize;
-            self.look_ups.step(map, octet, count, address)
-        } else {
-            let unfinished = &self.unfinished;
-            let count = move || fresh(unfinished) as usize;
-            self.look_ups.step(map, octet, count, address)
-        };
-        store(&mut self.unfinished, left as u8);
-        left != 0
+        self.look_ups.step(map, octet, count, address)
     }
 }
 

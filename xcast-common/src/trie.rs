@@ -157,12 +157,14 @@ pub fn first<A: Address>(map: &impl Reader, address: A) -> Entry {
 pub struct LookUps<const N: usize> {
     /// What each address has come to.
     entries: [Entry; N],
-    /// The addresses that are not at their end, after a step; the first ones count.
+    /// The addresses that are not at their end, after a further step.
     unfinished: [u8; N],
+    /// How many of those count, from the first.
+    left: u32,
 }
 
 // An address's number is an octet.
-const _: () = assert!(size_of::<LookUps<256>>() == 5 * 256);
+const _: () = assert!(size_of::<LookUps<256>>() == 5 * 256 + 4);
 
 impl<const N: usize> LookUps<N> {
     /// The entry that an address has come to.
@@ -177,25 +179,29 @@ impl<const N: usize> LookUps<N> {
         store(&mut self.entries[number], entry);
     }
 
-    /// The next step of the first `count` unfinished addresses, by this octet; of the first `count` of all,
-    /// if it is the second. Returns how many are still unfinished. `count` is asked for again and again.
+    /// The next step of all look-ups, by this octet: of the first `all`, if it is the one after the first,
+    /// else of those that are not at their end. Whether any is still not. `all` is asked for again and again.
     #[inline(always)]
     pub fn step<A: Address>(
         &mut self,
         map: &impl Reader,
         octet: u32,
-        count: impl Fn() -> usize,
+        all: impl Fn() -> usize,
         address: impl Fn(usize) -> A,
-    ) -> usize {
+    ) -> bool {
+        let is_first = octet == further_octets::<A>().start;
         let mut left = 0;
         for place in 0..N {
-            if place >= count() {
+            let count = match is_first {
+                true => all(),
+                false => fresh(&self.left) as usize,
+            };
+            if place >= count {
                 break;
             }
-            let number = if octet == further_octets::<A>().start {
-                place
-            } else {
-                fresh(&self.unfinished[place]) as usize % N
+            let number = match is_first {
+                true => place,
+                false => fresh(&self.unfinished[place]) as usize % N,
             };
             let entry = next(map, self.entry(number), address(number), octet);
             self.set(number, entry);
@@ -203,7 +209,8 @@ impl<const N: usize> LookUps<N> {
             store(&mut self.unfinished[left % N], number as u8);
             left += (entry.0 >> 31) as usize;
         }
-        left
+        store(&mut self.left, left as u32);
+        left != 0
     }
 }
 

@@ -25,7 +25,6 @@ use xcast_common::{
         self, BLOCK_ENTRIES, Entry, LookUps, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES,
         ROOT_ENTRIES6, Reader, SEGMENT_ENTRIES, further_octets,
     },
-    view::fresh,
     wire::Be32,
 };
 
@@ -44,7 +43,7 @@ pub static LOOKED_UP6: Array<[u64; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::
 
 /// What was found so far for each address of the row at hand; the program's own.
 #[btf_map]
-pub static FOUND6: Array<Found, 1> = Array::new();
+pub static FOUND6: Array<LookUps<RUN_ADDRESSES>, 1> = Array::new();
 
 /// How to go on.
 #[btf_map]
@@ -128,13 +127,11 @@ pub fn nothing6(_ctx: XdpContext) -> u32 {
 /// those that need it.
 #[xdp]
 pub fn xcast6(_ctx: XdpContext) -> u32 {
-    let Some((tally, addresses, found)) = row6() else {
+    let Some((tally, addresses, look_ups)) = row6() else {
         return XDP_ABORTED;
     };
     for (number, address) in addresses.iter().enumerate() {
-        found
-            .look_ups
-            .set(number, trie::first(&Routes6, whole(*address)));
+        look_ups.set(number, trie::first(&Routes6, whole(*address)));
     }
     for octet in further_octets::<Be128>() {
         if step6(octet) == 0 {
@@ -143,7 +140,7 @@ pub fn xcast6(_ctx: XdpContext) -> u32 {
     }
     let mut sum = 0;
     for number in 0..RUN_ADDRESSES {
-        sum += u64::from(found.look_ups.entry(number).next_hop());
+        sum += u64::from(look_ups.entry(number).next_hop());
     }
     tally.sum += sum;
     tally.next += 1;
@@ -154,29 +151,11 @@ pub fn xcast6(_ctx: XdpContext) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn step6(octet: u32) -> u32 {
-    let Some((_, addresses, found)) = row6() else {
+    let Some((_, addresses, look_ups)) = row6() else {
         return 0;
     };
     let address = move |number: usize| whole(addresses[number % RUN_ADDRESSES]);
-    let left = if octet == further_octets::<Be128>().start {
-        found
-            .look_ups
-            .step(&Routes6, octet, || RUN_ADDRESSES, address)
-    } else {
-        let unfinished = &found.unfinished;
-        let count = move || fresh(unfinished) as usize;
-        found.look_ups.step(&Routes6, octet & 0xf, count, address)
-    };
-    found.unfinished = left as u32;
-    left as u32
-}
-
-/// The look-ups of a row.
-#[repr(C)]
-pub struct Found {
-    look_ups: LookUps<RUN_ADDRESSES>,
-    /// How many are not at their end.
-    unfinished: u32,
+    look_ups.step(&Routes6, octet & 0xf, || RUN_ADDRESSES, address) as u32
 }
 
 /// The row of addresses of IPv6 that is to be looked up, and what was found so far.
@@ -184,14 +163,14 @@ pub struct Found {
 fn row6() -> Option<(
     &'static mut Tally,
     &'static [u64; RUN_ADDRESSES],
-    &'static mut Found,
+    &'static mut LookUps<RUN_ADDRESSES>,
 )> {
     let tally = TALLY.get_ptr_mut(0)?;
-    let found = FOUND6.get_ptr_mut(0)?;
+    let look_ups = FOUND6.get_ptr_mut(0)?;
     // SAFETY: only one run at a time uses these maps, and only one function of it at a time.
-    let (tally, found) = unsafe { (&mut *tally, &mut *found) };
+    let (tally, look_ups) = unsafe { (&mut *tally, &mut *look_ups) };
     let addresses = LOOKED_UP6.get(tally.next & (tally.runs - 1))?;
-    Some((tally, addresses, found))
+    Some((tally, addresses, look_ups))
 }
 
 #[xdp]
