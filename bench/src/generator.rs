@@ -13,7 +13,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::{
     programs,
-    shared::{FRAMES, Frame, Orders},
+    shared::{Frames, Orders},
     sys::{self, Mapped},
 };
 
@@ -27,7 +27,7 @@ pub struct Generator {
     orders: Array<MapData, Orders>,
     turn: Array<MapData, u32>,
     output: DevMap<MapData>,
-    to_send: Mapped<Frame>,
+    to_send: Mapped<Frames>,
     devices: u32,
     cpu: usize,
     // Owns the program.
@@ -41,7 +41,7 @@ impl Generator {
     ///
     /// Needs root.
     pub fn new(cpu: usize) -> Result<Self> {
-        let mut ebpf = programs::load(&[("TO_SEND", FRAMES as u32)])?;
+        let mut ebpf = programs::load(&[])?;
         let program = programs::xdp(&mut ebpf, "generate")?.fd()?.try_clone()?;
         let to_send = programs::array(&mut ebpf, "TO_SEND")?;
         Ok(Self {
@@ -50,7 +50,7 @@ impl Generator {
             orders: programs::map(&mut ebpf, "ORDERS")?,
             turn: programs::map(&mut ebpf, "TURN")?,
             output: programs::map(&mut ebpf, "OUTPUT")?,
-            to_send: Mapped::new(to_send.fd(), FRAMES)?,
+            to_send: Mapped::new(to_send.fd(), 1)?,
             devices: 0,
             cpu,
             _ebpf: ebpf,
@@ -89,12 +89,12 @@ impl Generator {
     /// The frames are none, too many, too long, or of different lengths.
     pub fn send(&mut self, device: u32, frames: &[Vec<u8>], total: u32, batch: u32) -> Result<u32> {
         let first = frames.first().context("no frame to send")?;
-        for (place, frame) in self.to_send.elements().iter_mut().zip(frames) {
-            let place = place
-                .octets
-                .get_mut(..frame.len())
+        let mut rest = self.to_send.elements()[0].octets.as_mut_slice();
+        for frame in frames {
+            let place = rest
+                .split_off_mut(..frame.len())
                 .filter(|_| frame.len() == first.len())
-                .context("frames too long, or of different lengths")?;
+                .context("frames too long, too many, or of different lengths")?;
             place.copy_from_slice(frame);
         }
         let orders = Orders {

@@ -7,7 +7,7 @@ use aya::{
     programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode},
 };
 
-use crate::shared::{Addressee, Arrived, Frame, Orders, Sample, Tally};
+use crate::shared::{Addressee, Arrived, Frames, Orders, Sample, Tally};
 
 /// The object file, compiled by the build script.
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/bench-copies"));
@@ -21,7 +21,7 @@ macro_rules! pod {
     };
 }
 
-pod!(Addressee, Arrived, Frame, Orders, Sample, Tally);
+pod!(Addressee, Arrived, Frames, Orders, Sample, Tally);
 
 /// Loads an object of its own, with maps of its own. `sizes` are maps to be of another size than
 /// compiled in; what is not mentioned and large is made small.

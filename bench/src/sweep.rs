@@ -214,7 +214,7 @@ impl Bench {
         let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
         for subjects in all {
             entries.push((&mut subjects.floor, vec![LOAD, SMALL]));
-            entries.push((&mut subjects.broadcast, vec![LOAD]));
+            entries.push((&mut subjects.broadcast, vec![LOAD, ONE_FLOW]));
             entries.push((&mut subjects.with_program, vec![LOAD]));
             if let Some(readdress) = &mut subjects.readdress {
                 entries.push((readdress, vec![LOAD]));
@@ -243,6 +243,13 @@ impl Bench {
                 by("xcast", "broadcast"),
                 Bound::AtMost(1.25),
                 "the whole router by the bare broadcast of the frame",
+            );
+            let same = |subject| find(subject, ONE_FLOW);
+            report.target(
+                &named("xcast/broadcast, one flow", family),
+                same("xcast").zip(same("broadcast")).and_then(|(one, other)| ratio(one, other)),
+                Bound::AtMost(1.25),
+                "the same for one frame, sent again and again",
             );
             report.target(
                 &named("ipmr/xcast", family),

@@ -15,6 +15,9 @@ pub trait Address: Copy + PartialEq + Default + Into<IpAddr> {
     /// The address at `at`; `None` if the frame ends before.
     fn read(view: View, at: usize) -> Option<Self>;
 
+    /// The four addresses in a row at `at`, with one check for all; `None` if the frame ends before.
+    fn read4(view: View, at: usize) -> Option<[Self; 4]>;
+
     /// Writes the address at `at`; `None` if the frame ends before.
     fn write(self, view: View, at: usize) -> Option<()>;
 
@@ -55,6 +58,13 @@ impl Address for Be32 {
     #[inline(always)]
     fn read(view: View, at: usize) -> Option<Self> {
         view.be32(at)
+    }
+
+    #[inline(always)]
+    fn read4(view: View, at: usize) -> Option<[Self; 4]> {
+        let window = view.window::<16>(at)?;
+        let address = |n: usize| Self::from_memory(window.u32(4 * n));
+        Some([address(0), address(1), address(2), address(3)])
     }
 
     #[inline(always)]
@@ -139,6 +149,16 @@ impl Address for Be128 {
             high: view.be64_memory(at)?,
             low: view.be64_memory(at + 8)?,
         })
+    }
+
+    #[inline(always)]
+    fn read4(view: View, at: usize) -> Option<[Self; 4]> {
+        let window = view.window::<64>(at)?;
+        let address = |n: usize| Self {
+            high: window.u64(16 * n),
+            low: window.u64(16 * n + 8),
+        };
+        Some([address(0), address(1), address(2), address(3)])
     }
 
     #[inline(always)]

@@ -507,14 +507,31 @@ fn look_up<F: Family>(
         }
     }
     let view = F::xcast(frame.view(), before);
-    for i in 0..F::MAX_DESTINATIONS {
+    for four in 0..DESTINATION_SLOTS / 4 {
         let count = fresh(&plan.dest_count);
+        if 4 * four + 4 > count as usize {
+            break;
+        }
+        let at = addresses_at::<F>(count) + F::Address::LEN * 4 * four;
+        let addresses = F::Address::read4(view, at)?;
+        for (n, address) in addresses.into_iter().enumerate() {
+            let i = 4 * four + n;
+            plan.destinations[i].address = address;
+            // Also where the bit is clear: a branch less, in the loop that waits for memory.
+            let entry = tables.route_entry(address);
+            unfinished |= entry.word();
+            work.look_ups.set(i, entry);
+        }
+    }
+    let view = F::xcast(frame.view(), before);
+    for n in 0..3 {
+        let count = fresh(&plan.dest_count);
+        let i = count as usize & (DESTINATION_SLOTS - 4) | n;
         if i >= count as usize {
             break;
         }
         let address = F::Address::read(view, addresses_at::<F>(count) + F::Address::LEN * i)?;
         plan.destinations[i].address = address;
-        // Also where the bit is clear: a branch less, in the loop that waits for memory.
         let entry = tables.route_entry(address);
         unfinished |= entry.word();
         work.look_ups.set(i, entry);

@@ -12,7 +12,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::shared::{DEVICES, FRAME_LEN, FRAMES, Frame, Orders};
+use crate::shared::{DEVICES, FRAME_LEN, FRAMES, Frames, Orders};
 
 /// What to do; written by the benchmark.
 #[btf_map]
@@ -20,7 +20,7 @@ pub static ORDERS: Array<Orders, 1> = Array::new();
 
 /// The frames, written by the benchmark through a memory mapping (BPF_F_MMAPABLE).
 #[btf_map]
-pub static TO_SEND: Array<Frame, FRAMES, 1024> = Array::new();
+pub static TO_SEND: Array<Frames, 1, 1024> = Array::new();
 
 /// The next frame's number; the program's own.
 #[btf_map]
@@ -50,17 +50,18 @@ fn attempt(ctx: &XdpContext) -> Option<u32> {
         };
         index
     };
-    let frame = TO_SEND.get(index)?;
+    let frames = TO_SEND.get(0)?;
     let len = orders.frame_len;
-    if len == 0 || len > FRAME_LEN as u32 {
+    if len == 0 || len > FRAME_LEN as u32 || index >= FRAMES as u32 {
         return None;
     }
-    // SAFETY: the context is valid, and the frame at least as long as was just checked.
+    let frame = &raw const frames.octets[(index * len) as usize];
+    // SAFETY: the context is valid, and the frames at least as many and as long as was just checked.
     let stored = unsafe {
         bpf_xdp_store_bytes(
             ctx.as_ptr().cast(),
             0,
-            frame.octets.as_ptr().cast_mut().cast(),
+            frame.cast_mut().cast(),
             len,
         )
     };

@@ -27,12 +27,13 @@ pub struct Orders {
     pub reserved: u32,
 }
 
-/// A frame to send.
+/// Frames to send, one right behind the other: as little memory as can be, so that reading them disturbs the
+/// caches of what is measured as little as can be.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Frame {
-    /// Its octets.
-    pub octets: [u8; FRAME_LEN],
+pub struct Frames {
+    /// Their octets.
+    pub octets: [u8; FRAMES * FRAME_LEN],
 }
 
 /// What a copy gets that is readdressed, as it lies in memory.
