@@ -11,9 +11,12 @@ use crate::{
     family::{Family, Unicast, V4, V6},
     maps::{NextHop, NextHopKind, Prune, Settings},
     plan::{DESTINATION_SLOTS, NONE, Plan, addresses_at, bit, ds_at, fresh, leading_ones},
-    view::{Frame, View},
+    view::{Frame, View, store},
     wire::{Be16, Be32, FLAG_A, FLAG_D, FLAG_P, FLAG_X, transport},
 };
+
+/// Bits of where a checksum is behind an IP header, in octets: a bound that the verifier sees.
+const CHECKSUM_AT_MASK: usize = 0x1f;
 
 /// What a copy became.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +41,9 @@ pub fn emit<F: Family>(
     let single = fresh(&plan.branches[b as usize].len) == 1;
     if single && (to_stack || !plan.has(FLAG_X)) {
         if fresh(&plan.unwrapped) == 0 {
-            F::unwrap(frame, plan)?;
+            unwrap_copy(frame, plan, settings)?;
         }
-        readdress(frame.view(), plan, b, next_hop, settings)?;
+        readdress(frame.view(), plan, b, next_hop)?;
         return Some(Form::Unicast);
     }
     if settings.prune == Prune::Bitmap as u8 {
@@ -71,43 +74,25 @@ pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Optio
 /// The half of X2U that all unicast copies of a packet share: the Xcast header goes. Where there is no
 /// other copy, this is done once, before the frame is copied.
 #[inline(always)]
-pub fn unwrap<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Option<()> {
-    F::unwrap(frame, plan)?;
+pub fn unwrap<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    settings: &Settings,
+) -> Option<()> {
+    unwrap_copy(frame, plan, settings)?;
     plan.unwrapped = 1;
     Some(())
 }
 
-/// The other half: the one destination takes the group's place.
+/// The same for a single copy. What checksums are of, as far as copies have it in common, goes into the plan.
 #[inline(always)]
-fn readdress<F: Family>(
-    view: View,
-    plan: &Plan<F>,
-    b: u8,
-    next_hop: &NextHop,
+fn unwrap_copy<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
     settings: &Settings,
 ) -> Option<()> {
-    let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
-    let address = plan.destinations[i].address;
-    let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
-    fix_transport(view, plan, F::group(settings), address, port)?;
-    let unicast = Unicast {
-        address,
-        ds: plan.has(FLAG_D).then_some(plan.destinations[i].ds),
-        hop: next_hop.kind != NextHopKind::Stack as u8,
-    };
-    F::readdress(view, next_hop, unicast)
-}
-
-/// Puts the destination and its port into the transport header's checksum, and the port into the
-/// header (RFC 5058 section 10.1). The source computed the checksum with the group as destination.
-#[inline(always)]
-fn fix_transport<F: Family>(
-    view: View,
-    plan: &Plan<F>,
-    group: F::Address,
-    address: F::Address,
-    port: Option<Be16>,
-) -> Option<()> {
+    plan.ip_sum = F::unwrap(frame, plan)?.fold();
+    store(&mut plan.checksum_at, 0);
     // Without one: no pseudo header, or a checksum that is no sum (SCTP).
     let Some(checksum_at) = F::pseudo_checksum_at(plan.protocol) else {
         return Some(());
@@ -119,25 +104,63 @@ fn fix_transport<F: Family>(
     if transport_len < checksum_at as u32 + 2 {
         return Some(());
     }
-    let at = F::XCAST_AT;
-    let checksum = view.be16(at + checksum_at)?;
-    let mut sum = address.add_to(group.take_from(update(checksum.memory())));
+    let checksum = frame.view().be16(F::XCAST_AT + checksum_at)?.memory();
+    // The source computed it with the group as destination.
+    plan.checksum_sum = F::group(settings).take_from(update(checksum)).fold();
+    store(&mut plan.checksum_at, checksum_at as u8);
+    Some(())
+}
+
+/// The other half: the one destination takes the group's place.
+#[inline(always)]
+fn readdress<F: Family>(view: View, plan: &Plan<F>, b: u8, next_hop: &NextHop) -> Option<()> {
+    let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
+    let address = plan.destinations[i].address;
+    let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
+    fix_transport(view, plan, address, port)?;
+    let unicast = Unicast {
+        address,
+        ds: plan.has(FLAG_D).then_some(plan.destinations[i].ds),
+        is_local: next_hop.kind == NextHopKind::Stack as u8,
+    };
+    let ip_sum = Sum::default().add16(plan.ip_sum);
+    F::readdress(view, ip_sum, next_hop, unicast)
+}
+
+/// Puts the destination and its port into the transport header's checksum, and the port into the
+/// header (RFC 5058 section 10.1).
+#[inline(always)]
+fn fix_transport<F: Family>(
+    view: View,
+    plan: &Plan<F>,
+    address: F::Address,
+    port: Option<Be16>,
+) -> Option<()> {
+    let checksum_at = fresh(&plan.checksum_at) as usize & CHECKSUM_AT_MASK;
+    if checksum_at == 0 {
+        return Some(());
+    }
+    let mut sum = address.add_to(Sum::default().add16(plan.checksum_sum));
     if let Some(port) = port
         && plan.protocol != transport::ICMPV6
     {
-        sum = sum.sub16(view.be16(at + 2)?.memory()).add16(port.memory());
-        view.set_be16(at + 2, port)?;
+        let old = view.be16(F::XCAST_AT + 2)?;
+        sum = sum.sub16(old.memory()).add16(port.memory());
+        view.set_be16(F::XCAST_AT + 2, port)?;
     }
-    let mut fixed = sum.checksum();
+    let field = view.skip(checksum_at).window::<2>(F::XCAST_AT)?;
+    let mut fixed = !sum.fold_few();
     if plan.protocol == transport::UDP {
-        if checksum.memory() == 0 {
+        // The source computed none.
+        if field.u16(0) == 0 {
             return Some(());
         }
         if fixed == 0 {
             fixed = 0xffff;
         }
     }
-    view.set_be16(at + checksum_at, Be16::from_memory(fixed))
+    field.set_u16(0, fixed);
+    Some(())
 }
 
 /// Prune by truncation: only the branch's own destinations stay in the list.

@@ -107,7 +107,33 @@ pub struct NextHop {
     pub reserved: [u8; 4],
 }
 
+/// The part of a next hop's entry that decides what becomes of a branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+// One word: copied as such.
+#[repr(C, align(8))]
+pub struct Way {
+    /// See [`NextHop`].
+    pub kind: u8,
+    /// See [`NextHop`].
+    pub port: u8,
+    /// See [`NextHop`].
+    pub flags: u8,
+    /// See [`NextHop`].
+    pub reason: u8,
+    /// See [`NextHop`].
+    pub mtu_bytes: u16,
+    /// See [`NextHop`].
+    pub ecmp_group: u16,
+}
+
 impl NextHop {
+    /// The way.
+    #[inline(always)]
+    pub fn way(&self) -> Way {
+        // SAFETY: the entry begins with the same fields.
+        unsafe { *core::ptr::from_ref(self).cast::<Way>() }
+    }
+
     /// Both link layer addresses as they begin a frame, in memory: eight octets and four.
     #[inline(always)]
     pub fn addresses(&self) -> (u64, u32) {

@@ -22,7 +22,7 @@ use crate::{
     ingress::Packet,
     maps::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
+        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey, Way,
     },
     trie::{Entry, LookUps, Reader},
     view::{Frame, View, store},
@@ -143,8 +143,17 @@ pub struct Plan<F: Family> {
     shared: u8,
     /// 1 once the frame is without its Xcast header; see [`branch::unwrap`](crate::branch::unwrap).
     pub unwrapped: u8,
+    /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if there is
+    /// none.
+    pub checksum_at: u8,
     /// Explicit padding.
-    reserved: [u8; 2],
+    reserved: u8,
+    /// The sum it is of, without the destination; as memory.
+    pub checksum_sum: u16,
+    /// The same for the IP header of X2U copies.
+    pub ip_sum: u16,
+    /// Explicit padding.
+    reserved2: u32,
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
@@ -192,6 +201,8 @@ pub struct Work {
     packet: Packet,
     /// Each destination's look-up.
     look_ups: LookUps<DESTINATION_SLOTS>,
+    /// Each branch's next hop, until something has been decided about it.
+    next_hops: [Way; DESTINATION_SLOTS],
     /// What becomes of the branch under consideration.
     verdict: Verdict,
     /// Where each destination is in `seen`.
@@ -474,8 +485,8 @@ pub fn group<F: Family>(
     } = memory;
     let bucket = flow_hash::<F>(frame.view(), packet)? % ECMP_BUCKETS as u32;
     look_up(frame, plan, work, tables)?;
-    collect(plan, work, scratch, tables, bucket);
-    decide(plan, work, settings, tables, counters);
+    collect(plan, work, scratch, tables, bucket, counters);
+    decide(plan, work, settings, counters);
     if plan.split != 0 {
         split(plan, work, settings, tables, counters);
     }
@@ -589,10 +600,11 @@ pub(crate) fn ds_at<F: Family>(count: u8) -> usize {
 #[inline(always)]
 fn collect<F: Family>(
     plan: &mut Plan<F>,
-    work: &Work,
+    work: &mut Work,
     scratch: &mut Scratch,
     tables: &impl Tables<F>,
     bucket: u32,
+    counters: &mut PortCounters,
 ) {
     for i in 0..F::MAX_DESTINATIONS {
         if i >= fresh(&plan.dest_count) as usize {
@@ -609,13 +621,33 @@ fn collect<F: Family>(
             plan.join(i, known);
             continue;
         }
-        let next_hop = member(tables, id, bucket);
+        let Some(found) = tables.next_hop(u32::from(id)) else {
+            plan.branch_of[i] = NONE;
+            counters.bump(Counter::SkipNextHop);
+            continue;
+        };
+        if found.kind != NextHopKind::Ecmp as u8 {
+            let b = plan.open(i, id, id);
+            work.next_hops[b as usize % DESTINATION_SLOTS] = found.way();
+            store(
+                &mut scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize],
+                b,
+            );
+            continue;
+        }
+        let next_hop = tables.ecmp_member(found.ecmp_group, bucket).unwrap_or(0) as u16;
         let known = fresh(&scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize]);
         let b = if plan.is_branch_of(known, next_hop) {
             plan.join(i, known);
             known
         } else {
+            let Some(found) = tables.next_hop(u32::from(next_hop)) else {
+                plan.branch_of[i] = NONE;
+                counters.bump(Counter::SkipNextHop);
+                continue;
+            };
             let b = plan.open(i, next_hop, id);
+            work.next_hops[b as usize % DESTINATION_SLOTS] = found.way();
             store(
                 &mut scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize],
                 b,
@@ -689,14 +721,14 @@ fn decide<F: Family>(
     plan: &mut Plan<F>,
     work: &mut Work,
     settings: &Settings,
-    tables: &impl Tables<F>,
     counters: &mut PortCounters,
 ) {
     for b in 0..F::MAX_DESTINATIONS {
         if b >= fresh(&plan.branch_count) as usize {
             break;
         }
-        store(&mut work.verdict, judge(plan, b, settings, tables));
+        let verdict = judge(plan, b, settings, &work.next_hops[b]);
+        store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);
         if verdict.is(Verdict::SKIP) {
@@ -724,11 +756,8 @@ fn judge<F: Family>(
     plan: &Plan<F>,
     b: usize,
     settings: &Settings,
-    tables: &impl Tables<F>,
+    next_hop: &Way,
 ) -> Verdict {
-    let Some(next_hop) = tables.next_hop(u32::from(fresh(&plan.branches[b].next_hop))) else {
-        return Verdict::skip(Counter::SkipNextHop as u8);
-    };
     let must_stay_xcast = plan.has(FLAG_X);
     if next_hop.kind != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {

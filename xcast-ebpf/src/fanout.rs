@@ -65,7 +65,7 @@ pub fn several<F: Family>(
     };
     // What all copies have in common is done before they are made. Where there has to be another round,
     // the packet is still needed as it is.
-    if devices.is_some() && plan.is_unicast() && unwrap(frame, plan).is_none() {
+    if devices.is_some() && plan.is_unicast() && unwrap(frame, plan, settings).is_none() {
         arrival.bump(Counter::DropNoRoom);
         return None;
     }

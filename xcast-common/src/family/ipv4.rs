@@ -2,7 +2,7 @@
 
 use super::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    checksum::{Sum, sum_ipv4, sum_words, update},
+    checksum::{Sum, sum_ipv4, sum_words},
     counter::Counter,
     ingress::{Packet, Reject, TRUNCATED},
     maps::{NextHop, Settings},
@@ -173,25 +173,25 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()> {
-        let inherited = Inherited::read(frame.view())?;
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
+        let inherited = Inherited::read(frame.view())?.lowered();
         let header_len = plan.header_len;
         if !frame.adjust_head(i32::from(header_len)) {
             return None;
         }
         let window = frame.view().window(0)?;
-        inherited.write(window, plan.total_len - header_len, plan.protocol);
-        Some(())
+        Some(inherited.write_all_but_destination(
+            window,
+            plan.total_len - header_len,
+            plan.protocol,
+        ))
     }
 
     #[inline(always)]
-    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+    fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
-        // What changes goes out of the checksum, and what takes its place comes in (RFC 1624).
-        let mut sum = update(window.u16(ipv4::CHECKSUM))
-            .sub32(window.u32(ipv4::DESTINATION))
-            .add32(unicast.address.memory());
+        let mut sum = sum.add32(unicast.address.memory());
         window.set_u32(ipv4::DESTINATION, unicast.address.memory());
         if let Some(ds) = unicast.ds {
             let old = Be16::from_memory(window.u16(ipv4::VERSION_IHL));
@@ -199,11 +199,11 @@ impl Family for V4 {
             sum = sum.sub16(old.memory()).add16(new.memory());
             window.set_u16(ipv4::VERSION_IHL, new.memory());
         }
-        if unicast.hop {
-            window.set_u8(ipv4::TTL, window.u8(ipv4::TTL).wrapping_sub(1));
-            sum = sum.sub16(Be16::new(0x100).memory());
+        if unicast.is_local {
+            window.set_u8(ipv4::TTL, window.u8(ipv4::TTL).wrapping_add(1));
+            sum = sum.add16(Be16::new(0x100).memory());
         }
-        window.set_u16(ipv4::CHECKSUM, sum.checksum());
+        window.set_u16(ipv4::CHECKSUM, !sum.fold_few());
         Some(())
     }
 
@@ -311,32 +311,51 @@ impl Inherited {
         })
     }
 
+    /// One router further.
+    #[inline(always)]
+    fn lowered(mut self) -> Self {
+        self.ttl = self.ttl.wrapping_sub(1);
+        self
+    }
+
     /// As a copy has them that stays an Xcast packet.
     #[inline(always)]
-    fn passed_on(mut self, plan: &Plan<V4>, settings: &Settings) -> Self {
-        self.ttl = self.ttl.wrapping_sub(1);
+    fn passed_on(self, plan: &Plan<V4>, settings: &Settings) -> Self {
+        let mut lowered = self.lowered();
         if plan.to_own != 0 {
-            self.destination = settings.group.memory();
+            lowered.destination = settings.group.memory();
         }
-        self
+        lowered
     }
 
     /// Writes an IPv4 header.
     #[inline(always)]
     fn write(&self, window: Window<XCAST_AT>, total_len: u16, protocol: u8) {
+        let sum = self
+            .write_all_but_destination(window, total_len, protocol)
+            .add32(self.destination);
+        window.set_u16(ipv4::CHECKSUM, sum.checksum());
+        window.set_u32(ipv4::DESTINATION, self.destination);
+    }
+
+    /// Writes everything but the destination and the checksum, which goes with it; returns the sum so far.
+    #[inline(always)]
+    fn write_all_but_destination(
+        &self,
+        window: Window<XCAST_AT>,
+        total_len: u16,
+        protocol: u8,
+    ) -> Sum {
         let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(total_len));
         let ttl_and_protocol = Be16::new(u16::from(self.ttl) << 8 | u16::from(protocol));
-        let sum = Sum::default()
+        window.set_u32(ETH_LEN, first.memory());
+        window.set_u32(ETH_LEN + 4, self.identification_and_fragment);
+        window.set_u16(ipv4::TTL, ttl_and_protocol.memory());
+        window.set_u32(ipv4::SOURCE, self.source);
+        Sum::default()
             .add32(first.memory())
             .add32(self.identification_and_fragment)
             .add16(ttl_and_protocol.memory())
             .add32(self.source)
-            .add32(self.destination);
-        window.set_u32(ETH_LEN, first.memory());
-        window.set_u32(ETH_LEN + 4, self.identification_and_fragment);
-        window.set_u16(ipv4::TTL, ttl_and_protocol.memory());
-        window.set_u16(ipv4::CHECKSUM, sum.checksum());
-        window.set_u32(ipv4::SOURCE, self.source);
-        window.set_u32(ipv4::DESTINATION, self.destination);
     }
 }

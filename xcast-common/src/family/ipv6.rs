@@ -187,21 +187,19 @@ impl Family for V6 {
                 return Err(TRUNCATED);
             }
             let ports = header.skip(routing_len & Self::LEN_MASK);
-            let option = ports.u8(XCAST_AT + xcast6::ports::OPTION_TYPE);
-            if option.ok_or(TRUNCATED)? == settings.ports_option {
+            let ports = ports.window::<{ XCAST_AT + 8 }>(0).ok_or(TRUNCATED)?;
+            if ports.u8(XCAST_AT + xcast6::ports::OPTION_TYPE) == settings.ports_option {
                 let units = xcast6::ports_units(u32::from(dest_count));
                 let stated = ports.u8(XCAST_AT + xcast6::ports::LEN_UNITS);
                 let octets = ports.u8(XCAST_AT + xcast6::ports::OPTION_LEN);
-                if u32::from(stated.ok_or(TRUNCATED)?) + 1 != units
-                    || u16::from(octets.ok_or(TRUNCATED)?) != 2 * u16::from(dest_count)
-                {
+                if u32::from(stated) + 1 != units || octets != 2 * dest_count {
                     return Err(Reject::Drop(Counter::DropLength));
                 }
                 header_len += 8 * units as usize;
                 if rest < header_len {
                     return Err(TRUNCATED);
                 }
-                protocol = ports.u8(XCAST_AT).ok_or(TRUNCATED)?;
+                protocol = ports.u8(XCAST_AT);
                 flags |= FLAG_P;
             }
         }
@@ -250,7 +248,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()> {
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
         let cut =
             (plan.before() as usize & BEFORE_MASK) + (plan.header_len as usize & Self::LEN_MASK);
         let view = frame.view();
@@ -262,11 +260,12 @@ impl Family for V6 {
         let payload_len = plan.total_len as usize - ipv6::LEN - cut;
         window.set_u16(ipv6::PAYLOAD_LEN, (payload_len as u16).to_be());
         window.set_u8(ipv6::NEXT_HEADER, plan.protocol);
-        Some(())
+        lower_hop_limit(window);
+        Some(Sum::default())
     }
 
     #[inline(always)]
-    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+    fn readdress(view: View, _sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         if let Some(ds) = unicast.ds {
@@ -277,8 +276,9 @@ impl Family for V6 {
             let low = ds << 4 & 0xc0 | second & 0x3f;
             window.set_u8(ipv6::VERSION_CLASS_FLOW + 1, low);
         }
-        if unicast.hop {
-            lower_hop_limit(window);
+        if unicast.is_local {
+            let hop_limit = window.u8(ipv6::HOP_LIMIT).wrapping_add(1);
+            window.set_u8(ipv6::HOP_LIMIT, hop_limit);
         }
         unicast.address.write(view, ipv6::DESTINATION)
     }

@@ -98,12 +98,13 @@ pub trait Family: Sized + 'static {
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
 
     /// First half of X2U, which is the same for all copies: removes everything between the IP header and
-    /// the transport header. What is left has its own lengths and checksum, and goes to the same IP
-    /// destination as before; there is no Ethernet header in front of it yet.
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<()>;
+    /// the transport header. What is left has its own lengths, its TTL or hop limit went down, and nothing is said
+    /// about its destination and its header's checksum; there is no Ethernet header in front of it yet. Returns the
+    /// sum that the checksum is of, as far as it is known, or anything where there is none.
+    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum>;
 
-    /// Second half of X2U: gives such a frame its destination, and an Ethernet header.
-    fn readdress(view: View, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
+    /// Second half of X2U: gives such a frame its destination, its checksum and an Ethernet header.
+    fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
 
     /// Makes the Xcast header shorter by `cut` octets and writes everything up to the bitmap, for
     /// `count` destinations and without a checksum. Returns the sum of the Xcast header so far.
@@ -140,8 +141,8 @@ pub struct Unicast<F: Family> {
     pub address: F::Address,
     /// Its own DS byte, if it has one.
     pub ds: Option<u8>,
-    /// It leaves by a port: TTL or hop limit goes down.
-    pub hop: bool,
+    /// It leaves by no port: TTL or hop limit is as it was.
+    pub is_local: bool,
 }
 
 /// Where a protocol has its ports' checksum, for those that both families have.
