@@ -107,31 +107,20 @@ pub struct NextHop {
     pub reserved: [u8; 4],
 }
 
-/// The part of a next hop's entry that decides what becomes of a branch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-// One word: copied as such.
-#[repr(C, align(8))]
-pub struct Way {
-    /// See [`NextHop`].
-    pub kind: u8,
-    /// See [`NextHop`].
-    pub port: u8,
-    /// See [`NextHop`].
-    pub flags: u8,
-    /// See [`NextHop`].
-    pub reason: u8,
-    /// See [`NextHop`].
-    pub mtu_bytes: u16,
-    /// See [`NextHop`].
-    pub ecmp_group: u16,
-}
-
 impl NextHop {
-    /// The way.
+    /// Copies the entry, in words: left to itself, the compiler calls `memcpy`, which goes octet by octet in BPF.
     #[inline(always)]
-    pub fn way(&self) -> Way {
-        // SAFETY: the entry begins with the same fields.
-        unsafe { *core::ptr::from_ref(self).cast::<Way>() }
+    pub fn copy_to(&self, place: &mut Self) {
+        const WORDS: usize = size_of::<NextHop>() / 8;
+        let (from, to) = (
+            core::ptr::from_ref(self).cast::<u64>(),
+            core::ptr::from_mut(place).cast::<u64>(),
+        );
+        for word in 0..WORDS {
+            // SAFETY: within both entries, and aligned; the bits of an entry are those of an entry. Volatile, so that
+            // it stays what it is.
+            unsafe { to.add(word).write_volatile(from.add(word).read()) };
+        }
     }
 
     /// Both link layer addresses as they begin a frame, in memory: eight octets and four.

@@ -22,7 +22,7 @@ use crate::{
     ingress::Packet,
     maps::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey, Way,
+        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
     trie::{Entry, LookUps, Reader},
     view::{Frame, View, store},
@@ -192,6 +192,22 @@ pub struct Scratch {
     branch_of: [u8; MAX_NEXT_HOPS as usize],
 }
 
+impl Scratch {
+    /// Perhaps the branch of routes with this next-hop id; see [`Plan::is_branch_of`].
+    #[inline(always)]
+    fn branch_of(&self, id: u16) -> u8 {
+        fresh(&self.branch_of[id as usize % MAX_NEXT_HOPS as usize])
+    }
+
+    #[inline(always)]
+    fn remember(&mut self, id: u16, b: u8) {
+        store(
+            &mut self.branch_of[id as usize % MAX_NEXT_HOPS as usize],
+            b,
+        );
+    }
+}
+
 /// What is only needed while a packet is grouped, and the serial number of its plan.
 #[repr(C)]
 pub struct Work {
@@ -202,7 +218,7 @@ pub struct Work {
     /// Each destination's look-up.
     look_ups: LookUps<DESTINATION_SLOTS>,
     /// Each branch's next hop, until something has been decided about it.
-    next_hops: [Way; DESTINATION_SLOTS],
+    next_hops: [NextHop; DESTINATION_SLOTS],
     /// What becomes of the branch under consideration.
     verdict: Verdict,
     /// Where each destination is in `seen`.
@@ -616,64 +632,42 @@ fn collect<F: Family>(
             plan.branch_of[i] = NONE;
             continue;
         }
-        let known = fresh(&scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize]);
+        let known = scratch.branch_of(id);
         if plan.is_branch_of(known, id) {
             plan.join(i, known);
             continue;
         }
-        let Some(found) = tables.next_hop(u32::from(id)) else {
+        let Some(next_hop) = tables.next_hop(u32::from(id)) else {
             plan.branch_of[i] = NONE;
             counters.bump(Counter::SkipNextHop);
             continue;
         };
-        if found.kind != NextHopKind::Ecmp as u8 {
+        if next_hop.kind != NextHopKind::Ecmp as u8 {
             let b = plan.open(i, id, id);
-            work.next_hops[b as usize % DESTINATION_SLOTS] = found.way();
-            store(
-                &mut scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize],
-                b,
-            );
+            next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
+            scratch.remember(id, b);
             continue;
         }
-        let next_hop = tables.ecmp_member(found.ecmp_group, bucket).unwrap_or(0) as u16;
-        let known = fresh(&scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize]);
-        let b = if plan.is_branch_of(known, next_hop) {
-            plan.join(i, known);
-            known
-        } else {
-            let Some(found) = tables.next_hop(u32::from(next_hop)) else {
-                plan.branch_of[i] = NONE;
-                counters.bump(Counter::SkipNextHop);
-                continue;
-            };
-            let b = plan.open(i, next_hop, id);
-            work.next_hops[b as usize % DESTINATION_SLOTS] = found.way();
-            store(
-                &mut scratch.branch_of[next_hop as usize % MAX_NEXT_HOPS as usize],
-                b,
-            );
-            b
+        // A member of the multipath group for this flow. The choice does not depend on the destination:
+        // destinations behind the same multipath route share one copy.
+        let group = next_hop.ecmp_group;
+        let Some((member, next_hop)) = tables
+            .ecmp_member(group, bucket)
+            .and_then(|member| Some((member as u16, tables.next_hop(member)?)))
+        else {
+            plan.branch_of[i] = NONE;
+            counters.bump(Counter::SkipNextHop);
+            continue;
         };
-        store(
-            &mut scratch.branch_of[id as usize % MAX_NEXT_HOPS as usize],
-            b,
-        );
-    }
-}
-
-/// The next hop itself, or the member of a multipath group for this flow. The choice does not
-/// depend on the destination: destinations behind the same multipath route share one copy.
-#[inline(always)]
-fn member<F: Family>(tables: &impl Tables<F>, id: u16, bucket: u32) -> u16 {
-    let Some(next_hop) = tables.next_hop(u32::from(id)) else {
-        return id;
-    };
-    if next_hop.kind != NextHopKind::Ecmp as u8 {
-        return id;
-    }
-    match tables.ecmp_member(next_hop.ecmp_group, bucket) {
-        Some(member) => member as u16,
-        None => id,
+        let mut b = scratch.branch_of(member);
+        if plan.is_branch_of(b, member) {
+            plan.join(i, b);
+        } else {
+            b = plan.open(i, member, id);
+            next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
+            scratch.remember(member, b);
+        }
+        scratch.remember(id, b);
     }
 }
 
@@ -756,7 +750,7 @@ fn judge<F: Family>(
     plan: &Plan<F>,
     b: usize,
     settings: &Settings,
-    next_hop: &Way,
+    next_hop: &NextHop,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
     if next_hop.kind != NextHopKind::Forward as u8 {
