@@ -213,7 +213,7 @@ impl Bench {
         self.progress.section("headline");
         let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
         for subjects in all {
-            entries.push((&mut subjects.floor, vec![LOAD, SMALL]));
+            entries.push((&mut subjects.floor, vec![LOAD, ONE_FLOW, SMALL]));
             entries.push((&mut subjects.broadcast, vec![LOAD, ONE_FLOW]));
             entries.push((&mut subjects.with_program, vec![LOAD]));
             if let Some(readdress) = &mut subjects.readdress {
