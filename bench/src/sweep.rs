@@ -247,7 +247,9 @@ impl Bench {
             let same = |subject| find(subject, ONE_FLOW);
             report.target(
                 &named("xcast/broadcast, one flow", family),
-                same("xcast").zip(same("broadcast")).and_then(|(one, other)| ratio(one, other)),
+                same("xcast")
+                    .zip(same("broadcast"))
+                    .and_then(|(one, other)| ratio(one, other)),
                 Bound::AtMost(1.25),
                 "the same for one frame, sent again and again",
             );

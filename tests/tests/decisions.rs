@@ -348,7 +348,7 @@ fn run<F: Routed>(
             now
         } else {
             if plan.copies > 1 && plan.is_unicast() {
-                unwrap(&mut buffer, plan).expect("a shorter frame fits");
+                unwrap(&mut buffer, plan, &settings).expect("a shorter frame fits");
             }
             let by = |slot: u8| std::iter::repeat_n(slot, plan.subset.copies[slot as usize].into());
             (0..maps::MAX_PORTS as u8).flat_map(by).collect()

@@ -71,8 +71,8 @@ pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Optio
     write_bitmap(F::xcast(frame.view(), plan.before()), plan)
 }
 
-/// The half of X2U that all unicast copies of a packet share: the Xcast header goes. Where there is no
-/// other copy, this is done once, before the frame is copied.
+/// The half of X2U that all unicast copies of a packet share: the Xcast header goes, and the plan has the sums that
+/// checksums begin from. Where there is no other copy, this is done once, before the frame is copied.
 #[inline(always)]
 pub fn unwrap<F: Family>(
     frame: &mut impl Frame,
@@ -84,7 +84,7 @@ pub fn unwrap<F: Family>(
     Some(())
 }
 
-/// The same for a single copy. What checksums are of, as far as copies have it in common, goes into the plan.
+/// The same for one copy only.
 #[inline(always)]
 fn unwrap_copy<F: Family>(
     frame: &mut impl Frame,

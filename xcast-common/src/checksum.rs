@@ -133,8 +133,21 @@ mod tests {
         }
 
         #[test]
-        fn folding_any_sum_is_the_same_modulo_65535(raw in any::<u64>()) {
-            prop_assert_eq!(u64::from(Sum(raw).fold()) % 65535, raw % 65535);
+        fn folding_any_sum_is_the_same_modulo_65535(many in 0..1_u64 << 48, few in 0..1_u64 << 36) {
+            prop_assert_eq!(u64::from(Sum(many).fold()) % 65535, many % 65535);
+            prop_assert_eq!(u64::from(Sum(few).fold()) % 65535, few % 65535);
+            prop_assert_eq!(u64::from(Sum(few).fold_few()) % 65535, few % 65535);
+            // Zero only if everything was.
+            prop_assert_eq!(Sum(few).fold_few() == 0, few == 0);
+        }
+
+        #[test]
+        fn folding_where_it_carries(high in 0xff00..=0xffff_u64, low in 0xff00..=0xffff_u64, top in 0xff00..=0xffff_u64) {
+            for raw in [top << 32 | high << 16 | low, (top & 0xf) << 32 | high << 16 | low] {
+                prop_assert_eq!(u64::from(Sum(raw).fold()) % 65535, raw % 65535);
+            }
+            let few = (top & 0xf) << 32 | high << 16 | low;
+            prop_assert_eq!(u64::from(Sum(few).fold_few()) % 65535, few % 65535);
         }
     }
 }

@@ -153,7 +153,7 @@ pub struct Plan<F: Family> {
     /// The same for the IP header of X2U copies.
     pub ip_sum: u16,
     /// Explicit padding.
-    reserved2: u32,
+    reserved_too: [u8; 4],
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
@@ -201,10 +201,7 @@ impl Scratch {
 
     #[inline(always)]
     fn remember(&mut self, id: u16, b: u8) {
-        store(
-            &mut self.branch_of[id as usize % MAX_NEXT_HOPS as usize],
-            b,
-        );
+        store(&mut self.branch_of[id as usize % MAX_NEXT_HOPS as usize], b);
     }
 }
 
@@ -746,12 +743,7 @@ fn decide<F: Family>(
 
 /// The order of the checks is the order of their precedence.
 #[inline(always)]
-fn judge<F: Family>(
-    plan: &Plan<F>,
-    b: usize,
-    settings: &Settings,
-    next_hop: &NextHop,
-) -> Verdict {
+fn judge<F: Family>(plan: &Plan<F>, b: usize, settings: &Settings, next_hop: &NextHop) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
     if next_hop.kind != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {

@@ -57,14 +57,8 @@ fn attempt(ctx: &XdpContext) -> Option<u32> {
     }
     let frame = &raw const frames.octets[(index * len) as usize];
     // SAFETY: the context is valid, and the frames at least as many and as long as was just checked.
-    let stored = unsafe {
-        bpf_xdp_store_bytes(
-            ctx.as_ptr().cast(),
-            0,
-            frame.cast_mut().cast(),
-            len,
-        )
-    };
+    let stored =
+        unsafe { bpf_xdp_store_bytes(ctx.as_ptr().cast(), 0, frame.cast_mut().cast(), len) };
     if stored != 0 {
         return None;
     }

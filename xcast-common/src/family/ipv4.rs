@@ -200,8 +200,11 @@ impl Family for V4 {
             window.set_u16(ipv4::VERSION_IHL, new.memory());
         }
         if unicast.is_local {
-            window.set_u8(ipv4::TTL, window.u8(ipv4::TTL).wrapping_add(1));
-            sum = sum.add16(Be16::new(0x100).memory());
+            // By the difference: a TTL of 0 went round.
+            let old = Be16::from_memory(window.u16(ipv4::TTL));
+            let new = Be16::new(old.value().wrapping_add(0x100));
+            sum = sum.sub16(old.memory()).add16(new.memory());
+            window.set_u16(ipv4::TTL, new.memory());
         }
         window.set_u16(ipv4::CHECKSUM, !sum.fold_few());
         Some(())

@@ -98,9 +98,10 @@ pub trait Family: Sized + 'static {
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
 
     /// First half of X2U, which is the same for all copies: removes everything between the IP header and
-    /// the transport header. What is left has its own lengths, its TTL or hop limit went down, and nothing is said
-    /// about its destination and its header's checksum; there is no Ethernet header in front of it yet. Returns the
-    /// sum that the checksum is of, as far as it is known, or anything where there is none.
+    /// the transport header. What is left has its own lengths, and a TTL or hop limit that went down; its
+    /// destination and its header's checksum are anything, and there is no Ethernet header in front of it yet.
+    /// Returns what the checksum begins from: the sum of all but the destination, or anything where the header has
+    /// no checksum.
     fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum>;
 
     /// Second half of X2U: gives such a frame its destination, its checksum and an Ethernet header.
