@@ -111,6 +111,43 @@ pub trait Reader {
     fn entry(&self, block: u32, index: u32) -> Option<Entry>;
 }
 
+/// Defines a [`Reader`] of the maps of BPF that a program has: the root, the segments and the pools of blocks, by the
+/// names of their statics. A macro, since the types of such maps are aya-ebpf's, which is for BPF programs only.
+#[macro_export]
+macro_rules! route_map {
+    ($name:ident: $root:ident, $segments:ident, $blocks:ident) => {
+        struct $name;
+
+        impl $crate::trie::Reader for $name {
+            #[inline(always)]
+            fn root(&self, index: u32) -> Option<$crate::trie::Entry> {
+                $crate::trie::read($root.get(0)?, index as usize)
+            }
+
+            #[inline(always)]
+            fn segment(&self, segment: u32, index: u32) -> Option<$crate::trie::Entry> {
+                $crate::trie::read($segments.get_value(segment, &0)?, index as usize)
+            }
+
+            #[inline(always)]
+            fn entry(&self, block: u32, index: u32) -> Option<$crate::trie::Entry> {
+                use $crate::trie::{BLOCK_ENTRIES, POOL_BLOCKS};
+                let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
+                let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
+                $crate::trie::read(pool, (first + index) as usize)
+            }
+        }
+    };
+}
+
+/// An entry, read once: the controller may change it at any moment.
+#[inline(always)]
+pub fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<Entry> {
+    let word = words.get(index)?;
+    // SAFETY: a valid reference.
+    Some(Entry(unsafe { core::ptr::from_ref(word).read_volatile() }))
+}
+
 /// The octets of an address that further steps look at, one each.
 #[inline(always)]
 pub const fn further_octets<A: Address>() -> Range<u32> {

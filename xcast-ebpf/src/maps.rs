@@ -17,9 +17,10 @@ use xcast_common::{
         Port, PortCounters, SUBSET_GROUPS, Settings, Subset, SubsetKey, USUAL_SETS, port_place,
     },
     plan::{Plan, Scratch, Tables, Work},
+    route_map,
     trie::{
-        self, BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES,
-        ROOT_ENTRIES6, Reader, SEGMENT_ENTRIES, further_octets,
+        self, Entry, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES,
+        further_octets,
     },
     tunnel::Peers,
     wire::{Be16, Be32},
@@ -212,26 +213,7 @@ pub struct KernelTables;
 macro_rules! tables {
     ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
      $addresses:ident, $sources:ident, $plans:ident) => {
-        struct $routes;
-
-        impl Reader for $routes {
-            #[inline(always)]
-            fn root(&self, index: u32) -> Option<Entry> {
-                read($root.get(0)?, index as usize)
-            }
-
-            #[inline(always)]
-            fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
-                read($segments.get_value(segment, &0)?, index as usize)
-            }
-
-            #[inline(always)]
-            fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-                let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
-                let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-                read(pool, (first + index) as usize)
-            }
-        }
+        route_map!($routes: $root, $segments, $blocks);
 
         impl Tables<$family> for KernelTables {
             #[inline(always)]
@@ -326,14 +308,4 @@ fn steps<F: Family>(step: extern "C" fn(u32) -> u32) {
             break;
         }
     }
-}
-
-/// An entry, read once: the controller may change it at any moment.
-#[inline(always)]
-fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<Entry> {
-    let word = words.get(index)?;
-    // SAFETY: a valid reference.
-    Some(Entry::from_word(unsafe {
-        core::ptr::from_ref(word).read_volatile()
-    }))
 }

@@ -21,9 +21,10 @@ use aya_ebpf::{
 };
 use xcast_common::{
     address::Be128,
+    route_map,
     trie::{
-        self, BLOCK_ENTRIES, Entry, LookUps, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES,
-        ROOT_ENTRIES6, Reader, SEGMENT_ENTRIES, further_octets,
+        self, LookUps, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES,
+        further_octets,
     },
     wire::Be32,
 };
@@ -226,32 +227,6 @@ fn row<A: Copy + 'static>(
     }
     tally.sum += sum;
     XDP_DROP
-}
-
-macro_rules! route_map {
-    ($name:ident: $root:ident, $segments:ident, $blocks:ident) => {
-        struct $name;
-
-        impl Reader for $name {
-            #[inline(always)]
-            fn root(&self, index: u32) -> Option<Entry> {
-                read($root.get(0)?, index as usize).map(Entry::from_word)
-            }
-
-            #[inline(always)]
-            fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
-                let segment = $segments.get_value(segment, &0)?;
-                read(segment, index as usize).map(Entry::from_word)
-            }
-
-            #[inline(always)]
-            fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-                let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
-                let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-                read(pool, (first + index) as usize).map(Entry::from_word)
-            }
-        }
-    };
 }
 
 route_map!(Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS);
