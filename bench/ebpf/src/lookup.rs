@@ -23,8 +23,8 @@ use xcast_common::{
     address::Be128,
     route_map,
     trie::{
-        self, LookUps, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES,
-        further_octets,
+        self, Entry, LookUps, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6,
+        SEGMENT_ENTRIES, further_octets,
     },
     wire::Be32,
 };
@@ -44,7 +44,7 @@ pub static LOOKED_UP6: Array<[u64; RUN_ADDRESSES], MAX_RUNS, MMAPABLE> = Array::
 
 /// What was found so far for each address of the row at hand; the program's own.
 #[btf_map]
-pub static FOUND6: Array<LookUps<RUN_ADDRESSES>, 1> = Array::new();
+pub static FOUND: Array<LookUps<RUN_ADDRESSES>, 1> = Array::new();
 
 /// How to go on.
 #[btf_map]
@@ -95,9 +95,33 @@ pub fn nothing(_ctx: XdpContext) -> u32 {
     all(|address| address & 1)
 }
 
+/// As the router does it for the destinations of a packet: the first step for four at a time, and further ones
+/// for those that need them, if any does.
 #[xdp]
 pub fn xcast(_ctx: XdpContext) -> u32 {
-    all(|address| trie::lookup(&Routes4, Be32::new(address)))
+    let Some((tally, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP.get(at)) else {
+        return XDP_ABORTED;
+    };
+    let first = |address| trie::first(&Routes4, Be32::new(address));
+    if begin(addresses, look_ups, first) {
+        for octet in further_octets::<Be32>() {
+            if step(octet) == 0 {
+                break;
+            }
+        }
+    }
+    finish(tally, look_ups)
+}
+
+/// One further step for the row at hand; 0 if it was the last. The kernel verifies it by itself.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step(octet: u32) -> u32 {
+    let Some((_, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP.get(at)) else {
+        return 0;
+    };
+    let address = move |number: usize| Be32::new(addresses[number % RUN_ADDRESSES]);
+    look_ups.step(&Routes4, octet & 0xf, || RUN_ADDRESSES, address) as u32
 }
 
 #[xdp]
@@ -124,21 +148,72 @@ pub fn nothing6(_ctx: XdpContext) -> u32 {
     all6(|address| address as u32 & 1)
 }
 
-/// As the router does it for the destinations of a packet: one step for all of them, then the next for
-/// those that need it.
+/// As [`xcast`].
 #[xdp]
 pub fn xcast6(_ctx: XdpContext) -> u32 {
-    let Some((tally, addresses, look_ups)) = row6() else {
+    let Some((tally, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP6.get(at)) else {
         return XDP_ABORTED;
     };
-    for (number, address) in addresses.iter().enumerate() {
-        look_ups.set(number, trie::first(&Routes6, whole(*address)));
-    }
-    for octet in further_octets::<Be128>() {
-        if step6(octet) == 0 {
-            break;
+    let first = |address| trie::first(&Routes6, whole(address));
+    if begin(addresses, look_ups, first) {
+        for octet in further_octets::<Be128>() {
+            if step6(octet) == 0 {
+                break;
+            }
         }
     }
+    finish(tally, look_ups)
+}
+
+/// The same for IPv6.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step6(octet: u32) -> u32 {
+    let Some((_, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP6.get(at)) else {
+        return 0;
+    };
+    let address = move |number: usize| whole(addresses[number % RUN_ADDRESSES]);
+    look_ups.step(&Routes6, octet & 0xf, || RUN_ADDRESSES, address) as u32
+}
+
+/// The row of addresses that is to be looked up, and what was found so far.
+#[inline(always)]
+fn row_at_hand<A>(
+    rows: impl Fn(u32) -> Option<&'static [A; RUN_ADDRESSES]>,
+) -> Option<(
+    &'static mut Tally,
+    &'static [A; RUN_ADDRESSES],
+    &'static mut LookUps<RUN_ADDRESSES>,
+)> {
+    let tally = TALLY.get_ptr_mut(0)?;
+    let look_ups = FOUND.get_ptr_mut(0)?;
+    // SAFETY: only one run at a time uses these maps, and only one function of it at a time.
+    let (tally, look_ups) = unsafe { (&mut *tally, &mut *look_ups) };
+    let addresses = rows(tally.next & (tally.runs - 1))?;
+    Some((tally, addresses, look_ups))
+}
+
+/// The first step for a row; whether any address needs another.
+#[inline(always)]
+fn begin<A: Copy>(
+    addresses: &[A; RUN_ADDRESSES],
+    look_ups: &mut LookUps<RUN_ADDRESSES>,
+    first: impl Fn(A) -> Entry,
+) -> bool {
+    let mut words = 0;
+    for four in 0..RUN_ADDRESSES / 4 {
+        for number in 4 * four..4 * four + 4 {
+            let entry = first(addresses[number]);
+            words |= entry.word();
+            look_ups.set(number, entry);
+        }
+    }
+    Entry::from_word(words).block().is_some()
+}
+
+/// Adds up what was found for a row, and goes on to the next.
+#[inline(always)]
+fn finish(tally: &mut Tally, look_ups: &LookUps<RUN_ADDRESSES>) -> u32 {
     let mut sum = 0;
     for number in 0..RUN_ADDRESSES {
         sum += u64::from(look_ups.entry(number).next_hop());
@@ -146,32 +221,6 @@ pub fn xcast6(_ctx: XdpContext) -> u32 {
     tally.sum += sum;
     tally.next += 1;
     XDP_DROP
-}
-
-/// One further step for the row at hand; 0 if it was the last. The kernel verifies it by itself.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn step6(octet: u32) -> u32 {
-    let Some((_, addresses, look_ups)) = row6() else {
-        return 0;
-    };
-    let address = move |number: usize| whole(addresses[number % RUN_ADDRESSES]);
-    look_ups.step(&Routes6, octet & 0xf, || RUN_ADDRESSES, address) as u32
-}
-
-/// The row of addresses of IPv6 that is to be looked up, and what was found so far.
-#[inline(always)]
-fn row6() -> Option<(
-    &'static mut Tally,
-    &'static [u64; RUN_ADDRESSES],
-    &'static mut LookUps<RUN_ADDRESSES>,
-)> {
-    let tally = TALLY.get_ptr_mut(0)?;
-    let look_ups = FOUND6.get_ptr_mut(0)?;
-    // SAFETY: only one run at a time uses these maps, and only one function of it at a time.
-    let (tally, look_ups) = unsafe { (&mut *tally, &mut *look_ups) };
-    let addresses = LOOKED_UP6.get(tally.next & (tally.runs - 1))?;
-    Some((tally, addresses, look_ups))
 }
 
 #[xdp]
