@@ -198,10 +198,12 @@ pub struct LookUps<const N: usize> {
     unfinished: [u8; N],
     /// How many of those count, from the first.
     left: u32,
+    /// The same for the step at hand, so far.
+    going_on: u32,
 }
 
 // An address's number is an octet.
-const _: () = assert!(size_of::<LookUps<256>>() == 5 * 256 + 4);
+const _: () = assert!(size_of::<LookUps<256>>() == 5 * 256 + 8);
 
 impl<const N: usize> LookUps<N> {
     /// The entry that an address has come to.
@@ -226,28 +228,49 @@ impl<const N: usize> LookUps<N> {
         all: impl Fn() -> usize,
         address: impl Fn(usize) -> A,
     ) -> bool {
-        let is_first = octet == further_octets::<A>().start;
-        let mut left = 0;
-        for place in 0..N {
-            let count = match is_first {
-                true => all(),
-                false => fresh(&self.left) as usize,
-            };
-            if place >= count {
-                break;
+        const { assert!(N.is_power_of_two() && N >= 4) };
+        store(&mut self.going_on, 0);
+        if octet == further_octets::<A>().start {
+            // Four at a time: without a loop between them, more of their loads wait at the same time.
+            for four in 0..N / 4 {
+                if 4 * four + 4 > all() {
+                    break;
+                }
+                for number in 4 * four..4 * four + 4 {
+                    self.step_of(number, map, octet, address(number));
+                }
             }
-            let number = match is_first {
-                true => place,
-                false => fresh(&self.unfinished[place]) as usize % N,
-            };
-            let entry = next(map, self.entry(number), address(number), octet);
-            self.set(number, entry);
-            // Never behind `place`, so what is still to be read stays.
-            store(&mut self.unfinished[left % N], number as u8);
-            left += (entry.0 >> 31) as usize;
+            for rest in 0..3 {
+                let count = all();
+                let number = count & (N - 4) | rest;
+                if count == N || number >= count {
+                    break;
+                }
+                self.step_of(number, map, octet, address(number));
+            }
+        } else {
+            for place in 0..N {
+                if place >= fresh(&self.left) as usize {
+                    break;
+                }
+                let number = fresh(&self.unfinished[place]) as usize % N;
+                self.step_of(number, map, octet, address(number));
+            }
         }
-        store(&mut self.left, left as u32);
+        let left = fresh(&self.going_on);
+        store(&mut self.left, left);
         left != 0
+    }
+
+    /// The next step of one look-up.
+    #[inline(always)]
+    fn step_of<A: Address>(&mut self, number: usize, map: &impl Reader, octet: u32, address: A) {
+        let entry = next(map, self.entry(number), address, octet);
+        self.set(number, entry);
+        // Never behind the place that was read last, so what is still to be read stays.
+        let going_on = fresh(&self.going_on);
+        store(&mut self.unfinished[going_on as usize % N], number as u8);
+        store(&mut self.going_on, going_on + (entry.0 >> 31));
     }
 }
 
