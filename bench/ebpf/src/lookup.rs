@@ -201,11 +201,11 @@ fn begin<A: Copy>(
     first: impl Fn(A) -> Entry,
 ) -> bool {
     let mut words = 0;
-    for four in 0..RUN_ADDRESSES / 4 {
-        for number in 4 * four..4 * four + 4 {
-            let entry = first(addresses[number]);
+    for (four, addresses) in addresses.as_chunks::<4>().0.iter().enumerate() {
+        for (n, address) in addresses.iter().enumerate() {
+            let entry = first(*address);
             words |= entry.word();
-            look_ups.set(number, entry);
+            look_ups.set(4 * four + n, entry);
         }
     }
     Entry::from_word(words).block().is_some()
