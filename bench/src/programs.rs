@@ -31,7 +31,7 @@ pod!(Addressee, Arrived, Frames, Orders, Sample, Tally);
 /// Needs root.
 pub fn load(sizes: &[(&str, u32)]) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
-    let mut named = vec![("TO_SEND", 1), ("SAMPLES", 1), ("ARRIVED", 1)];
+    let mut named = vec![("SAMPLES", 1), ("ARRIVED", 1)];
     named.retain(|(name, _)| sizes.iter().all(|(other, _)| other != name));
     for &(name, size) in named.iter().chain(sizes) {
         loader.map_max_entries(name, size);

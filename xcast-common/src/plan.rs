@@ -143,17 +143,15 @@ pub struct Plan<F: Family> {
     shared: u8,
     /// 1 once the frame is without its Xcast header; see [`branch::unwrap`](crate::branch::unwrap).
     pub unwrapped: u8,
+    /// The sum that the checksum of an X2U copy's transport header is of, without the destination; as memory.
+    pub checksum_sum: u16,
+    /// The same for its IP header.
+    pub ip_sum: u16,
     /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if there is
     /// none.
     pub checksum_at: u8,
     /// Explicit padding.
-    reserved: u8,
-    /// The sum it is of, without the destination; as memory.
-    pub checksum_sum: u16,
-    /// The same for the IP header of X2U copies.
-    pub ip_sum: u16,
-    /// Explicit padding.
-    reserved_too: [u8; 4],
+    reserved: [u8; 5],
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
@@ -539,12 +537,7 @@ fn look_up<F: Family>(
         let at = addresses_at::<F>(count) + F::Address::LEN * 4 * four;
         let addresses = F::Address::read4(view, at)?;
         for (n, address) in addresses.into_iter().enumerate() {
-            let i = 4 * four + n;
-            plan.destinations[i].address = address;
-            // Also where the bit is clear: a branch less, in the loop that waits for memory.
-            let entry = tables.route_entry(address);
-            unfinished |= entry.word();
-            work.look_ups.set(i, entry);
+            unfinished |= start(plan, work, tables, 4 * four + n, address);
         }
     }
     let view = F::xcast(frame.view(), before);
@@ -555,10 +548,7 @@ fn look_up<F: Family>(
             break;
         }
         let address = F::Address::read(view, addresses_at::<F>(count) + F::Address::LEN * i)?;
-        plan.destinations[i].address = address;
-        let entry = tables.route_entry(address);
-        unfinished |= entry.word();
-        work.look_ups.set(i, entry);
+        unfinished |= start(plan, work, tables, i, address);
     }
     if Entry::from_word(unfinished).block().is_some() {
         tables.go_on(plan, work);
@@ -595,6 +585,22 @@ fn look_up<F: Family>(
         }
     }
     Some(())
+}
+
+/// The first step of destination `i`'s look-up, also where its bit is clear: a branch less, in the loop that waits
+/// for memory. Returns the entry's word.
+#[inline(always)]
+fn start<F: Family>(
+    plan: &mut Plan<F>,
+    work: &mut Work,
+    tables: &impl Tables<F>,
+    i: usize,
+    address: F::Address,
+) -> u32 {
+    plan.destinations[i].address = address;
+    let entry = tables.route_entry(address);
+    work.look_ups.set(i, entry);
+    entry.word()
 }
 
 /// Where the addresses of a list with `count` entries start.
