@@ -29,12 +29,12 @@ const GRACE: Duration = Duration::from_millis(50);
 /// Sends probes with a time to live of 1, 2, and so on: an ordinary echo request to each destination,
 /// as traceroute(8) does, and one Xcast packet to all of them. The ordinary ones name the routers. An
 /// Xcast router drops an Xcast packet whose time is over without a word, so where an ordinary probe is
-/// answered and the Xcast probe is not, the packet was still one for many ("Xcast", inferred); where
+/// answered and the Xcast probe is not, in any try, the packet was still one for many ("Xcast", inferred); where
 /// both are answered, it had become ordinary unicast ("unicast", measured): also where a router hands it
 /// to its kernel, for a host it has not met yet. Both kinds are assumed to take the same way. Needs root, or CAP_NET_RAW.
 ///
 /// Packets leave this host like those of send. Routers limit how often they answer one host: with many
-/// destinations some hops may stay unknown ("*").
+/// destinations some hops may stay unknown ("*") or be taken for Xcast.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -57,7 +57,7 @@ pub(super) struct Args {
     #[arg(short = 'W', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     timeout: Duration,
 
-    /// Tries for hops that do not answer
+    /// Tries for hops where an answer is missing
     #[arg(short = 'q', long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=10))]
     tries: u8,
 
@@ -171,12 +171,12 @@ impl Tracer<'_> {
         for target in &mut self.targets {
             (target.unicast, target.xcast) = (None, None);
         }
-        for attempt in 0..self.args.tries {
-            let open = |target: &Target| !target.done && target.unicast.is_none();
-            if attempt > 0 && !self.targets.iter().any(open) {
-                break;
-            }
-            if !self.probe(hop, attempt)? {
+        // That a packet is still Xcast shows by silence, which may also be a lost answer: asked again.
+        let open =
+            |target: &Target| !target.done && (target.unicast.is_none() || target.xcast.is_none());
+        let mut starts = Vec::new();
+        while starts.len() < self.args.tries.into() && self.targets.iter().any(open) {
+            if !self.probe(hop, &mut starts)? {
                 return Ok(false);
             }
         }
@@ -188,21 +188,16 @@ impl Tracer<'_> {
         Ok(true)
     }
 
-    /// Sends probes to whoever did not answer yet, and takes the answers.
-    fn probe(&mut self, hop: u8, attempt: u8) -> Result<bool> {
-        // Probes are told apart by their identifiers; a late answer to an earlier one by sequence.
-        let base = std::process::id() as u16;
-        let sequence = u16::from(hop) << 8 | u16::from(attempt);
+    /// Sends probes to whoever did not answer yet, and takes the answers. `starts` has when this hop was
+    /// asked so far.
+    fn probe(&mut self, hop: u8, starts: &mut Vec<Instant>) -> Result<bool> {
+        // The two kinds are told apart by their identifiers, hops and tries by their sequence numbers.
+        let identifier = (std::process::id() as u16) << 1;
+        let sequence = u16::from(hop) << 8 | starts.len() as u16;
         let [unicast, xcast] = [0, 1].map(|kind| Echo {
-            identifier: base.wrapping_add(kind),
+            identifier: identifier | kind,
             sequence,
         });
-        let wanted: Vec<_> = self
-            .targets
-            .iter()
-            .filter(|target| !target.done && target.unicast.is_none())
-            .map(|target| target.path.destination)
-            .collect();
         // The router on this host takes one off, for which ordinary packets pay nothing.
         let own = u8::from(self.origin.via.is_none());
         let template = template(&self.origin, hop.saturating_add(own), 0);
@@ -214,9 +209,17 @@ impl Tracer<'_> {
         } = self.origin;
         let message = icmp::request(xcast, 0, source, code_points);
         let protocol = icmp::protocol(source);
-        template.emit_segment(&entries(&wanted, 0), protocol, &message, &mut packet)?;
+        // Always to all of them: a shorter list would be another packet, which takes another form.
+        let listed: Vec<_> = self
+            .targets
+            .iter()
+            .filter(|target| !target.done)
+            .map(|target| target.path.destination)
+            .collect();
+        template.emit_segment(&entries(&listed, 0), protocol, &message, &mut packet)?;
 
         let start = Instant::now();
+        starts.push(start);
         self.origin.send(&packet)?;
         match source {
             IpAddr::V4(_) => self.unicast.set_ttl_v4(hop.into())?,
@@ -224,47 +227,51 @@ impl Tracer<'_> {
         }
         // The kernel sees to the checksum of ICMPv6.
         let message = icmp::request(unicast, 0, source, code_points);
-        for &destination in &wanted {
-            let to = SocketAddr::new(destination, 0);
+        let unanswered = |target: &&Target| !target.done && target.unicast.is_none();
+        for target in self.targets.iter().filter(unanswered) {
+            let to = SocketAddr::new(target.path.destination, 0);
             // No route is an answer too: the hop stays unknown.
             let _ = self.unicast.send_to(&message, &to.into());
         }
-        let mut deadline = start + self.args.timeout;
         loop {
-            match self.receiver.wait(deadline)? {
-                Event::Answer(answer, now) => {
-                    self.take(answer, [unicast, xcast], now - start);
-                }
-                Event::Datagram(..) => {}
-                Event::Timeout => return Ok(true),
-                Event::Interrupted => return Ok(false),
-            }
             let times = self.targets.iter().filter(|target| !target.done);
             let slowest = times
                 .map(|target| target.unicast.map(|seen| seen.time))
                 .collect::<Option<Vec<_>>>()
                 .and_then(|times| times.into_iter().max());
-            if let Some(slowest) = slowest {
-                deadline = deadline.min(start + 2 * slowest + GRACE);
+            let patience = slowest.map_or(self.args.timeout, |slowest| {
+                self.args.timeout.min(2 * slowest + GRACE)
+            });
+            match self.receiver.wait(start + patience)? {
+                Event::Answer(answer, now) => self.take(answer, identifier, hop, starts, now),
+                Event::Datagram(..) => {}
+                Event::Timeout => return Ok(true),
+                Event::Interrupted => return Ok(false),
             }
         }
     }
 
-    fn take(&mut self, answer: Answer, [unicast, xcast]: [Echo; 2], time: Duration) {
+    /// Takes an answer, if it is one to a try of this hop.
+    fn take(&mut self, answer: Answer, identifier: u16, hop: u8, starts: &[Instant], now: Instant) {
+        let About::Echo(echo) = answer.about else {
+            return;
+        };
+        let [of_hop, attempt] = echo.sequence.to_be_bytes();
+        let start = starts.get(usize::from(attempt)).filter(|_| of_hop == hop);
         let mut targets = self.targets.iter_mut();
-        let Some(target) = targets.find(|target| target.path.destination == answer.destination)
-        else {
+        let target = targets.find(|target| target.path.destination == answer.destination);
+        let (Some(start), Some(target)) = (start, target) else {
             return;
         };
         let seen = Seen {
             from: answer.from,
-            time,
+            time: now - *start,
             fault: answer.fault,
         };
-        if answer.about == About::Echo(unicast) {
-            target.unicast.get_or_insert(seen);
-        } else if answer.about == About::Echo(xcast) {
-            target.xcast.get_or_insert(seen);
+        match echo.identifier ^ identifier {
+            0 => _ = target.unicast.get_or_insert(seen),
+            1 => _ = target.xcast.get_or_insert(seen),
+            _ => {}
         }
     }
 }
