@@ -21,6 +21,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xcast_common::{
     address::Be128,
+    counter::Counter,
     maps::{
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, PORT_TRUSTED, Port, Settings,
     },
@@ -41,6 +42,9 @@ const DESTINATIONS: [usize; 3] = [2, 8, 32];
 const NEXT_HOPS: usize = 8;
 /// Id of the first next hop.
 const FIRST_ID: u32 = 100;
+/// What no packet may go to, and the id of its next hop.
+const NOWHERE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
+const NOWHERE_ID: u32 = 99;
 /// Runs per value.
 const REPEAT: u32 = 2000;
 /// Runs per value where each one takes one off the TTL.
@@ -85,8 +89,10 @@ pub struct Stages {
 /// A stage, and what ends a packet there.
 type Step = (&'static str, fn(&mut Packet));
 
-/// The packets, each of which gets one stage further than the one before.
-const STEPS: [Step; 5] = [
+/// The packets, each of which gets one stage further than the one before. None of them finds a plan that it can go
+/// by, since in all of them some destination is skipped; but the last, which takes the place of
+/// looking up, grouping and sending.
+const STEPS: [Step; 6] = [
     // Not Xcast: the kernel's entry into the program, and the first look.
     ("enter", |packet| packet.ip.protocol = protocol::UDP),
     // All checks up to the last one, the checksum over the list.
@@ -96,12 +102,33 @@ const STEPS: [Step; 5] = [
         for destination in &mut packet.xcast.destinations {
             destination.valid = false;
         }
+        skip_one(packet);
     }),
     // Grouped, but no copy may leave.
-    ("group", |packet| packet.ip.ttl = 1),
+    ("group", |packet| {
+        packet.ip.ttl = 1;
+        skip_one(packet);
+    }),
     // A run leaves its mark in the frame, and must leave all else as it is, for the next one.
-    ("send", |packet| packet.xcast.x = true),
+    ("send", |packet| {
+        packet.xcast.x = true;
+        skip_one(packet);
+    }),
+    (SAME_LIST, |packet| packet.xcast.x = true),
 ];
+
+/// Puts one more destination into the list, to which no packet may go; where there is hardly room, in place of the last
+/// one.
+fn skip_one(packet: &mut Packet) {
+    let list = &mut packet.xcast.destinations;
+    if list.len() >= 100 {
+        list.pop();
+    }
+    list.push(Destination::new(NOWHERE));
+}
+
+/// The stage of packets whose list comes again.
+const SAME_LIST: &str = "same list";
 
 /// Measures all stages of a family.
 ///
@@ -137,9 +164,13 @@ pub fn measure(
                     effort.rounds
                 ));
                 let mut before = 0.0;
-                for (frame, values) in frames.iter().zip(&mut values) {
+                let mut parsed = 0.0;
+                for (((name, _), frame), values) in STEPS.iter().zip(&frames).zip(&mut values) {
                     let ns = run(&mut datapath, frame, REPEAT)?;
-                    values.push(ns - before);
+                    if *name == "parse" {
+                        parsed = ns;
+                    }
+                    values.push(ns - if *name == SAME_LIST { parsed } else { before });
                     before = ns;
                 }
                 let [group, all] = &one_next_hop;
@@ -225,6 +256,13 @@ fn router(family: Family) -> Result<Datapath> {
         let prefix = family.prefix([10, number, 0, 0], 16);
         datapath.set_route(prefix, Some(id))?;
     }
+    let skip = NextHop {
+        kind: NextHopKind::Skip as u8,
+        reason: Counter::SkipBlackhole as u8,
+        ..NextHop::default()
+    };
+    datapath.set_next_hop(NOWHERE_ID, skip)?;
+    datapath.set_route(family.prefix(NOWHERE, 16), Some(NOWHERE_ID))?;
     datapath.publish_routes()?;
     datapath.wait_for_fanouts();
     Ok(datapath)

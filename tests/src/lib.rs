@@ -7,6 +7,7 @@
 //! out. [`bed`] does so with whole networks.
 
 pub mod bed;
+pub mod cpu;
 pub mod daemon;
 pub mod family;
 pub mod layout;

@@ -2,12 +2,15 @@
 //! the same rows on the host and, through BPF_PROG_TEST_RUN, in the kernel.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use aya::programs::{TestRun as _, TestRunOptions};
 use proptest::prelude::*;
 use tests::{
+    cpu,
     family::{Family, same_prefix},
     namespace::{self, Namespace},
     oracle::{Expected, Port, Prune, RouterView, Target, expect},
@@ -23,6 +26,7 @@ use xcast_common::{
         NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
         PORT_GROUP_MAC, PORT_STACK, PortCounters, Settings,
     },
+    mark::MAX_SERIAL,
     plan::{Plan, Scratch, Tables, Work, group},
     view::{Buffer, Frame as _},
     wire::ETH_LEN,
@@ -104,6 +108,9 @@ struct HostTables {
     routes: Vec<(IpAddr, u8, u32)>,
     next_hops: HashMap<u32, NextHop>,
     addresses: HashMap<IpAddr, u32>,
+    /// Members of the only multipath group, if there is one: every other bucket is the first one's.
+    multipath: Option<[u32; 2]>,
+    revision: u32,
 }
 
 impl HostTables {
@@ -198,26 +205,36 @@ impl HostTables {
             routes,
             addresses: addresses.chain(anycast).collect(),
             next_hops,
+            multipath: None,
+            revision: 0,
         }
     }
-}
 
-impl<F: Routed> Tables<F> for HostTables {
-    fn route(&self, address: F::Address) -> u32 {
-        let address = address.into();
+    /// Next-hop id of the longest matching prefix.
+    fn id(&self, address: IpAddr) -> u32 {
         self.routes
             .iter()
             .filter(|(prefix, len, _)| same_prefix(*prefix, address, *len))
             .max_by_key(|(_, len, _)| *len)
             .map_or(0, |(_, _, id)| *id)
     }
+}
+
+impl<F: Routed> Tables<F> for HostTables {
+    fn route(&self, address: F::Address) -> u32 {
+        self.id(address.into())
+    }
 
     fn next_hop(&self, id: u32) -> Option<&NextHop> {
         self.next_hops.get(&id)
     }
 
-    fn ecmp_member(&self, _: u16, _: u32) -> Option<u32> {
-        None
+    fn ecmp_member(&self, _: u16, bucket: u32) -> Option<u32> {
+        Some(self.multipath?[bucket as usize % 2])
+    }
+
+    fn revision(&self) -> u32 {
+        self.revision
     }
 
     fn address_flags(&self, address: F::Address) -> u32 {
@@ -263,6 +280,10 @@ struct Memory<F: Routed> {
     plan: Box<Plan<F>>,
     scratch: Box<Scratch>,
     work: Box<Work>,
+    /// Serial number of the plan.
+    serial: u32,
+    /// How often the plan of the packet before was used again.
+    used_again: u32,
 }
 
 impl<F: Routed> Memory<F> {
@@ -271,6 +292,8 @@ impl<F: Routed> Memory<F> {
             plan: Plan::boxed(),
             scratch: Scratch::boxed(),
             work: Work::boxed(),
+            serial: 7,
+            used_again: 0,
         }
     }
 }
@@ -309,23 +332,32 @@ fn run<F: Routed>(
         let padding = frame.len() - ETH_LEN - packet.total_len as usize;
         assert!(buffer.trim(padding as u32));
         let plan = &mut memory.plan;
-        plan.begin(&packet, 7);
-        group(
-            &mut buffer,
-            &packet,
-            &settings,
-            tables,
-            xcast_common::plan::Memory {
-                plan: &mut *plan,
-                scratch: &mut memory.scratch,
-                work: &mut memory.work,
-            },
-            &mut counters,
-        )
-        .expect("the frame did not get shorter");
+        // By whatever plan is there, not only by one whose list has the same hash.
+        let serial = memory.serial;
+        let applies = plan.applies(serial, &mut buffer, &packet, tables);
+        if applies.expect("the frame did not get shorter") {
+            memory.used_again += 1;
+        } else {
+            plan.begin(&packet, serial);
+            group(
+                &mut buffer,
+                &packet,
+                &settings,
+                tables,
+                xcast_common::plan::Memory {
+                    plan: &mut *plan,
+                    scratch: &mut memory.scratch,
+                    work: &mut memory.work,
+                },
+                &mut counters,
+            )
+            .expect("the frame did not get shorter");
+        }
         assert_eq!(plan.subset.total(), u32::from(plan.copies));
+        let mut unwrapped = None;
         let now: Vec<u8> = if peel && plan.copies > 1 {
             let usual = plan.subset.usual();
+            plan.begin_rounds();
             assert!(usual.slots != 0, "some copy leaves in each round");
             let slots = (0..8).map(|slot| (usual.group * 8 + slot) as u8);
             let now: Vec<u8> = slots
@@ -348,7 +380,8 @@ fn run<F: Routed>(
             now
         } else {
             if plan.copies > 1 && plan.is_unicast() {
-                unwrap(&mut buffer, plan, &settings).expect("a shorter frame fits");
+                unwrapped = unwrap(&mut buffer, plan, &settings);
+                assert!(unwrapped.is_some(), "a shorter frame fits");
             }
             let by = |slot: u8| std::iter::repeat_n(slot, plan.subset.copies[slot as usize].into());
             (0..maps::MAX_PORTS as u8).flat_map(by).collect()
@@ -363,7 +396,7 @@ fn run<F: Routed>(
             }
             let next_hop = *tables.next_hops.get(&id).expect("a next hop that exists");
             let mut copy = buffer.clone();
-            emit(&mut copy, plan, b, &next_hop, &settings).expect("the copy fits");
+            emit(&mut copy, plan, b, &next_hop, &settings, unwrapped).expect("the copy fits");
             if slot == PORT_STACK {
                 result.stack.push(copy.frame()[ETH_LEN..].to_vec());
             } else {
@@ -465,6 +498,16 @@ fn any_destination() -> impl Strategy<Value = Destination> {
     )
 }
 
+/// A neighbour, or a host behind a gateway: what gets a copy, unless the packet is unusual.
+fn plain_destination() -> impl Strategy<Value = Destination> {
+    (0u8..4, 0u8..4, 2u8..40, 0u8..8, 0u16..3).prop_map(|(b, c, d, ds, port)| Destination {
+        valid: true,
+        address: Ipv4Addr::new(10, b, c, d).into(),
+        ds: ds << 3 | 1,
+        port,
+    })
+}
+
 prop_compose! {
     fn any_packet(family: Family)(
         destinations in prop_oneof![
@@ -489,7 +532,12 @@ prop_compose! {
         zero_checksum in prop::bool::weighted(0.2),
         port in 0usize..4,
         before in any_headers(),
-    ) -> (usize, Vec<u8>) {
+        plain in prop_oneof![
+            2 => Just(None),
+            1 => prop::collection::vec(plain_destination(), 1..9).prop_map(Some),
+        ],
+        next in any_change(),
+    ) -> (usize, Vec<u8>, Vec<u8>) {
         let mut packet = xcast_packet(destinations);
         let [a, x, d, p, r, stray_bits] = flags;
         packet.xcast = Xcast {
@@ -516,15 +564,112 @@ prop_compose! {
             protocol::DCCP => packet::dccp(ends.0, ends.1, &payload),
             _ => payload,
         };
+        if let Some(list) = plain {
+            packet.xcast.destinations = list;
+            packet.xcast.x &= stray_bits;
+            packet.xcast.stray_bits = false;
+            packet.ip.ttl = 64;
+        }
         let mut packet = packet.in_family(family);
         if family == Family::Ipv6 {
             packet.ip.before = before;
             // With DS bytes there is room for fewer.
             packet.xcast.destinations.truncate(if d { 118 } else { 125 });
         }
-        let mut frame = packet.frame();
-        frame.resize(frame.len() + trailer, 0xee);
-        (port, frame)
+        let frame = |packet: &Packet| {
+            let mut frame = packet.frame();
+            frame.resize(frame.len() + trailer, 0xee);
+            frame
+        };
+        let first = frame(&packet);
+        next.apply(&mut packet);
+        (port, first, frame(&packet))
+    }
+}
+
+/// How a packet differs from the one before it.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    Nothing,
+    Payload,
+    Longer(u16),
+    Shorter(u16),
+    Ttl,
+    Source,
+    Swapped,
+    Entry(u8, Field),
+    FlagX,
+}
+
+/// What differs in one entry of the list.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Address(u8),
+    Bit,
+    Ds,
+    Port,
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let field = prop_oneof![
+        any::<u8>().prop_map(Field::Address),
+        Just(Field::Bit),
+        Just(Field::Ds),
+        Just(Field::Port),
+    ];
+    prop_oneof![
+        3 => Just(Change::Nothing),
+        1 => prop::sample::select(vec![
+            Change::Payload, Change::Ttl, Change::Source, Change::Swapped, Change::FlagX,
+        ]),
+        1 => (1u16..600).prop_map(Change::Longer),
+        1 => (1u16..600).prop_map(Change::Shorter),
+        2 => (any::<u8>(), field).prop_map(|(entry, field)| Change::Entry(entry, field)),
+    ]
+}
+
+impl Change {
+    fn apply(self, packet: &mut Packet) {
+        let list = &mut packet.xcast.destinations;
+        match self {
+            Self::Nothing => {}
+            Self::Payload => *packet.segment.last_mut().unwrap_or(&mut 0) ^= 1,
+            Self::Longer(by) => packet
+                .segment
+                .resize(packet.segment.len() + usize::from(by), 7),
+            Self::Shorter(by) => {
+                let len = packet.segment.len().saturating_sub(by.into());
+                packet.segment.truncate(len);
+            }
+            Self::Ttl => packet.ip.ttl = packet.ip.ttl.wrapping_sub(1),
+            Self::Source => {
+                packet.ip.source = match packet.ip.source {
+                    IpAddr::V4(source) => Ipv4Addr::from(u32::from(source) ^ 1).into(),
+                    IpAddr::V6(source) => Ipv6Addr::from(u128::from(source) ^ 1).into(),
+                };
+            }
+            Self::Swapped => list.rotate_left(1),
+            Self::Entry(at, field) => {
+                let at = usize::from(at) % list.len();
+                let entry = &mut list[at];
+                match field {
+                    Field::Bit => entry.valid = !entry.valid,
+                    Field::Ds => entry.ds ^= 0x20,
+                    Field::Port => entry.port ^= 0x8001,
+                    Field::Address(bit) => {
+                        entry.address = match entry.address {
+                            IpAddr::V4(address) => {
+                                Ipv4Addr::from(u32::from(address) ^ 1 << (bit % 32)).into()
+                            }
+                            IpAddr::V6(address) => {
+                                Ipv6Addr::from(u128::from(address) ^ 1 << (bit % 128)).into()
+                            }
+                        }
+                    }
+                }
+            }
+            Self::FlagX => packet.xcast.x = !packet.xcast.x,
+        }
     }
 }
 
@@ -565,17 +710,168 @@ fn random_packets_as_expected<F: Routed>(family: Family) {
     let views = [Prune::Truncate, Prune::Bitmap].map(|prune| {
         let view = view(family, prune);
         let tables = HostTables::new(&view);
-        (view, tables)
+        (view, tables, RefCell::new(Memory::<F>::new()))
     });
-    let memory = std::cell::RefCell::new(Memory::<F>::new());
-    proptest!(ProptestConfig::with_cases(cases()), |((port, frame) in any_packet(family), peel in any::<bool>(), bitmap in any::<bool>())| {
-        let (view, tables) = &views[usize::from(bitmap)];
-        let expected = normalised(expect(view, port, &frame));
-        // A list that exceeds the MTU gets shorter on the way round, and then may leave after all.
-        let peel = peel && !expected.counters.contains_key("stack_mtu");
-        let got = run(view, tables, &mut memory.borrow_mut(), port, &frame, peel);
-        prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(&frame));
+    proptest!(ProptestConfig::with_cases(cases()), |((port, first, second) in any_packet(family), peel in any::<[bool; 2]>(), bitmap in any::<bool>())| {
+        let (view, tables, memory) = &views[usize::from(bitmap)];
+        for (frame, peel) in [first, second].iter().zip(peel) {
+            let expected = normalised(expect(view, port, frame));
+            // A list that exceeds the MTU gets shorter on the way round, and then may leave after all.
+            let peel = peel && !expected.counters.contains_key("stack_mtu");
+            let got = run(view, tables, &mut memory.borrow_mut(), port, frame, peel);
+            prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(frame));
+        }
     });
+    for (_, _, memory) in views {
+        let times = memory.into_inner().used_again;
+        assert!(
+            times > cases() / 60,
+            "a plan was used again only {times} times"
+        );
+    }
+}
+
+/// Whether a plan applies to a frame.
+fn applies<F: Routed>(
+    (view, tables): (&RouterView, &HostTables),
+    plan: &mut Plan<F>,
+    serial: u32,
+    frame: &[u8],
+) -> bool {
+    let settings = settings(view.prune);
+    let mut buffer = Buffer::new(frame);
+    let before = is_xcast::<F>(buffer.view(), &settings).expect("Xcast");
+    let port = port_entry(view, 0);
+    let packet = accept::<F>(buffer.view(), before, &port, &settings, tables).expect("accepted");
+    let applies = plan.applies(serial, &mut buffer, &packet, tables);
+    applies.expect("a whole frame")
+}
+
+/// A plan is remembered while it is sure to last until the copies have left.
+#[test]
+fn plans_that_are_too_old() {
+    for serial in [0, 7, MAX_SERIAL - 31, MAX_SERIAL - 1, MAX_SERIAL] {
+        let mut recent = Work::boxed().recent;
+        recent.remember(0x1234, serial);
+        let found = |age: u32| recent.find(0x1234, serial.wrapping_add(age) & MAX_SERIAL);
+        for age in [1, 2, 32] {
+            assert_eq!(found(age), Some(serial), "{serial} + {age}");
+        }
+        for age in [0, 33, 64, 128, MAX_SERIAL] {
+            assert_eq!(found(age), None, "{serial} + {age}");
+        }
+    }
+}
+
+/// A plan applies until it is overwritten, and until the tables change.
+#[test]
+fn plans_that_are_no_more() {
+    plans_that_are_no_more_of::<V4>(Family::Ipv4);
+    plans_that_are_no_more_of::<V6>(Family::Ipv6);
+}
+
+fn plans_that_are_no_more_of<F: Routed>(family: Family) {
+    let view = view(family, Prune::Truncate);
+    let mut tables = HostTables::new(&view);
+    let list = [[10, 0, 1, 2], [10, 1, 1, 5], [10, 1, 1, 6]];
+    let packet = xcast_packet(list.map(Destination::new).into());
+    let frame = packet.in_family(family).frame();
+    let mut memory = Memory::<F>::new();
+    run(&view, &tables, &mut memory, 0, &frame, false);
+    assert!(applies((&view, &tables), &mut memory.plan, 7, &frame));
+    assert!(!applies(
+        (&view, &tables),
+        &mut memory.plan,
+        7 + 128,
+        &frame
+    ));
+    tables.revision = 2;
+    assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
+    // A change is under way: neither is used that was made before, nor that is made meanwhile.
+    tables.revision = 1;
+    for _ in 0..2 {
+        assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
+        run(&view, &tables, &mut memory, 0, &frame, false);
+    }
+    tables.revision = 2;
+    assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
+    run(&view, &tables, &mut memory, 0, &frame, false);
+    assert!(applies((&view, &tables), &mut memory.plan, 7, &frame));
+
+    // Copies that take turns have to leave together.
+    for (list, usual) in [
+        (vec![[10, 0, 1, 2], [10, 0, 1, 3]], true),
+        (vec![[10, 0, 1, 2], [10, 0, 2, 2]], true),
+        (vec![[10, 0, 1, 2], [10, 0, 1, 3], [10, 0, 2, 2]], false),
+    ] {
+        let list = list.into_iter().map(Destination::new).collect();
+        let frame = xcast_packet(list).in_family(family).frame();
+        run(&view, &tables, &mut memory, 0, &frame, false);
+        let again = applies((&view, &tables), &mut memory.plan, 7, &frame);
+        assert_eq!(again, usual, "{}", packet::hex(&frame));
+    }
+}
+
+/// Where a route has several paths, the flow decides, and a plan applies to flows that go the same way.
+#[test]
+fn plans_of_other_flows() {
+    plans_of_other_flows_of::<V4>(Family::Ipv4);
+    plans_of_other_flows_of::<V6>(Family::Ipv6);
+}
+
+fn plans_of_other_flows_of<F: Routed>(family: Family) {
+    const GROUP_ID: u32 = 900;
+    let view = view(family, Prune::Truncate);
+    let mut tables = HostTables::new(&view);
+    let members = [Ipv4Addr::new(10, 1, 1, 5), Ipv4Addr::new(10, 2, 2, 5)];
+    tables.multipath = Some(members.map(|to| tables.id(family.address(to))));
+    let group = NextHop {
+        kind: NextHopKind::Ecmp as u8,
+        ..NextHop::default()
+    };
+    tables.next_hops.insert(GROUP_ID, group);
+    let prefix = family.address(Ipv4Addr::new(10, 3, 3, 0));
+    tables
+        .routes
+        .push((prefix, family.prefix_len(25), GROUP_ID));
+
+    let frame = |port| {
+        let list = [[10, 0, 1, 2], [10, 3, 3, 5], [10, 3, 3, 6]];
+        let mut packet = xcast_packet(list.map(Destination::new).into());
+        packet.segment = packet::udp((SOURCE, port), (GROUP, 5000), b"payload", None);
+        packet.in_family(family).frame()
+    };
+    let mut memory = Memory::<F>::new();
+    run(&view, &tables, &mut memory, 0, &frame(4000), false);
+    let way = |expected: Expected| -> Vec<usize> {
+        expected.branches.iter().map(|branch| branch.port).collect()
+    };
+    let mut ways = [0, 0];
+    for port in 4000..4100 {
+        let same = applies((&view, &tables), &mut memory.plan, 7, &frame(port));
+        let fresh = way(run(
+            &view,
+            &tables,
+            &mut Memory::<F>::new(),
+            0,
+            &frame(port),
+            false,
+        ));
+        let again = way(run(
+            &view,
+            &tables,
+            &mut Memory::<F>::new(),
+            0,
+            &frame(4000),
+            false,
+        ));
+        assert!(
+            !same || fresh == again,
+            "{port}: {fresh:?} instead of {again:?}"
+        );
+        ways[usize::from(same)] += 1;
+    }
+    assert!(ways.iter().all(|count| *count > 0), "{ways:?}");
 }
 
 #[test]
@@ -592,7 +888,7 @@ fn random_octets_never_panic_and_agree_ipv6() {
 fn random_octets_never_panic_and_agree<F: Routed>(family: Family) {
     let view = view(family, Prune::Truncate);
     let tables = HostTables::new(&view);
-    let memory = std::cell::RefCell::new(Memory::<F>::new());
+    let memory = RefCell::new(Memory::<F>::new());
     // Rather near the start, where the headers are.
     let at = prop_oneof![any::<u16>(), 0u16..100];
     let strategy = (
@@ -602,7 +898,7 @@ fn random_octets_never_panic_and_agree<F: Routed>(family: Family) {
         0usize..2000,
         any::<bool>(),
     );
-    proptest!(ProptestConfig::with_cases(cases()), |(((port, frame), at, value, length, cut) in strategy)| {
+    proptest!(ProptestConfig::with_cases(cases()), |(((port, frame, _), at, value, length, cut) in strategy)| {
         let mut frame = frame;
         let at = 14 + at as usize % (frame.len() - 14);
         frame[at] = value;
@@ -826,14 +1122,16 @@ fn rows_agree_in_the_kernel_and_on_the_host() {
     }
 }
 
-fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
-    use aya::programs::{TestRun as _, TestRunOptions};
+/// Link layer addresses of what goes to the stack.
+const STACK_MACS: Macs = Macs {
+    destination: [2, 8, 8, 8, 8, 1],
+    source: [2, 8, 8, 8, 8, 2],
+};
 
-    let macs = Macs {
-        destination: [2, 8, 8, 8, 8, 1],
-        source: [2, 8, 8, 8, 8, 2],
-    };
-    let mut datapath = Datapath::load(&settings(view.prune), 16, macs).expect("datapath loads");
+/// The programs, with all of these tables.
+fn load(view: &RouterView, tables: &HostTables) -> Datapath {
+    let settings = settings(view.prune);
+    let mut datapath = Datapath::load(&settings, 16, STACK_MACS).expect("datapath loads");
     for (&id, &entry) in &tables.next_hops {
         datapath.set_next_hop(id, entry).expect("next hop");
     }
@@ -855,6 +1153,32 @@ fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
         };
         datapath.add_device(loopback, entry).expect("device");
     }
+    datapath
+}
+
+/// The verdict about a frame that arrives by the first port, what became of it, and what was counted.
+fn run_in_the_kernel(
+    datapath: &mut Datapath,
+    frame: &[u8],
+) -> (u32, Vec<u8>, BTreeMap<&'static str, u64>) {
+    let before = datapath.counters().expect("counters");
+    let mut out = vec![0; 4096];
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(frame);
+    options.data_out = Some(&mut out);
+    let program = datapath.program("xcast").expect("program");
+    let outcome = program.test_run(options).expect("the program runs");
+    out.truncate(outcome.data_size_out as usize);
+    let after = datapath.counters().expect("counters");
+    let slot = usize::from(PORT_FIRST);
+    let counted = |index: usize| after[slot].counts[index] - before[slot].counts[index];
+    let names = counter::NAMES.iter().enumerate();
+    let counted = names.map(|(index, name)| (*name, counted(index)));
+    (outcome.return_value, out, counted.collect())
+}
+
+fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
+    let mut datapath = load(view, tables);
     let mut memory = Memory::<F>::new();
     for (description, frame) in rows(view.family()) {
         let host = run(view, tables, &mut memory, 0, &frame, false);
@@ -864,24 +1188,7 @@ fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
             "{description}: host"
         );
 
-        let before = datapath.counters().expect("counters");
-        let mut out = vec![0; 4096];
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(&frame);
-        options.data_out = Some(&mut out);
-        let program = datapath.program("xcast").expect("program");
-        let outcome = program.test_run(options).expect("the program runs");
-        let len = outcome.data_size_out as usize;
-        let after = datapath.counters().expect("counters");
-        let mut counted = BTreeMap::new();
-        for (index, name) in counter::NAMES.iter().enumerate() {
-            let slot = usize::from(PORT_FIRST);
-            counted.insert(
-                *name,
-                after[slot].counts[index] - before[slot].counts[index],
-            );
-        }
-
+        let (seen, out, counted) = run_in_the_kernel(&mut datapath, &frame);
         let verdict = if host.untouched {
             XDP_PASS
         } else if host.branches.is_empty() && host.stack.is_empty() {
@@ -889,27 +1196,103 @@ fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
         } else {
             XDP_REDIRECT
         };
-        assert_eq!(
-            outcome.return_value, verdict,
-            "{description}: verdict; {counted:?}"
-        );
+        assert_eq!(seen, verdict, "{description}: verdict; {counted:?}");
         assert_eq!(reasons(counted), host.counters, "{description}: counters");
         if let Some(branch) = host.branches.first() {
             assert_eq!(
-                packet::hex(&out[..len]),
+                packet::hex(&out),
                 packet::hex(&branch.frame),
                 "{description}"
             );
         }
         if let Some(unicast) = host.stack.first() {
-            let mut frame = [macs.destination, macs.source].concat();
+            let mut frame = [STACK_MACS.destination, STACK_MACS.source].concat();
             frame.extend(view.family().ether_type().to_be_bytes());
             frame.extend(unicast);
-            assert_eq!(
-                packet::hex(&out[..len]),
-                packet::hex(&frame),
-                "{description}"
-            );
+            assert_eq!(packet::hex(&out), packet::hex(&frame), "{description}");
         }
     }
+}
+
+/// A plan is no longer used after any change of what it was made from, by itself.
+#[test]
+fn plans_end_with_every_change() {
+    if !namespace::available() {
+        return;
+    }
+    for family in Family::ALL {
+        let view = view(family, Prune::Truncate);
+        let namespace = Namespace::new("plans").expect("a network namespace");
+        namespace
+            .enter(|| {
+                cpu::stay()?;
+                plans_end(&view, &HostTables::new(&view));
+                Ok(())
+            })
+            .expect("entered the namespace");
+    }
+}
+
+fn plans_end(view: &RouterView, tables: &HostTables) {
+    const GROUP_ID: u32 = 900;
+    let family = view.family();
+    let mut datapath = load(view, tables);
+    let first = tables.id(family.address(Ipv4Addr::new(10, 1, 1, 5)));
+    let second = tables.id(family.address(Ipv4Addr::new(10, 2, 2, 5)));
+    let mac = |id: u32| Some(tables.next_hops[&id].destination_mac);
+    let frame = |list: &[[u8; 4]]| {
+        let list = list.iter().copied().map(Destination::new);
+        xcast_packet(list.collect()).in_family(family).frame()
+    };
+    let leaves = |datapath: &mut Datapath, frame: &[u8], mac: Option<Mac>| {
+        for again in 0..2 {
+            let (verdict, out, counted) = run_in_the_kernel(datapath, frame);
+            let seen = (verdict == XDP_REDIRECT).then(|| out[..6].try_into().expect("six octets"));
+            assert_eq!(seen, mac, "{counted:?}");
+            // Whatever is skipped has no plan that is used again.
+            let reused = u64::from(again == 1 && mac.is_some());
+            assert_eq!(counted["plan_reused"], reused);
+        }
+    };
+    let two = frame(&[[10, 1, 1, 5], [10, 1, 1, 6]]);
+    let leaves_to = |datapath: &mut Datapath, mac| leaves(datapath, &two, mac);
+    leaves_to(&mut datapath, mac(first));
+
+    let prefix = family.prefix([10, 1, 1, 0], 24);
+    datapath.set_route(prefix, Some(second)).expect("route");
+    leaves_to(&mut datapath, mac(second));
+
+    let blackhole = NextHop {
+        kind: NextHopKind::Skip as u8,
+        reason: Counter::SkipBlackhole as u8,
+        ..NextHop::default()
+    };
+    datapath.set_next_hop(second, blackhole).expect("next hop");
+    leaves_to(&mut datapath, None);
+    let entry = tables.next_hops[&second];
+    datapath.set_next_hop(second, entry).expect("next hop");
+    leaves_to(&mut datapath, mac(second));
+
+    let multipath = NextHop {
+        kind: NextHopKind::Ecmp as u8,
+        ..NextHop::default()
+    };
+    datapath.set_next_hop(GROUP_ID, multipath).expect("group");
+    let all = |id| maps::EcmpGroup {
+        buckets: [id; maps::ECMP_BUCKETS],
+    };
+    datapath.set_ecmp(0, &all(first)).expect("buckets");
+    datapath.set_route(prefix, Some(GROUP_ID)).expect("route");
+    leaves_to(&mut datapath, mac(first));
+    datapath.set_ecmp(0, &all(second)).expect("buckets");
+    leaves_to(&mut datapath, mac(second));
+
+    // The first route in a part of the route map that the programs do not see yet.
+    let one = frame(&[[50, 1, 1, 5]]);
+    leaves(&mut datapath, &one, Some(STACK_MACS.destination));
+    let prefix = family.prefix([50, 1, 1, 0], 24);
+    datapath.set_route(prefix, Some(first)).expect("route");
+    run_in_the_kernel(&mut datapath, &one);
+    datapath.publish_routes().expect("all routes");
+    leaves(&mut datapath, &one, mac(first));
 }

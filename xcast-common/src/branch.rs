@@ -11,7 +11,7 @@ use crate::{
     family::{Family, Unicast, V4, V6},
     maps::{NextHop, NextHopKind, Prune, Settings},
     plan::{DESTINATION_SLOTS, NONE, Plan, addresses_at, bit, ds_at, fresh, leading_ones},
-    view::{Frame, View, store},
+    view::{Frame, View},
     wire::{Be16, Be32, FLAG_A, FLAG_D, FLAG_P, FLAG_X, transport},
 };
 
@@ -27,8 +27,18 @@ pub enum Form {
     Xcast,
 }
 
-/// Rewrites the frame for branch `b` of `plan`, to leave by `next_hop`. `None` if the frame has no
-/// room for it; it must be dropped then.
+/// What [`unwrap`] leaves to be finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwrapped {
+    /// The sum that the IP header's checksum is of, without the destination; as memory. Anything for IPv6.
+    pub ip_sum: u16,
+    /// The same for the checksum of the transport header; 0 if there is none to be changed. As a sum of what is not
+    /// all zeros, it is not 0 otherwise.
+    pub transport_sum: u16,
+}
+
+/// Rewrites the frame for branch `b` of `plan`, to leave by `next_hop`. `None` if the frame has no room for it; it must
+/// be dropped then. `unwrapped` if that was done before the frame was copied.
 #[inline(always)]
 pub fn emit<F: Family>(
     frame: &mut impl Frame,
@@ -36,14 +46,16 @@ pub fn emit<F: Family>(
     b: u8,
     next_hop: &NextHop,
     settings: &Settings,
+    unwrapped: Option<Unwrapped>,
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
     let single = fresh(&plan.branches[b as usize].len) == 1;
     if single && (to_stack || !plan.has(FLAG_X)) {
-        if fresh(&plan.unwrapped) == 0 {
-            unwrap_copy(frame, plan, settings)?;
-        }
-        readdress(frame.view(), plan, b, next_hop)?;
+        let unwrapped = match unwrapped {
+            Some(unwrapped) => unwrapped,
+            None => unwrap(frame, plan, settings)?,
+        };
+        readdress(frame.view(), plan, b, next_hop, unwrapped)?;
         return Some(Form::Unicast);
     }
     if settings.prune == Prune::Bitmap as u8 {
@@ -71,59 +83,51 @@ pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Optio
     write_bitmap(F::xcast(frame.view(), plan.before()), plan)
 }
 
-/// The half of X2U that all unicast copies of a packet share: the Xcast header goes, and the plan has the sums that
-/// checksums begin from. Where there is no other copy, this is done once, before the frame is copied.
+/// The half of X2U that all unicast copies of a packet share: the Xcast header goes, and checksums are begun. Where
+/// there is no other copy, this is done once, before the frame is copied.
 #[inline(always)]
 pub fn unwrap<F: Family>(
     frame: &mut impl Frame,
-    plan: &mut Plan<F>,
+    plan: &Plan<F>,
     settings: &Settings,
-) -> Option<()> {
-    unwrap_copy(frame, plan, settings)?;
-    plan.unwrapped = 1;
-    Some(())
-}
-
-/// The same for one copy only.
-#[inline(always)]
-fn unwrap_copy<F: Family>(
-    frame: &mut impl Frame,
-    plan: &mut Plan<F>,
-    settings: &Settings,
-) -> Option<()> {
-    plan.ip_sum = F::unwrap(frame, plan)?.fold();
-    store(&mut plan.checksum_at, 0);
-    // Without one: no pseudo header, or a checksum that is no sum (SCTP).
-    let Some(checksum_at) = F::pseudo_checksum_at(plan.protocol) else {
-        return Some(());
-    };
-    let transport_len = u32::from(plan.total_len)
-        - u32::from(plan.header_len)
-        - u32::from(plan.before())
-        - F::IP_LEN as u32;
-    if transport_len < checksum_at as u32 + 2 {
-        return Some(());
+) -> Option<Unwrapped> {
+    let ip_sum = F::unwrap(frame, plan)?.fold();
+    let mut transport_sum = 0;
+    let checksum_at = fresh(&plan.checksum_at) as usize & CHECKSUM_AT_MASK;
+    if checksum_at != 0 {
+        let field = frame.view().skip(checksum_at).window::<2>(F::XCAST_AT)?;
+        let checksum = field.u16(0);
+        // A datagram whose source computed none has none.
+        if checksum != 0 || plan.protocol != transport::UDP {
+            // The source computed it with the group as destination.
+            transport_sum = F::group(settings).take_from(update(checksum)).fold();
+        }
     }
-    let checksum = frame.view().be16(F::XCAST_AT + checksum_at)?.memory();
-    // The source computed it with the group as destination.
-    plan.checksum_sum = F::group(settings).take_from(update(checksum)).fold();
-    store(&mut plan.checksum_at, checksum_at as u8);
-    Some(())
+    Some(Unwrapped {
+        ip_sum,
+        transport_sum,
+    })
 }
 
 /// The other half: the one destination takes the group's place.
 #[inline(always)]
-fn readdress<F: Family>(view: View, plan: &Plan<F>, b: u8, next_hop: &NextHop) -> Option<()> {
+fn readdress<F: Family>(
+    view: View,
+    plan: &Plan<F>,
+    b: u8,
+    next_hop: &NextHop,
+    unwrapped: Unwrapped,
+) -> Option<()> {
     let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
     let address = plan.destinations[i].address;
     let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
-    fix_transport(view, plan, address, port)?;
+    fix_transport(view, plan, address, port, unwrapped.transport_sum)?;
     let unicast = Unicast {
         address,
         ds: plan.has(FLAG_D).then_some(plan.destinations[i].ds),
         is_local: next_hop.kind == NextHopKind::Stack as u8,
     };
-    let ip_sum = Sum::default().add16(plan.ip_sum);
+    let ip_sum = Sum::default().add16(unwrapped.ip_sum);
     F::readdress(view, ip_sum, next_hop, unicast)
 }
 
@@ -135,12 +139,13 @@ fn fix_transport<F: Family>(
     plan: &Plan<F>,
     address: F::Address,
     port: Option<Be16>,
+    begun: u16,
 ) -> Option<()> {
     let checksum_at = fresh(&plan.checksum_at) as usize & CHECKSUM_AT_MASK;
     if checksum_at == 0 {
         return Some(());
     }
-    let mut sum = address.add_to(Sum::default().add16(plan.checksum_sum));
+    let mut sum = address.add_to(Sum::default().add16(begun));
     if let Some(port) = port
         && plan.protocol != transport::ICMPV6
     {
@@ -148,17 +153,14 @@ fn fix_transport<F: Family>(
         sum = sum.sub16(old.memory()).add16(port.memory());
         view.set_be16(F::XCAST_AT + 2, port)?;
     }
-    let field = view.skip(checksum_at).window::<2>(F::XCAST_AT)?;
-    let mut fixed = !sum.fold_few();
-    if plan.protocol == transport::UDP {
-        // The source computed none.
-        if field.u16(0) == 0 {
-            return Some(());
-        }
-        if fixed == 0 {
-            fixed = 0xffff;
-        }
+    if begun == 0 {
+        return Some(());
     }
+    let mut fixed = !sum.fold_few();
+    if plan.protocol == transport::UDP && fixed == 0 {
+        fixed = 0xffff;
+    }
+    let field = view.skip(checksum_at).window::<2>(F::XCAST_AT)?;
     field.set_u16(0, fixed);
     Some(())
 }

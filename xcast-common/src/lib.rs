@@ -11,6 +11,7 @@
 //! 3. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
 //! 4. [`ingress`]: is this frame ours, and is it well formed?
 //! 5. [`plan`]: look up every destination and group them into *branches*, one per output copy.
+//!    Unless, says [`recent`], a packet just before had the same list: its plan will do.
 //! 6. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
 //!    or, with one destination left, an ordinary unicast packet (X2U).
 //!
@@ -32,6 +33,7 @@ pub mod ingress;
 pub mod maps;
 pub mod mark;
 pub mod plan;
+pub mod recent;
 pub mod trie;
 pub mod tunnel;
 pub mod view;

@@ -216,7 +216,7 @@ pub struct Settings {
     /// Secret of the duplicate check's hash, random per load.
     pub hash_key: u64,
     /// Secret that tells frames on their way to become copies from all others, random per load; see
-    /// [`mark`](crate::mark).
+    /// [`mark`](crate::mark), which uses its low 48 bits.
     pub mark: u64,
     /// The All-Xcast-Routers group of IPv6.
     pub group6: Be128,

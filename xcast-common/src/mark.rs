@@ -1,39 +1,72 @@
 //! What a frame carries from the program that decided to the program that runs once per copy: the
-//! serial number of its plan.
+//! serial number of its plan, and what was done already.
 //!
 //! It stands where the Ethernet addresses are, which every copy gets anew. So there is nothing to
 //! make room for and nothing to strip, and a driver's room for metadata does not matter. What tells
 //! a marked frame from any other is a secret of this load of the programs: a frame that carries it
 //! was marked by them.
 
-use crate::{family::Family, maps::Settings, view::View, wire::eth};
+use crate::{branch::Unwrapped, family::Family, maps::Settings, view::View, wire::eth};
 
-/// Length of the secret, in octets; the serial number follows it, and both together are as long as two
-/// Ethernet addresses.
-const SECRET_LEN: usize = 8;
-/// Length of both.
-const MARK_LEN: usize = SECRET_LEN + size_of::<u32>();
+/// Bits of the secret; those above in the first 64 are a serial number and whether the frame was unwrapped.
+const SECRET_BITS: u32 = 48;
+/// What leaves the secret of a word.
+const SECRET_MASK: u64 = (1 << SECRET_BITS) - 1;
+/// Length of both, in octets; two sums follow, and all is as long as two Ethernet addresses.
+const WORD_LEN: usize = 8;
+/// Length of a mark, in octets.
+const MARK_LEN: usize = 12;
 
-/// Marks a frame with the serial number of its plan; `None` if it ends before.
+/// Bits of a plan's serial number.
+pub const SERIAL_BITS: u32 = u64::BITS - SECRET_BITS - 1;
+/// The highest serial number, after which comes 0.
+pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
+
+/// What a frame is marked with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Serial number of the packet's plan.
+    pub serial: u32,
+    /// What [`unwrap`](crate::branch::unwrap) said, if the frame is without its Xcast header.
+    pub unwrapped: Option<Unwrapped>,
+}
+
+/// Marks a frame; `None` if it ends before.
 #[inline(always)]
-pub fn write<F: Family>(view: View, settings: &Settings, nonce: u32) -> Option<()> {
+pub fn write<F: Family>(view: View, settings: &Settings, mark: Mark) -> Option<()> {
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
-    addresses.set_u64(0, secret::<F>(settings));
-    addresses.set_u32(SECRET_LEN, nonce);
+    let above = u64::from(mark.serial << 1 | mark.unwrapped.is_some() as u32);
+    addresses.set_u64(0, secret::<F>(settings) | above << SECRET_BITS);
+    let sums = mark.unwrapped.unwrap_or_default();
+    let sums = u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum);
+    addresses.set_u32(WORD_LEN, sums);
     Some(())
 }
 
-/// The serial number of the plan that a frame of this family is marked with.
+/// What a frame of this family is marked with.
 #[inline(always)]
-pub fn read<F: Family>(view: View, settings: &Settings) -> Option<u32> {
+pub fn read<F: Family>(view: View, settings: &Settings) -> Option<Mark> {
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
-    (addresses.u64(0) == secret::<F>(settings)).then(|| addresses.u32(SECRET_LEN))
+    let word = addresses.u64(0);
+    if (word ^ secret::<F>(settings)) & SECRET_MASK != 0 {
+        return None;
+    }
+    let above = (word >> SECRET_BITS) as u32;
+    let sums = addresses.u32(WORD_LEN);
+    let unwrapped = Unwrapped {
+        ip_sum: (sums >> 16) as u16,
+        transport_sum: sums as u16,
+    };
+    Some(Mark {
+        serial: above >> 1,
+        unwrapped: (above & 1 != 0).then_some(unwrapped),
+    })
 }
 
 /// Families differ in it, since each has plans of its own.
 #[inline(always)]
 fn secret<F: Family>(settings: &Settings) -> u64 {
-    settings.mark ^ F::VERSION as u64
+    (settings.mark ^ F::VERSION as u64) & SECRET_MASK
 }
 
 #[cfg(test)]
@@ -52,8 +85,18 @@ mod tests {
         };
         let mut frame = Buffer::new(&[2; 60]);
         assert_eq!(read::<V4>(frame.view(), &settings), None);
-        write::<V4>(frame.view(), &settings, 5058).unwrap();
-        assert_eq!(read::<V4>(frame.view(), &settings), Some(5058));
+        let sums = Unwrapped {
+            ip_sum: 0xfedc,
+            transport_sum: 0xba98,
+        };
+        for unwrapped in [Some(sums), None] {
+            let mark = Mark {
+                serial: MAX_SERIAL - 5058,
+                unwrapped,
+            };
+            write::<V4>(frame.view(), &settings, mark).unwrap();
+            assert_eq!(read::<V4>(frame.view(), &settings), Some(mark));
+        }
         assert_eq!(read::<V6>(frame.view(), &settings), None);
         let other = Settings {
             mark: 1,

@@ -24,6 +24,7 @@ use crate::{
         ECMP_BUCKETS, MAX_NEXT_HOPS, MAX_PORTS, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, Prune, Settings, SubsetKey,
     },
+    recent::Recent,
     trie::{Entry, LookUps, Reader},
     view::{Frame, View, store},
     wire::{Be16, FLAG_D, FLAG_P, FLAG_X, transport},
@@ -36,6 +37,12 @@ pub trait Tables<F: Family> {
     /// Next-hop id of the longest matching prefix;
     /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
     fn route(&self, address: F::Address) -> u32;
+
+    /// Another one after each change of routes, next hops or ECMP groups, and odd during one; where there are no
+    /// changes, always the same.
+    fn revision(&self) -> u32 {
+        0
+    }
 
     /// First step of [`route`](Self::route), for addresses in a row. Tables may do everything in
     /// this step; where they do not, [`go_on`](Self::go_on) has to do the others.
@@ -102,29 +109,31 @@ pub struct Branch {
     pub last: u8,
     /// Number of its destinations.
     pub len: u8,
-    /// The next branch on the same port, or [`NONE`].
+    /// The next branch on the same port; after the last one, the first.
     next: u8,
     /// Port that its copy leaves by; see [`Plan::copy_of`].
     pub port: u8,
 }
 
-/// The forwarding decision for one packet.
+/// The forwarding decision for one packet, or for several with the same list; see [`recent`](crate::recent).
 #[repr(C)]
 pub struct Plan<F: Family> {
     /// Serial number; a copy's [mark](crate::mark) names it, so that a recycled plan is noticed.
     pub nonce: u32,
-    /// Length of the IP packet as it arrived, in octets.
+    /// What [`Tables::revision`] was before the first look-up.
+    pub(crate) revision: u32,
+    /// Length of the IP packet as it arrived, in octets; a later one that goes by the plan may be shorter.
     pub total_len: u16,
     /// Length of the Xcast header as it arrived, in octets.
     pub header_len: u16,
     /// Length of other headers before it, in octets.
-    before: u16,
+    pub(crate) before: u16,
     /// NBR_OF_DEST as it arrived.
     pub dest_count: u8,
     /// A, X, D, P.
     pub flags: u8,
     /// TTL or hop limit as it arrived.
-    ttl: u8,
+    pub(crate) ttl: u8,
     /// Protocol of what follows the Xcast header.
     pub protocol: u8,
     /// 1 if the IP destination has to become the group in copies that stay Xcast.
@@ -141,21 +150,22 @@ pub struct Plan<F: Family> {
     split_from: u8,
     /// 1 if some copy is for several destinations.
     shared: u8,
-    /// 1 once the frame is without its Xcast header; see [`branch::unwrap`](crate::branch::unwrap).
-    pub unwrapped: u8,
-    /// The sum that the checksum of an X2U copy's transport header is of, without the destination; as memory.
-    pub checksum_sum: u16,
-    /// The same for its IP header.
-    pub ip_sum: u16,
     /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if there is
     /// none.
     pub checksum_at: u8,
+    /// 1 if the plan is of use to its own packet only.
+    pub(crate) is_private: u8,
+    /// 1 if more than one copy leaves by some port.
+    pub(crate) crowded: u8,
+    /// The bucket in which the packet's flow is, if some route has several paths; else [`NONE`].
+    pub(crate) bucket: u8,
     /// Explicit padding.
-    reserved: [u8; 5],
+    reserved: [u8; 3],
     /// Number of copies per port.
     pub subset: SubsetKey,
-    /// First branch of each port that has copies; the chain goes on in the branches. A copy takes
-    /// the head of its port's chain and moves it on: copies on the same port are interchangeable.
+    /// First branch of each port that has copies; the others follow in a ring. A copy takes the head of its
+    /// port's ring and moves it on: copies on the same port are interchangeable. Whoever uses the plan
+    /// again finds any of them there, and has as many copies as there are.
     port_branch: [u8; MAX_PORTS],
     /// Branches.
     pub branches: [Branch; BRANCH_SLOTS],
@@ -163,7 +173,9 @@ pub struct Plan<F: Family> {
     pub destinations: [Destination<F>; DESTINATION_SLOTS],
     /// Branch of each destination, or [`NONE`].
     branch_of: [u8; DESTINATION_SLOTS],
-    /// The bitmap, in host byte order: as it arrived, later that of a pruned copy.
+    /// The bitmap as it arrived, in host byte order; of words that the header does not have, anything.
+    pub(crate) bits: [u32; 4],
+    /// The same of a pruned copy, while it is made.
     pub kept: [u32; 4],
 }
 
@@ -206,7 +218,7 @@ impl Scratch {
 /// What is only needed while a packet is grouped, and the serial number of its plan.
 #[repr(C)]
 pub struct Work {
-    /// Serial number of the next plan.
+    /// Serial number of the next plan, of [`mark::SERIAL_BITS`](crate::mark::SERIAL_BITS).
     pub serial: u32,
     /// See [`forget`](Self::forget).
     packet: Packet,
@@ -220,6 +232,8 @@ pub struct Work {
     seen_at: [u16; DESTINATION_SLOTS],
     /// Destination by hash of address and port; like [`Scratch`], never cleared.
     seen: [u8; SEEN_SLOTS],
+    /// Plans that may be used again.
+    pub recent: Recent,
 }
 
 macro_rules! boxed {
@@ -286,7 +300,10 @@ impl<F: Family> Plan<F> {
         self.last_branch = NONE;
         self.split = 0;
         self.shared = 0;
-        self.unwrapped = 0;
+        self.checksum_at = F::checksum_at(packet);
+        self.is_private = 0;
+        self.crowded = 0;
+        self.bucket = NONE;
         self.subset.clear();
     }
 
@@ -390,17 +407,41 @@ impl<F: Family> Plan<F> {
             return;
         }
         let copies = fresh(&self.subset.copies[at]);
+        let mut next = b;
         // Heads are only set for ports with copies.
-        self.branches[b as usize].next = if copies == 0 {
-            NONE
+        if copies == 0 {
+            self.port_branch[at] = b;
         } else {
-            self.port_branch[at]
-        };
-        self.port_branch[at] = b;
+            self.crowded = 1;
+            let head = &mut self.branches[self.port_branch[at] as usize];
+            next = head.next;
+            head.next = b;
+        }
+        self.branches[b as usize].next = next;
         store(&mut self.subset.copies[at], copies + 1);
         store(&mut self.last_branch, b);
         let all = fresh(&self.copies);
         store(&mut self.copies, all + 1);
+    }
+
+    /// Whether the plan is of use to its own packet only.
+    #[inline(always)]
+    pub fn is_private(&self) -> bool {
+        fresh(&self.is_private) != 0
+    }
+
+    /// Leaves destination `i` without a branch, which is counted for each packet.
+    #[inline(always)]
+    fn skip(&mut self, i: usize) {
+        self.branch_of[i] = NONE;
+        self.is_private = 1;
+    }
+
+    /// Gets ready for more than one round. Which of several copies by one port leave in the first is up to the packet,
+    /// which then has to have the plan for itself.
+    #[inline(always)]
+    pub fn begin_rounds(&mut self) {
+        self.is_private |= self.crowded;
     }
 
     /// Marks the branch whose copy leaves by a port in this round, while the rest comes round.
@@ -421,11 +462,10 @@ impl<F: Family> Plan<F> {
         Some(fresh(&self.port_branch[at]))
     }
 
-    /// The branch after `b` on the same port.
+    /// The branch after `b` on the same port; after the last one, the first.
     #[inline(always)]
-    pub fn after(&self, b: u8) -> Option<u8> {
-        let next = fresh(&self.branches[b as usize].next);
-        (next != NONE).then_some(next)
+    pub fn after(&self, b: u8) -> u8 {
+        fresh(&self.branches[b as usize].next)
     }
 
     /// Whether destination `i` is served in a later round.
@@ -435,13 +475,10 @@ impl<F: Family> Plan<F> {
         branch.is_some_and(|b| fresh(&self.branches[b as usize].alias) != LEAVING)
     }
 
-    /// Takes the next branch off a port's chain: the one this copy is for.
+    /// Takes the next branch of a port: the one this copy is for.
     #[inline(always)]
     pub fn take(&mut self, port: u8) -> Option<u8> {
         let b = self.first_on(port)?;
-        if b == NONE {
-            return None;
-        }
         // The look-up above checked the port.
         store(
             &mut self.port_branch[port as usize % MAX_PORTS],
@@ -494,7 +531,8 @@ pub fn group<F: Family>(
         scratch,
         work,
     } = memory;
-    let bucket = flow_hash::<F>(frame.view(), packet)? % ECMP_BUCKETS as u32;
+    plan.revision = tables.revision();
+    let bucket = bucket_of::<F>(frame.view(), packet)?;
     look_up(frame, plan, work, tables)?;
     collect(plan, work, scratch, tables, bucket, counters);
     decide(plan, work, settings, counters);
@@ -524,10 +562,40 @@ fn look_up<F: Family>(
         let count = u32::from(fresh(&plan.dest_count));
         if word < F::bitmap_words(count) as usize {
             let bits = view.be32(F::BITMAP + 4 * word)?.value();
-            plan.kept[word] = bits;
+            plan.bits[word] = bits;
             cleared |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
         }
     }
+    each_address(frame, plan, |plan, i, address| {
+        unfinished |= start(plan, work, tables, i, address);
+    })?;
+    if Entry::from_word(unfinished).block().is_some() {
+        tables.go_on(plan, work);
+    }
+    if cleared != 0 {
+        for i in 0..F::MAX_DESTINATIONS {
+            if i >= fresh(&plan.dest_count) as usize {
+                break;
+            }
+            if fresh(&plan.bits[i >> 5]) & bit(i) == 0 {
+                work.look_ups.set(i, CLEARED);
+            }
+        }
+    }
+    each_ds(frame, plan, |plan, i, ds| plan.destinations[i].ds = ds)?;
+    each_port(frame, plan, |plan, i, port| {
+        plan.destinations[i].port = port;
+    })
+}
+
+/// Hands on each address of the list, with its number. Four at a time, so that what is begun with them overlaps.
+#[inline(always)]
+pub(crate) fn each_address<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    mut visit: impl FnMut(&mut Plan<F>, usize, F::Address),
+) -> Option<()> {
+    let before = plan.before();
     let view = F::xcast(frame.view(), before);
     for four in 0..DESTINATION_SLOTS / 4 {
         let count = fresh(&plan.dest_count);
@@ -537,7 +605,7 @@ fn look_up<F: Family>(
         let at = addresses_at::<F>(count) + F::Address::LEN * 4 * four;
         let addresses = F::Address::read4(view, at)?;
         for (n, address) in addresses.into_iter().enumerate() {
-            unfinished |= start(plan, work, tables, 4 * four + n, address);
+            visit(plan, 4 * four + n, address);
         }
     }
     let view = F::xcast(frame.view(), before);
@@ -548,41 +616,50 @@ fn look_up<F: Family>(
             break;
         }
         let address = F::Address::read(view, addresses_at::<F>(count) + F::Address::LEN * i)?;
-        unfinished |= start(plan, work, tables, i, address);
+        visit(plan, i, address);
     }
-    if Entry::from_word(unfinished).block().is_some() {
-        tables.go_on(plan, work);
+    Some(())
+}
+
+/// The same for the DS bytes, if there are any.
+#[inline(always)]
+pub(crate) fn each_ds<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    mut visit: impl FnMut(&mut Plan<F>, usize, u8),
+) -> Option<()> {
+    if !plan.has(FLAG_D) {
+        return Some(());
     }
-    if cleared != 0 {
-        for i in 0..F::MAX_DESTINATIONS {
-            if i >= fresh(&plan.dest_count) as usize {
-                break;
-            }
-            if fresh(&plan.kept[i >> 5]) & bit(i) == 0 {
-                work.look_ups.set(i, CLEARED);
-            }
+    let view = F::xcast(frame.view(), plan.before());
+    for i in 0..F::MAX_DESTINATIONS {
+        let count = fresh(&plan.dest_count);
+        if i >= count as usize {
+            break;
         }
+        visit(plan, i, view.u8(ds_at::<F>(count) + i)?);
     }
-    if plan.has(FLAG_D) {
-        let view = F::xcast(frame.view(), before);
-        for i in 0..F::MAX_DESTINATIONS {
-            let count = fresh(&plan.dest_count);
-            if i >= count as usize {
-                break;
-            }
-            plan.destinations[i].ds = view.u8(ds_at::<F>(count) + i)?;
-        }
+    Some(())
+}
+
+/// The same for the ports, if there are any.
+#[inline(always)]
+pub(crate) fn each_port<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    mut visit: impl FnMut(&mut Plan<F>, usize, Be16),
+) -> Option<()> {
+    if !plan.has(FLAG_P) {
+        return Some(());
     }
-    if plan.has(FLAG_P) {
-        let view = F::xcast(frame.view(), before);
-        for i in 0..F::MAX_DESTINATIONS {
-            let count = fresh(&plan.dest_count);
-            if i >= count as usize {
-                break;
-            }
-            let ports = F::ports_at(u32::from(count), fresh(&plan.flags));
-            plan.destinations[i].port = view.be16(ports + 2 * i)?;
+    let view = F::xcast(frame.view(), plan.before());
+    for i in 0..F::MAX_DESTINATIONS {
+        let count = fresh(&plan.dest_count);
+        if i >= count as usize {
+            break;
         }
+        let ports = F::ports_at(u32::from(count), fresh(&plan.flags));
+        visit(plan, i, view.be16(ports + 2 * i)?);
     }
     Some(())
 }
@@ -641,7 +718,7 @@ fn collect<F: Family>(
             continue;
         }
         let Some(next_hop) = tables.next_hop(u32::from(id)) else {
-            plan.branch_of[i] = NONE;
+            plan.skip(i);
             counters.bump(Counter::SkipNextHop);
             continue;
         };
@@ -651,6 +728,7 @@ fn collect<F: Family>(
             scratch.remember(id, b);
             continue;
         }
+        plan.bucket = bucket as u8;
         // A member of the multipath group for this flow. The choice does not depend on the destination:
         // destinations behind the same multipath route share one copy.
         let group = next_hop.ecmp_group;
@@ -658,7 +736,7 @@ fn collect<F: Family>(
             .ecmp_member(group, bucket)
             .and_then(|member| Some((member as u16, tables.next_hop(member)?)))
         else {
-            plan.branch_of[i] = NONE;
+            plan.skip(i);
             counters.bump(Counter::SkipNextHop);
             continue;
         };
@@ -730,9 +808,11 @@ fn decide<F: Family>(
         let len = fresh(&plan.branches[b].len);
         if verdict.is(Verdict::SKIP) {
             counters.add_index(verdict.number(), u64::from(len));
+            plan.is_private = 1;
             continue;
         }
         if verdict.is(Verdict::OVERSIZE) {
+            plan.is_private = 1;
             plan.branches[b].next_hop = NEXT_HOP_STACK_MTU as u16;
         }
         if len > 1 {
@@ -814,7 +894,7 @@ fn split<F: Family>(
         }
         if is_repeat(plan, i, settings, work) {
             counters.bump(Counter::SkipDuplicate);
-            plan.branch_of[i] = NONE;
+            plan.skip(i);
             continue;
         }
         let id = fresh(&plan.branches[b as usize].next_hop);
@@ -870,9 +950,9 @@ fn port_of<F: Family>(plan: &Plan<F>, i: usize) -> Be16 {
     }
 }
 
-/// Hash of what makes a flow, the destination left out.
+/// The bucket of multipath groups for what makes a flow, the destination left out.
 #[inline(always)]
-fn flow_hash<F: Family>(view: View, packet: &Packet) -> Option<u32> {
+pub(crate) fn bucket_of<F: Family>(view: View, packet: &Packet) -> Option<u32> {
     let protocol = packet.protocol;
     let mut flow = F::flow(view, packet.before)? ^ u64::from(protocol) << 24;
     let with_ports = matches!(
@@ -885,5 +965,5 @@ fn flow_hash<F: Family>(view: View, packet: &Packet) -> Option<u32> {
         flow ^= u64::from(view.be16(transport_at)?.memory());
     }
     // Fibonacci hashing; the high half has seen every bit.
-    Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32)
+    Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 % ECMP_BUCKETS as u32)
 }

@@ -12,7 +12,7 @@ use xcast_common::{
     counter::Counter,
     family::{V4, V6},
     maps::{PORT_RECIRCULATE, Port, Settings},
-    mark,
+    mark::{self, Mark},
     view::Frame as _,
 };
 
@@ -28,22 +28,22 @@ pub fn leave(ctx: XdpContext) -> u32 {
     let settings = settings_in_place();
     let mut frame = XdpFrame::new(&ctx);
     let view = frame.view();
-    if let Some(nonce) = mark::read::<V4>(view, settings) {
-        return finish::<V4>(&mut frame, nonce, settings);
+    if let Some(mark) = mark::read::<V4>(view, settings) {
+        return finish::<V4>(&mut frame, mark, settings);
     }
-    if let Some(nonce) = mark::read::<V6>(view, settings) {
-        return finish::<V6>(&mut frame, nonce, settings);
+    if let Some(mark) = mark::read::<V6>(view, settings) {
+        return finish::<V6>(&mut frame, mark, settings);
     }
     // Single copies were finished before they were redirected.
     XDP_PASS
 }
 
 #[inline(always)]
-fn finish<F: Routed>(frame: &mut XdpFrame, nonce: u32, settings: &Settings) -> u32 {
+fn finish<F: Routed>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) -> u32 {
     let Some(Port { slot, .. }) = port(frame.egress_ifindex()) else {
         return XDP_DROP;
     };
-    match prune::<F>(frame, nonce, slot, settings) {
+    match prune::<F>(frame, mark, slot, settings) {
         Ok(()) => XDP_PASS,
         Err(reason) => {
             if let Some(counters) = counters(slot) {
@@ -58,12 +58,12 @@ fn finish<F: Routed>(frame: &mut XdpFrame, nonce: u32, settings: &Settings) -> u
 #[inline(always)]
 fn prune<F: Routed>(
     frame: &mut XdpFrame,
-    nonce: u32,
+    mark: Mark,
     slot: u8,
     settings: &Settings,
 ) -> Result<(), Counter> {
-    let plan = F::plan(nonce).ok_or(Counter::DropPlanLost)?;
-    if plan.nonce != nonce {
+    let plan = F::plan(mark.serial).ok_or(Counter::DropPlanLost)?;
+    if plan.nonce != mark.serial {
         return Err(Counter::DropPlanLost);
     }
     if slot == PORT_RECIRCULATE {
@@ -74,7 +74,8 @@ fn prune<F: Routed>(
     let next_hop = NEXT_HOPS
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
-    let form = emit(frame, plan, b, next_hop, settings).ok_or(Counter::DropNoRoom)?;
+    let form =
+        emit(frame, plan, b, next_hop, settings, mark.unwrapped).ok_or(Counter::DropNoRoom)?;
     count_sent(slot, form);
     Ok(())
 }

@@ -8,7 +8,7 @@ use xcast_common::{
     counter::Counter,
     family::Family,
     maps::{GROUP_SETS, PORT_STACK, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet},
-    mark,
+    mark::{self, Mark},
     plan::{BRANCH_SLOTS, Plan, fresh},
     view::Frame as _,
 };
@@ -33,7 +33,7 @@ pub fn single<F: Family>(
     if slot == PORT_STACK {
         arrival.bump_index(next_hop.reason);
     }
-    let Some(form) = emit(frame, plan, b, next_hop, settings) else {
+    let Some(form) = emit(frame, plan, b, next_hop, settings, None) else {
         arrival.bump(Counter::DropNoRoom);
         return None;
     };
@@ -65,11 +65,19 @@ pub fn several<F: Family>(
     };
     // What all copies have in common is done before they are made. Where there has to be another round,
     // the packet is still needed as it is.
-    if devices.is_some() && plan.is_unicast() && unwrap(frame, plan, settings).is_none() {
-        arrival.bump(Counter::DropNoRoom);
-        return None;
+    let mut unwrapped = None;
+    if devices.is_some() && plan.is_unicast() {
+        unwrapped = unwrap(frame, plan, settings);
+        if unwrapped.is_none() {
+            arrival.bump(Counter::DropNoRoom);
+            return None;
+        }
     }
-    mark::write::<F>(frame.view(), settings, plan.nonce)?;
+    let mark = Mark {
+        serial: plan.nonce,
+        unwrapped,
+    };
+    mark::write::<F>(frame.view(), settings, mark)?;
     let Some(devices) = devices else {
         return some(plan, usual, arrival);
     };
@@ -147,6 +155,7 @@ fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounte
     if usual.group == u32::from(PORT_STACK) / 8 {
         count_for_stack(plan, 1, arrival);
     }
+    plan.begin_rounds();
     for slot in 0..8 {
         plan.leave((usual.group * 8 + slot) as u8);
     }
@@ -157,15 +166,17 @@ fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounte
 /// Counts why the kernel stack gets the first `most` copies that it gets.
 #[inline(always)]
 fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: &mut PortCounters) {
-    let mut branch = plan.first_on(PORT_STACK);
-    for _ in 0..most {
-        let Some(b) = branch else {
+    let Some(mut b) = plan.first_on(PORT_STACK) else {
+        return;
+    };
+    for n in 0..most {
+        if n >= u32::from(fresh(&plan.subset.copies[PORT_STACK as usize])) {
             break;
-        };
+        }
         if let Some(next_hop) = NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop)) {
             arrival.bump_index(next_hop.reason);
         }
-        branch = plan.after(b);
+        b = plan.after(b);
     }
 }
 

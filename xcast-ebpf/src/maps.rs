@@ -16,7 +16,8 @@ use xcast_common::{
         MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource,
         Port, PortCounters, SUBSET_GROUPS, Settings, Subset, SubsetKey, USUAL_SETS, port_place,
     },
-    plan::{Plan, Scratch, Tables, Work},
+    plan::{Plan, Scratch, Tables, Work, fresh},
+    recent::MAX_AGE,
     route_map,
     trie::{
         self, Entry, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES,
@@ -27,8 +28,9 @@ use xcast_common::{
 };
 
 /// Plans kept per CPU. A plan must live until the driver's bulk queues are flushed, at the end of
-/// the poll in which its packet arrived: 64 packets at most.
+/// the poll in which its packet arrived: 64 packets at most, and it may not have been new by then.
 pub const PLANS_PER_CPU: u32 = 128;
+const _: () = assert!(PLANS_PER_CPU >= MAX_AGE + 64);
 
 /// Constants, set while the programs are loaded.
 #[unsafe(no_mangle)]
@@ -76,6 +78,11 @@ pub static ROUTE_SEGMENTS6: ArrayOfMaps<Array<[u32; SEGMENT_ENTRIES], 1, MMAPABL
 #[btf_map]
 pub static ROUTE_BLOCKS6: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, MAX_POOLS> =
     ArrayOfMaps::new();
+
+/// Revision of what plans are made from: route maps, next hops and ECMP groups. The controller raises it
+/// before and after each change: it is odd in between.
+#[btf_map]
+pub static REVISION: Array<u32, 1, MMAPABLE> = Array::new();
 
 /// Next hops by id, of both families.
 #[btf_map]
@@ -224,6 +231,11 @@ macro_rules! tables {
             #[inline(always)]
             fn route_entry(&self, address: <$family as Family>::Address) -> Entry {
                 trie::first(&$routes, address)
+            }
+
+            #[inline(always)]
+            fn revision(&self) -> u32 {
+                REVISION.get(0).map_or(0, fresh)
             }
 
             #[inline(always)]

@@ -8,10 +8,10 @@ use aya_log_ebpf::debug;
 use xcast_common::{
     counter::Counter,
     family::{Family, V4, V6},
-    ingress::{Reject, accept, is_family, is_xcast},
+    ingress::{Packet, Reject, accept, is_family, is_xcast},
     maps::{PORT_TRUSTED, Port, PortCounters, Settings},
     mark,
-    plan::{Memory, group},
+    plan::{Memory, Plan, Scratch, Work, group},
     tunnel,
     view::{Frame, View},
     wire::ETH_LEN,
@@ -116,35 +116,52 @@ fn forward<F: Routed>(
     // SAFETY: these are this CPU's own, each a map of its own.
     let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
     let packet = work.forget(packet);
-    let nonce = work.serial;
-    let plan = F::plan(nonce)?;
-    plan.begin(&packet, nonce);
-    if group(
-        frame,
-        &packet,
-        settings,
-        &F::TABLES,
-        Memory {
-            plan: &mut *plan,
-            scratch,
-            work: &mut *work,
-        },
-        counters,
-    )
-    .is_none()
-    {
+    let Some(plan) = plan::<F>(frame, &packet, settings, work, scratch, counters) else {
         counters.bump(Counter::DropTruncated);
         return None;
-    }
+    };
     match plan.copies {
         0 => None,
         1 => fanout::single(frame, plan, settings, counters),
-        _ => {
-            // The copies leave later and need their plan until then.
-            work.serial = nonce.wrapping_add(1);
-            fanout::several(frame, plan, settings, counters)
+        _ => fanout::several(frame, plan, settings, counters),
+    }
+}
+
+/// The plan for an accepted packet: that of one just before with the same list, or a new one. `None` if the frame is
+/// shorter than it was when it was accepted.
+#[inline(always)]
+fn plan<'a, F: Routed>(
+    frame: &mut XdpFrame,
+    packet: &Packet,
+    settings: &Settings,
+    work: &mut Work,
+    scratch: &mut Scratch,
+    counters: &mut PortCounters,
+) -> Option<&'a mut Plan<F>> {
+    let checksum = F::xcast(frame.view(), packet.before).be16(F::CHECKSUM)?;
+    let checksum = checksum.memory();
+    if let Some(serial) = work.recent.find(checksum, work.serial) {
+        let plan = F::plan(serial)?;
+        if plan.applies(serial, frame, packet, &F::TABLES)? {
+            counters.bump(Counter::PlanReused);
+            return Some(plan);
         }
     }
+    let serial = work.serial;
+    let plan = F::plan(serial)?;
+    plan.begin(packet, serial);
+    let memory = Memory {
+        plan: &mut *plan,
+        scratch,
+        work: &mut *work,
+    };
+    group(frame, packet, settings, &F::TABLES, memory, counters)?;
+    if plan.copies > 1 || !plan.is_private() {
+        // The copies leave later and need their plan until then, and others may use it again.
+        work.recent.remember(checksum, serial);
+        work.serial = serial.wrapping_add(1) & mark::MAX_SERIAL;
+    }
+    Some(plan)
 }
 
 /// Takes the packet out of its datagram. From then on it is one that arrived natively. Returns

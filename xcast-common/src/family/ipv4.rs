@@ -174,17 +174,13 @@ impl Family for V4 {
 
     #[inline(always)]
     fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
-        let inherited = Inherited::read(frame.view())?.lowered();
-        let header_len = plan.header_len;
-        if !frame.adjust_head(i32::from(header_len)) {
+        let cut = plan.header_len;
+        let inherited = Inherited::read(frame.view())?.lowered().shortened(cut);
+        if !frame.adjust_head(i32::from(cut)) {
             return None;
         }
         let window = frame.view().window(0)?;
-        Some(inherited.write_all_but_destination(
-            window,
-            plan.total_len - header_len,
-            plan.protocol,
-        ))
+        Some(inherited.write_all_but_destination(window, plan.protocol))
     }
 
     #[inline(always)]
@@ -220,7 +216,9 @@ impl Family for V4 {
         cut: u32,
     ) -> Option<Sum> {
         let view = frame.view();
-        let inherited = Inherited::read(view)?.passed_on(plan, settings);
+        let inherited = Inherited::read(view)?
+            .passed_on(plan, settings)
+            .shortened(cut as u16);
         let version_flags = view.u8(xcast::VERSION_FLAGS)?;
         let channel = view.be32(xcast::CHANNEL)?;
         if !frame.adjust_head(cut as i32) {
@@ -228,10 +226,9 @@ impl Family for V4 {
         }
 
         let view = frame.view();
-        let total_len = plan.total_len - cut as u16;
         let window = view.window(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
-        inherited.write(window, total_len, settings.protocol);
+        inherited.write(window, settings.protocol);
         let words = header_words(count, version_flags);
         let first = Be16::new(u16::from(version_flags) << 8 | count as u16);
         let protocol_and_len = Be32::new(u32::from(plan.protocol) << 24 | words << 16);
@@ -255,7 +252,7 @@ impl Family for V4 {
         let inherited = Inherited::read(view)?.passed_on(plan, settings);
         let window = view.window(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
-        inherited.write(window, plan.total_len, settings.protocol);
+        inherited.write(window, settings.protocol);
         Some(())
     }
 
@@ -292,8 +289,9 @@ impl Family for V4 {
     }
 }
 
-/// Fields of the arriving IPv4 header that copies inherit, as they lie in memory.
+/// Fields of the arriving IPv4 header that copies inherit, as they lie in memory, and its length in octets.
 struct Inherited {
+    total_len: u16,
     identification_and_fragment: u32,
     ds: u8,
     ttl: u8,
@@ -306,6 +304,7 @@ impl Inherited {
     fn read(view: View) -> Option<Self> {
         let window = view.window::<XCAST_AT>(0)?;
         Some(Self {
+            total_len: u16::from_be(window.u16(ipv4::TOTAL_LEN)),
             identification_and_fragment: window.u32(ETH_LEN + 4),
             ds: window.u8(ipv4::DS),
             ttl: window.u8(ipv4::TTL),
@@ -321,6 +320,13 @@ impl Inherited {
         self
     }
 
+    /// Without so many octets.
+    #[inline(always)]
+    fn shortened(mut self, octets: u16) -> Self {
+        self.total_len = self.total_len.wrapping_sub(octets);
+        self
+    }
+
     /// As a copy has them that stays an Xcast packet.
     #[inline(always)]
     fn passed_on(self, plan: &Plan<V4>, settings: &Settings) -> Self {
@@ -333,9 +339,9 @@ impl Inherited {
 
     /// Writes an IPv4 header.
     #[inline(always)]
-    fn write(&self, window: Window<XCAST_AT>, total_len: u16, protocol: u8) {
+    fn write(&self, window: Window<XCAST_AT>, protocol: u8) {
         let sum = self
-            .write_all_but_destination(window, total_len, protocol)
+            .write_all_but_destination(window, protocol)
             .add32(self.destination);
         window.set_u16(ipv4::CHECKSUM, sum.checksum());
         window.set_u32(ipv4::DESTINATION, self.destination);
@@ -343,13 +349,8 @@ impl Inherited {
 
     /// Writes everything but the destination and the checksum, which goes with it; returns the sum so far.
     #[inline(always)]
-    fn write_all_but_destination(
-        &self,
-        window: Window<XCAST_AT>,
-        total_len: u16,
-        protocol: u8,
-    ) -> Sum {
-        let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(total_len));
+    fn write_all_but_destination(&self, window: Window<XCAST_AT>, protocol: u8) -> Sum {
+        let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(self.total_len));
         let ttl_and_protocol = Be16::new(u16::from(self.ttl) << 8 | u16::from(protocol));
         window.set_u32(ETH_LEN, first.memory());
         window.set_u32(ETH_LEN + 4, self.identification_and_fragment);

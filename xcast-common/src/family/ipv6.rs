@@ -257,8 +257,7 @@ impl Family for V6 {
             return None;
         }
         let window = frame.view().window::<XCAST_AT>(0)?;
-        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
-        window.set_u16(ipv6::PAYLOAD_LEN, (payload_len as u16).to_be());
+        shorten_payload(window, cut);
         window.set_u8(ipv6::NEXT_HEADER, plan.protocol);
         lower_hop_limit(window);
         Some(Sum::default())
@@ -315,8 +314,7 @@ impl Family for V6 {
 
         let view = frame.view();
         Self::pass_on(view, plan, next_hop, settings)?;
-        let payload_len = plan.total_len as usize - ipv6::LEN - cut;
-        view.set_be16(ipv6::PAYLOAD_LEN, Be16::new(payload_len as u16))?;
+        shorten_payload(view.window(0)?, cut);
         let header = Self::xcast(view, plan.before());
         let flags = fresh(&plan.flags);
         let units = xcast6::routing_units(count, flags);
@@ -407,6 +405,12 @@ fn shift_ip_header(from: View, to: View) -> Option<()> {
 #[inline(always)]
 fn shift(from: View, to: View, at: usize) -> Option<()> {
     to.set_be64_memory(at, from.be64_memory(at)?)
+}
+
+#[inline(always)]
+fn shorten_payload(window: Window<XCAST_AT>, octets: usize) {
+    let len = u16::from_be(window.u16(ipv6::PAYLOAD_LEN)).wrapping_sub(octets as u16);
+    window.set_u16(ipv6::PAYLOAD_LEN, len.to_be());
 }
 
 #[inline(always)]

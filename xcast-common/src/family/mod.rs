@@ -97,6 +97,20 @@ pub trait Family: Sized + 'static {
     /// Where a protocol has its checksum, if that covers the destination address.
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
 
+    /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if
+    /// there is none: no pseudo header, a checksum that is no sum (SCTP), or a packet that ends before.
+    #[inline(always)]
+    fn checksum_at(packet: &Packet) -> u8 {
+        let transport_len = u32::from(packet.total_len)
+            - u32::from(packet.header_len)
+            - u32::from(packet.before)
+            - Self::IP_LEN as u32;
+        match Self::pseudo_checksum_at(packet.protocol) {
+            Some(at) if transport_len >= at as u32 + 2 => at as u8,
+            _ => 0,
+        }
+    }
+
     /// First half of X2U, which is the same for all copies: removes everything between the IP header and
     /// the transport header. What is left has its own lengths, and a TTL or hop limit that went down; its
     /// destination and its header's checksum are anything, and there is no Ethernet header in front of it yet.

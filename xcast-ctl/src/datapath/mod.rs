@@ -15,6 +15,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
+    sync::atomic::Ordering,
 };
 
 use aya::{
@@ -43,7 +44,7 @@ use xcast_common::{
 use self::{
     drops::DropLog,
     fanouts::Fanouts,
-    routes::{Full, Maps, RouteMap},
+    routes::{Full, Mapping, Maps, RouteMap},
 };
 
 /// The BPF object file, compiled by the build script.
@@ -103,6 +104,8 @@ pub struct Datapath {
     ebpf: Ebpf,
     routes: RouteMap,
     routes6: RouteMap,
+    /// `REVISION`.
+    revision: Mapping,
     next_hops: Array<MapData, NextHop>,
     ecmp_groups: Array<MapData, EcmpGroup>,
     addresses: BpfHashMap<MapData, Be32, u32>,
@@ -174,10 +177,17 @@ impl Datapath {
         let devices_fd = map_fd(&ebpf, "DEVICES")?;
         let routes = route_map::<Be32>(&ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?;
         let routes6 = route_map::<Be128>(&ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?;
+        let revision = Mapping::new(map_fd(&ebpf, "REVISION")?.as_fd(), 1).map_err(|source| {
+            DatapathError::System {
+                what: "cannot map the tables' revision",
+                source,
+            }
+        })?;
         let mut datapath = Self {
             devices_fd,
             routes,
             routes6,
+            revision,
             next_hops: typed(&mut ebpf, "NEXT_HOPS")?,
             ecmp_groups: typed(&mut ebpf, "ECMP_GROUPS")?,
             addresses: typed(&mut ebpf, "ADDRESSES")?,
@@ -213,35 +223,55 @@ impl Datapath {
             entry.destination_mac = self.stack_macs.destination;
             entry.source_mac = self.stack_macs.source;
         }
-        self.next_hops.set(id, entry, 0).map_err(map("NEXT_HOPS"))
+        self.change(|this| this.next_hops.set(id, entry, 0).map_err(map("NEXT_HOPS")))
     }
 
     /// Writes an ECMP group.
     pub fn set_ecmp(&mut self, group: u16, entry: &EcmpGroup) -> Result<(), DatapathError> {
-        self.ecmp_groups
-            .set(u32::from(group), *entry, 0)
-            .map_err(map("ECMP_GROUPS"))
+        let done = self.change(|this| this.ecmp_groups.set(u32::from(group), *entry, 0));
+        done.map_err(map("ECMP_GROUPS"))
     }
 
     /// Adds or changes a route: `None` as the next hop removes it. The programs may see it only
     /// after [`publish_routes`](Self::publish_routes).
     pub fn set_route(&mut self, prefix: IpNet, next_hop: Option<u32>) -> Result<(), DatapathError> {
-        let routes = match prefix {
-            IpNet::V4(_) => &mut self.routes,
-            IpNet::V6(_) => &mut self.routes6,
-        };
-        routes.set(prefix, next_hop).map_err(DatapathError::Routes)
+        self.change(|this| {
+            let routes = match prefix {
+                IpNet::V4(_) => &mut this.routes,
+                IpNet::V6(_) => &mut this.routes6,
+            };
+            routes.set(prefix, next_hop).map_err(DatapathError::Routes)
+        })
     }
 
     /// Makes sure that the programs see all routes as they were set.
     pub fn publish_routes(&mut self) -> Result<(), DatapathError> {
-        for routes in [&mut self.routes, &mut self.routes6] {
-            routes.publish().map_err(|source| DatapathError::System {
+        self.change(|this| {
+            let published = [this.routes.publish(), this.routes6.publish()];
+            let all: std::io::Result<()> = published.into_iter().collect();
+            all.map_err(|source| DatapathError::System {
                 what: "cannot put a segment into a route map",
                 source,
-            })?;
-        }
-        Ok(())
+            })
+        })
+    }
+
+    /// Changes something that plans are made from, and tells the programs that they know nothing of it any more. While
+    /// it is being changed, no plan is used for another packet: it has a port from before, and takes a next
+    /// hop's addresses from after.
+    fn change<T>(&mut self, change: impl FnOnce(&mut Self) -> T) -> T {
+        self.revise();
+        let done = change(self);
+        self.revise();
+        done
+    }
+
+    /// Raises the tables' revision.
+    fn revise(&self) {
+        // In order with the change on both sides. A processor that reorders loads may all the same let a program see an
+        // entry from before and the revision from after; such a plan ends with the next revision, which is at most
+        // a second away, since routes are published that often.
+        self.revision.words()[0].fetch_add(1, Ordering::SeqCst);
     }
 
     /// Memory the route map shares with the programs, in octets.

@@ -37,7 +37,7 @@ const MMAPABLE: u32 = 1 << 10;
 const MAX_SEGMENTS: usize = 1024;
 
 /// A BPF array of words, mapped into this process.
-struct Mapping {
+pub(in crate::datapath) struct Mapping {
     words: NonNull<c_void>,
     len: usize,
 }
@@ -46,7 +46,7 @@ struct Mapping {
 unsafe impl Send for Mapping {}
 
 impl Mapping {
-    fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
+    pub(in crate::datapath) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         let len = NonZeroUsize::new(words * size_of::<u32>()).ok_or(io::ErrorKind::InvalidInput)?;
         // SAFETY: a new mapping at an address of the kernel's choice.
@@ -57,7 +57,7 @@ impl Mapping {
         })
     }
 
-    fn words(&self) -> &[AtomicU32] {
+    pub(in crate::datapath) fn words(&self) -> &[AtomicU32] {
         // SAFETY: mapped for as long as `self` lives, page-aligned, and as long as this; whoever
         // else has it mapped, or reads it as a BPF program, loads and stores whole words.
         unsafe {

@@ -9,6 +9,7 @@ mod trie;
 
 use ipnet::IpNet;
 
+pub(super) use self::memory::Mapping;
 pub use self::{
     memory::{Maps, Shared},
     trie::{Full, Memory, Prefix, Table, Trie},
