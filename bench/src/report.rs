@@ -117,6 +117,8 @@ impl Row {
         }
         if self.flows == 1 {
             label += ", one flow";
+        } else if self.flows != Load::HEADLINE.flows {
+            label += &format!(", {} flows", self.flows);
         }
         label
     }

@@ -55,6 +55,8 @@ pub enum Section {
 const ROUTES: usize = 10_000;
 /// With this batch, eight copies of each packet fit a veth's queue.
 const LAN_BATCH: u32 = 16;
+/// Lists of destinations that come again and again, one packet of each in turn.
+const STREAMS_IN_TURNS: usize = 16;
 /// Numbers of copies.
 const COPIES: [usize; 4] = [1, 2, 4, 8];
 /// Numbers of destinations; and as many as fit.
@@ -210,16 +212,23 @@ impl Bench {
             ..SMALL
         };
         const ONE_FLOW: Load = Load { flows: 1, ..LOAD };
+        const STREAMS: Load = Load {
+            flows: STREAMS_IN_TURNS,
+            ..LOAD
+        };
         self.progress.section("headline");
         let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
         for subjects in all {
-            entries.push((&mut subjects.floor, vec![LOAD, ONE_FLOW, SMALL]));
+            entries.push((&mut subjects.floor, vec![LOAD, ONE_FLOW, STREAMS, SMALL]));
             entries.push((&mut subjects.broadcast, vec![LOAD, ONE_FLOW]));
             entries.push((&mut subjects.with_program, vec![LOAD]));
             if let Some(readdress) = &mut subjects.readdress {
                 entries.push((readdress, vec![LOAD]));
             }
-            entries.push((&mut subjects.xcast, vec![LOAD, ONE_FLOW, SMALL, LAN]));
+            entries.push((
+                &mut subjects.xcast,
+                vec![LOAD, ONE_FLOW, STREAMS, SMALL, LAN],
+            ));
             entries.push((&mut subjects.miss, vec![LOAD]));
             entries.push((&mut subjects.tc, vec![LOAD]));
             entries.push((&mut subjects.ipmr, vec![LOAD]));
@@ -344,13 +353,15 @@ impl Bench {
                     ..Load::HEADLINE
                 })
                 .collect();
-            let subjects: [&mut dyn Subject; 4] = [
-                &mut subjects.floor,
-                &mut subjects.broadcast,
-                &mut subjects.xcast,
-                &mut subjects.unicast,
+            let one_flow = loads.iter().map(|load| Load { flows: 1, ..*load });
+            let with_one_flow: Vec<_> = loads.iter().copied().chain(one_flow).collect();
+            let subjects: [(&mut dyn Subject, &Vec<_>); 4] = [
+                (&mut subjects.floor, &with_one_flow),
+                (&mut subjects.broadcast, &loads),
+                (&mut subjects.xcast, &with_one_flow),
+                (&mut subjects.unicast, &loads),
             ];
-            entries.extend(subjects.map(|subject| (subject, loads.clone())));
+            entries.extend(subjects.map(|(subject, loads)| (subject, loads.clone())));
         }
         let measured = self.measure(entries)?;
         self.finish("destinations", rows("destinations", &measured))

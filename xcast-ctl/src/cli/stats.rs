@@ -198,6 +198,7 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
             names(&[
                 Counter::Received,
                 Counter::Decapsulated,
+                Counter::PlanReused,
                 Counter::Recirculated,
             ]),
         ),
