@@ -626,20 +626,10 @@ pub(crate) fn each_address<F: Family>(
 pub(crate) fn each_ds<F: Family>(
     frame: &mut impl Frame,
     plan: &mut Plan<F>,
-    mut visit: impl FnMut(&mut Plan<F>, usize, u8),
+    visit: impl FnMut(&mut Plan<F>, usize, u8),
 ) -> Option<()> {
-    if !plan.has(FLAG_D) {
-        return Some(());
-    }
-    let view = F::xcast(frame.view(), plan.before());
-    for i in 0..F::MAX_DESTINATIONS {
-        let count = fresh(&plan.dest_count);
-        if i >= count as usize {
-            break;
-        }
-        visit(plan, i, view.u8(ds_at::<F>(count) + i)?);
-    }
-    Some(())
+    let read = |_: &Plan<F>, view: View, count, i| view.u8(ds_at::<F>(count) + i);
+    each_with(FLAG_D, frame, plan, read, visit)
 }
 
 /// The same for the ports, if there are any.
@@ -647,9 +637,25 @@ pub(crate) fn each_ds<F: Family>(
 pub(crate) fn each_port<F: Family>(
     frame: &mut impl Frame,
     plan: &mut Plan<F>,
-    mut visit: impl FnMut(&mut Plan<F>, usize, Be16),
+    visit: impl FnMut(&mut Plan<F>, usize, Be16),
 ) -> Option<()> {
-    if !plan.has(FLAG_P) {
+    let read = |plan: &Plan<F>, view: View, count, i| {
+        view.be16(F::ports_at(u32::from(count), fresh(&plan.flags)) + 2 * i)
+    };
+    each_with(FLAG_P, frame, plan, read, visit)
+}
+
+/// Hands on what each destination of a list with a flag has besides its address; `read` is also given the list's view
+/// and length, and the destination's number.
+#[inline(always)]
+fn each_with<F: Family, T>(
+    flag: u8,
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    read: impl Fn(&Plan<F>, View, u8, usize) -> Option<T>,
+    mut visit: impl FnMut(&mut Plan<F>, usize, T),
+) -> Option<()> {
+    if !plan.has(flag) {
         return Some(());
     }
     let view = F::xcast(frame.view(), plan.before());
@@ -658,8 +664,8 @@ pub(crate) fn each_port<F: Family>(
         if i >= count as usize {
             break;
         }
-        let ports = F::ports_at(u32::from(count), fresh(&plan.flags));
-        visit(plan, i, view.be16(ports + 2 * i)?);
+        let value = read(plan, view, count, i)?;
+        visit(plan, i, value);
     }
     Some(())
 }
