@@ -3,22 +3,19 @@
 
 use anyhow::Result;
 use nix::{
-    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
+    sched::{CpuSet, sched_getcpu, sched_setaffinity},
     unistd::Pid,
 };
 
-/// Keeps the calling thread on one of the CPUs that it may use.
+/// Keeps the calling thread on the CPU that it is on.
 ///
 /// # Errors
 ///
 /// Where the kernel refuses it.
 pub fn stay() -> Result<()> {
-    let this = Pid::from_raw(0);
-    let may = sched_getaffinity(this)?;
     let mut one = CpuSet::new();
-    let last = (0..CpuSet::count()).rfind(|cpu| may.is_set(*cpu) == Ok(true));
-    one.set(last.unwrap_or(0))?;
-    Ok(sched_setaffinity(this, &one)?)
+    one.set(sched_getcpu()?)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &one)?)
 }
 
 /// Does something on one CPU.

@@ -553,19 +553,13 @@ fn look_up<F: Family>(
     work: &mut Work,
     tables: &impl Tables<F>,
 ) -> Option<()> {
-    let before = plan.before();
-    let view = F::xcast(frame.view(), before);
     // Whether any bit is clear, and whether any look-up takes more than one step.
     let mut cleared = 0;
     let mut unfinished = 0;
-    for word in 0..4 {
-        let count = u32::from(fresh(&plan.dest_count));
-        if word < F::bitmap_words(count) as usize {
-            let bits = view.be32(F::BITMAP + 4 * word)?.value();
-            plan.bits[word] = bits;
-            cleared |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
-        }
-    }
+    each_bitmap_word(frame, plan, |plan, word, count, bits| {
+        plan.bits[word] = bits;
+        cleared |= bits ^ leading_ones(count.saturating_sub(32 * word as u32));
+    })?;
     each_address(frame, plan, |plan, i, address| {
         unfinished |= start(plan, work, tables, i, address);
     })?;
@@ -586,6 +580,23 @@ fn look_up<F: Family>(
     each_port(frame, plan, |plan, i, port| {
         plan.destinations[i].port = port;
     })
+}
+
+/// Hands on each word of the bitmap, with its number and that of all destinations.
+#[inline(always)]
+pub(crate) fn each_bitmap_word<F: Family>(
+    frame: &mut impl Frame,
+    plan: &mut Plan<F>,
+    mut visit: impl FnMut(&mut Plan<F>, usize, u32, u32),
+) -> Option<()> {
+    let view = F::xcast(frame.view(), plan.before());
+    for word in 0..4 {
+        let count = u32::from(fresh(&plan.dest_count));
+        if word < F::bitmap_words(count) as usize {
+            visit(plan, word, count, view.be32(F::BITMAP + 4 * word)?.value());
+        }
+    }
+    Some(())
 }
 
 /// Hands on each address of the list, with its number. Four at a time, so that what is begun with them overlaps.

@@ -15,7 +15,9 @@ use crate::{
     family::Family,
     ingress::Packet,
     mark,
-    plan::{NONE, Plan, Tables, bucket_of, each_address, each_ds, each_port, fresh},
+    plan::{
+        NONE, Plan, Tables, bucket_of, each_address, each_bitmap_word, each_ds, each_port, fresh,
+    },
     view::{Frame, store},
 };
 
@@ -92,15 +94,10 @@ impl<F: Family> Plan<F> {
     /// Whether the frame's list is the one that the plan was made for.
     #[inline(always)]
     fn is_list(&mut self, frame: &mut impl Frame) -> Option<bool> {
-        let view = F::xcast(frame.view(), self.before());
         let mut differs = 0;
-        for word in 0..4 {
-            let count = u32::from(fresh(&self.dest_count));
-            if word < F::bitmap_words(count) as usize {
-                differs |= view.be32(F::BITMAP + 4 * word)?.value() ^ self.bits[word];
-            }
-        }
-        let mut differs = u64::from(differs);
+        each_bitmap_word(frame, self, |plan, word, _, bits| {
+            differs |= u64::from(bits ^ plan.bits[word]);
+        })?;
         each_address(frame, self, |plan, i, address| {
             differs |= address.difference(plan.destinations[i].address);
         })?;
