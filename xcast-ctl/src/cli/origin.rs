@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xcast_host::{CodePoints, Ipv6CodePoints, raw::Way};
+use xcast_host::{CodePoints, Ipv6CodePoints, RawSocket};
 
 use crate::{
     config::{DATAPATH_SUFFIX, load_code_points},
@@ -108,7 +108,7 @@ pub(super) struct Origin {
     pub(super) interface: String,
     /// First-hop router they are sent to; none where they go into a router's own interface.
     pub(super) via: Option<IpAddr>,
-    way: Way,
+    way: RawSocket,
 }
 
 impl OriginArgs {
@@ -281,7 +281,7 @@ fn exit_to_own_router(
     };
     Ok(Origin {
         code_points,
-        way: Way::frame(own.ifindex, mac, peer_mac, source.is_ipv6()).map_err(permission)?,
+        way: RawSocket::packet(own.ifindex, mac, peer_mac, source.is_ipv6()).map_err(permission)?,
         source,
         to,
         interface: name.clone(),
@@ -359,7 +359,7 @@ fn exit_to_network(
         .with_context(|| format!("no source address towards {via}: give --source"))?;
     let (to, way) = match args.to.unwrap_or(To::Router) {
         To::Router => {
-            let way = Way::route(via, args.interface.as_deref()).map_err(permission)?;
+            let way = RawSocket::ip(via, args.interface.as_deref()).map_err(permission)?;
             (via, way)
         }
         To::Group => (group(code_points, via)?, frame_to(via, route, link)?),
@@ -386,7 +386,7 @@ fn first_gateway(destinations: &[IpAddr], ifindex: Option<u32>) -> Result<IpAddr
 }
 
 /// A frame to the router itself, for packets whose IP destination would lead elsewhere.
-fn frame_to(via: IpAddr, route: Route, link: &Link) -> Result<Way> {
+fn frame_to(via: IpAddr, route: Route, link: &Link) -> Result<RawSocket> {
     let name = &link.name;
     ensure!(
         route.gateway.is_none(),
@@ -397,7 +397,7 @@ fn frame_to(via: IpAddr, route: Route, link: &Link) -> Result<Way> {
         .with_context(|| format!("{name} is no Ethernet interface, which --to needs"))?;
     let router_mac = resolve(via, link.ifindex)?
         .with_context(|| format!("nobody on {name} answers for the first-hop router {via}"))?;
-    Way::frame(link.ifindex, mac, router_mac, via.is_ipv6()).map_err(permission)
+    RawSocket::packet(link.ifindex, mac, router_mac, via.is_ipv6()).map_err(permission)
 }
 
 /// The link layer address of a neighbour, which the kernel is made to find out.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, Outlet, Router, Sender, Settings, Statistics,
+    Options, RouterAddresses, Sender, SenderStatistics, Settings, Uplink,
     packet::{Entry, MAX_DSCP, Template},
 };
 
@@ -385,7 +385,7 @@ impl Exit {
     }
 
     fn open_udp(args: &Args, own_router: &str) -> Result<Self> {
-        let mut router = Router::default();
+        let mut router = RouterAddresses::default();
         for &address in &args.udp {
             let twice = match address {
                 SocketAddr::V4(address) => router.ipv4.replace(address).is_some(),
@@ -402,7 +402,7 @@ impl Exit {
         };
         let local = SocketAddr::new(args.origin.source.unwrap_or(any), args.source_port);
         let socket = UdpSocket::bind(local).with_context(|| format!("cannot send from {local}"))?;
-        let outlet = Outlet::udp(args.origin.code_points(own_router)?, router);
+        let uplink = Uplink::udp(args.origin.code_points(own_router)?, router);
         let settings = Settings {
             options: Options {
                 ttl: args.ttl,
@@ -411,7 +411,7 @@ impl Exit {
                 stay_xcast: args.x,
                 anonymous: args.anonymous,
             },
-            ..Settings::new(outlet)
+            ..Settings::new(uplink)
         };
         let mut sender = Sender::new(socket, settings)?;
         if !sender.wait_for_router(ROUTER_TIMEOUT)? {
@@ -454,7 +454,7 @@ impl Exit {
                 ways: ways.into_iter().map(Way::from).collect(),
             },
             Self::Udp { routers, sender } => {
-                let Statistics {
+                let SenderStatistics {
                     xcast_packets,
                     unicast_packets,
                     ..

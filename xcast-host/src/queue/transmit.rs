@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::{Batch, Content, Recipient};
+use super::{
+    batch::{Batch, Content},
+    candidate::Recipient,
+};
 use crate::envelope::{Tag, emit_head};
 
 /// One payload, and whom to send it to.

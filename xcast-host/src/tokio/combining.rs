@@ -14,10 +14,10 @@ use tracing::{debug, warn};
 
 use super::Sender;
 use crate::{
-    Destination, SendError, Statistics,
+    Destination, SendError, SenderStatistics,
     envelope::Tag,
     packet::datagram_overhead,
-    queue::{Limits, Message, Queue, QueueStatistics, Refusal, TagTaken, Transmit},
+    queue::{Message, Queue, QueueLimits, QueueStatistics, Refusal, TagTaken, Transmit},
 };
 
 /// Messages on their way to the task, beside those in the queue.
@@ -49,7 +49,7 @@ pub struct Report {
     /// The queue.
     pub queue: QueueStatistics,
     /// The sender.
-    pub sender: Statistics,
+    pub sender: SenderStatistics,
     /// Packets that could not be sent, or not to everyone; the log has each.
     pub failures: u64,
 }
@@ -65,17 +65,17 @@ enum Command {
 impl CombiningSender {
     /// Starts the task.
     ///
-    /// Messages wait for [`Limits::max_delay`] less two milliseconds, which is what the runtime's
+    /// Messages wait for [`QueueLimits::max_delay`] less two milliseconds, which is what the runtime's
     /// timers may add. Where nothing is left of it, those are combined that come in one go. On a
     /// busy machine the task may run later still; [`QueueStatistics::longest_delay_us`] says.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn new(sender: Sender, limits: Limits) -> Self {
+    pub fn new(sender: Sender, limits: QueueLimits) -> Self {
         let mtu = sender.settings().limits.mtu_octets;
         let (commands, inbox) = mpsc::channel(BACKLOG);
-        let limits = Limits {
+        let limits = QueueLimits {
             max_delay: limits.max_delay.saturating_sub(TIMER),
             ..limits
         };

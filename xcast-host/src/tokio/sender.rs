@@ -9,9 +9,9 @@ use std::{
 use ::tokio::{io::Interest, time};
 
 use super::ready;
-use crate::{
-    Cause, Destination, Options, SendError, Sent, Settings, Statistics,
-    engine::{Engine, Step},
+use crate::sender::{
+    Destination, Options, SendError, SenderStatistics, Sent, Settings, UnicastCause,
+    core::{Core, Step},
 };
 
 /// Sends datagrams to many; see the blocking [`Sender`](crate::Sender), which it equals.
@@ -19,16 +19,16 @@ use crate::{
 /// To receive replies, give a [`Receiver`](super::Receiver) a clone of the socket
 /// ([`UdpSocket::try_clone`]).
 #[derive(Debug)]
-pub struct Sender(Engine);
+pub struct Sender(Core);
 
 impl Sender {
     /// A sender by this socket.
     ///
     /// # Errors
     ///
-    /// The outlet contradicts itself, or the kernel does not say what the socket is bound to.
+    /// The uplink contradicts itself, or the kernel does not say what the socket is bound to.
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
-        Engine::new(socket, settings).map(Self)
+        Core::new(socket, settings).map(Self)
     }
 
     /// Sends one message to everyone in the list.
@@ -67,7 +67,7 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time. Where outlet and
+    /// Asks for the router and waits for its answer; whether there was one in time. Where uplink and
     /// socket have two families, for both.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Sender {
             if self.0.check(now).is_ok() {
                 return Ok(true);
             }
-            if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
+            if now >= deadline || self.0.check(now) == Err(UnicastCause::Configured) {
                 return Ok(false);
             }
             let next = self
@@ -100,12 +100,12 @@ impl Sender {
         }
     }
 
-    /// Whether messages go by a router at this time, in every family that outlet and socket have.
+    /// Whether messages go by a router at this time, in every family that uplink and socket have.
     ///
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router(&self) -> Result<(), Cause> {
+    pub fn router(&self) -> Result<(), UnicastCause> {
         self.0.check(Instant::now())
     }
 
@@ -114,12 +114,12 @@ impl Sender {
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router_for(&self, address: IpAddr) -> Result<(), Cause> {
+    pub fn router_for(&self, address: IpAddr) -> Result<(), UnicastCause> {
         self.0.check_for(address, Instant::now())
     }
 
     /// What was done so far.
-    pub fn statistics(&self) -> &Statistics {
+    pub fn statistics(&self) -> &SenderStatistics {
         &self.0.statistics
     }
 

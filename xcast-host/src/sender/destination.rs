@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use thiserror::Error;
 
-use crate::packet::{Entry, MAX_DSCP};
+use crate::{
+    code_points::CodePoints,
+    packet::{Entry, MAX_DSCP, Template},
+};
 
 /// One receiver of a message.
 ///
@@ -29,7 +32,7 @@ impl Destination {
         }
     }
 
-    /// Its entry in the list of a packet. An IPv4 address in the form of IPv6, ::ffff:192.0.2.1,
+    /// Its entry in the list of a packet. An IPv4 address in the delivery of IPv6, ::ffff:192.0.2.1,
     /// is an IPv4 address.
     pub(crate) fn entry(self) -> Result<Entry, Unusable> {
         let address = self.address.ip().to_canonical();
@@ -147,6 +150,24 @@ impl Default for Options {
             channel: 0,
             stay_xcast: false,
             anonymous: false,
+        }
+    }
+}
+
+impl Template {
+    /// The template for messages with these options from a UDP socket at `source`.
+    pub fn new(code_points: CodePoints, source: SocketAddr, options: &Options) -> Self {
+        Self {
+            code_points,
+            source: source.ip(),
+            to: code_points.group_for(source.ip()),
+            ttl: options.ttl,
+            dscp: options.dscp,
+            channel: options.channel,
+            x: options.stay_xcast,
+            anonymous: options.anonymous,
+            source_port: source.port(),
+            port_list: false,
         }
     }
 }

@@ -1,5 +1,17 @@
 //! The blocking sender.
 
+mod cause;
+pub(crate) mod core;
+mod destination;
+mod error;
+mod family;
+pub mod liveness;
+mod open_uplink;
+mod settings;
+pub mod split;
+mod statistics;
+mod uplink;
+
 use std::{
     io,
     net::{IpAddr, UdpSocket},
@@ -9,12 +21,18 @@ use std::{
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{
-    Cause, Destination, Options, SendError, Sent, Settings, Statistics,
-    engine::{Engine, Step},
+use self::core::{Core, Step};
+pub use self::{
+    cause::UnicastCause,
+    core::Sent,
+    destination::{Destination, Options, Unusable},
+    error::{SendError, Unreached},
+    settings::{PacketLimits, Settings},
+    statistics::SenderStatistics,
+    uplink::{RouterAddresses, Uplink},
 };
 
-/// Sends datagrams to many, by an ordinary UDP socket and an [`Outlet`](crate::Outlet).
+/// Sends datagrams to many, by an ordinary UDP socket and an [`Uplink`](crate::Uplink).
 ///
 /// Receivers get ordinary datagrams, and see the UDP socket's address and port as their source,
 /// whichever way they came: replies arrive at that socket. A host with several addresses binds it
@@ -24,16 +42,16 @@ use crate::{
 /// sender that pauses for longer than an answer counts starts over with unicast, or waits with
 /// [`wait_for_router`](Self::wait_for_router).
 #[derive(Debug)]
-pub struct Sender(Engine);
+pub struct Sender(Core);
 
 impl Sender {
     /// A sender by this socket.
     ///
     /// # Errors
     ///
-    /// The outlet contradicts itself, or the kernel does not say what the socket is bound to.
+    /// The uplink contradicts itself, or the kernel does not say what the socket is bound to.
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
-        Engine::new(socket, settings).map(Self)
+        Core::new(socket, settings).map(Self)
     }
 
     /// Sends one message to everyone in the list.
@@ -72,7 +90,7 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time. Where outlet and
+    /// Asks for the router and waits for its answer; whether there was one in time. Where uplink and
     /// socket have two families, for both.
     ///
     /// # Errors
@@ -86,7 +104,7 @@ impl Sender {
             if self.0.check(now).is_ok() {
                 return Ok(true);
             }
-            if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
+            if now >= deadline || self.0.check(now) == Err(UnicastCause::Configured) {
                 return Ok(false);
             }
             let next = self
@@ -101,12 +119,12 @@ impl Sender {
         }
     }
 
-    /// Whether messages go by a router at this time, in every family that outlet and socket have.
+    /// Whether messages go by a router at this time, in every family that uplink and socket have.
     ///
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router(&self) -> Result<(), Cause> {
+    pub fn router(&self) -> Result<(), UnicastCause> {
         self.0.check(Instant::now())
     }
 
@@ -115,12 +133,12 @@ impl Sender {
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router_for(&self, address: IpAddr) -> Result<(), Cause> {
+    pub fn router_for(&self, address: IpAddr) -> Result<(), UnicastCause> {
         self.0.check_for(address, Instant::now())
     }
 
     /// What was done so far.
-    pub fn statistics(&self) -> &Statistics {
+    pub fn statistics(&self) -> &SenderStatistics {
         &self.0.statistics
     }
 

@@ -13,16 +13,16 @@ const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
 /// A way for packets to leave this host. Both need CAP_NET_RAW.
 #[derive(Debug)]
-pub enum Way {
+pub enum RawSocket {
     /// To their IP destination, by the kernel's routes: it also resolves the next hop's address.
-    Route {
+    Ip {
         /// A raw IP socket.
         socket: Socket,
         /// IP destination of the packets.
         to: IpAddr,
     },
     /// In a frame of our own making, whatever their IP destination is.
-    Frame {
+    Packet {
         /// A packet socket.
         socket: Socket,
         /// Interface to send by.
@@ -32,13 +32,13 @@ pub enum Way {
     },
 }
 
-impl Way {
+impl RawSocket {
     /// Sends to `to`, by `interface` only if one is given.
     ///
     /// # Errors
     ///
     /// Without CAP_NET_RAW, or if there is no such interface.
-    pub fn route(to: IpAddr, interface: Option<&str>) -> io::Result<Self> {
+    pub fn ip(to: IpAddr, interface: Option<&str>) -> io::Result<Self> {
         // IPPROTO_RAW: packets are given with their IP header, and none are received.
         let socket = Socket::new(
             Domain::for_address(SocketAddr::new(to, 0)),
@@ -46,7 +46,7 @@ impl Way {
             Some(Protocol::from(libc::IPPROTO_RAW)),
         )?;
         socket.bind_device(interface.map(str::as_bytes))?;
-        Ok(Self::Route { socket, to })
+        Ok(Self::Ip { socket, to })
     }
 
     /// Sends from one link layer address to another, by the interface with index `ifindex`: packets of
@@ -55,7 +55,7 @@ impl Way {
     /// # Errors
     ///
     /// Without CAP_NET_RAW.
-    pub fn frame(
+    pub fn packet(
         ifindex: u32,
         source: [u8; 6],
         destination: [u8; 6],
@@ -71,7 +71,7 @@ impl Way {
         header[..6].copy_from_slice(&destination);
         header[6..12].copy_from_slice(&source);
         header[12..].copy_from_slice(&ether_type.to_be_bytes());
-        Ok(Self::Frame {
+        Ok(Self::Packet {
             socket,
             address: link_address(ifindex, ether_type),
             header,
@@ -85,11 +85,11 @@ impl Way {
     /// What the kernel says; [`io::ErrorKind::WouldBlock`] while the socket's buffer is full.
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         match self {
-            Self::Route { socket, to } => {
+            Self::Ip { socket, to } => {
                 let to = SocketAddr::new(*to, 0);
                 socket.send_to_with_flags(packet, &to.into(), FLAGS)?;
             }
-            Self::Frame {
+            Self::Packet {
                 socket,
                 address,
                 header,
@@ -115,9 +115,9 @@ fn link_address(ifindex: u32, ether_type: u16) -> SockAddr {
     unsafe { SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as libc::socklen_t) }
 }
 
-impl AsFd for Way {
+impl AsFd for RawSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let (Self::Route { socket, .. } | Self::Frame { socket, .. }) = self;
+        let (Self::Ip { socket, .. } | Self::Packet { socket, .. }) = self;
         socket.as_fd()
     }
 }

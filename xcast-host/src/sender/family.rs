@@ -11,44 +11,48 @@ use std::{
 use socket2::SockRef;
 use tracing::{debug, trace, warn};
 
-use crate::{
-    Cause, CodePoints, Options, Outlet, Settings, Statistics, Unusable,
+use super::{
+    cause::UnicastCause,
+    destination::{Options, Unusable},
     liveness::Liveness,
-    outlet::{Exit, PROBE, Probe, anywhere},
-    packet::{Entry, Template},
-    plan::{Plan, Way},
+    open_uplink::{OpenUplink, PROBE, Probe, anywhere},
+    settings::Settings,
+    split::Split,
+    statistics::SenderStatistics,
+    uplink::{Uplink, UplinkState},
 };
+use crate::packet::{Entry, Template};
 
 /// One family's part of a sender.
 #[derive(Debug)]
-pub(crate) struct Side {
+pub(crate) struct FamilySender {
     /// What the socket is bound to, in this family.
     local: SocketAddr,
     /// An IPv6 socket serves IPv4.
     mapped: bool,
-    outlet: Outlet,
+    uplink: Uplink,
     liveness: Liveness,
     was_up: bool,
-    pub exit: Option<Exit>,
+    pub open: Option<OpenUplink>,
     probe: Option<Probe>,
-    pub plan: Plan,
+    pub split: Split,
     /// The interfaces of link-local destinations.
     scopes: Vec<(Ipv6Addr, u32)>,
     /// TTL and DSCP that the socket has now.
     applied: Option<(u8, u8)>,
 }
 
-impl Side {
+impl FamilySender {
     pub fn new(local: SocketAddr, mapped: bool, settings: &Settings) -> Self {
         Self {
             local,
             mapped,
-            outlet: settings.outlet.clone(),
+            uplink: settings.uplink.clone(),
             liveness: Liveness::new(settings.probing),
             was_up: false,
-            exit: None,
+            open: None,
             probe: None,
-            plan: Plan::default(),
+            split: Split::default(),
             scopes: Vec::new(),
             applied: None,
         }
@@ -58,14 +62,14 @@ impl Side {
         self.local.is_ipv6()
     }
 
-    /// Whether the outlet has a way for this family.
+    /// Whether the uplink has a way for this family.
     pub fn is_served(&self) -> bool {
-        self.outlet.serves(self.is_ipv6())
+        self.uplink.serves(self.is_ipv6())
     }
 
     /// Makes room for a message.
     pub fn start(&mut self) {
-        self.plan.start();
+        self.split.start();
         self.scopes.clear();
     }
 
@@ -78,7 +82,7 @@ impl Side {
                 None => self.scopes.push((address, scope)),
             }
         }
-        self.plan.entries.push(entry);
+        self.split.entries.push(entry);
         Ok(())
     }
 
@@ -122,10 +126,10 @@ impl Side {
     }
 
     /// Whether messages go by a router at this time.
-    pub fn check(&self, now: Instant) -> Result<(), Cause> {
+    pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
         match self.is_served() {
             true => self.liveness.check(now),
-            false => Err(Cause::Configured),
+            false => Err(UnicastCause::Configured),
         }
     }
 
@@ -136,7 +140,7 @@ impl Side {
 
     /// Looks after the router: takes its answer in, and asks again when it is time. `packet` is
     /// where a probe is built.
-    pub fn tend(&mut self, now: Instant, statistics: &mut Statistics, packet: &mut Vec<u8>) {
+    pub fn tend(&mut self, now: Instant, statistics: &mut SenderStatistics, packet: &mut Vec<u8>) {
         if !self.is_served() {
             return;
         }
@@ -158,100 +162,81 @@ impl Side {
         if up != self.was_up {
             self.was_up = up;
             statistics.lost += u64::from(!up);
-            let (outlet, ipv6) = (&self.outlet, self.is_ipv6());
+            let (uplink, ipv6) = (&self.uplink, self.is_ipv6());
             if up {
-                debug!(?outlet, ipv6, "the router answers");
+                debug!(?uplink, ipv6, "the router answers");
             } else {
-                warn!(?outlet, ipv6, "the router is lost: sending unicast");
+                warn!(?uplink, ipv6, "the router is lost: sending unicast");
             }
         }
     }
 
-    /// Sends a probe, by an exit opened anew unless it is known to work.
+    /// Sends a probe, by an open opened anew unless it is known to work.
     fn ask(&mut self, now: Instant, packet: &mut Vec<u8>) -> io::Result<()> {
-        if self.exit.is_none() || self.liveness.check(now).is_err() {
+        if self.open.is_none() || self.liveness.check(now).is_err() {
             self.open()?;
         }
-        let (Some(exit), Some(code_points)) = (&self.exit, self.outlet.code_points()) else {
+        let (Some(open), Some(code_points)) = (&self.open, self.uplink.code_points()) else {
             return Ok(());
         };
-        let (probe, port, entry) = exit.probe()?;
-        template(code_points, exit.source, port, &Options::default())
+        let (probe, port, entry) = open.probe()?;
+        Template::new(code_points, (open.source, port).into(), &Options::default())
             .emit(&[entry], PROBE, packet)
             .map_err(io::Error::other)?;
-        exit.send(packet)?;
+        open.send(packet)?;
         trace!(to = %entry.address, port = entry.port, "probe");
         self.probe = Some(probe);
         Ok(())
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let destinations = self.plan.entries.iter().map(|entry| entry.address);
+        let destinations = self.split.entries.iter().map(|entry| entry.address);
         let toward = destinations
             .filter(|address| !address.is_loopback())
             .chain(iter::once(anywhere(self.is_ipv6())))
             .next()
             .unwrap_or(self.local.ip());
-        self.exit = Exit::open(&self.outlet, self.local.ip(), toward)?;
+        self.open = OpenUplink::open(&self.uplink, self.local.ip(), toward)?;
         Ok(())
     }
 
     /// The router, or the way to it, does not work.
-    pub fn lose(&mut self, now: Instant, error: &io::Error) -> Cause {
+    pub fn lose(&mut self, now: Instant, error: &io::Error) -> UnicastCause {
         let cause = match error.kind() {
-            io::ErrorKind::ConnectionRefused => Cause::Refused,
-            _ => Cause::Unavailable,
+            io::ErrorKind::ConnectionRefused => UnicastCause::Refused,
+            _ => UnicastCause::Unavailable,
         };
-        debug!(outlet = ?self.outlet, %error, "cannot send to the router");
-        self.exit = None;
+        debug!(uplink = ?self.uplink, %error, "cannot send to the router");
+        self.open = None;
         self.probe = None;
         self.liveness.failed(now, cause);
         cause
     }
 
     /// The way that is open for a message now.
-    pub fn way(&mut self, now: Instant) -> Way {
+    pub fn uplink_state(&mut self, now: Instant) -> UplinkState {
         if let Err(cause) = self.check(now) {
-            return Way::Unicast(cause);
+            return UplinkState::Down(cause);
         }
-        if self.exit.is_none()
+        if self.open.is_none()
             && let Err(error) = self.open()
         {
-            return Way::Unicast(self.lose(now, &error));
+            return UplinkState::Down(self.lose(now, &error));
         }
-        match &self.exit {
-            Some(exit) => Way::Xcast {
-                overhead: exit.overhead(),
-                source: exit.source,
+        match &self.open {
+            Some(open) => UplinkState::Up {
+                overhead_octets: open.overhead_octets(),
+                source: open.source,
             },
-            None => Way::Unicast(Cause::Configured),
+            None => UplinkState::Down(UnicastCause::Configured),
         }
     }
 
-    /// Where Xcast packets leave, and what they have in common; `None` if the exit is closed.
-    pub fn xcast(&self, options: &Options) -> Option<(&Exit, Template)> {
-        let (exit, code_points) = (self.exit.as_ref()?, self.outlet.code_points()?);
-        let template = template(code_points, exit.source, self.local.port(), options);
-        Some((exit, template))
-    }
-}
-
-fn template(
-    code_points: CodePoints,
-    source: IpAddr,
-    source_port: u16,
-    options: &Options,
-) -> Template {
-    Template {
-        code_points,
-        source,
-        to: code_points.group_for(source),
-        ttl: options.ttl,
-        dscp: options.dscp,
-        channel: options.channel,
-        x: options.stay_xcast,
-        anonymous: options.anonymous,
-        source_port,
-        port_list: false,
+    /// Where Xcast packets leave, and what they have in common; `None` if the open is closed.
+    pub fn xcast(&self, options: &Options) -> Option<(&OpenUplink, Template)> {
+        let (open, code_points) = (self.open.as_ref()?, self.uplink.code_points()?);
+        let source = (open.source, self.local.port()).into();
+        let template = Template::new(code_points, source, options);
+        Some((open, template))
     }
 }

@@ -13,7 +13,7 @@ use crate::envelope::Tag;
 
 /// The destinations whose receivers open envelopes, with their tags. Each tag has one owner.
 #[derive(Clone, Debug, Default)]
-pub struct Peers {
+pub struct EnvelopePeers {
     tags: ByAddress<Tag>,
     owners: HashMap<Tag, SocketAddr, RandomState>,
 }
@@ -28,7 +28,7 @@ pub struct TagTaken {
     pub owner: SocketAddr,
 }
 
-impl Peers {
+impl EnvelopePeers {
     /// The tag of a destination; `None` if its receiver takes ordinary datagrams only.
     pub fn tag(&self, destination: SocketAddr) -> Option<Tag> {
         match self.tags.is_empty() {
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_tag_has_one_owner() {
         let address = |port| SocketAddr::from(([10, 0, 0, 1], port));
-        let mut peers = Peers::default();
+        let mut peers = EnvelopePeers::default();
         assert_eq!(peers.insert(address(1), Tag(7)), Ok(None));
         assert_eq!(peers.insert(address(1), Tag(7)), Ok(Some(Tag(7))));
         let owner = address(1);

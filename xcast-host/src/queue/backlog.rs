@@ -7,14 +7,14 @@ use super::batch::Batch;
 /// Batches in the order of their serial numbers, which count up by one. Batches may leave from
 /// anywhere; the places of those that left are given back when they come to the front.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct Backlog {
     /// The first is there, if there is any.
     places: VecDeque<Option<Box<Batch>>>,
     /// Serial number of the first place.
     first: u64,
 }
 
-impl Line {
+impl Backlog {
     /// Returns the batch's serial number.
     pub fn push(&mut self, batch: Batch) -> u64 {
         self.places.push_back(Some(Box::new(batch)));

@@ -1,12 +1,12 @@
 //! Whether there is a router that works: a state machine without I/O, which is told the time.
 //!
 //! A probe is an Xcast packet, sent the way messages would be, that makes a working router cause an
-//! answer which nobody else would; see [`Outlet`](crate::Outlet). Until the first answer, and when
+//! answer which nobody else would; see [`Uplink`](crate::Uplink). Until the first answer, and when
 //! answers stay away, messages leave as unicast: nothing is lost to a router that is not there.
 
 use std::time::{Duration, Instant};
 
-use crate::Cause;
+use super::cause::UnicastCause;
 
 /// When to probe, and how long an answer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub struct Liveness {
     up_until: Option<Instant>,
     /// A refusal, or a failure to send, counts until then, or until the next answer.
     down_until: Option<Instant>,
-    cause: Cause,
+    cause: UnicastCause,
 }
 
 impl Liveness {
@@ -56,7 +56,7 @@ impl Liveness {
             outstanding: None,
             up_until: None,
             down_until: None,
-            cause: Cause::NoAnswer,
+            cause: UnicastCause::NoAnswer,
         }
     }
 
@@ -88,12 +88,12 @@ impl Liveness {
         if let (Some(probing), Some(sent)) = (self.probing, self.outstanding.take()) {
             self.up_until = Some(sent + probing.valid_for);
             self.down_until = None;
-            self.cause = Cause::NoAnswer;
+            self.cause = UnicastCause::NoAnswer;
         }
     }
 
     /// The router refuses, or the way to it is gone. Counts until the next answer.
-    pub fn failed(&mut self, now: Instant, cause: Cause) {
+    pub fn failed(&mut self, now: Instant, cause: UnicastCause) {
         self.up_until = None;
         self.outstanding = None;
         self.down_until = Some(now + self.probing.map_or(REFUSAL, |probing| probing.period));
@@ -105,7 +105,7 @@ impl Liveness {
     /// # Errors
     ///
     /// Why not.
-    pub fn check(&self, now: Instant) -> Result<(), Cause> {
+    pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
         let up = match self.probing {
             Some(_) => self.up_until.is_some_and(|until| now < until),
             None => self.down_until.is_none_or(|until| now >= until),
@@ -124,10 +124,10 @@ mod tests {
     fn up_while_probes_are_answered() {
         let start = Instant::now();
         let mut liveness = Liveness::new(Some(Probing::default()));
-        assert_eq!(liveness.check(start), Err(Cause::NoAnswer));
+        assert_eq!(liveness.check(start), Err(UnicastCause::NoAnswer));
         assert!(liveness.poll(start));
         assert!(!liveness.poll(start + SECOND));
-        assert_eq!(liveness.check(start + SECOND), Err(Cause::NoAnswer));
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::NoAnswer));
         liveness.answered();
         assert_eq!(liveness.check(start + SECOND), Ok(()));
         assert_eq!(liveness.deadline(), Some(start + 3 * SECOND));
@@ -136,7 +136,10 @@ mod tests {
         assert!(liveness.poll(start + 6 * SECOND));
         liveness.answered();
         assert_eq!(liveness.check(start + 15 * SECOND), Ok(()));
-        assert_eq!(liveness.check(start + 16 * SECOND), Err(Cause::NoAnswer));
+        assert_eq!(
+            liveness.check(start + 16 * SECOND),
+            Err(UnicastCause::NoAnswer)
+        );
     }
 
     #[test]
@@ -145,10 +148,10 @@ mod tests {
         let mut liveness = Liveness::new(Some(Probing::default()));
         assert!(liveness.poll(start));
         liveness.answered();
-        liveness.failed(start + SECOND, Cause::Refused);
+        liveness.failed(start + SECOND, UnicastCause::Refused);
         // Nothing is waiting, so a second answer to the same probe is none.
         liveness.answered();
-        assert_eq!(liveness.check(start + SECOND), Err(Cause::Refused));
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::Refused));
         assert!(liveness.poll(start + 3 * SECOND));
         liveness.answered();
         assert_eq!(liveness.check(start + 3 * SECOND), Ok(()));
@@ -160,8 +163,8 @@ mod tests {
         let mut liveness = Liveness::new(None);
         assert!(!liveness.poll(start));
         assert_eq!(liveness.check(start), Ok(()));
-        liveness.failed(start, Cause::Refused);
-        assert_eq!(liveness.check(start + SECOND), Err(Cause::Refused));
+        liveness.failed(start, UnicastCause::Refused);
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::Refused));
         assert_eq!(liveness.check(start + 3 * SECOND), Ok(()));
     }
 }

@@ -1,80 +1,141 @@
-//! What packets a message becomes: pure, and the same for every front end.
+//! What a list becomes: packets and datagrams. No I/O, no clock.
 //!
-//! A list is split by count and by MTU into as few packets as it takes; which destinations share
-//! one is the [policy](crate::policy)'s business.
+//! [`split`] is the whole decision, for programs that send or simulate packets themselves: a
+//! [`Sender`](crate::Sender) does the same. A list is split by family, by count and by MTU into as
+//! few packets as it takes. Which destinations share a packet is up to the
+//! [policy](crate::policy).
+//!
+//! ```
+//! use std::net::{Ipv4Addr, SocketAddr};
+//! use xcast_host::packet::Template;
+//! use xcast_host::split::{Delivery, UplinkState, split};
+//! use xcast_host::{CodePoints, Destination, Options, PacketLimits, UnicastCause, policy::CommonPrefix};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let code_points = CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 254))?;
+//! let source: SocketAddr = "192.0.2.1:4000".parse()?;
+//! let ipv4 = UplinkState::Up { overhead_octets: 0, source: source.ip() };
+//! let ipv6 = UplinkState::Down(UnicastCause::Configured);
+//!
+//! let to = ["198.51.100.7:5000", "203.0.113.9:5000"].map(|to| to.parse::<SocketAddr>());
+//! let to: Vec<Destination> = to.into_iter().map(|to| to.map(Into::into)).collect::<Result<_, _>>()?;
+//! let (options, limits) = (Options::default(), PacketLimits::default());
+//! let payload = b"hello, all";
+//!
+//! for chunk in split(&to, payload.len(), [ipv4, ipv6], &options, &limits, &CommonPrefix)? {
+//!     let template = Template::new(code_points, source, &options);
+//!     match chunk.delivery {
+//!         Delivery::Xcast => {
+//!             let packet = template.build(&chunk.entries, payload)?;
+//!             assert_eq!(packet.len(), 20 + (12 + 4 + 2 * 4) + 8 + payload.len());
+//!         }
+//!         Delivery::Unicast(cause) => println!("{} datagrams: {cause}", chunk.entries.len()),
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 use std::{collections::HashSet, net::IpAddr, ops::Range};
 
+pub use super::uplink::UplinkState;
+use super::{
+    cause::UnicastCause,
+    destination::{Destination, Options, Unusable},
+    error::SendError,
+    settings::PacketLimits,
+};
 use crate::{
-    Options, SendError, Unusable,
     packet::{self, Entry, datagram_overhead, list_flags, packet_len},
     policy::{Policy, common_bits},
-    statistics::Cause,
 };
 
-/// How large a packet may be.
+/// How a part of a list is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Largest packet on the wire from its outermost IP header on, in octets: larger ones would
-    /// be fragmented, and routers drop fragments of Xcast packets. Default: 1500.
-    pub mtu_octets: usize,
-    /// Most destinations in one packet. Default and most: 127 for IPv4; for IPv6 it is 125, and 118
-    /// where one has a DSCP of its own.
-    pub max_destinations: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            mtu_octets: 1500,
-            max_destinations: packet::max_destinations(false, 0),
-        }
-    }
-}
-
-/// The way that is open for a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Xcast packets.
-    Xcast {
-        /// Octets in front of each: 0, or those of an outer IP and UDP header.
-        overhead: usize,
-        /// Their source address.
-        source: IpAddr,
-    },
-    /// None but ordinary unicast.
-    Unicast(Cause),
-}
-
-/// As what a part of the list leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// As one Xcast packet.
+pub enum Delivery {
+    /// By one Xcast packet.
     Xcast,
-    /// As a datagram to each.
-    Unicast(Cause),
+    /// By a datagram to each.
+    Unicast(UnicastCause),
 }
 
-/// A part of the list.
+/// A part of a list that is delivered in one way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Parcel {
-    pub range: Range<usize>,
-    pub form: Form,
+pub struct Chunk {
+    /// Its destinations, at least one, all of one family, in the order in which they leave.
+    pub entries: Vec<Entry>,
+    /// One Xcast packet to all of them, or a datagram to each.
+    pub delivery: Delivery,
 }
 
-/// The list in the order it leaves in, and its parts, which cover it: destinations of one family.
+/// Says what packets a message to `to` with a payload of `payload_len` octets becomes. `uplinks` is
+/// the state of the way to the router of IPv4, and of IPv6.
+///
+/// Chunks of IPv4 come first. A destination that is listed twice may be twice in an Xcast packet
+/// (routers deliver to it once), and is once among datagrams. An [`Entry`] has no room for the
+/// interface of a link-local address.
+///
+/// # Errors
+///
+/// [`SendError::Destination`], [`SendError::TooLarge`], or [`SendError::NoXcast`], as a sender
+/// says. No part of the list is to be sent then.
+pub fn split(
+    to: &[Destination],
+    payload_len: usize,
+    uplinks: [UplinkState; 2],
+    options: &Options,
+    limits: &PacketLimits,
+    policy: &dyn Policy,
+) -> Result<Vec<Chunk>, SendError> {
+    let mut families = [Split::default(), Split::default()];
+    for (index, destination) in to.iter().enumerate() {
+        let entry = destination
+            .entry()
+            .map_err(|reason| SendError::Destination {
+                index,
+                address: destination.address,
+                reason,
+            })?;
+        let family = &mut families[usize::from(entry.address.is_ipv6())];
+        family.entries.push(entry);
+    }
+    let mut chunks = Vec::new();
+    for (mut family, uplink) in families.into_iter().zip(uplinks) {
+        if family.entries.is_empty() {
+            continue;
+        }
+        family
+            .divide(uplink, payload_len, options, limits, policy)
+            .map_err(|error| error.locate(to))?;
+        chunks.extend(family.parts.iter().map(|part| Chunk {
+            entries: family.entries[part.range.clone()].to_vec(),
+            delivery: part.delivery,
+        }));
+    }
+    Ok(chunks)
+}
+
+/// A part of the list of a [`Split`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub range: Range<usize>,
+    pub delivery: Delivery,
+}
+
+/// The destinations of one family in the order in which they leave, and the parts that cover them.
+/// Its memory serves one message after the other.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct Split {
     pub entries: Vec<Entry>,
-    pub parcels: Vec<Parcel>,
+    pub parts: Vec<Part>,
     keyed: Vec<(u128, Entry)>,
 }
 
-impl Plan {
+impl Split {
     /// Makes room for a message; its destinations go into `entries` then.
     pub fn start(&mut self) {
         self.entries.clear();
-        self.parcels.clear();
+        self.parts.clear();
     }
 
     /// Divides the list up, which has at least one destination.
@@ -84,10 +145,10 @@ impl Plan {
     /// The payload is too large, or the message must stay Xcast and cannot.
     pub fn divide(
         &mut self,
-        way: Way,
+        uplink: UplinkState,
         payload: usize,
         options: &Options,
-        limits: &Limits,
+        limits: &PacketLimits,
         policy: &dyn Policy,
     ) -> Result<(), SendError> {
         let ipv6 = self.entries.iter().any(|entry| entry.address.is_ipv6());
@@ -95,12 +156,15 @@ impl Plan {
         if payload > largest {
             return Err(SendError::TooLarge { payload, largest });
         }
-        let (overhead, source) = match way {
-            Way::Xcast { overhead, source } => (overhead, source),
-            Way::Unicast(cause) if options.stay_xcast => {
+        let (overhead_octets, source) = match uplink {
+            UplinkState::Up {
+                overhead_octets,
+                source,
+            } => (overhead_octets, source),
+            UplinkState::Down(cause) if options.stay_xcast => {
                 return Err(SendError::NoXcast { cause });
             }
-            Way::Unicast(cause) => {
+            UplinkState::Down(cause) => {
                 self.unicast(0, cause);
                 return Ok(());
             }
@@ -108,7 +172,7 @@ impl Plan {
         let routed = self.partition(source, options)?;
         let flags = list_flags(&self.entries[..routed]);
         let fits = |count: &usize| {
-            packet_len(ipv6, *count, flags, payload) + overhead <= limits.mtu_octets
+            packet_len(ipv6, *count, flags, payload) + overhead_octets <= limits.mtu_octets
         };
         let most = packet::max_destinations(ipv6, flags);
         let most = routed.min(limits.max_destinations.clamp(1, most));
@@ -118,21 +182,21 @@ impl Plan {
         };
         if options.stay_xcast {
             if capacity == 0 && routed > 0 {
-                let headers = packet_len(ipv6, 1, flags, 0) + overhead;
+                let headers = packet_len(ipv6, 1, flags, 0) + overhead_octets;
                 let largest = limits.mtu_octets.saturating_sub(headers);
                 return Err(SendError::TooLarge { payload, largest });
             }
         } else if capacity < 2 {
             let cause = match routed {
-                0 => Cause::NotRouted,
-                1 => Cause::Single,
-                _ => Cause::PayloadSize,
+                0 => UnicastCause::NotRouted,
+                1 => UnicastCause::Single,
+                _ => UnicastCause::PayloadSize,
             };
             self.unicast(0, cause);
             return Ok(());
         }
-        self.split(routed, capacity, options, policy);
-        self.unicast(routed, Cause::NotRouted);
+        self.pack(routed, capacity, options, policy);
+        self.unicast(routed, UnicastCause::NotRouted);
         Ok(())
     }
 
@@ -167,7 +231,7 @@ impl Plan {
     }
 
     /// Divides the first `len` destinations into as few packets as `capacity` allows.
-    fn split(&mut self, len: usize, capacity: usize, options: &Options, policy: &dyn Policy) {
+    fn pack(&mut self, len: usize, capacity: usize, options: &Options, policy: &dyn Policy) {
         if len > capacity {
             self.keyed.clear();
             self.keyed.extend(self.entries[..len].iter().map(|entry| {
@@ -182,20 +246,20 @@ impl Plan {
         let mut start = 0;
         while start < len {
             let end = start + self.cut(start, len, capacity);
-            let form = match end - start {
-                1 if !options.stay_xcast => Form::Unicast(Cause::Single),
-                _ => Form::Xcast,
+            let delivery = match end - start {
+                1 if !options.stay_xcast => Delivery::Unicast(UnicastCause::Single),
+                _ => Delivery::Xcast,
             };
-            self.parcels.push(Parcel {
+            self.parts.push(Part {
                 range: start..end,
-                form,
+                delivery,
             });
             start = end;
         }
     }
 
     /// How many of the destinations from `start` on go into the next packet: such that the number
-    /// of packets stays the smallest possible, and the two sides of the cut have least in common.
+    /// of packets stays the smallest possible, and the two families of the cut have least in common.
     fn cut(&self, start: usize, len: usize, capacity: usize) -> usize {
         let left = len - start;
         if left <= capacity {
@@ -214,20 +278,20 @@ impl Plan {
             .unwrap_or(capacity)
     }
 
-    /// Everything from this parcel on leaves as unicast after all.
-    pub fn fall_back(&mut self, parcel: usize, cause: Cause) {
-        let start = self.parcels[parcel].range.start;
-        self.parcels.truncate(parcel);
+    /// Everything from this part on leaves as unicast after all.
+    pub fn fall_back(&mut self, part: usize, cause: UnicastCause) {
+        let start = self.parts[part].range.start;
+        self.parts.truncate(part);
         self.unicast(start, cause);
     }
 
     /// What is in the list from `start` on leaves as unicast, repeats only once.
-    fn unicast(&mut self, start: usize, cause: Cause) {
+    fn unicast(&mut self, start: usize, cause: UnicastCause) {
         unique(&mut self.entries, start);
         let range = start..self.entries.len();
         if !range.is_empty() {
-            let form = Form::Unicast(cause);
-            self.parcels.push(Parcel { range, form });
+            let delivery = Delivery::Unicast(cause);
+            self.parts.push(Part { range, delivery });
         }
     }
 }
@@ -252,13 +316,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        Destination,
-        policy::{ArrivalOrder, CommonPrefix},
-    };
+    use crate::policy::{ArrivalOrder, CommonPrefix};
 
-    const XCAST: Way = Way::Xcast {
-        overhead: 0,
+    const XCAST: UplinkState = UplinkState::Up {
+        overhead_octets: 0,
         source: IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)),
     };
 
@@ -279,31 +340,39 @@ mod tests {
     }
 
     fn divide(
-        way: Way,
+        uplink: UplinkState,
         to: &[Destination],
         payload: usize,
         options: &Options,
-    ) -> Result<Plan, SendError> {
-        let mut plan = Plan::default();
-        plan.start();
-        plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
-        plan.divide(way, payload, options, &Limits::default(), &CommonPrefix)?;
-        Ok(plan)
+    ) -> Result<Split, SendError> {
+        let mut split = Split::default();
+        split.start();
+        split
+            .entries
+            .extend(to.iter().map(|to| to.entry().unwrap()));
+        split.divide(
+            uplink,
+            payload,
+            options,
+            &PacketLimits::default(),
+            &CommonPrefix,
+        )?;
+        Ok(split)
     }
 
-    fn forms(plan: &Plan) -> Vec<(usize, Form)> {
-        let parcels = plan.parcels.iter();
-        parcels
-            .map(|parcel| (parcel.range.len(), parcel.form))
+    fn deliveries(split: &Split) -> Vec<(usize, Delivery)> {
+        let parts = split.parts.iter();
+        parts
+            .map(|part| (part.range.len(), part.delivery))
             .collect()
     }
 
     #[test]
     fn a_list_that_fits_is_one_packet_in_the_order_given() {
         let to = [3, 1, 2].map(|n| destination(0x0a01_0000 + n, 5000));
-        let plan = divide(XCAST, &to, 100, &Options::default()).unwrap();
-        assert_eq!(forms(&plan), [(3, Form::Xcast)]);
-        assert_eq!(plan.entries[0].address, Ipv4Addr::new(10, 1, 0, 3));
+        let split = divide(XCAST, &to, 100, &Options::default()).unwrap();
+        assert_eq!(deliveries(&split), [(3, Delivery::Xcast)]);
+        assert_eq!(split.entries[0].address, Ipv4Addr::new(10, 1, 0, 3));
     }
 
     #[test]
@@ -312,25 +381,34 @@ mod tests {
         let own = destination(0x0a00_0001, 5000);
         let other = destination(0x0a01_0001, 5000);
         let loopback = destination(0x7f00_0001, 5000);
-        let single = [(1, Form::Unicast(Cause::Single))];
+        let single = [(1, Delivery::Unicast(UnicastCause::Single))];
         assert_eq!(
-            forms(&divide(XCAST, &[other], 1, &options).unwrap()),
+            deliveries(&divide(XCAST, &[other], 1, &options).unwrap()),
             single
         );
         let to = [own, other, loopback, other];
-        let plan = divide(XCAST, &to, 1, &options).unwrap();
-        let wanted = [(2, Form::Xcast), (2, Form::Unicast(Cause::NotRouted))];
-        assert_eq!(forms(&plan), wanted);
+        let split = divide(XCAST, &to, 1, &options).unwrap();
+        let wanted = [
+            (2, Delivery::Xcast),
+            (2, Delivery::Unicast(UnicastCause::NotRouted)),
+        ];
+        assert_eq!(deliveries(&split), wanted);
         let to_self = divide(XCAST, &[own], 1, &options).unwrap();
-        assert_eq!(forms(&to_self), [(1, Form::Unicast(Cause::NotRouted))]);
+        assert_eq!(
+            deliveries(&to_self),
+            [(1, Delivery::Unicast(UnicastCause::NotRouted))]
+        );
     }
 
     #[test]
     fn repeats_leave_once_as_unicast() {
         let one = destination(0x0a01_0001, 5000);
-        let way = Way::Unicast(Cause::Configured);
-        let plan = divide(way, &[one, one, one], 1, &Options::default()).unwrap();
-        assert_eq!(forms(&plan), [(1, Form::Unicast(Cause::Configured))]);
+        let uplink = UplinkState::Down(UnicastCause::Configured);
+        let split = divide(uplink, &[one, one, one], 1, &Options::default()).unwrap();
+        assert_eq!(
+            deliveries(&split),
+            [(1, Delivery::Unicast(UnicastCause::Configured))]
+        );
     }
 
     #[test]
@@ -339,9 +417,12 @@ mod tests {
         let two = [1, 2].map(|n| destination(0x0a01_0000 + n, 5000));
         // 20 IP, 12 + 4 + 2 * 4 Xcast, 8 UDP.
         let xcast = divide(XCAST, &two, 1500 - 52, &options).unwrap();
-        assert_eq!(forms(&xcast), [(2, Form::Xcast)]);
+        assert_eq!(deliveries(&xcast), [(2, Delivery::Xcast)]);
         let unicast = divide(XCAST, &two, 1500 - 51, &options).unwrap();
-        assert_eq!(forms(&unicast), [(2, Form::Unicast(Cause::PayloadSize))]);
+        assert_eq!(
+            deliveries(&unicast),
+            [(2, Delivery::Unicast(UnicastCause::PayloadSize))]
+        );
         assert_eq!(
             divide(XCAST, &two, 1500 - 27, &options)
                 .unwrap_err()
@@ -353,49 +434,58 @@ mod tests {
             ..Options::default()
         };
         let alone = divide(XCAST, &two, 1500 - 48, &stay).unwrap();
-        assert_eq!(forms(&alone), [(1, Form::Xcast), (1, Form::Xcast)]);
+        assert_eq!(
+            deliveries(&alone),
+            [(1, Delivery::Xcast), (1, Delivery::Xcast)]
+        );
         assert!(divide(XCAST, &two, 1500 - 47, &stay).is_err());
-        assert!(divide(Way::Unicast(Cause::NoAnswer), &two, 1, &stay).is_err());
+        assert!(divide(UplinkState::Down(UnicastCause::NoAnswer), &two, 1, &stay).is_err());
     }
 
     #[test]
     fn sizes_of_ipv6() {
         let options = Options::default();
-        let way = Way::Xcast {
-            overhead: 0,
+        let uplink = UplinkState::Up {
+            overhead_octets: 0,
             source: "fd77::1".parse().unwrap(),
         };
         let to: Vec<_> = (0..126)
             .map(|n| ipv6(destination(0x0a01_0000 + n, 5000)))
             .collect();
-        let large = Limits {
+        let large = PacketLimits {
             mtu_octets: 9000,
-            ..Limits::default()
+            ..PacketLimits::default()
         };
         let parts = |to: &[Destination]| {
-            let mut plan = Plan::default();
-            plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
-            plan.divide(way, 1, &options, &large, &ArrivalOrder)
+            let mut split = Split::default();
+            split
+                .entries
+                .extend(to.iter().map(|to| to.entry().unwrap()));
+            split
+                .divide(uplink, 1, &options, &large, &ArrivalOrder)
                 .unwrap();
-            forms(&plan)
+            deliveries(&split)
         };
-        assert_eq!(parts(&to[..125]), [(125, Form::Xcast)]);
-        let single = (1, Form::Unicast(Cause::Single));
-        assert_eq!(parts(&to), [(125, Form::Xcast), single]);
+        assert_eq!(parts(&to[..125]), [(125, Delivery::Xcast)]);
+        let single = (1, Delivery::Unicast(UnicastCause::Single));
+        assert_eq!(parts(&to), [(125, Delivery::Xcast), single]);
         let mut marked = to[..119].to_vec();
         marked[3].dscp = Some(46);
-        assert_eq!(parts(&marked), [(118, Form::Xcast), single]);
+        assert_eq!(parts(&marked), [(118, Delivery::Xcast), single]);
         // 40 IP, 8 + 16 + 8 + 2 * 16 routing header, 8 UDP.
-        let xcast = divide(way, &to[..2], 1500 - 112, &options).unwrap();
-        assert_eq!(forms(&xcast), [(2, Form::Xcast)]);
-        let unicast = divide(way, &to[..2], 1500 - 111, &options).unwrap();
-        assert_eq!(forms(&unicast), [(2, Form::Unicast(Cause::PayloadSize))]);
-        let most = divide(way, &to[..2], 1500 - 47, &options).unwrap_err();
+        let xcast = divide(uplink, &to[..2], 1500 - 112, &options).unwrap();
+        assert_eq!(deliveries(&xcast), [(2, Delivery::Xcast)]);
+        let unicast = divide(uplink, &to[..2], 1500 - 111, &options).unwrap();
+        assert_eq!(
+            deliveries(&unicast),
+            [(2, Delivery::Unicast(UnicastCause::PayloadSize))]
+        );
+        let most = divide(uplink, &to[..2], 1500 - 47, &options).unwrap_err();
         assert!(matches!(most, SendError::TooLarge { largest: 1452, .. }));
         let link_local = "[fe80::1]:5000".parse::<SocketAddr>().unwrap().into();
-        let plan = divide(way, &[link_local, to[0], to[1]], 1, &options).unwrap();
-        let last = (1, Form::Unicast(Cause::NotRouted));
-        assert_eq!(forms(&plan), [(2, Form::Xcast), last]);
+        let split = divide(uplink, &[link_local, to[0], to[1]], 1, &options).unwrap();
+        let last = (1, Delivery::Unicast(UnicastCause::NotRouted));
+        assert_eq!(deliveries(&split), [(2, Delivery::Xcast), last]);
     }
 
     #[test]
@@ -407,10 +497,13 @@ mod tests {
                 _ => destination(0x0a01_0000 + n, 5000),
             })
             .collect();
-        let plan = divide(XCAST, &to, 100, &Options::default()).unwrap();
-        assert_eq!(forms(&plan), [(100, Form::Xcast), (30, Form::Xcast)]);
+        let split = divide(XCAST, &to, 100, &Options::default()).unwrap();
+        assert_eq!(
+            deliveries(&split),
+            [(100, Delivery::Xcast), (30, Delivery::Xcast)]
+        );
         let networks = |range: Range<usize>| {
-            let entries = plan.entries[range].iter();
+            let entries = split.entries[range].iter();
             entries
                 .map(|entry| match entry.address {
                     IpAddr::V4(address) => address.octets()[1],
@@ -423,50 +516,50 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parcels_cover_the_list_within_the_limits(
+        fn parts_cover_the_list_within_the_limits(
             to in prop::collection::vec((0u32..400, 5000u16..5003, prop::option::of(0u8..64)), 0..400),
             payload in 0usize..1480,
             max_destinations in 1usize..140,
-            overhead in prop::sample::select(vec![0usize, 28, 48]),
+            overhead_octets in prop::sample::select(vec![0usize, 28, 48]),
             stay_xcast: bool,
             sorted: bool,
             of_ipv6: bool,
         ) {
-            let limits = Limits { mtu_octets: 1500, max_destinations };
+            let limits = PacketLimits { mtu_octets: 1500, max_destinations };
             let options = Options { stay_xcast, ..Options::default() };
             let source = match of_ipv6 {
                 false => Ipv4Addr::new(10, 0, 0, 1).into(),
                 true => Ipv6Addr::from(0xfd77 << 112 | 1).into(),
             };
-            let way = Way::Xcast { overhead, source };
+            let uplink = UplinkState::Up { overhead_octets, source };
             let to: Vec<_> = to
                 .into_iter()
                 .map(|(n, port, dscp)| Destination { dscp, ..destination(0x0a01_0000 + n, port) })
                 .map(|to| if of_ipv6 { ipv6(to) } else { to })
                 .collect();
-            let mut plan = Plan::default();
-            plan.start();
-            plan.entries.extend(to.iter().map(|to| to.entry().unwrap()));
+            let mut split = Split::default();
+            split.start();
+            split.entries.extend(to.iter().map(|to| to.entry().unwrap()));
             let policy: &dyn Policy = if sorted { &CommonPrefix } else { &ArrivalOrder };
-            if let Err(error) = plan.divide(way, payload, &options, &limits, policy) {
+            if let Err(error) = split.divide(uplink, payload, &options, &limits, policy) {
                 let too_large = matches!(error, SendError::TooLarge { .. });
                 prop_assert!(too_large);
                 let room = match (of_ipv6, stay_xcast) {
                     (false, false) => 1500 - 28,
                     (true, false) => 1500 - 48,
                     // One destination, with a DSCP and a port of its own at most.
-                    (false, true) => 1500 - (20 + 12 + 4 + 4 + 4 + 4 + 8) - overhead,
-                    (true, true) => 1500 - (40 + 24 + 8 + 16 + 8 + 8 + 8) - overhead,
+                    (false, true) => 1500 - (20 + 12 + 4 + 4 + 4 + 4 + 8) - overhead_octets,
+                    (true, true) => 1500 - (40 + 24 + 8 + 16 + 8 + 8 + 8) - overhead_octets,
                 };
                 prop_assert!(payload > room);
                 return Ok(());
             }
             let mut end = 0;
-            for parcel in &plan.parcels {
-                prop_assert_eq!(parcel.range.start, end);
-                end = parcel.range.end;
-                let entries = &plan.entries[parcel.range.clone()];
-                if parcel.form == Form::Xcast {
+            for part in &split.parts {
+                prop_assert_eq!(part.range.start, end);
+                end = part.range.end;
+                let entries = &split.entries[part.range.clone()];
+                if part.delivery == Delivery::Xcast {
                     let flags = list_flags(entries);
                     let most = match (of_ipv6, flags & 2) {
                         (false, _) => 127,
@@ -474,20 +567,20 @@ mod tests {
                         (true, _) => 118,
                     };
                     prop_assert!(entries.len() <= max_destinations.min(most));
-                    let len = packet_len(of_ipv6, entries.len(), flags, payload) + overhead;
+                    let len = packet_len(of_ipv6, entries.len(), flags, payload) + overhead_octets;
                     prop_assert!(len <= 1500);
                     prop_assert!(entries.len() > 1 || stay_xcast);
                 } else {
                     prop_assert!(!stay_xcast);
                 }
             }
-            prop_assert_eq!(end, plan.entries.len());
+            prop_assert_eq!(end, split.entries.len());
             let set = |entries: &[Entry]| entries
                 .iter()
                 .map(|entry| (entry.address, entry.port))
                 .collect::<HashSet<_>>();
             let given: Vec<_> = to.iter().map(|to| to.entry().unwrap()).collect();
-            prop_assert_eq!(set(&plan.entries), set(&given));
+            prop_assert_eq!(set(&split.entries), set(&given));
         }
     }
 }

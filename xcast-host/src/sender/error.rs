@@ -1,0 +1,106 @@
+//! Why a message was not sent, or not to everyone.
+
+use std::{io, net::SocketAddr};
+
+use thiserror::Error;
+
+use super::{
+    cause::UnicastCause,
+    destination::{Destination, Unusable},
+};
+use crate::packet::PacketError;
+
+/// Why a message was not sent, or not to everyone.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// A destination is none. Nothing was sent.
+    #[error("destination {index}, {address}: {reason}")]
+    Destination {
+        /// Place in the list, from 0.
+        index: usize,
+        /// Its address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        reason: Unusable,
+    },
+    /// The payload does not fit a packet. Nothing was sent.
+    #[error(
+        "payload of {payload} octets: at most {largest} fit a packet, so shorten it or raise the \
+         MTU limit"
+    )]
+    TooLarge {
+        /// Its length, in octets.
+        payload: usize,
+        /// What would fit, in octets.
+        largest: usize,
+    },
+    /// The message must stay Xcast ([`Options::stay_xcast`]), and there is no way for it, or not
+    /// for all of it.
+    #[error("a message that must stay xcast cannot be sent: {cause}")]
+    NoXcast {
+        /// Why not.
+        cause: UnicastCause,
+    },
+    /// The kernel refused datagrams to some destinations; the others were served.
+    #[error("{} of {destinations} destinations not reached, the first of them {}", failed.len(), first(failed))]
+    Unreached {
+        /// Those that were not reached, at least one.
+        failed: Vec<Unreached>,
+        /// How many there were in all, repeats left out.
+        destinations: usize,
+    },
+    /// The packet cannot be built; the options are wrong.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// The sender was closed, or its task has ended.
+    #[error("the sender is closed")]
+    Closed,
+    /// The socket failed.
+    #[error("cannot use the socket to send")]
+    Socket(#[from] io::Error),
+}
+
+/// A destination the kernel refused a datagram to.
+#[derive(Debug)]
+pub struct Unreached {
+    /// Place in the list, from 0.
+    pub index: usize,
+    /// Its address.
+    pub address: SocketAddr,
+    /// What the kernel says.
+    pub error: io::Error,
+}
+
+fn first(failed: &[Unreached]) -> String {
+    failed.first().map_or_else(String::new, |unreached| {
+        let Unreached {
+            index,
+            address,
+            error,
+        } = unreached;
+        format!("destination {index}, {address}: {error}")
+    })
+}
+
+impl SendError {
+    /// Fills in places in the list as it was given.
+    pub(crate) fn locate<D: Into<Destination> + Copy>(mut self, to: &[D]) -> Self {
+        let find = |found: SocketAddr, index: &mut usize| {
+            let given = to.iter().map(|to| Into::<Destination>::into(*to).address);
+            let at = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+            let place = given.map(at).position(|address| address == at(found));
+            *index = place.unwrap_or_default();
+        };
+        match &mut self {
+            Self::Unreached { failed, .. } => {
+                for unreached in failed {
+                    find(unreached.address, &mut unreached.index);
+                }
+            }
+            Self::Destination { index, address, .. } => find(*address, index),
+            _ => {}
+        }
+        self
+    }
+}
