@@ -188,6 +188,33 @@ fn unicast_until_the_router_answers_then_one_packet() {
 }
 
 #[test]
+fn a_send_that_does_not_wait_asks_nobody() {
+    let router = Router::start();
+    let socket = bound(SENDER);
+    let mut sender = Sender::new(&socket, router.settings()).unwrap();
+    let (mut receivers, to) = receivers(3);
+    let options = Options::default();
+    let sent = sender.try_send_with(&options, &to, b"first").unwrap();
+    assert_eq!((sent.xcast_packets, sent.unicast_packets), (0, 3));
+    assert_eq!(sender.statistics().probes, 0);
+    assert_eq!(sender.router(), Err(UnicastCause::NoAnswer));
+    let end = std::time::Instant::now() + PATIENCE;
+    while sender.router().is_err() {
+        assert!(std::time::Instant::now() < end, "no answer");
+        assert!(sender.tend().is_some());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let probes = sender.statistics().probes;
+    let sent = sender.try_send_with(&options, &to, b"second").unwrap();
+    assert_eq!((sent.xcast_packets, sent.unicast_packets), (1, 0));
+    assert_eq!(sender.statistics().probes, probes);
+    for receiver in &mut receivers {
+        assert_eq!(receiver.receive().unwrap().payload, b"first");
+        assert_eq!(receiver.receive().unwrap().payload, b"second");
+    }
+}
+
+#[test]
 fn a_router_that_refuses_loses_nothing_more() {
     // Nobody listens where this socket was.
     let closed = bound(ROUTER).local_addr().unwrap();
@@ -373,7 +400,7 @@ fn a_socket_of_ipv6_serves_ipv4() {
 }
 
 #[test]
-fn an_outlet_that_contradicts_itself_is_refused() {
+fn an_uplink_that_contradicts_itself_is_refused() {
     let ipv6: SocketAddr = "[::1]:4242".parse().unwrap();
     let uplink = Uplink::udp(code_points(), ipv6);
     let error = Sender::new(bound(SENDER), Settings::new(uplink)).unwrap_err();

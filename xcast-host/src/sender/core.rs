@@ -3,24 +3,25 @@
 use std::{
     io::{self, IoSlice},
     iter,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Range,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::Instant,
 };
 
 use nix::{
+    cmsg_space,
     errno::Errno,
-    sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
 };
-use socket2::SockRef;
+use socket2::{Protocol, SockRef};
 use tracing::{debug, trace};
 
 use super::{
     cause::UnicastCause,
     destination::{Destination, Options, Unusable},
-    error::{SendError, Unreached},
     family::FamilySender,
+    outcome::{SendError, Sent, Unreached},
     settings::Settings,
     split::Delivery,
     statistics::SenderStatistics,
@@ -29,15 +30,6 @@ use crate::packet::{Entry, MAX_DSCP, PacketError};
 
 /// Most datagrams in one system call.
 const BATCH: usize = 64;
-
-/// What became of a message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sent {
-    /// Xcast packets that left.
-    pub xcast_packets: usize,
-    /// Datagrams that left.
-    pub unicast_packets: usize,
-}
 
 /// What [`Core::step`] came to.
 pub(crate) enum Step {
@@ -49,8 +41,8 @@ pub(crate) enum Step {
 
 /// A sender without a way to wait.
 #[derive(Debug)]
-pub(crate) struct Core {
-    pub socket: UdpSocket,
+pub(crate) struct Core<S> {
+    pub socket: S,
     pub settings: Settings,
     pub statistics: SenderStatistics,
     /// IPv4 and IPv6, if the socket can send there.
@@ -73,11 +65,16 @@ struct Job {
     failed: Vec<Unreached>,
 }
 
-impl Core {
-    pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
+impl<S: AsFd> Core<S> {
+    pub fn new(socket: S, settings: Settings) -> io::Result<Self> {
         let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
         settings.uplink.check().map_err(refused)?;
-        let local = socket.local_addr()?;
+        let kernel = SockRef::from(&socket);
+        let local = kernel.local_addr()?.as_socket();
+        let Some(local) = local.filter(|_| kernel.protocol().ok().flatten() == Some(Protocol::UDP))
+        else {
+            return Err(refused("socket: it is not a UDP socket of IPv4 or IPv6"));
+        };
         let family = |ip, mapped| {
             Some(FamilySender::new(
                 SocketAddr::new(ip, local.port()),
@@ -90,7 +87,7 @@ impl Core {
             (IpAddr::V6(_), ip @ IpAddr::V4(_)) => [family(ip, true), None],
             (IpAddr::V6(ip), _) => {
                 // A socket that is bound to no address in particular may serve IPv4 as well.
-                let both = ip.is_unspecified() && !SockRef::from(&socket).only_v6()?;
+                let both = ip.is_unspecified() && !kernel.only_v6()?;
                 let ipv4 = both.then(|| family(Ipv4Addr::UNSPECIFIED.into(), true));
                 [ipv4.flatten(), family(ip.into(), false)]
             }
@@ -105,7 +102,7 @@ impl Core {
         })
     }
 
-    /// Takes a message; [`step`](Self::step) then sends it.
+    /// Takes a message, and looks after the routers it needs; [`step`](Self::step) then sends it.
     pub fn begin<D: Into<Destination> + Copy>(
         &mut self,
         now: Instant,
@@ -113,15 +110,39 @@ impl Core {
         payload: usize,
         options: &Options,
     ) -> Result<(), SendError> {
-        if options.dscp > MAX_DSCP {
-            return Err(PacketError::Dscp(options.dscp).into());
+        self.sort(to, options)?;
+        for family in self.families.iter_mut().flatten() {
+            if !family.split.entries.is_empty() {
+                family.tend(now, &mut self.statistics, &mut self.packet);
+            }
         }
-        self.sort(to)?;
+        self.divide(now, to, payload, options)
+    }
+
+    /// Takes a message like [`begin`](Self::begin), and leaves the routers alone: nothing is asked,
+    /// and no answer taken in.
+    pub fn begin_only<D: Into<Destination> + Copy>(
+        &mut self,
+        now: Instant,
+        to: &[D],
+        payload: usize,
+        options: &Options,
+    ) -> Result<(), SendError> {
+        self.sort(to, options)?;
+        self.divide(now, to, payload, options)
+    }
+
+    fn divide<D: Into<Destination> + Copy>(
+        &mut self,
+        now: Instant,
+        to: &[D],
+        payload: usize,
+        options: &Options,
+    ) -> Result<(), SendError> {
         for family in self.families.iter_mut().flatten() {
             if family.split.entries.is_empty() {
                 continue;
             }
-            family.tend(now, &mut self.statistics, &mut self.packet);
             let uplink = family.uplink_state(now);
             let Settings { limits, policy, .. } = &self.settings;
             family
@@ -144,7 +165,14 @@ impl Core {
     }
 
     /// Splits a list by family: a packet has addresses of one.
-    fn sort<D: Into<Destination> + Copy>(&mut self, to: &[D]) -> Result<(), SendError> {
+    fn sort<D: Into<Destination> + Copy>(
+        &mut self,
+        to: &[D],
+        options: &Options,
+    ) -> Result<(), SendError> {
+        if options.dscp > MAX_DSCP {
+            return Err(PacketError::Dscp(options.dscp).into());
+        }
         for family in self.families.iter_mut().flatten() {
             family.start();
         }
@@ -205,6 +233,26 @@ impl Core {
         })
     }
 
+    /// Gives up a message whose step is blocked, and says what is left of it.
+    pub fn give_up(&mut self) -> SendError {
+        let job = std::mem::take(&mut self.job);
+        let mut rest = Vec::new();
+        for (number, family) in self.families.iter().enumerate().skip(job.family) {
+            let Some(family) = family else { continue };
+            let start = match family.split.parts.get(job.part) {
+                Some(part) if number == job.family => part.range.start.max(job.entry),
+                _ => 0,
+            };
+            let left = family.split.entries[start..].iter();
+            rest.extend(left.map(|entry| family.destination(entry)));
+        }
+        SendError::WouldBlock {
+            sent: job.sent,
+            failed: job.failed,
+            rest,
+        }
+    }
+
     /// What a step that is blocked waits to be able to write to.
     pub fn blocked_on(&self) -> BorrowedFd<'_> {
         let family = self.families.get(self.job.family).and_then(Option::as_ref);
@@ -240,6 +288,11 @@ impl Core {
     /// When the router that is waited for is asked next; `None` if never, or at once.
     pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.waiting(now)?.deadline()
+    }
+
+    /// When a router is asked next; `None` if never, or at once.
+    pub fn next_probe(&self) -> Option<Instant> {
+        self.served().filter_map(FamilySender::deadline).min()
     }
 
     /// Whether messages of every family go by a router at this time that could.
@@ -330,8 +383,20 @@ impl Core {
         let run = run.count();
         let addresses = entries[..run].iter().map(|entry| family.address(entry));
         let addresses: Vec<_> = addresses.collect();
-        family.apply(&self.socket, options.ttl, common)?;
-        let done = match send_batch(&self.socket, &addresses, payload) {
+        let hop_limit = libc::c_int::from(options.ttl);
+        let (tos, traffic_class) = (common << 2, i32::from(common << 2));
+        // With each datagram, so that the socket's own settings, which may be another's, stay.
+        let control = match family.is_ipv6() {
+            false => [
+                ControlMessage::Ipv4Ttl(&hop_limit),
+                ControlMessage::Ipv4Tos(&tos),
+            ],
+            true => [
+                ControlMessage::Ipv6HopLimit(&hop_limit),
+                ControlMessage::Ipv6TClass(&traffic_class),
+            ],
+        };
+        let done = match send_batch(self.socket.as_fd(), &addresses, payload, &control) {
             Ok(sent) => {
                 for _ in 0..sent {
                     self.statistics.count_unicast(cause);
@@ -359,19 +424,25 @@ impl Core {
 }
 
 /// Sends the payload to each, without waiting; how many it was sent to, or why not to the first.
-fn send_batch(socket: &UdpSocket, to: &[SocketAddr], payload: &[u8]) -> Result<usize, Errno> {
+fn send_batch(
+    socket: BorrowedFd<'_>,
+    to: &[SocketAddr],
+    payload: &[u8],
+    control: &[ControlMessage<'_>; 2],
+) -> Result<usize, Errno> {
     let addresses: Vec<_> = to
         .iter()
         .map(|to| Some(SockaddrStorage::from(*to)))
         .collect();
-    let mut headers = MultiHeaders::preallocate(to.len(), None);
+    let space = cmsg_space!(libc::c_int, libc::c_int);
+    let mut headers = MultiHeaders::preallocate(to.len(), Some(space));
     let part = [IoSlice::new(payload)];
     let sent = sendmmsg(
         socket.as_raw_fd(),
         &mut headers,
         iter::repeat_n(&part, to.len()),
         addresses,
-        [],
+        control,
         MsgFlags::MSG_DONTWAIT,
     )?;
     Ok(sent.count())

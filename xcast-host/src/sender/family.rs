@@ -3,17 +3,16 @@
 
 use std::{
     io, iter,
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket},
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd as _, BorrowedFd},
     time::Instant,
 };
 
-use socket2::SockRef;
 use tracing::{debug, trace, warn};
 
 use super::{
     cause::UnicastCause,
-    destination::{Options, Unusable},
+    destination::{Destination, Options, Unusable},
     liveness::Liveness,
     open_uplink::{OpenUplink, PROBE, Probe, anywhere},
     settings::Settings,
@@ -38,8 +37,6 @@ pub(crate) struct FamilySender {
     pub split: Split,
     /// The interfaces of link-local destinations.
     scopes: Vec<(Ipv6Addr, u32)>,
-    /// TTL and DSCP that the socket has now.
-    applied: Option<(u8, u8)>,
 }
 
 impl FamilySender {
@@ -54,11 +51,10 @@ impl FamilySender {
             probe: None,
             split: Split::default(),
             scopes: Vec::new(),
-            applied: None,
         }
     }
 
-    fn is_ipv6(&self) -> bool {
+    pub fn is_ipv6(&self) -> bool {
         self.local.is_ipv6()
     }
 
@@ -91,33 +87,29 @@ impl FamilySender {
         scopes.find(|scope| scope.0 == address).map(|scope| scope.1)
     }
 
-    /// The destination of a datagram, as the socket wants it.
-    pub fn address(&self, entry: &Entry) -> SocketAddr {
-        match entry.address {
-            IpAddr::V4(address) if self.mapped => (address.to_ipv6_mapped(), entry.port).into(),
+    /// A destination as it was given.
+    pub fn destination(&self, entry: &Entry) -> Destination {
+        let address = match entry.address {
             IpAddr::V6(address) if address.is_unicast_link_local() => {
                 let scope = self.scope(address).unwrap_or(0);
                 SocketAddrV6::new(address, entry.port, 0, scope).into()
             }
             address => (address, entry.port).into(),
+        };
+        Destination {
+            address,
+            dscp: entry.dscp,
         }
     }
 
-    /// Makes the socket send datagrams with this time to live and DSCP.
-    pub fn apply(&mut self, socket: &UdpSocket, ttl: u8, dscp: u8) -> io::Result<()> {
-        if self.applied == Some((ttl, dscp)) {
-            return Ok(());
+    /// The destination of a datagram, as the socket wants it.
+    pub fn address(&self, entry: &Entry) -> SocketAddr {
+        match self.destination(entry).address {
+            SocketAddr::V4(address) if self.mapped => {
+                (address.ip().to_ipv6_mapped(), address.port()).into()
+            }
+            address => address,
         }
-        let socket = SockRef::from(socket);
-        if self.is_ipv6() {
-            socket.set_unicast_hops_v6(ttl.into())?;
-            socket.set_tclass_v6(u32::from(dscp << 2))?;
-        } else {
-            socket.set_ttl_v4(ttl.into())?;
-            socket.set_tos_v4(u32::from(dscp << 2))?;
-        }
-        self.applied = Some((ttl, dscp));
-        Ok(())
     }
 
     /// What becomes readable when the router answers, while it is asked.

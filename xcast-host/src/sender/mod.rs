@@ -3,10 +3,10 @@
 mod cause;
 pub(crate) mod core;
 mod destination;
-mod error;
 mod family;
 pub mod liveness;
 mod open_uplink;
+mod outcome;
 mod settings;
 pub mod split;
 mod statistics;
@@ -15,7 +15,7 @@ mod uplink;
 use std::{
     io,
     net::{IpAddr, UdpSocket},
-    os::fd::BorrowedFd,
+    os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -24,9 +24,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use self::core::{Core, Step};
 pub use self::{
     cause::UnicastCause,
-    core::Sent,
     destination::{Destination, Options, Unusable},
-    error::{SendError, Unreached},
+    outcome::{SendError, Sent, Unreached},
     settings::{PacketLimits, Settings},
     statistics::SenderStatistics,
     uplink::{RouterAddresses, Uplink},
@@ -42,15 +41,15 @@ pub use self::{
 /// sender that pauses for longer than an answer counts starts over with unicast, or waits with
 /// [`wait_for_router`](Self::wait_for_router).
 #[derive(Debug)]
-pub struct Sender(Core);
+pub struct Sender<S = UdpSocket>(Core<S>);
 
-impl Sender {
+impl<S: AsFd> Sender<S> {
     /// A sender by this socket.
     ///
     /// # Errors
     ///
     /// The uplink contradicts itself, or the kernel does not say what the socket is bound to.
-    pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
+    pub fn new(socket: S, settings: Settings) -> io::Result<Self> {
         Core::new(socket, settings).map(Self)
     }
 
@@ -88,6 +87,41 @@ impl Sender {
                 }
             }
         }
+    }
+
+    /// Sends one message without waiting for anything, and without a word to the router: no probe
+    /// is sent, and no answer taken in. For whoever sends in another program's stead.
+    ///
+    /// As long as a message could wait, the kernel is asked once; where it has no room, the rest of
+    /// the list comes back in [`SendError::WouldBlock`]. Messages go by the router while its latest
+    /// answer counts, so call [`tend`](Self::tend) now and then, at a time when asking is welcome.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub fn try_send_with<D: Into<Destination> + Copy>(
+        &mut self,
+        options: &Options,
+        to: &[D],
+        payload: &[u8],
+    ) -> Result<Sent, SendError> {
+        let now = Instant::now();
+        self.0.begin_only(now, to, payload.len(), options)?;
+        let outcome = match self.0.step(payload) {
+            Step::Done(outcome) => outcome,
+            Step::Blocked => Err(self.0.give_up()),
+        };
+        outcome.map_err(|error| error.locate(to))
+    }
+
+    /// Looks after the router without waiting: takes its answers in, and asks again when it is time.
+    /// Returns when that will be; `None` if it is never asked ([`Settings::probing`]).
+    ///
+    /// [`send`](Self::send) does this by itself; see
+    /// [`try_send_with`](Self::try_send_with) for who has to.
+    pub fn tend(&mut self) -> Option<Instant> {
+        self.0.tend(Instant::now());
+        self.0.next_probe()
     }
 
     /// Asks for the router and waits for its answer; whether there was one in time. Where uplink and
@@ -143,7 +177,7 @@ impl Sender {
     }
 
     /// The UDP socket, where replies arrive.
-    pub fn socket(&self) -> &UdpSocket {
+    pub fn socket(&self) -> &S {
         &self.0.socket
     }
 }

@@ -42,7 +42,7 @@ pub use super::uplink::UplinkState;
 use super::{
     cause::UnicastCause,
     destination::{Destination, Options, Unusable},
-    error::SendError,
+    outcome::SendError,
     settings::PacketLimits,
 };
 use crate::{

@@ -19,7 +19,7 @@ use crate::sender::{
 /// To receive replies, give a [`Receiver`](super::Receiver) a clone of the socket
 /// ([`UdpSocket::try_clone`]).
 #[derive(Debug)]
-pub struct Sender(Core);
+pub struct Sender(Core<UdpSocket>);
 
 impl Sender {
     /// A sender by this socket.

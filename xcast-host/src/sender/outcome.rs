@@ -1,4 +1,4 @@
-//! Why a message was not sent, or not to everyone.
+//! What became of a message.
 
 use std::{io, net::SocketAddr};
 
@@ -9,6 +9,15 @@ use super::{
     destination::{Destination, Unusable},
 };
 use crate::packet::PacketError;
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sent {
+    /// Xcast packets that left.
+    pub xcast_packets: usize,
+    /// Datagrams that left.
+    pub unicast_packets: usize,
+}
 
 /// Why a message was not sent, or not to everyone.
 #[derive(Debug, Error)]
@@ -49,6 +58,17 @@ pub enum SendError {
         failed: Vec<Unreached>,
         /// How many there were in all, repeats left out.
         destinations: usize,
+    },
+    /// Without waiting, the message could not be sent to everyone: a socket's send buffer is full.
+    /// Only [`Sender::try_send_with`](crate::Sender::try_send_with) says so.
+    #[error("the send buffer is full: {} destinations are left, send to them again", rest.len())]
+    WouldBlock {
+        /// What was sent before.
+        sent: Sent,
+        /// Destinations that the kernel refused a datagram to.
+        failed: Vec<Unreached>,
+        /// Destinations that are not served yet, at least one.
+        rest: Vec<Destination>,
     },
     /// The packet cannot be built; the options are wrong.
     #[error(transparent)]
@@ -93,7 +113,7 @@ impl SendError {
             *index = place.unwrap_or_default();
         };
         match &mut self {
-            Self::Unreached { failed, .. } => {
+            Self::Unreached { failed, .. } | Self::WouldBlock { failed, .. } => {
                 for unreached in failed {
                     find(unreached.address, &mut unreached.index);
                 }
