@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use tests::bed::Bed;
 use tests::daemon::{Counters, PATIENCE};
 use tests::family::Family;
@@ -16,7 +17,8 @@ use xcast_host::envelope::Tag;
 use xcast_host::queue::QueueLimits;
 use xcast_host::tokio::{CombiningSender, Report};
 use xcast_host::{
-    CodePoints, Ipv6CodePoints, Message, Probing, Receiver, Sender, Settings, UnicastCause, Uplink,
+    CodePoints, Ipv6CodePoints, Message, Options, Probing, Receiver, SendError, Sender, Settings,
+    UnicastCause, Uplink,
 };
 use xtask::testbed::{RouterConfig, Routing, Topology};
 
@@ -532,4 +534,40 @@ fn no_router_for_xcast_in_udp() {
         }
         Ok(())
     });
+}
+
+/// Datagrams for neighbours that do not answer fill the send buffer. A send that does not wait gives
+/// back exactly the destinations that are left.
+#[test]
+fn what_a_full_send_buffer_leaves_comes_back() {
+    if !namespace::available() {
+        return;
+    }
+    let run = || {
+        let namespace = Namespace::new("full")?;
+        namespace.ip_batch(
+            "link add here type veth peer name there\nlink set there up\nlink set here up\n\
+             addr add 10.0.0.1/24 dev here\n",
+        )?;
+        let to: Vec<_> = (2..100)
+            .map(|host| SocketAddr::from(([10, 0, 0, host], 5000)))
+            .collect();
+        namespace.enter(|| {
+            let socket = UdpSocket::bind("10.0.0.1:0")?;
+            setsockopt(&socket, SndBuf, &4096)?;
+            let mut sender = Sender::new(&socket, Settings::new(Uplink::Unicast))?;
+            let outcome = sender.try_send_with(&Options::default(), &to, &[0; 1000]);
+            let Err(SendError::WouldBlock { sent, failed, rest }) = outcome else {
+                anyhow::bail!("{outcome:?}");
+            };
+            let served = sent.unicast_packets;
+            ensure!(served > 0 && failed.is_empty(), "{sent:?}, {failed:?}");
+            let left: Vec<_> = rest.iter().map(|destination| destination.address).collect();
+            ensure!(left == to[served..], "{served} served, {left:?} left");
+            Ok(())
+        })
+    };
+    if let Err(error) = run() {
+        panic!("{error:?}");
+    }
 }
