@@ -1,4 +1,4 @@
-//! Ways past the kernel's own sockets for packets that are complete from their IP header on.
+//! Sockets for packets that are complete from their IP header on.
 
 use std::{
     io::{self, IoSlice},
@@ -11,33 +11,38 @@ use xcast_common::wire;
 
 const FLAGS: libc::c_int = libc::MSG_DONTWAIT;
 
-/// A way for packets to leave this host. Both need CAP_NET_RAW.
+/// A socket for packets that are complete from their IP header on, as
+/// [`Template::emit`](crate::packet::Template::emit) builds them.
+///
+/// It only sends, and never waits. Both kinds need `CAP_NET_RAW`.
 #[derive(Debug)]
 pub enum RawSocket {
-    /// To their IP destination, by the kernel's routes: it also resolves the next hop's address.
+    /// A raw IP socket: the kernel routes the packets, and resolves the next hop.
     Ip {
-        /// A raw IP socket.
+        /// The socket, of protocol `IPPROTO_RAW`.
         socket: Socket,
         /// IP destination of the packets.
         to: IpAddr,
     },
-    /// In a frame of our own making, whatever their IP destination is.
+    /// A packet socket: the packets leave in an Ethernet frame of our own making, by one interface,
+    /// whatever their IP destination is.
     Packet {
-        /// A packet socket.
+        /// The socket.
         socket: Socket,
-        /// Interface to send by.
+        /// The interface, as a `sockaddr_ll`.
         address: SockAddr,
-        /// The Ethernet header.
+        /// The Ethernet header, as it is on the wire.
         header: [u8; wire::ETH_LEN],
     },
 }
 
 impl RawSocket {
-    /// Sends to `to`, by `interface` only if one is given.
+    /// A raw IP socket for packets whose IP destination is `to`; bound to `interface` if one is
+    /// named.
     ///
     /// # Errors
     ///
-    /// Without CAP_NET_RAW, or if there is no such interface.
+    /// No `CAP_NET_RAW` (`PermissionDenied`), or no such interface.
     pub fn ip(to: IpAddr, interface: Option<&str>) -> io::Result<Self> {
         // IPPROTO_RAW: packets are given with their IP header, and none are received.
         let socket = Socket::new(
@@ -49,12 +54,12 @@ impl RawSocket {
         Ok(Self::Ip { socket, to })
     }
 
-    /// Sends from one link layer address to another, by the interface with index `ifindex`: packets of
-    /// IPv6 or of IPv4.
+    /// A packet socket that sends by the interface with index `ifindex`, from one MAC address to
+    /// another. `ipv6` says of which family the packets are.
     ///
     /// # Errors
     ///
-    /// Without CAP_NET_RAW.
+    /// No `CAP_NET_RAW` (`PermissionDenied`).
     pub fn packet(
         ifindex: u32,
         source: [u8; 6],

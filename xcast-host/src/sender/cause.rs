@@ -2,30 +2,30 @@
 
 use std::fmt;
 
-/// Why a destination is served by ordinary unicast.
+/// Why a destination gets a datagram of its own instead of sharing an Xcast packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum UnicastCause {
-    /// The sender is configured so.
+    /// The sender has no uplink for the family.
     Configured,
     /// No router has answered a probe yet, or not recently.
     NoAnswer,
-    /// The router's host says that nobody listens on the port.
+    /// Nobody listens at the router's port: ICMP port unreachable.
     Refused,
-    /// There is no such interface, no permission for it, or no route to the router.
+    /// There is no such interface, no permission, or no route to the router.
     Unavailable,
-    /// It was alone.
+    /// It is alone in its packet.
     Single,
     /// Loopback, link-local, or the sender's own address: no router delivers there.
     NotRouted,
     /// The payload leaves no room for a list in a packet.
     PayloadSize,
-    /// The kernel knows a smaller MTU on the way to the router than the packet has.
+    /// The packet is longer than the path MTU to the router, as far as the kernel knows it.
     PathMtu,
 }
 
 impl UnicastCause {
-    /// Why, as the name of a counter.
+    /// Its name, as in the counters of [`SenderStatistics`](crate::SenderStatistics).
     pub fn name(self) -> &'static str {
         match self {
             Self::Configured => "configured",

@@ -319,7 +319,7 @@ impl<S: AsFd> Core<S> {
         }
     }
 
-    /// Sends a part as one packet; false if it is to be tried again, perhaps in another delivery.
+    /// Sends a part as one packet; false if it is to be tried again, perhaps by unicast.
     fn send_xcast(&mut self, range: Range<usize>, payload: &[u8]) -> Result<bool, SendError> {
         let Some(family) = &mut self.families[self.job.family] else {
             return Ok(true);

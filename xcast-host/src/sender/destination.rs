@@ -11,15 +11,14 @@ use crate::{
 
 /// One receiver of a message.
 ///
-/// A list is kept as given, in its order of first mention. The same address and port twice is
-/// delivered once: routers do that (the first entry and its DSCP win), and so does a sender that
-/// falls back to unicast.
+/// An address and port that are listed twice are delivered to once: the first entry and its DSCP
+/// count. Routers see to that, and so does a sender that falls back to unicast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Destination {
     /// Address and UDP port.
     pub address: SocketAddr,
-    /// DSCP on the last part of its way, where it is alone in its packet; the message's
-    /// ([`Options::dscp`]) unless given.
+    /// DSCP, 0 to 63, for the last part of the path, where a packet has this destination alone. If
+    /// `None`, that of the message ([`Options::dscp`]).
     pub dscp: Option<u8>,
 }
 
@@ -32,7 +31,7 @@ impl Destination {
         }
     }
 
-    /// Its entry in the list of a packet. An IPv4 address in the delivery of IPv6, ::ffff:192.0.2.1,
+    /// Its entry in the list of a packet. An IPv4 address in the form of IPv6, ::ffff:192.0.2.1,
     /// is an IPv4 address.
     pub(crate) fn entry(self) -> Result<Entry, Unusable> {
         let address = self.address.ip().to_canonical();
@@ -97,16 +96,16 @@ impl From<SocketAddrV6> for Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// The sender's socket cannot send there.
+    /// The sender's socket cannot send to addresses of this family.
     #[error(
         "the sender's socket is not of this family: bind it to 0.0.0.0 for IPv4, and to [::] for \
          IPv6 and IPv4"
     )]
     Family,
-    /// A link-local address that the same list has on another interface.
+    /// The list has the same link-local address on another interface, too.
     #[error("the list has this link-local address on another interface, too: send two messages")]
     Scope,
-    /// 0.0.0.0/8, or ::.
+    /// An address in 0.0.0.0/8, or `::`.
     #[error("the address names no host")]
     Unspecified,
     /// Multicast, limited broadcast, or class E.
@@ -124,21 +123,21 @@ pub enum Unusable {
     NotRouted,
 }
 
-/// How a message is sent.
+/// Header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Time to live, or hop limit. Default: 64.
+    /// Time to live, or hop limit, of the packets; at least 1. Default: 64.
     pub ttl: u8,
     /// DSCP of the packets, 0 to 63. Default: 0.
     pub dscp: u8,
-    /// CHANNEL IDENTIFIER of RFC 5058 section 9.2.2, the last four octets of section 9.3.2's; only
+    /// CHANNEL IDENTIFIER (RFC 5058 section 9.2.2; of section 9.3.2 the last four octets). Only
     /// Xcast packets carry it. Default: 0, none.
     pub channel: u32,
-    /// X: packets stay Xcast to the very end, so that receivers must understand it. Such a message
-    /// never falls back to unicast: it fails. Default: off.
+    /// The flag X: packets stay Xcast to the receivers, which must understand it. Such a message
+    /// never falls back to unicast; it fails instead. Default: off.
     pub stay_xcast: bool,
-    /// A: routers zero the addresses of destinations that left the list, where they keep the list's
-    /// length. Default: off.
+    /// The flag A: routers that keep the length of the list zero the addresses of destinations
+    /// that left it. Default: off.
     pub anonymous: bool,
 }
 

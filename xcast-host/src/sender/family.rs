@@ -1,5 +1,5 @@
-//! What a sender has once for each family of addresses: the way to the router, whether the router
-//! answers, and the part of the message that goes there.
+//! What a sender has once for each family of addresses: its uplink, whether the router answers, and
+//! its part of a list.
 
 use std::{
     io, iter,
@@ -163,7 +163,7 @@ impl FamilySender {
         }
     }
 
-    /// Sends a probe, by an open opened anew unless it is known to work.
+    /// Sends a probe, by an uplink that is opened anew unless it is known to work.
     fn ask(&mut self, now: Instant, packet: &mut Vec<u8>) -> io::Result<()> {
         if self.open.is_none() || self.liveness.check(now).is_err() {
             self.open()?;
@@ -205,7 +205,7 @@ impl FamilySender {
         cause
     }
 
-    /// The way that is open for a message now.
+    /// Whether messages can go by the router now; opens the uplink if they can.
     pub fn uplink_state(&mut self, now: Instant) -> UplinkState {
         if let Err(cause) = self.check(now) {
             return UplinkState::Down(cause);
@@ -224,7 +224,7 @@ impl FamilySender {
         }
     }
 
-    /// Where Xcast packets leave, and what they have in common; `None` if the open is closed.
+    /// Where Xcast packets leave, and what they have in common; `None` if the uplink is closed.
     pub fn xcast(&self, options: &Options) -> Option<(&OpenUplink, Template)> {
         let (open, code_points) = (self.open.as_ref()?, self.uplink.code_points()?);
         let source = (open.source, self.local.port()).into();

@@ -1,8 +1,10 @@
-//! Whether there is a router that works: a state machine without I/O, which is told the time.
+//! Whether there is a router that works: a state machine without I/O. The caller says what time it
+//! is.
 //!
-//! A probe is an Xcast packet, sent the way messages would be, that makes a working router cause an
-//! answer which nobody else would; see [`Uplink`](crate::Uplink). Until the first answer, and when
-//! answers stay away, messages leave as unicast: nothing is lost to a router that is not there.
+//! A probe is an Xcast packet that is sent the way messages would be, and that only a working router
+//! turns into something that is answered; see [`Uplink`](crate::Uplink). Until the first answer, and
+//! when answers stay away, messages leave as unicast, so nothing is lost to a router that is not
+//! there.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +13,13 @@ use super::cause::UnicastCause;
 /// When to probe, and how long an answer counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probing {
-    /// Time between probes. A probe that is not answered within it is given up. More than one a
-    /// second is not worth while: Linux limits the ICMP messages that answers come as to that.
-    /// Default: 3 s.
+    /// Time between probes. A probe that is not answered within it is given up. A period below one
+    /// second gains nothing in UDP: answers are ICMP messages, and Linux limits those to one a
+    /// second. Default: 3 s.
     pub period: Duration,
-    /// How long an answer counts, from when its probe was sent: what a router that has died can
-    /// cost. A few periods, so that a lost probe changes nothing. Default: 10 s.
+    /// How long an answer counts, from when its probe was sent. Messages are lost for no longer
+    /// than this when a router dies. Use a few periods, so that one lost probe does no harm.
+    /// Default: 10 s.
     pub valid_for: Duration,
 }
 
@@ -32,7 +35,7 @@ impl Default for Probing {
 /// How long a refusal counts where nothing is probed.
 const REFUSAL: Duration = Duration::from_secs(3);
 
-/// Whether the router is there.
+/// Whether the router is there, as far as probes tell.
 #[derive(Clone, Debug)]
 pub struct Liveness {
     probing: Option<Probing>,
@@ -48,7 +51,8 @@ pub struct Liveness {
 }
 
 impl Liveness {
-    /// A router that has not answered yet; without `probing`, one that is trusted unless refused.
+    /// A router that has not answered yet; without `probing`, one that is trusted until sending to
+    /// it fails.
     pub fn new(probing: Option<Probing>) -> Self {
         Self {
             probing,
@@ -60,7 +64,7 @@ impl Liveness {
         }
     }
 
-    /// Whether a probe is to be sent now. True is said once per probe; it counts as sent.
+    /// Whether a probe is to be sent now. After `true`, it counts as sent.
     pub fn poll(&mut self, now: Instant) -> bool {
         let Some(probing) = self.probing else {
             return false;
@@ -73,7 +77,7 @@ impl Liveness {
         true
     }
 
-    /// When the next probe is due; `None` for at once, or never.
+    /// When the next probe is due; `None` if at once, or if never.
     pub fn deadline(&self) -> Option<Instant> {
         self.next_probe
     }
@@ -83,7 +87,7 @@ impl Liveness {
         self.outstanding.is_some()
     }
 
-    /// The last probe was answered. What answers earlier ones must not come here.
+    /// Takes in an answer to the latest probe. Answers to earlier ones must not be given here.
     pub fn answered(&mut self) {
         if let (Some(probing), Some(sent)) = (self.probing, self.outstanding.take()) {
             self.up_until = Some(sent + probing.valid_for);
@@ -92,7 +96,8 @@ impl Liveness {
         }
     }
 
-    /// The router refuses, or the way to it is gone. Counts until the next answer.
+    /// Takes in that the router refuses, or that there is no way to it. Counts until the next answer;
+    /// without probing, for 3 s.
     pub fn failed(&mut self, now: Instant, cause: UnicastCause) {
         self.up_until = None;
         self.outstanding = None;

@@ -1,4 +1,5 @@
-//! The blocking sender.
+//! A message's way: to [`core`], which splits its list by [`family`] and into [packets](mod@split),
+//! and out by an [uplink](open_uplink) or as datagrams. [`Sender`] is the blocking front end.
 
 mod cause;
 pub(crate) mod core;
@@ -31,29 +32,33 @@ pub use self::{
     uplink::{RouterAddresses, Uplink},
 };
 
-/// Sends datagrams to many, by an ordinary UDP socket and an [`Uplink`](crate::Uplink).
+/// Sends one message to many destinations, by an ordinary UDP socket and an [`Uplink`].
 ///
-/// Receivers get ordinary datagrams, and see the UDP socket's address and port as their source,
-/// whichever way they came: replies arrive at that socket. A host with several addresses binds it
-/// to the one that is meant.
+/// Receivers get ordinary datagrams. Their source is the UDP socket's address and port, whether they
+/// came by a router or not, so replies arrive at that socket. On a host with several addresses, bind
+/// the socket to the one that is meant.
 ///
-/// No threads are involved: whether the router is still there is looked after while sending. A
-/// sender that pauses for longer than an answer counts starts over with unicast, or waits with
-/// [`wait_for_router`](Self::wait_for_router).
+/// The socket may be owned ([`UdpSocket`]) or borrowed (`&UdpSocket`, or a
+/// [`BorrowedFd`]); it is not changed: TTL and DSCP go with each datagram.
+///
+/// There are no threads: the sender asks whether the router is there while it sends. If it pauses
+/// for longer than [`Probing::valid_for`](liveness::Probing::valid_for), it starts again with
+/// unicast, unless it waits with [`wait_for_router`](Self::wait_for_router).
 #[derive(Debug)]
 pub struct Sender<S = UdpSocket>(Core<S>);
 
 impl<S: AsFd> Sender<S> {
-    /// A sender by this socket.
+    /// A sender on this socket, which must be bound.
     ///
     /// # Errors
     ///
-    /// The uplink contradicts itself, or the kernel does not say what the socket is bound to.
+    /// The uplink contradicts itself (kind `InvalidInput`), or this is not a UDP socket.
     pub fn new(socket: S, settings: Settings) -> io::Result<Self> {
         Core::new(socket, settings).map(Self)
     }
 
-    /// Sends one message to everyone in the list.
+    /// Sends one message, a payload in octets, to everyone in the list. Waits while the send buffer
+    /// is full.
     ///
     /// # Errors
     ///
@@ -67,7 +72,7 @@ impl<S: AsFd> Sender<S> {
         self.send_with(&options, to, payload)
     }
 
-    /// Sends one message with options of its own.
+    /// Sends one message with these options instead of those in the [`Settings`].
     ///
     /// # Errors
     ///
@@ -89,12 +94,12 @@ impl<S: AsFd> Sender<S> {
         }
     }
 
-    /// Sends one message without waiting for anything, and without a word to the router: no probe
-    /// is sent, and no answer taken in. For whoever sends in another program's stead.
+    /// Sends one message without ever waiting, and without probing the router. This is for code that
+    /// sends on behalf of another program.
     ///
-    /// As long as a message could wait, the kernel is asked once; where it has no room, the rest of
-    /// the list comes back in [`SendError::WouldBlock`]. Messages go by the router while its latest
-    /// answer counts, so call [`tend`](Self::tend) now and then, at a time when asking is welcome.
+    /// Where the send buffer is full, the rest of the list comes back in [`SendError::WouldBlock`].
+    /// Messages go by the router while its latest answer counts; call [`tend`](Self::tend) from time
+    /// to time to keep that up to date.
     ///
     /// # Errors
     ///
@@ -114,22 +119,21 @@ impl<S: AsFd> Sender<S> {
         outcome.map_err(|error| error.locate(to))
     }
 
-    /// Looks after the router without waiting: takes its answers in, and asks again when it is time.
-    /// Returns when that will be; `None` if it is never asked ([`Settings::probing`]).
+    /// Takes in answers of the router, and probes it again if that is due. Never waits. Returns when
+    /// the next probe is due; `None` if there will be none ([`Settings::probing`]).
     ///
-    /// [`send`](Self::send) does this by itself; see
-    /// [`try_send_with`](Self::try_send_with) for who has to.
+    /// [`send`](Self::send) does this by itself; [`try_send_with`](Self::try_send_with) does not.
     pub fn tend(&mut self) -> Option<Instant> {
         self.0.tend(Instant::now());
         self.0.next_probe()
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time. Where uplink and
-    /// socket have two families, for both.
+    /// Probes the router and waits for its answer. Returns whether it came in time. Where uplink and
+    /// socket have two families, waits for both.
     ///
     /// # Errors
     ///
-    /// The kernel cannot wait.
+    /// `poll` failed.
     pub fn wait_for_router(&mut self, timeout: Duration) -> io::Result<bool> {
         let deadline = Instant::now() + timeout;
         loop {

@@ -1,4 +1,4 @@
-//! An uplink with its sockets.
+//! An open uplink: sockets that reach the first router, and probes.
 
 use std::{
     io,
@@ -114,7 +114,7 @@ impl OpenUplink {
         }
     }
 
-    /// A probe of this open: its socket, the port it is at, and the destination to name.
+    /// A probe by this uplink: its socket, the port it is at, and the destination to name.
     pub fn probe(&self) -> io::Result<(Probe, u16, Entry)> {
         let (socket, to) = match &self.link {
             Link::Native(_) => {

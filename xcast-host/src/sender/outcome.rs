@@ -10,12 +10,12 @@ use super::{
 };
 use crate::packet::PacketError;
 
-/// What became of a message.
+/// What a message became.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sent {
-    /// Xcast packets that left.
+    /// Xcast packets handed to the kernel.
     pub xcast_packets: usize,
-    /// Datagrams that left.
+    /// Ordinary datagrams handed to the kernel.
     pub unicast_packets: usize,
 }
 
@@ -23,7 +23,7 @@ pub struct Sent {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// A destination is none. Nothing was sent.
+    /// A destination cannot be sent to. Nothing was sent.
     #[error("destination {index}, {address}: {reason}")]
     Destination {
         /// Place in the list, from 0.
@@ -33,7 +33,8 @@ pub enum SendError {
         /// What is wrong with it.
         reason: Unusable,
     },
-    /// The payload does not fit a packet. Nothing was sent.
+    /// The payload does not fit in a packet of [`PacketLimits::mtu_octets`](crate::PacketLimits).
+    /// Nothing was sent.
     #[error(
         "payload of {payload} octets: at most {largest} fit a packet, so shorten it or raise the \
          MTU limit"
@@ -44,51 +45,51 @@ pub enum SendError {
         /// What would fit, in octets.
         largest: usize,
     },
-    /// The message must stay Xcast ([`Options::stay_xcast`]), and there is no way for it, or not
-    /// for all of it.
+    /// The message must stay Xcast ([`Options::stay_xcast`](crate::Options::stay_xcast)), and there
+    /// is no router for it. Xcast packets for a part of the list may have left.
     #[error("a message that must stay xcast cannot be sent: {cause}")]
     NoXcast {
         /// Why not.
         cause: UnicastCause,
     },
-    /// The kernel refused datagrams to some destinations; the others were served.
+    /// The kernel refused datagrams to some destinations. All others were served.
     #[error("{} of {destinations} destinations not reached, the first of them {}", failed.len(), first(failed))]
     Unreached {
-        /// Those that were not reached, at least one.
+        /// The destinations that were not reached, at least one.
         failed: Vec<Unreached>,
         /// How many there were in all, repeats left out.
         destinations: usize,
     },
-    /// Without waiting, the message could not be sent to everyone: a socket's send buffer is full.
-    /// Only [`Sender::try_send_with`](crate::Sender::try_send_with) says so.
+    /// A socket's send buffer is full, so that a part of the list is left. Only
+    /// [`Sender::try_send_with`](crate::Sender::try_send_with) returns this.
     #[error("the send buffer is full: {} destinations are left, send to them again", rest.len())]
     WouldBlock {
-        /// What was sent before.
+        /// What was sent.
         sent: Sent,
         /// Destinations that the kernel refused a datagram to.
         failed: Vec<Unreached>,
         /// Destinations that are not served yet, at least one.
         rest: Vec<Destination>,
     },
-    /// The packet cannot be built; the options are wrong.
+    /// The packet cannot be built: an option is out of range. Nothing was sent.
     #[error(transparent)]
     Packet(#[from] PacketError),
-    /// The sender was closed, or its task has ended.
+    /// The task of a `tokio::CombiningSender` has ended.
     #[error("the sender is closed")]
     Closed,
-    /// The socket failed.
+    /// The kernel cannot wait for a socket, or refuses it as a whole.
     #[error("cannot use the socket to send")]
     Socket(#[from] io::Error),
 }
 
-/// A destination the kernel refused a datagram to.
+/// A destination to which the kernel refused a datagram.
 #[derive(Debug)]
 pub struct Unreached {
     /// Place in the list, from 0.
     pub index: usize,
     /// Its address.
     pub address: SocketAddr,
-    /// What the kernel says.
+    /// The kernel's error.
     pub error: io::Error,
 }
 

@@ -8,23 +8,25 @@ use crate::{
     policy::{ArrivalOrder, Policy},
 };
 
-/// How a sender works.
+/// How a sender works. [`Settings::new`] has the defaults.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The way Xcast packets leave.
+    /// How Xcast packets reach the first router.
     pub uplink: Uplink,
-    /// How messages are sent unless they say otherwise.
+    /// Options of messages that have none of their own. Default: those of [`Options::default`].
     pub options: Options,
-    /// How large packets may be.
+    /// How large packets may be. Default: those of [`PacketLimits::default`].
     pub limits: PacketLimits,
-    /// When to ask whether the router is there; `None` trusts that it is, unless it refuses.
+    /// When to ask whether the router is there. With `None` it is trusted to be there until sending
+    /// to it fails: messages may be lost. Default: those of [`Probing::default`].
     pub probing: Option<Probing>,
-    /// Which destinations share a packet where a list is too long for one.
+    /// Which destinations share a packet where a list is too long for one. Default:
+    /// [`ArrivalOrder`].
     pub policy: Arc<dyn Policy>,
 }
 
 impl Settings {
-    /// The usual settings for this way out.
+    /// The default settings with this uplink.
     pub fn new(uplink: Uplink) -> Self {
         Self {
             uplink,

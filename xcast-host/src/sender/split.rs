@@ -20,17 +20,21 @@
 //! let to = ["198.51.100.7:5000", "203.0.113.9:5000"].map(|to| to.parse::<SocketAddr>());
 //! let to: Vec<Destination> = to.into_iter().map(|to| to.map(Into::into)).collect::<Result<_, _>>()?;
 //! let (options, limits) = (Options::default(), PacketLimits::default());
+//! let template = Template::new(code_points, source, &options);
 //! let payload = b"hello, all";
+//! let mut packet = Vec::new();
 //!
 //! for chunk in split(&to, payload.len(), [ipv4, ipv6], &options, &limits, &CommonPrefix)? {
-//!     let template = Template::new(code_points, source, &options);
 //!     match chunk.delivery {
-//!         Delivery::Xcast => {
-//!             let packet = template.build(&chunk.entries, payload)?;
-//!             assert_eq!(packet.len(), 20 + (12 + 4 + 2 * 4) + 8 + payload.len());
+//!         Delivery::Xcast => template.emit(&chunk.entries, payload, &mut packet)?,
+//!         Delivery::Unicast(_) => {
+//!             for entry in &chunk.entries {
+//!                 template.emit_datagram(entry, payload, &mut packet)?;
+//!             }
 //!         }
-//!         Delivery::Unicast(cause) => println!("{} datagrams: {cause}", chunk.entries.len()),
 //!     }
+//!     // IPv4, the Xcast header with two addresses, UDP.
+//!     assert_eq!(packet.len(), 20 + (12 + 4 + 2 * 4) + 8 + payload.len());
 //! }
 //! # Ok(())
 //! # }
@@ -68,8 +72,8 @@ pub struct Chunk {
     pub delivery: Delivery,
 }
 
-/// Says what packets a message to `to` with a payload of `payload_len` octets becomes. `uplinks` is
-/// the state of the way to the router of IPv4, and of IPv6.
+/// Says what packets a message to `to` with a payload of `payload_len` octets becomes. `uplinks` are
+/// the states of the uplink of IPv4 and of that of IPv6.
 ///
 /// Chunks of IPv4 come first. A destination that is listed twice may be twice in an Xcast packet
 /// (routers deliver to it once), and is once among datagrams. An [`Entry`] has no room for the
@@ -77,8 +81,8 @@ pub struct Chunk {
 ///
 /// # Errors
 ///
-/// [`SendError::Destination`], [`SendError::TooLarge`], or [`SendError::NoXcast`], as a sender
-/// says. No part of the list is to be sent then.
+/// [`SendError::Destination`], [`SendError::TooLarge`], or [`SendError::NoXcast`]: the message cannot
+/// be sent to anybody in the list.
 pub fn split(
     to: &[Destination],
     payload_len: usize,
@@ -259,7 +263,7 @@ impl Split {
     }
 
     /// How many of the destinations from `start` on go into the next packet: such that the number
-    /// of packets stays the smallest possible, and the two families of the cut have least in common.
+    /// of packets stays the smallest possible, and the two sides of the cut have least in common.
     fn cut(&self, start: usize, len: usize, capacity: usize) -> usize {
         let left = len - start;
         if left <= capacity {
@@ -278,7 +282,7 @@ impl Split {
             .unwrap_or(capacity)
     }
 
-    /// Everything from this part on leaves as unicast after all.
+    /// Turns this part and all after it into unicast.
     pub fn fall_back(&mut self, part: usize, cause: UnicastCause) {
         let start = self.parts[part].range.start;
         self.parts.truncate(part);
@@ -398,6 +402,42 @@ mod tests {
             deliveries(&to_self),
             [(1, Delivery::Unicast(UnicastCause::NotRouted))]
         );
+    }
+
+    #[test]
+    fn a_list_of_both_families_is_split_by_the_uplink_of_each() {
+        let ipv4: Vec<_> = (1..4).map(|n| destination(0x0a01_0000 + n, 5000)).collect();
+        let mut to = ipv4.clone();
+        to.insert(1, ipv6(to[0]));
+        let down = UplinkState::Down(UnicastCause::Configured);
+        let limits = PacketLimits::default();
+        let run = |to: &[Destination], options: &Options| {
+            split(to, 100, [XCAST, down], options, &limits, &ArrivalOrder)
+        };
+        let entries = |to: &[Destination]| to.iter().map(|to| to.entry().unwrap()).collect();
+        let xcast = Chunk {
+            entries: entries(&ipv4),
+            delivery: Delivery::Xcast,
+        };
+        let unicast = Chunk {
+            entries: entries(&to[1..2]),
+            delivery: Delivery::Unicast(UnicastCause::Configured),
+        };
+        let options = Options::default();
+        assert_eq!(run(&to, &options).unwrap(), [xcast, unicast]);
+        assert_eq!(run(&[], &options).unwrap(), []);
+        to.push(destination(0x0a01_0001, 0));
+        let error = run(&to, &options).unwrap_err();
+        assert!(matches!(error, SendError::Destination { index: 4, .. }));
+        let stay = Options {
+            stay_xcast: true,
+            ..options
+        };
+        let error = run(&to[..2], &stay).unwrap_err();
+        assert!(matches!(error, SendError::NoXcast { .. }));
+        let loopback = destination(0x7f00_0001, 5000);
+        let error = run(&[ipv4[0], loopback], &stay).unwrap_err();
+        assert!(matches!(error, SendError::Destination { index: 1, .. }));
     }
 
     #[test]

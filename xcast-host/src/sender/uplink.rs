@@ -1,63 +1,64 @@
-//! How a host reaches its first router: what it is told, without I/O.
+//! How a host reaches its first router. No I/O.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::cause::UnicastCause;
 use crate::code_points::CodePoints;
 
-/// The way Xcast packets take to the first router.
+/// How Xcast packets reach the first router.
 ///
-/// It is one for each family of addresses: IPv6 has one where [`CodePoints::ipv6`] says how its
-/// packets are marked and, in UDP, where the router has an IPv6 address. A family without a way is
-/// served by unicast.
+/// Each family of addresses has an uplink of its own. IPv6 has one if [`CodePoints::ipv6`] is given
+/// and, in UDP, if the router has an IPv6 address. A family without an uplink is served by unicast.
 ///
-/// # How a router is known to work
+/// # How a sender knows that the router works
 ///
-/// By probes, small Xcast packets with one destination, which a working router turns into ordinary
-/// unicast that comes back in some delivery; see [`Liveness`](crate::liveness::Liveness) for when.
+/// It probes it with small Xcast packets that have one destination. A working router turns them into
+/// ordinary unicast, which causes an answer; [`liveness`](crate::liveness) says when probes are sent
+/// and how long an answer counts.
 ///
-/// * *native*: the destination is the probe's own socket. The router hands the packet to this
+/// * *Native*: the destination is the probe's own socket. The router hands the packet to this
 ///   host's kernel, which delivers it.
-/// * *in UDP*: a packet from the sender to itself would be dropped by its kernel when it came back
-///   from the network, because its source is one of the host's own addresses. So the destination
-///   is the *router's own address*, at a port where nobody listens: the router hands the packet to
-///   its kernel, and that answers with ICMP port unreachable, which ends up at the probe's socket.
-///   An answer from a program that does listen there counts as well. Without an Xcast router the
-///   packet is never unwrapped, and the kernel's own port unreachable, for the outer port, says so
-///   at once.
+/// * *In UDP*: the destination is the router's own address, at a port where nobody listens. The
+///   router hands the packet to its kernel, which answers with ICMP port unreachable; a datagram
+///   from a program that does listen there counts as well. (A destination on this host would not
+///   do: the kernel drops packets from the network that have its own address as their source.) If
+///   there is no Xcast router, the kernel's port unreachable for the outer port says so at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Uplink {
-    /// Raw packets into the interface of a router on this host. Needs CAP_NET_RAW.
+    /// Raw packets into the interface of a router on this host. Needs `CAP_NET_RAW`.
     Native {
         /// Numbers that mark a packet as Xcast.
         code_points: CodePoints,
-        /// The router's own interface.
+        /// Name of the router's own interface.
         interface: String,
     },
-    /// Xcast packets inside UDP, to a router on the network. No privileges are needed.
+    /// Xcast packets inside UDP, to a router on the network. Needs no privileges.
     ///
-    /// The router accepts them only with an inner source that is the outer source, so a NAT in
-    /// between means unicast.
+    /// The router accepts them only if the inner source is the outer source. Behind a NAT it does not
+    /// answer, and messages leave as unicast.
     Udp {
         /// Numbers that mark a packet as Xcast.
         code_points: CodePoints,
-        /// The router's own addresses, and the UDP port it takes Xcast packets at.
+        /// The router's own addresses, with the UDP port at which it takes Xcast packets.
         router: RouterAddresses,
-        /// UDP port of the router's addresses where nobody listens, or where somebody answers.
+        /// UDP port of the router's addresses for probes: one where nobody listens, or where a
+        /// program answers. [`Uplink::udp`] uses 9, the discard port.
         probe_port: u16,
     },
-    /// None: every destination gets a datagram of its own.
+    /// No router: every destination gets a datagram of its own.
     Unicast,
 }
 
-/// Where a router takes Xcast packets in UDP: an address of its own for each family, as the inner
-/// and the outer packet must be of one. Made of a [`SocketAddr`], or of a pair of one of each.
+/// Where a router takes Xcast packets in UDP: an address for each family, since the inner and the
+/// outer packet must be of the same one.
+///
+/// Made from a [`SocketAddr`], or from a pair of one of each family.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RouterAddresses {
     /// For Xcast packets of IPv4.
     pub ipv4: Option<SocketAddrV4>,
-    /// For Xcast packets of IPv6: an address that is not link-local, because the source of the
-    /// packets is chosen by it.
+    /// For Xcast packets of IPv6. Not a link-local address, because the source address of the
+    /// packets is chosen to match.
     pub ipv6: Option<SocketAddrV6>,
 }
 
@@ -98,7 +99,7 @@ impl From<(SocketAddrV4, SocketAddrV6)> for RouterAddresses {
 pub(super) const PROBE_PORT: u16 = 9;
 
 impl Uplink {
-    /// Into `xcast0`, as a router calls its interface unless told otherwise.
+    /// To a router on this host, by the interface `xcast0`, which is its name by default.
     pub fn native(code_points: CodePoints) -> Self {
         Self::Native {
             code_points,
@@ -106,7 +107,7 @@ impl Uplink {
         }
     }
 
-    /// Inside UDP to a router.
+    /// Inside UDP, to a router on the network; probes go to the discard port, 9.
     pub fn udp(code_points: CodePoints, router: impl Into<RouterAddresses>) -> Self {
         Self::Udp {
             code_points,

@@ -1,4 +1,4 @@
-//! The asynchronous twins of sender and receiver, and the sender that combines messages.
+//! Sender and receiver for tokio, and a sender that combines messages.
 
 mod combining;
 mod receiver;
@@ -14,7 +14,7 @@ pub use self::{
     sender::Sender,
 };
 
-/// Waits until a file can be read or written. It is registered for this one time only: senders
+/// Waits until a file can be read or written. It is registered for this one wait only, since senders
 /// hardly ever wait.
 async fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<()> {
     // SAFETY: what is borrowed stays open, and the same file, for as long as it is borrowed.

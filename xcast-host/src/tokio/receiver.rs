@@ -10,8 +10,8 @@ use crate::{
     receiver::{Opener, Received},
 };
 
-/// Receives messages in whatever form they come; see the blocking
-/// [`Receiver`](crate::Receiver), which it equals.
+/// Receives ordinary datagrams and combined messages alike, like the blocking
+/// [`Receiver`](crate::Receiver).
 #[derive(Debug)]
 pub struct Receiver {
     socket: UdpSocket,

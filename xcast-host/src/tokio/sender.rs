@@ -14,7 +14,7 @@ use crate::sender::{
     core::{Core, Step},
 };
 
-/// Sends datagrams to many; see the blocking [`Sender`](crate::Sender), which it equals.
+/// Sends one message to many destinations, like the blocking [`Sender`](crate::Sender).
 ///
 /// To receive replies, give a [`Receiver`](super::Receiver) a clone of the socket
 /// ([`UdpSocket::try_clone`]).
@@ -22,11 +22,11 @@ use crate::sender::{
 pub struct Sender(Core<UdpSocket>);
 
 impl Sender {
-    /// A sender by this socket.
+    /// A sender on this socket, which must be bound. It may be in blocking mode.
     ///
     /// # Errors
     ///
-    /// The uplink contradicts itself, or the kernel does not say what the socket is bound to.
+    /// The uplink contradicts itself (kind `InvalidInput`).
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
         Core::new(socket, settings).map(Self)
     }
@@ -47,7 +47,7 @@ impl Sender {
         self.send_with(&options, to, payload).await
     }
 
-    /// Sends one message with options of its own.
+    /// Sends one message with these options instead of those in the [`Settings`].
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time. Where uplink and
-    /// socket have two families, for both.
+    /// Probes the router and waits for its answer. Returns whether it came in time. Where uplink and
+    /// socket have two families, waits for both.
     ///
     /// # Errors
     ///
