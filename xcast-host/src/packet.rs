@@ -14,7 +14,7 @@ use xcast_common::{
     },
 };
 
-use crate::CodePoints;
+use crate::code_points::CodePoints;
 
 /// Length of a UDP header, in octets.
 pub const UDP_LEN: usize = 8;
@@ -45,7 +45,7 @@ pub struct Template {
     pub source: IpAddr,
     /// IP destination: the group, or an address of a router.
     pub to: IpAddr,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
     /// DSCP of the packet itself, 0 to 63.
     pub dscp: u8,
@@ -57,7 +57,7 @@ pub struct Template {
     pub anonymous: bool,
     /// UDP source port.
     pub source_port: u16,
-    /// P also where all entries have one port, which the UDP header could carry.
+    /// Lists ports (P) even if all entries have the same one, which the UDP header could carry.
     pub port_list: bool,
 }
 
@@ -501,7 +501,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::Ipv6CodePoints;
+    use crate::code_points::Ipv6CodePoints;
 
     fn template() -> Template {
         Template {

@@ -18,13 +18,13 @@ pub struct EnvelopePeers {
     owners: HashMap<Tag, SocketAddr, RandomState>,
 }
 
-/// Two destinations want the same tag.
+/// A tag that another destination has already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("tag {tag} is that of {owner}: let the receiver draw another one")]
 pub struct TagTaken {
     /// The tag.
     pub tag: Tag,
-    /// Whose it is.
+    /// The destination that has it.
     pub owner: SocketAddr,
 }
 
@@ -37,7 +37,7 @@ impl EnvelopePeers {
         }
     }
 
-    /// How many have opted in.
+    /// How many destinations have opted in.
     pub fn len(&self) -> usize {
         self.tags.len()
     }

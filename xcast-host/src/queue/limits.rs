@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The criteria by which messages are combined, and how much the queue may hold.
+/// By which criteria messages are combined, and how much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
     /// Longest time a message waits for others (d_q). Longer finds more partners. Default: 5 ms.
@@ -18,14 +18,14 @@ pub struct QueueLimits {
     pub max_packet: usize,
     /// Most packets that a message is compared with. Default: 8.
     pub budget: usize,
-    /// How much of a packet's segments a message must share to get in, in percent of all segments
-    /// that the packet would then have. It bounds what a receiver is sent for others, too: with 50
-    /// at least half of the segments are its own, for whoever came last. 100 combines only whole
-    /// overlap. Default: 50.
+    /// How much a message must share with a packet to join it: octets of shared segments, in percent
+    /// of all octets of segments that the packet would then have. So it also bounds what a receiver
+    /// is sent for others. 100 combines only messages of the same segments. Default: 50.
     pub min_overlap_percent: u8,
-    /// Most messages waiting. Default: 65,536.
+    /// Most messages that may wait. Default: 65,536.
     pub max_messages: usize,
-    /// Most octets waiting, counted as pushed, with some for each destination. Default: 16 MiB.
+    /// Most octets that may wait, counted as they were pushed, and some for each destination.
+    /// Default: 16 MiB.
     pub max_octets: usize,
 }
 

@@ -7,12 +7,12 @@ use thiserror::Error;
 
 use super::candidate::Recipient;
 
-/// What to send, and to whom.
+/// A message: what to send, and to whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Its destinations: one, or several where it is multicast already.
+    /// Its destinations, one or several.
     pub destinations: Vec<SocketAddr>,
-    /// Its content. A slice of a larger buffer keeps all of that buffer in memory.
+    /// Its content, in order. A slice of a larger buffer keeps all of that buffer in memory.
     pub segments: Vec<Bytes>,
 }
 
@@ -22,7 +22,7 @@ impl Message {
         Self::to_many([destination], segments)
     }
 
-    /// A message to several.
+    /// A message to several destinations.
     pub fn to_many(
         destinations: impl Into<Vec<SocketAddr>>,
         segments: impl Into<Vec<Bytes>>,
@@ -44,7 +44,7 @@ impl Message {
     }
 }
 
-/// A message that was not taken.
+/// A message that the queue did not take.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("message of {} octets not queued: {reason}", message.octets())]
 pub struct Refused {
@@ -54,13 +54,13 @@ pub struct Refused {
     pub reason: Refusal,
 }
 
-/// Why a message was not taken.
+/// Why the queue did not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
-    /// Send what is waiting, then try again.
+    /// The queue is full. Send what waits, then push again.
     #[error("the queue is full, poll or flush it")]
     Full,
-    /// It would not fit an empty queue either, or no datagram.
+    /// The message is longer than a datagram, or than the whole queue.
     #[error("it is longer than a datagram or the whole queue, shorten it")]
     TooLong,
 }

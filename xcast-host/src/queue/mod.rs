@@ -1,12 +1,33 @@
 //! The combining queue: messages wait a moment, and those whose content overlaps leave as one
 //! packet (WO 2007/030742, paragraphs 26 to 28).
 //!
-//! It does no I/O and has no clock: the caller tells it the time and sends what it gives out.
+//! A [`Queue`] does no I/O and has no clock. The caller says what time it is, and sends what comes
+//! out; [`tokio::CombiningSender`](crate::tokio::CombiningSender) does both.
 //!
-//! * [`push`](Queue::push) puts a [`Message`] in, or gives it back where the queue is full.
-//! * [`poll`](Queue::poll) gives out what is to be sent now, a [`Transmit`] at a time.
+//! * [`push`](Queue::push) puts a [`Message`] in, or returns it if the queue is full.
+//! * [`poll`](Queue::poll) takes out the next packet that is due, a [`Transmit`].
 //! * [`deadline`](Queue::deadline) says when to poll again.
-//! * [`flush`](Queue::flush) makes everything leave.
+//! * [`flush`](Queue::flush) makes everything due.
+//!
+//! ```
+//! use std::{net::SocketAddr, time::Instant};
+//! use xcast_host::queue::{Form, Message, Queue, QueueLimits};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Instant::now();
+//! let mut queue = Queue::new(QueueLimits::default());
+//! for to in ["192.0.2.1:5000", "192.0.2.2:5000"] {
+//!     let to: SocketAddr = to.parse()?;
+//!     queue.push(now, Message::to_one(to, ["the same for both".into()]))?;
+//! }
+//! assert!(queue.poll(now).is_none());
+//!
+//! let deadline = queue.deadline().expect("two messages wait");
+//! let packet = queue.poll(deadline).expect("they are due");
+//! assert_eq!((packet.form(), packet.destinations().len()), (Form::Multicast, 2));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What is combined
 //!
@@ -16,14 +37,14 @@
 //!   each destination's own beside them. Only receivers in [`EnvelopePeers`] are sent envelopes.
 //! * Everything else leaves as the datagram it is.
 //!
-//! Content is compared by segments, which are what the caller makes them: a header, a body, a block
-//! of a file. Equal octets divided differently are not noticed.
+//! The caller divides content into segments: a header, a body, a block of a file. Only whole segments
+//! are compared, so equal octets that are divided differently are not found.
 //!
 //! # What is promised
 //!
 //! * No message waits longer than [`QueueLimits::max_delay`], if the queue is polled at its deadlines.
-//! * Each destination is sent its messages in the order they were pushed in, and each once. A
-//!   destination listed twice in one message counts once.
+//! * Each destination is sent its messages once each, in the order in which they were pushed. A
+//!   destination that is listed twice in one message counts once.
 //! * Memory is bounded by [`QueueLimits::max_messages`] and [`QueueLimits::max_octets`].
 //! * A push costs no more than [`QueueLimits::budget`] comparisons.
 
@@ -131,7 +152,7 @@ enum Leaving {
     Flush,
 }
 
-/// Messages that wait for others; see [the module](self).
+/// The combining queue; see [the module](self).
 #[derive(Debug)]
 pub struct Queue {
     limits: QueueLimits,
@@ -155,7 +176,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue, without anybody who takes envelopes.
+    /// An empty queue. Nobody takes envelopes yet; see [`opt_in`](Self::opt_in).
     pub fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
@@ -173,11 +194,11 @@ impl Queue {
         }
     }
 
-    /// Takes a message.
+    /// Takes a message in. One without destinations is ignored.
     ///
     /// # Errors
     ///
-    /// There is no room for it; it comes back.
+    /// There is no room for it. [`Refused`] has the message.
     pub fn push(&mut self, now: Instant, message: Message) -> Result<(), Refused> {
         let now = self.advance(now);
         let cost = message.cost();
@@ -225,7 +246,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The next packet to send, or `None` until the [deadline](Self::deadline).
+    /// The next packet to send now. `None` means nothing is due before the
+    /// [deadline](Self::deadline).
     pub fn poll(&mut self, now: Instant) -> Option<Transmit> {
         let now = self.advance(now);
         while let Some((serial, batch)) = self.batches.first()
@@ -244,7 +266,7 @@ impl Queue {
         Some(transmit)
     }
 
-    /// When to poll next: a time that is past means at once. `None` while nothing waits.
+    /// When to poll next; at once, if that is in the past. `None` while nothing waits.
     pub fn deadline(&self) -> Option<Instant> {
         match self.ready.front() {
             Some(transmit) => Some(transmit.since()),
@@ -252,26 +274,26 @@ impl Queue {
         }
     }
 
-    /// Makes everything leave: poll until there is nothing more.
+    /// Makes everything due, whatever its deadline: poll until nothing is left.
     pub fn flush(&mut self) {
         while let Some((serial, _)) = self.batches.first() {
             self.release(serial, Leaving::Flush);
         }
     }
 
-    /// Who takes envelopes.
+    /// The destinations that take envelopes.
     pub fn peers(&self) -> &EnvelopePeers {
         &self.peers
     }
 
-    /// From now on, messages to this destination may be combined into envelopes: the receiver
-    /// there opens them with this tag.
+    /// From now on, messages to this destination may be combined into envelopes, which its receiver
+    /// opens with this tag.
     ///
-    /// Where the destination had another tag, everything that waits leaves first.
+    /// If the destination had another tag, everything that waits becomes due.
     ///
     /// # Errors
     ///
-    /// Another destination uses the tag. Nothing has changed.
+    /// Another destination has the tag. Nothing has changed.
     pub fn opt_in(&mut self, destination: SocketAddr, tag: Tag) -> Result<(), TagTaken> {
         if self
             .peers
@@ -283,15 +305,15 @@ impl Queue {
         Ok(())
     }
 
-    /// From now on, this destination is sent ordinary datagrams only. Everything that waits leaves
-    /// first, since the tag may get another owner.
+    /// From now on, this destination gets ordinary datagrams only. Everything that waits becomes due,
+    /// since the tag may get another owner.
     pub fn opt_out(&mut self, destination: SocketAddr) {
         if self.peers.remove(destination) {
             self.flush();
         }
     }
 
-    /// Messages that wait.
+    /// How many messages wait.
     pub fn len(&self) -> usize {
         self.messages
     }

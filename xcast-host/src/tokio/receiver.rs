@@ -5,9 +5,8 @@ use std::io;
 use ::tokio::net::UdpSocket;
 
 use crate::{
-    ReceiverStatistics,
     envelope::Tag,
-    receiver::{Opener, Received},
+    receiver::{Opener, Received, ReceiverStatistics},
 };
 
 /// Receives ordinary datagrams and combined messages alike, like the blocking

@@ -8,7 +8,7 @@ use std::{
 
 use ::tokio::{io::Interest, time};
 
-use super::ready;
+use super::ready::ready;
 use crate::sender::{
     Destination, Options, SendError, SenderStatistics, Sent, Settings, UnicastCause,
     core::{Core, Step},
