@@ -460,7 +460,7 @@ impl Surroundings<'_> {
                 gateway,
                 mtu_bytes,
             } => {
-                let speaks_xcast = speaks_xcast(self.gateways, gateway);
+                let speaks_xcast = self.gateways.speak(gateway);
                 let flags = if speaks_xcast { NEXT_HOP_XCAST } else { 0 };
                 self.forward(ifindex, gateway, mtu_bytes, flags)
             }
@@ -494,14 +494,6 @@ impl Surroundings<'_> {
             source_mac,
             ..NextHop::default()
         }
-    }
-}
-
-fn speaks_xcast(gateways: &Gateways, gateway: IpAddr) -> bool {
-    match gateways {
-        Gateways::All => true,
-        Gateways::None => false,
-        Gateways::List(list) => list.contains(&gateway),
     }
 }
 
