@@ -41,6 +41,7 @@ use xcast_common::{
     wire::Be32,
 };
 
+pub use self::pair::Macs;
 use self::{
     drops::DropLog,
     fanouts::Fanouts,
@@ -125,15 +126,6 @@ pub struct Datapath {
     attached: HashMap<u8, XdpLinkId>,
     fanouts: Fanouts,
     stack_macs: Macs,
-}
-
-/// Link layer addresses of a frame.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Macs {
-    /// Of the receiver.
-    pub destination: [u8; 6],
-    /// Of the sender.
-    pub source: [u8; 6],
 }
 
 impl Datapath {

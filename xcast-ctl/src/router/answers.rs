@@ -10,6 +10,7 @@ use super::{explain, ports::Ports, state::Router};
 use crate::{
     config,
     control::{Request, Response},
+    kernel,
     report::{self, Counters, Mode, mac_text},
     sync::{NextHopRow, RouteRow},
 };
@@ -73,10 +74,7 @@ impl Router {
             next_hops: self.sync.next_hop_count(),
             subsets_installed: self.datapath.subsets_installed(),
             resyncs: self.resyncs,
-            kernel: nix::sys::utsname::uname().map_or_else(
-                |_| "unknown".to_owned(),
-                |name| name.release().to_string_lossy().into_owned(),
-            ),
+            kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),

@@ -1,6 +1,6 @@
 //! The configured interfaces, and what has become of them.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use tracing::{info, warn};
 use xcast_common::maps::{PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
@@ -150,7 +150,7 @@ impl Port {
     /// Frames that the driver dropped instead of sending, since the port was attached.
     pub(super) fn driver_drops(&self) -> Option<u64> {
         let attached = self.attached.as_ref()?;
-        Some(transmit_drops(&self.interface).saturating_sub(attached.drops_before))
+        Some(kernel::transmit_drops(&self.interface).saturating_sub(attached.drops_before))
     }
 
     fn entry(&self, link: &Link) -> Option<PortEntry> {
@@ -178,7 +178,7 @@ impl Port {
         self.attached = Some(Attached {
             link: link.clone(),
             transmits: false,
-            drops_before: transmit_drops(&self.interface),
+            drops_before: kernel::transmit_drops(&self.interface),
         });
         Ok(())
     }
@@ -217,17 +217,4 @@ impl Port {
             }
         }
     }
-}
-
-/// Frames the driver dropped instead of sending, as the interface counts them.
-fn transmit_drops(interface: &str) -> u64 {
-    // /proc/net belongs to the network namespace of the reader, wherever /sys is from.
-    let Ok(text) = fs::read_to_string("/proc/net/dev") else {
-        return 0;
-    };
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == interface)
-        .and_then(|(_, fields)| fields.split_whitespace().nth(11)?.parse().ok())
-        .unwrap_or(0)
 }

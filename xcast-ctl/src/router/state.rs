@@ -10,6 +10,7 @@ use super::{ports::Ports, resolver::Resolver};
 use crate::{
     config::Config,
     datapath::{Datapath, DatapathError, pair::Pair},
+    kernel,
     sync::{Edit, KernelEvent, RouteSync, SyncConfig},
 };
 
@@ -35,7 +36,7 @@ impl Router {
     ///
     /// No privilege, or a kernel that refuses the programs.
     pub(super) fn start(config: &Config, pair: &Pair, resolver: Resolver) -> Result<Self> {
-        let settings = config.settings([random()?, random()?]);
+        let settings = config.settings([kernel::random()?, kernel::random()?]);
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
@@ -147,12 +148,4 @@ impl Router {
             }
         }
     }
-}
-
-/// A random number from the kernel.
-fn random() -> Result<u64> {
-    let mut bytes = [0; 8];
-    let mut file = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
-    std::io::Read::read_exact(&mut file, &mut bytes).context("cannot read /dev/urandom")?;
-    Ok(u64::from_ne_bytes(bytes))
 }
