@@ -15,24 +15,19 @@ mod ports;
 pub mod resolver;
 mod state;
 
-use std::os::fd::{AsFd, AsRawFd};
-
 use anyhow::{Context as _, Result};
-use aya::maps::{MapData, RingBuf};
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::mpsc,
     time::{Duration, MissedTickBehavior, interval},
 };
-use tracing::{debug, warn};
-use xcast_common::maps::SubsetKey;
+use tracing::warn;
 
 use self::{resolver::Resolver, state::Router};
 use crate::{
     config::Config,
     control::{self, Call, Request, Response},
-    datapath::{drops::DropLog, pair::Pair},
+    datapath::{rings::Misses, veth::VethPair},
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
 
@@ -62,15 +57,15 @@ pub async fn run(
     let name = config.router.interface.clone();
     let peer = config.router.datapath_interface();
     let ipv6 = config.code_points.ipv6.is_some();
-    let pair = Pair::create(&links, &name, &peer, config.router.address, ipv6).await?;
+    let pair = VethPair::create(&links, &name, &peer, config.router.address, ipv6).await?;
     let outcome = async {
         let mut router = Router::start(&config, &pair, Resolver::start(links.clone()))?;
         let (_netlink, events) = Netlink::start(NetlinkOptions::default())
             .context("cannot follow the kernel's routes")?;
         if let Some(log) = router.datapath.take_drop_log() {
-            tokio::spawn(follow(log));
+            tokio::spawn(log.follow());
         }
-        let misses = poll_on(router.datapath.take_misses()?).context("cannot poll a BPF ring")?;
+        let misses = router.datapath.take_misses()?;
         let (calls_in, calls) = mpsc::channel(CALLS);
         tokio::spawn(server.serve(calls_in));
         let inputs = Inputs {
@@ -88,7 +83,7 @@ pub async fn run(
     }
     .await;
     // The programs detached when the router was dropped.
-    if let Err(error) = Pair::remove(&links, &name).await {
+    if let Err(error) = VethPair::remove(&links, &name).await {
         warn!("{error:#}");
     }
     outcome
@@ -97,7 +92,7 @@ pub async fn run(
 /// What the loop waits for.
 struct Inputs {
     events: mpsc::Receiver<Vec<KernelEvent>>,
-    misses: AsyncFd<RingBuf<MapData>>,
+    misses: Misses,
     calls: mpsc::Receiver<Call>,
 }
 
@@ -120,10 +115,8 @@ async fn serve(
                     ready(&router.summary())?;
                 }
             }
-            guard = inputs.misses.readable_mut() => {
-                let mut guard = guard.context("cannot poll a BPF ring")?;
-                let keys = drain(guard.get_inner_mut());
-                guard.clear_ready();
+            keys = inputs.misses.next() => {
+                let keys = keys.context("cannot poll a BPF ring")?;
                 router.datapath.install_subsets(keys);
             }
             _ = tick.tick() => router.look_at_ports(),
@@ -141,39 +134,4 @@ async fn serve(
             }
         }
     }
-}
-
-/// Has the event loop wait for a BPF ring.
-fn poll_on<T: AsFd + AsRawFd>(ring: T) -> std::io::Result<AsyncFd<T>> {
-    // SAFETY: rings own their file descriptor, always name the same one, and are owned by the
-    // `AsyncFd` from here on: it is deregistered before it is closed.
-    unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) }.map_err(Into::into)
-}
-
-/// Shows the programs' log as long as the router runs.
-async fn follow(log: DropLog) {
-    let Ok(mut log) = poll_on(log) else {
-        return;
-    };
-    while let Ok(mut guard) = log.readable_mut().await {
-        guard.get_inner_mut().flush();
-        guard.clear_ready();
-    }
-}
-
-/// The subsets that the programs reported since the last time.
-fn drain(ring: &mut RingBuf<MapData>) -> Vec<SubsetKey> {
-    let mut keys = Vec::new();
-    while let Some(item) = ring.next() {
-        let mut key = SubsetKey::EMPTY;
-        if let Some(copies) = item.first_chunk() {
-            key.copies = *copies;
-            if !keys.contains(&key) {
-                keys.push(key);
-            }
-        } else {
-            debug!("a subset of {} octets was reported", item.len());
-        }
-    }
-    keys
 }

@@ -9,7 +9,7 @@ use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as Por
 use super::{ports::Ports, resolver::Resolver};
 use crate::{
     config::Config,
-    datapath::{Datapath, DatapathError, pair::Pair},
+    datapath::{Datapath, DatapathError, veth::VethPair},
     kernel,
     sync::{Edit, KernelEvent, RouteSync, SyncConfig},
 };
@@ -35,7 +35,7 @@ impl Router {
     /// # Errors
     ///
     /// No privilege, or a kernel that refuses the programs.
-    pub(super) fn start(config: &Config, pair: &Pair, resolver: Resolver) -> Result<Self> {
+    pub(super) fn start(config: &Config, pair: &VethPair, resolver: Resolver) -> Result<Self> {
         let settings = config.settings([kernel::random()?, kernel::random()?]);
         let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {

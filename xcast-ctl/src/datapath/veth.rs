@@ -27,7 +27,7 @@ pub struct Macs {
 
 /// The pair, as the kernel made it.
 #[derive(Clone, Debug)]
-pub struct Pair {
+pub struct VethPair {
     /// Index of the host's end.
     pub host: u32,
     /// Index of the end that runs the ingress program.
@@ -36,7 +36,7 @@ pub struct Pair {
     pub macs: Macs,
 }
 
-impl Pair {
+impl VethPair {
     /// Makes the pair, replacing one that a killed predecessor left; with `ipv6`, packets of IPv6 go
     /// through it, too.
     ///
