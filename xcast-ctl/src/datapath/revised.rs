@@ -17,9 +17,9 @@ impl<T> Revised<T> {
         Self { maps, revision }
     }
 
-    /// Changes the maps. The revision rises before and after, so while a change is under way no plan
-    /// is used for another packet: a plan has ports from before the change and would take the
-    /// addresses of next hops from after it.
+    /// Changes the maps. The revision rises before and after, so it is odd while the change is under
+    /// way, and the programs then use no plan for another packet. Such a plan would have ports from
+    /// before the change and take the addresses of next hops from after it.
     pub(super) fn change<R>(&mut self, change: impl FnOnce(&mut T) -> R) -> R {
         self.raise();
         let done = change(&mut self.maps);

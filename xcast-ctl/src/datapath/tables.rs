@@ -146,12 +146,7 @@ impl TableMaps {
         }
     }
 
-    /// Lets a peer send packets with these sources inside UDP, besides packets of its own. Sources
-    /// of the other family than the peer's never come to pass.
-    ///
-    /// # Errors
-    ///
-    /// There are more than [`MAX_UDP_SOURCES`](xcast_common::maps::MAX_UDP_SOURCES) of a family.
+    /// Lets a peer send packets with these sources inside UDP, besides packets of its own.
     pub(super) fn allow_source(
         &mut self,
         peer: IpAddr,

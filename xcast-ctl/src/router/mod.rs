@@ -1,12 +1,12 @@
 //! The router: one event loop that owns everything.
 //!
 //! Kernel events come in from netlink, go through [`RouteSync`](crate::sync::RouteSync), and leave
-//! as edits to the datapath's maps. The same loop attaches [`ports`] as their interfaces come and
-//! go, has device maps made for the sets of ports that traffic asks for, and gives [`answers`].
+//! as edits to the datapath's maps. The same loop attaches `ports` as their interfaces come and
+//! go, has device maps made for the sets of ports that traffic asks for, and gives `answers`.
 //! Nothing that arrives while it runs ends it: what cannot be done is logged and shown, and the rest
 //! goes on.
 //!
-//! [`state`] is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
+//! `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
 //! loop.
 
 mod answers;
