@@ -174,6 +174,17 @@ pub enum Gateways {
     List(Vec<IpAddr>),
 }
 
+impl Gateways {
+    /// Whether this gateway speaks Xcast.
+    pub fn speak(&self, gateway: IpAddr) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::List(addresses) => addresses.contains(&gateway),
+        }
+    }
+}
+
 impl Serialize for Gateways {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {

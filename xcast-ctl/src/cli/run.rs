@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::{Outcome, print};
-use crate::{config::Config, control, daemon};
+use crate::{config::Config, control, router};
 
 /// Run the router in the foreground
 ///
@@ -42,7 +42,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     runtime.block_on(async {
         // First of all, so that a second router does no harm to a running one.
         let server = control::Server::bind(&config.router.interface)?;
-        daemon::run(config, server, |line| print(&format!("ready {line}\n"))).await
+        router::run(config, server, |line| print(&format!("ready {line}\n"))).await
     })?;
     Ok(Outcome::Done)
 }

@@ -1,6 +1,6 @@
 //! The configured interfaces, and what has become of them.
 
-use std::{collections::HashMap, fs};
+use std::collections::HashMap;
 
 use tracing::{info, warn};
 use xcast_common::maps::{PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
@@ -9,13 +9,12 @@ use crate::{
     config,
     datapath::Datapath,
     kernel,
-    report::{self, Counters, Mode, mac_text},
     sync::{Edit, KernelEvent, RouteSync, event::Link},
 };
 
 /// All configured ports.
-pub struct Ports {
-    ports: Vec<Port>,
+pub(super) struct Ports {
+    pub(super) ports: Vec<Port>,
     /// Interfaces that exist, by index.
     links: HashMap<u32, Link>,
     /// Links seen in a dump that is under way.
@@ -23,18 +22,18 @@ pub struct Ports {
 }
 
 /// One configured port.
-struct Port {
-    interface: String,
-    group_mac: bool,
-    slot: u8,
-    attached: Option<Attached>,
+pub(super) struct Port {
+    pub(super) interface: String,
+    pub(super) group_mac: bool,
+    pub(super) slot: u8,
+    pub(super) attached: Option<Attached>,
     /// Interface for which attaching failed, so that it is not tried, and told, every second.
     failed: Option<Link>,
 }
 
 /// A port whose interface exists and runs the program.
-struct Attached {
-    link: Link,
+pub(super) struct Attached {
+    pub(super) link: Link,
     /// The driver can send what XDP redirects to it, so routes may use it.
     transmits: bool,
     /// The driver's drops when it was attached.
@@ -43,7 +42,7 @@ struct Attached {
 
 impl Ports {
     /// Nothing is attached yet.
-    pub fn new(configured: &[config::Port]) -> Self {
+    pub(super) fn new(configured: &[config::Port]) -> Self {
         let ports = (PORT_FIRST..)
             .zip(configured)
             .map(|(slot, port)| Port {
@@ -62,7 +61,7 @@ impl Ports {
     }
 
     /// Takes note of links; [`reconcile`](Self::reconcile) acts.
-    pub fn note(&mut self, event: &KernelEvent) {
+    pub(super) fn note(&mut self, event: &KernelEvent) {
         match event {
             KernelEvent::ResyncBegin => self.dump = Some(Vec::new()),
             KernelEvent::ResyncEnd => {
@@ -84,7 +83,7 @@ impl Ports {
     }
 
     /// Attaches what appeared, forgets what disappeared, follows what changed.
-    pub fn reconcile(
+    pub(super) fn reconcile(
         &mut self,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
@@ -131,7 +130,7 @@ impl Ports {
     }
 
     /// Number of ports that are attached.
-    pub fn attached(&self) -> usize {
+    pub(super) fn attached(&self) -> usize {
         self.ports
             .iter()
             .filter(|port| port.attached.is_some())
@@ -139,54 +138,21 @@ impl Ports {
     }
 
     /// Name of the interface in a slot.
-    pub fn name(&self, slot: u8) -> Option<&str> {
+    pub(super) fn name(&self, slot: u8) -> Option<&str> {
         self.ports
             .iter()
             .find(|port| port.slot == slot)
             .map(|port| port.interface.as_str())
     }
-
-    /// For the `ports` verb.
-    pub fn report(&self) -> Vec<report::Port> {
-        self.ports
-            .iter()
-            .map(|port| {
-                let link = port.attached.as_ref().map(|attached| &attached.link);
-                report::Port {
-                    name: port.interface.clone(),
-                    slot: link.map(|_| port.slot),
-                    ifindex: link.map(|link| link.ifindex),
-                    mac: link.and_then(|link| link.mac).map(mac_text),
-                    mtu: link.map(|link| link.mtu_bytes),
-                    mode: link.map(|_| Mode::Native),
-                    group_mac: port.group_mac,
-                    up: link.is_some_and(|link| link.up && link.carrier),
-                }
-            })
-            .collect()
-    }
-
-    /// For the `stats` verb.
-    pub fn stats(&self, values: impl Fn(u8) -> Counters) -> Vec<report::PortStats> {
-        self.ports
-            .iter()
-            .map(|port| {
-                let attached = port.attached.as_ref();
-                report::PortStats {
-                    name: port.interface.clone(),
-                    slot: port.slot,
-                    ifindex: attached.map_or(0, |attached| attached.link.ifindex),
-                    counters: values(port.slot),
-                    driver_drops: attached.map(|attached| {
-                        transmit_drops(&port.interface).saturating_sub(attached.drops_before)
-                    }),
-                }
-            })
-            .collect()
-    }
 }
 
 impl Port {
+    /// Frames that the driver dropped instead of sending, since the port was attached.
+    pub(super) fn driver_drops(&self) -> Option<u64> {
+        let attached = self.attached.as_ref()?;
+        Some(kernel::transmit_drops(&self.interface).saturating_sub(attached.drops_before))
+    }
+
     fn entry(&self, link: &Link) -> Option<PortEntry> {
         Some(PortEntry {
             slot: self.slot,
@@ -212,7 +178,7 @@ impl Port {
         self.attached = Some(Attached {
             link: link.clone(),
             transmits: false,
-            drops_before: transmit_drops(&self.interface),
+            drops_before: kernel::transmit_drops(&self.interface),
         });
         Ok(())
     }
@@ -251,17 +217,4 @@ impl Port {
             }
         }
     }
-}
-
-/// Frames the driver dropped instead of sending, as the interface counts them.
-fn transmit_drops(interface: &str) -> u64 {
-    // /proc/net belongs to the network namespace of the reader, wherever /sys is from.
-    let Ok(text) = fs::read_to_string("/proc/net/dev") else {
-        return 0;
-    };
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == interface)
-        .and_then(|(_, fields)| fields.split_whitespace().nth(11)?.parse().ok())
-        .unwrap_or(0)
 }

@@ -3,22 +3,15 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use xcast_common::{
-    counter,
-    maps::{
-        EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
-        NextHopKind,
-    },
-};
-
-use crate::report::{self, mac_text};
+use xcast_common::maps::{EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NextHop};
 
 use super::{
-    RouteSync,
     event::{Hop, RouteKind, Via},
     fib::{self, Decision},
-    nexthop::{FIXED, Key},
+    next_hops::{FIXED, Key},
+    prefix,
     rib::Hops,
+    route_sync::RouteSync,
 };
 
 /// What the route map says about an address.
@@ -32,13 +25,45 @@ pub struct Lookup {
     pub why: String,
 }
 
+/// One route of the route map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    /// Destinations.
+    pub prefix: IpNet,
+    /// Id of the next hop.
+    pub next_hop: u32,
+    /// The next hop's entry, as it was last written.
+    pub entry: NextHop,
+    /// The gateway, if there is one.
+    pub via: Option<IpAddr>,
+    /// Name of the interface, if there is one.
+    pub device: Option<String>,
+    /// The kernel's table that the route comes from, if it comes from one.
+    pub table: Option<u32>,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// One entry of the next-hop table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHopRow {
+    /// Its id.
+    pub id: u32,
+    /// What it says, as it was last written.
+    pub entry: NextHop,
+    /// IP address of the next hop, if it has one.
+    pub address: Option<IpAddr>,
+    /// Name of the interface, if there is one.
+    pub device: Option<String>,
+}
+
 impl RouteSync {
     /// Looks an address up as the datapath does.
     pub fn lookup(&self, address: IpAddr) -> Lookup {
         match self
             .fib
             .routes
-            .longest(super::prefix::host(address), |&id| Some(id))
+            .longest(prefix::host(address), |&id| Some(id))
         {
             Some((prefix, next_hop)) => Lookup {
                 prefix: Some(prefix),
@@ -75,7 +100,8 @@ impl RouteSync {
         fixed.or_else(|| self.next_hops.get(id).map(|slot| slot.entry))
     }
 
-    /// The buckets of a next hop of kind [`NextHopKind::Ecmp`], as they were last written.
+    /// The buckets of a next hop of kind [`Ecmp`](xcast_common::maps::NextHopKind::Ecmp), as they
+    /// were last written.
     pub fn ecmp_buckets(&self, id: u32) -> Option<&EcmpGroup> {
         let slot = self.next_hops.get(id)?;
         slot.group.as_ref().map(|group| &group.buckets)
@@ -87,7 +113,7 @@ impl RouteSync {
     }
 
     /// The route map, in order of the prefixes.
-    pub fn routes(&self) -> impl Iterator<Item = report::Route> {
+    pub fn routes(&self) -> impl Iterator<Item = RouteRow> {
         self.fib.routes.iter().map(|(prefix, &id)| {
             let slot = self.next_hops.get(id);
             let (via, ifindex) = match slot.map(|slot| &slot.key) {
@@ -98,10 +124,10 @@ impl RouteSync {
                 Some(Key::Group(_)) | None => (None, None),
             };
             let decision = self.decision(prefix);
-            report::Route {
+            RouteRow {
                 prefix,
                 next_hop: id,
-                kind: kind_name(self.next_hop(id).unwrap_or_default()).to_owned(),
+                entry: self.next_hop(id).unwrap_or_default(),
                 via,
                 device: ifindex.map(|ifindex| self.link_name(ifindex)),
                 table: decision.map(|decision| self.rib.tables[decision.table].id),
@@ -111,7 +137,7 @@ impl RouteSync {
     }
 
     /// The entries of the next-hop table in use, in order of their ids.
-    pub fn next_hops(&self) -> impl Iterator<Item = report::NextHop> {
+    pub fn next_hops(&self) -> impl Iterator<Item = NextHopRow> {
         let fixed = (0..).zip(FIXED.iter().map(|entry| (None, *entry)));
         let rest = self.next_hops.iter();
         let rest = rest.map(|(id, slot)| (id, (Some(&slot.key), slot.entry)));
@@ -126,20 +152,11 @@ impl RouteSync {
                 Some(&Key::Link { ifindex }) => (Some(ifindex), None),
                 Some(Key::Group(_)) | None => (None, None),
             };
-            let forward = entry.kind == NextHopKind::Forward as u8;
-            let counts =
-                entry.kind == NextHopKind::Stack as u8 || entry.kind == NextHopKind::Skip as u8;
-            let reason = counter::NAMES.get(usize::from(entry.reason));
-            report::NextHop {
+            NextHopRow {
                 id,
-                kind: kind_name(entry).to_owned(),
+                entry,
                 address,
-                port: ifindex.map(|ifindex| self.link_name(ifindex)),
-                mac: forward.then(|| mac_text(entry.destination_mac)),
-                mtu: forward.then_some(entry.mtu_bytes),
-                xcast: entry.flags & NEXT_HOP_XCAST != 0,
-                on_link: entry.flags & NEXT_HOP_ON_LINK != 0,
-                reason: reason.filter(|_| counts).map(|name| (*name).to_owned()),
+                device: ifindex.map(|ifindex| self.link_name(ifindex)),
             }
         })
     }
@@ -234,16 +251,6 @@ impl RouteSync {
             Some(neighbour) => format!(", neighbour {address} {}", neighbour.state),
             None => format!(", neighbour {address} unknown"),
         })
-    }
-}
-
-fn kind_name(entry: NextHop) -> &'static str {
-    match entry.kind {
-        kind if kind == NextHopKind::Forward as u8 => "forward",
-        kind if kind == NextHopKind::Stack as u8 => "stack",
-        kind if kind == NextHopKind::Skip as u8 => "skip",
-        kind if kind == NextHopKind::Ecmp as u8 => "ecmp",
-        _ => "unused",
     }
 }
 

@@ -3,13 +3,9 @@
 use std::{
     collections::VecDeque,
     io,
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroU32,
     ops::Range,
-    os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
-        raw::c_void,
-    },
-    ptr::NonNull,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -20,14 +16,13 @@ use std::{
 
 use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type;
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
 use tracing::warn;
 use xcast_common::trie::{
     BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, SEGMENT_ENTRIES,
 };
 
 use super::trie::{Full, Memory, Table};
-use crate::datapath::sys;
+use crate::datapath::{bpf, mapping::Mapping};
 
 /// BPF_F_MMAPABLE.
 const MMAPABLE: u32 = 1 << 10;
@@ -35,48 +30,6 @@ const MMAPABLE: u32 = 1 << 10;
 /// Most segments, which are never given back: whoever announces routes of IPv6 in all /16s does not get
 /// all memory. The Internet's table has some hundred; all of IPv4 has 256.
 const MAX_SEGMENTS: usize = 1024;
-
-/// A BPF array of words, mapped into this process.
-pub(in crate::datapath) struct Mapping {
-    words: NonNull<c_void>,
-    len: usize,
-}
-
-// SAFETY: the mapping belongs to the value and is only accessed by atomic loads and stores.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    pub(in crate::datapath) fn new(map: BorrowedFd<'_>, words: usize) -> io::Result<Self> {
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        let len = NonZeroUsize::new(words * size_of::<u32>()).ok_or(io::ErrorKind::InvalidInput)?;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let words = unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, map, 0) }?;
-        Ok(Self {
-            words,
-            len: len.get(),
-        })
-    }
-
-    pub(in crate::datapath) fn words(&self) -> &[AtomicU32] {
-        // SAFETY: mapped for as long as `self` lives, page-aligned, and as long as this; whoever
-        // else has it mapped, or reads it as a BPF program, loads and stores whole words.
-        unsafe {
-            std::slice::from_raw_parts(
-                self.words.as_ptr().cast::<AtomicU32>(),
-                self.len / size_of::<u32>(),
-            )
-        }
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and nobody holds a reference into it any more.
-        if let Err(error) = unsafe { munmap(self.words, self.len) } {
-            warn!("cannot unmap a BPF map: {error}");
-        }
-    }
-}
 
 /// The programs' maps that make up the route map.
 pub struct Maps<'a> {
@@ -112,7 +65,7 @@ impl Shared {
     /// Maps the root, of so many entries, and makes the first pool.
     pub(super) fn new(maps: Maps<'_>, root_entries: usize) -> io::Result<Self> {
         let (first, mapping) = array(POOL_ENTRIES)?;
-        sys::set_inner_map(maps.blocks.as_fd(), 0, &first)?;
+        bpf::set_inner_map(maps.blocks.as_fd(), 0, &first)?;
         Ok(Self {
             root: Mapping::new(maps.root, root_entries)?,
             segments: (0..root_entries).map(|_| None).collect(),
@@ -131,13 +84,13 @@ impl Shared {
     pub fn bytes(&self) -> usize {
         let segments = self.segments.iter().flatten();
         let all = segments.chain(&self.pools).chain([&self.root]);
-        all.map(|mapping| mapping.len).sum()
+        all.map(Mapping::bytes).sum()
     }
 
     /// Shows new segments to the programs, all in one call: the kernel waits for its readers once.
     pub(super) fn publish(&mut self) -> io::Result<()> {
         let entries: Vec<_> = self.unpublished.iter().map(|(at, fd)| (*at, fd)).collect();
-        sys::set_inner_maps(self.all_segments.as_fd(), &entries)?;
+        bpf::set_inner_maps(self.all_segments.as_fd(), &entries)?;
         self.unpublished.clear();
         Ok(())
     }
@@ -157,7 +110,7 @@ impl Shared {
             mappings.push(mapping);
         }
         let entries: Vec<_> = maps.iter().map(|(index, fd)| (*index, fd)).collect();
-        sys::set_inner_maps(self.all_pools.as_fd(), &entries)?;
+        bpf::set_inner_maps(self.all_pools.as_fd(), &entries)?;
         self.pools.extend(mappings);
         let blocks = first * POOL_BLOCKS..(first + count) * POOL_BLOCKS;
         self.free.extend(blocks.rev().map(|block| block as u32));
@@ -274,7 +227,7 @@ impl Grace {
                         request = later;
                     }
                     // Writing a map of maps waits until no program can hold what it read before.
-                    match sys::set_inner_map(outer.as_fd(), 0, &first) {
+                    match bpf::set_inner_map(outer.as_fd(), 0, &first) {
                         Ok(()) => done.store(request, Ordering::Release),
                         Err(error) => warn!("cannot wait for readers of the route map: {error}"),
                     }

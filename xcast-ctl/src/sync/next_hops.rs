@@ -18,14 +18,13 @@ use xcast_common::{
     },
 };
 
-use crate::config::Gateways;
-
 use super::{
-    Edit,
     ecmp::{self, Share},
+    edit::Edit,
     event::{Link, Mac},
     rib::Rib,
 };
+use crate::config::Gateways;
 
 /// The ids after those that the datapath knows by name.
 pub(super) const NEXT_HOP_LOCAL: u32 = 3;
@@ -98,9 +97,9 @@ pub(super) struct Member {
     pub(super) usable: bool,
 }
 
-/// What entries are made from.
+/// What an entry is made from, besides its key.
 #[derive(Clone, Copy)]
-pub(super) struct Surroundings<'a> {
+pub(super) struct EntryContext<'a> {
     pub(super) rib: &'a Rib,
     pub(super) ports: &'a HashMap<u32, u8>,
     pub(super) gateways: &'a Gateways,
@@ -181,7 +180,7 @@ impl NextHops {
     pub(super) fn acquire(
         &mut self,
         target: &Target,
-        surroundings: Surroundings<'_>,
+        context: EntryContext<'_>,
         edits: &mut Vec<Edit>,
     ) -> Option<u32> {
         let key = match target {
@@ -199,7 +198,7 @@ impl NextHops {
                 self.gateways.insert(neighbour);
             }
         }
-        let entry = surroundings.entry(key);
+        let entry = context.entry(key);
         edits.push(Edit::NextHop { id, entry });
         self.occupy(id, key.clone(), entry, None);
         Some(id)
@@ -211,10 +210,10 @@ impl NextHops {
         &mut self,
         key: GroupKey,
         members: &[Member],
-        surroundings: Surroundings<'_>,
+        context: EntryContext<'_>,
         edits: &mut Vec<Edit>,
     ) -> Option<u32> {
-        let shares = self.acquire_members(members, surroundings, edits)?;
+        let shares = self.acquire_members(members, context, edits)?;
         let ids = shares.iter().map(|share| share.id).collect();
         let buckets = EcmpGroup {
             buckets: ecmp::buckets(&shares),
@@ -292,19 +291,14 @@ impl NextHops {
     }
 
     /// Writes the entry of `id` again if it says something else now.
-    pub(super) fn refresh(
-        &mut self,
-        id: u32,
-        surroundings: Surroundings<'_>,
-        edits: &mut Vec<Edit>,
-    ) {
+    pub(super) fn refresh(&mut self, id: u32, context: EntryContext<'_>, edits: &mut Vec<Edit>) {
         let Some(slot) = self.slot_mut(id) else {
             return;
         };
         if slot.group.is_some() {
             return;
         }
-        let entry = surroundings.entry(&slot.key);
+        let entry = context.entry(&slot.key);
         if slot.entry != entry {
             slot.entry = entry;
             edits.push(Edit::NextHop { id, entry });
@@ -350,12 +344,12 @@ impl NextHops {
     fn acquire_members(
         &mut self,
         members: &[Member],
-        surroundings: Surroundings<'_>,
+        context: EntryContext<'_>,
         edits: &mut Vec<Edit>,
     ) -> Option<Vec<Share>> {
         let mut shares: Vec<Share> = Vec::with_capacity(members.len());
         for member in members {
-            let Some(id) = self.acquire(&member.target, surroundings, edits) else {
+            let Some(id) = self.acquire(&member.target, context, edits) else {
                 for share in shares {
                     self.release(share.id);
                 }
@@ -444,7 +438,7 @@ impl Key {
     }
 }
 
-impl Surroundings<'_> {
+impl EntryContext<'_> {
     /// The slot of the interface, if it is a port that can send.
     pub(super) fn port(&self, ifindex: u32) -> Option<(u8, &Link, Mac)> {
         let slot = *self.ports.get(&ifindex)?;
@@ -460,7 +454,7 @@ impl Surroundings<'_> {
                 gateway,
                 mtu_bytes,
             } => {
-                let speaks_xcast = speaks_xcast(self.gateways, gateway);
+                let speaks_xcast = self.gateways.speak(gateway);
                 let flags = if speaks_xcast { NEXT_HOP_XCAST } else { 0 };
                 self.forward(ifindex, gateway, mtu_bytes, flags)
             }
@@ -494,14 +488,6 @@ impl Surroundings<'_> {
             source_mac,
             ..NextHop::default()
         }
-    }
-}
-
-fn speaks_xcast(gateways: &Gateways, gateway: IpAddr) -> bool {
-    match gateways {
-        Gateways::All => true,
-        Gateways::None => false,
-        Gateways::List(list) => list.contains(&gateway),
     }
 }
 
