@@ -5,11 +5,14 @@
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
 //! out. [`bed`] does so with whole networks.
+//!
+//! [`layering`] is about the project's own source: which file depends on which.
 
 pub mod bed;
 pub mod cpu;
 pub mod daemon;
 pub mod family;
+pub mod layering;
 pub mod layout;
 pub mod namespace;
 pub mod oracle;

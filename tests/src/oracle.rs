@@ -8,91 +8,18 @@
 //! Speed does not matter here, so that each rule can stand on its own.
 
 mod tunnel;
+mod view;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-pub use self::tunnel::{Opened, Udp, open};
+use self::view::headers_before;
+pub use self::{
+    tunnel::{Opened, open},
+    view::{Port, Prune, RouterView, Target, Udp},
+};
 use crate::family::{Family, same_prefix};
 use crate::packet::{self, Destination, ETHERNET_LEN, IPV4_LEN, Ip, Mac, Xcast, be16, protocol};
-
-/// How a copy's list is pruned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Prune {
-    /// Only the copy's own destinations remain.
-    Truncate,
-    /// The list remains, the bits of the others are cleared.
-    Bitmap,
-}
-
-/// An interface of the router.
-#[derive(Clone, Debug)]
-pub struct Port {
-    /// Its own link layer address.
-    pub mac: Mac,
-    /// Largest IP packet it may send.
-    pub mtu: usize,
-    /// It accepts frames to the group's MAC.
-    pub group_mac: bool,
-}
-
-/// Where a route leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// To a gateway.
-    Gateway {
-        /// Port it is reached by.
-        port: usize,
-        /// Its address: with the port, the identity of a next hop.
-        address: IpAddr,
-        /// Its link layer address, if it is known.
-        mac: Option<Mac>,
-        /// It speaks Xcast.
-        xcast: bool,
-    },
-    /// To hosts on the link of a port; [`RouterView::neighbours`] knows them.
-    OnLink {
-        /// Port they are reached by.
-        port: usize,
-    },
-    /// To the router itself.
-    Local,
-    /// `unreachable` and `prohibit`.
-    Unreachable,
-    /// `blackhole`.
-    Blackhole,
-    /// By an interface that is not a port of the Xcast router.
-    OtherInterface,
-}
-
-/// A router as its surroundings know it.
-#[derive(Clone, Debug)]
-pub struct RouterView {
-    /// The All-Xcast-Routers group.
-    pub group: IpAddr,
-    /// IP protocol number of Xcast.
-    pub protocol: u8,
-    /// Routing type of Xcast6.
-    pub routing_type: u8,
-    /// Type of the option of Xcast6 that lists ports.
-    pub ports_option: u8,
-    /// Configured anycast addresses.
-    pub anycast: Vec<IpAddr>,
-    /// The router's own addresses.
-    pub own: Vec<IpAddr>,
-    /// Broadcast addresses of its own subnets.
-    pub broadcasts: Vec<IpAddr>,
-    /// How lists are pruned.
-    pub prune: Prune,
-    /// How it takes Xcast inside UDP, if it does.
-    pub udp: Option<Udp>,
-    /// Interfaces; their index is the port's number.
-    pub ports: Vec<Port>,
-    /// Routes: address, prefix length, target. The longest match counts.
-    pub routes: Vec<(IpAddr, u8, Target)>,
-    /// Hosts on the links whose link layer address is known: port, address, link layer address.
-    pub neighbours: Vec<(usize, IpAddr, Mac)>,
-}
 
 /// A frame that must leave by a port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -154,11 +81,6 @@ fn never6(address: Ipv6Addr) -> bool {
 }
 
 impl RouterView {
-    /// The family it forwards.
-    pub fn family(&self) -> Family {
-        Family::of(self.group)
-    }
-
     fn way(&self, destination: IpAddr) -> Way {
         if self.never(destination) {
             return Way::Skip("skip_never");
@@ -641,36 +563,6 @@ impl Arrival {
         segment[checksum_at..checksum_at + 2].copy_from_slice(&checksum.to_be_bytes());
         segment
     }
-}
-
-/// How many octets of headers come before the Xcast routing header of an IPv6 packet, and whether
-/// there is a fragment header among them; `None` where there is no such routing header.
-fn headers_before(view: &RouterView, bytes: &[u8]) -> Option<(usize, bool)> {
-    let mut next = *bytes.get(6)?;
-    let mut at = 40;
-    let mut is_fragment = false;
-    for _ in 0..=4 {
-        match next {
-            protocol::ROUTING if *bytes.get(at + 2)? == view.routing_type => {
-                return Some((at - 40, is_fragment));
-            }
-            protocol::FRAGMENT => {
-                is_fragment = true;
-                next = *bytes.get(at)?;
-                at += 8;
-            }
-            protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS => {
-                next = *bytes.get(at)?;
-                at += (usize::from(*bytes.get(at + 1)?) + 1) * 8;
-            }
-            _ => return None,
-        }
-        // The router passes over this much, no more.
-        if at - 40 > 2040 {
-            return None;
-        }
-    }
-    None
 }
 
 /// An address as 16-bit words.

@@ -1,23 +1,13 @@
 //! What a router must make of Xcast inside UDP, before it becomes an ordinary packet.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::RouterView;
+use super::view::{RouterView, Udp, headers_before};
 use crate::family::{Family, same_prefix};
 use crate::packet::{self, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, be16, protocol};
 
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
-
-/// How a router takes Xcast inside UDP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Udp {
-    /// The port.
-    pub port: u16,
-    /// Who may send for whom besides itself, in prefixes and their lengths.
-    pub peers: BTreeMap<IpAddr, Vec<(IpAddr, u8)>>,
-}
 
 /// What is to become of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,7 +126,7 @@ fn take_out_ipv6<'a>(
     let to_us = |to| to == view.group || is_ours(view, to);
     let is_xcast = inner.len() >= 40
         && inner[0] >> 4 == 6
-        && super::headers_before(view, inner).is_some()
+        && headers_before(view, inner).is_some()
         && packet::address6(inner, 24).is_some_and(to_us);
     if !is_xcast {
         return Err("drop_udp_content");
