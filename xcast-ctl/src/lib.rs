@@ -2,13 +2,17 @@
 //!
 //! [`cli`] is what a person types; `run` hands over to [`daemon`], the event loop. Routes come in
 //! through [`sync`] and go out to the maps of [`datapath`]. [`control`] carries questions to a
-//! running router and [`report`]s back.
+//! running router and [`report`]s back. `tools` has the verbs for hosts: they send and receive
+//! packets of their own, and need no router on the same machine.
 
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
 pub mod datapath;
+pub mod gateways;
 mod kernel;
+mod output;
 pub mod report;
 pub mod sync;
+mod tools;

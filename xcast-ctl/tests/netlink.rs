@@ -22,7 +22,7 @@ use nix::{
 use tokio::{sync::mpsc::Receiver, time::timeout};
 use xcast_common::counter::Counter;
 use xcast_ctl::{
-    config::Gateways,
+    gateways::Gateways,
     sync::{
         Edit, KernelEvent, Netlink, NetlinkOptions, RouteSync, SyncConfig,
         event::{NeighbourState, RouteKind},

@@ -38,7 +38,7 @@ pub use self::{
     netlink::{Netlink, NetlinkError, NetlinkOptions},
     view::Lookup,
 };
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 use self::{
     event::{Hop, RouteKind, Via},

@@ -18,7 +18,7 @@ use xcast_common::{
     },
 };
 
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 use super::{
     Edit,
