@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// How much longer than the slowest unicast probe an Xcast probe may take.
+/// How much longer than twice the slowest unicast probe an Xcast probe may take.
 const GRACE: Duration = Duration::from_millis(50);
 
 /// Show the tree that one packet takes to many destinations
@@ -32,9 +32,9 @@ const GRACE: Duration = Duration::from_millis(50);
 /// traceroute(8) does, and one Xcast packet to all of them. The ordinary probes name the routers.
 /// An Xcast router drops an expired Xcast packet silently, so a hop where the ordinary probe is
 /// answered and no try of the Xcast probe is, still had an Xcast packet: shown as "Xcast", and
-/// inferred. Where both are answered the packet was ordinary unicast before it got there: shown as
-/// "unicast", and measured. This includes routers that handed it to their kernel because they had
-/// not resolved the next hop yet. Both kinds of probe are assumed to take the same path.
+/// inferred. Where the Xcast probe is answered it had become ordinary unicast before it got there:
+/// shown as "unicast", and measured. This includes packets that a router handed to its kernel
+/// because the next hop was not resolved yet. Both kinds of probe are assumed to take the same path.
 ///
 /// Packets leave this host in the same way as those of xcast-ctl send. Needs root or CAP_NET_RAW.
 /// Routers limit the rate of their answers to one host: with many destinations some hops may stay

@@ -19,7 +19,7 @@ pub(super) enum Form {
 /// A hop of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Hop {
-    /// Its distance.
+    /// Its distance, as a hop limit.
     pub(super) ttl: u8,
     /// Who answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,7 +37,7 @@ pub(super) struct Hop {
 /// The way to a destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Path {
-    /// Where to.
+    /// The destination.
     pub(super) destination: IpAddr,
     /// The Xcast probe arrived and was answered.
     pub(super) reached: bool,
@@ -108,13 +108,13 @@ pub(super) fn draw(start: &str, paths: &[Path]) -> String {
     let mut text = format!("{start}\n");
     lines(&top, "", &mut text);
     text += "\nXcast: the packet was still Xcast here (inferred: the ordinary probe was answered, the \
-             Xcast probe was not)\nunicast: it had become ordinary unicast before (measured: both \
-             were answered)\n";
+             Xcast probe was not)\nunicast: it had become ordinary unicast before (measured: the \
+             Xcast probe was answered)\n";
     text
 }
 
 fn insert(mut nodes: &mut Vec<Node>, path: &Path) {
-    // Hops at the end that nobody answered from say nothing.
+    // Unknown hops at the end are left out.
     let known = path.hops.iter().rposition(|hop| hop.address.is_some());
     let hops = &path.hops[..known.map_or(0, |last| last + 1)];
     for (at, hop) in hops.iter().enumerate() {
