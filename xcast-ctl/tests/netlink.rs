@@ -25,7 +25,7 @@ use tokio::{
 };
 use xcast_common::counter::Counter;
 use xcast_ctl::{
-    config::Gateways,
+    gateways::Gateways,
     report,
     router::resolver::Resolver,
     sync::{

@@ -24,7 +24,7 @@ use super::{
     event::{Link, Mac},
     rib::Rib,
 };
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 /// The ids after those that the datapath knows by name.
 pub(super) const NEXT_HOP_LOCAL: u32 = 3;

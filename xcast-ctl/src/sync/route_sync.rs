@@ -25,7 +25,7 @@ use super::{
     prefix,
     rib::{Hops, Liveness, Rib, TABLE_LOCAL, TABLE_MAIN},
 };
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 /// What the configuration says about routes.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -23,7 +23,7 @@ use super::{
     rib::{TABLE_LOCAL, TABLE_MAIN},
     route_sync::{RouteSync, SyncConfig},
 };
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 /// What stands for an IPv4 prefix in the family under test.
 fn net(text: &str) -> IpNet {

@@ -13,43 +13,47 @@ use socket2::Socket;
 use xcast_host::packet::max_destinations;
 
 use self::tree::{Form, Hop, Path};
-use super::{
-    Outcome,
-    icmp::{self, About, Answer, Echo, Event, Fault, Receiver},
-    origin::{Origin, OriginArgs},
-    ping::{entries, seconds, template},
-    print, print_json,
+use crate::{
+    output::{Outcome, print, print_json},
+    tools::{
+        first_hop::{FirstHop, FirstHopArgs},
+        icmp::{self, About, Answer, Echo, Fault},
+        probe::{entries, seconds, template},
+        receiver::{self, Event, Receiver},
+    },
 };
 
-/// How much longer than the slowest unicast probe an Xcast probe may take.
+/// How much longer than twice the slowest unicast probe an Xcast probe may take.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// Show the tree by which one packet reaches many destinations
+/// Show the tree that one packet takes to many destinations
 ///
-/// Sends probes with a time to live of 1, 2, and so on: an ordinary echo request to each destination,
-/// as traceroute(8) does, and one Xcast packet to all of them. The ordinary ones name the routers. An
-/// Xcast router drops an Xcast packet whose time is over without a word, so where an ordinary probe is
-/// answered and the Xcast probe is not, in any try, the packet was still one for many ("Xcast", inferred); where
-/// both are answered, it had become ordinary unicast ("unicast", measured): also where a router hands it
-/// to its kernel, for a host it has not met yet. Both kinds are assumed to take the same way. Needs root, or CAP_NET_RAW.
+/// For each hop limit from 1 it sends an ordinary echo request to each destination, as
+/// traceroute(8) does, and one Xcast packet to all of them. The ordinary probes name the routers.
+/// An Xcast router drops an expired Xcast packet silently, so a hop where the ordinary probe is
+/// answered and no try of the Xcast probe is, still had an Xcast packet: shown as "Xcast", and
+/// inferred. Where the Xcast probe is answered it had become ordinary unicast before it got there:
+/// shown as "unicast", and measured. This includes packets that a router handed to its kernel
+/// because the next hop was not resolved yet. Both kinds of probe are assumed to take the same path.
 ///
-/// Packets leave this host like those of send. Routers limit how often they answer one host: with many
-/// destinations some hops may stay unknown ("*") or be taken for Xcast.
+/// Packets leave this host in the same way as those of xcast-ctl send. Needs root or CAP_NET_RAW.
+/// Routers limit the rate of their answers to one host: with many destinations some hops may stay
+/// unknown ("*"), or be shown as "Xcast" by mistake.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl trace 10.77.3.2 10.77.7.2 10.77.8.2
 
 EXIT STATUS
-  0  every destination was reached by the Xcast packet
-  1  at least one was not
+  0  the Xcast packet reached every destination
+  1  it did not reach at least one
   2  error")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// Destinations
     #[arg(value_name = "ADDRESS", required = true)]
     destinations: Vec<IpAddr>,
 
-    /// Most hops
+    /// Largest hop limit to try
     #[arg(short, long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u8).range(1..=254))]
     max_hops: u8,
 
@@ -57,7 +61,7 @@ pub(super) struct Args {
     #[arg(short = 'W', long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     timeout: Duration,
 
-    /// Tries for hops where an answer is missing
+    /// Tries per hop, while an answer is missing
     #[arg(short = 'q', long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=10))]
     tries: u8,
 
@@ -66,7 +70,7 @@ pub(super) struct Args {
     json: bool,
 
     #[command(flatten)]
-    origin: OriginArgs,
+    first_hop: FirstHopArgs,
 }
 
 /// The document of `xcast-ctl trace --json`.
@@ -100,34 +104,34 @@ struct Target {
 struct Tracer<'a> {
     args: &'a Args,
     receiver: Receiver,
-    origin: Origin,
+    first_hop: FirstHop,
     unicast: Socket,
     targets: Vec<Target>,
 }
 
-pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let ipv6 = args.destinations.iter().any(IpAddr::is_ipv6);
     ensure!(
         args.destinations.iter().all(|to| to.is_ipv6() == ipv6),
-        "the list has addresses of both families, one packet has those of one, and the tree of one \
-         packet is shown: trace those of IPv4 and those of IPv6 apart"
+        "the list has addresses of both families, and one packet carries those of one: trace IPv4 \
+         and IPv6 destinations separately"
     );
     let most = max_destinations(ipv6, 0);
     ensure!(
         args.destinations.len() <= most,
-        "{} destinations: one packet names {most} at most, and the tree of one packet is shown",
+        "{} destinations: the tree is that of one packet, which has room for {most}",
         args.destinations.len()
     );
     for (at, address) in args.destinations.iter().enumerate() {
         ensure!(
             !args.destinations[..at].contains(address),
-            "{address} is in the list twice: one answer could not be told from the other"
+            "{address} is listed twice: their answers could not be told apart"
         );
     }
     let receiver = Receiver::new(&args.destinations)?;
-    let mut origins = args.origin.open(router, &args.destinations)?;
-    let origin = origins.pop().context("no destination")?;
-    let unicast = icmp::socket(ipv6)?;
+    let mut first_hops = args.first_hop.open(router, &args.destinations)?;
+    let first_hop = first_hops.pop().context("no destination")?;
+    let unicast = receiver::socket(ipv6)?;
     let target = |&destination| Target {
         path: Path::new(destination),
         unicast: None,
@@ -137,7 +141,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let mut tracer = Tracer {
         args,
         receiver,
-        origin,
+        first_hop,
         unicast,
         targets: args.destinations.iter().map(target).collect(),
     };
@@ -147,8 +151,8 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         }
     }
     let trace = Trace {
-        source: tracer.origin.source,
-        interface: tracer.origin.interface.clone(),
+        source: tracer.first_hop.source,
+        interface: tracer.first_hop.interface.clone(),
         paths: tracer
             .targets
             .into_iter()
@@ -166,12 +170,12 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
 }
 
 impl Tracer<'_> {
-    /// Asks who is at this distance; false if the user interrupted.
+    /// Finds out who is at this distance; false if the user interrupted.
     fn look(&mut self, hop: u8) -> Result<bool> {
         for target in &mut self.targets {
             (target.unicast, target.xcast) = (None, None);
         }
-        // That a packet is still Xcast shows by silence, which may also be a lost answer: asked again.
+        // Silence means that the packet is still Xcast, or that an answer was lost: ask again.
         let open =
             |target: &Target| !target.done && (target.unicast.is_none() || target.xcast.is_none());
         let mut starts = Vec::new();
@@ -188,8 +192,8 @@ impl Tracer<'_> {
         Ok(true)
     }
 
-    /// Sends probes to whoever did not answer yet, and takes the answers. `starts` has when this hop was
-    /// asked so far.
+    /// One try for a hop: sends probes to whoever did not answer yet, and takes the answers. `starts`
+    /// has the time of each try so far. False if the user interrupted.
     fn probe(&mut self, hop: u8, starts: &mut Vec<Instant>) -> Result<bool> {
         // The two kinds are told apart by their identifiers, hops and tries by their sequence numbers.
         let identifier = (std::process::id() as u16) << 1;
@@ -198,18 +202,18 @@ impl Tracer<'_> {
             identifier: identifier | kind,
             sequence,
         });
-        // The router on this host takes one off, for which ordinary packets pay nothing.
-        let own = u8::from(self.origin.via.is_none());
-        let template = template(&self.origin, hop.saturating_add(own), 0);
+        // A router on this host takes one off the hop limit of Xcast packets only.
+        let own = u8::from(self.first_hop.via.is_none());
+        let template = template(&self.first_hop, hop.saturating_add(own), 0);
         let mut packet = Vec::new();
-        let Origin {
+        let FirstHop {
             source,
             code_points,
             ..
-        } = self.origin;
+        } = self.first_hop;
         let message = icmp::request(xcast, 0, source, code_points);
         let protocol = icmp::protocol(source);
-        // Always to all of them: a shorter list would be another packet, which takes another form.
+        // Always the whole list: routers may make something else of a shorter one.
         let listed: Vec<_> = self
             .targets
             .iter()
@@ -220,17 +224,17 @@ impl Tracer<'_> {
 
         let start = Instant::now();
         starts.push(start);
-        self.origin.send(&packet)?;
+        self.first_hop.send(&packet)?;
         match source {
             IpAddr::V4(_) => self.unicast.set_ttl_v4(hop.into())?,
             IpAddr::V6(_) => self.unicast.set_unicast_hops_v6(hop.into())?,
         }
-        // The kernel sees to the checksum of ICMPv6.
+        // The kernel fills in the checksum of ICMPv6.
         let message = icmp::request(unicast, 0, source, code_points);
         let unanswered = |target: &&Target| !target.done && target.unicast.is_none();
         for target in self.targets.iter().filter(unanswered) {
             let to = SocketAddr::new(target.path.destination, 0);
-            // No route is an answer too: the hop stays unknown.
+            // Without a route the hop stays unknown.
             let _ = self.unicast.send_to(&message, &to.into());
         }
         loop {
@@ -251,7 +255,7 @@ impl Tracer<'_> {
         }
     }
 
-    /// Takes an answer, if it is one to a try of this hop.
+    /// Takes an answer, if it belongs to a try of this hop.
     fn take(&mut self, answer: Answer, identifier: u16, hop: u8, starts: &[Instant], now: Instant) {
         let About::Echo(echo) = answer.about else {
             return;

@@ -1,23 +1,8 @@
-//! ICMP as probes need it, of both families: echo requests out, replies and errors in (RFC 792, RFC
-//! 4443); and datagrams in, for probes by UDP.
+//! ICMP messages as probes need them: echo requests out, replies and errors in (RFC 792, RFC 4443).
+//! No I/O; see [`receiver`](super::receiver).
 
-use std::{
-    io,
-    mem::MaybeUninit,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    os::fd::AsFd as _,
-    time::{Duration, Instant},
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use anyhow::{Context as _, Result};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-    },
-};
-use socket2::{Domain, Protocol, Socket, Type};
 use xcast_host::{
     CodePoints,
     packet::{icmpv6_checksum, internet_checksum},
@@ -36,7 +21,7 @@ const IPV6_LEN: usize = 40;
 /// What tells an echo request from others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Echo {
-    /// Who asks.
+    /// Which sender.
     pub(super) identifier: u16,
     /// Which request.
     pub(super) sequence: u16,
@@ -45,14 +30,15 @@ pub(super) struct Echo {
 /// Why a request did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Its time to live was over on the way.
+    /// Its hop limit was exceeded on the path.
     TimeExceeded,
-    /// There is no way on; the code of RFC 792 and its successors, also for what ICMPv6 says.
+    /// The destination is unreachable. The code is that of ICMPv4 (RFC 792 and its successors), into
+    /// which ICMPv6's is translated.
     Unreachable(u8),
 }
 
 impl Fault {
-    /// Nobody has the port a datagram was sent to: all the same, it arrived.
+    /// Nobody listens on the port a datagram was sent to, so it did arrive.
     pub(super) const PORT: Self = Self::Unreachable(3);
 }
 
@@ -78,7 +64,7 @@ pub(super) struct Answer {
     pub(super) fault: Option<Fault>,
 }
 
-/// The protocol of the ICMP that belongs to an address.
+/// The IP protocol number of ICMP in the family of an address.
 pub(super) fn protocol(address: IpAddr) -> u8 {
     match address {
         IpAddr::V4(_) => ICMP,
@@ -86,18 +72,8 @@ pub(super) fn protocol(address: IpAddr) -> u8 {
     }
 }
 
-/// A raw socket for it, which needs CAP_NET_RAW.
-pub(super) fn socket(ipv6: bool) -> Result<Socket> {
-    let (domain, protocol) = match ipv6 {
-        false => (Domain::IPV4, Protocol::ICMPV4),
-        true => (Domain::IPV6, Protocol::ICMPV6),
-    };
-    Socket::new(domain, Type::RAW, Some(protocol))
-        .context("cannot use ICMP messages, which needs root, or CAP_NET_RAW")
-}
-
-/// An echo request with so many octets of data from this source, complete with its checksum: that
-/// of ICMPv6 covers the IP destination, which to a source of Xcast packets is the group.
+/// An echo request with its checksum. The checksum of ICMPv6 covers the IP destination, which for
+/// an Xcast packet is the group (RFC 8200 section 8.1).
 pub(super) fn request(
     echo: Echo,
     data_len: usize,
@@ -127,7 +103,7 @@ enum Said {
 }
 
 /// The answer that an IPv4 packet is, if it is one.
-fn parse(packet: &[u8]) -> Option<Answer> {
+pub(super) fn parse(packet: &[u8]) -> Option<Answer> {
     let packet = ip(packet).filter(|packet| packet.protocol == ICMP)?;
     let said = match *packet.content.get(..2)? {
         [0, 0] => Said::Reply,
@@ -139,10 +115,10 @@ fn parse(packet: &[u8]) -> Option<Answer> {
 }
 
 /// The answer that an ICMPv6 message is, if it is one.
-fn parse_icmpv6(from: Ipv6Addr, message: &[u8]) -> Option<Answer> {
+pub(super) fn parse_icmpv6(from: Ipv6Addr, message: &[u8]) -> Option<Answer> {
     let said = match *message.get(..2)? {
         [129, 0] => Said::Reply,
-        // What there is no way to, and what nobody listens for; the others are prohibitions.
+        // No route, address unreachable, port unreachable; the others are prohibitions.
         [1, code] => Said::Fault(Fault::Unreachable(match code {
             0 | 2 => 0,
             3 => 1,
@@ -226,128 +202,6 @@ fn echo(message: &[u8]) -> Option<Echo> {
         identifier: u16::from_be_bytes([header[4], header[5]]),
         sequence: u16::from_be_bytes([header[6], header[7]]),
     })
-}
-
-/// What came while waiting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// An answer, when the kernel handed it over.
-    Answer(Answer, Instant),
-    /// A datagram came back: from whom, and the number it begins with, if it is long enough for one.
-    Datagram(IpAddr, Option<u32>, Instant),
-    /// The time is over.
-    Timeout,
-    /// The user wants no more.
-    Interrupted,
-}
-
-/// Receives ICMP messages of this network namespace, and notices interrupts, which do not end the
-/// process any more.
-pub(super) struct Receiver {
-    /// One for each family, and whether it is IPv6's.
-    sockets: Vec<(Socket, bool)>,
-    signals: SignalFd,
-    datagrams: Vec<UdpSocket>,
-}
-
-impl Receiver {
-    /// What comes in the families of these addresses. Needs CAP_NET_RAW.
-    pub(super) fn new(addresses: &[IpAddr]) -> Result<Self> {
-        let mut sockets = Vec::new();
-        for ipv6 in [false, true] {
-            if addresses.iter().any(|address| address.is_ipv6() == ipv6) {
-                let socket = socket(ipv6)?;
-                socket.set_nonblocking(true)?;
-                sockets.push((socket, ipv6));
-            }
-        }
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block()?;
-        Ok(Self {
-            sockets,
-            signals: SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK)?,
-            datagrams: Vec::new(),
-        })
-    }
-
-    /// Receives what comes to this socket, too.
-    pub(super) fn and_datagrams(mut self, socket: UdpSocket) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        self.datagrams.push(socket);
-        Ok(self)
-    }
-
-    /// A datagram that is there.
-    fn datagram(&self) -> io::Result<Option<Event>> {
-        for socket in &self.datagrams {
-            let mut number = [0; 4];
-            match socket.recv_from(&mut number) {
-                Ok((length, from)) => {
-                    let number = (length == number.len()).then(|| u32::from_be_bytes(number));
-                    return Ok(Some(Event::Datagram(from.ip(), number, Instant::now())));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
-    }
-
-    /// An ICMP message that is there and answers something. Others are passed over.
-    fn message(&self) -> io::Result<Option<Answer>> {
-        for (socket, ipv6) in &self.sockets {
-            let mut buffer = [MaybeUninit::uninit(); 2048];
-            loop {
-                let (len, from) = match socket.recv_from(&mut buffer) {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(error),
-                };
-                // SAFETY: the kernel has written so many octets.
-                let octets = unsafe { buffer[..len].assume_init_ref() };
-                let answer = match (ipv6, from.as_socket_ipv6()) {
-                    (true, Some(from)) => parse_icmpv6(*from.ip(), octets),
-                    _ => parse(octets),
-                };
-                if answer.is_some() {
-                    return Ok(answer);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Waits for the next answer, until `deadline` at most.
-    pub(super) fn wait(&self, deadline: Instant) -> Result<Event> {
-        loop {
-            if let Some(answer) = self.message().context("cannot receive ICMP messages")? {
-                return Ok(Event::Answer(answer, Instant::now()));
-            }
-            if let Some(event) = self.datagram().context("cannot receive datagrams")? {
-                return Ok(event);
-            }
-            if self.signals.read_signal()?.is_some() {
-                return Ok(Event::Interrupted);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(Event::Timeout);
-            }
-            let sockets = self.sockets.iter().map(|(socket, _)| socket.as_fd());
-            let datagrams = self.datagrams.iter().map(|socket| socket.as_fd());
-            let mut polled: Vec<_> = sockets
-                .chain(datagrams)
-                .chain([self.signals.as_fd()])
-                .map(|source| PollFd::new(source, PollFlags::POLLIN))
-                .collect();
-            // Rounded up, so as not to spin through the last millisecond.
-            let left = left + Duration::from_millis(1);
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            poll(&mut polled, timeout)?;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -14,12 +14,12 @@ use nix::{
 use serde::Serialize;
 use xcast_host::envelope::{Envelope, Tag};
 
-use super::{Outcome, print, print_json_line};
+use crate::output::{Outcome, print, print_json_line};
 
 /// Receive UDP datagrams and show them
 ///
-/// An ordinary UDP socket, like that of any receiver: the last router delivers plain unicast. Says
-/// on standard error when it listens, so that a script can wait for it.
+/// Opens an ordinary UDP socket, as any receiver does: the last router delivers plain unicast.
+/// Prints a line on standard error once it listens, so that a script can wait for it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -29,9 +29,9 @@ EXAMPLE
 
 EXIT STATUS
   0  --count datagrams arrived, or at least one where no count is given
-  1  the --timeout was over before
+  1  the --timeout expired before that
   2  error")]
-pub(super) struct Args {
+pub(crate) struct Args {
     /// UDP port to listen on
     #[arg(long, value_name = "PORT", default_value_t = 5000)]
     port: u16,
@@ -48,17 +48,17 @@ pub(super) struct Args {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<f64>,
 
-    /// Take combined messages, too: those in an envelope that has a part with this tag
+    /// Also take combined messages: those in an envelope that has a part with this tag
     ///
-    /// Eight hexadecimal digits, which the sender was told.
+    /// Up to eight hexadecimal digits. The sender has to use the same tag.
     #[arg(long, value_name = "TAG", value_parser = tag)]
     tag: Option<Tag>,
 
-    /// Only say in the end how much came, and how fast
+    /// Only show at the end how much arrived, and how fast
     #[arg(short, long)]
     quiet: bool,
 
-    /// One JSON document per datagram, each on its own line; with --quiet one for all
+    /// One JSON document per datagram, each on its own line; with --quiet one at the end
     #[arg(long)]
     json: bool,
 }
@@ -112,7 +112,7 @@ impl Summary {
     fn text(&self) -> String {
         let mut text = format!("{} datagrams, {} octets", self.datagrams, self.octets);
         if self.seconds > 0.0 {
-            // The first one only starts the clock.
+            // The first datagram only starts the clock.
             let rate = (self.datagrams - 1) as f64 / self.seconds;
             text += &format!(" in {:.3} s, {rate:.0}/s", self.seconds);
         }
@@ -120,7 +120,7 @@ impl Summary {
     }
 }
 
-pub(super) fn run(args: &Args) -> Result<Outcome> {
+pub(crate) fn run(args: &Args) -> Result<Outcome> {
     let mut summary = Summary::default();
     let outcome = listen(args, &mut summary)?;
     match (args.quiet, args.json) {
@@ -143,12 +143,12 @@ fn bind(args: &Args) -> Result<UdpSocket> {
     }
 }
 
-/// Has the kernel tell the DS field of what arrives.
+/// Has the kernel report the DS field of what arrives.
 fn ask_for_ds(socket: &UdpSocket, local: SocketAddr) -> nix::Result<()> {
     if local.is_ipv6() {
         setsockopt(socket, sockopt::Ipv6RecvTClass, &true)?;
     }
-    // Of IPv4 that comes to a socket of IPv6, too.
+    // Also for IPv4 that arrives at an IPv6 socket.
     setsockopt(socket, sockopt::IpRecvTos, &true)
 }
 
@@ -190,7 +190,7 @@ fn listen(args: &Args, summary: &mut Summary) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// For scripts that wait until it is worth while to send. Nobody may be listening.
+/// For scripts that wait until there is a receiver. With standard error closed nobody does.
 fn eprintln_listening(local: &str) {
     let _ = io::Write::write_all(
         &mut io::stderr(),
@@ -198,7 +198,7 @@ fn eprintln_listening(local: &str) {
     );
 }
 
-/// Sets how long the next receive may take; false if the time is over.
+/// Sets how long the next receive may take; false if the deadline has passed.
 fn wait(socket: &UdpSocket, deadline: Option<Instant>) -> Result<bool> {
     let Some(deadline) = deadline else {
         return Ok(true);
@@ -207,14 +207,14 @@ fn wait(socket: &UdpSocket, deadline: Option<Instant>) -> Result<bool> {
     if left.is_zero() {
         return Ok(false);
     }
-    // The kernel counts in microseconds, and takes 0 for "for ever".
+    // The kernel counts in microseconds, and 0 means "for ever".
     socket
         .set_read_timeout(Some(left.max(Duration::from_millis(1))))
         .context("cannot set the timeout")?;
     Ok(true)
 }
 
-/// The next datagram; `None` if the time is over, a signal came, or an envelope has no part for us.
+/// The next datagram; `None` on a timeout, on a signal, or for an envelope without a part for us.
 fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
     let mut payload = vec![0; 65536];
     let mut control = nix::cmsg_space!(u8, libc::c_int);
@@ -224,7 +224,7 @@ fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
         match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut control), MsgFlags::empty()) {
             Ok(message) => message,
             Err(Errno::EAGAIN | Errno::EINTR) => return Ok(None),
-            // Something we never sent was refused: no concern of ours.
+            // About a datagram that this socket never sent.
             Err(Errno::ECONNREFUSED) => return Ok(None),
             Err(errno) => return Err(errno.into()),
         };
@@ -237,7 +237,7 @@ fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
         ipv4.or(ipv6)
     });
     let Some(from) = from else {
-        bail!("the kernel does not say who sent a datagram");
+        bail!("the kernel reports no sender of a datagram");
     };
     let ds = message
         .cmsgs()?

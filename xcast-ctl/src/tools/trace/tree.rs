@@ -1,10 +1,10 @@
-//! Paths to destinations, and the tree they make.
+//! Paths to destinations, and the tree they form.
 
 use std::{fmt::Write as _, net::IpAddr};
 
 use serde::Serialize;
 
-/// What the probe was when it came to a hop.
+/// What the Xcast probe was when it came to a hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Form {
@@ -19,7 +19,7 @@ pub(super) enum Form {
 /// A hop of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Hop {
-    /// Its distance.
+    /// Its distance, as a hop limit.
     pub(super) ttl: u8,
     /// Who answered.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,7 +29,7 @@ pub(super) struct Hop {
     pub(super) rtt_ms: Option<f64>,
     /// What the Xcast probe was when it came here.
     pub(super) form: Form,
-    /// It said that there is no way on.
+    /// It answered that the destination is unreachable.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) unreachable: bool,
 }
@@ -37,7 +37,7 @@ pub(super) struct Hop {
 /// The way to a destination.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Path {
-    /// Where to.
+    /// The destination.
     pub(super) destination: IpAddr,
     /// The Xcast probe arrived and was answered.
     pub(super) reached: bool,
@@ -90,8 +90,8 @@ impl Node {
             && self.hop.address != Some(destination)
         {
             let why = match self.hop.unreachable {
-                true => "says there is no way to",
-                false => "is the last that is known on the way to",
+                true => "reports that it cannot reach",
+                false => "is the last known hop towards",
             };
             let _ = write!(text, "  {why} {destination}");
         }
@@ -107,13 +107,14 @@ pub(super) fn draw(start: &str, paths: &[Path]) -> String {
     }
     let mut text = format!("{start}\n");
     lines(&top, "", &mut text);
-    text += "\nXcast: still a packet for many (inferred: ordinary probes are answered here, Xcast ones \
-             are not)\nunicast: had become ordinary unicast before (measured)\n";
+    text += "\nXcast: the packet was still Xcast here (inferred: the ordinary probe was answered, the \
+             Xcast probe was not)\nunicast: it had become ordinary unicast before (measured: the \
+             Xcast probe was answered)\n";
     text
 }
 
 fn insert(mut nodes: &mut Vec<Node>, path: &Path) {
-    // Hops at the end that nobody answered from say nothing.
+    // Unknown hops at the end are left out.
     let known = path.hops.iter().rposition(|hop| hop.address.is_some());
     let hops = &path.hops[..known.map_or(0, |last| last + 1)];
     for (at, hop) in hops.iter().enumerate() {
@@ -222,7 +223,7 @@ A
 │  └─ 10.0.5.1  Xcast  0.500 ms
 │     ├─ 10.0.7.2  reached  0.500 ms
 │     └─ 10.0.8.2  answers, but not to the Xcast packet  0.500 ms
-└─ 10.0.0.1  0.500 ms  is the last that is known on the way to 10.0.9.2"
+└─ 10.0.0.1  0.500 ms  is the last known hop towards 10.0.9.2"
         );
     }
 
@@ -230,7 +231,7 @@ A
     fn a_destination_nobody_knows_of() {
         let drawn = draw("A", &[path("10.0.9.2", false, &[])]);
         assert!(
-            drawn.contains("└─ *  is the last that is known on the way to 10.0.9.2"),
+            drawn.contains("└─ *  is the last known hop towards 10.0.9.2"),
             "{drawn}"
         );
     }

@@ -4,21 +4,21 @@ use std::fmt;
 
 /// How a column is aligned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Align {
+pub(crate) enum Align {
     Left,
     Right,
 }
 
 /// A table that prints itself with columns as wide as their widest cell.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     aligns: Vec<Align>,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
     /// A table with a heading, one pair per column.
-    pub(super) fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
+    pub(crate) fn new<const N: usize>(columns: [(&str, Align); N]) -> Self {
         Self {
             aligns: columns.iter().map(|(_, align)| *align).collect(),
             rows: vec![columns.iter().map(|(name, _)| (*name).to_owned()).collect()],
@@ -26,7 +26,7 @@ impl Table {
     }
 
     /// A table without heading.
-    pub(super) fn plain<const N: usize>(aligns: [Align; N]) -> Self {
+    pub(crate) fn plain<const N: usize>(aligns: [Align; N]) -> Self {
         Self {
             aligns: aligns.to_vec(),
             rows: Vec::new(),
@@ -34,7 +34,7 @@ impl Table {
     }
 
     /// Adds a row; missing cells at its end stay empty.
-    pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         self.rows.push(cells.to_vec());
     }
 }
@@ -62,12 +62,12 @@ impl fmt::Display for Table {
 }
 
 /// The text of an optional value; a dash for none.
-pub(super) fn or_dash<T: fmt::Display>(value: Option<T>) -> String {
+pub(crate) fn or_dash<T: fmt::Display>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// A yes or a no, for people.
-pub(super) fn yes_no(value: bool) -> String {
+pub(crate) fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
 }
 
