@@ -59,8 +59,8 @@
 //!
 //! # Requirements
 //!
-//! Linux 4.18 or newer. [`Uplink::Udp`] needs no privileges, [`Uplink::Native`] and [`RawSocket`]
-//! need `CAP_NET_RAW`.
+//! Linux 3.13 or newer, which can set TTL and DSCP for a single datagram; a router needs a newer one.
+//! [`Uplink::Udp`] needs no privileges, [`Uplink::Native`] and [`RawSocket`] need `CAP_NET_RAW`.
 //!
 //! # Features
 //!
