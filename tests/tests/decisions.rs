@@ -17,19 +17,23 @@ use tests::{
     packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol},
 };
 use xcast_common::{
-    branch::{emit, emit_rest, unwrap},
-    counter::{self, Counter},
     family::{Family as Routed, V4, V6},
-    ingress::{Reject, accept, is_xcast},
+    forward::{
+        emit::{emit, emit_rest, unwrap},
+        ingress::{accept, is_xcast},
+        mark::MAX_SERIAL,
+        plan::{self, Plan, Scratch, Work, group},
+        tables::Tables,
+    },
+    host::Buffer,
     maps::{
         self, ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
         NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
         PORT_GROUP_MAC, PORT_STACK, PortCounters, Settings,
+        counter::{self, Counter},
     },
-    mark::MAX_SERIAL,
-    plan::{Plan, Scratch, Tables, Work, group},
-    view::{Buffer, Frame as _},
-    wire::ETH_LEN,
+    packet::Reject,
+    wire::{ETH_LEN, frame::Frame as _},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
@@ -344,7 +348,7 @@ fn run<F: Routed>(
                 &packet,
                 &settings,
                 tables,
-                xcast_common::plan::Memory {
+                plan::Memory {
                     plan: &mut *plan,
                     scratch: &mut memory.scratch,
                     work: &mut memory.work,

@@ -20,7 +20,7 @@ use nix::{
     unistd::{Uid, gettid},
 };
 use tokio::{sync::mpsc::Receiver, time::timeout};
-use xcast_common::counter::Counter;
+use xcast_common::maps::counter::Counter;
 use xcast_ctl::{
     config::Gateways,
     sync::{

@@ -4,13 +4,18 @@
 
 use aya_ebpf::{bindings::BPF_F_BROADCAST, btf_maps::DevMap, helpers::bpf_jiffies64};
 use xcast_common::{
-    branch::{Form, emit, unwrap},
-    counter::Counter,
     family::Family,
-    maps::{GROUP_SETS, PORT_STACK, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet},
-    mark::{self, Mark},
-    plan::{BRANCH_SLOTS, Plan, fresh},
-    view::Frame as _,
+    forward::{
+        emit::{Form, emit, unwrap},
+        mark::{self, Mark},
+        plan::{BRANCH_SLOTS, Plan},
+    },
+    maps::{
+        GROUP_SETS, PORT_STACK, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet,
+        counter::Counter,
+    },
+    verifier::fresh,
+    wire::frame::Frame as _,
 };
 
 use crate::{

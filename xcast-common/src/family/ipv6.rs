@@ -1,20 +1,26 @@
 //! Xcast6: a routing header, and the ports in a destination options header behind it (RFC 5058
-//! section 9.3). Offsets are in [`wire::xcast6`].
+//! section 9.3). Offsets are in [`wire::xcast6`](crate::wire::xcast6).
 
-use super::{Family, Unicast, common_checksum_at, ethernet};
+use super::traits::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    address::{Address as _, Be128},
-    checksum::{Sum, sum_words},
-    counter::Counter,
-    ingress::{Packet, Reject, TRUNCATED},
-    maps::{NextHop, Settings},
-    plan::{Plan, fresh},
-    view::{Frame, View, Window},
+    forward::plan::Plan,
+    maps::{counter::Counter, next_hop::NextHop, settings::Settings},
+    packet::{Packet, Reject, TRUNCATED},
+    verifier::fresh,
     wire::{
-        self, Be16, DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION, ipv6, transport,
-        xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, XCAST_AT},
+        DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION,
+        address::Address as _,
+        checksum::{Sum, sum_words},
+        endian::{Be16, Be128},
+        eth,
+        frame::{Frame, View, Window},
+        ipv6, transport,
+        xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, MAX_HEADER_LEN, XCAST_AT},
     },
 };
+
+/// Most 32-bit words the header's checksum covers.
+const MAX_CHECKED_WORDS: u32 = MAX_HEADER_LEN / 4;
 
 /// Xcast6.
 #[derive(Clone, Copy, Debug)]
@@ -31,7 +37,7 @@ impl Family for V6 {
     type Address = Be128;
 
     const VERSION: u8 = 6;
-    const ETHER_TYPE: u16 = wire::eth::TYPE_IPV6;
+    const ETHER_TYPE: u16 = eth::TYPE_IPV6;
     const MAX_DESTINATIONS: usize = MAX_DESTINATIONS;
     const IP_LEN: usize = ipv6::LEN;
     const SOURCE: usize = ipv6::SOURCE;
@@ -39,7 +45,6 @@ impl Family for V6 {
     const XCAST_AT: usize = XCAST_AT;
     const CHECKSUM: usize = xcast6::CHECKSUM;
     const BITMAP: usize = xcast6::BITMAP;
-    const MAX_CHECKED_WORDS: u32 = xcast6::MAX_HEADER_LEN / 4;
     const PORTS_CHECKED: bool = false;
     const LEN_MASK: usize = 0xff8;
 
@@ -72,6 +77,11 @@ impl Family for V6 {
     #[inline(always)]
     fn checked_words(count: u32, flags: u8) -> u32 {
         2 * xcast6::routing_units(count, flags)
+    }
+
+    #[inline(always)]
+    fn header_sum(view: View, words: u32) -> Option<Sum> {
+        sum_words::<MAX_CHECKED_WORDS>(view, XCAST_AT, words)
     }
 
     #[inline(always)]
@@ -174,7 +184,7 @@ impl Family for V6 {
         if rest < routing_len {
             return Err(TRUNCATED);
         }
-        let sum = sum_words::<{ Self::MAX_CHECKED_WORDS }>(header, XCAST_AT, 2 * units);
+        let sum = Self::header_sum(header, 2 * units);
         if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
             return Err(Reject::Drop(Counter::DropChecksum));
         }

@@ -5,17 +5,21 @@ use std::{collections::HashMap, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use xcast_common::{
-    address::{Address as _, Be128},
-    counter,
     family::{Family, V4, V6},
-    ingress::Packet,
+    forward::{
+        plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Work, group},
+        tables::Tables,
+    },
+    host::Buffer,
     maps::{
         EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK,
-        PortCounters, Settings, SubsetKey,
+        PortCounters, Settings, SubsetKey, counter,
     },
-    plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Tables, Work, group},
-    view::{Buffer, Frame as _},
-    wire::{Be16, Be32, ETH_LEN, FLAG_P, FLAG_X, transport, udp},
+    packet::Packet,
+    wire::{
+        Be16, Be32, Be128, ETH_LEN, FLAG_P, FLAG_X, address::Address as _, frame::Frame as _,
+        transport, udp,
+    },
 };
 
 use super::ports::Ports;

@@ -327,7 +327,7 @@ impl Router {
         let values = |slot: u8| -> report::Counters {
             let zero = PortCounters::default();
             let counts = &counters.get(slot as usize).unwrap_or(&zero).counts;
-            let mut values = [0; xcast_common::counter::COUNT];
+            let mut values = [0; xcast_common::maps::counter::COUNT];
             for (value, count) in values.iter_mut().zip(counts) {
                 *value = *count;
             }

@@ -6,7 +6,7 @@ use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tracing::debug;
-use xcast_common::counter::NAMES;
+use xcast_common::maps::counter::NAMES;
 
 /// Reads what the programs log. Poll its file descriptor and call `flush`.
 pub type DropLog = EbpfLogger<Names>;

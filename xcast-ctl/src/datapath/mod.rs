@@ -31,14 +31,12 @@ use aya::{
 use ipnet::IpNet;
 use thiserror::Error;
 use xcast_common::{
-    address::{Address, Be128},
-    counter::Counter,
     maps::{
         EcmpGroup, GROUP_SETS, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES,
         PORT_STACK, PeerSource, Port, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet,
-        port_place,
+        counter::Counter, lpm, port_place,
     },
-    wire::Be32,
+    wire::{Be32, Be128, address::Address},
 };
 
 use self::{
@@ -205,14 +203,7 @@ impl Datapath {
             stack_macs,
             ebpf,
         };
-        datapath.set_next_hop(
-            NEXT_HOP_STACK_MTU,
-            NextHop {
-                kind: NextHopKind::Stack as u8,
-                reason: Counter::StackMtu as u8,
-                ..NextHop::default()
-            },
-        )?;
+        datapath.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
         Ok(datapath)
     }
 
@@ -471,7 +462,7 @@ fn typed<T: TryFrom<Map, Error = MapError>>(
 }
 
 /// The route map that lies in these maps.
-fn route_map<A: Address>(
+fn route_map<A: lpm::Key>(
     ebpf: &Ebpf,
     root: &'static str,
     segments: &'static str,

@@ -3,12 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use xcast_common::{
-    counter,
-    maps::{
-        EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
-        NextHopKind,
-    },
+use xcast_common::maps::{
+    EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
+    NextHopKind, counter,
 };
 
 use crate::report::{self, mac_text};

@@ -6,7 +6,11 @@
 //! a marked frame from any other is a secret of this load of the programs: a frame that carries it
 //! was marked by them.
 
-use crate::{branch::Unwrapped, family::Family, maps::Settings, view::View, wire::eth};
+use crate::{
+    family::traits::Family,
+    maps::settings::Settings,
+    wire::{eth, frame::View},
+};
 
 /// Bits of the secret; those above in the first 64 are a serial number and whether the frame was unwrapped.
 const SECRET_BITS: u32 = 48;
@@ -22,12 +26,22 @@ pub const SERIAL_BITS: u32 = u64::BITS - SECRET_BITS - 1;
 /// The highest serial number, after which comes 0.
 pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
 
+/// What [`unwrap`](super::emit::unwrap) leaves to be finished.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwrapped {
+    /// The sum that the IP header's checksum is of, without the destination; as memory. Anything for IPv6.
+    pub ip_sum: u16,
+    /// The same for the checksum of the transport header; 0 if there is none to be changed. As a sum of what is not
+    /// all zeros, it is not 0 otherwise.
+    pub transport_sum: u16,
+}
+
 /// What a frame is marked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Serial number of the packet's plan.
     pub serial: u32,
-    /// What [`unwrap`](crate::branch::unwrap) said, if the frame is without its Xcast header.
+    /// What [`unwrap`](super::emit::unwrap) said, if the frame is without its Xcast header.
     pub unwrapped: Option<Unwrapped>,
 }
 
@@ -74,7 +88,8 @@ mod tests {
     use super::*;
     use crate::{
         family::{V4, V6},
-        view::{Buffer, Frame as _},
+        host::Buffer,
+        wire::frame::Frame as _,
     };
 
     #[test]

@@ -10,51 +10,17 @@
 //! same, but that a packet may be shorter: nothing is taken to be so from a hash or a channel identifier. What else
 //! there is to a packet is checked for each, and no plan says anything about it.
 
-use crate::{
-    address::Address as _,
-    family::Family,
-    ingress::Packet,
-    mark,
-    plan::{
-        NONE, Plan, Tables, bucket_of, each_address, each_bitmap_word, each_ds, each_port, fresh,
-    },
-    view::{Frame, store},
+use super::{
+    decision::{NONE, Plan},
+    group::bucket_of,
+    list::{each_address, each_bitmap_word, each_ds, each_port},
 };
-
-/// A plan is used again as long as it is one of the last so many, of both families together. A packet's plan must
-/// last through the rest of the poll in which it arrived: 64 packets, each with a plan of its own.
-pub const MAX_AGE: u32 = 32;
-/// Places for the serial numbers of plans.
-const PLACES: usize = 256;
-
-/// Serial numbers of plans by the checksum of their packets' Xcast headers, which is a good hash of the list.
-#[repr(C)]
-pub struct Recent {
-    serials: [u16; PLACES],
-}
-
-impl Recent {
-    /// The plan of a packet whose Xcast header had this checksum, or any other, if it is recent: the next
-    /// plan will have the number `next`.
-    #[inline(always)]
-    pub fn find(&self, checksum: u16, next: u32) -> Option<u32> {
-        let serial = u32::from(fresh(&self.serials[Self::place(checksum)]));
-        // The one before the next is 0 behind it.
-        let age = next.wrapping_sub(serial).wrapping_sub(1) & mark::MAX_SERIAL;
-        (age < MAX_AGE).then_some(serial)
-    }
-
-    /// Keeps it in mind.
-    #[inline(always)]
-    pub fn remember(&mut self, checksum: u16, serial: u32) {
-        store(&mut self.serials[Self::place(checksum)], serial as u16);
-    }
-
-    #[inline(always)]
-    fn place(checksum: u16) -> usize {
-        (checksum ^ checksum >> 8) as usize % PLACES
-    }
-}
+use crate::{
+    family::traits::Family,
+    forward::tables::Tables,
+    packet::Packet,
+    wire::{address::Address as _, frame::Frame},
+};
 
 impl<F: Family> Plan<F> {
     /// Whether this is plan number `serial` and applies to an accepted packet. `None` if the frame is shorter

@@ -6,21 +6,26 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use xcast_common::{
-    counter::Counter,
     family::{Family, V4, V6},
-    ingress::{Packet, Reject, accept, is_family, is_xcast},
-    maps::{PORT_TRUSTED, Port, PortCounters, Settings},
-    mark,
-    plan::{Memory, Plan, Scratch, Work, group},
-    tunnel,
-    view::{Frame, View},
-    wire::ETH_LEN,
+    forward::{
+        ingress::{accept, is_family, is_xcast},
+        mark,
+        plan::{Memory, Plan, Scratch, Work, group},
+        tunnel,
+    },
+    maps::{PORT_TRUSTED, Port, PortCounters, Settings, counter::Counter},
+    packet::{Packet, Reject},
+    wire::{
+        ETH_LEN,
+        frame::{Frame, View},
+    },
 };
 
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{IPV6, Routed, SCRATCH, WORK, counters, port, settings},
+    maps::{IPV6, SCRATCH, WORK, counters, port, settings},
+    tables::Routed,
 };
 
 /// Entry point of the program on the ports: serves IPv4, and has a program of its own serve IPv6.

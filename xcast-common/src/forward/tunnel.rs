@@ -7,29 +7,34 @@
 //!
 //! [`open`] judges the outer headers, and whether their sender may send what is inside; then
 //! [`take_out`] makes of the frame the one in which the packet would have arrived natively, and
-//! [`ingress`](crate::ingress) checks it like any other. The outer headers leave nothing behind:
+//! [`ingress`](super::ingress) checks it like any other. The outer headers leave nothing behind:
 //! TTL, DS field and everything else are the inner packet's own.
 
+use super::{
+    ingress::{is_family, is_to_mac},
+    tables::{Peers, Tables},
+};
 use crate::{
-    address::Address as _,
-    counter::Counter,
-    family::Family,
-    ingress::{Reject, TRUNCATED, is_family, is_to_mac},
-    maps::{PORT_TRUSTED, Port, Settings},
-    plan::Tables,
-    view::{Frame, View},
-    wire::{Be16, ETH_LEN, eth, udp},
+    family::traits::Family,
+    maps::{
+        counter::Counter,
+        port::{PORT_TRUSTED, Port},
+        settings::Settings,
+    },
+    packet::{Reject, TRUNCATED},
+    wire::{
+        ETH_LEN,
+        address::Address as _,
+        endian::Be16,
+        eth,
+        frame::{Frame, View},
+        udp,
+    },
 };
 
 /// Length of the outer headers, in octets: how much further back the inner packet's fields are.
 pub const fn outer_len<F: Family>() -> usize {
     F::IP_LEN + udp::HEADER_LEN
-}
-
-/// What a router knows of those who send Xcast inside UDP.
-pub trait Peers<F: Family> {
-    /// Whether the configuration lets `peer` send packets whose source is `source`.
-    fn may_send(&self, peer: F::Address, source: F::Address) -> bool;
 }
 
 /// Whether a frame is a datagram to the port for Xcast inside UDP, whoever it is for; everything
@@ -127,7 +132,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{family::V4, view::Buffer};
+    use crate::{family::V4, host::Buffer};
 
     proptest! {
         #[test]

@@ -8,18 +8,20 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    branch::{emit, emit_rest},
-    counter::Counter,
     family::{V4, V6},
-    maps::{PORT_RECIRCULATE, Port, Settings},
-    mark::{self, Mark},
-    view::Frame as _,
+    forward::{
+        emit::{emit, emit_rest},
+        mark::{self, Mark},
+    },
+    maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
+    wire::frame::Frame as _,
 };
 
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, Routed, counters, port, settings_in_place},
+    maps::{NEXT_HOPS, counters, port, settings_in_place},
+    tables::Routed,
 };
 
 /// Entry point of the device maps' program.

@@ -1,0 +1,5 @@
+//! The same without a kernel.
+
+mod buffer;
+
+pub use self::buffer::Buffer;
