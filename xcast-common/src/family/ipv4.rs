@@ -2,7 +2,6 @@
 
 use super::traits::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    forward::plan::Plan,
     maps::{counter::Counter, next_hop::NextHop, settings::Settings},
     packet::{Packet, Reject, TRUNCATED},
     verifier::fresh,
@@ -75,8 +74,8 @@ impl Family for V4 {
 
     #[inline(always)]
     fn ports_at(count: u32, flags: u8) -> usize {
-        let before = xcast4::bitmap_words(count) + count + ds_words(count, flags);
-        xcast4::BITMAP + 4 * before as usize
+        let words = xcast4::bitmap_words(count) + count + ds_words(count, flags);
+        xcast4::BITMAP + 4 * words as usize
     }
 
     #[inline(always)]
@@ -169,6 +168,11 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn before(_packet: &Packet) -> u16 {
+        0
+    }
+
+    #[inline(always)]
     fn xcast(view: View, _before: u16) -> View {
         view
     }
@@ -185,14 +189,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
-        let cut = plan.header_len;
+    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+        let cut = packet.header_len;
         let inherited = Inherited::read(frame.view())?.lowered().shortened(cut);
         if !frame.adjust_head(i32::from(cut)) {
             return None;
         }
         let window = frame.view().window(0)?;
-        Some(inherited.write_all_but_destination(window, plan.protocol))
+        Some(inherited.write_all_but_destination(window, packet.protocol))
     }
 
     #[inline(always)]
@@ -221,7 +225,7 @@ impl Family for V4 {
     #[inline(always)]
     fn shorten(
         frame: &mut impl Frame,
-        plan: &Plan<Self>,
+        packet: &Packet,
         next_hop: &NextHop,
         settings: &Settings,
         count: u32,
@@ -229,7 +233,7 @@ impl Family for V4 {
     ) -> Option<Sum> {
         let view = frame.view();
         let inherited = Inherited::read(view)?
-            .passed_on(plan, settings)
+            .passed_on(packet, settings)
             .shortened(cut as u16);
         let version_flags = view.u8(xcast4::VERSION_FLAGS)?;
         let channel = view.be32(xcast4::CHANNEL)?;
@@ -243,7 +247,7 @@ impl Family for V4 {
         inherited.write(window, settings.protocol);
         let words = header_words(count, version_flags);
         let first = Be16::new(u16::from(version_flags) << 8 | count as u16);
-        let protocol_and_len = Be32::new(u32::from(plan.protocol) << 24 | words << 16);
+        let protocol_and_len = Be32::new(u32::from(packet.protocol) << 24 | words << 16);
         view.set_be16(xcast4::VERSION_FLAGS, first)?;
         view.set_be32(xcast4::CHANNEL, channel)?;
         view.set_be32(xcast4::PROTOCOL, protocol_and_len)?;
@@ -255,13 +259,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn pass_on(
-        view: View,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        settings: &Settings,
-    ) -> Option<()> {
-        let inherited = Inherited::read(view)?.passed_on(plan, settings);
+    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
+        let inherited = Inherited::read(view)?.passed_on(packet, settings);
         let window = view.window(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         inherited.write(window, settings.protocol);
@@ -276,9 +275,9 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, plan: &Plan<Self>, _settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(view: View, packet: &Packet, _settings: &Settings, count: u32) -> Option<()> {
         let last = count.wrapping_sub(1) as usize & 0x7f;
-        let list = Self::ports_at(count, fresh(&plan.flags));
+        let list = Self::ports_at(count, fresh(&packet.flags));
         view.set_be32(list + 4 * (last >> 1), Be32::default())
     }
 
@@ -341,9 +340,9 @@ impl Inherited {
 
     /// As a copy has them that stays an Xcast packet.
     #[inline(always)]
-    fn passed_on(self, plan: &Plan<V4>, settings: &Settings) -> Self {
+    fn passed_on(self, packet: &Packet, settings: &Settings) -> Self {
         let mut lowered = self.lowered();
-        if plan.to_own != 0 {
+        if packet.to_own {
             lowered.destination = settings.group.memory();
         }
         lowered

@@ -3,7 +3,6 @@
 
 use super::traits::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    forward::plan::Plan,
     maps::{counter::Counter, next_hop::NextHop, settings::Settings},
     packet::{Packet, Reject, TRUNCATED},
     verifier::fresh,
@@ -258,9 +257,9 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
-        let cut =
-            (plan.before() as usize & BEFORE_MASK) + (plan.header_len as usize & Self::LEN_MASK);
+    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+        let cut = (Self::before(packet) as usize & BEFORE_MASK)
+            + (packet.header_len as usize & Self::LEN_MASK);
         let view = frame.view();
         shift_ip_header(view, view.skip(cut))?;
         if !frame.adjust_head(cut as i32) {
@@ -268,7 +267,7 @@ impl Family for V6 {
         }
         let window = frame.view().window::<XCAST_AT>(0)?;
         shorten_payload(window, cut);
-        window.set_u8(ipv6::NEXT_HEADER, plan.protocol);
+        window.set_u8(ipv6::NEXT_HEADER, packet.protocol);
         lower_hop_limit(window);
         Some(Sum::default())
     }
@@ -295,7 +294,7 @@ impl Family for V6 {
     #[inline(always)]
     fn shorten(
         frame: &mut impl Frame,
-        plan: &Plan<Self>,
+        packet: &Packet,
         next_hop: &NextHop,
         settings: &Settings,
         count: u32,
@@ -303,13 +302,13 @@ impl Family for V6 {
     ) -> Option<Sum> {
         let cut = cut as usize & Self::LEN_MASK;
         let view = frame.view();
-        let header = Self::xcast(view, plan.before());
+        let header = Self::xcast(view, Self::before(packet));
         let to = header.skip(cut);
         shift(header, to, XCAST_AT + 16)?;
         shift(header, to, XCAST_AT + 8)?;
         shift(header, to, XCAST_AT)?;
         for word in 0..BEFORE_MASK / 8 {
-            let before = plan.before() as usize & BEFORE_MASK;
+            let before = Self::before(packet) as usize & BEFORE_MASK;
             if 8 * word >= before {
                 break;
             }
@@ -323,10 +322,10 @@ impl Family for V6 {
         }
 
         let view = frame.view();
-        Self::pass_on(view, plan, next_hop, settings)?;
+        Self::pass_on(view, packet, next_hop, settings)?;
         shorten_payload(view.window(0)?, cut);
-        let header = Self::xcast(view, plan.before());
-        let flags = fresh(&plan.flags);
+        let header = Self::xcast(view, Self::before(packet));
+        let flags = fresh(&packet.flags);
         let units = xcast6::routing_units(count, flags);
         header.set_u8(xcast6::LEN_UNITS, (units - 1) as u8)?;
         header.set_u8(xcast6::VERSION_FLAGS, VERSION << 4 | flags & !FLAG_P)?;
@@ -340,16 +339,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn pass_on(
-        view: View,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        settings: &Settings,
-    ) -> Option<()> {
+    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         lower_hop_limit(window);
-        if plan.to_own != 0 {
+        if packet.to_own {
             settings.group6.write(view, ipv6::DESTINATION)?;
         }
         Some(())
@@ -362,11 +356,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, plan: &Plan<Self>, settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(view: View, packet: &Packet, settings: &Settings, count: u32) -> Option<()> {
         let units = xcast6::ports_units(count) & 0x3f;
-        let at = Self::ports_at(count, fresh(&plan.flags)) - xcast6::ports::LIST;
+        let at = Self::ports_at(count, fresh(&packet.flags)) - xcast6::ports::LIST;
         view.set_be64_memory(at + 8 * (units.wrapping_sub(1) as usize & 0x3f), 0)?;
-        view.set_u8(at, plan.protocol)?;
+        view.set_u8(at, packet.protocol)?;
         view.set_u8(at + xcast6::ports::LEN_UNITS, units.wrapping_sub(1) as u8)?;
         view.set_u8(at + xcast6::ports::OPTION_TYPE, settings.ports_option)?;
         view.set_u8(at + xcast6::ports::OPTION_LEN, 2 * count as u8)

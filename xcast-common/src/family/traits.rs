@@ -1,9 +1,9 @@
 //! What a family has to say, and what both need to say it.
 
 use crate::{
-    forward::plan::Plan,
     maps::{lpm::Key, next_hop::NextHop, settings::Settings},
     packet::{Packet, Reject},
+    verifier::fresh,
     wire::{
         checksum::Sum,
         eth,
@@ -86,6 +86,12 @@ pub trait Family: Sized + 'static {
     /// found.
     fn check(view: View, before: u16, settings: &Settings) -> Result<Packet, Reject>;
 
+    /// Length of the headers between the IP header and the Xcast header, in octets, of an accepted packet.
+    #[inline(always)]
+    fn before(packet: &Packet) -> u16 {
+        fresh(&packet.before)
+    }
+
     /// A frame's view for what lies in and behind the Xcast header.
     fn xcast(view: View, before: u16) -> View;
 
@@ -114,7 +120,7 @@ pub trait Family: Sized + 'static {
     /// destination and its header's checksum are anything, and there is no Ethernet header in front of it yet.
     /// Returns what the checksum begins from: the sum of all but the destination, or anything where the header has
     /// no checksum.
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum>;
+    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum>;
 
     /// Second half of X2U: gives such a frame its destination, its checksum and an Ethernet header.
     fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
@@ -123,7 +129,7 @@ pub trait Family: Sized + 'static {
     /// `count` destinations and without a checksum. Returns the sum of the Xcast header so far.
     fn shorten(
         frame: &mut impl Frame,
-        plan: &Plan<Self>,
+        packet: &Packet,
         next_hop: &NextHop,
         settings: &Settings,
         count: u32,
@@ -131,18 +137,13 @@ pub trait Family: Sized + 'static {
     ) -> Option<Sum>;
 
     /// Writes Ethernet and IP header of a copy that keeps its length.
-    fn pass_on(
-        view: View,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        settings: &Settings,
-    ) -> Option<()>;
+    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()>;
 
     /// Zeroes the last DS bytes' padding.
     fn pad_ds(view: View, list: usize, count: u32) -> Option<()>;
 
     /// Writes what the ports lie in, but the ports.
-    fn begin_ports(view: View, plan: &Plan<Self>, settings: &Settings, count: u32) -> Option<()>;
+    fn begin_ports(view: View, packet: &Packet, settings: &Settings, count: u32) -> Option<()>;
 
     /// Zeroes an Xcast header's checksum, and its reserved fields and padding as they arrived.
     fn tidy(view: View, count: u8, flags: u8) -> Option<()>;

@@ -23,7 +23,7 @@ pub(super) fn clear_bits<F: Family>(
     next_hop: &NextHop,
     settings: &Settings,
 ) -> Option<()> {
-    F::pass_on(frame.view(), plan, next_hop, settings)?;
+    F::pass_on(frame.view(), &plan.packet, next_hop, settings)?;
     plan.kept = [0; 4];
     mark(plan, b);
     let before = plan.before();
@@ -51,14 +51,14 @@ fn mark<F: Family>(plan: &mut Plan<F>, b: u8) {
 #[inline(always)]
 fn anonymise<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
     for i in 0..F::MAX_DESTINATIONS {
-        let count = u32::from(fresh(&plan.dest_count));
+        let count = u32::from(fresh(&plan.packet.dest_count));
         if i >= count as usize {
             break;
         }
         if plan.kept[i >> 5] & bit(i) != 0 {
             continue;
         }
-        let flags = fresh(&plan.flags);
+        let flags = fresh(&plan.packet.flags);
         let list = addresses_at::<F>(count as u8);
         F::Address::default().write(view, list + F::Address::LEN * i)?;
         if flags & FLAG_D != 0 {
@@ -75,8 +75,8 @@ fn anonymise<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
 /// header's checksum.
 #[inline(always)]
 pub(super) fn write_bitmap<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
-    let count = fresh(&plan.dest_count);
-    let flags = fresh(&plan.flags);
+    let count = fresh(&plan.packet.dest_count);
+    let flags = fresh(&plan.packet.flags);
     for word in 0..4 {
         if (word as u32) < F::bitmap_words(u32::from(count)) {
             view.set_be32(F::BITMAP + 4 * word, Be32::new(plan.kept[word]))?;

@@ -74,7 +74,7 @@ pub fn emit<F: Family>(
 pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Option<()> {
     plan.kept = [0; 4];
     for i in 0..F::MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
+        if i >= fresh(&plan.packet.dest_count) as usize {
             break;
         }
         if plan.stays(i) {

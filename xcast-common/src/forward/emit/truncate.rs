@@ -25,9 +25,9 @@ pub(super) fn truncate<F: Family>(
 ) -> Option<()> {
     let b = b as usize;
     let count = u32::from(fresh(&plan.branches[b].len));
-    let flags = fresh(&plan.flags);
-    let cut = u32::from(plan.header_len).checked_sub(F::header_len(count, flags))?;
-    let mut sum = F::shorten(frame, plan, next_hop, settings, count, cut)?;
+    let flags = fresh(&plan.packet.flags);
+    let cut = u32::from(plan.packet.header_len).checked_sub(F::header_len(count, flags))?;
+    let mut sum = F::shorten(frame, &plan.packet, next_hop, settings, count, cut)?;
 
     let before = plan.before();
     let view = F::xcast(frame.view(), before);
@@ -105,7 +105,7 @@ fn write_ports<F: Family>(
 ) -> Option<Sum> {
     let mut sum = sum;
     let count = u32::from(fresh(&plan.branches[b].len));
-    F::begin_ports(view, plan, settings, count)?;
+    F::begin_ports(view, &plan.packet, settings, count)?;
     let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..F::MAX_DESTINATIONS {
         let count = u32::from(fresh(&plan.branches[b].len));
@@ -113,7 +113,7 @@ fn write_ports<F: Family>(
             break;
         }
         let destination = &plan.destinations[i % DESTINATION_SLOTS];
-        let list = F::ports_at(count, fresh(&plan.flags));
+        let list = F::ports_at(count, fresh(&plan.packet.flags));
         let at = count as usize - 1 - k;
         view.set_be16(list + 2 * at, destination.port)?;
         if F::PORTS_CHECKED {

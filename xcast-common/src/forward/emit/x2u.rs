@@ -32,14 +32,14 @@ pub fn unwrap<F: Family>(
     plan: &Plan<F>,
     settings: &Settings,
 ) -> Option<Unwrapped> {
-    let ip_sum = F::unwrap(frame, plan)?.fold();
+    let ip_sum = F::unwrap(frame, &plan.packet)?.fold();
     let mut transport_sum = 0;
     let checksum_at = fresh(&plan.checksum_at) as usize & CHECKSUM_AT_MASK;
     if checksum_at != 0 {
         let field = frame.view().skip(checksum_at).window::<2>(F::XCAST_AT)?;
         let checksum = field.u16(0);
         // A datagram whose source computed none has none.
-        if checksum != 0 || plan.protocol != transport::UDP {
+        if checksum != 0 || plan.packet.protocol != transport::UDP {
             // The source computed it with the group as destination.
             transport_sum = F::group(settings).take_from(update(checksum)).fold();
         }
@@ -88,7 +88,7 @@ fn fix_transport<F: Family>(
     }
     let mut sum = address.add_to(Sum::default().add16(begun));
     if let Some(port) = port
-        && plan.protocol != transport::ICMPV6
+        && plan.packet.protocol != transport::ICMPV6
     {
         let old = view.be16(F::XCAST_AT + 2)?;
         sum = sum.sub16(old.memory()).add16(port.memory());
@@ -98,7 +98,7 @@ fn fix_transport<F: Family>(
         return Some(());
     }
     let mut fixed = !sum.fold_few();
-    if plan.protocol == transport::UDP && fixed == 0 {
+    if plan.packet.protocol == transport::UDP && fixed == 0 {
         fixed = 0xffff;
     }
     let field = view.skip(checksum_at).window::<2>(F::XCAST_AT)?;

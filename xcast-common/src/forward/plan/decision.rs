@@ -60,22 +60,9 @@ pub struct Plan<F: Family> {
     pub nonce: u32,
     /// What [`Tables::revision`](crate::forward::tables::Tables::revision) was before the first look-up.
     pub(super) revision: u32,
-    /// Length of the IP packet as it arrived, in octets; a later one that goes by the plan may be shorter.
-    pub total_len: u16,
-    /// Length of the Xcast header as it arrived, in octets.
-    pub header_len: u16,
-    /// Length of other headers before it, in octets.
-    pub(super) before: u16,
-    /// NBR_OF_DEST as it arrived.
-    pub dest_count: u8,
-    /// A, X, D, P.
-    pub flags: u8,
-    /// TTL or hop limit as it arrived.
-    pub(super) ttl: u8,
-    /// Protocol of what follows the Xcast header.
-    pub protocol: u8,
-    /// 1 if the IP destination has to become the group in copies that stay Xcast.
-    pub to_own: u8,
+    /// The packet as it arrived. One that reuses the plan differs at most in its `total_len`, which may be less; so
+    /// no method of [`Family`] may read that.
+    pub packet: Packet,
     /// Branches in use, with those that make no copy.
     pub branch_count: u8,
     /// Copies to make.
@@ -98,7 +85,7 @@ pub struct Plan<F: Family> {
     /// The bucket in which the packet's flow is, if some route has several paths; else [`NONE`].
     pub(super) bucket: u8,
     /// Explicit padding.
-    pub(super) reserved: [u8; 3],
+    pub(super) reserved: [u8; 2],
     /// Number of copies per port.
     pub subset: SubsetKey,
     /// First branch of each port that has copies; the others follow in a ring. A copy takes the head of its
@@ -148,14 +135,15 @@ impl<F: Family> Plan<F> {
     #[inline(always)]
     pub fn begin(&mut self, packet: &Packet, nonce: u32) {
         self.nonce = nonce;
-        self.total_len = packet.total_len;
-        self.header_len = packet.header_len;
-        store(&mut self.before, packet.before);
-        store(&mut self.dest_count, packet.dest_count);
-        store(&mut self.flags, packet.flags);
-        store(&mut self.ttl, packet.ttl);
-        self.protocol = packet.protocol;
-        self.to_own = packet.to_own as u8;
+        // Field by field: as a whole, LLVM would call `memcpy`.
+        self.packet.total_len = packet.total_len;
+        self.packet.header_len = packet.header_len;
+        store(&mut self.packet.before, packet.before);
+        store(&mut self.packet.dest_count, packet.dest_count);
+        store(&mut self.packet.flags, packet.flags);
+        store(&mut self.packet.ttl, packet.ttl);
+        self.packet.protocol = packet.protocol;
+        self.packet.to_own = packet.to_own;
         store(&mut self.branch_count, 0);
         store(&mut self.copies, 0);
         self.last_branch = NONE;
@@ -171,16 +159,13 @@ impl<F: Family> Plan<F> {
     /// Length of other headers before the Xcast header, in octets.
     #[inline(always)]
     pub fn before(&self) -> u16 {
-        match F::VERSION {
-            4 => 0,
-            _ => fresh(&self.before),
-        }
+        F::before(&self.packet)
     }
 
     /// Whether all of `flags` are set in the packet.
     #[inline(always)]
     pub fn has(&self, flags: u8) -> bool {
-        fresh(&self.flags) & flags == flags
+        fresh(&self.packet.flags) & flags == flags
     }
 
     /// Whether every copy becomes ordinary unicast.
@@ -214,14 +199,16 @@ impl<F: Family> Plan<F> {
     /// Length of an Xcast copy with `count` destinations as an IP packet, in octets.
     #[inline(always)]
     pub(super) fn truncated_len(&self, count: u32) -> u32 {
-        u32::from(self.total_len) - u32::from(self.header_len)
-            + F::header_len(count, fresh(&self.flags))
+        u32::from(self.packet.total_len) - u32::from(self.packet.header_len)
+            + F::header_len(count, fresh(&self.packet.flags))
     }
 
     /// Length of an X2U copy as an IP packet, in octets.
     #[inline(always)]
     pub(super) fn unicast_len(&self) -> u32 {
-        u32::from(self.total_len) - u32::from(self.header_len) - u32::from(self.before())
+        u32::from(self.packet.total_len)
+            - u32::from(self.packet.header_len)
+            - u32::from(self.before())
     }
 
     /// Opens a branch with destination `i` as its only one.

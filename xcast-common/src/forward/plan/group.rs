@@ -91,7 +91,7 @@ fn look_up<F: Family>(
     }
     if cleared != 0 {
         for i in 0..F::MAX_DESTINATIONS {
-            if i >= fresh(&plan.dest_count) as usize {
+            if i >= fresh(&plan.packet.dest_count) as usize {
                 break;
             }
             if fresh(&plan.bits[i >> 5]) & bit(i) == 0 {
@@ -132,7 +132,7 @@ fn collect<F: Family>(
     counters: &mut PortCounters,
 ) {
     for i in 0..F::MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
+        if i >= fresh(&plan.packet.dest_count) as usize {
             break;
         }
         let entry = work.look_ups.entry(i);

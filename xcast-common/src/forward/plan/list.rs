@@ -21,7 +21,7 @@ pub(super) fn each_bitmap_word<F: Family>(
 ) -> Option<()> {
     let view = F::xcast(frame.view(), plan.before());
     for word in 0..4 {
-        let count = u32::from(fresh(&plan.dest_count));
+        let count = u32::from(fresh(&plan.packet.dest_count));
         if word < F::bitmap_words(count) as usize {
             visit(plan, word, count, view.be32(F::BITMAP + 4 * word)?.value());
         }
@@ -39,7 +39,7 @@ pub(super) fn each_address<F: Family>(
     let before = plan.before();
     let view = F::xcast(frame.view(), before);
     for four in 0..DESTINATION_SLOTS / 4 {
-        let count = fresh(&plan.dest_count);
+        let count = fresh(&plan.packet.dest_count);
         if 4 * four + 4 > count as usize {
             break;
         }
@@ -51,7 +51,7 @@ pub(super) fn each_address<F: Family>(
     }
     let view = F::xcast(frame.view(), before);
     for n in 0..3 {
-        let count = fresh(&plan.dest_count);
+        let count = fresh(&plan.packet.dest_count);
         let i = count as usize & (DESTINATION_SLOTS - 4) | n;
         if i >= count as usize {
             break;
@@ -81,7 +81,7 @@ pub(super) fn each_port<F: Family>(
     visit: impl FnMut(&mut Plan<F>, usize, Be16),
 ) -> Option<()> {
     let read = |plan: &Plan<F>, view: View, count, i| {
-        view.be16(F::ports_at(u32::from(count), fresh(&plan.flags)) + 2 * i)
+        view.be16(F::ports_at(u32::from(count), fresh(&plan.packet.flags)) + 2 * i)
     };
     each_with(FLAG_P, frame, plan, read, visit)
 }
@@ -101,7 +101,7 @@ fn each_with<F: Family, T>(
     }
     let view = F::xcast(frame.view(), plan.before());
     for i in 0..F::MAX_DESTINATIONS {
-        let count = fresh(&plan.dest_count);
+        let count = fresh(&plan.packet.dest_count);
         if i >= count as usize {
             break;
         }

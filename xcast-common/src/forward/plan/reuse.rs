@@ -37,17 +37,17 @@ impl<F: Family> Plan<F> {
         let differs = self.nonce ^ serial
             | self.revision ^ revision
             | revision & 1
-            | u32::from(self.header_len ^ packet.header_len)
-            | u32::from(self.before ^ packet.before)
-            | u32::from(self.dest_count ^ packet.dest_count)
-            | u32::from(self.flags ^ packet.flags)
-            | u32::from(self.ttl ^ packet.ttl)
-            | u32::from(self.protocol ^ packet.protocol)
-            | u32::from(self.to_own ^ packet.to_own as u8)
+            | u32::from(self.packet.header_len ^ packet.header_len)
+            | u32::from(self.packet.before ^ packet.before)
+            | u32::from(self.packet.dest_count ^ packet.dest_count)
+            | u32::from(self.packet.flags ^ packet.flags)
+            | u32::from(self.packet.ttl ^ packet.ttl)
+            | u32::from(self.packet.protocol ^ packet.protocol)
+            | u32::from(self.packet.to_own ^ packet.to_own)
             | u32::from(self.checksum_at ^ F::checksum_at(packet))
             | u32::from(self.is_private);
         // Where the longer packet fits, the shorter one does.
-        let differs = differs != 0 || packet.total_len > self.total_len;
+        let differs = differs != 0 || packet.total_len > self.packet.total_len;
         if differs || self.crowded != 0 && !self.subset.usual().is_all {
             return Some(false);
         }

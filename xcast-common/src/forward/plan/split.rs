@@ -34,7 +34,7 @@ pub(super) fn split<F: Family>(
 ) {
     store(&mut plan.split_from, fresh(&plan.branch_count));
     for i in 0..F::MAX_DESTINATIONS {
-        if i >= fresh(&plan.dest_count) as usize {
+        if i >= fresh(&plan.packet.dest_count) as usize {
             break;
         }
         let b = fresh(&plan.branch_of[i]);

@@ -72,7 +72,7 @@ pub(super) fn judge<F: Family>(
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE);
     }
-    if fresh(&plan.ttl) <= 1 {
+    if fresh(&plan.packet.ttl) <= 1 {
         return Verdict::skip(Counter::SkipTtl as u8);
     }
     let on_link = next_hop.flags & NEXT_HOP_ON_LINK != 0;
@@ -88,7 +88,7 @@ pub(super) fn judge<F: Family>(
     let len = if count == 1 && !must_stay_xcast {
         plan.unicast_len()
     } else if settings.prune == Prune::Bitmap as u8 {
-        u32::from(plan.total_len)
+        u32::from(plan.packet.total_len)
     } else {
         plan.truncated_len(count)
     };

@@ -85,7 +85,7 @@ impl Work {
     /// not at its end.
     #[inline(always)]
     pub fn step<F: Family>(&mut self, plan: &Plan<F>, map: &impl Reader, octet: u32) -> bool {
-        let count = move || fresh(&plan.dest_count) as usize;
+        let count = move || fresh(&plan.packet.dest_count) as usize;
         let address = move |i: usize| plan.destinations[i].address;
         self.look_ups.step(map, octet, count, address)
     }
