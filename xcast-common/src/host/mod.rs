@@ -1,5 +1,14 @@
-//! The same without a kernel.
+//! The same without a kernel: for tests, for `explain`, and for whoever simulates networks.
+//!
+//! A [`Router`] takes a frame and returns the frames that leave, each with its port. Its [tables](MemoryTables) are
+//! in memory, and what it does depends on nothing but them, its settings and the frames.
 
 mod buffer;
+mod router;
+mod tables;
 
-pub use self::buffer::Buffer;
+pub use self::{
+    buffer::Buffer,
+    router::{Fanouts, Outcome, Router},
+    tables::MemoryTables,
+};
