@@ -641,12 +641,12 @@ fn plans_that_are_no_more_of<F: Routed>(family: Family) {
     let packet = xcast_packet(list.map(Destination::new).into());
     let frame = packet.in_family(family).frame();
     let applies_now = |router: &mut Router<F>, frame: &[u8]| {
-        let serial = router.plan.nonce;
+        let serial = router.plan.serial;
         applies(router, &view, serial, frame)
     };
     run(&mut router, 0, &frame, Fanouts::All);
     assert!(applies_now(&mut router, &frame));
-    let serial = router.plan.nonce;
+    let serial = router.plan.serial;
     assert!(!applies(&mut router, &view, serial + 128, &frame));
     let revision = router.tables.revision;
     router.tables.revision = revision + 2;
@@ -708,7 +708,7 @@ fn plans_of_other_flows_of<F: Routed>(family: Family) {
     };
     let mut router = router::<F>(&view, tables.clone());
     run(&mut router, 0, &frame(4000), Fanouts::All);
-    let serial = router.plan.nonce;
+    let serial = router.plan.serial;
     let way = |expected: Expected| -> Vec<usize> {
         expected.branches.iter().map(|branch| branch.port).collect()
     };

@@ -6,12 +6,12 @@
 //! from those before it only:
 //!
 //! 1. [`verifier`]: reads and writes that the BPF verifier must not see through.
-//! 2. [`wire`]: what lies in packets (RFC 5058 sections 9.2 and 9.3): layouts, fields, frames, checksums.
+//! 2. [`wire`]: packet formats (RFC 5058 sections 9.2 and 9.3): layouts, fields, frames, checksums.
 //! 3. [`maps`]: the types that cross the border between kernel and user space.
 //! 4. [`packet`]: what is known of an accepted packet, and why a frame is none.
 //! 5. [`family`]: what differs between Xcast4 and Xcast6. The rest is the same for both.
-//! 6. [`forward`]: the way of a packet, stage by stage.
-//! 7. [`host`]: the same without a kernel.
+//! 6. [`forward`]: the stages that a packet passes through.
+//! 7. [`host`]: a router without a kernel, with its tables in memory.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 

@@ -11,7 +11,7 @@ pub struct Packet {
     /// Length of the Xcast header, in octets; of Xcast6, routing header and ports.
     pub header_len: u16,
     /// Length of the headers between the IP header and the Xcast header, in octets.
-    pub before: u16,
+    pub ext_len: u16,
     /// NBR_OF_DEST, at least 1.
     pub dest_count: u8,
     /// A, X, D and P; of Xcast6, P if there are ports.

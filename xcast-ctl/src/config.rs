@@ -17,7 +17,7 @@ use serde::{
     de::{SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use thiserror::Error;
-use xcast_common::maps::{MAX_REAL_PORTS, MAX_SUBSETS, Prune, Settings};
+use xcast_common::maps::{MAX_FANOUTS, MAX_REAL_PORTS, Prune, Settings};
 use xcast_host::{CodePointError, CodePoints, Ipv6CodePoints};
 
 pub use self::udp::{Peer, Udp};
@@ -125,7 +125,7 @@ pub struct Router {
     pub address: Ipv4Addr,
     /// Exact sets of ports to keep device maps for. Beyond that the least recently used one makes
     /// room, and its packets are recirculated meanwhile. Each costs a few kilobytes of kernel
-    /// memory. Default: 1024, at most [`MAX_SUBSETS`].
+    /// memory. Default: 1024, at most [`MAX_FANOUTS`].
     pub subsets: u32,
 }
 
@@ -417,10 +417,10 @@ impl Router {
                 ),
             ));
         }
-        if self.subsets == 0 || self.subsets > MAX_SUBSETS {
+        if self.subsets == 0 || self.subsets > MAX_FANOUTS {
             return Err(invalid(
                 "router.subsets",
-                format!("{} is not within 1 to {MAX_SUBSETS}", self.subsets),
+                format!("{} is not within 1 to {MAX_FANOUTS}", self.subsets),
             ));
         }
         if let Gateways::List(addresses) = &self.gateways {

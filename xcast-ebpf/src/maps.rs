@@ -9,9 +9,9 @@ use xcast_common::{
     family::{V4, V6},
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
-        EcmpGroup, GROUP_SETS, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS,
-        MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource,
-        Port, PortCounters, SUBSET_GROUPS, Settings, Subset, SubsetKey, USUAL_SETS,
+        EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
+        MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
+        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, SLOT_GROUPS, Settings,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
     },
@@ -118,26 +118,26 @@ pub static COUNTERS: PerCpuArray<PortCounters, MAX_PORTS> = PerCpuArray::new();
 #[btf_map]
 pub static DEVICES: DevMap<MAX_PORTS> = DevMap::new();
 
-/// Where the device map of an exact subset of ports is; the programs note its last use.
+/// Where the device map of a fan-out is; the programs note its last use.
 #[btf_map]
-pub static SUBSETS: HashMap<SubsetKey, Subset, { MAX_SUBSETS as usize }> = HashMap::new();
+pub static SUBSETS: HashMap<FanoutKey, FanoutEntry, { MAX_FANOUTS as usize }> = HashMap::new();
 
-/// Device maps that hold exactly one subset of ports each.
+/// Device maps that hold exactly the ports of one fan-out each.
 #[btf_map]
-pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_SUBSETS as usize }> = ArrayOfMaps::new();
+pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_FANOUTS as usize }> = ArrayOfMaps::new();
 
-/// Device maps of the usual sets, each alone and with `xcast0`, through which the rest comes round.
+/// Device maps of the preset fan-outs, each alone and with `xcast0`, through which the rest recirculates.
 #[btf_map]
-pub static USUAL: ArrayOfMaps<DevMap<2>, USUAL_SETS> = ArrayOfMaps::new();
+pub static USUAL: ArrayOfMaps<DevMap<2>, PRESET_FANOUTS> = ArrayOfMaps::new();
 
-/// Packets whose copies were made by the device maps of usual sets, in groups of slots and numbered as
+/// Packets whose copies were made by the device maps of preset fan-outs, in groups of slots and numbered as
 /// the maps are; written by the programs.
 #[btf_map]
-pub static PLANNED: PerCpuArray<[u64; GROUP_SETS], SUBSET_GROUPS> = PerCpuArray::new();
+pub static PLANNED: PerCpuArray<[u64; GROUP_PRESETS], SLOT_GROUPS> = PerCpuArray::new();
 
-/// Subsets that had no device map; written by the programs, drained by the controller.
+/// Fan-outs that had no device map; written by the programs, drained by the controller.
 #[btf_map]
-pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
+pub static MISSES: RingBuf<FanoutKey, 65536> = RingBuf::new();
 
 /// Plans, recycled in turn; the programs' own.
 #[btf_map]

@@ -5,7 +5,7 @@ use xcast_common::{
     family::{Family, V4, V6},
     forward::{
         plan::Plan,
-        tables::{Peers, Tables},
+        tables::{Tables, UdpSenders},
     },
     maps::{
         NextHop, PeerSource,
@@ -22,14 +22,14 @@ use crate::maps::{
 };
 
 /// A family with maps of its own.
-pub trait Routed: Family {
+pub trait FamilyMaps: Family {
     /// What its tables are.
-    type Tables: Tables<Self> + Peers<Self>;
+    type Tables: Tables<Self> + UdpSenders<Self>;
     /// Its tables.
     const TABLES: Self::Tables;
 
     /// The plan with this serial number: this CPU's own.
-    fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>>;
+    fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>>;
 }
 
 /// The kernel's maps as a router's tables.
@@ -57,7 +57,7 @@ macro_rules! tables {
             }
 
             #[inline(always)]
-            fn go_on(&self) {
+            fn finish_look_ups(&self) {
                 steps::<$family>($step);
             }
 
@@ -79,7 +79,7 @@ macro_rules! tables {
             }
         }
 
-        impl Peers<$family> for KernelTables {
+        impl UdpSenders<$family> for KernelTables {
             #[inline(always)]
             fn may_send(
                 &self,
@@ -94,13 +94,13 @@ macro_rules! tables {
             }
         }
 
-        impl Routed for $family {
+        impl FamilyMaps for $family {
             type Tables = KernelTables;
             const TABLES: KernelTables = KernelTables;
 
             #[inline(always)]
-            fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>> {
-                let plan = $plans.get_ptr_mut(nonce % PLANS_PER_CPU)?;
+            fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>> {
+                let plan = $plans.get_ptr_mut(serial % PLANS_PER_CPU)?;
                 // SAFETY: this CPU's own, and no program holds two references to the same one.
                 Some(unsafe { &mut *plan })
             }

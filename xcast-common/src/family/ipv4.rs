@@ -127,7 +127,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn check(view: View, _before: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View, _ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         let total_len = Self::check_ip(view, FIXED_LEN)?;
         let header = view
             .window::<{ XCAST_AT + FIXED_LEN }>(0)
@@ -158,7 +158,7 @@ impl Family for V4 {
         Ok(Packet {
             total_len,
             header_len: 4 * u16::from(view.fresh_u8(xcast4::LEN_WORDS).ok_or(TRUNCATED)?),
-            before: 0,
+            ext_len: 0,
             dest_count: view.fresh_u8(xcast4::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
             flags: version_flags & 0xf,
             ttl: header.u8(ipv4::TTL),
@@ -168,17 +168,17 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn before(_packet: &Packet) -> u16 {
+    fn ext_len(_packet: &Packet) -> u16 {
         0
     }
 
     #[inline(always)]
-    fn xcast(view: View, _before: u16) -> View {
+    fn xcast(view: View, _ext_len: u16) -> View {
         view
     }
 
     #[inline(always)]
-    fn flow(view: View, _before: u16) -> Option<u64> {
+    fn flow(view: View, _ext_len: u16) -> Option<u64> {
         let source = u64::from(view.be32(ipv4::SOURCE)?.memory());
         Some(source << 32 | u64::from(view.be32(xcast4::CHANNEL)?.memory()))
     }
@@ -189,7 +189,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+    fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
         let cut = packet.header_len;
         let inherited = Inherited::read(frame.view())?.lowered().shortened(cut);
         if !frame.adjust_head(i32::from(cut)) {
@@ -212,7 +212,7 @@ impl Family for V4 {
             window.set_u16(ipv4::VERSION_IHL, new.memory());
         }
         if unicast.is_local {
-            // By the difference: a TTL of 0 went round.
+            // By the difference: a TTL of 0 wrapped around.
             let old = Be16::from_memory(window.u16(ipv4::TTL));
             let new = Be16::new(old.value().wrapping_add(0x100));
             sum = sum.sub16(old.memory()).add16(new.memory());

@@ -26,10 +26,10 @@ const MAX_CHECKED_WORDS: u32 = MAX_HEADER_LEN / 4;
 pub enum V6 {}
 
 /// Headers that may come before the routing header, at most.
-const MAX_BEFORE: usize = 4;
+const MAX_EXT_HEADERS: usize = 4;
 /// Their length in octets, as a mask: a multiple of eight.
-const BEFORE_MASK: usize = 0x7f8;
-/// In [`Packet::before`]: one of the headers is that of a fragment.
+const EXT_LEN_MASK: usize = 0x7f8;
+/// In [`Packet::ext_len`]: one of the headers is that of a fragment.
 const IS_FRAGMENT: u16 = 1;
 
 impl Family for V6 {
@@ -95,14 +95,14 @@ impl Family for V6 {
             return None;
         }
         let mut next = view.u8(ipv6::NEXT_HEADER)?;
-        let mut before = 0;
+        let mut ext_len = 0;
         let mut fragment = 0;
-        for _ in 0..=MAX_BEFORE {
-            let header = view.skip(before & BEFORE_MASK);
+        for _ in 0..=MAX_EXT_HEADERS {
+            let header = view.skip(ext_len & EXT_LEN_MASK);
             let len = match next {
                 ipv6::ROUTING_HEADER => {
                     let is_xcast = header.u8(xcast6::ROUTING_TYPE)? == settings.routing_type;
-                    return is_xcast.then_some(before as u16 | fragment);
+                    return is_xcast.then_some(ext_len as u16 | fragment);
                 }
                 ipv6::HOP_BY_HOP_OPTIONS | ipv6::DESTINATION_OPTIONS => {
                     8 * (header.u8(xcast6::LEN_UNITS)? as usize + 1)
@@ -114,8 +114,8 @@ impl Family for V6 {
                 _ => return None,
             };
             next = header.u8(xcast6::NEXT_HEADER)?;
-            before += len;
-            if before > BEFORE_MASK {
+            ext_len += len;
+            if ext_len > EXT_LEN_MASK {
                 return None;
             }
         }
@@ -152,18 +152,18 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn check(view: View, before: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View, ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
             return Err(Reject::Drop(Counter::DropIpHeader));
         }
-        if before & IS_FRAGMENT != 0 {
+        if ext_len & IS_FRAGMENT != 0 {
             return Err(Reject::Drop(Counter::DropFragment));
         }
-        let before = before as usize & BEFORE_MASK;
-        let total_len = Self::check_ip(view, before + FIXED_LEN)?;
-        let rest = total_len as usize - ipv6::LEN - before;
+        let ext_len = ext_len as usize & EXT_LEN_MASK;
+        let total_len = Self::check_ip(view, ext_len + FIXED_LEN)?;
+        let rest = total_len as usize - ipv6::LEN - ext_len;
 
-        let header = view.skip(before);
+        let header = view.skip(ext_len);
         if header.u8(xcast6::SEGMENTS_LEFT).ok_or(TRUNCATED)? != 0 {
             return Err(Reject::Drop(Counter::DropSegmentsLeft));
         }
@@ -220,7 +220,7 @@ impl Family for V6 {
         Ok(Packet {
             total_len,
             header_len: header_len as u16,
-            before: before as u16,
+            ext_len: ext_len as u16,
             dest_count: header.fresh_u8(xcast6::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
             flags,
             ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
@@ -230,16 +230,16 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn xcast(view: View, before: u16) -> View {
-        view.skip(before as usize & BEFORE_MASK)
+    fn xcast(view: View, ext_len: u16) -> View {
+        view.skip(ext_len as usize & EXT_LEN_MASK)
     }
 
     #[inline(always)]
-    fn flow(view: View, before: u16) -> Option<u64> {
+    fn flow(view: View, ext_len: u16) -> Option<u64> {
         // The flow label is the source's own hash of what makes a flow (RFC 6437).
         let label = view.be32(ipv6::VERSION_CLASS_FLOW)?.value() & 0xf_ffff;
         let mut flow = u64::from(label) << 32;
-        let header = Self::xcast(view, before);
+        let header = Self::xcast(view, ext_len);
         for at in [0, 8] {
             flow ^= view.be64_memory(ipv6::SOURCE + at)?.rotate_left(at as u32);
             flow = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -257,8 +257,8 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
-        let cut = (Self::before(packet) as usize & BEFORE_MASK)
+    fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+        let cut = (Self::ext_len(packet) as usize & EXT_LEN_MASK)
             + (packet.header_len as usize & Self::LEN_MASK);
         let view = frame.view();
         shift_ip_header(view, view.skip(cut))?;
@@ -302,17 +302,17 @@ impl Family for V6 {
     ) -> Option<Sum> {
         let cut = cut as usize & Self::LEN_MASK;
         let view = frame.view();
-        let header = Self::xcast(view, Self::before(packet));
+        let header = Self::xcast(view, Self::ext_len(packet));
         let to = header.skip(cut);
         shift(header, to, XCAST_AT + 16)?;
         shift(header, to, XCAST_AT + 8)?;
         shift(header, to, XCAST_AT)?;
-        for word in 0..BEFORE_MASK / 8 {
-            let before = Self::before(packet) as usize & BEFORE_MASK;
-            if 8 * word >= before {
+        for word in 0..EXT_LEN_MASK / 8 {
+            let ext_len = Self::ext_len(packet) as usize & EXT_LEN_MASK;
+            if 8 * word >= ext_len {
                 break;
             }
-            let at = before.wrapping_sub(8 * (word + 1)) & BEFORE_MASK;
+            let at = ext_len.wrapping_sub(8 * (word + 1)) & EXT_LEN_MASK;
             let from = view.skip(at);
             shift(from, from.skip(cut), XCAST_AT)?;
         }
@@ -324,7 +324,7 @@ impl Family for V6 {
         let view = frame.view();
         Self::pass_on(view, packet, next_hop, settings)?;
         shorten_payload(view.window(0)?, cut);
-        let header = Self::xcast(view, Self::before(packet));
+        let header = Self::xcast(view, Self::ext_len(packet));
         let flags = fresh(&packet.flags);
         let units = xcast6::routing_units(count, flags);
         header.set_u8(xcast6::LEN_UNITS, (units - 1) as u8)?;

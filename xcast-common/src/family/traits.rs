@@ -1,4 +1,4 @@
-//! What a family has to say, and what both need to say it.
+//! The [`Family`] trait, and what its two implementations share.
 
 use crate::{
     maps::{lpm::Key, next_hop::NextHop, settings::Settings},
@@ -82,21 +82,21 @@ pub trait Family: Sized + 'static {
     /// Returns the length of the IP packet, in octets.
     fn check_ip(view: View, least: usize) -> Result<u16, Reject>;
 
-    /// Checks IP and Xcast headers of a frame that is ours; `before` is what [`find`](Self::find)
+    /// Checks IP and Xcast headers of a frame that is ours; `ext_len` is what [`find`](Self::find)
     /// found.
-    fn check(view: View, before: u16, settings: &Settings) -> Result<Packet, Reject>;
+    fn check(view: View, ext_len: u16, settings: &Settings) -> Result<Packet, Reject>;
 
     /// Length of the headers between the IP header and the Xcast header, in octets, of an accepted packet.
     #[inline(always)]
-    fn before(packet: &Packet) -> u16 {
-        fresh(&packet.before)
+    fn ext_len(packet: &Packet) -> u16 {
+        fresh(&packet.ext_len)
     }
 
     /// A frame's view for what lies in and behind the Xcast header.
-    fn xcast(view: View, before: u16) -> View;
+    fn xcast(view: View, ext_len: u16) -> View;
 
     /// What makes a flow, as far as the IP and Xcast headers know.
-    fn flow(view: View, before: u16) -> Option<u64>;
+    fn flow(view: View, ext_len: u16) -> Option<u64>;
 
     /// Where a protocol has its checksum, if that covers the destination address.
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
@@ -107,7 +107,7 @@ pub trait Family: Sized + 'static {
     fn checksum_at(packet: &Packet) -> u8 {
         let transport_len = u32::from(packet.total_len)
             - u32::from(packet.header_len)
-            - u32::from(packet.before)
+            - u32::from(packet.ext_len)
             - Self::IP_LEN as u32;
         match Self::pseudo_checksum_at(packet.protocol) {
             Some(at) if transport_len >= at as u32 + 2 => at as u8,
@@ -115,12 +115,12 @@ pub trait Family: Sized + 'static {
         }
     }
 
-    /// First half of X2U, which is the same for all copies: removes everything between the IP header and
+    /// First half of X2U, common to all copies: removes everything between the IP header and
     /// the transport header. What is left has its own lengths, and a TTL or hop limit that went down; its
-    /// destination and its header's checksum are anything, and there is no Ethernet header in front of it yet.
-    /// Returns what the checksum begins from: the sum of all but the destination, or anything where the header has
+    /// destination and its header's checksum are undefined, and there is no Ethernet header in front of it yet.
+    /// Returns the sum of the IP header without its destination and checksum; undefined where the header has
     /// no checksum.
-    fn unwrap(frame: &mut impl Frame, packet: &Packet) -> Option<Sum>;
+    fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum>;
 
     /// Second half of X2U: gives such a frame its destination, its checksum and an Ethernet header.
     fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
@@ -159,7 +159,7 @@ pub struct Unicast<F: Family> {
     pub is_local: bool,
 }
 
-/// Where a protocol has its ports' checksum, for those that both families have.
+/// Where a transport protocol that both families carry has its checksum, in octets from its header's start.
 #[inline(always)]
 pub(super) fn common_checksum_at(protocol: u8) -> Option<usize> {
     use crate::wire::transport::{DCCP, TCP, UDP, UDP_LITE};

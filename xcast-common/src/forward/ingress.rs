@@ -35,7 +35,7 @@ pub fn is_family<F: Family>(view: View) -> bool {
 #[inline(always)]
 pub fn accept<F: Family>(
     view: View,
-    before: u16,
+    ext_len: u16,
     port: &Port,
     settings: &Settings,
     tables: &impl Tables<F>,
@@ -51,7 +51,7 @@ pub fn accept<F: Family>(
     }
 
     // From here on it is ours, and what is wrong with it is counted.
-    let packet = F::check(view, before, settings)?;
+    let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     check_source(source, port, tables)?;
     Ok(Packet { to_own, ..packet })

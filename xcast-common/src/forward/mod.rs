@@ -1,9 +1,9 @@
-//! The way of a packet through a router.
+//! The stages that a packet passes through in a router.
 //!
 //! 1. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
 //! 2. [`ingress`]: is this frame ours, and is it well formed?
 //! 3. [`plan`]: look up every destination and group them into *branches*, one per output copy. A repeated
-//!    list reuses the plan of the packet before.
+//!    list reuses the cached plan.
 //! 4. [`mark`]: what a copy carries, so that it finds its plan where it leaves.
 //! 5. [`emit`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
 //!    or, with one destination left, an ordinary unicast packet (X2U).

@@ -11,14 +11,14 @@ pub trait Tables<F: Family> {
     /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
     fn route(&self, address: F::Address) -> u32;
 
-    /// Another one after each change of routes, next hops or ECMP groups, and odd during one; where there are no
-    /// changes, always the same.
+    /// Revision of routes, next hops and ECMP groups: differs after each change, and is odd while one is under way.
+    /// Constant where nothing ever changes.
     fn revision(&self) -> u32 {
         0
     }
 
     /// First step of [`route`](Self::route), for addresses in a row. Tables may do everything in
-    /// this step; where they do not, [`go_on`](Self::go_on) has to do the others.
+    /// this step; where they do not, [`finish_look_ups`](Self::finish_look_ups) has to do the others.
     fn route_entry(&self, address: F::Address) -> Entry {
         Entry::route(self.route(address), 0)
     }
@@ -26,7 +26,7 @@ pub trait Tables<F: Family> {
     /// All further steps of the look-ups of the packet at hand, whose destinations have taken the first: calls
     /// [`Work::step`](super::plan::Work::step) until nothing is left to be done. Tables that need this find the
     /// packet's plan and the look-ups by themselves.
-    fn go_on(&self) {}
+    fn finish_look_ups(&self) {}
 
     /// The next hop with this id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
@@ -39,8 +39,8 @@ pub trait Tables<F: Family> {
     fn address_flags(&self, address: F::Address) -> u32;
 }
 
-/// What a router knows of those who send Xcast inside UDP.
-pub trait Peers<F: Family> {
+/// Who may send Xcast inside UDP.
+pub trait UdpSenders<F: Family> {
     /// Whether the configuration lets `peer` send packets whose source is `source`.
     fn may_send(&self, peer: F::Address, source: F::Address) -> bool;
 }

@@ -6,9 +6,9 @@ use super::{buffer::Buffer, tables::MemoryTables};
 use crate::{
     family::traits::Family,
     forward::{
-        emit::{Form, emit, emit_rest, unwrap},
+        emit::{Form, emit, emit_rest, strip},
         ingress::{accept, is_xcast},
-        mark::{MAX_SERIAL, Unwrapped},
+        mark::{MAX_SERIAL, Stripped},
         plan::{Memory, Plan, Scratch, Work, group},
         tunnel,
     },
@@ -28,7 +28,7 @@ use crate::{
 pub struct Router<F: Family> {
     /// Routes, next hops and addresses.
     pub tables: MemoryTables,
-    /// What was counted, by port slot: what arrives on the port it arrived at, copies on the port they leave by.
+    /// Counters by port slot: events on arrival count on the port of arrival, copies on the port they leave by.
     pub counters: BTreeMap<u8, PortCounters>,
     /// The plan that was made or reused last; before the first packet, an empty one.
     pub plan: Box<Plan<F>>,
@@ -42,14 +42,14 @@ pub struct Router<F: Family> {
     work: Box<Work>,
 }
 
-/// For which sets of ports there are device maps. The copies are the same; only the way round differs.
+/// For which sets of ports there are device maps. The copies are the same either way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Fanouts {
     /// For all: every copy is made at once.
     #[default]
     All,
-    /// For preset sets only, as when a set is new: the other copies are made from a packet with the rest of the
-    /// list, which goes through the router once more.
+    /// For preset sets only, as when a set is new to the controller: a packet with the rest of the list
+    /// recirculates, and the other copies are made from that.
     Preset,
 }
 
@@ -118,28 +118,27 @@ impl<F: Family> Router<F> {
         Outcome::Forwarded(copies)
     }
 
-    /// If the frame is Xcast inside UDP for this router, removes the outer headers; whether it did. The reason if it
-    /// must not be taken.
+    /// If the frame is Xcast inside UDP for this router, removes the outer headers. Returns whether it did.
     ///
     /// # Errors
     ///
-    /// [`Reject::Pass`] if the datagram is somebody else's, [`Reject::Drop`] if it is wrong.
+    /// [`Reject::Pass`] if the datagram is for somebody else, [`Reject::Drop`] if it is malformed or not permitted.
     pub fn decapsulate(&self, frame: &mut Buffer, port: &Port) -> Result<bool, Reject> {
         if !tunnel::is_candidate::<F>(frame.view(), &self.settings) {
             return Ok(false);
         }
-        tunnel::open::<F>(frame.view(), port, &self.settings, &self.tables)?;
-        tunnel::take_out::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+        tunnel::check::<F>(frame.view(), port, &self.settings, &self.tables)?;
+        tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
         Ok(true)
     }
 
-    /// Decides about an accepted packet: [`plan`](Self::plan) stays as it is if it applies, or becomes a new one.
+    /// Decides about an accepted packet: reuses [`plan`](Self::plan) if it applies, or makes a new one there.
     /// Returns what was counted about skipped destinations; `None` if the frame is too short for its list.
     ///
     /// As `plan` in `xcast-ebpf`, which has several plans to choose from and finds one by a hash of the list.
     pub fn decide(&mut self, frame: &mut Buffer, packet: &Packet) -> Option<PortCounters> {
         let mut counters = PortCounters::default();
-        let serial = self.plan.nonce;
+        let serial = self.plan.serial;
         if self.is_planned && self.plan.applies(serial, frame, packet, &self.tables)? {
             counters.bump(Counter::PlanReused);
             return Some(counters);
@@ -164,7 +163,7 @@ impl<F: Family> Router<F> {
         Some(counters)
     }
 
-    /// Forwards one frame, once; returns the frame with the rest of the list, if another round is needed.
+    /// Forwards one frame, once; returns the frame with the rest of the list, if that has to recirculate.
     fn forward(
         &mut self,
         mut frame: Buffer,
@@ -197,16 +196,16 @@ impl<F: Family> Router<F> {
             *count += more;
         }
 
-        let preset = self.plan.subset.usual();
+        let preset = self.plan.fanout.preset();
         let is_round = self.fanouts == Fanouts::Preset && self.plan.copies > 1 && !preset.is_all;
         if !is_round {
             let mut stripped = None;
             if self.plan.copies > 1 && self.plan.is_unicast() {
-                let begun = unwrap(&mut frame, &self.plan, &self.settings).ok_or(NO_ROOM)?;
+                let begun = strip(&mut frame, &self.plan, &self.settings).ok_or(NO_ROOM)?;
                 stripped = Some(begun);
             }
             for slot in 0..MAX_PORTS as u8 {
-                for _ in 0..self.plan.subset.copies[slot as usize] {
+                for _ in 0..self.plan.fanout.copies[slot as usize] {
                     self.copy(&frame, slot, port, stripped, copies);
                 }
             }
@@ -235,7 +234,7 @@ impl<F: Family> Router<F> {
         frame: &Buffer,
         slot: u8,
         arrival: &Port,
-        stripped: Option<Unwrapped>,
+        stripped: Option<Stripped>,
         copies: &mut Vec<(u8, Vec<u8>)>,
     ) {
         self.count(slot, Counter::Planned);

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     family::traits::Family,
-    forward::tables::{Peers, Tables},
+    forward::tables::{Tables, UdpSenders},
     maps::next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
 };
 
@@ -116,7 +116,7 @@ impl<F: Family> Tables<F> for MemoryTables {
     }
 }
 
-impl<F: Family> Peers<F> for MemoryTables {
+impl<F: Family> UdpSenders<F> for MemoryTables {
     fn may_send(&self, peer: F::Address, source: F::Address) -> bool {
         let prefixes = self.senders.get(&peer.into());
         prefixes.is_some_and(|prefixes| prefixes.longest(source.into()).is_some())

@@ -52,7 +52,7 @@ counters! {
     X2u = "x2u", Copy;
     /// Packets sent round once more because no device map had their exact set of ports.
     Recirculated = "recirculated", Packet;
-    /// Xcast packets that went by the plan of one just before, which had the same list.
+    /// Xcast packets that reused the forwarding plan of an earlier packet with the same list.
     PlanReused = "plan_reused", Packet;
     /// Xcast packets taken out of UDP; what becomes of them is counted as for any other.
     Decapsulated = "decapsulated", Packet;

@@ -2,18 +2,18 @@
 
 use super::port::MAX_PORTS;
 
-/// Groups of eight slots, whose copies are one word of a [`SubsetKey`].
-pub const SUBSET_GROUPS: usize = MAX_PORTS / 8;
-/// Usual sets of a group: each set of its slots, alone and with the way round.
-pub const GROUP_SETS: usize = 512;
-/// Most copies by one port that are a usual set.
+/// Groups of eight slots, whose copies are one word of a [`FanoutKey`].
+pub const SLOT_GROUPS: usize = MAX_PORTS / 8;
+/// Preset fan-outs of a group: each set of its slots, alone and with recirculation.
+pub const GROUP_PRESETS: usize = 512;
+/// Most copies by one port that are a preset fan-out.
 pub const MAX_REPEATS: u32 = 8;
-/// Where the device maps of several copies by one port begin, behind those of usual sets of ports.
-const REPEATS: u32 = (SUBSET_GROUPS * GROUP_SETS) as u32;
-/// Usual sets in all; there is a device map for each.
-pub const USUAL_SETS: usize = REPEATS as usize + MAX_PORTS * MAX_REPEATS as usize;
-/// Exact subsets of ports that can be installed at once.
-pub const MAX_SUBSETS: u32 = 4096;
+/// Where the device maps of several copies by one port begin, behind those of sets of ports.
+const REPEATS: u32 = (SLOT_GROUPS * GROUP_PRESETS) as u32;
+/// Preset fan-outs in all; there is a device map for each.
+pub const PRESET_FANOUTS: usize = REPEATS as usize + MAX_PORTS * MAX_REPEATS as usize;
+/// Other fan-outs that can be installed at once.
+pub const MAX_FANOUTS: u32 = 4096;
 
 /// How many copies leave by each port: the exact set a device map is installed for.
 ///
@@ -21,12 +21,12 @@ pub const MAX_SUBSETS: u32 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 // Aligned, so that it is written and compared in words.
 #[repr(C, align(8))]
-pub struct SubsetKey {
+pub struct FanoutKey {
     /// Copies per port slot.
     pub copies: [u8; MAX_PORTS],
 }
 
-impl SubsetKey {
+impl FanoutKey {
     /// No copy at all.
     pub const EMPTY: Self = Self {
         copies: [0; MAX_PORTS],
@@ -36,7 +36,7 @@ impl SubsetKey {
     #[inline(always)]
     pub fn clear(&mut self) {
         let start = core::ptr::from_mut(self).cast::<u64>();
-        for group in 0..SUBSET_GROUPS {
+        for group in 0..SLOT_GROUPS {
             // Word by word, and so that LLVM sees no `memset` in it, which on BPF takes octet by octet.
             // SAFETY: aligned and long enough, by the assertions below.
             unsafe { start.add(group).write_volatile(0) };
@@ -57,13 +57,13 @@ impl SubsetKey {
         u64::from_le(word)
     }
 
-    /// The usual set with most of these copies, or an empty one if there are no copies at all.
+    /// The preset fan-out with most of these copies, or an empty one if there are no copies at all.
     #[inline(always)]
-    pub fn usual(&self) -> UsualSet {
+    pub fn preset(&self) -> PresetFanout {
         let mut last = 0;
         let mut copies = 0;
         let mut groups = 0;
-        for group in 0..SUBSET_GROUPS {
+        for group in 0..SLOT_GROUPS {
             let word = self.group(group);
             if word != 0 {
                 last = group as u32;
@@ -78,7 +78,7 @@ impl SubsetKey {
             // The only octet that is not zero.
             repeats = (copies.wrapping_mul(0x0101_0101_0101_0101) >> 56) as u32;
         }
-        UsualSet {
+        PresetFanout {
             group: last,
             // Octet k of the one factor times octet 7 - k of the other: all meet in the highest.
             slots: (wanted.wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32,
@@ -93,32 +93,32 @@ impl SubsetKey {
     }
 }
 
-impl Default for SubsetKey {
+impl Default for FanoutKey {
     fn default() -> Self {
         Self::EMPTY
     }
 }
 
-/// Slots of one group, one copy each, or one slot with several: sets so usual that there are device maps
-/// of all of them.
+/// Slots of one group, one copy each, or one slot with several: frequent enough that there is a device
+/// map for each from the start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UsualSet {
+pub struct PresetFanout {
     /// The group of slots.
     pub group: u32,
     /// A bit for each slot of it, the first slot's lowest.
     pub slots: u32,
     /// Copies by its slot, if it has only one; else 1.
     pub repeats: u32,
-    /// It has all copies that were asked for.
+    /// Whether it has all copies that were asked for.
     pub is_all: bool,
 }
 
-impl UsualSet {
-    /// Where its device map is.
+impl PresetFanout {
+    /// Index of its device map.
     #[inline(always)]
     pub fn index(self) -> u32 {
         if self.repeats == 1 {
-            return self.group * GROUP_SETS as u32 + (self.slots & 0xff);
+            return self.group * GROUP_PRESETS as u32 + (self.slots & 0xff);
         }
         // Whose bit is set, in binary.
         let bit = ((self.slots & 0xf0 != 0) as u32) << 2
@@ -127,10 +127,10 @@ impl UsualSet {
         REPEATS + (8 * self.group + bit) * MAX_REPEATS + self.repeats.wrapping_sub(1) % MAX_REPEATS
     }
 
-    /// Where the device map is that has one copy for each slot, and the way round for the rest.
+    /// Index of the device map that has one copy for each slot, and `xcast0` to recirculate the rest.
     #[inline(always)]
     pub fn index_with_rest(self) -> u32 {
-        self.group * GROUP_SETS as u32 + 256 + (self.slots & 0xff)
+        self.group * GROUP_PRESETS as u32 + 256 + (self.slots & 0xff)
     }
 
     /// The slots of the set of one copy each with this index within its group.
@@ -140,27 +140,27 @@ impl UsualSet {
     }
 }
 
-/// Where the device map of an exact subset is.
+/// Where the device map of a fan-out is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
-pub struct Subset {
+pub struct FanoutEntry {
     /// Index into the map of device maps.
     pub index: u32,
-    /// When the subset was last used, in units of 2^10 jiffies; for least-recently-used reuse.
+    /// When the fan-out was last used, in units of 2^10 jiffies; for least-recently-used reuse.
     pub last_used: u32,
 }
 
 const _: () = {
-    assert!(size_of::<SubsetKey>() == MAX_PORTS && align_of::<SubsetKey>() == 8);
-    assert!(size_of::<Subset>() == 8);
+    assert!(size_of::<FanoutKey>() == MAX_PORTS && align_of::<FanoutKey>() == 8);
+    assert!(size_of::<FanoutEntry>() == 8);
 };
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn subset(copies: &[(usize, u8)]) -> SubsetKey {
-        let mut key = SubsetKey::EMPTY;
+    fn fanout(copies: &[(usize, u8)]) -> FanoutKey {
+        let mut key = FanoutKey::EMPTY;
         for &(slot, count) in copies {
             key.copies[slot] = count;
         }
@@ -168,39 +168,39 @@ mod tests {
     }
 
     #[test]
-    fn usual_sets() {
-        let usual = |copies| subset(copies).usual();
-        let set = |group, slots, repeats, is_all| UsualSet {
+    fn preset_fanouts() {
+        let preset = |copies| fanout(copies).preset();
+        let set = |group, slots, repeats, is_all| PresetFanout {
             group,
             slots,
             repeats,
             is_all,
         };
         assert_eq!(
-            usual(&[(8, 1), (11, 1), (15, 1)]),
+            preset(&[(8, 1), (11, 1), (15, 1)]),
             set(1, 0b1000_1001, 1, true)
         );
-        assert_eq!(usual(&[(8, 2), (9, 1)]), set(1, 0b11, 1, false));
+        assert_eq!(preset(&[(8, 2), (9, 1)]), set(1, 0b11, 1, false));
         assert_eq!(
-            usual(&[(8, 1), (70, 127), (71, 1)]),
+            preset(&[(8, 1), (70, 127), (71, 1)]),
             set(8, 0b1100_0000, 1, false)
         );
-        assert_eq!(usual(&[(0, 1), (8, 1)]), set(1, 1, 1, false));
-        assert_eq!(usual(&[(0, 1), (1, 1)]), set(0, 0b11, 1, true));
-        assert_eq!(usual(&[(8, 1), (71, 8)]), set(8, 0x80, 8, false));
-        assert_eq!(usual(&[(71, 9)]), set(8, 0x80, 9, false));
-        assert_eq!(usual(&[(71, 8)]), set(8, 0x80, 8, true));
-        assert_eq!(set(8, 0x80, 8, true).index() as usize, USUAL_SETS - 1);
+        assert_eq!(preset(&[(0, 1), (8, 1)]), set(1, 1, 1, false));
+        assert_eq!(preset(&[(0, 1), (1, 1)]), set(0, 0b11, 1, true));
+        assert_eq!(preset(&[(8, 1), (71, 8)]), set(8, 0x80, 8, false));
+        assert_eq!(preset(&[(71, 9)]), set(8, 0x80, 9, false));
+        assert_eq!(preset(&[(71, 8)]), set(8, 0x80, 8, true));
+        assert_eq!(set(8, 0x80, 8, true).index() as usize, PRESET_FANOUTS - 1);
         let index = set(1, 0b1000_0101, 1, true).index();
         for index in [index, set(1, 0b1000_0101, 3, false).index_with_rest()] {
-            assert!(UsualSet::slots_of(1, index - GROUP_SETS as u32).eq([8, 10, 15]));
+            assert!(PresetFanout::slots_of(1, index - GROUP_PRESETS as u32).eq([8, 10, 15]));
         }
     }
 
     #[test]
-    fn usual_sets_have_indices_of_their_own() {
+    fn preset_fanouts_have_indices_of_their_own() {
         let mut indices = std::collections::HashSet::new();
-        for group in 0..SUBSET_GROUPS as u32 {
+        for group in 0..SLOT_GROUPS as u32 {
             for slots in 0..256_u32 {
                 let most = if slots.count_ones() == 1 {
                     MAX_REPEATS
@@ -208,7 +208,7 @@ mod tests {
                     1
                 };
                 for repeats in 1..=most {
-                    let set = UsualSet {
+                    let set = PresetFanout {
                         group,
                         slots,
                         repeats,
@@ -217,7 +217,11 @@ mod tests {
                     assert!(indices.insert(set.index()));
                 }
             }
-            assert!(indices.iter().all(|index| (*index as usize) < USUAL_SETS));
+            assert!(
+                indices
+                    .iter()
+                    .all(|index| (*index as usize) < PRESET_FANOUTS)
+            );
         }
     }
 }

@@ -18,8 +18,8 @@ pub use self::{
     address::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_UDP_SOURCES, PeerSource},
     counter::PortCounters,
     fanout::{
-        GROUP_SETS, MAX_REPEATS, MAX_SUBSETS, SUBSET_GROUPS, Subset, SubsetKey, USUAL_SETS,
-        UsualSet,
+        FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
+        PresetFanout, SLOT_GROUPS,
     },
     next_hop::{
         ECMP_BUCKETS, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER,

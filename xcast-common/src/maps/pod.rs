@@ -3,7 +3,7 @@
 use super::{
     address::PeerSource,
     counter::PortCounters,
-    fanout::{Subset, SubsetKey},
+    fanout::{FanoutEntry, FanoutKey},
     next_hop::{EcmpGroup, NextHop},
     port::Port,
     settings::Settings,
@@ -31,6 +31,6 @@ pod!(
     Port,
     PortCounters,
     Settings,
-    Subset,
-    SubsetKey
+    FanoutEntry,
+    FanoutKey
 );

@@ -6,7 +6,7 @@ pub const MAX_PORTS: usize = 72;
 pub const PORT_STACK: u8 = 0;
 /// Slot of `xcast0`: a copy that leaves by it arrives on `xcast0-dp` and is forwarded once more.
 pub const PORT_RECIRCULATE: u8 = 1;
-/// First slot for a real interface: where a [group](super::SUBSET_GROUPS) of slots begins.
+/// First slot for a real interface: where a [group](super::SLOT_GROUPS) of slots begins.
 pub const PORT_FIRST: u8 = 8;
 /// Number of real interfaces that can be ports.
 pub const MAX_REAL_PORTS: usize = 64;

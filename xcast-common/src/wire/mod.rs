@@ -1,9 +1,9 @@
-//! What lies in packets.
+//! Packet formats.
 //!
-//! Here are offsets and numbers that both families need: Ethernet, IP, UDP, transport protocols, and the
-//! flags of an Xcast header. The Xcast headers themselves are in [`xcast4`] and [`xcast6`]. Fields are read and
-//! written through [`frame`], in the byte order they have in packets ([`endian`]); [`address`] is what IPv4
-//! and IPv6 addresses have in common, [`checksum`] the one's complement arithmetic.
+//! This module has the offsets and numbers that both families need: Ethernet, IP, UDP, transport protocols,
+//! and the flags of an Xcast header. The Xcast headers are in [`xcast4`] and [`xcast6`]. Fields are read and
+//! written through [`frame`], and stay in network byte order ([`endian`]). [`address`] is what IPv4 and IPv6
+//! addresses have in common; [`checksum`] is one's complement arithmetic.
 
 pub mod address;
 pub mod checksum;

@@ -9,7 +9,7 @@ use xcast_common::{
     forward::plan::{BRANCH_SLOTS, NONE, Plan},
     host::{Buffer, MemoryTables, Router},
     maps::{
-        MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Settings, SubsetKey,
+        FanoutKey, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Settings,
         counter,
     },
     packet::Packet,
@@ -36,7 +36,7 @@ pub fn explain(
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&SubsetKey) -> bool,
+    is_installed: impl Fn(&FanoutKey) -> bool,
 ) -> Result<Explain> {
     let is_ipv6 = |address: &IpAddr| address.is_ipv6();
     let mut addresses = request.destinations.iter().map(|d| d.address);
@@ -62,7 +62,7 @@ fn explain_family<F: Family>(
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&SubsetKey) -> bool,
+    is_installed: impl Fn(&FanoutKey) -> bool,
 ) -> Result<Explain> {
     let count = request.destinations.len();
     let most = F::MAX_DESTINATIONS;
@@ -91,7 +91,7 @@ fn explain_family<F: Family>(
         path: match plan.copies {
             0 => Path::None,
             1 => Path::Single,
-            _ if is_installed(&plan.subset) => Path::Broadcast,
+            _ if is_installed(&plan.fanout) => Path::Broadcast,
             _ => Path::Recirculate,
         },
         copies,
@@ -126,7 +126,7 @@ fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
     let packet = Packet {
         total_len,
         header_len,
-        before: 0,
+        ext_len: 0,
         dest_count: count as u8,
         flags,
         ttl: 64,

@@ -25,7 +25,7 @@ use tokio::{
 };
 use tracing::{debug, warn};
 use xcast_common::maps::{
-    PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry, PortCounters, SubsetKey,
+    FanoutKey, PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry, PortCounters,
 };
 
 use self::{gateways::Gateways, ports::Ports};
@@ -365,10 +365,10 @@ async fn follow(log: DropLog) {
 }
 
 /// The subsets that the programs reported since the last time.
-fn drain(ring: &mut RingBuf<MapData>) -> Vec<SubsetKey> {
+fn drain(ring: &mut RingBuf<MapData>) -> Vec<FanoutKey> {
     let mut keys = Vec::new();
     while let Some(item) = ring.next() {
-        let mut key = SubsetKey::EMPTY;
+        let mut key = FanoutKey::EMPTY;
         if let Some(copies) = item.first_chunk() {
             key.copies = *copies;
             if !keys.contains(&key) {

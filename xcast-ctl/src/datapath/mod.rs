@@ -32,9 +32,9 @@ use ipnet::IpNet;
 use thiserror::Error;
 use xcast_common::{
     maps::{
-        EcmpGroup, GROUP_SETS, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_PLACES,
-        PORT_STACK, PeerSource, Port, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet,
-        counter::Counter, lpm, port_place,
+        EcmpGroup, FanoutKey, GROUP_PRESETS, MAX_PORTS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind,
+        PORT_PLACES, PORT_STACK, PeerSource, Port, PortCounters, PresetFanout, SLOT_GROUPS,
+        Settings, counter::Counter, lpm, port_place,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -117,7 +117,7 @@ pub struct Datapath {
     places: HashMap<u32, u32>,
     counters: PerCpuArray<MapData, PortCounters>,
     /// Packets by usual set of ports.
-    planned: PerCpuArray<MapData, [u64; GROUP_SETS]>,
+    planned: PerCpuArray<MapData, [u64; GROUP_PRESETS]>,
     devices: DevMap<MapData>,
     devices_fd: OwnedFd,
     attached: HashMap<u8, XdpLinkId>,
@@ -386,12 +386,12 @@ impl Datapath {
     }
 
     /// Whether copies for this subset are made by one broadcast now.
-    pub fn has_subset(&self, key: &SubsetKey) -> bool {
+    pub fn has_subset(&self, key: &FanoutKey) -> bool {
         self.fanouts.has(key)
     }
 
     /// Asks for device maps of these subsets, in the background.
-    pub fn install_subsets(&self, keys: Vec<SubsetKey>) {
+    pub fn install_subsets(&self, keys: Vec<FanoutKey>) {
         self.fanouts.install(keys);
     }
 
@@ -422,11 +422,11 @@ impl Datapath {
             }
         }
         // The programs count the copies of usual sets of ports by set.
-        for group in 0..SUBSET_GROUPS as u32 {
+        for group in 0..SLOT_GROUPS as u32 {
             let per_cpu = self.planned.get(&group, 0).map_err(map("PLANNED"))?;
             for cpu in per_cpu.iter() {
                 for (index, packets) in (0..).zip(cpu).filter(|(_, packets)| **packets != 0) {
-                    for slot in UsualSet::slots_of(group, index) {
+                    for slot in PresetFanout::slots_of(group, index) {
                         all[slot].add_index(Counter::Planned as u8, *packets);
                     }
                 }

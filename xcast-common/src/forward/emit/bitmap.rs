@@ -26,11 +26,11 @@ pub(super) fn clear_bits<F: Family>(
     F::pass_on(frame.view(), &plan.packet, next_hop, settings)?;
     plan.kept = [0; 4];
     mark(plan, b);
-    let before = plan.before();
+    let ext_len = plan.ext_len();
     if plan.has(FLAG_A) {
-        anonymise(F::xcast(frame.view(), before), plan)?;
+        anonymise(F::xcast(frame.view(), ext_len), plan)?;
     }
-    write_bitmap(F::xcast(frame.view(), before), plan)
+    write_bitmap(F::xcast(frame.view(), ext_len), plan)
 }
 
 /// Sets the bits of a branch's destinations in `plan.kept`.

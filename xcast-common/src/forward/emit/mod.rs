@@ -9,14 +9,14 @@ mod bitmap;
 mod truncate;
 mod x2u;
 
-pub use self::x2u::unwrap;
+pub use self::x2u::strip;
 use self::{
     bitmap::{clear_bits, write_bitmap},
     truncate::truncate,
     x2u::readdress,
 };
 use super::{
-    mark::Unwrapped,
+    mark::Stripped,
     plan::{Plan, bit},
 };
 use crate::{
@@ -39,7 +39,7 @@ pub enum Form {
 }
 
 /// Rewrites the frame for branch `b` of `plan`, to leave by `next_hop`. `None` if the frame has no room for it; it must
-/// be dropped then. `unwrapped` if that was done before the frame was copied.
+/// be dropped then. `stripped` if that was done before the frame was copied.
 #[inline(always)]
 pub fn emit<F: Family>(
     frame: &mut impl Frame,
@@ -47,16 +47,16 @@ pub fn emit<F: Family>(
     b: u8,
     next_hop: &NextHop,
     settings: &Settings,
-    unwrapped: Option<Unwrapped>,
+    stripped: Option<Stripped>,
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
     let single = fresh(&plan.branches[b as usize].len) == 1;
     if single && (to_stack || !plan.has(FLAG_X)) {
-        let unwrapped = match unwrapped {
-            Some(unwrapped) => unwrapped,
-            None => unwrap(frame, plan, settings)?,
+        let stripped = match stripped {
+            Some(stripped) => stripped,
+            None => strip(frame, plan, settings)?,
         };
-        readdress(frame.view(), plan, b, next_hop, unwrapped)?;
+        readdress(frame.view(), plan, b, next_hop, stripped)?;
         return Some(Form::Unicast);
     }
     if settings.prune == Prune::Bitmap as u8 {
@@ -81,5 +81,5 @@ pub fn emit_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>) -> Optio
             plan.kept[i >> 5] |= bit(i);
         }
     }
-    write_bitmap(F::xcast(frame.view(), plan.before()), plan)
+    write_bitmap(F::xcast(frame.view(), plan.ext_len()), plan)
 }

@@ -29,8 +29,8 @@ pub(super) fn truncate<F: Family>(
     let cut = u32::from(plan.packet.header_len).checked_sub(F::header_len(count, flags))?;
     let mut sum = F::shorten(frame, &plan.packet, next_hop, settings, count, cut)?;
 
-    let before = plan.before();
-    let view = F::xcast(frame.view(), before);
+    let ext_len = plan.ext_len();
+    let view = F::xcast(frame.view(), ext_len);
     for word in 0..4 {
         if word < F::bitmap_words(count) {
             let bits = Be32::new(leading_ones(count.saturating_sub(32 * word)));
@@ -40,14 +40,14 @@ pub(super) fn truncate<F: Family>(
     }
     // A new view for every list: what the verifier learned about the old one's range would be
     // another difference between cases.
-    sum = write_addresses(F::xcast(frame.view(), before), plan, b, sum)?;
+    sum = write_addresses(F::xcast(frame.view(), ext_len), plan, b, sum)?;
     if plan.has(FLAG_D) {
-        sum = write_ds(F::xcast(frame.view(), before), plan, b, sum)?;
+        sum = write_ds(F::xcast(frame.view(), ext_len), plan, b, sum)?;
     }
     if plan.has(FLAG_P) {
-        sum = write_ports(F::xcast(frame.view(), before), plan, b, settings, sum)?;
+        sum = write_ports(F::xcast(frame.view(), ext_len), plan, b, settings, sum)?;
     }
-    let view = F::xcast(frame.view(), before);
+    let view = F::xcast(frame.view(), ext_len);
     view.set_be16(F::CHECKSUM, Be16::from_memory(sum.checksum()))
 }
 

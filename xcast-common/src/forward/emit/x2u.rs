@@ -3,7 +3,7 @@
 use crate::{
     family::traits::{Family, Unicast},
     forward::{
-        mark::Unwrapped,
+        mark::Stripped,
         plan::{DESTINATION_SLOTS, Plan},
     },
     maps::{
@@ -27,12 +27,12 @@ const CHECKSUM_AT_MASK: usize = 0x1f;
 /// The half of X2U that all unicast copies of a packet share: the Xcast header goes, and checksums are begun. Where
 /// there is no other copy, this is done once, before the frame is copied.
 #[inline(always)]
-pub fn unwrap<F: Family>(
+pub fn strip<F: Family>(
     frame: &mut impl Frame,
     plan: &Plan<F>,
     settings: &Settings,
-) -> Option<Unwrapped> {
-    let ip_sum = F::unwrap(frame, &plan.packet)?.fold();
+) -> Option<Stripped> {
+    let ip_sum = F::strip(frame, &plan.packet)?.fold();
     let mut transport_sum = 0;
     let checksum_at = fresh(&plan.checksum_at) as usize & CHECKSUM_AT_MASK;
     if checksum_at != 0 {
@@ -44,7 +44,7 @@ pub fn unwrap<F: Family>(
             transport_sum = F::group(settings).take_from(update(checksum)).fold();
         }
     }
-    Some(Unwrapped {
+    Some(Stripped {
         ip_sum,
         transport_sum,
     })
@@ -57,18 +57,18 @@ pub(super) fn readdress<F: Family>(
     plan: &Plan<F>,
     b: u8,
     next_hop: &NextHop,
-    unwrapped: Unwrapped,
+    stripped: Stripped,
 ) -> Option<()> {
     let i = plan.branches[b as usize].last as usize % DESTINATION_SLOTS;
     let address = plan.destinations[i].address;
     let port = plan.has(FLAG_P).then_some(plan.destinations[i].port);
-    fix_transport(view, plan, address, port, unwrapped.transport_sum)?;
+    fix_transport(view, plan, address, port, stripped.transport_sum)?;
     let unicast = Unicast {
         address,
         ds: plan.has(FLAG_D).then_some(plan.destinations[i].ds),
         is_local: next_hop.kind == NextHopKind::Stack as u8,
     };
-    let ip_sum = Sum::default().add16(unwrapped.ip_sum);
+    let ip_sum = Sum::default().add16(stripped.ip_sum);
     F::readdress(view, ip_sum, next_hop, unicast)
 }
 

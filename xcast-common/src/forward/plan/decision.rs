@@ -2,7 +2,7 @@
 
 use crate::{
     family::{V4, V6, traits::Family},
-    maps::{fanout::SubsetKey, port::MAX_PORTS},
+    maps::{fanout::FanoutKey, port::MAX_PORTS},
     packet::Packet,
     verifier::{fresh, store},
     wire::{FLAG_X, endian::Be16},
@@ -26,9 +26,9 @@ pub(super) const PORT_SPLIT: u8 = 0xfe;
 pub struct Destination<F: Family> {
     /// Its address.
     pub address: F::Address,
-    /// Its port, where the packet has P; without, anything.
+    /// Its port; undefined unless the packet has P.
     pub port: Be16,
-    /// Its DS byte, where the packet has D; without, anything.
+    /// Its DS byte; undefined unless the packet has D.
     pub ds: u8,
     /// The destination before it in the same branch, or [`NONE`].
     pub previous: u8,
@@ -57,13 +57,13 @@ pub struct Branch {
 #[repr(C)]
 pub struct Plan<F: Family> {
     /// Serial number; a copy's [mark](crate::forward::mark) names it, so that a recycled plan is noticed.
-    pub nonce: u32,
+    pub serial: u32,
     /// What [`Tables::revision`](crate::forward::tables::Tables::revision) was before the first look-up.
     pub(super) revision: u32,
     /// The packet as it arrived. One that reuses the plan differs at most in its `total_len`, which may be less; so
     /// no method of [`Family`] may read that.
     pub packet: Packet,
-    /// Branches in use, with those that make no copy.
+    /// Branches in use, including those that make no copy.
     pub branch_count: u8,
     /// Copies to make.
     pub copies: u8,
@@ -78,7 +78,7 @@ pub struct Plan<F: Family> {
     /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if there is
     /// none.
     pub checksum_at: u8,
-    /// 1 if the plan is of use to its own packet only.
+    /// 1 if only the packet it was made for may use the plan.
     pub(super) is_private: u8,
     /// 1 if more than one copy leaves by some port.
     pub(super) crowded: u8,
@@ -87,10 +87,10 @@ pub struct Plan<F: Family> {
     /// Explicit padding.
     pub(super) reserved: [u8; 2],
     /// Number of copies per port.
-    pub subset: SubsetKey,
+    pub fanout: FanoutKey,
     /// First branch of each port that has copies; the others follow in a ring. A copy takes the head of its
-    /// port's ring and moves it on: copies on the same port are interchangeable. Whoever uses the plan
-    /// again finds any of them there, and has as many copies as there are.
+    /// port's ring and moves it on: copies on the same port are interchangeable. A packet that reuses
+    /// the plan may find any of them at the head, and makes as many copies as there are.
     pub(super) port_branch: [u8; MAX_PORTS],
     /// Branches.
     pub branches: [Branch; BRANCH_SLOTS],
@@ -98,9 +98,9 @@ pub struct Plan<F: Family> {
     pub destinations: [Destination<F>; DESTINATION_SLOTS],
     /// Branch of each destination, or [`NONE`].
     pub(super) branch_of: [u8; DESTINATION_SLOTS],
-    /// The bitmap as it arrived, in host byte order; of words that the header does not have, anything.
+    /// The bitmap as it arrived, in host byte order; words that the header does not have are undefined.
     pub(super) bits: [u32; 4],
-    /// The same of a pruned copy, while it is made.
+    /// The bitmap of a pruned copy, while it is made.
     pub kept: [u32; 4],
 }
 
@@ -117,7 +117,7 @@ macro_rules! boxed {
         impl $(<$family: Family>)? $ty {
             /// For the host: zeroed, on the heap.
             pub fn boxed() -> std::boxed::Box<Self> {
-                // SAFETY: integers only; zero is a value of each.
+                // SAFETY: integers, and a `bool` in a `Packet`; zero is a value of each.
                 unsafe { std::boxed::Box::new_zeroed().assume_init() }
             }
         }
@@ -133,12 +133,12 @@ boxed! {
 impl<F: Family> Plan<F> {
     /// Starts a plan for an accepted packet.
     #[inline(always)]
-    pub fn begin(&mut self, packet: &Packet, nonce: u32) {
-        self.nonce = nonce;
+    pub fn begin(&mut self, packet: &Packet, serial: u32) {
+        self.serial = serial;
         // Field by field: as a whole, LLVM would call `memcpy`.
         self.packet.total_len = packet.total_len;
         self.packet.header_len = packet.header_len;
-        store(&mut self.packet.before, packet.before);
+        store(&mut self.packet.ext_len, packet.ext_len);
         store(&mut self.packet.dest_count, packet.dest_count);
         store(&mut self.packet.flags, packet.flags);
         store(&mut self.packet.ttl, packet.ttl);
@@ -153,13 +153,13 @@ impl<F: Family> Plan<F> {
         self.is_private = 0;
         self.crowded = 0;
         self.bucket = NONE;
-        self.subset.clear();
+        self.fanout.clear();
     }
 
     /// Length of other headers before the Xcast header, in octets.
     #[inline(always)]
-    pub fn before(&self) -> u16 {
-        F::before(&self.packet)
+    pub fn ext_len(&self) -> u16 {
+        F::ext_len(&self.packet)
     }
 
     /// Whether all of `flags` are set in the packet.
@@ -208,7 +208,7 @@ impl<F: Family> Plan<F> {
     pub(super) fn unicast_len(&self) -> u32 {
         u32::from(self.packet.total_len)
             - u32::from(self.packet.header_len)
-            - u32::from(self.before())
+            - u32::from(self.ext_len())
     }
 
     /// Opens a branch with destination `i` as its only one.
@@ -246,7 +246,7 @@ impl<F: Family> Plan<F> {
         b < fresh(&self.branch_count) && (branch.next_hop == id || branch.alias == id)
     }
 
-    /// Whether the plan is of use to its own packet only.
+    /// Whether only the packet it was made for may use the plan.
     #[inline(always)]
     pub fn is_private(&self) -> bool {
         fresh(&self.is_private) != 0

@@ -87,7 +87,7 @@ fn look_up<F: Family>(
         unfinished |= start(plan, work, tables, i, address);
     })?;
     if Entry::from_word(unfinished).block().is_some() {
-        tables.go_on();
+        tables.finish_look_ups();
     }
     if cleared != 0 {
         for i in 0..F::MAX_DESTINATIONS {
@@ -222,13 +222,13 @@ fn decide<F: Family>(
 #[inline(always)]
 pub(super) fn bucket_of<F: Family>(view: View, packet: &Packet) -> Option<u32> {
     let protocol = packet.protocol;
-    let mut flow = F::flow(view, packet.before)? ^ u64::from(protocol) << 24;
+    let mut flow = F::flow(view, packet.ext_len)? ^ u64::from(protocol) << 24;
     let with_ports = matches!(
         protocol,
         transport::TCP | transport::UDP | transport::DCCP | transport::UDP_LITE
     );
-    if with_ports && packet.total_len >= F::IP_LEN as u16 + packet.before + packet.header_len + 2 {
-        let view = F::xcast(view, packet.before);
+    if with_ports && packet.total_len >= F::IP_LEN as u16 + packet.ext_len + packet.header_len + 2 {
+        let view = F::xcast(view, packet.ext_len);
         let transport_at = F::XCAST_AT + (packet.header_len as usize & F::LEN_MASK);
         flow ^= u64::from(view.be16(transport_at)?.memory());
     }

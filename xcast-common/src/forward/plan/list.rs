@@ -1,4 +1,4 @@
-//! The list as it lies in a frame.
+//! Reading the list of a frame.
 
 use super::decision::{DESTINATION_SLOTS, Plan};
 use crate::{
@@ -19,7 +19,7 @@ pub(super) fn each_bitmap_word<F: Family>(
     plan: &mut Plan<F>,
     mut visit: impl FnMut(&mut Plan<F>, usize, u32, u32),
 ) -> Option<()> {
-    let view = F::xcast(frame.view(), plan.before());
+    let view = F::xcast(frame.view(), plan.ext_len());
     for word in 0..4 {
         let count = u32::from(fresh(&plan.packet.dest_count));
         if word < F::bitmap_words(count) as usize {
@@ -36,8 +36,8 @@ pub(super) fn each_address<F: Family>(
     plan: &mut Plan<F>,
     mut visit: impl FnMut(&mut Plan<F>, usize, F::Address),
 ) -> Option<()> {
-    let before = plan.before();
-    let view = F::xcast(frame.view(), before);
+    let ext_len = plan.ext_len();
+    let view = F::xcast(frame.view(), ext_len);
     for four in 0..DESTINATION_SLOTS / 4 {
         let count = fresh(&plan.packet.dest_count);
         if 4 * four + 4 > count as usize {
@@ -49,7 +49,7 @@ pub(super) fn each_address<F: Family>(
             visit(plan, 4 * four + n, address);
         }
     }
-    let view = F::xcast(frame.view(), before);
+    let view = F::xcast(frame.view(), ext_len);
     for n in 0..3 {
         let count = fresh(&plan.packet.dest_count);
         let i = count as usize & (DESTINATION_SLOTS - 4) | n;
@@ -99,7 +99,7 @@ fn each_with<F: Family, T>(
     if !plan.has(flag) {
         return Some(());
     }
-    let view = F::xcast(frame.view(), plan.before());
+    let view = F::xcast(frame.view(), plan.ext_len());
     for i in 0..F::MAX_DESTINATIONS {
         let count = fresh(&plan.packet.dest_count);
         if i >= count as usize {

@@ -9,12 +9,12 @@
 //! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
 //! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.
 //!
-//! All state is in a [`Plan`], which the kernel keeps in per-CPU memory: the copies' own program
-//! runs later and reads from it what belongs to its branch. A packet with the same list as one just before
-//! [reuses](Plan::applies) that one's plan, which [`Recent`] finds.
+//! All state is in a [`Plan`], which the kernel keeps in per-CPU memory: the program that runs for each copy
+//! reads its branch from there. A packet whose list was seen recently
+//! [reuses](Plan::applies) the cached plan, which [`Recent`] finds.
 //!
-//! Cursors and counts are read and written volatile, on purpose: held in a register across a loop,
-//! every value they can take would be a state of its own to the verifier.
+//! Cursors and counts are read and written volatile, on purpose: kept in a register across a loop,
+//! every value they can take would be a separate state to the verifier.
 
 mod decision;
 mod group;

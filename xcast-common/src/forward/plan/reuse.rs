@@ -1,14 +1,14 @@
-//! A packet with the same list as one just before goes by that one's plan.
+//! A repeated list reuses the cached plan.
 //!
 //! Sources of streams name the same destinations again and again, and RFC 5058 expects routers to keep what they
-//! found out about a list (sections 6 and 8.3). A [`Plan`] is kept in any case until its copies have left,
-//! and then until its memory is needed; as long as it is there, a packet to which it applies saves look-ups and grouping.
-//! So this is no state for flows, and nobody has to be told when a flow ends.
+//! found out about a list (sections 6 and 8.3). A [`Plan`] has to be kept until its copies have left, and stays
+//! until its memory is needed for another. Until then, a packet to which it applies saves look-ups and grouping.
+//! There is no state per flow, and nothing that has to expire.
 //!
-//! A plan says what follows from the packet's list, lengths, flags and time to live, from its flow where a route has
-//! several paths, and from the router's tables, which have a [revision](Tables::revision). All of that has to be the
-//! same, but that a packet may be shorter: nothing is taken to be so from a hash or a channel identifier. What else
-//! there is to a packet is checked for each, and no plan says anything about it.
+//! A plan follows from the packet's list, lengths, flags and time to live, from its flow where a route has
+//! several paths, and from the router's tables, which have a [revision](Tables::revision). All of these are compared,
+//! and have to be the same, except that a packet may be shorter; a hash or a channel identifier alone is never
+//! enough. Everything else in a packet is checked for each packet anyway.
 
 use super::{
     decision::{NONE, Plan},
@@ -34,11 +34,11 @@ impl<F: Family> Plan<F> {
         tables: &impl Tables<F>,
     ) -> Option<bool> {
         let revision = tables.revision();
-        let differs = self.nonce ^ serial
+        let differs = self.serial ^ serial
             | self.revision ^ revision
             | revision & 1
             | u32::from(self.packet.header_len ^ packet.header_len)
-            | u32::from(self.packet.before ^ packet.before)
+            | u32::from(self.packet.ext_len ^ packet.ext_len)
             | u32::from(self.packet.dest_count ^ packet.dest_count)
             | u32::from(self.packet.flags ^ packet.flags)
             | u32::from(self.packet.ttl ^ packet.ttl)
@@ -48,7 +48,7 @@ impl<F: Family> Plan<F> {
             | u32::from(self.is_private);
         // Where the longer packet fits, the shorter one does.
         let differs = differs != 0 || packet.total_len > self.packet.total_len;
-        if differs || self.crowded != 0 && !self.subset.usual().is_all {
+        if differs || self.crowded != 0 && !self.fanout.preset().is_all {
             return Some(false);
         }
         if self.bucket != NONE && u32::from(self.bucket) != bucket_of::<F>(frame.view(), packet)? {

@@ -1,4 +1,4 @@
-//! Branches by port: what the programs that make copies need.
+//! Branches by port: what is needed where copies are made.
 //!
 //! The branches of a port are a ring. Copies by the same port are interchangeable: each takes the ring's head,
 //! and moves it on.
@@ -22,7 +22,7 @@ impl<F: Family> Plan<F> {
         if at >= MAX_PORTS {
             return;
         }
-        let copies = fresh(&self.subset.copies[at]);
+        let copies = fresh(&self.fanout.copies[at]);
         let mut next = b;
         // Heads are only set for ports with copies.
         if copies == 0 {
@@ -34,7 +34,7 @@ impl<F: Family> Plan<F> {
             head.next = b;
         }
         self.branches[b as usize].next = next;
-        store(&mut self.subset.copies[at], copies + 1);
+        store(&mut self.fanout.copies[at], copies + 1);
         store(&mut self.last_branch, b);
         let all = fresh(&self.copies);
         store(&mut self.copies, all + 1);
@@ -44,7 +44,7 @@ impl<F: Family> Plan<F> {
     #[inline(always)]
     pub fn first_on(&self, port: u8) -> Option<u8> {
         let at = port as usize;
-        if at >= MAX_PORTS || fresh(&self.subset.copies[at]) == 0 {
+        if at >= MAX_PORTS || fresh(&self.fanout.copies[at]) == 0 {
             return None;
         }
         Some(fresh(&self.port_branch[at]))
@@ -68,14 +68,14 @@ impl<F: Family> Plan<F> {
         Some(b)
     }
 
-    /// Gets ready for more than one round. Which of several copies by one port leave in the first is up to the packet,
-    /// which then has to have the plan for itself.
+    /// Prepares for more than one round. Which of several copies by one port leave in the first depends on the
+    /// packet, which then must not share its plan.
     #[inline(always)]
     pub fn begin_rounds(&mut self) {
         self.is_private |= self.crowded;
     }
 
-    /// Marks the branch whose copy leaves by a port in this round, while the rest comes round.
+    /// Marks the branch whose copy leaves by a port in this round, while the rest recirculates.
     #[inline(always)]
     pub fn leave(&mut self, port: u8) {
         if let Some(b) = self.first_on(port) {

@@ -15,8 +15,8 @@ use crate::{
 
 /// What becomes of a branch, as one number.
 ///
-/// It goes through memory once, where the verifier loses sight of it: else each of the ways to a
-/// verdict would be a case of its own in everything that follows.
+/// It goes through memory once, where the verifier loses track of it: otherwise each code path to a
+/// verdict would be verified separately from there on.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub(super) struct Verdict(u32);

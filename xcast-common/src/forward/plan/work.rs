@@ -26,7 +26,7 @@ pub struct Scratch {
 }
 
 impl Scratch {
-    /// Perhaps the branch of routes with this next-hop id; see [`Plan::is_branch_of`].
+    /// A candidate for the branch of routes with this next-hop id; see [`Plan::is_branch_of`].
     #[inline(always)]
     pub(super) fn branch_of(&self, id: u16) -> u8 {
         fresh(&self.branch_of[id as usize % MAX_NEXT_HOPS as usize])
@@ -43,7 +43,7 @@ impl Scratch {
 pub struct Work {
     /// Serial number of the next plan, of [`mark::SERIAL_BITS`](crate::forward::mark::SERIAL_BITS).
     pub serial: u32,
-    /// See [`forget`](Self::forget).
+    /// See [`through_memory`](Self::through_memory).
     pub(super) packet: Packet,
     /// Each destination's look-up.
     pub(super) look_ups: LookUps<DESTINATION_SLOTS>,
@@ -55,7 +55,7 @@ pub struct Work {
     pub(super) seen_at: [u16; DESTINATION_SLOTS],
     /// Destination by hash of address and port; like [`Scratch`], never cleared.
     pub(super) seen: [u8; SEEN_SLOTS],
-    /// Plans that may be used again.
+    /// Plans that may be reused.
     pub recent: Recent,
 }
 
@@ -65,18 +65,17 @@ boxed! {
 }
 
 impl Work {
-    /// What comes before the Xcast header, unchanged. It goes through memory, where the verifier
-    /// loses sight of it: else each way to get there would be a case of its own in everything that
-    /// follows.
+    /// The same length of headers before the Xcast header, written to memory and read back, so that the
+    /// verifier loses track of it: otherwise each code path that led here would be verified separately from here on.
     #[inline(always)]
-    pub fn forget_before(&mut self, before: u16) -> u16 {
-        store(&mut self.packet.before, before);
-        fresh(&self.packet.before)
+    pub fn ext_len_through_memory(&mut self, ext_len: u16) -> u16 {
+        store(&mut self.packet.ext_len, ext_len);
+        fresh(&self.packet.ext_len)
     }
 
     /// The same for what is known of a packet.
     #[inline(always)]
-    pub fn forget(&mut self, packet: Packet) -> Packet {
+    pub fn through_memory(&mut self, packet: Packet) -> Packet {
         store(&mut self.packet, packet);
         fresh(&self.packet)
     }
