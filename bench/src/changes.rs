@@ -35,12 +35,11 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::Serialize;
 use xcast_common::{
-    address::Be128,
-    trie::{
+    maps::lpm::{
         self, BLOCK_ENTRIES, Entry, POOL_BLOCKS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, Reader,
         SEGMENT_ENTRIES,
     },
-    wire::Be32,
+    wire::{Be32, Be128},
 };
 
 use crate::{
@@ -286,8 +285,8 @@ impl RouteMap {
 
     fn lookup(&self, address: IpAddr) -> u32 {
         match address {
-            IpAddr::V4(address) => trie::lookup(self, Be32::from(address)),
-            IpAddr::V6(address) => trie::lookup(self, Be128::from(address)),
+            IpAddr::V4(address) => lpm::lookup(self, Be32::from(address)),
+            IpAddr::V6(address) => lpm::lookup(self, Be128::from(address)),
         }
     }
 }

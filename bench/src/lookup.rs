@@ -22,7 +22,7 @@ use aya::{
 use fastrand::Rng;
 use ipnet::IpNet;
 use serde::Serialize;
-use xcast_common::trie::{ROOT_BITS, ROOT_BITS6};
+use xcast_common::maps::lpm::{ROOT_BITS, ROOT_BITS6};
 use xcast_ctl::datapath::routes::{Maps, RouteMap};
 
 use crate::{

@@ -20,12 +20,11 @@ use ::tests::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xcast_common::{
-    address::Be128,
-    counter::Counter,
     maps::{
         NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, PORT_TRUSTED, Port, Settings,
+        counter::Counter,
     },
-    wire::Be32,
+    wire::{Be32, Be128},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 

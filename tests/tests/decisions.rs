@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
@@ -11,25 +11,26 @@ use aya::programs::{TestRun as _, TestRunOptions};
 use proptest::prelude::*;
 use tests::{
     cpu,
-    family::{Family, same_prefix},
+    family::Family,
     namespace::{self, Namespace},
     oracle::{Expected, Port, Prune, RouterView, Target, expect},
     packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol},
 };
 use xcast_common::{
-    branch::{emit, emit_rest, unwrap},
-    counter::{self, Counter},
     family::{Family as Routed, V4, V6},
-    ingress::{Reject, accept, is_xcast},
+    forward::{
+        ingress::{accept, is_xcast},
+        mark::MAX_SERIAL,
+        plan::Work,
+    },
+    host::{Buffer, Fanouts, MemoryTables, Outcome, Router},
     maps::{
         self, ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
         NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
-        PORT_GROUP_MAC, PORT_STACK, PortCounters, Settings,
+        PORT_GROUP_MAC, PORT_STACK, Settings,
+        counter::{self, Counter},
     },
-    mark::MAX_SERIAL,
-    plan::{Plan, Scratch, Tables, Work, group},
-    view::{Buffer, Frame as _},
-    wire::ETH_LEN,
+    wire::{ETH_LEN, frame::Frame as _},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 
@@ -104,142 +105,92 @@ fn view(family: Family, prune: Prune) -> RouterView {
 }
 
 /// The view as the route map and the next-hop table have it.
-struct HostTables {
-    routes: Vec<(IpAddr, u8, u32)>,
-    next_hops: HashMap<u32, NextHop>,
-    addresses: HashMap<IpAddr, u32>,
-    /// Members of the only multipath group, if there is one: every other bucket is the first one's.
-    multipath: Option<[u32; 2]>,
-    revision: u32,
-}
-
-impl HostTables {
-    fn new(view: &RouterView) -> Self {
-        let special = |kind: NextHopKind, reason: Counter| NextHop {
-            kind: kind as u8,
-            reason: reason as u8,
+fn tables(view: &RouterView) -> MemoryTables {
+    let mut tables = MemoryTables::default();
+    for (id, entry) in [
+        (0, NextHop::stack(Counter::StackNoRoute)),
+        (NEXT_HOP_NEVER, NextHop::skip(Counter::SkipNever)),
+        (
+            NEXT_HOP_NEVER_DESTINATION,
+            NextHop::skip(Counter::SkipNever),
+        ),
+        (3, NextHop::stack(Counter::StackLocal)),
+        (4, NextHop::stack(Counter::StackUnreachable)),
+        (5, NextHop::skip(Counter::SkipBlackhole)),
+        (6, NextHop::stack(Counter::StackNoPort)),
+        (7, NextHop::stack(Counter::StackNoNeighbour)),
+        (NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu)),
+    ] {
+        tables.set_next_hop(id, entry);
+    }
+    let net = |text: &str, id: u32| {
+        let prefix: ipnet::IpNet = text.parse().expect("a prefix");
+        (prefix.addr(), prefix.prefix_len(), id)
+    };
+    let mut routes = match view.family() {
+        Family::Ipv4 => vec![
+            net("224.0.0.0/4", NEXT_HOP_NEVER),
+            net("255.255.255.255/32", NEXT_HOP_NEVER),
+            net("127.0.0.0/8", NEXT_HOP_NEVER),
+            net("0.0.0.0/32", NEXT_HOP_NEVER),
+            net("0.0.0.0/8", NEXT_HOP_NEVER_DESTINATION),
+            net("240.0.0.0/4", NEXT_HOP_NEVER_DESTINATION),
+            net("169.254.0.0/16", NEXT_HOP_NEVER_DESTINATION),
+        ],
+        Family::Ipv6 => vec![
+            net("::/128", NEXT_HOP_NEVER),
+            net("::1/128", NEXT_HOP_NEVER),
+            net("::ffff:0.0.0.0/96", NEXT_HOP_NEVER),
+            net("fe80::/10", NEXT_HOP_NEVER),
+            net("ff00::/8", NEXT_HOP_NEVER),
+        ],
+    };
+    routes.extend(view.broadcasts.iter().map(|&b| (b, 32, NEXT_HOP_NEVER)));
+    let mut next_id = 16;
+    let mut add = |port: usize, mac: Mac, flags: u8| {
+        let entry = NextHop {
+            kind: NextHopKind::Forward as u8,
+            port: PORT_FIRST + port as u8,
+            flags,
+            mtu_bytes: view.ports[port].mtu as u16,
+            destination_mac: mac,
+            source_mac: view.ports[port].mac,
             ..NextHop::default()
         };
-        let mut next_hops = HashMap::from([
-            (0, special(NextHopKind::Stack, Counter::StackNoRoute)),
-            (
-                NEXT_HOP_NEVER,
-                special(NextHopKind::Skip, Counter::SkipNever),
-            ),
-            (
-                NEXT_HOP_NEVER_DESTINATION,
-                special(NextHopKind::Skip, Counter::SkipNever),
-            ),
-            (3, special(NextHopKind::Stack, Counter::StackLocal)),
-            (4, special(NextHopKind::Stack, Counter::StackUnreachable)),
-            (5, special(NextHopKind::Skip, Counter::SkipBlackhole)),
-            (6, special(NextHopKind::Stack, Counter::StackNoPort)),
-            (7, special(NextHopKind::Stack, Counter::StackNoNeighbour)),
-            (
-                NEXT_HOP_STACK_MTU,
-                special(NextHopKind::Stack, Counter::StackMtu),
-            ),
-        ]);
-        let net = |text: &str, id: u32| {
-            let prefix: ipnet::IpNet = text.parse().expect("a prefix");
-            (prefix.addr(), prefix.prefix_len(), id)
+        next_id += 1;
+        tables.set_next_hop(next_id, entry);
+        next_id
+    };
+    for &(prefix, len, target) in &view.routes {
+        let id = match target {
+            Target::Local => 3,
+            Target::Unreachable => 4,
+            Target::Blackhole => 5,
+            Target::OtherInterface => 6,
+            Target::OnLink { .. } | Target::Gateway { mac: None, .. } => 7,
+            Target::Gateway {
+                port,
+                mac: Some(mac),
+                xcast,
+                ..
+            } => add(port, mac, if xcast { NEXT_HOP_XCAST } else { 0 }),
         };
-        let mut routes = match view.family() {
-            Family::Ipv4 => vec![
-                net("224.0.0.0/4", NEXT_HOP_NEVER),
-                net("255.255.255.255/32", NEXT_HOP_NEVER),
-                net("127.0.0.0/8", NEXT_HOP_NEVER),
-                net("0.0.0.0/32", NEXT_HOP_NEVER),
-                net("0.0.0.0/8", NEXT_HOP_NEVER_DESTINATION),
-                net("240.0.0.0/4", NEXT_HOP_NEVER_DESTINATION),
-                net("169.254.0.0/16", NEXT_HOP_NEVER_DESTINATION),
-            ],
-            Family::Ipv6 => vec![
-                net("::/128", NEXT_HOP_NEVER),
-                net("::1/128", NEXT_HOP_NEVER),
-                net("::ffff:0.0.0.0/96", NEXT_HOP_NEVER),
-                net("fe80::/10", NEXT_HOP_NEVER),
-                net("ff00::/8", NEXT_HOP_NEVER),
-            ],
-        };
-        routes.extend(view.broadcasts.iter().map(|&b| (b, 32, NEXT_HOP_NEVER)));
-        let mut next_id = 16;
-        let mut add = |port: usize, mac: Mac, flags: u8| {
-            let entry = NextHop {
-                kind: NextHopKind::Forward as u8,
-                port: PORT_FIRST + port as u8,
-                flags,
-                mtu_bytes: view.ports[port].mtu as u16,
-                destination_mac: mac,
-                source_mac: view.ports[port].mac,
-                ..NextHop::default()
-            };
-            next_id += 1;
-            next_hops.insert(next_id, entry);
-            next_id
-        };
-        for &(prefix, len, target) in &view.routes {
-            let id = match target {
-                Target::Local => 3,
-                Target::Unreachable => 4,
-                Target::Blackhole => 5,
-                Target::OtherInterface => 6,
-                Target::OnLink { .. } | Target::Gateway { mac: None, .. } => 7,
-                Target::Gateway {
-                    port,
-                    mac: Some(mac),
-                    xcast,
-                    ..
-                } => add(port, mac, if xcast { NEXT_HOP_XCAST } else { 0 }),
-            };
-            routes.push((prefix, len, id));
-        }
-        for &(port, address, mac) in &view.neighbours {
-            let len = view.family().prefix_len(32);
-            routes.push((address, len, add(port, mac, NEXT_HOP_ON_LINK)));
-        }
-        let addresses = view.own.iter().map(|&address| (address, ADDRESS_OWN));
-        let anycast = view.anycast.iter();
-        let anycast = anycast.map(|&address| (address, ADDRESS_ANYCAST));
-        Self {
-            routes,
-            addresses: addresses.chain(anycast).collect(),
-            next_hops,
-            multipath: None,
-            revision: 0,
-        }
+        routes.push((prefix, len, id));
     }
-
-    /// Next-hop id of the longest matching prefix.
-    fn id(&self, address: IpAddr) -> u32 {
-        self.routes
-            .iter()
-            .filter(|(prefix, len, _)| same_prefix(*prefix, address, *len))
-            .max_by_key(|(_, len, _)| *len)
-            .map_or(0, |(_, _, id)| *id)
+    for &(port, address, mac) in &view.neighbours {
+        let len = view.family().prefix_len(32);
+        routes.push((address, len, add(port, mac, NEXT_HOP_ON_LINK)));
     }
-}
-
-impl<F: Routed> Tables<F> for HostTables {
-    fn route(&self, address: F::Address) -> u32 {
-        self.id(address.into())
+    for (prefix, len, id) in routes {
+        tables.set_route(prefix, len, Some(id));
     }
-
-    fn next_hop(&self, id: u32) -> Option<&NextHop> {
-        self.next_hops.get(&id)
+    for &address in &view.own {
+        tables.set_address(address, ADDRESS_OWN);
     }
-
-    fn ecmp_member(&self, _: u16, bucket: u32) -> Option<u32> {
-        Some(self.multipath?[bucket as usize % 2])
+    for &address in &view.anycast {
+        tables.set_address(address, ADDRESS_ANYCAST);
     }
-
-    fn revision(&self) -> u32 {
-        self.revision
-    }
-
-    fn address_flags(&self, address: F::Address) -> u32 {
-        self.addresses.get(&address.into()).copied().unwrap_or(0)
-    }
+    tables
 }
 
 fn settings(prune: Prune) -> Settings {
@@ -275,144 +226,53 @@ fn port_entry(view: &RouterView, port: usize) -> maps::Port {
     }
 }
 
-/// Per-CPU memory, full of what earlier packets left.
-struct Memory<F: Routed> {
-    plan: Box<Plan<F>>,
-    scratch: Box<Scratch>,
-    work: Box<Work>,
-    /// Serial number of the plan.
-    serial: u32,
-    /// How often the plan of the packet before was used again.
-    used_again: u32,
-}
-
-impl<F: Routed> Memory<F> {
-    fn new() -> Self {
-        Self {
-            plan: Plan::boxed(),
-            scratch: Scratch::boxed(),
-            work: Work::boxed(),
-            serial: 7,
-            used_again: 0,
-        }
+/// The router with these tables.
+fn router<F: Routed>(view: &RouterView, tables: MemoryTables) -> Router<F> {
+    let mut router = Router::new(settings(view.prune), tables);
+    for port in 0..view.ports.len() {
+        router.set_port(port_entry(view, port));
     }
+    router
 }
 
-/// What the shared code makes of a frame on the host. With `peel`, copies are made one usual set at a
-/// time and the rest goes through once more, as where no device map is installed.
-fn run<F: Routed>(
-    view: &RouterView,
-    tables: &HostTables,
-    memory: &mut Memory<F>,
-    port: usize,
-    frame: &[u8],
-    peel: bool,
-) -> Expected {
-    let settings = settings(view.prune);
+/// What the shared code makes of a frame on the host. With [`Fanouts::Preset`], copies are made one preset fan-out
+/// at a time and the rest goes through once more, as where no device map is installed.
+fn run<F: Routed>(router: &mut Router<F>, port: usize, frame: &[u8], fanouts: Fanouts) -> Expected {
+    router.fanouts = fanouts;
     let mut result = Expected::default();
-    let mut counters = PortCounters::default();
-    let mut waiting = vec![(frame.to_vec(), port_entry(view, port))];
-    while let Some((frame, entry)) = waiting.pop() {
-        let mut buffer = Buffer::new(&frame);
-        let Some(before) = is_xcast::<F>(buffer.view(), &settings) else {
-            result.untouched = true;
-            break;
-        };
-        let packet = match accept::<F>(buffer.view(), before, &entry, &settings, tables) {
-            Ok(packet) => packet,
-            Err(Reject::Pass) => {
-                result.untouched = true;
-                break;
-            }
-            Err(Reject::Drop(reason)) => {
-                counters.bump(reason);
-                break;
-            }
-        };
-        let padding = frame.len() - ETH_LEN - packet.total_len as usize;
-        assert!(buffer.trim(padding as u32));
-        let plan = &mut memory.plan;
-        // By whatever plan is there, not only by one whose list has the same hash.
-        let serial = memory.serial;
-        let applies = plan.applies(serial, &mut buffer, &packet, tables);
-        if applies.expect("the frame did not get shorter") {
-            memory.used_again += 1;
-        } else {
-            plan.begin(&packet, serial);
-            group(
-                &mut buffer,
-                &packet,
-                &settings,
-                tables,
-                xcast_common::plan::Memory {
-                    plan: &mut *plan,
-                    scratch: &mut memory.scratch,
-                    work: &mut memory.work,
-                },
-                &mut counters,
-            )
-            .expect("the frame did not get shorter");
-        }
-        assert_eq!(plan.subset.total(), u32::from(plan.copies));
-        let mut unwrapped = None;
-        let now: Vec<u8> = if peel && plan.copies > 1 {
-            let usual = plan.subset.usual();
-            plan.begin_rounds();
-            assert!(usual.slots != 0, "some copy leaves in each round");
-            let slots = (0..8).map(|slot| (usual.group * 8 + slot) as u8);
-            let now: Vec<u8> = slots
-                .filter(|slot| plan.first_on(*slot).is_some())
-                .collect();
-            for slot in &now {
-                plan.leave(*slot);
-            }
-            assert_eq!(now.len() as u32, usual.slots.count_ones());
-            if now.len() < usize::from(plan.copies) {
-                let mut rest = buffer.clone();
-                emit_rest(&mut rest, plan).expect("the rest fits");
-                let trusted = maps::Port {
-                    slot: PORT_STACK,
-                    flags: maps::PORT_TRUSTED,
-                    ..maps::Port::default()
-                };
-                waiting.push((rest.frame().to_vec(), trusted));
-            }
-            now
-        } else {
-            if plan.copies > 1 && plan.is_unicast() {
-                unwrapped = unwrap(&mut buffer, plan, &settings);
-                assert!(unwrapped.is_some(), "a shorter frame fits");
-            }
-            let by = |slot: u8| std::iter::repeat_n(slot, plan.subset.copies[slot as usize].into());
-            (0..maps::MAX_PORTS as u8).flat_map(by).collect()
-        };
-        for slot in now {
-            let b = plan.take(slot);
-            let b = b.expect("a branch on this port");
-            let id = u32::from(plan.branches[b as usize].next_hop);
-            if slot == PORT_STACK {
-                let next_hop = tables.next_hops.get(&id).expect("a next hop that exists");
-                counters.bump_index(next_hop.reason);
-            }
-            let next_hop = *tables.next_hops.get(&id).expect("a next hop that exists");
-            let mut copy = buffer.clone();
-            emit(&mut copy, plan, b, &next_hop, &settings, unwrapped).expect("the copy fits");
-            if slot == PORT_STACK {
-                result.stack.push(copy.frame()[ETH_LEN..].to_vec());
-            } else {
-                result.branches.push(tests::oracle::Branch {
-                    port: usize::from(slot - PORT_FIRST),
-                    frame: copy.frame().to_vec(),
-                });
+    let before = router.counters.clone();
+    match router.receive(PORT_FIRST + port as u8, frame) {
+        Outcome::Passed => result.untouched = true,
+        Outcome::Dropped(_) => {}
+        Outcome::Forwarded(copies) => {
+            for (slot, frame) in copies {
+                if slot == PORT_STACK {
+                    result.stack.push(frame[ETH_LEN..].to_vec());
+                } else {
+                    let port = usize::from(slot - PORT_FIRST);
+                    result.branches.push(tests::oracle::Branch { port, frame });
+                }
             }
         }
     }
-    for (index, name) in counter::NAMES.iter().enumerate() {
-        if counters.counts[index] != 0 {
-            result.counters.insert(name, counters.counts[index]);
+    for (slot, counters) in &router.counters {
+        let before = before.get(slot).copied().unwrap_or_default();
+        for (index, name) in counter::NAMES.iter().enumerate() {
+            let count = counters.counts[index] - before.counts[index];
+            if count != 0 {
+                *result.counters.entry(name).or_default() += count;
+            }
         }
     }
     normalised(result)
+}
+
+/// How often a router has reused a plan.
+fn plans_reused<F: Routed>(router: &Router<F>) -> u64 {
+    let counters = router.counters.values();
+    counters
+        .map(|counters| counters.counts[Counter::PlanReused as usize])
+        .sum()
 }
 
 /// Order of copies does not matter; only reasons are compared, other counters have tests of
@@ -709,32 +569,35 @@ fn random_packets_as_expected_ipv6() {
 fn random_packets_as_expected<F: Routed>(family: Family) {
     let views = [Prune::Truncate, Prune::Bitmap].map(|prune| {
         let view = view(family, prune);
-        let tables = HostTables::new(&view);
-        (view, tables, RefCell::new(Memory::<F>::new()))
+        let router = router::<F>(&view, tables(&view));
+        (view, RefCell::new(router))
     });
     proptest!(ProptestConfig::with_cases(cases()), |((port, first, second) in any_packet(family), peel in any::<[bool; 2]>(), bitmap in any::<bool>())| {
-        let (view, tables, memory) = &views[usize::from(bitmap)];
+        let (view, router) = &views[usize::from(bitmap)];
         for (frame, peel) in [first, second].iter().zip(peel) {
             let expected = normalised(expect(view, port, frame));
             // A list that exceeds the MTU gets shorter on the way round, and then may leave after all.
-            let peel = peel && !expected.counters.contains_key("stack_mtu");
-            let got = run(view, tables, &mut memory.borrow_mut(), port, frame, peel);
+            let fanouts = match peel && !expected.counters.contains_key("stack_mtu") {
+                true => Fanouts::Preset,
+                false => Fanouts::All,
+            };
+            let got = run(&mut router.borrow_mut(), port, frame, fanouts);
             prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(frame));
         }
     });
-    for (_, _, memory) in views {
-        let times = memory.into_inner().used_again;
+    for (_, router) in views {
+        let times = plans_reused(&router.into_inner());
         assert!(
-            times > cases() / 60,
+            times > u64::from(cases()) / 60,
             "a plan was used again only {times} times"
         );
     }
 }
 
-/// Whether a plan applies to a frame.
+/// Whether the router's plan, by this serial number, applies to a frame.
 fn applies<F: Routed>(
-    (view, tables): (&RouterView, &HostTables),
-    plan: &mut Plan<F>,
+    router: &mut Router<F>,
+    view: &RouterView,
     serial: u32,
     frame: &[u8],
 ) -> bool {
@@ -742,8 +605,9 @@ fn applies<F: Routed>(
     let mut buffer = Buffer::new(frame);
     let before = is_xcast::<F>(buffer.view(), &settings).expect("Xcast");
     let port = port_entry(view, 0);
+    let tables = &router.tables;
     let packet = accept::<F>(buffer.view(), before, &port, &settings, tables).expect("accepted");
-    let applies = plan.applies(serial, &mut buffer, &packet, tables);
+    let applies = router.plan.applies(serial, &mut buffer, &packet, tables);
     applies.expect("a whole frame")
 }
 
@@ -772,31 +636,31 @@ fn plans_that_are_no_more() {
 
 fn plans_that_are_no_more_of<F: Routed>(family: Family) {
     let view = view(family, Prune::Truncate);
-    let mut tables = HostTables::new(&view);
+    let mut router = router::<F>(&view, tables(&view));
     let list = [[10, 0, 1, 2], [10, 1, 1, 5], [10, 1, 1, 6]];
     let packet = xcast_packet(list.map(Destination::new).into());
     let frame = packet.in_family(family).frame();
-    let mut memory = Memory::<F>::new();
-    run(&view, &tables, &mut memory, 0, &frame, false);
-    assert!(applies((&view, &tables), &mut memory.plan, 7, &frame));
-    assert!(!applies(
-        (&view, &tables),
-        &mut memory.plan,
-        7 + 128,
-        &frame
-    ));
-    tables.revision = 2;
-    assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
+    let applies_now = |router: &mut Router<F>, frame: &[u8]| {
+        let serial = router.plan.serial;
+        applies(router, &view, serial, frame)
+    };
+    run(&mut router, 0, &frame, Fanouts::All);
+    assert!(applies_now(&mut router, &frame));
+    let serial = router.plan.serial;
+    assert!(!applies(&mut router, &view, serial + 128, &frame));
+    let revision = router.tables.revision;
+    router.tables.revision = revision + 2;
+    assert!(!applies_now(&mut router, &frame));
     // A change is under way: neither is used that was made before, nor that is made meanwhile.
-    tables.revision = 1;
+    router.tables.revision = revision + 1;
     for _ in 0..2 {
-        assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
-        run(&view, &tables, &mut memory, 0, &frame, false);
+        assert!(!applies_now(&mut router, &frame));
+        run(&mut router, 0, &frame, Fanouts::All);
     }
-    tables.revision = 2;
-    assert!(!applies((&view, &tables), &mut memory.plan, 7, &frame));
-    run(&view, &tables, &mut memory, 0, &frame, false);
-    assert!(applies((&view, &tables), &mut memory.plan, 7, &frame));
+    router.tables.revision = revision + 2;
+    assert!(!applies_now(&mut router, &frame));
+    run(&mut router, 0, &frame, Fanouts::All);
+    assert!(applies_now(&mut router, &frame));
 
     // Copies that take turns have to leave together.
     for (list, usual) in [
@@ -806,8 +670,8 @@ fn plans_that_are_no_more_of<F: Routed>(family: Family) {
     ] {
         let list = list.into_iter().map(Destination::new).collect();
         let frame = xcast_packet(list).in_family(family).frame();
-        run(&view, &tables, &mut memory, 0, &frame, false);
-        let again = applies((&view, &tables), &mut memory.plan, 7, &frame);
+        run(&mut router, 0, &frame, Fanouts::All);
+        let again = applies_now(&mut router, &frame);
         assert_eq!(again, usual, "{}", packet::hex(&frame));
     }
 }
@@ -822,18 +686,19 @@ fn plans_of_other_flows() {
 fn plans_of_other_flows_of<F: Routed>(family: Family) {
     const GROUP_ID: u32 = 900;
     let view = view(family, Prune::Truncate);
-    let mut tables = HostTables::new(&view);
+    let mut tables = tables(&view);
     let members = [Ipv4Addr::new(10, 1, 1, 5), Ipv4Addr::new(10, 2, 2, 5)];
-    tables.multipath = Some(members.map(|to| tables.id(family.address(to))));
+    // Every other bucket is the first member's.
+    let members = members.map(|to| tables.route(family.address(to)));
+    let buckets = std::array::from_fn(|bucket| members[bucket % 2]);
+    tables.set_ecmp(0, maps::EcmpGroup { buckets });
     let group = NextHop {
         kind: NextHopKind::Ecmp as u8,
         ..NextHop::default()
     };
-    tables.next_hops.insert(GROUP_ID, group);
+    tables.set_next_hop(GROUP_ID, group);
     let prefix = family.address(Ipv4Addr::new(10, 3, 3, 0));
-    tables
-        .routes
-        .push((prefix, family.prefix_len(25), GROUP_ID));
+    tables.set_route(prefix, family.prefix_len(25), Some(GROUP_ID));
 
     let frame = |port| {
         let list = [[10, 0, 1, 2], [10, 3, 3, 5], [10, 3, 3, 6]];
@@ -841,30 +706,19 @@ fn plans_of_other_flows_of<F: Routed>(family: Family) {
         packet.segment = packet::udp((SOURCE, port), (GROUP, 5000), b"payload", None);
         packet.in_family(family).frame()
     };
-    let mut memory = Memory::<F>::new();
-    run(&view, &tables, &mut memory, 0, &frame(4000), false);
+    let mut router = router::<F>(&view, tables.clone());
+    run(&mut router, 0, &frame(4000), Fanouts::All);
+    let serial = router.plan.serial;
     let way = |expected: Expected| -> Vec<usize> {
         expected.branches.iter().map(|branch| branch.port).collect()
     };
     let mut ways = [0, 0];
     for port in 4000..4100 {
-        let same = applies((&view, &tables), &mut memory.plan, 7, &frame(port));
-        let fresh = way(run(
-            &view,
-            &tables,
-            &mut Memory::<F>::new(),
-            0,
-            &frame(port),
-            false,
-        ));
-        let again = way(run(
-            &view,
-            &tables,
-            &mut Memory::<F>::new(),
-            0,
-            &frame(4000),
-            false,
-        ));
+        let same = applies(&mut router, &view, serial, &frame(port));
+        let [fresh, again] = [port, 4000].map(|port| {
+            let mut router = self::router::<F>(&view, tables.clone());
+            way(run(&mut router, 0, &frame(port), Fanouts::All))
+        });
         assert!(
             !same || fresh == again,
             "{port}: {fresh:?} instead of {again:?}"
@@ -887,8 +741,7 @@ fn random_octets_never_panic_and_agree_ipv6() {
 
 fn random_octets_never_panic_and_agree<F: Routed>(family: Family) {
     let view = view(family, Prune::Truncate);
-    let tables = HostTables::new(&view);
-    let memory = RefCell::new(Memory::<F>::new());
+    let router = RefCell::new(router::<F>(&view, tables(&view)));
     // Rather near the start, where the headers are.
     let at = prop_oneof![any::<u16>(), 0u16..100];
     let strategy = (
@@ -906,7 +759,7 @@ fn random_octets_never_panic_and_agree<F: Routed>(family: Family) {
             frame.truncate(length.max(1));
         }
         let expected = normalised(expect(&view, port, &frame));
-        let got = run(&view, &tables, &mut memory.borrow_mut(), port, &frame, false);
+        let got = run(&mut router.borrow_mut(), port, &frame, Fanouts::All);
         let (got, expected) = (either_fault(got), either_fault(expected));
         prop_assert_eq!(either_reason(got), either_reason(expected), "\nframe {}", packet::hex(&frame));
     });
@@ -1108,7 +961,7 @@ fn rows_agree_in_the_kernel_and_on_the_host() {
         (Family::Ipv6, Prune::Bitmap),
     ] {
         let view = view(family, prune);
-        let tables = HostTables::new(&view);
+        let tables = tables(&view);
         let namespace = Namespace::new("rows").expect("a network namespace");
         namespace
             .enter(|| {
@@ -1129,18 +982,18 @@ const STACK_MACS: Macs = Macs {
 };
 
 /// The programs, with all of these tables.
-fn load(view: &RouterView, tables: &HostTables) -> Datapath {
+fn load(view: &RouterView, tables: &MemoryTables) -> Datapath {
     let settings = settings(view.prune);
     let mut datapath = Datapath::load(&settings, 16, STACK_MACS).expect("datapath loads");
-    for (&id, &entry) in &tables.next_hops {
-        datapath.set_next_hop(id, entry).expect("next hop");
+    for (id, entry) in tables.next_hops() {
+        datapath.set_next_hop(id, *entry).expect("next hop");
     }
-    for &(prefix, len, id) in &tables.routes {
+    for (prefix, len, id) in tables.routes() {
         let prefix = ipnet::IpNet::new(prefix, len).expect("a prefix length");
         datapath.set_route(prefix, Some(id)).expect("route");
     }
     datapath.publish_routes().expect("all routes");
-    for (&address, &flags) in &tables.addresses {
+    for (address, flags) in tables.addresses() {
         datapath.set_address(address, Some(flags)).expect("address");
     }
     // The kernel runs test packets as if they came from the loopback interface, index 1. Where
@@ -1177,11 +1030,11 @@ fn run_in_the_kernel(
     (outcome.return_value, out, counted.collect())
 }
 
-fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &HostTables) {
+fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &MemoryTables) {
     let mut datapath = load(view, tables);
-    let mut memory = Memory::<F>::new();
+    let mut router = router::<F>(view, tables.clone());
     for (description, frame) in rows(view.family()) {
-        let host = run(view, tables, &mut memory, 0, &frame, false);
+        let host = run(&mut router, 0, &frame, Fanouts::All);
         assert_eq!(
             host,
             normalised(expect(view, 0, &frame)),
@@ -1226,20 +1079,20 @@ fn plans_end_with_every_change() {
         namespace
             .enter(|| {
                 cpu::stay()?;
-                plans_end(&view, &HostTables::new(&view));
+                plans_end(&view, &tables(&view));
                 Ok(())
             })
             .expect("entered the namespace");
     }
 }
 
-fn plans_end(view: &RouterView, tables: &HostTables) {
+fn plans_end(view: &RouterView, tables: &MemoryTables) {
     const GROUP_ID: u32 = 900;
     let family = view.family();
     let mut datapath = load(view, tables);
-    let first = tables.id(family.address(Ipv4Addr::new(10, 1, 1, 5)));
-    let second = tables.id(family.address(Ipv4Addr::new(10, 2, 2, 5)));
-    let mac = |id: u32| Some(tables.next_hops[&id].destination_mac);
+    let first = tables.route(family.address(Ipv4Addr::new(10, 1, 1, 5)));
+    let second = tables.route(family.address(Ipv4Addr::new(10, 2, 2, 5)));
+    let mac = |id: u32| tables.next_hop(id).map(|entry| entry.destination_mac);
     let frame = |list: &[[u8; 4]]| {
         let list = list.iter().copied().map(Destination::new);
         xcast_packet(list.collect()).in_family(family).frame()
@@ -1262,14 +1115,10 @@ fn plans_end(view: &RouterView, tables: &HostTables) {
     datapath.set_route(prefix, Some(second)).expect("route");
     leaves_to(&mut datapath, mac(second));
 
-    let blackhole = NextHop {
-        kind: NextHopKind::Skip as u8,
-        reason: Counter::SkipBlackhole as u8,
-        ..NextHop::default()
-    };
+    let blackhole = NextHop::skip(Counter::SkipBlackhole);
     datapath.set_next_hop(second, blackhole).expect("next hop");
     leaves_to(&mut datapath, None);
-    let entry = tables.next_hops[&second];
+    let entry = *tables.next_hop(second).expect("a next hop that exists");
     datapath.set_next_hop(second, entry).expect("next hop");
     leaves_to(&mut datapath, mac(second));
 

@@ -12,13 +12,10 @@ use tests::oracle::{self, Opened, RouterView, Udp};
 use tests::packet::{self, Datagram, Destination, ETHERNET_LEN, Packet, protocol};
 use tests::rig::{self, Observed, Rig, list};
 use tests::tap::Tap;
-use xcast_common::counter::Counter;
 use xcast_common::family::{Family as Routed, V4, V6};
-use xcast_common::ingress::Reject;
-use xcast_common::maps::{self, NextHop, Settings};
-use xcast_common::plan::Tables;
-use xcast_common::tunnel::{self, Peers};
-use xcast_common::view::{Buffer, Frame as _};
+use xcast_common::host::{Buffer, MemoryTables, Router};
+use xcast_common::maps::{self, Settings};
+use xcast_common::packet::Reject;
 use xcast_common::wire::{Be16, Be32};
 
 const PORT: u16 = 4242;
@@ -464,12 +461,12 @@ fn without_a_port_nothing_is_taken() {
 }
 
 /// The router as the shared code sees it, and as the oracle does.
-struct Host {
+struct Host<F: Routed> {
     view: RouterView,
-    settings: Settings,
+    router: Router<F>,
 }
 
-impl Host {
+impl<F: Routed> Host<F> {
     /// For the family under test.
     fn new() -> Self {
         let layout = Layout {
@@ -480,71 +477,47 @@ impl Host {
             unreachable!("an IPv6 address");
         };
         let view = layout.view();
+        let settings = Settings {
+            group: Be32::from(layout::GROUP),
+            protocol: PROTOCOL,
+            group6: group6.into(),
+            routing_type: view.routing_type,
+            ports_option: view.ports_option,
+            ipv6: 1,
+            udp_port: Be16::new(PORT),
+            ..Settings::default()
+        };
+        let mut tables = MemoryTables::default();
+        for &address in &view.own {
+            tables.set_address(address, maps::ADDRESS_OWN);
+        }
+        for &address in &view.anycast {
+            tables.set_address(address, maps::ADDRESS_ANYCAST);
+        }
+        let udp = view.udp.as_ref().expect("taken in these tests");
+        for (&peer, prefixes) in &udp.peers {
+            for &(prefix, len) in prefixes {
+                tables.allow_source(peer, prefix, len);
+            }
+        }
         Self {
-            settings: Settings {
-                group: Be32::from(layout::GROUP),
-                protocol: PROTOCOL,
-                group6: group6.into(),
-                routing_type: view.routing_type,
-                ports_option: view.ports_option,
-                ipv6: 1,
-                udp_port: Be16::new(PORT),
-                ..Settings::default()
-            },
+            router: Router::new(settings, tables),
             view,
         }
     }
 
     /// What the shared code makes of a frame that arrives by port 0.
-    fn open<F: Routed>(&self, frame: &[u8]) -> Opened {
+    fn open(&self, frame: &[u8]) -> Opened {
         let port = maps::Port {
             mac: self.view.ports[0].mac,
             ..maps::Port::default()
         };
         let mut buffer = Buffer::new(frame);
-        if !tunnel::is_candidate::<F>(buffer.view(), &self.settings) {
-            return Opened::Untouched;
-        }
-        match tunnel::open::<F>(buffer.view(), &port, &self.settings, self) {
-            Err(Reject::Pass) => Opened::Untouched,
+        match self.router.decapsulate(&mut buffer, &port) {
+            Ok(true) => Opened::Frame(buffer.frame().to_vec()),
+            Ok(false) | Err(Reject::Pass) => Opened::Untouched,
             Err(Reject::Drop(reason)) => Opened::Dropped(reason.name()),
-            Ok(()) => match tunnel::take_out::<F>(&mut buffer) {
-                Some(()) => Opened::Frame(buffer.frame().to_vec()),
-                None => Opened::Dropped(Counter::DropNoRoom.name()),
-            },
         }
-    }
-}
-
-impl<F: Routed> Tables<F> for Host {
-    fn route(&self, _: F::Address) -> u32 {
-        0
-    }
-
-    fn next_hop(&self, _: u32) -> Option<&NextHop> {
-        None
-    }
-
-    fn ecmp_member(&self, _: u16, _: u32) -> Option<u32> {
-        None
-    }
-
-    fn address_flags(&self, address: F::Address) -> u32 {
-        let address = address.into();
-        u32::from(self.view.own.contains(&address)) * maps::ADDRESS_OWN
-            + u32::from(self.view.anycast.contains(&address)) * maps::ADDRESS_ANYCAST
-    }
-}
-
-impl<F: Routed> Peers<F> for Host {
-    fn may_send(&self, peer: F::Address, source: F::Address) -> bool {
-        let (peer, source) = (peer.into(), source.into());
-        let udp = self.view.udp.as_ref().expect("taken in these tests");
-        let mut prefixes = udp.peers.get(&peer).into_iter().flatten();
-        prefixes.any(|&(prefix, len)| {
-            let prefix = ipnet::IpNet::new(prefix, len).expect("a prefix length");
-            prefix.contains(&source)
-        })
     }
 }
 
@@ -582,8 +555,8 @@ fn cases() -> ProptestConfig {
 }
 
 /// The shared code and the oracle agree; what is left behind the packet is padding.
-fn agree<F: Routed>(host: &Host, frame: &[u8]) -> Result<Opened, TestCaseError> {
-    let (mut got, wanted) = (host.open::<F>(frame), oracle::open(&host.view, 0, frame));
+fn agree<F: Routed>(host: &Host<F>, frame: &[u8]) -> Result<Opened, TestCaseError> {
+    let (mut got, wanted) = (host.open(frame), oracle::open(&host.view, 0, frame));
     if let (Opened::Frame(got), Opened::Frame(wanted)) = (&mut got, &wanted) {
         got.truncate(wanted.len());
     }
@@ -602,10 +575,10 @@ fn random_datagrams_as_expected_ipv6() {
 }
 
 fn random_datagrams_as_expected<F: Routed>() {
-    let host = Host::new();
+    let host = Host::<F>::new();
     let taken = Cell::new(0);
     proptest!(cases(), |(frame in any_datagram())| {
-        if let Opened::Frame(_) = agree::<F>(&host, &frame)? {
+        if let Opened::Frame(_) = agree(&host, &frame)? {
             taken.set(taken.get() + 1);
         }
     });
@@ -623,7 +596,7 @@ fn random_octets_never_panic_and_agree_ipv6() {
 }
 
 fn random_octets_never_panic_and_agree<F: Routed>() {
-    let host = Host::new();
+    let host = Host::<F>::new();
     // Ethernet, IP twice with UDP between them, and the first octets of the list.
     let headers = 14 + 2 * Family::under_test().ip_len() + 8 + 28;
     let strategy = (
@@ -640,9 +613,9 @@ fn random_octets_never_panic_and_agree<F: Routed>() {
         if cut {
             frame.truncate(len.max(1));
         }
-        agree::<F>(&host, &frame)?;
+        agree(&host, &frame)?;
     });
     proptest!(cases(), |(frame in prop::collection::vec(any::<u8>(), 1..200))| {
-        agree::<F>(&host, &frame)?;
+        agree(&host, &frame)?;
     });
 }

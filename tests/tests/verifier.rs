@@ -3,9 +3,8 @@
 
 use tests::namespace::{self, Namespace};
 use xcast_common::{
-    address::Be128,
     maps::{Prune, Settings},
-    wire::{Be16, Be32},
+    wire::{Be16, Be32, Be128},
 };
 use xcast_ctl::datapath::{Datapath, Macs};
 

@@ -2,39 +2,27 @@
 //!
 //! This crate is shared, line for line, by the XDP programs (`xcast-ebpf`) and by everything that
 //! runs on the host (`xcast-ctl`, tests, and whoever wants to know what a router would do with a
-//! packet). It does no I/O, does not allocate and knows no clock. A packet flows through its
-//! modules in this order:
+//! packet). It does no I/O, does not allocate outside [`host`] and knows no clock. Each module imports
+//! from those before it only:
 //!
-//! 1. [`wire`]: where the fields of packets are (RFC 5058 sections 9.2 and 9.3); [`family`] says what differs between Xcast4
-//!    and Xcast6, and [`address`] what their addresses have in common. The rest is the same for both.
-//! 2. [`view`]: bounds-checked access to a frame, in a form the BPF verifier can follow.
-//! 3. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
-//! 4. [`ingress`]: is this frame ours, and is it well formed?
-//! 5. [`plan`]: look up every destination and group them into *branches*, one per output copy.
-//!    Unless, says [`recent`], a packet just before had the same list: its plan will do.
-//! 6. [`branch`]: turn one copy of the frame into what its branch asks for: a shorter Xcast packet
-//!    or, with one destination left, an ordinary unicast packet (X2U).
-//!
-//! Beside them, [`mark`] is how a copy finds its plan, [`trie`] the form of the route map, [`checksum`] has the one's
-//! complement arithmetic, [`maps`] the types that cross the border between kernel and user space, and [`counter`] the names
-//! of everything that is counted.
+//! 1. [`verifier`]: reads and writes that the BPF verifier must not see through.
+//! 2. [`wire`]: packet formats (RFC 5058 sections 9.2 and 9.3): layouts, fields, frames, checksums.
+//! 3. [`maps`]: the types that cross the border between kernel and user space.
+//! 4. [`packet`]: what is known of an accepted packet, and why a frame is none.
+//! 5. [`family`]: what differs between Xcast4 and Xcast6. The rest is the same for both.
+//! 6. [`forward`]: the stages that a packet passes through.
+//! 7. [`host`]: a router without a kernel, with its tables in memory.
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
-#[cfg(any(test, feature = "user"))]
+#[cfg(any(test, feature = "host"))]
 extern crate std;
 
-pub mod address;
-pub mod branch;
-pub mod checksum;
-pub mod counter;
 pub mod family;
-pub mod ingress;
+pub mod forward;
+#[cfg(any(test, feature = "host"))]
+pub mod host;
 pub mod maps;
-pub mod mark;
-pub mod plan;
-pub mod recent;
-pub mod trie;
-pub mod tunnel;
-pub mod view;
+pub mod packet;
+pub mod verifier;
 pub mod wire;

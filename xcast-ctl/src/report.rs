@@ -11,12 +11,12 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use xcast_common::counter::{self, Counter};
+use xcast_common::maps::counter::{self, Counter};
 use xcast_host::Ipv6CodePoints;
 
 use crate::gateways::Gateways;
 
-/// Counters by their stable name, see [`xcast_common::counter`].
+/// Counters by their stable name, see [`xcast_common::maps::counter`].
 pub type Counters = BTreeMap<String, u64>;
 
 /// Names the values of one port's counters, as they lie in the datapath's map.

@@ -23,7 +23,7 @@ use tokio::{
     sync::mpsc::Receiver,
     time::{sleep, timeout},
 };
-use xcast_common::counter::Counter;
+use xcast_common::maps::counter::Counter;
 use xcast_ctl::{
     gateways::Gateways,
     report,

@@ -1,16 +1,21 @@
 //! How copies are made: none for one next hop, a broadcast over a device map that holds exactly
-//! the wanted ports for several, and where there is no such map (yet) as many copies as a usual set
-//! has, and another round for the rest.
+//! the wanted ports for several, and where there is no such map (yet) as many copies as a preset fan-out
+//! has, and recirculation for the rest.
 
 use aya_ebpf::{bindings::BPF_F_BROADCAST, btf_maps::DevMap, helpers::bpf_jiffies64};
 use xcast_common::{
-    branch::{Form, emit, unwrap},
-    counter::Counter,
     family::Family,
-    maps::{GROUP_SETS, PORT_STACK, PortCounters, SUBSET_GROUPS, Settings, SubsetKey, UsualSet},
-    mark::{self, Mark},
-    plan::{BRANCH_SLOTS, Plan, fresh},
-    view::Frame as _,
+    forward::{
+        emit::{Form, emit, strip},
+        mark::{self, Mark},
+        plan::{BRANCH_SLOTS, Plan},
+    },
+    maps::{
+        FanoutKey, GROUP_PRESETS, PORT_STACK, PortCounters, PresetFanout, SLOT_GROUPS, Settings,
+        counter::Counter,
+    },
+    verifier::fresh,
+    wire::frame::Frame as _,
 };
 
 use crate::{
@@ -57,38 +62,38 @@ pub fn several<F: Family>(
     settings: &Settings,
     arrival: &mut PortCounters,
 ) -> Option<u32> {
-    let usual = plan.subset.usual();
-    let devices = if usual.is_all {
-        USUAL.get(usual.index())
+    let preset = plan.fanout.preset();
+    let devices = if preset.is_all {
+        USUAL.get(preset.index())
     } else {
-        exact(&plan.subset)
+        exact(&plan.fanout)
     };
-    // What all copies have in common is done before they are made. Where there has to be another round,
+    // What all copies have in common is done before they are made. Where the rest has to recirculate,
     // the packet is still needed as it is.
-    let mut unwrapped = None;
+    let mut stripped = None;
     if devices.is_some() && plan.is_unicast() {
-        unwrapped = unwrap(frame, plan, settings);
-        if unwrapped.is_none() {
+        stripped = strip(frame, plan, settings);
+        if stripped.is_none() {
             arrival.bump(Counter::DropNoRoom);
             return None;
         }
     }
     let mark = Mark {
-        serial: plan.nonce,
-        unwrapped,
+        serial: plan.serial,
+        stripped,
     };
     mark::write::<F>(frame.view(), settings, mark)?;
     let Some(devices) = devices else {
-        return some(plan, usual, arrival);
+        return some(plan, preset, arrival);
     };
     let Ok(action) = devices.redirect(0, u64::from(BPF_F_BROADCAST)) else {
         arrival.bump(Counter::DropRedirect);
         return None;
     };
-    if usual.is_all && usual.repeats == 1 {
-        count_usual(usual.group, usual.index());
+    if preset.is_all && preset.repeats == 1 {
+        count_preset(preset.group, preset.index());
     } else {
-        count_exact(&plan.subset);
+        count_exact(&plan.fanout);
     }
     count_for_stack(plan, BRANCH_SLOTS as u32 / 2, arrival);
     Some(action)
@@ -96,27 +101,27 @@ pub fn several<F: Family>(
 
 /// The device map of exactly these ports, if there is one.
 #[inline(always)]
-fn exact(key: &SubsetKey) -> Option<&'static DevMap<2>> {
-    let Some(subset) = SUBSETS.get_ptr_mut(key) else {
-        // Full means the controller has enough to do; the subset will miss again.
+fn exact(key: &FanoutKey) -> Option<&'static DevMap<2>> {
+    let Some(entry) = SUBSETS.get_ptr_mut(key) else {
+        // Full means the controller has enough to do; the fan-out will miss again.
         let _ = MISSES.output(key, 0);
         return None;
     };
     // SAFETY: a plain word; whichever CPU writes last is right.
     let index = unsafe {
         let now = (bpf_jiffies64() >> 10) as u32;
-        if (*subset).last_used != now {
-            (*subset).last_used = now;
+        if (*entry).last_used != now {
+            (*entry).last_used = now;
         }
-        (*subset).index
+        (*entry).index
     };
     FANOUTS.get(index)
 }
 
 /// Counts the copies of any set of ports as planned.
 #[inline(always)]
-fn count_exact(key: &SubsetKey) {
-    for group in 0..SUBSET_GROUPS {
+fn count_exact(key: &FanoutKey) {
+    for group in 0..SLOT_GROUPS {
         if key.group(group) == 0 {
             continue;
         }
@@ -131,33 +136,37 @@ fn count_exact(key: &SubsetKey) {
     }
 }
 
-/// The same for one copy by each port of a usual set: one count instead of one for each port, which the
+/// The same for one copy by each port of a preset fan-out: one count instead of one for each port, which the
 /// controller works out.
 #[inline(always)]
-fn count_usual(group: u32, index: u32) {
+fn count_preset(group: u32, index: u32) {
     if let Some(planned) = PLANNED.get_ptr_mut(group) {
         // SAFETY: this CPU's own.
         let planned = unsafe { &mut *planned };
-        planned[index as usize % GROUP_SETS] += 1;
+        planned[index as usize % GROUP_PRESETS] += 1;
     }
 }
 
-/// A copy leaves by each port of a usual set; the rest comes round through `xcast0`.
+/// A copy leaves by each port of a preset fan-out; the rest recirculates through `xcast0`.
 #[inline(always)]
-fn some<F: Family>(plan: &mut Plan<F>, usual: UsualSet, arrival: &mut PortCounters) -> Option<u32> {
-    let devices = USUAL.get(usual.index_with_rest());
+fn some<F: Family>(
+    plan: &mut Plan<F>,
+    preset: PresetFanout,
+    arrival: &mut PortCounters,
+) -> Option<u32> {
+    let devices = USUAL.get(preset.index_with_rest());
     let action = devices.and_then(|devices| devices.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
     let Some(action) = action else {
         arrival.bump(Counter::DropRedirect);
         return None;
     };
-    count_usual(usual.group, usual.index_with_rest());
-    if usual.group == u32::from(PORT_STACK) / 8 {
+    count_preset(preset.group, preset.index_with_rest());
+    if preset.group == u32::from(PORT_STACK) / 8 {
         count_for_stack(plan, 1, arrival);
     }
     plan.begin_rounds();
     for slot in 0..8 {
-        plan.leave((usual.group * 8 + slot) as u8);
+        plan.leave((preset.group * 8 + slot) as u8);
     }
     arrival.bump(Counter::Recirculated);
     Some(action)
@@ -170,7 +179,7 @@ fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: &mut PortCount
         return;
     };
     for n in 0..most {
-        if n >= u32::from(fresh(&plan.subset.copies[PORT_STACK as usize])) {
+        if n >= u32::from(fresh(&plan.fanout.copies[PORT_STACK as usize])) {
             break;
         }
         if let Some(next_hop) = NEXT_HOPS.get(u32::from(plan.branches[b as usize].next_hop)) {

@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
-use xcast_common::view::{Frame, View};
+use xcast_common::wire::frame::{Frame, View};
 
 /// The frame a program runs on.
 pub struct XdpFrame {

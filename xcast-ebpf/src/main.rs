@@ -2,7 +2,8 @@
 //!
 //! `xcast` runs where packets arrive, `xcast6` for IPv6: they decide, and ask the kernel for copies. `xcast_copy`
 //! runs once per copy, where it leaves: it prunes its copy's list. What they decide is in
-//! `xcast-common`; what they remember is in [`maps`]; how copies are made is in [`fanout`].
+//! `xcast-common`; what they remember is in [`maps`], which [`tables`] shows to `xcast-common` as a router's
+//! tables. The stages are [`arrival`], [`fanout`], which makes the copies, and [`departure`].
 #![no_std]
 #![no_main]
 #![expect(
@@ -10,11 +11,12 @@
     reason = "the `xdp` macro drops the entry points' documentation"
 )]
 
-mod copy;
+mod arrival;
+mod departure;
 mod fanout;
 mod frame;
 mod maps;
-mod router;
+mod tables;
 
 use aya_ebpf::{macros::xdp, programs::XdpContext};
 use xcast_common::family::V6;
@@ -22,19 +24,19 @@ use xcast_common::family::V6;
 /// Attached to every port, and to `xcast0-dp`. Xcast6 goes on in `xcast6`.
 #[xdp]
 pub fn xcast(ctx: XdpContext) -> u32 {
-    router::dispatch(ctx)
+    arrival::dispatch(ctx)
 }
 
 /// The same for IPv6, a program of its own so that each is easy to verify.
 #[xdp]
 pub fn xcast6(ctx: XdpContext) -> u32 {
-    router::arrive::<V6>(ctx)
+    arrival::arrive::<V6>(ctx)
 }
 
 /// Attached to every entry of every device map.
 #[xdp(map = "devmap")]
 pub fn xcast_copy(ctx: XdpContext) -> u32 {
-    copy::leave(ctx)
+    departure::leave(ctx)
 }
 
 #[cfg(not(test))]

@@ -2,29 +2,20 @@
 //! programs read.
 
 use aya_ebpf::{
-    btf_maps::{
-        Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf,
-        lpm_trie::Key,
-    },
+    btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
     macros::btf_map,
 };
 use xcast_common::{
-    address::Be128,
-    family::{Family, V4, V6},
+    family::{V4, V6},
+    forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
-        EcmpGroup, GROUP_SETS, MAX_ECMP_GROUPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_SUBSETS,
-        MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PeerSource,
-        Port, PortCounters, SUBSET_GROUPS, Settings, Subset, SubsetKey, USUAL_SETS, port_place,
+        EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
+        MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
+        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, SLOT_GROUPS, Settings,
+        lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
+        port_place,
     },
-    plan::{Plan, Scratch, Tables, Work, fresh},
-    recent::MAX_AGE,
-    route_map,
-    trie::{
-        self, Entry, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES,
-        further_octets,
-    },
-    tunnel::Peers,
-    wire::{Be16, Be32},
+    wire::{Be16, Be32, Be128},
 };
 
 /// Plans kept per CPU. A plan must live until the driver's bulk queues are flushed, at the end of
@@ -127,26 +118,26 @@ pub static COUNTERS: PerCpuArray<PortCounters, MAX_PORTS> = PerCpuArray::new();
 #[btf_map]
 pub static DEVICES: DevMap<MAX_PORTS> = DevMap::new();
 
-/// Where the device map of an exact subset of ports is; the programs note its last use.
+/// Where the device map of a fan-out is; the programs note its last use.
 #[btf_map]
-pub static SUBSETS: HashMap<SubsetKey, Subset, { MAX_SUBSETS as usize }> = HashMap::new();
+pub static SUBSETS: HashMap<FanoutKey, FanoutEntry, { MAX_FANOUTS as usize }> = HashMap::new();
 
-/// Device maps that hold exactly one subset of ports each.
+/// Device maps that hold exactly the ports of one fan-out each.
 #[btf_map]
-pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_SUBSETS as usize }> = ArrayOfMaps::new();
+pub static FANOUTS: ArrayOfMaps<DevMap<2>, { MAX_FANOUTS as usize }> = ArrayOfMaps::new();
 
-/// Device maps of the usual sets, each alone and with `xcast0`, through which the rest comes round.
+/// Device maps of the preset fan-outs, each alone and with `xcast0`, through which the rest recirculates.
 #[btf_map]
-pub static USUAL: ArrayOfMaps<DevMap<2>, USUAL_SETS> = ArrayOfMaps::new();
+pub static USUAL: ArrayOfMaps<DevMap<2>, PRESET_FANOUTS> = ArrayOfMaps::new();
 
-/// Packets whose copies were made by the device maps of usual sets, in groups of slots and numbered as
+/// Packets whose copies were made by the device maps of preset fan-outs, in groups of slots and numbered as
 /// the maps are; written by the programs.
 #[btf_map]
-pub static PLANNED: PerCpuArray<[u64; GROUP_SETS], SUBSET_GROUPS> = PerCpuArray::new();
+pub static PLANNED: PerCpuArray<[u64; GROUP_PRESETS], SLOT_GROUPS> = PerCpuArray::new();
 
-/// Subsets that had no device map; written by the programs, drained by the controller.
+/// Fan-outs that had no device map; written by the programs, drained by the controller.
 #[btf_map]
-pub static MISSES: RingBuf<SubsetKey, 65536> = RingBuf::new();
+pub static MISSES: RingBuf<FanoutKey, 65536> = RingBuf::new();
 
 /// Plans, recycled in turn; the programs' own.
 #[btf_map]
@@ -201,123 +192,4 @@ pub fn counters<'a>(slot: u8) -> Option<&'a mut PortCounters> {
     // SAFETY: this CPU's own, and no program holds two references to the same port's at a time
     // across a call that writes through both.
     Some(unsafe { &mut *counters })
-}
-
-/// A family with maps of its own.
-pub trait Routed: Family {
-    /// What its tables are.
-    type Tables: Tables<Self> + Peers<Self>;
-    /// Its tables.
-    const TABLES: Self::Tables;
-
-    /// The plan with this serial number: this CPU's own.
-    fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>>;
-}
-
-/// The kernel's maps as a router's tables.
-pub struct KernelTables;
-
-macro_rules! tables {
-    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
-     $addresses:ident, $sources:ident, $plans:ident) => {
-        route_map!($routes: $root, $segments, $blocks);
-
-        impl Tables<$family> for KernelTables {
-            #[inline(always)]
-            fn route(&self, address: <$family as Family>::Address) -> u32 {
-                trie::lookup(&$routes, address)
-            }
-
-            #[inline(always)]
-            fn route_entry(&self, address: <$family as Family>::Address) -> Entry {
-                trie::first(&$routes, address)
-            }
-
-            #[inline(always)]
-            fn revision(&self) -> u32 {
-                REVISION.get(0).map_or(0, fresh)
-            }
-
-            #[inline(always)]
-            fn go_on(&self, _plan: &Plan<$family>, _work: &mut Work) {
-                steps::<$family>($step);
-            }
-
-            #[inline(always)]
-            fn next_hop(&self, id: u32) -> Option<&NextHop> {
-                NEXT_HOPS.get(id)
-            }
-
-            #[inline(always)]
-            fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
-                let group = ECMP_GROUPS.get(u32::from(group))?;
-                group.buckets.get(bucket as usize).copied()
-            }
-
-            #[inline(always)]
-            fn address_flags(&self, address: <$family as Family>::Address) -> u32 {
-                // SAFETY: read at once; entries are only ever replaced whole.
-                unsafe { $addresses.get(address) }.copied().unwrap_or(0)
-            }
-        }
-
-        impl Peers<$family> for KernelTables {
-            #[inline(always)]
-            fn may_send(
-                &self,
-                peer: <$family as Family>::Address,
-                source: <$family as Family>::Address,
-            ) -> bool {
-                let key = Key::new(
-                    PeerSource::<<$family as Family>::Address>::BITS,
-                    PeerSource { peer, source },
-                );
-                $sources.get(&key).is_some()
-            }
-        }
-
-        impl Routed for $family {
-            type Tables = KernelTables;
-            const TABLES: KernelTables = KernelTables;
-
-            #[inline(always)]
-            fn plan<'a>(nonce: u32) -> Option<&'a mut Plan<Self>> {
-                let plan = $plans.get_ptr_mut(nonce % PLANS_PER_CPU)?;
-                // SAFETY: this CPU's own, and no program holds two references to the same one.
-                Some(unsafe { &mut *plan })
-            }
-        }
-
-        /// One of these steps, for the packet at hand; 0 if it was the last.
-        ///
-        /// A global function: the kernel verifies it once and by itself, not again for each step and for
-        /// each number of destinations (Linux 5.6). It may be given numbers only, and finds everything
-        /// else anew.
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        extern "C" fn $step(octet: u32) -> u32 {
-            let Some(work) = WORK.get_ptr_mut(0) else {
-                return 0;
-            };
-            // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
-            let work = unsafe { &mut *work };
-            let Some(plan) = <$family>::plan(work.serial) else {
-                return 0;
-            };
-            work.step(plan, &$routes, octet & 0xf) as u32
-        }
-    };
-}
-
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
-
-/// All steps that a packet's look-ups may take after the first.
-#[inline(always)]
-fn steps<F: Family>(step: extern "C" fn(u32) -> u32) {
-    for octet in further_octets::<F::Address>() {
-        if step(octet) == 0 {
-            break;
-        }
-    }
 }

@@ -6,12 +6,12 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use thiserror::Error;
-use xcast_common::{
+use xcast_common::wire::{
+    FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, VERSION,
     checksum::Sum,
-    wire::{
-        self, FLAG_A, FLAG_D, FLAG_P, FLAG_X, IPV4_LEN, MAX_DESTINATIONS, VERSION, ipv6, transport,
-        xcast6,
-    },
+    ipv6, transport,
+    xcast4::{MAX_DESTINATIONS, header_words},
+    xcast6,
 };
 
 use crate::code_points::CodePoints;
@@ -347,7 +347,7 @@ impl Template {
         let start = packet.len();
         // Checked by the caller: at most 127 destinations, so at most 230 words.
         let count = entries.len() as u8;
-        let len_words = wire::header_words(u32::from(count), flags) as u8;
+        let len_words = header_words(u32::from(count), flags) as u8;
 
         packet.extend_from_slice(&[VERSION << 4 | flags, count, 0, 0]);
         packet.extend_from_slice(&self.channel.to_be_bytes());
@@ -425,7 +425,7 @@ pub fn max_destinations(ipv6: bool, flags: u8) -> usize {
 pub fn packet_len(ipv6: bool, count: usize, flags: u8, payload: usize) -> usize {
     let count = count as u32;
     let headers = match ipv6 {
-        false => 4 * wire::header_words(count, flags),
+        false => 4 * header_words(count, flags),
         true => {
             let ports = match flags & FLAG_P {
                 0 => 0,

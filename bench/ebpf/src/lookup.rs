@@ -20,13 +20,12 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    address::Be128,
-    route_map,
-    trie::{
+    maps::lpm::{
         self, Entry, LookUps, MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6,
         SEGMENT_ENTRIES, further_octets,
     },
-    wire::Be32,
+    route_map,
+    wire::{Be32, Be128},
 };
 
 use crate::shared::{MAX_RUNS, ROWS, RUN_ADDRESSES, Tally};
@@ -102,7 +101,7 @@ pub fn xcast(_ctx: XdpContext) -> u32 {
     let Some((tally, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP.get(at)) else {
         return XDP_ABORTED;
     };
-    let first = |address| trie::first(&Routes4, Be32::new(address));
+    let first = |address| lpm::first(&Routes4, Be32::new(address));
     if begin(addresses, look_ups, first) {
         for octet in further_octets::<Be32>() {
             if step(octet) == 0 {
@@ -154,7 +153,7 @@ pub fn xcast6(_ctx: XdpContext) -> u32 {
     let Some((tally, addresses, look_ups)) = row_at_hand(|at| LOOKED_UP6.get(at)) else {
         return XDP_ABORTED;
     };
-    let first = |address| trie::first(&Routes6, whole(address));
+    let first = |address| lpm::first(&Routes6, whole(address));
     if begin(addresses, look_ups, first) {
         for octet in further_octets::<Be128>() {
             if step6(octet) == 0 {

@@ -12,11 +12,7 @@ use aya_ebpf::{
     programs::{TcContext, XdpContext},
 };
 
-use xcast_common::{
-    checksum::update,
-    view::View,
-    wire::{XCAST_AT, eth, ipv4},
-};
+use xcast_common::wire::{checksum::update, eth, frame::View, ipv4, xcast4::XCAST_AT};
 
 use crate::shared::{Addressee, DEVICES, INTERFACES};
 

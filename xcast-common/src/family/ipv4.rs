@@ -1,18 +1,25 @@
 //! Xcast4: a header of its own behind the IPv4 header (RFC 5058 section 9.2).
 
-use super::{Family, Unicast, common_checksum_at, ethernet};
+use super::traits::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    checksum::{Sum, sum_ipv4, sum_words},
-    counter::Counter,
-    ingress::{Packet, Reject, TRUNCATED},
-    maps::{NextHop, Settings},
-    plan::Plan,
-    view::{Frame, View, Window},
+    maps::{counter::Counter, next_hop::NextHop, settings::Settings},
+    packet::{Packet, Reject, TRUNCATED},
+    verifier::fresh,
     wire::{
-        self, Be16, Be32, DEST_COUNT_MASK, ETH_LEN, FIXED_LEN, FLAG_P, IPV4_LEN, MAX_DESTINATIONS,
-        VERSION, XCAST_AT, ds_words, header_words, ipv4, transport, xcast,
+        DEST_COUNT_MASK, ETH_LEN, FLAG_P, IPV4_LEN, VERSION,
+        checksum::{Sum, sum_ipv4, sum_words},
+        endian::{Be16, Be32},
+        eth,
+        frame::{Frame, View, Window},
+        ipv4, transport,
+        xcast4::{
+            self, FIXED_LEN, MAX_DESTINATIONS, MAX_HEADER_LEN, XCAST_AT, ds_words, header_words,
+        },
     },
 };
+
+/// Most 32-bit words the header's checksum covers.
+const MAX_CHECKED_WORDS: u32 = MAX_HEADER_LEN as u32 / 4;
 
 /// Xcast4.
 #[derive(Clone, Copy, Debug)]
@@ -22,15 +29,14 @@ impl Family for V4 {
     type Address = Be32;
 
     const VERSION: u8 = 4;
-    const ETHER_TYPE: u16 = wire::eth::TYPE_IPV4;
+    const ETHER_TYPE: u16 = eth::TYPE_IPV4;
     const MAX_DESTINATIONS: usize = MAX_DESTINATIONS;
     const IP_LEN: usize = IPV4_LEN;
     const SOURCE: usize = ipv4::SOURCE;
     const DESTINATION: usize = ipv4::DESTINATION;
     const XCAST_AT: usize = XCAST_AT;
-    const CHECKSUM: usize = xcast::CHECKSUM;
-    const BITMAP: usize = xcast::BITMAP;
-    const MAX_CHECKED_WORDS: u32 = wire::MAX_HEADER_LEN as u32 / 4;
+    const CHECKSUM: usize = xcast4::CHECKSUM;
+    const BITMAP: usize = xcast4::BITMAP;
     const PORTS_CHECKED: bool = true;
     const LEN_MASK: usize = 0x3ff;
 
@@ -48,7 +54,7 @@ impl Family for V4 {
 
     #[inline(always)]
     fn bitmap_words(count: u32) -> u32 {
-        wire::bitmap_words(count)
+        xcast4::bitmap_words(count)
     }
 
     #[inline(always)]
@@ -62,9 +68,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn header_sum(view: View, words: u32) -> Option<Sum> {
+        sum_words::<MAX_CHECKED_WORDS>(view, XCAST_AT, words)
+    }
+
+    #[inline(always)]
     fn ports_at(count: u32, flags: u8) -> usize {
-        let before = wire::bitmap_words(count) + count + ds_words(count, flags);
-        xcast::BITMAP + 4 * before as usize
+        let words = xcast4::bitmap_words(count) + count + ds_words(count, flags);
+        xcast4::BITMAP + 4 * words as usize
     }
 
     #[inline(always)]
@@ -116,39 +127,39 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn check(view: View, _before: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View, _ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         let total_len = Self::check_ip(view, FIXED_LEN)?;
         let header = view
             .window::<{ XCAST_AT + FIXED_LEN }>(0)
             .ok_or(TRUNCATED)?;
-        let version_flags = header.u8(xcast::VERSION_FLAGS);
+        let version_flags = header.u8(xcast4::VERSION_FLAGS);
         if version_flags >> 4 != VERSION {
             return Err(Reject::Drop(Counter::DropVersion));
         }
-        let dest_count = header.u8(xcast::DEST_COUNT) & DEST_COUNT_MASK;
+        let dest_count = header.u8(xcast4::DEST_COUNT) & DEST_COUNT_MASK;
         if dest_count == 0 {
             return Err(Reject::Drop(Counter::DropNoDestinations));
         }
-        let len_words = header.u8(xcast::LEN_WORDS);
+        let len_words = header.u8(xcast4::LEN_WORDS);
         if u32::from(len_words) != header_words(u32::from(dest_count), version_flags) {
             return Err(Reject::Drop(Counter::DropLength));
         }
         if total_len < IPV4_LEN as u16 + 4 * u16::from(len_words) {
             return Err(TRUNCATED);
         }
-        let sum = sum_words::<{ Self::MAX_CHECKED_WORDS }>(view, XCAST_AT, u32::from(len_words));
+        let sum = Self::header_sum(view, u32::from(len_words));
         if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
             return Err(Reject::Drop(Counter::DropChecksum));
         }
-        let protocol = header.u8(xcast::PROTOCOL);
+        let protocol = header.u8(xcast4::PROTOCOL);
         if protocol == settings.protocol {
             return Err(Reject::Drop(Counter::DropNested));
         }
         Ok(Packet {
             total_len,
-            header_len: 4 * u16::from(view.fresh_u8(xcast::LEN_WORDS).ok_or(TRUNCATED)?),
-            before: 0,
-            dest_count: view.fresh_u8(xcast::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
+            header_len: 4 * u16::from(view.fresh_u8(xcast4::LEN_WORDS).ok_or(TRUNCATED)?),
+            ext_len: 0,
+            dest_count: view.fresh_u8(xcast4::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
             flags: version_flags & 0xf,
             ttl: header.u8(ipv4::TTL),
             protocol,
@@ -157,14 +168,19 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn xcast(view: View, _before: u16) -> View {
+    fn ext_len(_packet: &Packet) -> u16 {
+        0
+    }
+
+    #[inline(always)]
+    fn xcast(view: View, _ext_len: u16) -> View {
         view
     }
 
     #[inline(always)]
-    fn flow(view: View, _before: u16) -> Option<u64> {
+    fn flow(view: View, _ext_len: u16) -> Option<u64> {
         let source = u64::from(view.be32(ipv4::SOURCE)?.memory());
-        Some(source << 32 | u64::from(view.be32(xcast::CHANNEL)?.memory()))
+        Some(source << 32 | u64::from(view.be32(xcast4::CHANNEL)?.memory()))
     }
 
     #[inline(always)]
@@ -173,14 +189,14 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
-        let cut = plan.header_len;
+    fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+        let cut = packet.header_len;
         let inherited = Inherited::read(frame.view())?.lowered().shortened(cut);
         if !frame.adjust_head(i32::from(cut)) {
             return None;
         }
         let window = frame.view().window(0)?;
-        Some(inherited.write_all_but_destination(window, plan.protocol))
+        Some(inherited.write_all_but_destination(window, packet.protocol))
     }
 
     #[inline(always)]
@@ -196,7 +212,7 @@ impl Family for V4 {
             window.set_u16(ipv4::VERSION_IHL, new.memory());
         }
         if unicast.is_local {
-            // By the difference: a TTL of 0 went round.
+            // By the difference: a TTL of 0 wrapped around.
             let old = Be16::from_memory(window.u16(ipv4::TTL));
             let new = Be16::new(old.value().wrapping_add(0x100));
             sum = sum.sub16(old.memory()).add16(new.memory());
@@ -209,7 +225,7 @@ impl Family for V4 {
     #[inline(always)]
     fn shorten(
         frame: &mut impl Frame,
-        plan: &Plan<Self>,
+        packet: &Packet,
         next_hop: &NextHop,
         settings: &Settings,
         count: u32,
@@ -217,10 +233,10 @@ impl Family for V4 {
     ) -> Option<Sum> {
         let view = frame.view();
         let inherited = Inherited::read(view)?
-            .passed_on(plan, settings)
+            .passed_on(packet, settings)
             .shortened(cut as u16);
-        let version_flags = view.u8(xcast::VERSION_FLAGS)?;
-        let channel = view.be32(xcast::CHANNEL)?;
+        let version_flags = view.u8(xcast4::VERSION_FLAGS)?;
+        let channel = view.be32(xcast4::CHANNEL)?;
         if !frame.adjust_head(cut as i32) {
             return None;
         }
@@ -231,10 +247,10 @@ impl Family for V4 {
         inherited.write(window, settings.protocol);
         let words = header_words(count, version_flags);
         let first = Be16::new(u16::from(version_flags) << 8 | count as u16);
-        let protocol_and_len = Be32::new(u32::from(plan.protocol) << 24 | words << 16);
-        view.set_be16(xcast::VERSION_FLAGS, first)?;
-        view.set_be32(xcast::CHANNEL, channel)?;
-        view.set_be32(xcast::PROTOCOL, protocol_and_len)?;
+        let protocol_and_len = Be32::new(u32::from(packet.protocol) << 24 | words << 16);
+        view.set_be16(xcast4::VERSION_FLAGS, first)?;
+        view.set_be32(xcast4::CHANNEL, channel)?;
+        view.set_be32(xcast4::PROTOCOL, protocol_and_len)?;
         let sum = Sum::default()
             .add16(first.memory())
             .add32(channel.memory())
@@ -243,13 +259,8 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn pass_on(
-        view: View,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        settings: &Settings,
-    ) -> Option<()> {
-        let inherited = Inherited::read(view)?.passed_on(plan, settings);
+    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
+        let inherited = Inherited::read(view)?.passed_on(packet, settings);
         let window = view.window(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         inherited.write(window, settings.protocol);
@@ -264,15 +275,15 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, plan: &Plan<Self>, _settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(view: View, packet: &Packet, _settings: &Settings, count: u32) -> Option<()> {
         let last = count.wrapping_sub(1) as usize & 0x7f;
-        let list = Self::ports_at(count, crate::plan::fresh(&plan.flags));
+        let list = Self::ports_at(count, fresh(&packet.flags));
         view.set_be32(list + 4 * (last >> 1), Be32::default())
     }
 
     #[inline(always)]
     fn tidy(view: View, count: u8, flags: u8) -> Option<()> {
-        let list = xcast::BITMAP + 4 * wire::bitmap_words(u32::from(count)) as usize;
+        let list = xcast4::BITMAP + 4 * xcast4::bitmap_words(u32::from(count)) as usize;
         let after = list + 4 * count as usize;
         let ports = after + 4 * ds_words(u32::from(count), flags) as usize;
         for at in 0..3 {
@@ -283,9 +294,9 @@ impl Family for V4 {
         if flags & FLAG_P != 0 && count & 1 != 0 {
             view.set_be16(ports + 2 * count as usize, Be16::default())?;
         }
-        view.set_u8(xcast::DEST_COUNT, count)?;
-        view.set_be16(xcast::RESERVED, Be16::default())?;
-        view.set_be16(xcast::CHECKSUM, Be16::default())
+        view.set_u8(xcast4::DEST_COUNT, count)?;
+        view.set_be16(xcast4::RESERVED, Be16::default())?;
+        view.set_be16(xcast4::CHECKSUM, Be16::default())
     }
 }
 
@@ -329,9 +340,9 @@ impl Inherited {
 
     /// As a copy has them that stays an Xcast packet.
     #[inline(always)]
-    fn passed_on(self, plan: &Plan<V4>, settings: &Settings) -> Self {
+    fn passed_on(self, packet: &Packet, settings: &Settings) -> Self {
         let mut lowered = self.lowered();
-        if plan.to_own != 0 {
+        if packet.to_own {
             lowered.destination = settings.group.memory();
         }
         lowered

@@ -1,37 +1,42 @@
 //! Xcast6: a routing header, and the ports in a destination options header behind it (RFC 5058
-//! section 9.3). Offsets are in [`wire::xcast6`].
+//! section 9.3). Offsets are in [`wire::xcast6`](crate::wire::xcast6).
 
-use super::{Family, Unicast, common_checksum_at, ethernet};
+use super::traits::{Family, Unicast, common_checksum_at, ethernet};
 use crate::{
-    address::{Address as _, Be128},
-    checksum::{Sum, sum_words},
-    counter::Counter,
-    ingress::{Packet, Reject, TRUNCATED},
-    maps::{NextHop, Settings},
-    plan::{Plan, fresh},
-    view::{Frame, View, Window},
+    maps::{counter::Counter, next_hop::NextHop, settings::Settings},
+    packet::{Packet, Reject, TRUNCATED},
+    verifier::fresh,
     wire::{
-        self, Be16, DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION, ipv6, transport,
-        xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, XCAST_AT},
+        DEST_COUNT_MASK, ETH_LEN, FLAG_D, FLAG_P, VERSION,
+        address::Address as _,
+        checksum::{Sum, sum_words},
+        endian::{Be16, Be128},
+        eth,
+        frame::{Frame, View, Window},
+        ipv6, transport,
+        xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, MAX_HEADER_LEN, XCAST_AT},
     },
 };
+
+/// Most 32-bit words the header's checksum covers.
+const MAX_CHECKED_WORDS: u32 = MAX_HEADER_LEN / 4;
 
 /// Xcast6.
 #[derive(Clone, Copy, Debug)]
 pub enum V6 {}
 
 /// Headers that may come before the routing header, at most.
-const MAX_BEFORE: usize = 4;
+const MAX_EXT_HEADERS: usize = 4;
 /// Their length in octets, as a mask: a multiple of eight.
-const BEFORE_MASK: usize = 0x7f8;
-/// In [`Packet::before`]: one of the headers is that of a fragment.
+const EXT_LEN_MASK: usize = 0x7f8;
+/// In [`Packet::ext_len`]: one of the headers is that of a fragment.
 const IS_FRAGMENT: u16 = 1;
 
 impl Family for V6 {
     type Address = Be128;
 
     const VERSION: u8 = 6;
-    const ETHER_TYPE: u16 = wire::eth::TYPE_IPV6;
+    const ETHER_TYPE: u16 = eth::TYPE_IPV6;
     const MAX_DESTINATIONS: usize = MAX_DESTINATIONS;
     const IP_LEN: usize = ipv6::LEN;
     const SOURCE: usize = ipv6::SOURCE;
@@ -39,7 +44,6 @@ impl Family for V6 {
     const XCAST_AT: usize = XCAST_AT;
     const CHECKSUM: usize = xcast6::CHECKSUM;
     const BITMAP: usize = xcast6::BITMAP;
-    const MAX_CHECKED_WORDS: u32 = xcast6::MAX_HEADER_LEN / 4;
     const PORTS_CHECKED: bool = false;
     const LEN_MASK: usize = 0xff8;
 
@@ -75,6 +79,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn header_sum(view: View, words: u32) -> Option<Sum> {
+        sum_words::<MAX_CHECKED_WORDS>(view, XCAST_AT, words)
+    }
+
+    #[inline(always)]
     fn ports_at(count: u32, flags: u8) -> usize {
         XCAST_AT + 8 * xcast6::routing_units(count, flags) as usize + xcast6::ports::LIST
     }
@@ -86,14 +95,14 @@ impl Family for V6 {
             return None;
         }
         let mut next = view.u8(ipv6::NEXT_HEADER)?;
-        let mut before = 0;
+        let mut ext_len = 0;
         let mut fragment = 0;
-        for _ in 0..=MAX_BEFORE {
-            let header = view.skip(before & BEFORE_MASK);
+        for _ in 0..=MAX_EXT_HEADERS {
+            let header = view.skip(ext_len & EXT_LEN_MASK);
             let len = match next {
                 ipv6::ROUTING_HEADER => {
                     let is_xcast = header.u8(xcast6::ROUTING_TYPE)? == settings.routing_type;
-                    return is_xcast.then_some(before as u16 | fragment);
+                    return is_xcast.then_some(ext_len as u16 | fragment);
                 }
                 ipv6::HOP_BY_HOP_OPTIONS | ipv6::DESTINATION_OPTIONS => {
                     8 * (header.u8(xcast6::LEN_UNITS)? as usize + 1)
@@ -105,8 +114,8 @@ impl Family for V6 {
                 _ => return None,
             };
             next = header.u8(xcast6::NEXT_HEADER)?;
-            before += len;
-            if before > BEFORE_MASK {
+            ext_len += len;
+            if ext_len > EXT_LEN_MASK {
                 return None;
             }
         }
@@ -143,18 +152,18 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn check(view: View, before: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View, ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
             return Err(Reject::Drop(Counter::DropIpHeader));
         }
-        if before & IS_FRAGMENT != 0 {
+        if ext_len & IS_FRAGMENT != 0 {
             return Err(Reject::Drop(Counter::DropFragment));
         }
-        let before = before as usize & BEFORE_MASK;
-        let total_len = Self::check_ip(view, before + FIXED_LEN)?;
-        let rest = total_len as usize - ipv6::LEN - before;
+        let ext_len = ext_len as usize & EXT_LEN_MASK;
+        let total_len = Self::check_ip(view, ext_len + FIXED_LEN)?;
+        let rest = total_len as usize - ipv6::LEN - ext_len;
 
-        let header = view.skip(before);
+        let header = view.skip(ext_len);
         if header.u8(xcast6::SEGMENTS_LEFT).ok_or(TRUNCATED)? != 0 {
             return Err(Reject::Drop(Counter::DropSegmentsLeft));
         }
@@ -174,7 +183,7 @@ impl Family for V6 {
         if rest < routing_len {
             return Err(TRUNCATED);
         }
-        let sum = sum_words::<{ Self::MAX_CHECKED_WORDS }>(header, XCAST_AT, 2 * units);
+        let sum = Self::header_sum(header, 2 * units);
         if sum.ok_or(TRUNCATED)?.fold() != 0xffff {
             return Err(Reject::Drop(Counter::DropChecksum));
         }
@@ -211,7 +220,7 @@ impl Family for V6 {
         Ok(Packet {
             total_len,
             header_len: header_len as u16,
-            before: before as u16,
+            ext_len: ext_len as u16,
             dest_count: header.fresh_u8(xcast6::DEST_COUNT).ok_or(TRUNCATED)? & DEST_COUNT_MASK,
             flags,
             ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
@@ -221,16 +230,16 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn xcast(view: View, before: u16) -> View {
-        view.skip(before as usize & BEFORE_MASK)
+    fn xcast(view: View, ext_len: u16) -> View {
+        view.skip(ext_len as usize & EXT_LEN_MASK)
     }
 
     #[inline(always)]
-    fn flow(view: View, before: u16) -> Option<u64> {
+    fn flow(view: View, ext_len: u16) -> Option<u64> {
         // The flow label is the source's own hash of what makes a flow (RFC 6437).
         let label = view.be32(ipv6::VERSION_CLASS_FLOW)?.value() & 0xf_ffff;
         let mut flow = u64::from(label) << 32;
-        let header = Self::xcast(view, before);
+        let header = Self::xcast(view, ext_len);
         for at in [0, 8] {
             flow ^= view.be64_memory(ipv6::SOURCE + at)?.rotate_left(at as u32);
             flow = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -248,9 +257,9 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn unwrap(frame: &mut impl Frame, plan: &Plan<Self>) -> Option<Sum> {
-        let cut =
-            (plan.before() as usize & BEFORE_MASK) + (plan.header_len as usize & Self::LEN_MASK);
+    fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum> {
+        let cut = (Self::ext_len(packet) as usize & EXT_LEN_MASK)
+            + (packet.header_len as usize & Self::LEN_MASK);
         let view = frame.view();
         shift_ip_header(view, view.skip(cut))?;
         if !frame.adjust_head(cut as i32) {
@@ -258,7 +267,7 @@ impl Family for V6 {
         }
         let window = frame.view().window::<XCAST_AT>(0)?;
         shorten_payload(window, cut);
-        window.set_u8(ipv6::NEXT_HEADER, plan.protocol);
+        window.set_u8(ipv6::NEXT_HEADER, packet.protocol);
         lower_hop_limit(window);
         Some(Sum::default())
     }
@@ -285,7 +294,7 @@ impl Family for V6 {
     #[inline(always)]
     fn shorten(
         frame: &mut impl Frame,
-        plan: &Plan<Self>,
+        packet: &Packet,
         next_hop: &NextHop,
         settings: &Settings,
         count: u32,
@@ -293,17 +302,17 @@ impl Family for V6 {
     ) -> Option<Sum> {
         let cut = cut as usize & Self::LEN_MASK;
         let view = frame.view();
-        let header = Self::xcast(view, plan.before());
+        let header = Self::xcast(view, Self::ext_len(packet));
         let to = header.skip(cut);
         shift(header, to, XCAST_AT + 16)?;
         shift(header, to, XCAST_AT + 8)?;
         shift(header, to, XCAST_AT)?;
-        for word in 0..BEFORE_MASK / 8 {
-            let before = plan.before() as usize & BEFORE_MASK;
-            if 8 * word >= before {
+        for word in 0..EXT_LEN_MASK / 8 {
+            let ext_len = Self::ext_len(packet) as usize & EXT_LEN_MASK;
+            if 8 * word >= ext_len {
                 break;
             }
-            let at = before.wrapping_sub(8 * (word + 1)) & BEFORE_MASK;
+            let at = ext_len.wrapping_sub(8 * (word + 1)) & EXT_LEN_MASK;
             let from = view.skip(at);
             shift(from, from.skip(cut), XCAST_AT)?;
         }
@@ -313,10 +322,10 @@ impl Family for V6 {
         }
 
         let view = frame.view();
-        Self::pass_on(view, plan, next_hop, settings)?;
+        Self::pass_on(view, packet, next_hop, settings)?;
         shorten_payload(view.window(0)?, cut);
-        let header = Self::xcast(view, plan.before());
-        let flags = fresh(&plan.flags);
+        let header = Self::xcast(view, Self::ext_len(packet));
+        let flags = fresh(&packet.flags);
         let units = xcast6::routing_units(count, flags);
         header.set_u8(xcast6::LEN_UNITS, (units - 1) as u8)?;
         header.set_u8(xcast6::VERSION_FLAGS, VERSION << 4 | flags & !FLAG_P)?;
@@ -330,16 +339,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn pass_on(
-        view: View,
-        plan: &Plan<Self>,
-        next_hop: &NextHop,
-        settings: &Settings,
-    ) -> Option<()> {
+    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         lower_hop_limit(window);
-        if plan.to_own != 0 {
+        if packet.to_own {
             settings.group6.write(view, ipv6::DESTINATION)?;
         }
         Some(())
@@ -352,11 +356,11 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, plan: &Plan<Self>, settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(view: View, packet: &Packet, settings: &Settings, count: u32) -> Option<()> {
         let units = xcast6::ports_units(count) & 0x3f;
-        let at = Self::ports_at(count, fresh(&plan.flags)) - xcast6::ports::LIST;
+        let at = Self::ports_at(count, fresh(&packet.flags)) - xcast6::ports::LIST;
         view.set_be64_memory(at + 8 * (units.wrapping_sub(1) as usize & 0x3f), 0)?;
-        view.set_u8(at, plan.protocol)?;
+        view.set_u8(at, packet.protocol)?;
         view.set_u8(at + xcast6::ports::LEN_UNITS, units.wrapping_sub(1) as u8)?;
         view.set_u8(at + xcast6::ports::OPTION_TYPE, settings.ports_option)?;
         view.set_u8(at + xcast6::ports::OPTION_LEN, 2 * count as u8)

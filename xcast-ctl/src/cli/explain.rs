@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, net::IpAddr};
 
 use anyhow::{Result, ensure};
-use xcast_common::wire::MAX_DESTINATIONS;
+use xcast_common::wire::xcast4::MAX_DESTINATIONS;
 
 use super::ask::ask;
 use crate::{

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Result, bail, ensure};
-use xcast_common::counter::{self, Counter};
+use xcast_common::maps::counter::{self, Counter};
 
 use super::ask::ask;
 use crate::{

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use xcast_common::maps::{MAX_SUBSETS, Prune};
+use xcast_common::maps::{MAX_FANOUTS, Prune};
 
 use super::{
     address::{check_addresses, is_unicast},
@@ -46,7 +46,7 @@ pub struct Router {
     pub address: Ipv4Addr,
     /// Number of exact port sets to keep device maps for. A further set replaces the least recently
     /// used one; until it has its map, its packets are recirculated. Each set costs a few kilobytes
-    /// of kernel memory. Default: 1024, at most [`MAX_SUBSETS`].
+    /// of kernel memory. Default: 1024, at most [`MAX_FANOUTS`].
     pub subsets: u32,
 }
 
@@ -92,10 +92,10 @@ impl Router {
                 ),
             ));
         }
-        if self.subsets == 0 || self.subsets > MAX_SUBSETS {
+        if self.subsets == 0 || self.subsets > MAX_FANOUTS {
             return Err(invalid(
                 "router.subsets",
-                format!("{} is out of range: give 1 to {MAX_SUBSETS}", self.subsets),
+                format!("{} is out of range: give 1 to {MAX_FANOUTS}", self.subsets),
             ));
         }
         if let Gateways::List(addresses) = &self.gateways {

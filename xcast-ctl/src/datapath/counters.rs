@@ -4,9 +4,8 @@ use aya::{
     Ebpf,
     maps::{MapData, PerCpuArray},
 };
-use xcast_common::{
-    counter::Counter,
-    maps::{GROUP_SETS, MAX_PORTS, PortCounters, SUBSET_GROUPS, UsualSet},
+use xcast_common::maps::{
+    GROUP_PRESETS, MAX_PORTS, PortCounters, PresetFanout, SLOT_GROUPS, counter::Counter,
 };
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
 pub(super) struct Counters {
     by_port: PerCpuArray<MapData, PortCounters>,
     /// Packets by usual set of ports, whose copies the programs do not count one by one.
-    planned: PerCpuArray<MapData, [u64; GROUP_SETS]>,
+    planned: PerCpuArray<MapData, [u64; GROUP_PRESETS]>,
 }
 
 impl Counters {
@@ -40,11 +39,11 @@ impl Counters {
                 }
             }
         }
-        for group in 0..SUBSET_GROUPS as u32 {
+        for group in 0..SLOT_GROUPS as u32 {
             let per_cpu = self.planned.get(&group, 0).map_err(map("PLANNED"))?;
             for cpu in per_cpu.iter() {
                 for (index, packets) in (0..).zip(cpu).filter(|(_, packets)| **packets != 0) {
-                    for slot in UsualSet::slots_of(group, index) {
+                    for slot in PresetFanout::slots_of(group, index) {
                         all[slot].add_index(Counter::Planned as u8, *packets);
                     }
                 }

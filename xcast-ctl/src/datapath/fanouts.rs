@@ -25,8 +25,8 @@ use aya::{
 use aya_obj::generated::bpf_map_type;
 use tracing::{debug, warn};
 use xcast_common::maps::{
-    MAX_PORTS, MAX_REPEATS, MAX_SUBSETS, PORT_RECIRCULATE, PORT_STACK, SUBSET_GROUPS, Subset,
-    SubsetKey, UsualSet,
+    FanoutEntry, FanoutKey, MAX_FANOUTS, MAX_PORTS, MAX_REPEATS, PORT_RECIRCULATE, PORT_STACK,
+    PresetFanout, SLOT_GROUPS,
 };
 
 use super::{bpf, error::DatapathError};
@@ -37,20 +37,20 @@ const BATCH: usize = 256;
 /// What the thread is asked to do.
 enum Task {
     Device { slot: u8, ifindex: Option<u32> },
-    Install(Vec<SubsetKey>),
+    Install(Vec<FanoutKey>),
     Wait(mpsc::Sender<()>),
 }
 
 /// Handle to the thread that keeps the device maps.
 pub struct Fanouts {
     tasks: mpsc::Sender<Task>,
-    installed: Arc<Mutex<HashSet<SubsetKey>>>,
+    installed: Arc<Mutex<HashSet<FanoutKey>>>,
 }
 
 impl Fanouts {
     /// Starts the thread. It ends when the handle is dropped.
     pub fn start(
-        subsets: BpfHashMap<MapData, SubsetKey, Subset>,
+        subsets: BpfHashMap<MapData, FanoutKey, FanoutEntry>,
         fanouts: OwnedFd,
         usual: OwnedFd,
         program: ProgramFd,
@@ -58,7 +58,7 @@ impl Fanouts {
     ) -> Result<Self, DatapathError> {
         let (tasks, queue) = mpsc::channel();
         let installed = Arc::new(Mutex::new(HashSet::new()));
-        let capacity = capacity.clamp(1, MAX_SUBSETS);
+        let capacity = capacity.clamp(1, MAX_FANOUTS);
         let mut keeper = Keeper {
             subsets,
             fanouts,
@@ -86,7 +86,7 @@ impl Fanouts {
     }
 
     /// Asks for device maps of these subsets.
-    pub fn install(&self, keys: Vec<SubsetKey>) {
+    pub fn install(&self, keys: Vec<FanoutKey>) {
         self.send(Task::Install(keys));
     }
 
@@ -104,11 +104,11 @@ impl Fanouts {
     }
 
     /// Whether a subset's copies are made by one broadcast.
-    pub fn has(&self, key: &SubsetKey) -> bool {
-        key.usual().is_all || self.keys().contains(key)
+    pub fn has(&self, key: &FanoutKey) -> bool {
+        key.preset().is_all || self.keys().contains(key)
     }
 
-    fn keys(&self) -> MutexGuard<'_, HashSet<SubsetKey>> {
+    fn keys(&self) -> MutexGuard<'_, HashSet<FanoutKey>> {
         // A set of plain keys is whole even if the thread panicked while it held the lock.
         self.installed
             .lock()
@@ -123,15 +123,15 @@ impl Fanouts {
 
 /// State of the thread.
 struct Keeper {
-    subsets: BpfHashMap<MapData, SubsetKey, Subset>,
+    subsets: BpfHashMap<MapData, FanoutKey, FanoutEntry>,
     fanouts: OwnedFd,
     usual: OwnedFd,
     program: ProgramFd,
     devices: HashMap<u8, u32>,
-    index_of: HashMap<SubsetKey, u32>,
+    index_of: HashMap<FanoutKey, u32>,
     free: Vec<u32>,
     /// Copy of the keys of `index_of`, for whoever asks.
-    published: Arc<Mutex<HashSet<SubsetKey>>>,
+    published: Arc<Mutex<HashSet<FanoutKey>>>,
 }
 
 impl Keeper {
@@ -175,7 +175,7 @@ impl Keeper {
             Some(ifindex) => self.devices.insert(slot, ifindex),
             None => self.devices.remove(&slot),
         };
-        let stale: Vec<SubsetKey> = self
+        let stale: Vec<FanoutKey> = self
             .index_of
             .keys()
             .filter(|key| key.copies[slot as usize] != 0)
@@ -185,7 +185,7 @@ impl Keeper {
     }
 
     /// Takes subsets out of the hash. Their indices are free once readers are done.
-    fn forget(&mut self, keys: &[SubsetKey]) {
+    fn forget(&mut self, keys: &[FanoutKey]) {
         for key in keys {
             let _ = self.subsets.remove(key);
             if let Some(index) = self.index_of.remove(key) {
@@ -199,7 +199,7 @@ impl Keeper {
 
     /// Any write to a map of maps waits until no program can still hold what it read before.
     fn wait_for_readers(&self) {
-        let stack = UsualSet {
+        let stack = PresetFanout {
             group: 0,
             slots: 1 << PORT_STACK,
             repeats: 1,
@@ -213,7 +213,7 @@ impl Keeper {
     /// Makes the maps of all usual sets in the groups of these slots.
     fn install_usual(&self, changed: &[u8]) {
         let everywhere = changed.contains(&PORT_RECIRCULATE);
-        for group in 0..SUBSET_GROUPS as u8 {
+        for group in 0..SLOT_GROUPS as u8 {
             if !everywhere && changed.iter().all(|slot| slot / 8 != group) {
                 continue;
             }
@@ -237,7 +237,7 @@ impl Keeper {
             let chosen = there.iter().enumerate();
             let chosen = chosen.filter(|(bit, _)| set >> bit & 1 == 1);
             let mut slots: Vec<u8> = chosen.map(|(_, slot)| *slot).collect();
-            let usual = UsualSet {
+            let usual = PresetFanout {
                 group: group.into(),
                 slots: slots.iter().map(|slot| 1 << (slot % 8)).sum(),
                 repeats: 1,
@@ -251,7 +251,7 @@ impl Keeper {
             maps.push((usual.index(), self.device_map(&slots)?));
             if let &[slot] = &slots[..] {
                 for repeats in 2..=MAX_REPEATS {
-                    let usual = UsualSet { repeats, ..usual };
+                    let usual = PresetFanout { repeats, ..usual };
                     let map = self.device_map(&vec![slot; repeats as usize])?;
                     maps.push((usual.index(), map));
                 }
@@ -261,8 +261,8 @@ impl Keeper {
         Ok(bpf::set_inner_maps(self.usual.as_fd(), &entries)?)
     }
 
-    fn install(&mut self, keys: &[SubsetKey]) -> anyhow::Result<()> {
-        let mut maps: Vec<(SubsetKey, OwnedFd)> = Vec::new();
+    fn install(&mut self, keys: &[FanoutKey]) -> anyhow::Result<()> {
+        let mut maps: Vec<(FanoutKey, OwnedFd)> = Vec::new();
         for key in keys {
             if self.index_of.contains_key(key) || maps.iter().any(|(other, _)| other == key) {
                 continue;
@@ -290,7 +290,7 @@ impl Keeper {
         bpf::set_inner_maps(self.fanouts.as_fd(), &entries)?;
         for (key, _) in &maps {
             let Some(index) = self.free.pop() else { break };
-            let subset = Subset {
+            let subset = FanoutEntry {
                 index,
                 last_used: 0,
             };
@@ -302,7 +302,7 @@ impl Keeper {
 
     /// Frees the least recently used subsets.
     fn evict(&mut self, count: usize) {
-        let mut by_age: Vec<(u32, SubsetKey)> = self
+        let mut by_age: Vec<(u32, FanoutKey)> = self
             .index_of
             .keys()
             .map(|key| {
@@ -316,7 +316,7 @@ impl Keeper {
         by_age.sort_unstable_by_key(|(used, _)| *used);
         // Some more than needed, so that a busy hour does not pay for each one.
         let count = count.max(by_age.len() / 8);
-        let victims: Vec<SubsetKey> = by_age.into_iter().take(count).map(|(_, key)| key).collect();
+        let victims: Vec<FanoutKey> = by_age.into_iter().take(count).map(|(_, key)| key).collect();
         self.forget(&victims);
     }
 

@@ -33,7 +33,7 @@ use aya::{
     programs::Xdp,
 };
 use ipnet::IpNet;
-use xcast_common::maps::{EcmpGroup, NextHop, Port, PortCounters, Settings, SubsetKey};
+use xcast_common::maps::{EcmpGroup, FanoutKey, NextHop, Port, PortCounters, Settings};
 
 use self::{
     counters::Counters,
@@ -183,12 +183,12 @@ impl Datapath {
     }
 
     /// Whether copies for this subset are made by one broadcast now.
-    pub fn has_subset(&self, key: &SubsetKey) -> bool {
+    pub fn has_subset(&self, key: &FanoutKey) -> bool {
         self.fanouts.has(key)
     }
 
     /// Asks for device maps of these subsets, in the background.
-    pub fn install_subsets(&self, keys: Vec<SubsetKey>) {
+    pub fn install_subsets(&self, keys: Vec<FanoutKey>) {
         self.fanouts.install(keys);
     }
 

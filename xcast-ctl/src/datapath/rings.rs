@@ -13,7 +13,7 @@ use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
 use tokio::io::{Interest, unix::AsyncFd};
 use tracing::debug;
-use xcast_common::{counter::NAMES, maps::SubsetKey};
+use xcast_common::maps::{FanoutKey, counter::NAMES};
 
 use super::{error::DatapathError, object::typed};
 
@@ -36,7 +36,7 @@ impl Misses {
     /// # Errors
     ///
     /// The ring cannot be polled.
-    pub async fn next(&mut self) -> io::Result<Vec<SubsetKey>> {
+    pub async fn next(&mut self) -> io::Result<Vec<FanoutKey>> {
         let mut guard = self.0.readable_mut().await?;
         let keys = drain(guard.get_inner_mut());
         guard.clear_ready();
@@ -44,10 +44,10 @@ impl Misses {
     }
 }
 
-fn drain(ring: &mut RingBuf<MapData>) -> Vec<SubsetKey> {
+fn drain(ring: &mut RingBuf<MapData>) -> Vec<FanoutKey> {
     let mut keys = Vec::new();
     while let Some(item) = ring.next() {
-        let mut key = SubsetKey::EMPTY;
+        let mut key = FanoutKey::EMPTY;
         if let Some(copies) = item.first_chunk() {
             key.copies = *copies;
             if !keys.contains(&key) {

@@ -8,10 +8,11 @@ use aya::{
 };
 use ipnet::IpNet;
 use xcast_common::{
-    address::{Address, Be128},
-    counter::Counter,
-    maps::{EcmpGroup, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource},
-    wire::Be32,
+    maps::{
+        EcmpGroup, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource,
+        counter::Counter, lpm,
+    },
+    wire::{Be32, Be128, address::Address},
 };
 
 use super::{
@@ -64,14 +65,7 @@ impl TableMaps {
             udp_sources6: typed(ebpf, "UDP_SOURCES6")?,
             stack_macs,
         };
-        tables.set_next_hop(
-            NEXT_HOP_STACK_MTU,
-            NextHop {
-                kind: NextHopKind::Stack as u8,
-                reason: Counter::StackMtu as u8,
-                ..NextHop::default()
-            },
-        )?;
+        tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
         Ok(tables)
     }
 
@@ -172,7 +166,7 @@ impl TableMaps {
 }
 
 /// The route map that lies in these maps.
-fn route_map<A: Address>(
+fn route_map<A: lpm::Key>(
     ebpf: &Ebpf,
     root: &'static str,
     segments: &'static str,

@@ -1,9 +1,8 @@
 //! Answers to the questions that the control socket brings.
 
 use anyhow::Result;
-use xcast_common::{
-    counter,
-    maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters},
+use xcast_common::maps::{
+    NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, counter,
 };
 
 use super::{explain, ports::Ports, state::Router};

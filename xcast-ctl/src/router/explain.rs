@@ -1,21 +1,21 @@
 //! What the router would do with a packet: the datapath's own code, run on a packet made up for
 //! the question.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail};
 use xcast_common::{
-    address::{Address as _, Be128},
-    counter,
     family::{Family, V4, V6},
-    ingress::Packet,
+    forward::plan::{BRANCH_SLOTS, NONE, Plan},
+    host::{Buffer, MemoryTables, Router},
     maps::{
-        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK,
-        PortCounters, Settings, SubsetKey,
+        FanoutKey, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Settings,
+        counter,
     },
-    plan::{BRANCH_SLOTS, Memory, NONE, Plan, Scratch, Tables, Work, group},
-    view::{Buffer, Frame as _},
-    wire::{Be16, Be32, ETH_LEN, FLAG_P, FLAG_X, transport, udp},
+    packet::Packet,
+    wire::{
+        Be16, ETH_LEN, FLAG_P, FLAG_X, address::Address as _, frame::Frame as _, transport, udp,
+    },
 };
 
 use super::ports::Ports;
@@ -36,7 +36,7 @@ pub fn explain(
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&SubsetKey) -> bool,
+    is_installed: impl Fn(&FanoutKey) -> bool,
 ) -> Result<Explain> {
     let is_ipv6 = |address: &IpAddr| address.is_ipv6();
     let mut addresses = request.destinations.iter().map(|d| d.address);
@@ -57,35 +57,12 @@ pub fn explain(
     }
 }
 
-/// A family whose addresses can be had from anybody's.
-trait Explained: Family {
-    fn address(address: IpAddr) -> Option<Self::Address>;
-}
-
-impl Explained for V4 {
-    fn address(address: IpAddr) -> Option<Be32> {
-        match address {
-            IpAddr::V4(address) => Some(address.into()),
-            IpAddr::V6(_) => None,
-        }
-    }
-}
-
-impl Explained for V6 {
-    fn address(address: IpAddr) -> Option<Be128> {
-        match address {
-            IpAddr::V4(_) => None,
-            IpAddr::V6(address) => Some(address.into()),
-        }
-    }
-}
-
-fn explain_family<F: Explained>(
+fn explain_family<F: Family>(
     request: &ExplainRequest,
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&SubsetKey) -> bool,
+    is_installed: impl Fn(&FanoutKey) -> bool,
 ) -> Result<Explain> {
     let count = request.destinations.len();
     let most = F::MAX_DESTINATIONS;
@@ -93,26 +70,13 @@ fn explain_family<F: Explained>(
         bail!("{count} destinations; a packet carries 1 to {most}");
     }
     let settings = config.settings([0; 2]);
+    let tables = tables(sync, request);
     let (mut buffer, packet) = packet::<F>(request).context("mixed address families")?;
-    let tables = Snapshot::new(sync, request);
-    let mut plan = Plan::<F>::boxed();
-    let mut counters = PortCounters::default();
-    plan.begin(&packet, 0);
-    let grouped = group(
-        &mut buffer,
-        &packet,
-        &settings,
-        &tables,
-        Memory {
-            plan: &mut plan,
-            scratch: &mut Scratch::boxed(),
-            work: &mut Work::boxed(),
-        },
-        &mut counters,
-    );
-    if grouped.is_none() {
+    let mut router = Router::<F>::new(settings, tables.clone());
+    if router.decide(&mut buffer, &packet).is_none() {
         bail!("the length {} is too short for the list", packet.total_len);
     }
+    let plan = &*router.plan;
 
     let why = |destination: &Destination| sync.lookup(destination.address).why;
     let mut copies = Vec::new();
@@ -120,14 +84,14 @@ fn explain_family<F: Explained>(
         if plan.copy_of(b).is_none() {
             continue;
         }
-        copies.push(branch(&plan, b, request, &tables, sync, ports, why));
+        copies.push(branch(plan, b, request, &tables, sync, ports, why));
     }
     Ok(Explain {
-        skipped: skipped(&plan, request, &settings, &tables, why),
+        skipped: skipped(plan, request, &settings, &tables, why),
         path: match plan.copies {
             0 => Path::None,
             1 => Path::Single,
-            _ if is_installed(&plan.subset) => Path::Broadcast,
+            _ if is_installed(&plan.fanout) => Path::Broadcast,
             _ => Path::Recirculate,
         },
         copies,
@@ -135,7 +99,7 @@ fn explain_family<F: Explained>(
 }
 
 /// A packet with the request's list, as the ingress check would have accepted it.
-fn packet<F: Explained>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
+fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
     let count = request.destinations.len() as u32;
     let with_ports = request.destinations.iter().any(|d| d.port.is_some());
     let flags = if with_ports { FLAG_P } else { 0 } | if request.x { FLAG_X } else { 0 };
@@ -144,13 +108,16 @@ fn packet<F: Explained>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
     let total_len = request.length.unwrap_or(shortest).max(shortest);
     let mut frame = Buffer::new(&vec![0; ETH_LEN + total_len as usize]);
     let view = frame.view();
-    F::address(request.source)?.write(view, F::SOURCE)?;
+    F::Address::try_from(request.source)
+        .ok()?
+        .write(view, F::SOURCE)?;
     let list = F::BITMAP + 4 * F::bitmap_words(count) as usize;
     let ports = F::ports_at(count, flags);
     for (i, destination) in request.destinations.iter().enumerate() {
         let bits = F::BITMAP + i / 8;
         view.set_u8(bits, view.u8(bits)? | 0x80 >> (i % 8))?;
-        F::address(destination.address)?.write(view, list + F::Address::LEN * i)?;
+        let address = F::Address::try_from(destination.address).ok()?;
+        address.write(view, list + F::Address::LEN * i)?;
         if with_ports {
             let port = Be16::new(destination.port.unwrap_or(0));
             view.set_be16(ports + 2 * i, port)?;
@@ -159,7 +126,7 @@ fn packet<F: Explained>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
     let packet = Packet {
         total_len,
         header_len,
-        before: 0,
+        ext_len: 0,
         dest_count: count as u8,
         flags,
         ttl: 64,
@@ -170,62 +137,33 @@ fn packet<F: Explained>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
 }
 
 /// What the maps say about one packet's destinations.
-struct Snapshot {
-    routes: HashMap<IpAddr, u32>,
-    next_hops: HashMap<u32, NextHop>,
-    ecmp: HashMap<u16, EcmpGroup>,
-}
-
-impl Snapshot {
-    fn new(sync: &RouteSync, request: &ExplainRequest) -> Self {
-        let mut snapshot = Self {
-            routes: HashMap::new(),
-            next_hops: HashMap::new(),
-            ecmp: HashMap::new(),
+fn tables(sync: &RouteSync, request: &ExplainRequest) -> MemoryTables {
+    let mut tables = MemoryTables::default();
+    for destination in &request.destinations {
+        let address = destination.address;
+        let id = sync.lookup(address).next_hop;
+        tables.set_route(address, if address.is_ipv4() { 32 } else { 128 }, Some(id));
+        let Some(entry) = sync.next_hop(id) else {
+            continue;
         };
-        for destination in &request.destinations {
-            let id = sync.lookup(destination.address).next_hop;
-            snapshot.routes.insert(destination.address, id);
-            let Some(entry) = sync.next_hop(id) else {
-                continue;
-            };
-            snapshot.next_hops.insert(id, entry);
-            if let Some(buckets) = sync.ecmp_buckets(id) {
-                snapshot.ecmp.insert(entry.ecmp_group, *buckets);
-                for &member in &buckets.buckets {
-                    if let Some(entry) = sync.next_hop(member) {
-                        snapshot.next_hops.insert(member, entry);
-                    }
+        tables.set_next_hop(id, entry);
+        if let Some(buckets) = sync.ecmp_buckets(id) {
+            tables.set_ecmp(entry.ecmp_group, *buckets);
+            for &member in &buckets.buckets {
+                if let Some(entry) = sync.next_hop(member) {
+                    tables.set_next_hop(member, entry);
                 }
             }
         }
-        snapshot
     }
+    tables
 }
 
-impl<F: Explained> Tables<F> for Snapshot {
-    fn route(&self, address: F::Address) -> u32 {
-        self.routes.get(&address.into()).copied().unwrap_or(0)
-    }
-
-    fn next_hop(&self, id: u32) -> Option<&NextHop> {
-        self.next_hops.get(&id)
-    }
-
-    fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
-        self.ecmp.get(&group)?.buckets.get(bucket as usize).copied()
-    }
-
-    fn address_flags(&self, _: F::Address) -> u32 {
-        0
-    }
-}
-
-fn branch<F: Explained>(
+fn branch<F: Family>(
     plan: &Plan<F>,
     b: u8,
     request: &ExplainRequest,
-    tables: &Snapshot,
+    tables: &MemoryTables,
     sync: &RouteSync,
     ports: &Ports,
     why: impl Fn(&Destination) -> String,
@@ -239,7 +177,7 @@ fn branch<F: Explained>(
     }
     destinations.reverse();
     let id = u32::from(plan.branches[at].next_hop);
-    let entry = tables.next_hops.get(&id).filter(|_| id < MAX_NEXT_HOPS);
+    let entry = tables.next_hop(id).filter(|_| id < MAX_NEXT_HOPS);
     let to_stack = plan.branches[at].port == PORT_STACK;
     let form = if to_stack {
         Form::Stack
@@ -281,11 +219,11 @@ fn stack_reason(entry: Option<&NextHop>) -> &'static str {
 
 /// The destinations that are in no branch, and the counter that says why: found by asking about
 /// each one alone, since the counters of a whole list do not say which is which.
-fn skipped<F: Explained>(
+fn skipped<F: Family>(
     plan: &Plan<F>,
     request: &ExplainRequest,
     settings: &Settings,
-    tables: &Snapshot,
+    tables: &MemoryTables,
     why: impl Fn(&Destination) -> String,
 ) -> Vec<Skipped> {
     (0..request.destinations.len())
@@ -297,21 +235,8 @@ fn skipped<F: Explained>(
                 ..request.clone()
             };
             let (mut buffer, packet) = packet::<F>(&alone)?;
-            let mut plan = Plan::<F>::boxed();
-            let mut counters = PortCounters::default();
-            plan.begin(&packet, 0);
-            group(
-                &mut buffer,
-                &packet,
-                settings,
-                tables,
-                Memory {
-                    plan: &mut plan,
-                    scratch: &mut Scratch::boxed(),
-                    work: &mut Work::boxed(),
-                },
-                &mut counters,
-            );
+            let mut router = Router::<F>::new(*settings, tables.clone());
+            let counters = router.decide(&mut buffer, &packet)?;
             let reason = counters.counts.iter().position(|&count| count != 0);
             let reason = match reason.and_then(|index| counter::NAMES.get(index)) {
                 Some(name) => *name,

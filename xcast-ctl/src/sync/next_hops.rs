@@ -10,12 +10,9 @@ use std::{
     net::IpAddr,
 };
 
-use xcast_common::{
-    counter::Counter,
-    maps::{
-        EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
-        NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind,
-    },
+use xcast_common::maps::{
+    EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
+    NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, counter::Counter,
 };
 
 use super::{
@@ -34,13 +31,13 @@ pub(super) const NEXT_HOP_BLACKHOLE: u32 = 6;
 
 /// The entries that are always there, in order of their ids from 0.
 pub(super) const FIXED: [NextHop; 7] = [
-    stack(Counter::StackNoRoute),
-    skip(Counter::SkipNever),
-    skip(Counter::SkipNever),
-    stack(Counter::StackLocal),
-    stack(Counter::StackUnreachable),
-    stack(Counter::StackNoPort),
-    skip(Counter::SkipBlackhole),
+    NextHop::stack(Counter::StackNoRoute),
+    NextHop::skip(Counter::SkipNever),
+    NextHop::skip(Counter::SkipNever),
+    NextHop::stack(Counter::StackLocal),
+    NextHop::stack(Counter::StackUnreachable),
+    NextHop::stack(Counter::StackNoPort),
+    NextHop::skip(Counter::SkipBlackhole),
 ];
 
 const _: () = {
@@ -464,19 +461,19 @@ impl EntryContext<'_> {
                 mtu_bytes,
             } => self.forward(ifindex, address, mtu_bytes, NEXT_HOP_ON_LINK),
             Key::Link { ifindex } if self.port(ifindex).is_some() => {
-                stack(Counter::StackNoNeighbour)
+                NextHop::stack(Counter::StackNoNeighbour)
             }
-            Key::Link { .. } | Key::Group(_) => stack(Counter::StackNoPort),
+            Key::Link { .. } | Key::Group(_) => NextHop::stack(Counter::StackNoPort),
         }
     }
 
     fn forward(&self, ifindex: u32, to: IpAddr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
         let Some((port, link, source_mac)) = self.port(ifindex) else {
-            return stack(Counter::StackNoPort);
+            return NextHop::stack(Counter::StackNoPort);
         };
         let neighbour = self.rib.neighbour(ifindex, to);
         let Some(destination_mac) = neighbour.and_then(|neighbour| neighbour.resolved()) else {
-            return stack(Counter::StackNoNeighbour);
+            return NextHop::stack(Counter::StackNoNeighbour);
         };
         let link_mtu_bytes = u16::try_from(link.mtu_bytes).unwrap_or(u16::MAX);
         NextHop {
@@ -488,27 +485,5 @@ impl EntryContext<'_> {
             source_mac,
             ..NextHop::default()
         }
-    }
-}
-
-const fn stack(reason: Counter) -> NextHop {
-    fixed(NextHopKind::Stack, reason)
-}
-
-const fn skip(reason: Counter) -> NextHop {
-    fixed(NextHopKind::Skip, reason)
-}
-
-const fn fixed(kind: NextHopKind, reason: Counter) -> NextHop {
-    NextHop {
-        kind: kind as u8,
-        port: 0,
-        flags: 0,
-        reason: reason as u8,
-        mtu_bytes: 0,
-        ecmp_group: 0,
-        destination_mac: [0; 6],
-        source_mac: [0; 6],
-        reserved: [0; 4],
     }
 }

@@ -21,7 +21,7 @@ pub struct RouteMap {
 
 impl RouteMap {
     /// Takes over the programs' maps, which must not have been written before; `root_bits` as the
-    /// [family's addresses](xcast_common::address::Address::ROOT_BITS) have it.
+    /// [family's addresses](xcast_common::maps::lpm::Key::ROOT_BITS) have it.
     ///
     /// # Errors
     ///

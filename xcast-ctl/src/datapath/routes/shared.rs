@@ -17,7 +17,7 @@ use std::{
 use aya::maps::MapData;
 use aya_obj::generated::bpf_map_type;
 use tracing::warn;
-use xcast_common::trie::{
+use xcast_common::maps::lpm::{
     BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, SEGMENT_ENTRIES,
 };
 

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use xcast_common::trie::{BLOCK_BITS, BLOCK_ENTRIES, Entry, SEGMENT_BITS, SEGMENT_ENTRIES};
+use xcast_common::maps::lpm::{BLOCK_BITS, BLOCK_ENTRIES, Entry, SEGMENT_BITS, SEGMENT_ENTRIES};
 
 /// A prefix: leading bits of an address, the rest zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -468,8 +468,10 @@ mod tests {
 
     use proptest::prelude::*;
     use xcast_common::{
-        maps::NEXT_HOP_NO_ROUTE,
-        trie::{ROOT_BITS, ROOT_BITS6, Reader, lookup},
+        maps::{
+            NEXT_HOP_NO_ROUTE,
+            lpm::{ROOT_BITS, ROOT_BITS6, Reader, lookup},
+        },
         wire::Be32,
     };
 

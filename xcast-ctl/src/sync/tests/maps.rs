@@ -6,9 +6,9 @@ use std::{
 };
 
 use ipnet::IpNet;
-use xcast_common::{
+use xcast_common::maps::{
+    EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop, NextHopKind,
     counter::{self, Counter},
-    maps::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop, NextHopKind},
 };
 
 use super::{Edit, KernelEvent, RouteSync, SyncConfig, ip};

@@ -8,10 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{prelude::*, sample::select};
-use xcast_common::{
-    counter::Counter,
-    maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST},
-};
+use xcast_common::maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, counter::Counter};
 
 use super::*;
 use crate::sync::{fib::NEVER, next_hops::FIXED};

@@ -1,10 +1,8 @@
 //! One test per rule of what becomes of packets.
 
-use xcast_common::{
+use xcast_common::maps::{
+    NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHopKind,
     counter::Counter,
-    maps::{
-        NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHopKind,
-    },
 };
 
 use super::*;

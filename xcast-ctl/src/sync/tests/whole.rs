@@ -1,9 +1,8 @@
 //! Tests of what concerns the whole: dumps, ids, own addresses, size, and how it is shown.
 
 use ipnet::Ipv4Net;
-use xcast_common::{
-    counter::Counter,
-    maps::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_XCAST, NextHopKind},
+use xcast_common::maps::{
+    ADDRESS_ANYCAST, ADDRESS_OWN, MAX_NEXT_HOPS, NEXT_HOP_XCAST, NextHopKind, counter::Counter,
 };
 
 use super::*;

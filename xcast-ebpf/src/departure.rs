@@ -8,18 +8,20 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use xcast_common::{
-    branch::{emit, emit_rest},
-    counter::Counter,
     family::{V4, V6},
-    maps::{PORT_RECIRCULATE, Port, Settings},
-    mark::{self, Mark},
-    view::Frame as _,
+    forward::{
+        emit::{emit, emit_rest},
+        mark::{self, Mark},
+    },
+    maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
+    wire::frame::Frame as _,
 };
 
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, Routed, counters, port, settings_in_place},
+    maps::{NEXT_HOPS, counters, port, settings_in_place},
+    tables::FamilyMaps,
 };
 
 /// Entry point of the device maps' program.
@@ -39,7 +41,7 @@ pub fn leave(ctx: XdpContext) -> u32 {
 }
 
 #[inline(always)]
-fn finish<F: Routed>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) -> u32 {
+fn finish<F: FamilyMaps>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) -> u32 {
     let Some(Port { slot, .. }) = port(frame.egress_ifindex()) else {
         return XDP_DROP;
     };
@@ -56,14 +58,14 @@ fn finish<F: Routed>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) -> u
 
 /// Turns the frame into the next of the copies that leave by this port.
 #[inline(always)]
-fn prune<F: Routed>(
+fn prune<F: FamilyMaps>(
     frame: &mut XdpFrame,
     mark: Mark,
     slot: u8,
     settings: &Settings,
 ) -> Result<(), Counter> {
     let plan = F::plan(mark.serial).ok_or(Counter::DropPlanLost)?;
-    if plan.nonce != mark.serial {
+    if plan.serial != mark.serial {
         return Err(Counter::DropPlanLost);
     }
     if slot == PORT_RECIRCULATE {
@@ -75,7 +77,7 @@ fn prune<F: Routed>(
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
     let form =
-        emit(frame, plan, b, next_hop, settings, mark.unwrapped).ok_or(Counter::DropNoRoom)?;
+        emit(frame, plan, b, next_hop, settings, mark.stripped).ok_or(Counter::DropNoRoom)?;
     count_sent(slot, form);
     Ok(())
 }

@@ -6,21 +6,26 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use xcast_common::{
-    counter::Counter,
     family::{Family, V4, V6},
-    ingress::{Packet, Reject, accept, is_family, is_xcast},
-    maps::{PORT_TRUSTED, Port, PortCounters, Settings},
-    mark,
-    plan::{Memory, Plan, Scratch, Work, group},
-    tunnel,
-    view::{Frame, View},
-    wire::ETH_LEN,
+    forward::{
+        ingress::{accept, is_family, is_xcast},
+        mark,
+        plan::{Memory, Plan, Scratch, Work, group},
+        tunnel,
+    },
+    maps::{PORT_TRUSTED, Port, PortCounters, Settings, counter::Counter},
+    packet::{Packet, Reject},
+    wire::{
+        ETH_LEN,
+        frame::{Frame, View},
+    },
 };
 
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{IPV6, Routed, SCRATCH, WORK, counters, port, settings},
+    maps::{IPV6, SCRATCH, WORK, counters, port, settings},
+    tables::FamilyMaps,
 };
 
 /// Entry point of the program on the ports: serves IPv4, and has a program of its own serve IPv6.
@@ -42,7 +47,7 @@ pub fn dispatch(ctx: XdpContext) -> u32 {
 #[inline(always)]
 fn is_ours<F: Family>(view: View, settings: &Settings) -> Option<Found> {
     match is_xcast::<F>(view, settings) {
-        Some(before) => Some(Found::Native(before)),
+        Some(ext_len) => Some(Found::Native(ext_len)),
         None if tunnel::is_candidate::<F>(view, settings) => Some(Found::InUdp),
         None => None,
     }
@@ -58,7 +63,7 @@ enum Found {
 
 /// Serves one family.
 #[inline(always)]
-pub fn arrive<F: Routed>(ctx: XdpContext) -> u32 {
+pub fn arrive<F: FamilyMaps>(ctx: XdpContext) -> u32 {
     let settings = &settings();
     let mut frame = XdpFrame::new(&ctx);
     let Some(found) = is_ours::<F>(frame.view(), settings) else {
@@ -73,24 +78,24 @@ pub fn arrive<F: Routed>(ctx: XdpContext) -> u32 {
 /// Everything after the frame turned out to be Xcast, or perhaps Xcast inside UDP; `None` drops it
 /// where no counter is at hand.
 #[inline(always)]
-fn forward<F: Routed>(
+fn forward<F: FamilyMaps>(
     frame: &mut XdpFrame,
     port: Port,
     settings: &Settings,
     found: Found,
 ) -> Option<u32> {
     let counters = counters(port.slot)?;
-    let mut before = match found {
-        Found::Native(before) => Ok(before),
-        Found::InUdp => take_out::<F>(frame, &port, settings, counters),
+    let mut ext_len = match found {
+        Found::Native(ext_len) => Ok(ext_len),
+        Found::InUdp => decapsulate::<F>(frame, &port, settings, counters),
     };
     if F::VERSION == 6 {
         // SAFETY: this CPU's own.
         let work = unsafe { &mut *WORK.get_ptr_mut(0)? };
-        before = before.map(|before| work.forget_before(before));
+        ext_len = ext_len.map(|ext_len| work.ext_len_through_memory(ext_len));
     }
     let accepted =
-        before.and_then(|before| accept::<F>(frame.view(), before, &port, settings, &F::TABLES));
+        ext_len.and_then(|ext_len| accept::<F>(frame.view(), ext_len, &port, settings, &F::TABLES));
     let packet = match accepted {
         Ok(packet) => packet,
         Err(Reject::Pass) => return Some(XDP_PASS),
@@ -102,9 +107,9 @@ fn forward<F: Routed>(
             return None;
         }
     };
-    let comes_round =
+    let is_recirculated =
         port.flags & PORT_TRUSTED != 0 && mark::read::<F>(frame.view(), settings).is_some();
-    if !comes_round {
+    if !is_recirculated {
         counters.bump(Counter::Received);
     }
     let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
@@ -115,7 +120,7 @@ fn forward<F: Routed>(
 
     // SAFETY: these are this CPU's own, each a map of its own.
     let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
-    let packet = work.forget(packet);
+    let packet = work.through_memory(packet);
     let Some(plan) = plan::<F>(frame, &packet, settings, work, scratch, counters) else {
         counters.bump(Counter::DropTruncated);
         return None;
@@ -127,10 +132,10 @@ fn forward<F: Routed>(
     }
 }
 
-/// The plan for an accepted packet: that of one just before with the same list, or a new one. `None` if the frame is
-/// shorter than it was when it was accepted.
+/// The plan for an accepted packet: a cached one for the same list, or a new one. `None` if the frame is shorter than
+/// it was when it was accepted.
 #[inline(always)]
-fn plan<'a, F: Routed>(
+fn plan<'a, F: FamilyMaps>(
     frame: &mut XdpFrame,
     packet: &Packet,
     settings: &Settings,
@@ -138,7 +143,7 @@ fn plan<'a, F: Routed>(
     scratch: &mut Scratch,
     counters: &mut PortCounters,
 ) -> Option<&'a mut Plan<F>> {
-    let checksum = F::xcast(frame.view(), packet.before).be16(F::CHECKSUM)?;
+    let checksum = F::xcast(frame.view(), packet.ext_len).be16(F::CHECKSUM)?;
     let checksum = checksum.memory();
     if let Some(serial) = work.recent.find(checksum, work.serial) {
         let plan = F::plan(serial)?;
@@ -157,7 +162,7 @@ fn plan<'a, F: Routed>(
     };
     group(frame, packet, settings, &F::TABLES, memory, counters)?;
     if plan.copies > 1 || !plan.is_private() {
-        // The copies leave later and need their plan until then, and others may use it again.
+        // The copies leave later and need their plan until then, and later packets may reuse it.
         work.recent.remember(checksum, serial);
         work.serial = serial.wrapping_add(1) & mark::MAX_SERIAL;
     }
@@ -167,14 +172,14 @@ fn plan<'a, F: Routed>(
 /// Takes the packet out of its datagram. From then on it is one that arrived natively. Returns
 /// what comes before its Xcast header.
 #[inline(always)]
-fn take_out<F: Routed>(
+fn decapsulate<F: FamilyMaps>(
     frame: &mut XdpFrame,
     port: &Port,
     settings: &Settings,
     counters: &mut PortCounters,
 ) -> Result<u16, Reject> {
-    tunnel::open::<F>(frame.view(), port, settings, &F::TABLES)?;
-    tunnel::take_out::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+    tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))
 }

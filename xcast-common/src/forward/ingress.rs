@@ -1,45 +1,18 @@
 //! Is this frame ours, and is it well formed?
 
+use super::tables::Tables;
 use crate::{
-    address::Address as _,
-    counter::Counter,
-    family::Family,
-    maps::{ADDRESS_OWN, NEXT_HOP_NEVER, PORT_GROUP_MAC, PORT_TRUSTED, Port, Settings},
-    plan::Tables,
-    view::View,
-    wire::eth,
+    family::traits::Family,
+    maps::{
+        address::ADDRESS_OWN,
+        counter::Counter,
+        next_hop::NEXT_HOP_NEVER,
+        port::{PORT_GROUP_MAC, PORT_TRUSTED, Port},
+        settings::Settings,
+    },
+    packet::{Packet, Reject, TRUNCATED},
+    wire::{address::Address as _, eth, frame::View},
 };
-
-/// Why a frame is not forwarded as Xcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reject {
-    /// Not an Xcast packet for this router: the kernel gets it as it is.
-    Pass,
-    /// An Xcast packet for this router that must not go on.
-    Drop(Counter),
-}
-
-/// What is known of an accepted packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Packet {
-    /// Length of the IP packet, in octets; the frame has at least that much.
-    pub total_len: u16,
-    /// Length of the Xcast header, in octets; of Xcast6, routing header and ports.
-    pub header_len: u16,
-    /// Length of the headers between the IP header and the Xcast header, in octets.
-    pub before: u16,
-    /// NBR_OF_DEST, at least 1.
-    pub dest_count: u8,
-    /// A, X, D and P; of Xcast6, P if there are ports.
-    pub flags: u8,
-    /// TTL or hop limit as it arrived.
-    pub ttl: u8,
-    /// Protocol of what follows the Xcast header.
-    pub protocol: u8,
-    /// The IP destination is not the group: it is one of ours.
-    pub to_own: bool,
-}
 
 /// Whether a frame carries Xcast of this family, and what [`Family::find`] found before it;
 /// everything else costs no more than this.
@@ -62,7 +35,7 @@ pub fn is_family<F: Family>(view: View) -> bool {
 #[inline(always)]
 pub fn accept<F: Family>(
     view: View,
-    before: u16,
+    ext_len: u16,
     port: &Port,
     settings: &Settings,
     tables: &impl Tables<F>,
@@ -78,14 +51,11 @@ pub fn accept<F: Family>(
     }
 
     // From here on it is ours, and what is wrong with it is counted.
-    let packet = F::check(view, before, settings)?;
+    let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     check_source(source, port, tables)?;
     Ok(Packet { to_own, ..packet })
 }
-
-/// The frame ends before something that has to be there.
-pub(crate) const TRUNCATED: Reject = Reject::Drop(Counter::DropTruncated);
 
 /// Whether the frame's destination MAC is one the port accepts.
 #[inline(always)]
@@ -101,7 +71,7 @@ fn to_our_mac<F: Family>(view: View, port: &Port, settings: &Settings) -> Option
 
 /// Whether this is the frame's destination MAC.
 #[inline(always)]
-pub(crate) fn is_to_mac(view: View, mac: [u8; 6]) -> Option<bool> {
+pub(super) fn is_to_mac(view: View, mac: [u8; 6]) -> Option<bool> {
     let high = view.be32(eth::DESTINATION)?.memory();
     let low = view.be16(eth::DESTINATION + 4)?.memory();
     Some(

@@ -4,21 +4,7 @@
 //! packet's end. [`View::at`] is that comparison; everything else here is built on it, and an
 //! access outside the frame is `None`, on the host as in the kernel.
 
-use crate::wire::{Be16, Be32};
-
-/// Reads a field that lives in memory, not in a register: to the verifier, every value that a register can
-/// have is a state of its own.
-#[inline(always)]
-pub fn fresh<T: Copy>(field: &T) -> T {
-    // SAFETY: a valid reference.
-    unsafe { core::ptr::from_ref(field).read_volatile() }
-}
-
-#[inline(always)]
-pub(crate) fn store<T>(field: &mut T, value: T) {
-    // SAFETY: a valid reference.
-    unsafe { core::ptr::from_mut(field).write_volatile(value) }
-}
+use super::endian::{Be16, Be32};
 
 /// A frame whose head can move, as an XDP context or a buffer on the host.
 pub trait Frame {
@@ -276,71 +262,3 @@ load!(load8, u8);
 load!(load16, u16);
 load!(load32, u32);
 load!(load64, u64);
-
-#[cfg(any(test, feature = "user"))]
-pub use host::Buffer;
-
-#[cfg(any(test, feature = "user"))]
-mod host {
-    use std::{vec, vec::Vec};
-
-    use super::{Frame, View};
-
-    /// Room before a frame, as XDP drivers leave it.
-    const HEADROOM: usize = 256;
-
-    /// A frame in memory of the host, with the headroom that XDP drivers leave.
-    #[derive(Clone, Debug)]
-    pub struct Buffer {
-        bytes: Vec<u8>,
-        start: usize,
-    }
-
-    impl Buffer {
-        /// A buffer that holds `frame`.
-        pub fn new(frame: &[u8]) -> Self {
-            let mut bytes = vec![0; HEADROOM];
-            bytes.extend_from_slice(frame);
-            Self {
-                bytes,
-                start: HEADROOM,
-            }
-        }
-
-        /// The frame as it is now.
-        pub fn frame(&self) -> &[u8] {
-            &self.bytes[self.start..]
-        }
-    }
-
-    impl Frame for Buffer {
-        fn view(&mut self) -> View {
-            let range = self.bytes.as_mut_ptr_range();
-            // SAFETY: the vector's own memory; it is not resized while a view is in use, since
-            // every method that does takes the buffer mutably and makes earlier views stale.
-            unsafe { View::new(range.start.add(self.start), range.end) }
-        }
-
-        fn adjust_head(&mut self, octets: i32) -> bool {
-            match self.start.checked_add_signed(octets as isize) {
-                // The kernel keeps an Ethernet header's worth of data.
-                Some(start) if start + 14 <= self.bytes.len() => {
-                    self.start = start;
-                    true
-                }
-                _ => false,
-            }
-        }
-
-        fn trim(&mut self, octets: u32) -> bool {
-            let left = self.frame().len().checked_sub(octets as usize);
-            match left {
-                Some(left) if left >= 14 => {
-                    self.bytes.truncate(self.start + left);
-                    true
-                }
-                _ => false,
-            }
-        }
-    }
-}

@@ -5,31 +5,36 @@
 //!            '- outer'  '- one whole Xcast packet of the same family, and nothing else
 //! ```
 //!
-//! [`open`] judges the outer headers, and whether their sender may send what is inside; then
-//! [`take_out`] makes of the frame the one in which the packet would have arrived natively, and
-//! [`ingress`](crate::ingress) checks it like any other. The outer headers leave nothing behind:
+//! [`check`] judges the outer headers, and whether their sender may send what is inside; then
+//! [`decapsulate`] makes of the frame the one in which the packet would have arrived natively, and
+//! [`ingress`](super::ingress) checks it like any other. The outer headers leave nothing behind:
 //! TTL, DS field and everything else are the inner packet's own.
 
+use super::{
+    ingress::{is_family, is_to_mac},
+    tables::{Tables, UdpSenders},
+};
 use crate::{
-    address::Address as _,
-    counter::Counter,
-    family::Family,
-    ingress::{Reject, TRUNCATED, is_family, is_to_mac},
-    maps::{PORT_TRUSTED, Port, Settings},
-    plan::Tables,
-    view::{Frame, View},
-    wire::{Be16, ETH_LEN, eth, udp},
+    family::traits::Family,
+    maps::{
+        counter::Counter,
+        port::{PORT_TRUSTED, Port},
+        settings::Settings,
+    },
+    packet::{Reject, TRUNCATED},
+    wire::{
+        ETH_LEN,
+        address::Address as _,
+        endian::Be16,
+        eth,
+        frame::{Frame, View},
+        udp,
+    },
 };
 
 /// Length of the outer headers, in octets: how much further back the inner packet's fields are.
 pub const fn outer_len<F: Family>() -> usize {
     F::IP_LEN + udp::HEADER_LEN
-}
-
-/// What a router knows of those who send Xcast inside UDP.
-pub trait Peers<F: Family> {
-    /// Whether the configuration lets `peer` send packets whose source is `source`.
-    fn may_send(&self, peer: F::Address, source: F::Address) -> bool;
 }
 
 /// Whether a frame is a datagram to the port for Xcast inside UDP, whoever it is for; everything
@@ -52,11 +57,11 @@ fn destination_port<F: Family>(view: View) -> Option<Be16> {
 /// The outer UDP checksum is not looked at: what is inside has checksums of its own, over its
 /// Xcast header and over its payload.
 #[inline(always)]
-pub fn open<F: Family>(
+pub fn check<F: Family>(
     view: View,
     port: &Port,
     settings: &Settings,
-    tables: &(impl Tables<F> + Peers<F>),
+    tables: &(impl Tables<F> + UdpSenders<F>),
 ) -> Result<(), Reject> {
     // What fails these checks is somebody else's: what comes from this very host, too.
     if port.flags & PORT_TRUSTED != 0 || !is_to_mac(view, port.mac).ok_or(Reject::Pass)? {
@@ -66,7 +71,7 @@ pub fn open<F: Family>(
     if tables.address_flags(router) == 0 {
         return Err(Reject::Pass);
     }
-    // Without a UDP header there is no port, whatever lies in its place.
+    // Without a UDP header there is no port, whatever is in its place.
     if F::is_later_fragment(view).ok_or(Reject::Pass)? {
         return Err(Reject::Pass);
     }
@@ -105,7 +110,7 @@ pub fn open<F: Family>(
 /// Takes the outer headers off: the Ethernet header moves to the packet inside. `None` if the
 /// frame is too short or cannot be moved.
 #[inline(always)]
-pub fn take_out<F: Family>(frame: &mut impl Frame) -> Option<()> {
+pub fn decapsulate<F: Family>(frame: &mut impl Frame) -> Option<()> {
     let view = frame.view();
     let inner = view.skip(outer_len::<F>());
     inner.at::<ETH_LEN>(0)?;
@@ -127,14 +132,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{family::V4, view::Buffer};
+    use crate::{family::V4, host::Buffer};
 
     proptest! {
         #[test]
         fn the_ethernet_header_moves_to_what_is_inside(frame in prop::collection::vec(any::<u8>(), 0..100)) {
             let mut buffer = Buffer::new(&frame);
             let outer_len = outer_len::<V4>();
-            let taken_out = take_out::<V4>(&mut buffer);
+            let taken_out = decapsulate::<V4>(&mut buffer);
             prop_assert_eq!(taken_out.is_some(), frame.len() >= ETH_LEN + outer_len);
             if taken_out.is_some() {
                 let native: Vec<u8> = [&frame[..ETH_LEN], &frame[ETH_LEN + outer_len..]].concat();

@@ -15,8 +15,11 @@
 use core::ops::Range;
 
 use crate::{
-    address::Address,
-    view::{fresh, store},
+    verifier::{fresh, opaque, store},
+    wire::{
+        address::Address,
+        endian::{Be32, Be128},
+    },
 };
 
 /// Bits of an IPv4 address that index the root.
@@ -42,13 +45,27 @@ pub const POOL_ENTRIES: usize = POOL_BLOCKS * BLOCK_ENTRIES;
 /// Most pools.
 pub const MAX_POOLS: usize = 4096;
 
+/// An address that a route map is indexed by.
+pub trait Key: Address {
+    /// How many of its first bits index the map's root.
+    const ROOT_BITS: u32;
+}
+
+impl Key for Be32 {
+    const ROOT_BITS: u32 = ROOT_BITS;
+}
+
+impl Key for Be128 {
+    const ROOT_BITS: u32 = ROOT_BITS6;
+}
+
 /// One entry: the block to go on in, or a next-hop id and the length of the prefix it is from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct Entry(u32);
 
 impl Entry {
-    /// No prefix matches; its next-hop id is [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE).
+    /// No prefix matches; its next-hop id is [`NEXT_HOP_NO_ROUTE`](super::NEXT_HOP_NO_ROUTE).
     pub const NONE: Self = Self(0);
     const BLOCK: u32 = 1 << 31;
 
@@ -118,23 +135,23 @@ macro_rules! route_map {
     ($name:ident: $root:ident, $segments:ident, $blocks:ident) => {
         struct $name;
 
-        impl $crate::trie::Reader for $name {
+        impl $crate::maps::lpm::Reader for $name {
             #[inline(always)]
-            fn root(&self, index: u32) -> Option<$crate::trie::Entry> {
-                $crate::trie::read($root.get(0)?, index as usize)
+            fn root(&self, index: u32) -> Option<$crate::maps::lpm::Entry> {
+                $crate::maps::lpm::read($root.get(0)?, index as usize)
             }
 
             #[inline(always)]
-            fn segment(&self, segment: u32, index: u32) -> Option<$crate::trie::Entry> {
-                $crate::trie::read($segments.get_value(segment, &0)?, index as usize)
+            fn segment(&self, segment: u32, index: u32) -> Option<$crate::maps::lpm::Entry> {
+                $crate::maps::lpm::read($segments.get_value(segment, &0)?, index as usize)
             }
 
             #[inline(always)]
-            fn entry(&self, block: u32, index: u32) -> Option<$crate::trie::Entry> {
-                use $crate::trie::{BLOCK_ENTRIES, POOL_BLOCKS};
+            fn entry(&self, block: u32, index: u32) -> Option<$crate::maps::lpm::Entry> {
+                use $crate::maps::lpm::{BLOCK_ENTRIES, POOL_BLOCKS};
                 let pool = $blocks.get_value(block / POOL_BLOCKS as u32, &0)?;
                 let first = block % POOL_BLOCKS as u32 * BLOCK_ENTRIES as u32;
-                $crate::trie::read(pool, (first + index) as usize)
+                $crate::maps::lpm::read(pool, (first + index) as usize)
             }
         }
     };
@@ -150,13 +167,13 @@ pub fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<Entry> {
 
 /// The octets of an address that further steps look at, one each.
 #[inline(always)]
-pub const fn further_octets<A: Address>() -> Range<u32> {
+pub const fn further_octets<A: Key>() -> Range<u32> {
     (A::ROOT_BITS + SEGMENT_BITS) / 8..A::LEN as u32
 }
 
 /// Next-hop id of the longest prefix that matches; 0 if none does.
 #[inline(always)]
-pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
+pub fn lookup<A: Key>(map: &impl Reader, address: A) -> u32 {
     let mut entry = first(map, address);
     for octet in further_octets::<A>() {
         let Some(block) = entry.block() else {
@@ -174,7 +191,7 @@ pub fn lookup<A: Address>(map: &impl Reader, address: A) -> u32 {
 /// Nothing in here depends on what the entry says. Steps for several addresses in a row overlap, and
 /// the loads they wait for go on at the same time.
 #[inline(always)]
-pub fn first<A: Address>(map: &impl Reader, address: A) -> Entry {
+pub fn first<A: Key>(map: &impl Reader, address: A) -> Entry {
     let bits = address.octets_from(0);
     let root = (bits >> (64 - A::ROOT_BITS)) as u32;
     let index = bits >> (64 - A::ROOT_BITS - SEGMENT_BITS) & (SEGMENT_ENTRIES as u64 - 1);
@@ -221,7 +238,7 @@ impl<const N: usize> LookUps<N> {
     /// The next step of all look-ups, by this octet: of the first `all`, if it is the one after the first,
     /// else of those that are not at their end. Whether any is still not. `all` is asked for again and again.
     #[inline(always)]
-    pub fn step<A: Address>(
+    pub fn step<A: Key>(
         &mut self,
         map: &impl Reader,
         octet: u32,
@@ -264,7 +281,7 @@ impl<const N: usize> LookUps<N> {
 
     /// The next step of one look-up.
     #[inline(always)]
-    fn step_of<A: Address>(&mut self, number: usize, map: &impl Reader, octet: u32, address: A) {
+    fn step_of<A: Key>(&mut self, number: usize, map: &impl Reader, octet: u32, address: A) {
         let entry = next(map, self.entry(number), address, octet);
         self.set(number, entry);
         // Never behind the place that was read last, so what is still to be read stays.
@@ -276,7 +293,7 @@ impl<const N: usize> LookUps<N> {
 
 /// The entry that another leads to by the address's next octet; the same entry if it is the last.
 #[inline(always)]
-fn next<A: Address>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> Entry {
+fn next<A: Key>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> Entry {
     let word = u64::from(entry.0);
     // All ones if it is a block.
     let go_on = opaque(word >> 31).wrapping_neg();
@@ -288,21 +305,6 @@ fn next<A: Address>(map: &impl Reader, entry: Entry, address: A, octet: u32) -> 
 }
 
 #[inline(always)]
-fn octet_of<A: Address>(address: A, octet: u32) -> u32 {
+fn octet_of<A: Key>(address: A, octet: u32) -> u32 {
     (address.octets_from(octet) >> 56) as u32
-}
-
-/// The same number, about which the compiler knows nothing: it turns a mask it can see through into
-/// the branch it stands for.
-#[inline(always)]
-fn opaque(number: u64) -> u64 {
-    #[cfg(target_arch = "bpf")]
-    let number = {
-        let mut number = number;
-        // An instruction it has to be: the kernel refuses two notes on source lines at the same one.
-        // SAFETY: copies a register to itself.
-        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
-        number
-    };
-    number
 }

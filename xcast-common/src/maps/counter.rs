@@ -52,7 +52,7 @@ counters! {
     X2u = "x2u", Copy;
     /// Packets sent round once more because no device map had their exact set of ports.
     Recirculated = "recirculated", Packet;
-    /// Xcast packets that went by the plan of one just before, which had the same list.
+    /// Xcast packets that reused the forwarding plan of an earlier packet with the same list.
     PlanReused = "plan_reused", Packet;
     /// Xcast packets taken out of UDP; what becomes of them is counted as for any other.
     Decapsulated = "decapsulated", Packet;
@@ -133,3 +133,40 @@ impl Counter {
         NAMES[self as usize]
     }
 }
+
+/// Counters of one port, indexed by [`Counter`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortCounters {
+    /// The counts; those past [`COUNT`] stay zero. A power of two,
+    /// so that an index from a map can be masked instead of checked.
+    pub counts: [u64; 64],
+}
+
+impl PortCounters {
+    /// Counts one.
+    #[inline(always)]
+    pub fn bump(&mut self, counter: Counter) {
+        self.bump_index(counter as u8);
+    }
+
+    /// Counts one, for a counter that was stored as its index.
+    #[inline(always)]
+    pub fn bump_index(&mut self, index: u8) {
+        self.add_index(index, 1);
+    }
+
+    /// Counts several, for a counter that was stored as its index.
+    #[inline(always)]
+    pub fn add_index(&mut self, index: u8, count: u64) {
+        self.counts[index as usize & 63] += count;
+    }
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self { counts: [0; 64] }
+    }
+}
+
+const _: () = assert!(COUNT <= 64);

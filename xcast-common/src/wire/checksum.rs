@@ -3,9 +3,10 @@
 //! One's complement sums do not depend on byte order as long as everything is added, and stored,
 //! the same way round (RFC 1071 section 2 (B)); so nothing here swaps bytes.
 
-use crate::{
-    view::{View, Window},
-    wire::{ETH_LEN, XCAST_AT},
+use super::{
+    ETH_LEN,
+    frame::{View, Window},
+    xcast4::XCAST_AT,
 };
 
 /// A running one's complement sum, of 65,536 words of 32 bits at most.

@@ -1,16 +1,19 @@
-//! What a frame carries from the program that decided to the program that runs once per copy: the
-//! serial number of its plan, and what was done already.
+//! What a frame carries from the program that decides to the program that runs once per copy: the
+//! serial number of its plan, and the sums that were begun.
 //!
-//! It stands where the Ethernet addresses are, which every copy gets anew. So there is nothing to
-//! make room for and nothing to strip, and a driver's room for metadata does not matter. What tells
-//! a marked frame from any other is a secret of this load of the programs: a frame that carries it
-//! was marked by them.
+//! The mark replaces the Ethernet addresses, which every copy gets anew. So no room has to be
+//! made or removed, and it does not matter whether the driver leaves room for metadata. A marked frame is recognised by a secret that is
+//! new each time the programs are loaded: only they can have written it.
 
-use crate::{branch::Unwrapped, family::Family, maps::Settings, view::View, wire::eth};
+use crate::{
+    family::traits::Family,
+    maps::settings::Settings,
+    wire::{eth, frame::View},
+};
 
-/// Bits of the secret; those above in the first 64 are a serial number and whether the frame was unwrapped.
+/// Bits of the secret; those above in the first 64 are a serial number and whether the frame was stripped.
 const SECRET_BITS: u32 = 48;
-/// What leaves the secret of a word.
+/// Mask of the secret in a word.
 const SECRET_MASK: u64 = (1 << SECRET_BITS) - 1;
 /// Length of both, in octets; two sums follow, and all is as long as two Ethernet addresses.
 const WORD_LEN: usize = 8;
@@ -22,22 +25,32 @@ pub const SERIAL_BITS: u32 = u64::BITS - SECRET_BITS - 1;
 /// The highest serial number, after which comes 0.
 pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
 
+/// The sums that [`strip`](super::emit::strip) began, to be finished for each copy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stripped {
+    /// The sum that the IP header's checksum is of, without the destination; as memory. Undefined for IPv6.
+    pub ip_sum: u16,
+    /// The same for the checksum of the transport header; 0 if there is none to be changed. As a sum of what is not
+    /// all zeros, it is not 0 otherwise.
+    pub transport_sum: u16,
+}
+
 /// What a frame is marked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Serial number of the packet's plan.
     pub serial: u32,
-    /// What [`unwrap`](crate::branch::unwrap) said, if the frame is without its Xcast header.
-    pub unwrapped: Option<Unwrapped>,
+    /// What [`strip`](super::emit::strip) said, if the frame is without its Xcast header.
+    pub stripped: Option<Stripped>,
 }
 
 /// Marks a frame; `None` if it ends before.
 #[inline(always)]
 pub fn write<F: Family>(view: View, settings: &Settings, mark: Mark) -> Option<()> {
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
-    let above = u64::from(mark.serial << 1 | mark.unwrapped.is_some() as u32);
+    let above = u64::from(mark.serial << 1 | mark.stripped.is_some() as u32);
     addresses.set_u64(0, secret::<F>(settings) | above << SECRET_BITS);
-    let sums = mark.unwrapped.unwrap_or_default();
+    let sums = mark.stripped.unwrap_or_default();
     let sums = u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum);
     addresses.set_u32(WORD_LEN, sums);
     Some(())
@@ -53,17 +66,17 @@ pub fn read<F: Family>(view: View, settings: &Settings) -> Option<Mark> {
     }
     let above = (word >> SECRET_BITS) as u32;
     let sums = addresses.u32(WORD_LEN);
-    let unwrapped = Unwrapped {
+    let stripped = Stripped {
         ip_sum: (sums >> 16) as u16,
         transport_sum: sums as u16,
     };
     Some(Mark {
         serial: above >> 1,
-        unwrapped: (above & 1 != 0).then_some(unwrapped),
+        stripped: (above & 1 != 0).then_some(stripped),
     })
 }
 
-/// Families differ in it, since each has plans of its own.
+/// Each family has its own, since each has its own plans.
 #[inline(always)]
 fn secret<F: Family>(settings: &Settings) -> u64 {
     (settings.mark ^ F::VERSION as u64) & SECRET_MASK
@@ -74,7 +87,8 @@ mod tests {
     use super::*;
     use crate::{
         family::{V4, V6},
-        view::{Buffer, Frame as _},
+        host::Buffer,
+        wire::frame::Frame as _,
     };
 
     #[test]
@@ -85,14 +99,14 @@ mod tests {
         };
         let mut frame = Buffer::new(&[2; 60]);
         assert_eq!(read::<V4>(frame.view(), &settings), None);
-        let sums = Unwrapped {
+        let sums = Stripped {
             ip_sum: 0xfedc,
             transport_sum: 0xba98,
         };
-        for unwrapped in [Some(sums), None] {
+        for stripped in [Some(sums), None] {
             let mark = Mark {
                 serial: MAX_SERIAL - 5058,
-                unwrapped,
+                stripped,
             };
             write::<V4>(frame.view(), &settings, mark).unwrap();
             assert_eq!(read::<V4>(frame.view(), &settings), Some(mark));

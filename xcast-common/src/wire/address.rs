@@ -1,16 +1,19 @@
 //! Addresses as they lie in packets: [`Be32`] for IPv4, [`Be128`] for IPv6.
 
-use core::net::IpAddr;
+use core::{fmt, net::IpAddr};
 
-use crate::{checksum::Sum, trie, view::View, wire::Be32};
+use super::{
+    checksum::Sum,
+    endian::{Be32, Be128},
+    frame::View,
+};
 
 /// What the rest of the crate does with an address of either family.
-pub trait Address: Copy + PartialEq + Default + Into<IpAddr> {
+pub trait Address:
+    Copy + PartialEq + Default + Into<IpAddr> + TryFrom<IpAddr, Error = OtherFamily>
+{
     /// Length in octets.
     const LEN: usize;
-
-    /// Bits that index the root of a [route map](crate::trie).
-    const ROOT_BITS: u32;
 
     /// The address at `at`; `None` if the frame ends before.
     fn read(view: View, at: usize) -> Option<Self>;
@@ -39,6 +42,48 @@ pub trait Address: Copy + PartialEq + Default + Into<IpAddr> {
     fn hash(self, key: u64) -> u64;
 }
 
+/// An address of the other family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OtherFamily(pub IpAddr);
+
+impl fmt::Display for OtherFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (is, wanted) = match self.0 {
+            IpAddr::V4(_) => ("IPv4", "IPv6"),
+            IpAddr::V6(_) => ("IPv6", "IPv4"),
+        };
+        write!(
+            f,
+            "{} is an {is} address, where one of {wanted} is needed",
+            self.0
+        )
+    }
+}
+
+impl core::error::Error for OtherFamily {}
+
+impl TryFrom<IpAddr> for Be32 {
+    type Error = OtherFamily;
+
+    fn try_from(address: IpAddr) -> Result<Self, OtherFamily> {
+        match address {
+            IpAddr::V4(address) => Ok(address.into()),
+            IpAddr::V6(_) => Err(OtherFamily(address)),
+        }
+    }
+}
+
+impl TryFrom<IpAddr> for Be128 {
+    type Error = OtherFamily;
+
+    fn try_from(address: IpAddr) -> Result<Self, OtherFamily> {
+        match address {
+            IpAddr::V4(_) => Err(OtherFamily(address)),
+            IpAddr::V6(address) => Ok(address.into()),
+        }
+    }
+}
+
 impl From<Be32> for IpAddr {
     fn from(address: Be32) -> Self {
         Self::V4(address.into())
@@ -53,7 +98,6 @@ impl From<Be128> for IpAddr {
 
 impl Address for Be32 {
     const LEN: usize = 4;
-    const ROOT_BITS: u32 = trie::ROOT_BITS;
 
     #[inline(always)]
     fn read(view: View, at: usize) -> Option<Self> {
@@ -98,105 +142,66 @@ impl Address for Be32 {
     }
 }
 
-/// A 128-bit field as it lies in a packet; an IPv6 address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[repr(C)]
-pub struct Be128 {
-    /// The first eight octets, read as a native integer.
-    high: u64,
-    /// The last eight octets, read as a native integer.
-    low: u64,
-}
-
-impl Be128 {
-    /// From a number.
-    #[inline(always)]
-    pub const fn new(value: u128) -> Self {
-        Self {
-            high: ((value >> 64) as u64).to_be(),
-            low: (value as u64).to_be(),
-        }
-    }
-
-    /// The address's last four octets, as a number.
-    #[inline(always)]
-    pub const fn low32(self) -> u32 {
-        u64::from_be(self.low) as u32
-    }
-}
-
-impl From<core::net::Ipv6Addr> for Be128 {
-    fn from(address: core::net::Ipv6Addr) -> Self {
-        Self::new(address.to_bits())
-    }
-}
-
-impl From<Be128> for core::net::Ipv6Addr {
-    fn from(address: Be128) -> Self {
-        let high = u128::from(u64::from_be(address.high));
-        Self::from_bits(high << 64 | u128::from(u64::from_be(address.low)))
-    }
-}
-
 impl Address for Be128 {
     const LEN: usize = 16;
-    const ROOT_BITS: u32 = trie::ROOT_BITS6;
 
     #[inline(always)]
     fn read(view: View, at: usize) -> Option<Self> {
         view.at::<16>(at)?;
-        Some(Self {
-            high: view.be64_memory(at)?,
-            low: view.be64_memory(at + 8)?,
-        })
+        let high = view.be64_memory(at)?;
+        Some(Self::from_memory(high, view.be64_memory(at + 8)?))
     }
 
     #[inline(always)]
     fn read4(view: View, at: usize) -> Option<[Self; 4]> {
         let window = view.window::<64>(at)?;
-        let address = |n: usize| Self {
-            high: window.u64(16 * n),
-            low: window.u64(16 * n + 8),
-        };
+        let address = |n: usize| Self::from_memory(window.u64(16 * n), window.u64(16 * n + 8));
         Some([address(0), address(1), address(2), address(3)])
     }
 
     #[inline(always)]
     fn write(self, view: View, at: usize) -> Option<()> {
+        let (high, low) = self.memory();
         view.at::<16>(at)?;
-        view.set_be64_memory(at, self.high)?;
-        view.set_be64_memory(at + 8, self.low)
+        view.set_be64_memory(at, high)?;
+        view.set_be64_memory(at + 8, low)
     }
 
     #[inline(always)]
     fn add_to(self, sum: Sum) -> Sum {
-        sum.add64(self.high).add64(self.low)
+        let (high, low) = self.memory();
+        sum.add64(high).add64(low)
     }
 
     #[inline(always)]
     fn take_from(self, sum: Sum) -> Sum {
-        sum.add64(!self.high).add64(!self.low)
+        let (high, low) = self.memory();
+        sum.add64(!high).add64(!low)
     }
 
     #[inline(always)]
     fn octets_from(self, at: u32) -> u64 {
+        let (high, low) = self.memory();
         if at < 8 {
-            u64::from_be(self.high) << (8 * at)
+            u64::from_be(high) << (8 * at)
         } else {
-            u64::from_be(self.low) << (8 * (at & 7))
+            u64::from_be(low) << (8 * (at & 7))
         }
     }
 
     #[inline(always)]
     fn difference(self, other: Self) -> u64 {
-        (self.high ^ other.high) | (self.low ^ other.low)
+        let (high, low) = self.memory();
+        let (other_high, other_low) = other.memory();
+        (high ^ other_high) | (low ^ other_low)
     }
 
     #[inline(always)]
     fn hash(self, key: u64) -> u64 {
+        let (high, low) = self.memory();
         // A product of its own for each half, by numbers that the key alone decides.
-        let high = self.high.wrapping_mul(key | 1);
-        high.wrapping_add(self.low.wrapping_mul(key.rotate_left(21) | 1))
+        let high = high.wrapping_mul(key | 1);
+        high.wrapping_add(low.wrapping_mul(key.rotate_left(21) | 1))
     }
 }
 
@@ -207,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::view::{Buffer, Frame as _};
+    use crate::{host::Buffer, wire::frame::Frame as _};
 
     proptest! {
         #[test]

@@ -1,0 +1,46 @@
+//! What forwarding asks of a router.
+
+use crate::{
+    family::traits::Family,
+    maps::{lpm::Entry, next_hop::NextHop},
+};
+
+/// What a router knows of a family: route map, next-hop and ECMP tables, own addresses.
+pub trait Tables<F: Family> {
+    /// Next-hop id of the longest matching prefix;
+    /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none matches.
+    fn route(&self, address: F::Address) -> u32;
+
+    /// Revision of routes, next hops and ECMP groups: differs after each change, and is odd while one is under way.
+    /// Constant where nothing ever changes.
+    fn revision(&self) -> u32 {
+        0
+    }
+
+    /// First step of [`route`](Self::route), for addresses in a row. Tables may do everything in
+    /// this step; where they do not, [`finish_look_ups`](Self::finish_look_ups) has to do the others.
+    fn route_entry(&self, address: F::Address) -> Entry {
+        Entry::route(self.route(address), 0)
+    }
+
+    /// All further steps of the look-ups of the packet at hand, whose destinations have taken the first: calls
+    /// [`Work::step`](super::plan::Work::step) until nothing is left to be done. Tables that need this find the
+    /// packet's plan and the look-ups by themselves.
+    fn finish_look_ups(&self) {}
+
+    /// The next hop with this id.
+    fn next_hop(&self, id: u32) -> Option<&NextHop>;
+
+    /// Next-hop id in a bucket of an ECMP group.
+    fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32>;
+
+    /// [`ADDRESS_OWN`](crate::maps::ADDRESS_OWN) and
+    /// [`ADDRESS_ANYCAST`](crate::maps::ADDRESS_ANYCAST), or 0 for anyone else's address.
+    fn address_flags(&self, address: F::Address) -> u32;
+}
+
+/// Who may send Xcast inside UDP.
+pub trait UdpSenders<F: Family> {
+    /// Whether the configuration lets `peer` send packets whose source is `source`.
+    fn may_send(&self, peer: F::Address, source: F::Address) -> bool;
+}

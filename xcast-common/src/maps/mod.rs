@@ -1,0 +1,34 @@
+//! The types that cross the border between the BPF programs and user space.
+//!
+//! Every type here is `repr(C)` with explicit padding. Addresses and ports inside packets are kept
+//! in network byte order, as [`Be32`](crate::wire::Be32) and [`Be16`](crate::wire::Be16). [`counter`] has the names
+//! of everything that is counted, and [`lpm`] the form of the route map.
+
+pub(crate) mod address;
+pub mod counter;
+pub(crate) mod fanout;
+pub mod lpm;
+pub(crate) mod next_hop;
+#[cfg(feature = "pod")]
+mod pod;
+pub(crate) mod port;
+pub(crate) mod settings;
+
+pub use self::{
+    address::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_UDP_SOURCES, PeerSource},
+    counter::PortCounters,
+    fanout::{
+        FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
+        PresetFanout, SLOT_GROUPS,
+    },
+    next_hop::{
+        ECMP_BUCKETS, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER,
+        NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
+        NEXT_HOP_XCAST, NextHop, NextHopKind,
+    },
+    port::{
+        MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_PLACES, PORT_RECIRCULATE,
+        PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, port_place,
+    },
+    settings::{Prune, Settings},
+};

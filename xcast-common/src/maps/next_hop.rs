@@ -1,0 +1,148 @@
+//! Next hops: what becomes of the destinations behind them, and multipath groups of them.
+
+use core::mem::offset_of;
+
+use super::counter::Counter;
+
+/// Next-hop ids that routes may use.
+pub const MAX_NEXT_HOPS: u32 = 32768;
+/// Groups of the ECMP table.
+pub const MAX_ECMP_GROUPS: u32 = 1024;
+/// Buckets of an ECMP group; a member of weight w gets about w / (sum of weights) of them.
+pub const ECMP_BUCKETS: usize = 64;
+
+/// Next-hop id that a destination without any route gets: the kernel stack, counted as
+/// `stack_no_route`. The controller fills it in before the first packet.
+pub const NEXT_HOP_NO_ROUTE: u32 = 0;
+/// Next-hop id of what is good neither as a destination nor as a source: multicast, broadcast,
+/// loopback and 0/8.
+pub const NEXT_HOP_NEVER: u32 = 1;
+/// Next-hop id of what is never a destination but may be a source: link-local and 240/4.
+pub const NEXT_HOP_NEVER_DESTINATION: u32 = 2;
+/// Next-hop id of the kernel stack for destinations whose copy exceeds the egress MTU; one past
+/// the ids that routes may use.
+pub const NEXT_HOP_STACK_MTU: u32 = MAX_NEXT_HOPS;
+/// Entries of the next-hop map.
+pub const NEXT_HOP_ENTRIES: u32 = MAX_NEXT_HOPS + 1;
+
+/// What happens to destinations behind a next hop. The discriminants are the map's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum NextHopKind {
+    /// Unused entry: destinations are skipped and counted as `skip_next_hop`.
+    #[default]
+    Unused = 0,
+    /// Send by a port to a link layer address.
+    Forward = 1,
+    /// Convert to unicast and hand to the kernel stack; [`NextHop::reason`] counts.
+    Stack = 2,
+    /// Never serve; [`NextHop::reason`] counts.
+    Skip = 3,
+    /// Choose a member of an ECMP group by flow.
+    Ecmp = 4,
+}
+
+/// The gateway understands Xcast: its destinations share a copy.
+pub const NEXT_HOP_XCAST: u8 = 1 << 0;
+/// The next hop is the destination itself, on a link of this router: every list entry leaves as
+/// its own packet.
+pub const NEXT_HOP_ON_LINK: u8 = 1 << 1;
+
+/// One entry of the next-hop table: one per (port, next-hop IP address), plus one per reason to
+/// hand a destination to the stack or to skip it, plus one per ECMP group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+// Aligned as entries of array maps are, so that addresses are read in words.
+#[repr(C, align(8))]
+pub struct NextHop {
+    /// A [`NextHopKind`].
+    pub kind: u8,
+    /// Port slot; [`PORT_STACK`](super::PORT_STACK) for [`NextHopKind::Stack`].
+    pub port: u8,
+    /// [`NEXT_HOP_XCAST`] and [`NEXT_HOP_ON_LINK`].
+    pub flags: u8,
+    /// [`Counter`] to bump ([`NextHopKind::Stack`], [`NextHopKind::Skip`]).
+    pub reason: u8,
+    /// Largest IP packet that may leave by the port, in octets ([`NextHopKind::Forward`]).
+    pub mtu_bytes: u16,
+    /// Index into the ECMP table ([`NextHopKind::Ecmp`]).
+    pub ecmp_group: u16,
+    /// Link layer address of the next hop; of `xcast0` for [`NextHopKind::Stack`].
+    pub destination_mac: [u8; 6],
+    /// Link layer address of the port.
+    pub source_mac: [u8; 6],
+    /// Explicit padding to a multiple of eight, which array maps round up to anyway.
+    pub reserved: [u8; 4],
+}
+
+impl NextHop {
+    /// Hands destinations to the kernel stack, and counts `reason`.
+    pub const fn stack(reason: Counter) -> Self {
+        Self::fixed(NextHopKind::Stack, reason)
+    }
+
+    /// Serves no destination, and counts `reason`.
+    pub const fn skip(reason: Counter) -> Self {
+        Self::fixed(NextHopKind::Skip, reason)
+    }
+
+    const fn fixed(kind: NextHopKind, reason: Counter) -> Self {
+        Self {
+            kind: kind as u8,
+            port: 0,
+            flags: 0,
+            reason: reason as u8,
+            mtu_bytes: 0,
+            ecmp_group: 0,
+            destination_mac: [0; 6],
+            source_mac: [0; 6],
+            reserved: [0; 4],
+        }
+    }
+
+    /// Copies the entry, in words: left to itself, the compiler calls `memcpy`, which goes octet by octet in BPF.
+    #[inline(always)]
+    pub fn copy_to(&self, place: &mut Self) {
+        const WORDS: usize = size_of::<NextHop>() / 8;
+        let (from, to) = (
+            core::ptr::from_ref(self).cast::<u64>(),
+            core::ptr::from_mut(place).cast::<u64>(),
+        );
+        for word in 0..WORDS {
+            // SAFETY: within both entries, and aligned; the bits of an entry are those of an entry. Volatile, so that
+            // it stays what it is.
+            unsafe { to.add(word).write_volatile(from.add(word).read()) };
+        }
+    }
+
+    /// Both link layer addresses as they begin a frame, in memory: eight octets and four.
+    #[inline(always)]
+    pub fn addresses(&self) -> (u64, u32) {
+        let start = core::ptr::from_ref(self).cast::<u8>();
+        // SAFETY: both are within the entry, and aligned, by the assertions below; any bits are a number.
+        unsafe {
+            (
+                start
+                    .add(offset_of!(Self, destination_mac))
+                    .cast::<u64>()
+                    .read(),
+                start
+                    .add(offset_of!(Self, source_mac) + 2)
+                    .cast::<u32>()
+                    .read(),
+            )
+        }
+    }
+}
+
+/// One ECMP group: next-hop ids by hash bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct EcmpGroup {
+    /// Next-hop id of each bucket; never an id of kind [`NextHopKind::Ecmp`].
+    pub buckets: [u32; ECMP_BUCKETS],
+}
+
+const _: () = {
+    assert!(size_of::<NextHop>() == 24);
+    assert!(offset_of!(NextHop, destination_mac) == 8 && offset_of!(NextHop, source_mac) == 14);
+};

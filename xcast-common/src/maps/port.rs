@@ -1,0 +1,52 @@
+//! Ports: the interfaces that packets arrive at and copies leave by.
+
+/// Number of port slots: up to 64 interfaces and the two ends of the router's own veth pair.
+pub const MAX_PORTS: usize = 72;
+/// Slot of `xcast0-dp`: a copy that leaves by it arrives on `xcast0`, in the kernel stack.
+pub const PORT_STACK: u8 = 0;
+/// Slot of `xcast0`: a copy that leaves by it arrives on `xcast0-dp` and is forwarded once more.
+pub const PORT_RECIRCULATE: u8 = 1;
+/// First slot for a real interface: where a [group](super::SLOT_GROUPS) of slots begins.
+pub const PORT_FIRST: u8 = 8;
+/// Number of real interfaces that can be ports.
+pub const MAX_REAL_PORTS: usize = 64;
+
+/// The port's configuration says that frames to the group's MAC address are accepted.
+pub const PORT_GROUP_MAC: u8 = 1 << 0;
+/// The port is `xcast0-dp`: any destination MAC is accepted, own addresses may be sources.
+pub const PORT_TRUSTED: u8 = 1 << 1;
+
+/// An interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Port {
+    /// Slot, the key of the per-port counters and device maps.
+    pub slot: u8,
+    /// [`PORT_GROUP_MAC`] and [`PORT_TRUSTED`].
+    pub flags: u8,
+    /// The interface's own link layer address.
+    pub mac: [u8; 6],
+    /// The interface's index; 0 in an unused entry of the port table.
+    pub ifindex: u32,
+    /// Explicit padding.
+    pub reserved: u32,
+}
+
+/// Entries of the port table, where interfaces are found by index: an array, since a look-up in a
+/// hash map costs several times more and every copy needs one.
+pub const PORT_TABLE_ENTRIES: u32 = 1024;
+/// Places in the table where an interface may be.
+pub const PORT_PLACES: u32 = 8;
+
+/// The places where the port with this interface index may be, in the order in which to try them.
+#[inline(always)]
+pub fn port_place(ifindex: u32, attempt: u32) -> u32 {
+    // Fibonacci hashing scatters neighbouring indices.
+    (ifindex.wrapping_mul(0x9e37_79b1) >> 22).wrapping_add(attempt) % PORT_TABLE_ENTRIES
+}
+
+const _: () = {
+    assert!(size_of::<Port>() == 16);
+    assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
+    assert!(PORT_FIRST as usize + MAX_REAL_PORTS <= MAX_PORTS);
+};

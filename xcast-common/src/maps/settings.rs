@@ -1,0 +1,45 @@
+//! What a router is configured to do, as far as its programs have to know.
+
+use crate::wire::endian::{Be16, Be32, Be128};
+
+/// How a copy's list is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum Prune {
+    /// Only the copy's own destinations stay in its list.
+    #[default]
+    Truncate = 0,
+    /// The list stays; bits of other branches' destinations are cleared.
+    Bitmap = 1,
+}
+
+/// What the programs know from the start: constants to them, set while they are loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Settings {
+    /// The All-Xcast-Routers group.
+    pub group: Be32,
+    /// IPv4 protocol number of Xcast.
+    pub protocol: u8,
+    /// A [`Prune`].
+    pub prune: u8,
+    /// UDP port at which Xcast inside UDP is taken; 0 for none.
+    pub udp_port: Be16,
+    /// Secret of the duplicate check's hash, random per load.
+    pub hash_key: u64,
+    /// Secret that tells frames on their way to become copies from all others, random per load; see
+    /// [`forward::mark`](crate::forward::mark), which uses its low 48 bits.
+    pub mark: u64,
+    /// The All-Xcast-Routers group of IPv6.
+    pub group6: Be128,
+    /// Routing type of Xcast6's routing header.
+    pub routing_type: u8,
+    /// Type of the option that lists ports.
+    pub ports_option: u8,
+    /// 1 if Xcast6 is forwarded.
+    pub ipv6: u8,
+    /// Explicit padding.
+    pub reserved: [u8; 5],
+}
+
+const _: () = assert!(size_of::<Settings>() == 48);

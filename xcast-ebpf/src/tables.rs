@@ -1,0 +1,141 @@
+//! The kernel's maps as a router's tables.
+
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use xcast_common::{
+    family::{Family, V4, V6},
+    forward::{
+        plan::Plan,
+        tables::{Tables, UdpSenders},
+    },
+    maps::{
+        NextHop, PeerSource,
+        lpm::{self, Entry, further_octets},
+    },
+    route_map,
+    verifier::fresh,
+};
+
+use crate::maps::{
+    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, REVISION,
+    ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6,
+    UDP_SOURCES, UDP_SOURCES6, WORK,
+};
+
+/// A family with maps of its own.
+pub trait FamilyMaps: Family {
+    /// What its tables are.
+    type Tables: Tables<Self> + UdpSenders<Self>;
+    /// Its tables.
+    const TABLES: Self::Tables;
+
+    /// The plan with this serial number: this CPU's own.
+    fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>>;
+}
+
+/// The kernel's maps as a router's tables.
+pub struct KernelTables;
+
+macro_rules! tables {
+    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
+     $addresses:ident, $sources:ident, $plans:ident) => {
+        route_map!($routes: $root, $segments, $blocks);
+
+        impl Tables<$family> for KernelTables {
+            #[inline(always)]
+            fn route(&self, address: <$family as Family>::Address) -> u32 {
+                lpm::lookup(&$routes, address)
+            }
+
+            #[inline(always)]
+            fn route_entry(&self, address: <$family as Family>::Address) -> Entry {
+                lpm::first(&$routes, address)
+            }
+
+            #[inline(always)]
+            fn revision(&self) -> u32 {
+                REVISION.get(0).map_or(0, fresh)
+            }
+
+            #[inline(always)]
+            fn finish_look_ups(&self) {
+                steps::<$family>($step);
+            }
+
+            #[inline(always)]
+            fn next_hop(&self, id: u32) -> Option<&NextHop> {
+                NEXT_HOPS.get(id)
+            }
+
+            #[inline(always)]
+            fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32> {
+                let group = ECMP_GROUPS.get(u32::from(group))?;
+                group.buckets.get(bucket as usize).copied()
+            }
+
+            #[inline(always)]
+            fn address_flags(&self, address: <$family as Family>::Address) -> u32 {
+                // SAFETY: read at once; entries are only ever replaced whole.
+                unsafe { $addresses.get(address) }.copied().unwrap_or(0)
+            }
+        }
+
+        impl UdpSenders<$family> for KernelTables {
+            #[inline(always)]
+            fn may_send(
+                &self,
+                peer: <$family as Family>::Address,
+                source: <$family as Family>::Address,
+            ) -> bool {
+                let key = Key::new(
+                    PeerSource::<<$family as Family>::Address>::BITS,
+                    PeerSource { peer, source },
+                );
+                $sources.get(&key).is_some()
+            }
+        }
+
+        impl FamilyMaps for $family {
+            type Tables = KernelTables;
+            const TABLES: KernelTables = KernelTables;
+
+            #[inline(always)]
+            fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>> {
+                let plan = $plans.get_ptr_mut(serial % PLANS_PER_CPU)?;
+                // SAFETY: this CPU's own, and no program holds two references to the same one.
+                Some(unsafe { &mut *plan })
+            }
+        }
+
+        /// One of these steps, for the packet at hand; 0 if it was the last.
+        ///
+        /// A global function: the kernel verifies it once and by itself, not again for each step and for
+        /// each number of destinations (Linux 5.6). It may be given numbers only, and finds everything
+        /// else anew.
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $step(octet: u32) -> u32 {
+            let Some(work) = WORK.get_ptr_mut(0) else {
+                return 0;
+            };
+            // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
+            let work = unsafe { &mut *work };
+            let Some(plan) = <$family>::plan(work.serial) else {
+                return 0;
+            };
+            work.step(plan, &$routes, octet & 0xf) as u32
+        }
+    };
+}
+
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
+
+/// All steps that a packet's look-ups may take after the first.
+#[inline(always)]
+fn steps<F: Family>(step: extern "C" fn(u32) -> u32) {
+    for octet in further_octets::<F::Address>() {
+        if step(octet) == 0 {
+            break;
+        }
+    }
+}
