@@ -14,7 +14,7 @@ use xcast_host::{
     Message, Queue,
     envelope::Tag,
     packet::{UDP_LEN, packet_len},
-    queue::{Limits, QueueStatistics},
+    queue::{QueueLimits, QueueStatistics},
 };
 
 use crate::{
@@ -127,7 +127,7 @@ fn address(number: usize) -> SocketAddr {
 
 /// A queue all of whose peers take envelopes.
 fn queue() -> Result<Queue> {
-    let mut queue = Queue::new(Limits::default());
+    let mut queue = Queue::new(QueueLimits::default());
     for number in 0..PEERS {
         queue.opt_in(address(number), Tag(number as u32))?;
     }

@@ -27,9 +27,8 @@ use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 use socket2::SockAddr;
 use xcast_host::{
-    CodePoints, Ipv6CodePoints,
+    CodePoints, Ipv6CodePoints, RawSocket,
     packet::{Entry, Template},
-    raw::Way,
 };
 
 use crate::{
@@ -121,7 +120,7 @@ struct Xcast {
     entries: Vec<Entry>,
     payload: Vec<u8>,
     packet: Vec<u8>,
-    way: Way,
+    way: RawSocket,
 }
 
 impl Sender for Xcast {
@@ -376,7 +375,7 @@ fn xcast(family: Family, host: &Host, list: &[SocketAddr]) -> Result<Xcast> {
         let index = if_nametoindex("xcast0").context("the router has no interface of its own")?;
         // Any addresses will do there.
         let ipv6 = family == Family::Ipv6;
-        Ok(Way::frame(index, SOURCE_MAC, INGRESS_MAC, ipv6)?)
+        Ok(RawSocket::packet(index, SOURCE_MAC, INGRESS_MAC, ipv6)?)
     })?;
     Ok(Xcast {
         template,

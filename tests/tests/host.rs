@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt::SndBuf};
 use tests::bed::Bed;
 use tests::daemon::{Counters, PATIENCE};
 use tests::family::Family;
@@ -13,10 +14,11 @@ use tests::namespace::{self, Namespace};
 use tests::packet;
 use tests::tap::Tap;
 use xcast_host::envelope::Tag;
-use xcast_host::queue::Limits;
+use xcast_host::queue::QueueLimits;
 use xcast_host::tokio::{CombiningSender, Report};
 use xcast_host::{
-    Cause, CodePoints, Ipv6CodePoints, Message, Outlet, Probing, Receiver, Sender, Settings,
+    CodePoints, Ipv6CodePoints, Message, Options, Probing, Receiver, SendError, Sender, Settings,
+    UnicastCause, Uplink,
 };
 use xtask::testbed::{RouterConfig, Routing, Topology};
 
@@ -131,7 +133,7 @@ fn native() -> Result<Settings> {
             period: Duration::from_millis(100),
             valid_for: PATIENCE,
         }),
-        ..Settings::new(Outlet::native(code_points()?))
+        ..Settings::new(Uplink::native(code_points()?))
     })
 }
 
@@ -155,7 +157,7 @@ fn in_udp(hosts: &Hosts) -> Result<Settings> {
     r1.sysctl("ipv6/icmp/ratelimit", "0")?;
     let router = SocketAddr::from((hosts.address("R1", "A")?, UDP_PORT));
     Ok(Settings {
-        outlet: Outlet::udp(code_points()?, router),
+        uplink: Uplink::udp(code_points()?, router),
         ..native()?
     })
 }
@@ -279,7 +281,7 @@ impl Messages {
             let socket = UdpSocket::bind((own, 0))?;
             let mut sender = xcast_host::tokio::Sender::new(socket, settings)?;
             ensure!(sender.wait_for_router(PATIENCE).await?, "no answer");
-            let sender = CombiningSender::new(sender, Limits::default());
+            let sender = CombiningSender::new(sender, QueueLimits::default());
             for (tag, to, own) in &self.each {
                 if let Some(tag) = tag {
                     sender.opt_in(*to, *tag).await??;
@@ -375,7 +377,7 @@ fn a_mixed_list() {
             SocketAddrV6::new(ipv6, UDP_PORT, 0, 0),
         );
         let in_udp = Settings {
-            outlet: Outlet::udp(code_points()?, routers),
+            uplink: Uplink::udp(code_points()?, routers),
             ..in_udp(&hosts)?
         };
         for (node, settings) in [("R1", native()?), ("A", in_udp)] {
@@ -437,7 +439,7 @@ fn a_router_in_udp_stops_and_returns() {
             Ok(sender)
         })?;
         ensure!(
-            sender.router() == Err(Cause::Refused),
+            sender.router() == Err(UnicastCause::Refused),
             "{:?}",
             sender.router()
         );
@@ -517,7 +519,7 @@ fn no_router_for_xcast_in_udp() {
     with_fig3(&RouterConfig::default(), |mut hosts| {
         let router = SocketAddr::from((hosts.address("R1", "A")?, 4000));
         let any = hosts.any();
-        let settings = Settings::new(Outlet::udp(code_points()?, router));
+        let settings = Settings::new(Uplink::udp(code_points()?, router));
         let to = hosts.to.clone();
         let statistics = hosts.namespace("A")?.enter(move || {
             let socket = UdpSocket::bind((any, 0))?;
@@ -532,4 +534,40 @@ fn no_router_for_xcast_in_udp() {
         }
         Ok(())
     });
+}
+
+/// Datagrams for neighbours that do not answer fill the send buffer. A send that does not wait gives
+/// back exactly the destinations that are left.
+#[test]
+fn what_a_full_send_buffer_leaves_comes_back() {
+    if !namespace::available() {
+        return;
+    }
+    let run = || {
+        let namespace = Namespace::new("full")?;
+        namespace.ip_batch(
+            "link add here type veth peer name there\nlink set there up\nlink set here up\n\
+             addr add 10.0.0.1/24 dev here\n",
+        )?;
+        let to: Vec<_> = (2..100)
+            .map(|host| SocketAddr::from(([10, 0, 0, host], 5000)))
+            .collect();
+        namespace.enter(|| {
+            let socket = UdpSocket::bind("10.0.0.1:0")?;
+            setsockopt(&socket, SndBuf, &4096)?;
+            let mut sender = Sender::new(&socket, Settings::new(Uplink::Unicast))?;
+            let outcome = sender.try_send_with(&Options::default(), &to, &[0; 1000]);
+            let Err(SendError::WouldBlock { sent, failed, rest }) = outcome else {
+                anyhow::bail!("{outcome:?}");
+            };
+            let served = sent.unicast_packets;
+            ensure!(served > 0 && failed.is_empty(), "{sent:?}, {failed:?}");
+            let left: Vec<_> = rest.iter().map(|destination| destination.address).collect();
+            ensure!(left == to[served..], "{served} served, {left:?} left");
+            Ok(())
+        })
+    };
+    if let Err(error) = run() {
+        panic!("{error:?}");
+    }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use xcast_common::counter::{self, Counter};
 use xcast_host::Ipv6CodePoints;
 
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 /// Counters by their stable name, see [`xcast_common::counter`].
 pub type Counters = BTreeMap<String, u64>;

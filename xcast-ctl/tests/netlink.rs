@@ -19,10 +19,15 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::{Uid, gettid},
 };
-use tokio::{sync::mpsc::Receiver, time::timeout};
+use tokio::{
+    sync::mpsc::Receiver,
+    time::{sleep, timeout},
+};
 use xcast_common::counter::Counter;
 use xcast_ctl::{
-    config::Gateways,
+    gateways::Gateways,
+    report,
+    router::resolver::Resolver,
     sync::{
         Edit, KernelEvent, Netlink, NetlinkOptions, RouteSync, SyncConfig,
         event::{NeighbourState, RouteKind},
@@ -125,6 +130,7 @@ fn ip_batch(commands: &str, options: &[&str]) -> bool {
 /// A router without a datapath.
 struct Router {
     netlink: Netlink,
+    resolver: Resolver,
     events: Receiver<Vec<KernelEvent>>,
     sync: RouteSync,
     /// Interfaces that are to be ports, in the order of their slots.
@@ -142,8 +148,11 @@ impl Router {
 
     fn with_options(ports: &[&str], options: NetlinkOptions) -> Self {
         let (netlink, events) = Netlink::start(options).unwrap();
+        let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+        tokio::spawn(connection);
         Self {
             netlink,
+            resolver: Resolver::start(handle),
             events,
             sync: RouteSync::new(SyncConfig {
                 gateways: Gateways::All,
@@ -182,16 +191,10 @@ impl Router {
             }
         }
         for edit in &self.edits {
-            let (ifindex, gateway, wanted) = match *edit {
-                Edit::Resolve { ifindex, gateway } => (ifindex, gateway, true),
-                Edit::Release { ifindex, gateway } => (ifindex, gateway, false),
-                _ => continue,
-            };
-            // Links may be gone by now.
-            if wanted {
-                self.netlink.resolve(ifindex, gateway).await.ok();
-            } else {
-                self.netlink.release(ifindex, gateway).await.ok();
+            match *edit {
+                Edit::Resolve { ifindex, gateway } => self.resolver.resolve(ifindex, gateway),
+                Edit::Release { ifindex, gateway } => self.resolver.release(ifindex, gateway),
+                _ => {}
             }
         }
         self.edits.clear();
@@ -212,10 +215,15 @@ impl Router {
             .await;
     }
 
+    /// The table of next hops, as the `next-hops` verb shows it.
+    fn next_hops(&self) -> impl Iterator<Item = report::NextHop> {
+        self.sync.next_hops().map(report::NextHop::from)
+    }
+
     /// What becomes of packets to an address, in one line.
     fn fate(&self, address: &str) -> String {
         let id = self.sync.lookup(address.parse().unwrap()).next_hop;
-        let row = self.sync.next_hops().find(|row| row.id == id).unwrap();
+        let row = self.next_hops().find(|row| row.id == id).unwrap();
         match (row.reason, row.port, row.address) {
             (Some(reason), ..) => reason,
             (None, Some(port), Some(address)) => format!("{} {address} {port}", row.kind),
@@ -225,7 +233,7 @@ impl Router {
 
     /// The route map without what differs from one run to the next.
     fn routes(&self) -> BTreeMap<String, String> {
-        let routes = self.sync.routes().map(|route| {
+        let routes = self.sync.routes().map(report::Route::from).map(|route| {
             let why = route.why.split(", neighbour").next().unwrap().to_owned();
             let text = format!("{} {:?} {:?} {why}", route.kind, route.via, route.device);
             (route.prefix.to_string(), text)
@@ -309,7 +317,7 @@ fn the_maps_follow_the_kernel() {
             .await;
         ip("link set v2 mtu 1300");
         let mtu = |router: &Router| {
-            let mut rows = router.sync.next_hops();
+            let mut rows = router.next_hops();
             rows.any(|row| row.port.as_deref() == Some("v2") && row.mtu == Some(1300))
         };
         router.until("MTU", mtu).await;
@@ -495,11 +503,11 @@ fn gateways_are_kept_resolved() {
             .await;
         let released = |_: &Router| entry("10.1.0.2 ").is_none_or(|line| !line.contains("managed"));
         router.until("released", released).await;
-        assert!(
-            entry("10.1.0.3 ").unwrap().contains("managed"),
-            "{}",
-            entries()
-        );
+        let deadline = Instant::now() + PATIENCE;
+        while !entry("10.1.0.3 ").unwrap().contains("managed") {
+            assert!(Instant::now() < deadline, "{}", entries());
+            sleep(Duration::from_millis(10)).await;
+        }
         assert!(
             entry("10.1.0.9 ").unwrap().contains("PERMANENT"),
             "{}",

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use xcast_host::{
     Message, Queue,
     envelope::Tag,
-    queue::{Limits, QueueStatistics},
+    queue::{QueueLimits, QueueStatistics},
 };
 
 const MESSAGES: usize = 2_000_000;
@@ -28,7 +28,7 @@ fn address(n: usize) -> SocketAddr {
 /// Messages a second, the median of some rounds. A message comes every microsecond of the
 /// simulated time.
 fn measure(
-    limits: Limits,
+    limits: QueueLimits,
     opted_in: bool,
     message: impl Fn(usize) -> Message,
 ) -> (f64, QueueStatistics) {
@@ -66,7 +66,7 @@ fn measure(
 type Row<'a> = (&'a str, bool, &'a dyn Fn(usize) -> Message);
 
 fn main() {
-    let limits = Limits::default();
+    let limits = QueueLimits::default();
     let contents: Vec<_> = (0..64u8).map(|n| Bytes::from(vec![n; 100])).collect();
     let own: Vec<_> = (0..255u8).map(|n| Bytes::from(vec![n; 10])).collect();
     let large: Vec<_> = (0..64u8).map(|n| Bytes::from(vec![n; 1000])).collect();

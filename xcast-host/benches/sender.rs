@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
 use xcast_host::{
-    CodePoints, Outlet, Sender, Settings,
+    CodePoints, Sender, Settings, Uplink,
     packet::{Entry, Template},
 };
 
@@ -37,10 +37,10 @@ fn sink(address: Ipv4Addr) -> Result<UdpSocket> {
     Ok(socket)
 }
 
-fn sender(outlet: Outlet) -> Result<Sender> {
+fn sender(uplink: Uplink) -> Result<Sender> {
     let settings = Settings {
         probing: None,
-        ..Settings::new(outlet)
+        ..Settings::new(uplink)
     };
     Ok(Sender::new(UdpSocket::bind("127.0.0.1:0")?, settings)?)
 }
@@ -58,13 +58,13 @@ fn main() -> Result<()> {
             .collect::<Result<Vec<SocketAddr>, _>>()?;
         let payload = [7; 200];
 
-        let mut xcast = sender(Outlet::udp(code_points, router.local_addr()?))?;
+        let mut xcast = sender(Uplink::udp(code_points, router.local_addr()?))?;
         let by_xcast = measure(|| {
             xcast.send(&to, &payload)?;
             Ok(())
         })?;
         assert_eq!(xcast.statistics().unicast_packets, 0);
-        let mut unicast = sender(Outlet::Unicast)?;
+        let mut unicast = sender(Uplink::Unicast)?;
         let by_unicast = measure(|| {
             unicast.send(&to, &payload)?;
             Ok(())

@@ -6,7 +6,7 @@ use std::net::UdpSocket;
 
 use anyhow::Result;
 use xcast_host::tokio::{CombiningSender, Receiver, Sender};
-use xcast_host::{Message, Outlet, Settings, envelope::Tag, queue::Limits};
+use xcast_host::{Message, Settings, Uplink, envelope::Tag, queue::QueueLimits};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<()> {
@@ -17,9 +17,9 @@ async fn main() -> Result<()> {
         receivers.push(Receiver::new(bind(local).await?, tag));
     }
 
-    // Outlet::udp(code_points, router) where there is a router.
-    let sender = Sender::new(UdpSocket::bind(local)?, Settings::new(Outlet::Unicast))?;
-    let sender = CombiningSender::new(sender, Limits::default());
+    // Uplink::udp(code_points, router) where there is a router.
+    let sender = Sender::new(UdpSocket::bind(local)?, Settings::new(Uplink::Unicast))?;
+    let sender = CombiningSender::new(sender, QueueLimits::default());
     for (number, receiver) in receivers.iter().enumerate() {
         let to = receiver.socket().local_addr()?;
         if let Some(tag) = receiver.tag() {

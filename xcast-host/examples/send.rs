@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use xcast_host::{CodePoints, Outlet, Sender, Settings};
+use xcast_host::{CodePoints, Sender, Settings, Uplink};
 
 fn main() -> Result<()> {
     let usage = "send ROUTER:PORT TEXT ADDRESS:PORT...";
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     // The network's own choice: these are for experiments (RFC 4727).
     let code_points = CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 254))?;
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let mut sender = Sender::new(socket, Settings::new(Outlet::udp(code_points, router)))?;
+    let mut sender = Sender::new(socket, Settings::new(Uplink::udp(code_points, router)))?;
     sender.wait_for_router(Duration::from_millis(200))?;
     sender.send(&to, text.as_bytes())?;
     println!("{}", sender.statistics());

@@ -47,7 +47,7 @@ pub const MAX_MESSAGE: usize = 65_507;
 /// What a receiver knows itself by in envelopes from a sender.
 ///
 /// A receiver draws one at random and tells it to senders when it opts in. Senders refuse a tag that
-/// somebody else uses; see [`Peers`](crate::queue::Peers).
+/// somebody else uses; see [`EnvelopePeers`](crate::queue::EnvelopePeers).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(pub u32);
 

@@ -1,56 +1,66 @@
-//! Sends one packet to many: the host's side of Xcast (Explicit Multicast, RFC 5058).
+//! Sends one packet to many destinations: the host's side of Xcast (Explicit Multicast, RFC 5058).
 //!
-//! A [`Sender`] takes a payload and a list of addresses. Where there is an Xcast router it sends
-//! one packet with the list in its header, and the routers on the way make as many of it as it
-//! takes; where there is none it sends a datagram to each, and [says so](Statistics). Receivers
-//! need nothing: what arrives is ordinary UDP, from the sender's own address and port.
+//! A [`Sender`] takes a payload and a list of addresses. Where there is an Xcast router, it sends
+//! one packet that carries the list in its header; the routers on the way make copies only where
+//! paths part. Where there is none, it sends a datagram to each destination, and
+//! [counts them](SenderStatistics). Receivers need nothing: what arrives is ordinary UDP, from the
+//! sender's own address and port.
+//!
+//! # A first example
 //!
 //! ```no_run
 //! use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
-//! use xcast_host::{CodePoints, Outlet, Sender, Settings};
+//! use std::time::Duration;
+//! use xcast_host::{CodePoints, Sender, Settings, Uplink};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // The numbers that the network's routers were configured with: there are no defaults.
+//! // The numbers that the network's routers are configured with. There are no defaults.
 //! let code_points = CodePoints::new(253, Ipv4Addr::new(224, 0, 0, 254))?;
-//! // A router on the network; Outlet::native(code_points) is one on this host.
+//! // A router on the network. For one on this host, use Uplink::native(code_points).
 //! let router: SocketAddr = "192.0.2.1:4242".parse()?;
-//! let outlet = Outlet::udp(code_points, router);
+//! let uplink = Uplink::udp(code_points, router);
 //!
 //! let socket = UdpSocket::bind("0.0.0.0:0")?;
-//! let mut sender = Sender::new(socket, Settings::new(outlet))?;
+//! let mut sender = Sender::new(socket, Settings::new(uplink))?;
+//! // Optional: a sender uses unicast until the router has answered.
+//! sender.wait_for_router(Duration::from_millis(200))?;
+//!
 //! let to: Vec<SocketAddr> = vec!["198.51.100.7:5000".parse()?, "203.0.113.9:5000".parse()?];
 //! let sent = sender.send(&to, b"hello, all")?;
-//! println!("{} packets by the router, {} without", sent.xcast_packets, sent.unicast_packets);
+//! println!("{} Xcast packets, {} datagrams", sent.xcast_packets, sent.unicast_packets);
 //! # Ok(())
 //! # }
 //! ```
 //!
+//! # What is here, in reading order
+//!
+//! 1. **Sending.** [`Sender`], or [`tokio::Sender`], with its [`Settings`]: the [`Uplink`] to the
+//!    first router, [`Options`] of messages, [`PacketLimits`], and when to ask whether the router
+//!    is there ([`liveness`]). A list is made of [`Destination`]s, or of plain socket addresses.
+//! 2. **Receiving.** Any UDP socket will do. A [`Receiver`], or [`tokio::Receiver`], also opens
+//!    combined messages.
+//! 3. **Choosing.** A [`policy`] says which destinations share a packet where a list is too long
+//!    for one, and which of several candidates to choose.
+//! 4. **Combining.** A [`Queue`], or [`tokio::CombiningSender`], makes one packet of messages whose
+//!    content overlaps. Module [`queue`] has the rules, [`envelope`] the wire format.
+//! 5. **Underneath.** [`split`](mod@split) decides what packets a list becomes, [`packet`] builds
+//!    them, and a [`RawSocket`] sends them: for simulators, overlays and tools.
+//!
+//! Modules that decide ([`liveness`], [`split`](mod@split), [`policy`], [`queue`], [`envelope`],
+//! [`packet`]) have neither I/O nor a clock. Blocking and asynchronous types are thin shells around
+//! the same code. They log with `tracing`, at levels debug and trace, and a warning when a router
+//! is lost.
+//!
 //! # IPv4 and IPv6
 //!
-//! A list may have addresses of both families: it is split, because a packet has addresses of one.
-//! A socket that is bound to `[::]` serves both, one that is bound to `0.0.0.0` IPv4. For IPv6 the
-//! outlet needs [`CodePoints::with_ipv6`] and, in UDP, a router's IPv6 address
-//! ([`Router`]).
+//! A packet has addresses of one family, so a list with both is split. A socket that is bound to
+//! `[::]` serves both families, one that is bound to `0.0.0.0` serves IPv4. For IPv6 the uplink
+//! needs [`CodePoints::with_ipv6`] and, in UDP, the router's IPv6 address ([`RouterAddresses`]).
 //!
-//! # What is here
+//! # Requirements
 //!
-//! | | |
-//! |---|---|
-//! | [`Sender`], [`tokio::Sender`] | messages to lists: split, sent, or served by unicast |
-//! | [`Outlet`] | the way to the router, and how it is known to be there |
-//! | [`policy`] | which destinations share a packet, and whom to choose where there is a choice |
-//! | [`Queue`], [`tokio::CombiningSender`] | combines messages whose content overlaps |
-//! | [`Receiver`], [`tokio::Receiver`] | ordinary datagrams and combined messages alike |
-//! | [`envelope`] | the wire form of combined messages |
-//! | [`packet`], [`raw`] | the packets themselves, for tools |
-//!
-//! Decisions are in modules without I/O or clock ([`queue`], [`liveness`], [`policy`],
-//! [`envelope`], [`packet`]), and blocking and asynchronous front ends are thin shells around the
-//! same code. They log decisions with `tracing`, at the levels debug and trace.
-//!
-//! # Limits
-//!
-//! Linux only.
+//! Linux 3.13 or newer, which can set TTL and DSCP for a single datagram; a router needs a newer one.
+//! [`Uplink::Udp`] needs no privileges, [`Uplink::Native`] and [`RawSocket`] need `CAP_NET_RAW`.
 //!
 //! # Features
 //!
@@ -58,19 +68,13 @@
 //! * `serde`: statistics implement `Serialize`.
 
 mod code_points;
-mod destination;
-mod engine;
 pub mod envelope;
-pub mod liveness;
-mod outlet;
 pub mod packet;
-mod plan;
 pub mod policy;
 pub mod queue;
-pub mod raw;
+mod raw_socket;
 mod receiver;
 mod sender;
-mod side;
 mod statistics;
 #[cfg(feature = "tokio")]
 pub mod tokio;
@@ -78,12 +82,12 @@ pub mod tokio;
 mod what_policies_bring;
 
 pub use code_points::{CodePointError, CodePoints, Ipv6CodePoints};
-pub use destination::{Destination, Options, Unusable};
-pub use engine::{SendError, Sent, Settings, Unreached};
-pub use liveness::Probing;
-pub use outlet::{Outlet, Router};
-pub use plan::Limits;
 pub use queue::{Message, Queue};
+pub use raw_socket::RawSocket;
 pub use receiver::{Received, Receiver, ReceiverStatistics};
-pub use sender::Sender;
-pub use statistics::{Cause, Statistics};
+pub use sender::{
+    Destination, Options, PacketLimits, RouterAddresses, SendError, Sender, SenderStatistics, Sent,
+    Settings, UnicastCause, Unreached, Unusable, Uplink,
+    liveness::{self, Probing},
+    split,
+};

@@ -14,7 +14,7 @@ use xcast_common::{
     },
 };
 
-use crate::CodePoints;
+use crate::code_points::CodePoints;
 
 /// Length of a UDP header, in octets.
 pub const UDP_LEN: usize = 8;
@@ -45,7 +45,7 @@ pub struct Template {
     pub source: IpAddr,
     /// IP destination: the group, or an address of a router.
     pub to: IpAddr,
-    /// Time to live.
+    /// Time to live, or hop limit.
     pub ttl: u8,
     /// DSCP of the packet itself, 0 to 63.
     pub dscp: u8,
@@ -57,7 +57,7 @@ pub struct Template {
     pub anonymous: bool,
     /// UDP source port.
     pub source_port: u16,
-    /// P also where all entries have one port, which the UDP header could carry.
+    /// Lists ports (P) even if all entries have the same one, which the UDP header could carry.
     pub port_list: bool,
 }
 
@@ -135,7 +135,48 @@ impl Template {
         packet.clear();
         packet.reserve(length);
         self.emit_headers(entries, flags, transport::UDP, total_len, packet);
-        self.emit_udp(entries, flags, payload, packet);
+        // The destination is the group, whatever the IP destination is. The port is the one that all
+        // entries share, or 0 where each has its own.
+        let port = match flags & FLAG_P {
+            0 => entries[0].port,
+            _ => 0,
+        };
+        let group = self.code_points.group_for(self.source);
+        self.emit_udp(group, port, payload, packet);
+        Ok(())
+    }
+
+    /// Writes the ordinary UDP datagram that serves one destination by unicast, like
+    /// [`emit`](Self::emit). A kernel sends the same; this is for
+    /// simulators.
+    ///
+    /// # Errors
+    ///
+    /// See [`PacketError`]; `packet` is then left as it was.
+    pub fn emit_datagram(
+        &self,
+        entry: &Entry,
+        payload: &[u8],
+        packet: &mut Vec<u8>,
+    ) -> Result<(), PacketError> {
+        let ipv6 = self.source.is_ipv6();
+        let dscp = entry.dscp.unwrap_or(self.dscp);
+        if entry.address.is_ipv6() != ipv6 {
+            return Err(PacketError::Family(entry.address, self.source));
+        }
+        if dscp > MAX_DSCP {
+            return Err(PacketError::Dscp(dscp));
+        }
+        let length = datagram_overhead(ipv6) + payload.len();
+        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
+
+        packet.clear();
+        packet.reserve(length);
+        match ipv6 {
+            false => self.emit_ip(entry.address, dscp, transport::UDP, total_len, packet),
+            true => self.emit_ipv6(entry.address, dscp, transport::UDP, total_len, packet),
+        }
+        self.emit_udp(entry.address, entry.port, payload, packet);
         Ok(())
     }
 
@@ -219,21 +260,27 @@ impl Template {
         packet: &mut Vec<u8>,
     ) {
         if self.source.is_ipv4() {
-            self.emit_ip(total_len, packet);
+            self.emit_ip(
+                self.to,
+                self.dscp,
+                self.code_points.protocol,
+                total_len,
+                packet,
+            );
             self.emit_xcast(entries, flags, protocol, packet);
         } else {
-            self.emit_ipv6(total_len, packet);
+            self.emit_ipv6(self.to, self.dscp, ipv6::ROUTING_HEADER, total_len, packet);
             self.emit_xcast6(entries, flags, protocol, packet);
         }
     }
 
-    fn emit_ipv6(&self, total_len: u16, packet: &mut Vec<u8>) {
+    fn emit_ipv6(&self, to: IpAddr, dscp: u8, next: u8, total_len: u16, packet: &mut Vec<u8>) {
         let payload_len = total_len - ipv6::LEN as u16;
-        packet.extend_from_slice(&(6 << 28 | u32::from(self.dscp) << 22).to_be_bytes());
+        packet.extend_from_slice(&(6 << 28 | u32::from(dscp) << 22).to_be_bytes());
         packet.extend_from_slice(&payload_len.to_be_bytes());
-        packet.extend_from_slice(&[ipv6::ROUTING_HEADER, self.ttl]);
+        packet.extend_from_slice(&[next, self.ttl]);
         packet.extend_from_slice(&octets(self.source));
-        packet.extend_from_slice(&octets(self.to));
+        packet.extend_from_slice(&octets(to));
     }
 
     /// RFC 5058 section 9.3.2.
@@ -280,17 +327,17 @@ impl Template {
             .map(|entry| entry.dscp.unwrap_or(self.dscp) << 2)
     }
 
-    fn emit_ip(&self, total_len: u16, packet: &mut Vec<u8>) {
+    fn emit_ip(&self, to: IpAddr, dscp: u8, protocol: u8, total_len: u16, packet: &mut Vec<u8>) {
         let [len_high, len_low] = total_len.to_be_bytes();
         let mut header = [0; IPV4_LEN];
-        header[..4].copy_from_slice(&[0x45, self.dscp << 2, len_high, len_low]);
+        header[..4].copy_from_slice(&[0x45, dscp << 2, len_high, len_low]);
         // No identification is needed: routers refuse fragments of Xcast packets, so that DF says
         // what will happen anyway.
         header[6] = 0x40;
         header[8] = self.ttl;
-        header[9] = self.code_points.protocol;
+        header[9] = protocol;
         header[12..16].copy_from_slice(&octets(self.source));
-        header[16..].copy_from_slice(&octets(self.to));
+        header[16..].copy_from_slice(&octets(to));
         store_checksum(&mut header, 10);
         packet.extend_from_slice(&header);
     }
@@ -326,15 +373,10 @@ impl Template {
         store_checksum(&mut packet[start..], 2);
     }
 
-    /// UDP as the source sends it: the destination is the group, whatever the IP destination is,
-    /// and the port is the one all entries share, or 0 where each has its own.
-    fn emit_udp(&self, entries: &[Entry], flags: u8, payload: &[u8], packet: &mut Vec<u8>) {
+    /// UDP, with a checksum for the destination `to`.
+    fn emit_udp(&self, to: IpAddr, port: u16, payload: &[u8], packet: &mut Vec<u8>) {
         let start = packet.len();
-        let port = match flags & FLAG_P {
-            0 => entries[0].port,
-            _ => 0,
-        };
-        // The IP packet, 40 octets longer at least, was checked to fit 16 bits.
+        // The IP packet, which is longer, was checked to fit 16 bits.
         let udp_len = (UDP_LEN + payload.len()) as u16;
         for field in [self.source_port, port, udp_len, 0] {
             packet.extend_from_slice(&field.to_be_bytes());
@@ -343,11 +385,7 @@ impl Template {
 
         // The order of a pseudo header's fields does not matter to its sum, and neither does whether
         // a length has 16 bits or 32.
-        let mut pseudo_header = [
-            octets(self.source),
-            octets(self.code_points.group_for(self.source)),
-        ]
-        .concat();
+        let mut pseudo_header = [octets(self.source), octets(to)].concat();
         pseudo_header.extend_from_slice(&[0, transport::UDP]);
         pseudo_header.extend_from_slice(&udp_len.to_be_bytes());
         let datagram = &mut packet[start..];
@@ -463,7 +501,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::Ipv6CodePoints;
+    use crate::code_points::Ipv6CodePoints;
 
     fn template() -> Template {
         Template {
@@ -669,5 +707,43 @@ mod tests {
             ..template6()
         };
         assert_eq!(without.build(&[one], b""), Err(PacketError::NoIpv6));
+    }
+
+    /// Fields and sums of a datagram, by hand from RFC 791, 8200 and 768.
+    #[test]
+    fn a_datagram_is_ordinary_udp() {
+        let mut bytes = Vec::new();
+        let to = entry("10.1.0.2", 5000, Some(46));
+        template().emit_datagram(&to, b"hi!", &mut bytes).unwrap();
+        assert_eq!(bytes[..4], [0x45, 46 << 2, 0, 31]);
+        assert_eq!((bytes[8], bytes[9]), (64, 17));
+        assert_eq!(bytes[12..20], [10, 0, 0, 1, 10, 1, 0, 2]);
+        assert_eq!(bytes[20..26], [0x0f, 0xa0, 0x13, 0x88, 0, 11]);
+        assert_eq!(folded(&[&bytes[..20]]), 0xffff);
+        let pseudo = [10, 0, 0, 1, 10, 1, 0, 2, 0, 17, 0, 11];
+        assert_eq!(folded(&[&pseudo, &bytes[20..]]), 0xffff);
+
+        let to = entry("fd00::2", 5000, None);
+        template6().emit_datagram(&to, b"hi!", &mut bytes).unwrap();
+        assert_eq!(bytes[..8], [0x60, 0, 0, 0, 0, 11, 17, 64]);
+        assert_eq!(bytes[24..40], octets("fd00::2".parse().unwrap()));
+        assert_eq!(bytes[40..46], [0x0f, 0xa0, 0x13, 0x88, 0, 11]);
+        assert_eq!(
+            folded(&[&bytes[8..40], &[0, 0, 0, 11, 0, 0, 0, 17], &bytes[40..]]),
+            0xffff
+        );
+        assert_eq!(&bytes[48..], b"hi!");
+
+        let before = bytes.clone();
+        let mut refused = |entry, len| {
+            let refused = template6().emit_datagram(&entry, &vec![0; len], &mut bytes);
+            assert_eq!(bytes, before);
+            refused.unwrap_err()
+        };
+        let ipv4 = entry("10.1.0.2", 5000, None);
+        assert!(matches!(refused(ipv4, 3), PacketError::Family(..)));
+        assert_eq!(refused(to, 65488), PacketError::TooLong(65536));
+        let odd = entry("fd00::2", 5000, Some(64));
+        assert_eq!(refused(odd, 3), PacketError::Dscp(64));
     }
 }

@@ -121,9 +121,9 @@ pub(crate) enum Found {
 
 /// Receives messages by an ordinary UDP socket, in whatever form they come.
 ///
-/// Messages sent as Xcast arrive as ordinary datagrams already. What this adds is opening the
-/// envelopes of senders that [combine](crate::queue) messages; a receiver gets them only from
-/// senders it gave its [tag](Self::tag).
+/// Messages sent as Xcast arrive as ordinary datagrams, for which any socket will do. What this adds
+/// is opening the envelopes of senders that [combine](crate::queue) messages; a receiver gets those
+/// only from senders to which it gave its [tag](Self::tag).
 #[derive(Debug)]
 pub struct Receiver {
     socket: UdpSocket,

@@ -10,9 +10,9 @@ use std::{
 };
 
 use crate::{
-    Limits, Options,
-    plan::{Plan, Way},
+    Destination, Options, PacketLimits,
     policy::{ArrivalOrder, CommonNextHop, CommonPath, CommonPrefix, Nearest, Policy},
+    split::{self, UplinkState},
 };
 
 const NODES: usize = 2000;
@@ -176,27 +176,25 @@ fn depth_first(parents: &[usize]) -> Vec<usize> {
 
 /// Links crossed by a list split into packets of at most `most`.
 fn split(network: &Network, to: &[SocketAddr], most: usize, policy: &dyn Policy) -> usize {
-    let limits = Limits {
+    let limits = PacketLimits {
         max_destinations: most,
-        ..Limits::default()
+        ..PacketLimits::default()
     };
-    let way = Way::Xcast {
-        overhead: 0,
+    let uplink = UplinkState::Up {
+        overhead_octets: 0,
         source: Ipv4Addr::new(192, 0, 2, 1).into(),
     };
-    let mut plan = Plan::default();
-    let destinations = to.iter().map(|to| crate::Destination::from(*to).entry());
-    plan.entries.extend(destinations.map(Result::unwrap));
-    plan.divide(way, 100, &Options::default(), &limits, policy)
-        .unwrap();
-    let parcels = plan.parcels.iter().map(|parcel| {
-        let entries = plan.entries[parcel.range.clone()].iter();
+    let to: Vec<_> = to.iter().map(|to| Destination::from(*to)).collect();
+    let options = Options::default();
+    let chunks = split::split(&to, 100, [uplink; 2], &options, &limits, policy).unwrap();
+    let links = chunks.iter().map(|chunk| {
+        let entries = chunk.entries.iter();
         network.links(entries.filter_map(|entry| match entry.address {
             IpAddr::V4(address) => Some(address),
             IpAddr::V6(_) => None,
         }))
     });
-    parcels.sum()
+    links.sum()
 }
 
 fn chosen(network: &Network, from: &[SocketAddr], count: usize, policy: &dyn Policy) -> usize {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use xcast_host::{
-    Cause, CodePoints, Destination, Limits, Options, Outlet, Probing, Receiver, SendError, Sender,
-    Settings, Unusable,
+    CodePoints, Destination, Options, PacketLimits, Probing, Receiver, SendError, Sender, Settings,
+    UnicastCause, Unusable, Uplink,
 };
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 254);
@@ -73,7 +73,7 @@ fn read(packet: &[u8]) -> Seen {
 
 /// The stand-in; its thread ends with the test program.
 struct Router {
-    outlet: Outlet,
+    uplink: Uplink,
     seen: mpsc::Receiver<Seen>,
     answers: Arc<Mutex<bool>>,
 }
@@ -88,7 +88,7 @@ impl Router {
         // Somebody who answers at the probe port, in place of the kernel.
         let answerer = UdpSocket::bind((ROUTER, 0)).unwrap();
         let probe = answerer.local_addr().unwrap();
-        let outlet = Outlet::Udp {
+        let uplink = Uplink::Udp {
             code_points: code_points(),
             router: socket.local_addr().unwrap().into(),
             probe_port: probe.port(),
@@ -121,7 +121,7 @@ impl Router {
             }
         });
         Self {
-            outlet,
+            uplink,
             seen,
             answers,
         }
@@ -132,7 +132,7 @@ impl Router {
     }
 
     fn settings(&self) -> Settings {
-        Settings::new(self.outlet.clone())
+        Settings::new(self.uplink.clone())
     }
 }
 
@@ -166,7 +166,7 @@ fn unicast_until_the_router_answers_then_one_packet() {
     let (mut receivers, to) = receivers(3);
     let sent = sender.send(&to, b"first").unwrap();
     assert_eq!((sent.xcast_packets, sent.unicast_packets), (0, 3));
-    assert_eq!(sender.router(), Err(Cause::NoAnswer));
+    assert_eq!(sender.router(), Err(UnicastCause::NoAnswer));
     *router.answers.lock().unwrap() = true;
     assert!(sender.wait_for_router(PATIENCE).unwrap());
     let sent = sender.send(&to, b"second").unwrap();
@@ -188,19 +188,46 @@ fn unicast_until_the_router_answers_then_one_packet() {
 }
 
 #[test]
+fn a_send_that_does_not_wait_asks_nobody() {
+    let router = Router::start();
+    let socket = bound(SENDER);
+    let mut sender = Sender::new(&socket, router.settings()).unwrap();
+    let (mut receivers, to) = receivers(3);
+    let options = Options::default();
+    let sent = sender.try_send_with(&options, &to, b"first").unwrap();
+    assert_eq!((sent.xcast_packets, sent.unicast_packets), (0, 3));
+    assert_eq!(sender.statistics().probes, 0);
+    assert_eq!(sender.router(), Err(UnicastCause::NoAnswer));
+    let end = std::time::Instant::now() + PATIENCE;
+    while sender.router().is_err() {
+        assert!(std::time::Instant::now() < end, "no answer");
+        assert!(sender.tend().is_some());
+        thread::sleep(Duration::from_millis(1));
+    }
+    let probes = sender.statistics().probes;
+    let sent = sender.try_send_with(&options, &to, b"second").unwrap();
+    assert_eq!((sent.xcast_packets, sent.unicast_packets), (1, 0));
+    assert_eq!(sender.statistics().probes, probes);
+    for receiver in &mut receivers {
+        assert_eq!(receiver.receive().unwrap().payload, b"first");
+        assert_eq!(receiver.receive().unwrap().payload, b"second");
+    }
+}
+
+#[test]
 fn a_router_that_refuses_loses_nothing_more() {
     // Nobody listens where this socket was.
     let closed = bound(ROUTER).local_addr().unwrap();
     let settings = Settings {
         probing: None,
-        ..Settings::new(Outlet::udp(code_points(), closed))
+        ..Settings::new(Uplink::udp(code_points(), closed))
     };
     let mut sender = Sender::new(bound(SENDER), settings).unwrap();
     let (mut receivers, to) = receivers(2);
     // The first is what finds out.
     assert_eq!(sender.send(&to, b"lost").unwrap().xcast_packets, 1);
     assert_eq!(sender.send(&to, b"not lost").unwrap().unicast_packets, 2);
-    assert_eq!(sender.router(), Err(Cause::Refused));
+    assert_eq!(sender.router(), Err(UnicastCause::Refused));
     for receiver in &mut receivers {
         assert_eq!(receiver.receive().unwrap().payload, b"not lost");
     }
@@ -233,9 +260,9 @@ fn options_and_ports_are_in_the_packet() {
 fn long_lists_are_split() {
     let router = Router::start();
     let settings = Settings {
-        limits: Limits {
+        limits: PacketLimits {
             max_destinations: 4,
-            ..Limits::default()
+            ..PacketLimits::default()
         },
         ..router.settings()
     };
@@ -252,7 +279,7 @@ fn long_lists_are_split() {
 
 #[test]
 fn errors_name_the_destination() {
-    let mut sender = Sender::new(bound(SENDER), Settings::new(Outlet::Unicast)).unwrap();
+    let mut sender = Sender::new(bound(SENDER), Settings::new(Uplink::Unicast)).unwrap();
     let list = |texts: &[&str]| -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
     };
@@ -318,7 +345,7 @@ fn a_list_of_both_families_is_split() {
     }
     assert_eq!(sender.router_for(SENDER.into()), Ok(()));
     let without = sender.router_for("::1".parse().unwrap());
-    assert_eq!(without, Err(Cause::Configured));
+    assert_eq!(without, Err(UnicastCause::Configured));
 }
 
 #[test]
@@ -328,7 +355,7 @@ fn a_socket_of_ipv6_serves_ipv4() {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     };
-    let mut sender = Sender::new(both(), Settings::new(Outlet::Unicast)).unwrap();
+    let mut sender = Sender::new(both(), Settings::new(Uplink::Unicast)).unwrap();
     let mut receiver = Receiver::new(both(), None);
     let port = receiver.socket().local_addr().unwrap().port();
     let from = sender.socket().local_addr().unwrap().port();
@@ -373,18 +400,18 @@ fn a_socket_of_ipv6_serves_ipv4() {
 }
 
 #[test]
-fn an_outlet_that_contradicts_itself_is_refused() {
+fn an_uplink_that_contradicts_itself_is_refused() {
     let ipv6: SocketAddr = "[::1]:4242".parse().unwrap();
-    let outlet = Outlet::udp(code_points(), ipv6);
-    let error = Sender::new(bound(SENDER), Settings::new(outlet)).unwrap_err();
+    let uplink = Uplink::udp(code_points(), ipv6);
+    let error = Sender::new(bound(SENDER), Settings::new(uplink)).unwrap_err();
     assert!(error.to_string().contains("CodePoints::ipv6"), "{error}");
 }
 
 #[test]
 fn whatever_must_stay_xcast_does_not_fall_back() {
-    let settings = Settings::new(Outlet::native(code_points()));
+    let settings = Settings::new(Uplink::native(code_points()));
     let settings = Settings {
-        outlet: Outlet::Native {
+        uplink: Uplink::Native {
             code_points: code_points(),
             interface: "no-such-if".to_owned(),
         },
@@ -397,7 +424,7 @@ fn whatever_must_stay_xcast_does_not_fall_back() {
         ..Options::default()
     };
     let error = sender.send_with(&stay, &to, b"x").unwrap_err();
-    let cause = Cause::Unavailable;
+    let cause = UnicastCause::Unavailable;
     assert!(matches!(error, SendError::NoXcast { cause: same } if same == cause));
     assert_eq!(sender.send(&to, b"x").unwrap().unicast_packets, 2);
     assert_eq!(sender.statistics().unicast_unavailable, 2);
@@ -408,7 +435,7 @@ mod asynchronous {
     use xcast_host::{
         Message,
         envelope::Tag,
-        queue::Limits,
+        queue::QueueLimits,
         tokio::{CombiningSender, Receiver, Sender},
     };
 
@@ -424,7 +451,7 @@ mod asynchronous {
         let router = Router::start();
         let mut sender = Sender::new(bound(SENDER), router.settings()).unwrap();
         assert!(sender.wait_for_router(PATIENCE).await.unwrap());
-        let sender = CombiningSender::new(sender, Limits::default());
+        let sender = CombiningSender::new(sender, QueueLimits::default());
         let mut receivers: Vec<_> = (0..4)
             .map(|n| {
                 let tag = (n < 2).then(Tag::random);
@@ -462,11 +489,11 @@ mod asynchronous {
 
     #[tokio::test]
     async fn many_messages_through_a_small_queue() {
-        let sender = Sender::new(bound(SENDER), Settings::new(Outlet::Unicast)).unwrap();
-        let limits = Limits {
+        let sender = Sender::new(bound(SENDER), Settings::new(Uplink::Unicast)).unwrap();
+        let limits = QueueLimits {
             max_messages: 3,
             max_octets: 1000,
-            ..Limits::default()
+            ..QueueLimits::default()
         };
         let sender = CombiningSender::new(sender, limits);
         let mut receiver = opener(bound(SENDER), Some(Tag(1)));

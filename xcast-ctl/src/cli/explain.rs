@@ -5,16 +5,17 @@ use std::{fmt::Write as _, net::IpAddr};
 use anyhow::{Result, ensure};
 use xcast_common::wire::MAX_DESTINATIONS;
 
-use super::{Outcome, ask, print, print_json};
+use super::ask::ask;
 use crate::{
     control::{ExplainRequest, Request, Response},
+    output::{Outcome, print, print_json},
     report::{Branch, Destination, Explain, Form, Path},
 };
 
-/// Show the exact copies the router would make of a packet, and why
+/// Show the exact copies that the router would make of a packet, and why
 ///
-/// Asks the running router to plan a packet from SOURCE to the given list with its maps of this
-/// moment. Nothing is sent.
+/// The running router plans a packet from SRC to the listed destinations with its current maps.
+/// Nothing is sent.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -30,15 +31,15 @@ pub(super) struct Args {
     #[arg(value_name = "SRC")]
     source: IpAddr,
 
-    /// Destinations in their order, ADDRESS or ADDRESS:PORT
+    /// Destinations in order, ADDRESS or ADDRESS:PORT
     #[arg(value_name = "DST", required = true)]
     destinations: Vec<Destination>,
 
-    /// The packet has the X bit: it must stay Xcast end to end
+    /// The packet has the X bit: it stays Xcast end to end
     #[arg(long)]
     x: bool,
 
-    /// Length of the IP packet in octets, to be compared with MTUs
+    /// Length of the IP packet, which is compared with MTUs
     #[arg(long, value_name = "OCTETS")]
     length: Option<u16>,
 
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let count = args.destinations.len();
     ensure!(
         count <= MAX_DESTINATIONS,
-        "{count} destinations: an xcast packet names {MAX_DESTINATIONS} at most"
+        "{count} destinations are too many: an Xcast packet lists at most {MAX_DESTINATIONS}"
     );
     let request = Request::Explain(ExplainRequest {
         source: args.source,
@@ -81,7 +82,7 @@ fn render(explain: &Explain) -> String {
         (1, _) | (_, Path::Single) => "1 copy: the packet itself\n".to_owned(),
         (count, Path::Broadcast) => format!("{count} copies by one broadcast\n"),
         (count, Path::Recirculate) => {
-            format!("{count} copies, one per round (no device map for this set of ports yet)\n")
+            format!("{count} copies by recirculation (no device map for this set of ports yet)\n")
         }
     };
     // Writing to a string cannot fail.

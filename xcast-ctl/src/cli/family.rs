@@ -1,4 +1,4 @@
-//! `--family`.
+//! The option `--family`.
 
 use clap::ValueEnum;
 
@@ -16,7 +16,7 @@ pub(super) enum Families {
 }
 
 impl Families {
-    /// Whether it is IPv6; `None` for both.
+    /// True for IPv6, false for IPv4, `None` for both.
     pub(super) fn ipv6(self) -> Option<bool> {
         match self {
             Self::Ipv4 => Some(false),

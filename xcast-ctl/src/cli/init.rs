@@ -10,16 +10,16 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{Outcome, print, print_json};
 use crate::{
     config::{Config, DATAPATH_SUFFIX, DEFAULT_INTERFACE},
     kernel,
+    output::{Outcome, print, print_json},
 };
 
 /// Write a commented configuration file
 ///
-/// The file states every setting with its default. Interfaces given with --interface become
-/// ports; without any, the interfaces of this network namespace are listed as comments to choose
+/// The file has every setting with its default value. Interfaces given with --interface become
+/// ports. Without any, the interfaces of this network namespace are added as comments to choose
 /// from.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -39,11 +39,11 @@ pub(super) struct Args {
     #[arg(long)]
     force: bool,
 
-    /// Make this interface a port (can be given several times)
+    /// Make this interface a port (can be repeated)
     #[arg(long = "interface", value_name = "IF")]
     interfaces: Vec<String>,
 
-    /// Say what was written as one JSON document
+    /// One JSON document instead of text
     #[arg(long)]
     json: bool,
 }
@@ -104,7 +104,7 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     if force {
         return fs::write(path, text).with_context(|| format!("cannot write {}", path.display()));
     }
-    // Creating it anew, not asking first, also holds against somebody else who does the same.
+    // Atomic, unlike checking first: another process may create the file at the same time.
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -131,16 +131,16 @@ fn candidates() -> Result<Vec<String>> {
 
 const SETTINGS: &str = r#"# Configuration of an Xcast router: xcast-ctl run --config FILE
 
-# Numbers that mark a packet as Xcast. IANA assigned none. These are the experimental values of
-# RFC 3692 and RFC 4727: anybody's experiment may use them, so choose them for networks under your
-# control only, and do not let such packets leave. They are no defaults and have to be stated
-# here, the same on every router and source.
+# Numbers that mark a packet as Xcast. IANA has assigned none. These are the experimental values
+# of RFC 3692 and RFC 4727, which any experiment may use: use them only in networks that you
+# control, and do not let such packets leave them. They have no defaults and must be stated here,
+# the same on every router and source.
 [code_points]
 # IPv4 protocol number: 253 or 254.
 protocol = 253
 # The All-Xcast-Routers group.
 group = "224.0.0.254"
-# The same for IPv6, all three or none: without them the router leaves Xcast6 alone.
+# The same for IPv6. Give all three or none; without them the router does not forward Xcast6.
 group6 = "ff02::114"
 # Routing type of the routing header: 253 or 254.
 routing_type = 253
@@ -156,33 +156,34 @@ gateways = "all"
 # the list and clears bits: packets stay as long as they were, and survive authentication (AH).
 prune = "truncate"
 
-# Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section 11.5).
+# Anycast addresses: Xcast packets may be sent to these as well as to the router's own addresses
+# (RFC 5058 section 11.5).
 anycast = []
 
 # Kernel routing tables to consult after "local" (255) and "main" (254), by number, in this order.
 tables = []
 
-# Name of the router's own interface, at most 12 characters. It is made by the router, with a
-# second end named "<interface>-dp". Programs send Xcast packets into it.
+# Name of the router's own interface, at most 12 characters. The router creates it as a veth pair
+# whose other end is named "<interface>-dp". Programs on this machine send Xcast packets into it.
 interface = "xcast0"
 
-# Address of that interface, because the kernel distrusts packets from an interface without one.
+# Address of that interface. The kernel drops packets from an interface without one.
 address = "169.254.88.1"
 
-# Exact sets of ports to keep device maps for, at most 4096. Packets for further sets make a round
-# per copy until the least recently used set has made room.
+# Number of exact port sets to keep device maps for, at most 4096. A further set replaces the
+# least recently used one; until then its packets are recirculated once per copy, which is slower.
 subsets = 1024
 
-# Xcast packets inside UDP, from programs that may not send raw ones. Without this table none are
-# taken. The port has no default: choose one that no program on this router listens at, since what
-# comes for it from outside reaches neither programs nor the packet filter any more. Everyone may
-# send packets from its own address; a peer also packets from these networks, at most 1024 of them
-# in all.
+# Xcast packets inside UDP, from programs that may not send raw packets. Without this table none
+# are accepted. The port has no default: choose one that no program on this router listens on,
+# because datagrams that arrive for it from outside reach neither programs nor the packet filter.
+# Any sender may use its own source address. A peer may also use addresses of the given networks,
+# of which there can be at most 1024 in all.
 #[udp]
 #port = 4242
 #peers = [{ address = "10.0.0.2", sources = ["10.1.0.0/16", "10.2.0.0/16"] }]
 
-# A table per interface to work on. Interfaces may appear later, go away and come back.
+# One table per port. Interfaces may appear later, go away and come back.
 "#;
 
 fn file(interfaces: &[String], candidates: &[String]) -> String {
@@ -193,8 +194,8 @@ fn file(interfaces: &[String], candidates: &[String]) -> String {
         let _ = write!(
             text,
             "\n[[port]]\ninterface = {name:?}\n\
-             # Accept frames to the group's MAC address, too. With two such routers on one LAN,\n\
-             # both forward every packet.\ngroup_mac = false\n"
+             # Also accept frames to the group's MAC address. Two such routers on one LAN both\n\
+             # forward every packet.\ngroup_mac = false\n"
         );
     }
     if interfaces.is_empty() {
@@ -212,7 +213,6 @@ fn file(interfaces: &[String], candidates: &[String]) -> String {
     text
 }
 
-/// Fails the build's tests, not the user, if the text above is not what the parser takes.
 #[cfg(test)]
 mod tests {
     use super::*;

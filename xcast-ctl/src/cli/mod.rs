@@ -1,22 +1,17 @@
-//! The command line: a module per verb, each with its `Args` and `run`.
+//! The command line. Each verb is a module with its `Args` and `run`: those about a router are
+//! here, those that a host without a router has use for are [`tools`](crate::tools).
 
+mod ask;
 mod check;
 mod explain;
 mod family;
-mod icmp;
 mod init;
 mod next_hops;
-mod origin;
-mod ping;
 mod ports;
-mod recv;
 mod routes;
 mod run;
-mod send;
 mod stats;
 mod status;
-mod table;
-mod trace;
 mod unload;
 
 use std::{
@@ -24,30 +19,21 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand, error::ErrorKind};
-use serde::Serialize;
 use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     config::DEFAULT_INTERFACE,
-    control::{self, Request, Response},
+    output::{Outcome, OutputClosed},
+    tools::{ping, recv, send, trace},
 };
-
-/// How a verb that did its work ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Done; exit status 0.
-    Done,
-    /// The answer is no; exit status 1.
-    No,
-}
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
 ///
-/// A packet names all its receivers in a list; routers send one copy per next hop, and the last
-/// router an ordinary unicast packet to each. This command runs such a router on this machine's
-/// interfaces with XDP, shows what it does, and sends and receives packets to try it.
+/// An Xcast packet lists all its receivers. Routers send one copy per next hop, and the last router
+/// sends an ordinary unicast packet to each receiver. This command runs such a router on this
+/// machine's interfaces with XDP, shows what it does, and sends and receives packets to try it.
 #[derive(Debug, Parser)]
 #[command(
     name = "xcast-ctl",
@@ -61,14 +47,14 @@ EXAMPLE
 
 EXIT STATUS
   0  done
-  1  the answer is no (check found a fault, recv got too little, ping or trace no answer)
+  1  the answer is no: check found a fault, recv got too little, ping or trace got no answer
   2  error; one line on stderr says what and why"
 )]
-pub struct Cli {
-    /// Interface of the router to talk to
+struct Cli {
+    /// The router's own interface
     ///
-    /// Verbs find the router of the network namespace they run in by the name of its own
-    /// interface. Only a router whose configuration gives another router.interface needs this.
+    /// Verbs find the router of their network namespace by the name of its own interface. Only
+    /// needed if the configuration sets router.interface.
     #[arg(long, global = true, value_name = "NAME", default_value = DEFAULT_INTERFACE)]
     router: String,
 
@@ -115,13 +101,13 @@ fn not_a_verb(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && !no_verb {
         return failed(&usage(error));
     }
-    // Nobody may want to read it to its end.
+    // The reader may close the pipe early.
     let _ = error.print();
     ExitCode::from(if no_verb { 2 } else { 0 })
 }
 
 fn failed(message: &str) -> ExitCode {
-    // With stderr gone as well there is nobody left to tell.
+    // If standard error is closed, too, there is no place for the message.
     let _ = writeln!(io::stderr(), "xcast-ctl: {message}");
     ExitCode::from(2)
 }
@@ -137,12 +123,8 @@ fn usage(error: &clap::Error) -> String {
 }
 
 impl Cli {
-    /// Does one verb.
-    ///
-    /// # Errors
-    ///
-    /// Whatever went wrong, with its causes.
-    pub fn run(self) -> Result<Outcome> {
+    /// Does what the verb says.
+    fn run(self) -> Result<Outcome> {
         let verbose = match &self.verb {
             Verb::Run(args) => args.verbose,
             _ => 0,
@@ -168,7 +150,7 @@ impl Cli {
     }
 }
 
-/// RUST_LOG rules; otherwise warnings, and more with each `--verbose`.
+/// Logs what RUST_LOG asks for; otherwise warnings, and more with each `--verbose`.
 fn log_to_stderr(verbose: u8) {
     let level = match verbose {
         0 => LevelFilter::WARN,
@@ -179,7 +161,7 @@ fn log_to_stderr(verbose: u8) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
-    // It fails where a test has installed another subscriber before: then that one is used.
+    // Fails if a test has installed a subscriber before; then that one is used.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
@@ -187,8 +169,8 @@ fn log_to_stderr(verbose: u8) {
         .try_init();
 }
 
-/// The error and its causes, each once. The verifier's log can be megabytes long: it begins with
-/// the program and ends with what is wrong with it. `--verbose` shows the rest.
+/// The error and its causes, each once. The verifier's log can be megabytes long, so only its
+/// beginning and its end are kept; `--verbose` shows all of it.
 fn one_line(error: &anyhow::Error) -> String {
     const KEPT: usize = 500;
     let line = format!("{error:#}").replace('\n', " ");
@@ -208,43 +190,6 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .downcast_ref::<OutputClosed>()
             .is_some_and(|OutputClosed(error)| error.kind() == io::ErrorKind::BrokenPipe)
     })
-}
-
-/// Standard output cannot be written to. A type of its own, so that a broken pipe there is told
-/// from a broken connection elsewhere.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot write to standard output")]
-struct OutputClosed(#[source] io::Error);
-
-/// Writes to standard output, at once.
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .map_err(|error| OutputClosed(error).into())
-}
-
-/// Writes one JSON document, indented for people.
-fn print_json(document: &impl Serialize) -> Result<()> {
-    print(&(serde_json::to_string_pretty(document)? + "\n"))
-}
-
-/// Writes one JSON document of a stream, on its own line.
-fn print_json_line(document: &impl Serialize) -> Result<()> {
-    print(&(serde_json::to_string(document)? + "\n"))
-}
-
-/// Asks the running router and takes the answer apart with `expected`.
-fn ask<T>(
-    router: &str,
-    request: &Request,
-    expected: impl FnOnce(Response) -> Option<T>,
-) -> Result<T> {
-    match expected(control::ask(router, request)?) {
-        Some(report) => Ok(report),
-        None => bail!("the router answered another question; is it of another version?"),
-    }
 }
 
 #[cfg(test)]

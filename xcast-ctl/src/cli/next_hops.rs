@@ -2,21 +2,20 @@
 
 use anyhow::Result;
 
-use super::{
-    Outcome, ask,
-    family::Families,
-    print, print_json,
-    table::{Align, Table, or_dash, yes_no},
-};
+use super::{ask::ask, family::Families};
 use crate::{
     control::{Request, Response},
+    output::{
+        Outcome, print, print_json,
+        table::{Align, Table, or_dash, yes_no},
+    },
     report::NextHop,
 };
 
-/// List the next-hop table: where copies go, with which addresses
+/// List the next-hop table: where copies go, and with which addresses
 ///
 /// There is one entry per port and next-hop address, per reason to hand a destination to the
-/// kernel or to skip it, and per group of equal paths. Destinations of one entry share a copy if
+/// kernel or to skip it, and per ECMP group. Destinations with the same next hop share a copy if
 /// it speaks Xcast.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
@@ -29,7 +28,7 @@ EXIT STATUS
   0  done
   2  error, also if no router runs here")]
 pub(super) struct Args {
-    /// Show the next hops with an address of one family, and those with none
+    /// Only next hops with an address of this family, and those without an address
     #[arg(long, value_enum, default_value_t = Families::Both)]
     family: Families,
 
@@ -44,7 +43,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         _ => None,
     })?;
     if let Some(ipv6) = args.family.ipv6() {
-        // Next hops by an interface alone, reasons and groups are both families'.
+        // Next hops without an address, reasons and ECMP groups serve both families.
         next_hops.retain(|hop| hop.address.is_none_or(|address| address.is_ipv6() == ipv6));
     }
     if args.json {

@@ -2,19 +2,20 @@
 
 use anyhow::Result;
 
-use super::{
-    Outcome, ask, print, print_json,
-    table::{Align, Table, or_dash, yes_no},
-};
+use super::ask::ask;
 use crate::{
     control::{Request, Response},
+    output::{
+        Outcome, print, print_json,
+        table::{Align, Table, or_dash, yes_no},
+    },
     report::{Mode, Port},
 };
 
-/// List the ports: configured interfaces and how the router is attached to them
+/// List the ports: the configured interfaces, and how the router is attached to them
 ///
-/// An interface that does not exist yet, or was removed, is listed without index; the router
-/// attaches to it as soon as it appears.
+/// An interface that does not exist is listed without an index. The router attaches to it as soon
+/// as it appears.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE

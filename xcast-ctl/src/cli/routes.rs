@@ -2,22 +2,21 @@
 
 use anyhow::Result;
 
-use super::{
-    Outcome, ask,
-    family::Families,
-    print, print_json,
-    table::{Align, Table, or_dash},
-};
+use super::{ask::ask, family::Families};
 use crate::{
     control::{Request, Response},
+    output::{
+        Outcome, print, print_json,
+        table::{Align, Table, or_dash},
+    },
     report::Route,
 };
 
 /// List the route map: prefixes, next hops, and why
 ///
-/// These are the kernel's routes as the datapath has them, plus a host route per known neighbour
-/// and the blocks that are never destinations. The longest matching prefix decides; what matches
-/// none is handed to the kernel.
+/// These are the kernel's routes as the datapath has them, plus a host route for each known
+/// neighbour and the blocks that are never destinations. The longest matching prefix decides.
+/// Destinations that match none are handed to the kernel.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -29,11 +28,11 @@ EXIT STATUS
   0  done
   2  error, also if no router runs here")]
 pub(super) struct Args {
-    /// Show the routes of one family only
+    /// Only routes of this family
     #[arg(long, value_enum, default_value_t = Families::Both)]
     family: Families,
 
-    /// Show this many rows at most
+    /// Show at most this many rows
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
 

@@ -10,20 +10,21 @@ use std::{
 use anyhow::{Result, bail, ensure};
 use xcast_common::counter::{self, Counter};
 
-use super::{
-    Outcome, ask, print, print_json, print_json_line,
-    table::{Align, Table},
-};
+use super::ask::ask;
 use crate::{
     control::{Request, Response},
+    output::{
+        Outcome, print, print_json, print_json_line,
+        table::{Align, Table},
+    },
     report::{self, Counters, Stats},
 };
 
-/// Show what the router counted, in all and per port
+/// Show the router's counters, in total and per port
 ///
-/// Every counter is named after its reason. What happens on the way in counts on the port a packet
-/// arrived on, what happens on the way out on the port a copy leaves by. The row "loss" is the
-/// difference between copies planned and copies sent; `xcast-ctl check` looks for its cause.
+/// Every counter is named after its reason. What happens to an arriving packet is counted on the
+/// port it arrived on; what happens to a copy, on the port it leaves from. The row "loss" is the
+/// number of copies planned minus copies sent. `xcast-ctl check` looks for its cause.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -35,19 +36,19 @@ EXIT STATUS
   0  done
   2  error, also if no router runs here")]
 pub(super) struct Args {
-    /// Show changes per second, again and again, every SECONDS (default 1)
+    /// Show rates per second, repeatedly, every SECONDS (default 1)
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
     watch: Option<f64>,
 
-    /// Only this port (can be given several times)
+    /// Only this port (can be repeated)
     #[arg(long = "port", value_name = "NAME")]
     ports: Vec<String>,
 
-    /// Show counters that are zero, too
+    /// Also show counters that are zero
     #[arg(long)]
     all: bool,
 
-    /// Print what each counter means, instead of values
+    /// Show what each counter means, instead of values
     #[arg(long, conflicts_with_all = ["watch", "ports", "all"])]
     explain: bool,
 
@@ -69,7 +70,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         }
         return Ok(Outcome::Done);
     };
-    // A day is long enough to keep far away from what a Duration cannot express.
+    // At most a day, which a Duration can express.
     ensure!(
         (0.1..=86400.0).contains(&seconds),
         "--watch {seconds}: give 0.1 to 86400 seconds"
@@ -217,7 +218,7 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
 }
 
 fn render(columns: &[Column], all: bool) -> String {
-    // The first column is the sum. Ports without any traffic only take room.
+    // The first column is the total. Ports without traffic are left out.
     let shown: Vec<&Column> = columns
         .iter()
         .enumerate()

@@ -4,19 +4,20 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 
-use super::{
-    Outcome, ask, print, print_json,
-    table::{Align, Table},
-};
+use super::ask::ask;
 use crate::{
-    config::Gateways,
     control::{Request, Response},
+    gateways::Gateways,
+    output::{
+        Outcome, print, print_json,
+        table::{Align, Table},
+    },
     report::Status,
 };
 
-/// Show whether a router runs here, since when, and how it is set up
+/// Show whether a router runs here, for how long, and how it is configured
 ///
-/// Talks to the router of this network namespace.
+/// Asks the router of this network namespace.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -24,8 +25,8 @@ EXAMPLE
   ip netns exec R1 xcast-ctl status --json | jq .routes
 
 EXIT STATUS
-  0  a router runs here, and is in step with the kernel's routes
-  1  it runs, but did not read the kernel's routes yet
+  0  a router runs here, and has the kernel's routes
+  1  it runs, but has not read the kernel's routes yet
   2  error, also if no router runs here")]
 pub(super) struct Args {
     /// One JSON document instead of text
@@ -67,8 +68,8 @@ fn render(status: &Status) -> String {
     row("group", status.group.to_string());
     row("gateways", gateways(&status.gateways));
     let udp_port = status.udp_port;
-    let udp_port = udp_port.map_or("not taken".to_owned(), |port| {
-        format!("taken at port {port}")
+    let udp_port = udp_port.map_or("not accepted".to_owned(), |port| {
+        format!("accepted at port {port}")
     });
     row("in UDP", udp_port);
     row("prune", status.prune.clone());
@@ -84,9 +85,9 @@ fn render(status: &Status) -> String {
 fn gateways(gateways: &Gateways) -> String {
     match gateways {
         Gateways::All => "all speak Xcast".to_owned(),
-        Gateways::None => "none speaks Xcast".to_owned(),
+        Gateways::None => "none speak Xcast".to_owned(),
         Gateways::List(addresses) => {
-            let mut text = String::from("Xcast is spoken by");
+            let mut text = String::from("these speak Xcast:");
             for address in addresses {
                 // Writing to a string cannot fail.
                 let _ = write!(text, " {address}");
@@ -139,6 +140,6 @@ mod tests {
             "10.0.0.1".parse().unwrap(),
             "10.0.0.2".parse().unwrap(),
         ]);
-        assert_eq!(gateways(&list), "Xcast is spoken by 10.0.0.1 10.0.0.2");
+        assert_eq!(gateways(&list), "these speak Xcast: 10.0.0.1 10.0.0.2");
     }
 }

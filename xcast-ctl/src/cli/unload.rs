@@ -8,20 +8,20 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use super::{Outcome, print, print_json};
 use crate::{
     config::DATAPATH_SUFFIX,
     control::{self, ControlError, Request},
     kernel,
+    output::{Outcome, print, print_json},
 };
 
 /// How long a router may take to detach from all its ports.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Stop the running router and remove what a killed one left behind
+/// Stop the running router, and remove what a killed one left behind
 ///
-/// The router detaches from its ports and ends, as on SIGTERM. One that was killed leaves its own
-/// interface pair behind, which does no harm; the next router would take it over.
+/// The router detaches from its ports and ends, as on SIGTERM. A router that was killed leaves its
+/// own interface behind, which does no harm: the next router would take it over.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -29,10 +29,10 @@ EXAMPLE
   ip netns exec R1 xcast-ctl unload --json
 
 EXIT STATUS
-  0  no router is left here, also if there was none
+  0  no router runs here any more, also if none did
   2  error")]
 pub(super) struct Args {
-    /// Say what was done as one JSON document
+    /// One JSON document instead of text
     #[arg(long)]
     json: bool,
 }
@@ -42,7 +42,7 @@ pub(super) struct Args {
 struct Unloaded {
     /// A running router was stopped.
     stopped: bool,
-    /// Interfaces that were left over and are removed.
+    /// Interfaces that were left behind and have been removed.
     removed: Vec<String>,
 }
 
@@ -67,15 +67,15 @@ fn stop(router: &str) -> Result<bool> {
         Err(error) => return Err(error).context("cannot stop the router"),
     }
     let deadline = Instant::now() + PATIENCE;
-    // It holds the control socket until it has detached. A request that fails otherwise than
-    // with "not running" met it on its way out.
+    // It holds the control socket until it has detached. A request that fails for another reason
+    // reached a router that is ending.
     while !matches!(
         control::ask(router, &Request::Status),
         Err(ControlError::NotRunning(_))
     ) {
         if Instant::now() > deadline {
             bail!(
-                "the router was told to stop, but still runs after {} s: look at its log",
+                "the router was told to stop but still runs after {} s: see its log",
                 PATIENCE.as_secs()
             );
         }
@@ -88,7 +88,7 @@ fn remove_leftovers(router: &str) -> Result<Vec<String>> {
     let links = kernel::links()?;
     let find = |name: &str| links.iter().find(|link| link.name == name);
     let datapath = format!("{router}{DATAPATH_SUFFIX}");
-    // Both ends, so that an interface of somebody else with our name stays.
+    // Only with the right peer: an interface of the same name may belong to somebody else.
     match (find(router), find(&datapath)) {
         (Some(own), Some(peer)) if own.peer == Some(peer.ifindex) && !own.peer_elsewhere => {
             kernel::remove_link(own.ifindex).with_context(|| format!("cannot remove {router}"))?;
@@ -103,7 +103,9 @@ fn render(unloaded: &Unloaded) -> String {
     match (unloaded.stopped, unloaded.removed.is_empty()) {
         (true, true) => "stopped the router\n".to_owned(),
         (true, false) => format!("stopped the router, {removed}\n"),
-        (false, false) => format!("no router was running, {removed} that one left behind\n"),
+        (false, false) => {
+            format!("no router was running; {removed}, left behind by one that was killed\n")
+        }
         (false, true) => "no router was running, nothing to remove\n".to_owned(),
     }
 }

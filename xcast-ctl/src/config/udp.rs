@@ -4,38 +4,35 @@ use std::{collections::HashSet, net::IpAddr, num::NonZeroU16};
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use xcast_common::{maps::MAX_UDP_SOURCES, wire::Be16};
+use xcast_common::maps::MAX_UDP_SOURCES;
 
-use super::{Config, ConfigError, invalid, is_unicast};
+use super::{
+    address::is_unicast,
+    error::{ConfigError, invalid},
+};
 
 /// The `[udp]` table: Xcast packets inside UDP, from senders without privileges. Without it none
-/// are taken.
+/// are accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Udp {
-    /// Port of the router's own and anycast addresses at which they are taken. No default: what
-    /// comes for it from outside reaches no program on the router, nor its packet filter.
+    /// UDP port at the router's own and anycast addresses where they are accepted. No default,
+    /// because datagrams that arrive for it from outside reach neither programs on the router nor
+    /// its packet filter.
     pub port: NonZeroU16,
-    /// Who may send packets that are not from its own address. Default: nobody.
+    /// Senders of packets with other source addresses than their own. Default: none.
     #[serde(default)]
     pub peers: Vec<Peer>,
 }
 
-/// A `[[udp.peers]]` table: what one sender may send besides packets from its own address.
+/// A `[[udp.peers]]` table: the source addresses one sender may use besides its own.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Peer {
     /// Source address of its datagrams.
     pub address: IpAddr,
-    /// Sources that its packets may have. At most [`MAX_UDP_SOURCES`] for all peers together.
+    /// Source addresses its packets may have. At most [`MAX_UDP_SOURCES`] for all peers together.
     pub sources: Vec<IpNet>,
-}
-
-impl Config {
-    /// Port at which Xcast inside UDP is taken, as the datapath has it: 0 for none.
-    pub fn udp_port(&self) -> Be16 {
-        Be16::new(self.udp.as_ref().map_or(0, |udp| udp.port.get()))
-    }
 }
 
 impl Udp {
@@ -45,7 +42,8 @@ impl Udp {
             let address = peer.address;
             let field = |name| format!("udp.peers {number}: {name}");
             if !is_unicast(address) {
-                let reason = format!("{address} is not a unicast address");
+                let reason =
+                    format!("{address} is not a unicast address: give the one it sends from");
                 return Err(invalid(field("address"), reason));
             }
             if !peers.insert(address) {
@@ -58,8 +56,8 @@ impl Udp {
         let count: usize = self.peers.iter().map(|peer| peer.sources.len()).sum();
         if count > MAX_UDP_SOURCES as usize {
             let reason = format!(
-                "{count} sources in all: there is room for {MAX_UDP_SOURCES}, so give shorter \
-                 prefixes"
+                "{count} sources in all, and there is room for {MAX_UDP_SOURCES}: combine them \
+                 into shorter prefixes"
             );
             return Err(invalid("udp.peers", reason));
         }
@@ -69,15 +67,15 @@ impl Udp {
 
 fn check_sources(field: &str, peer: IpAddr, sources: &[IpNet]) -> Result<(), ConfigError> {
     if sources.is_empty() {
-        let reason = "none is listed, and its own address needs no entry: remove this peer";
+        let reason = "none is listed, and its own address needs none: remove this peer";
         return Err(invalid(field, reason));
     }
     let mut seen = HashSet::new();
     for source in sources {
         if source.addr().is_ipv6() != peer.is_ipv6() {
             let reason = format!(
-                "{source} is not of the same family as the peer {peer}, which has to send inside \
-                 its own: remove it"
+                "{source} is not of the same family as the peer {peer}, which can send packets of \
+                 its own family only: remove it"
             );
             return Err(invalid(field, reason));
         }
@@ -87,7 +85,10 @@ fn check_sources(field: &str, peer: IpAddr, sources: &[IpNet]) -> Result<(), Con
             return Err(invalid(field, reason));
         }
         if !seen.insert(source) {
-            return Err(invalid(field, format!("{source} is listed twice")));
+            return Err(invalid(
+                field,
+                format!("{source} is listed twice: remove one"),
+            ));
         }
     }
     Ok(())
@@ -95,7 +96,10 @@ fn check_sources(field: &str, peer: IpAddr, sources: &[IpNet]) -> Result<(), Con
 
 #[cfg(test)]
 mod tests {
+    use xcast_common::wire::Be16;
+
     use super::*;
+    use crate::config::Config;
 
     fn with_udp(lines: &str) -> Result<Config, String> {
         let text = format!(

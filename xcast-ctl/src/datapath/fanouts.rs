@@ -29,7 +29,7 @@ use xcast_common::maps::{
     SubsetKey, UsualSet,
 };
 
-use super::{DatapathError, sys};
+use super::{bpf, error::DatapathError};
 
 /// Subsets installed in one go; bounds the file descriptors in use.
 const BATCH: usize = 256;
@@ -206,7 +206,7 @@ impl Keeper {
             is_all: true,
         };
         if let Ok(map) = self.device_map(&[PORT_STACK, PORT_RECIRCULATE]) {
-            let _ = sys::set_inner_map(self.usual.as_fd(), stack.index_with_rest(), &map);
+            let _ = bpf::set_inner_map(self.usual.as_fd(), stack.index_with_rest(), &map);
         }
     }
 
@@ -258,7 +258,7 @@ impl Keeper {
             }
         }
         let entries: Vec<_> = maps.iter().map(|(index, map)| (*index, map)).collect();
-        Ok(sys::set_inner_maps(self.usual.as_fd(), &entries)?)
+        Ok(bpf::set_inner_maps(self.usual.as_fd(), &entries)?)
     }
 
     fn install(&mut self, keys: &[SubsetKey]) -> anyhow::Result<()> {
@@ -287,7 +287,7 @@ impl Keeper {
             .copied()
             .zip(maps.iter().map(|(_, fd)| fd))
             .collect();
-        sys::set_inner_maps(self.fanouts.as_fd(), &entries)?;
+        bpf::set_inner_maps(self.fanouts.as_fd(), &entries)?;
         for (key, _) in &maps {
             let Some(index) = self.free.pop() else { break };
             let subset = Subset {

@@ -1,7 +1,7 @@
 //! What the kernel says about its links, addresses, neighbours and routes, in this crate's own types.
 //!
-//! [`netlink`](super::netlink) makes these events, [`RouteSync`](super::RouteSync) consumes them. They
-//! carry only what forwarding needs, so tests and replays can write them by hand.
+//! [`Netlink`](super::Netlink) makes these events, [`RouteSync`](super::RouteSync) consumes them.
+//! They carry only what forwarding needs, so tests and replays can write them by hand.
 
 use std::{fmt, net::IpAddr};
 

@@ -14,10 +14,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE};
 
 use super::{
-    nexthop::Key,
+    next_hops::Key,
+    node::Standing,
     path::{OnLink, PathId, Resolution},
     prefix::PrefixMap,
-    rib::{Rib, Standing},
+    rib::Rib,
 };
 
 /// Prefixes that are never a destination, whatever the kernel's routes say, and their next-hop ids.

@@ -7,26 +7,15 @@
 //! and no memory grows.
 
 use std::{
-    collections::HashSet,
     io::{self, Read as _, Write as _},
-    net::IpAddr,
     os::{fd::AsFd as _, unix::net::UnixStream},
-    sync::{Mutex, MutexGuard, PoisonError},
     thread,
     time::Duration,
 };
 
-use futures_util::StreamExt as _;
 use netlink_packet_core::{
     Emitable as _, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR,
-    NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload, parse_i32,
-};
-use netlink_packet_route::{
-    AddressFamily, RouteNetlinkMessage,
-    neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-        NeighbourState,
-    },
+    NetlinkBuffer, NetlinkHeader, parse_i32,
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
@@ -54,7 +43,7 @@ const PAUSE_AFTER_OVERRUN: Duration = Duration::from_millis(20);
 /// Pause after the socket failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
-/// Why the kernel could not be followed or asked.
+/// Why the kernel could not be followed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum NetlinkError {
@@ -72,18 +61,6 @@ pub enum NetlinkError {
     /// The thread that follows the kernel could not be started.
     #[error("cannot start the netlink thread")]
     Thread(#[source] io::Error),
-    /// The kernel refused to keep a gateway resolved, or to stop doing so.
-    #[error("cannot {attempt} neighbour {gateway} on interface {ifindex}")]
-    Neighbour {
-        /// What was attempted.
-        attempt: &'static str,
-        /// The interface.
-        ifindex: u32,
-        /// The gateway.
-        gateway: IpAddr,
-        /// What the kernel said.
-        source: rtnetlink::Error,
-    },
 }
 
 /// Properties of the netlink connection.
@@ -107,17 +84,14 @@ impl Default for NetlinkOptions {
 /// Dropping it ends the thread that follows the kernel.
 #[derive(Debug)]
 pub struct Netlink {
-    requests: rtnetlink::Handle,
     /// A byte asks for a resynchronisation, the end of the stream for the thread's end.
     control: UnixStream,
-    /// Neighbour entries made by [`resolve`](Self::resolve).
-    installed: Mutex<HashSet<(u32, IpAddr)>>,
 }
 
 impl Netlink {
     /// Starts following the kernel. Events come in batches, first a full dump.
     ///
-    /// Must be called within a tokio runtime, on a thread in the network namespace to follow.
+    /// Must be called on a thread in the network namespace to follow.
     ///
     /// # Errors
     ///
@@ -128,18 +102,11 @@ impl Netlink {
         let (control, controlled) = UnixStream::pair().map_err(NetlinkError::Open)?;
         let (sender, receiver) = mpsc::channel(CHANNEL_BATCHES);
         let follower = Follower::new(options, controlled, sender)?;
-        let (connection, requests, _) = rtnetlink::new_connection().map_err(NetlinkError::Open)?;
-        tokio::spawn(connection);
         thread::Builder::new()
             .name("netlink".to_owned())
             .spawn(move || follower.run())
             .map_err(NetlinkError::Thread)?;
-        let netlink = Self {
-            requests,
-            control,
-            installed: Mutex::default(),
-        };
-        Ok((netlink, receiver))
+        Ok((Self { control }, receiver))
     }
 
     /// Has everything dumped again, should there be reason to doubt what is known.
@@ -148,144 +115,6 @@ impl Netlink {
             debug!(%error, "the netlink thread is gone");
         }
     }
-
-    /// Has the kernel keep a gateway resolved, so that the first packet does not wait for it.
-    ///
-    /// Entries that the administrator made permanent are left alone. Saying it again does no harm.
-    ///
-    /// # Minimum kernel version
-    ///
-    /// 5.16 keeps the entry resolved; before, the gateway is resolved now, and again when the kernel
-    /// itself sends to it.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses, for example because the link is down.
-    pub async fn resolve(&self, ifindex: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
-        let failed = |source| NetlinkError::Neighbour {
-            attempt: "resolve",
-            ifindex,
-            gateway,
-            source,
-        };
-        let request = || {
-            let neighbours = self.requests.neighbours();
-            let mut request = neighbours
-                .add(ifindex, gateway)
-                .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use);
-            let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-            request.message_mut().attributes.push(managed);
-            request
-        };
-        // A new entry first: replacing would take the permanence from an administrator's entry.
-        match request().execute().await {
-            Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::EEXIST) => {
-                let known = self.neighbour(ifindex, gateway).await.map_err(failed)?;
-                if known.is_some_and(|known| is_static(&known)) {
-                    return Ok(());
-                }
-                request().replace().execute().await.map_err(failed)?;
-            }
-            result => result.map_err(failed)?,
-        }
-        self.installed().insert((ifindex, gateway));
-        Ok(())
-    }
-
-    /// Takes back what [`resolve`](Self::resolve) asked for, and removes the entry if it is still that.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel refuses.
-    pub async fn release(&self, ifindex: u32, gateway: IpAddr) -> Result<(), NetlinkError> {
-        if !self.installed().remove(&(ifindex, gateway)) {
-            return Ok(());
-        }
-        let failed = |source| NetlinkError::Neighbour {
-            attempt: "release",
-            ifindex,
-            gateway,
-            source,
-        };
-        match self.neighbour(ifindex, gateway).await.map_err(failed)? {
-            Some(known) if !is_static(&known) => {}
-            _ => return Ok(()),
-        }
-        let message = neighbour_message(ifindex, gateway);
-        match self.requests.neighbours().del(message).execute().await {
-            Err(rtnetlink::Error::NetlinkError(error)) if is(&error, Errno::ENOENT) => Ok(()),
-            result => result.map_err(failed),
-        }
-    }
-
-    /// The kernel's entry for a neighbour.
-    async fn neighbour(
-        &self,
-        ifindex: u32,
-        address: IpAddr,
-    ) -> Result<Option<NeighbourMessage>, rtnetlink::Error> {
-        let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
-        let mut request = NetlinkMessage::from(message);
-        request.header.flags = NLM_F_REQUEST;
-        let mut answers = self.requests.clone().request(request)?;
-        while let Some(answer) = answers.next().await {
-            match answer.payload {
-                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(known)) => {
-                    return Ok(Some(known));
-                }
-                // ENODEV: the link went, and its neighbours with it.
-                NetlinkPayload::Error(error)
-                    if is(&error, Errno::ENOENT) || is(&error, Errno::ENODEV) =>
-                {
-                    return Ok(None);
-                }
-                NetlinkPayload::Error(error) => {
-                    return Err(rtnetlink::Error::NetlinkError(error));
-                }
-                _ => {}
-            }
-        }
-        Ok(None)
-    }
-
-    fn installed(&self) -> MutexGuard<'_, HashSet<(u32, IpAddr)>> {
-        // The set is whole between any two operations on it.
-        self.installed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.ifindex = ifindex;
-    let destination = match address {
-        IpAddr::V4(address) => {
-            message.header.family = AddressFamily::Inet;
-            NeighbourAddress::Inet(address)
-        }
-        IpAddr::V6(address) => {
-            message.header.family = AddressFamily::Inet6;
-            NeighbourAddress::Inet6(address)
-        }
-    };
-    message
-        .attributes
-        .push(NeighbourAttribute::Destination(destination));
-    message
-}
-
-fn is(error: &netlink_packet_core::ErrorMessage, errno: Errno) -> bool {
-    error.raw_code() == -(errno as i32)
-}
-
-/// The administrator's, or not in need of resolution.
-fn is_static(neighbour: &NeighbourMessage) -> bool {
-    matches!(
-        neighbour.header.state,
-        NeighbourState::Permanent | NeighbourState::Noarp
-    )
 }
 
 /// Why following the kernel was interrupted.

@@ -12,8 +12,8 @@ use std::iter;
 
 use super::{
     event::{Hop, Placement, Route, Via},
+    node::{Candidate, Node},
     path::{Next, Path, PathId, Paths},
-    rib::{Candidate, Node},
 };
 
 /// What makes two next hops of a route the same, whatever their weights.

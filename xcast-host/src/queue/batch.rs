@@ -1,32 +1,21 @@
 //! A packet in the making.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::Range,
-    time::Instant,
-};
+use std::{net::IpAddr, ops::Range, time::Instant};
 
 use bytes::Bytes;
 use xcast_common::wire::FLAG_P;
 
-use super::{Candidate, Limits};
+use super::{
+    candidate::{Candidate, Recipient},
+    limits::QueueLimits,
+};
 use crate::{
-    envelope::{Tag, head_len},
+    envelope::head_len,
     packet::{self, packet_len},
 };
 
 /// Most segments or contents in an envelope: their counts have eight bits.
 const MAX_COUNT: usize = 255;
-
-/// One destination, and what it is sent.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Recipient {
-    pub address: SocketAddr,
-    /// Its tag, if it takes envelopes.
-    pub tag: Option<Tag>,
-    /// Number of its content.
-    pub content: u8,
-}
 
 /// A segment that some of the messages have.
 #[derive(Clone, Debug)]
@@ -108,7 +97,7 @@ impl Count {
         self.ipv4 + self.ipv6
     }
 
-    fn fit(self, limits: &Limits) -> Result<(), Rejection> {
+    fn fit(self, limits: &QueueLimits) -> Result<(), Rejection> {
         let most = packet::max_destinations(true, FLAG_P);
         match self.all() <= limits.max_destinations && self.ipv6 <= most {
             true => Ok(()),
@@ -169,7 +158,11 @@ impl Batch {
     }
 
     /// Whether a message of a content that is here may join.
-    pub fn accepts_whole(&self, candidate: &Candidate, limits: &Limits) -> Result<(), Rejection> {
+    pub fn accepts_whole(
+        &self,
+        candidate: &Candidate,
+        limits: &QueueLimits,
+    ) -> Result<(), Rejection> {
         if self.is_envelope() && !candidate.opted_in {
             return Err(Rejection::NotOptedIn);
         }
@@ -179,7 +172,11 @@ impl Batch {
     }
 
     /// Whether a message of another content may join.
-    pub fn accepts_partial(&self, candidate: &Candidate, limits: &Limits) -> Result<(), Rejection> {
+    pub fn accepts_partial(
+        &self,
+        candidate: &Candidate,
+        limits: &QueueLimits,
+    ) -> Result<(), Rejection> {
         if !self.opted_in {
             return Err(Rejection::NotOptedIn);
         }
@@ -255,7 +252,7 @@ impl Batch {
     }
 
     /// Whether nobody can join any more.
-    pub fn is_full(&self, limits: &Limits) -> bool {
+    pub fn is_full(&self, limits: &QueueLimits) -> bool {
         let ipv4 = Count { ipv4: 1, ipv6: 0 };
         let ipv6 = Count { ipv4: 0, ipv6: 1 };
         [ipv4, ipv6].into_iter().all(|one| {
@@ -297,7 +294,12 @@ impl Batch {
         }
     }
 
-    fn fits(&self, recipients: Count, payload: usize, limits: &Limits) -> Result<(), Rejection> {
+    fn fits(
+        &self,
+        recipients: Count,
+        payload: usize,
+        limits: &QueueLimits,
+    ) -> Result<(), Rejection> {
         // One packet a family.
         let fits = |ipv6, count| {
             count == 0 || packet_len(ipv6, count, FLAG_P, payload) <= limits.max_packet

@@ -1,37 +1,61 @@
 //! The combining queue: messages wait a moment, and those whose content overlaps leave as one
 //! packet (WO 2007/030742, paragraphs 26 to 28).
 //!
-//! It does no I/O and has no clock: the caller tells it the time and sends what it gives out.
+//! A [`Queue`] does no I/O and has no clock. The caller says what time it is, and sends what comes
+//! out; [`tokio::CombiningSender`](crate::tokio::CombiningSender) does both.
 //!
-//! * [`push`](Queue::push) puts a [`Message`] in, or gives it back where the queue is full.
-//! * [`poll`](Queue::poll) gives out what is to be sent now, a [`Transmit`] at a time.
+//! * [`push`](Queue::push) puts a [`Message`] in, or returns it if the queue is full.
+//! * [`poll`](Queue::poll) takes out the next packet that is due, a [`Transmit`].
 //! * [`deadline`](Queue::deadline) says when to poll again.
-//! * [`flush`](Queue::flush) makes everything leave.
+//! * [`flush`](Queue::flush) makes everything due.
+//!
+//! ```
+//! use std::{net::SocketAddr, time::Instant};
+//! use xcast_host::queue::{Form, Message, Queue, QueueLimits};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let now = Instant::now();
+//! let mut queue = Queue::new(QueueLimits::default());
+//! for to in ["192.0.2.1:5000", "192.0.2.2:5000"] {
+//!     let to: SocketAddr = to.parse()?;
+//!     queue.push(now, Message::to_one(to, ["the same for both".into()]))?;
+//! }
+//! assert!(queue.poll(now).is_none());
+//!
+//! let deadline = queue.deadline().expect("two messages wait");
+//! let packet = queue.poll(deadline).expect("they are due");
+//! assert_eq!((packet.form(), packet.destinations().len()), (Form::Multicast, 2));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # What is combined
 //!
 //! * Messages with the **same content** become one ordinary datagram to all their destinations.
 //!   Receivers need to know nothing.
 //! * Messages that **share segments** become one [envelope](crate::envelope): shared segments once,
-//!   each destination's own beside them. Only receivers in [`Peers`] are sent envelopes.
+//!   each destination's own beside them. Only receivers in [`EnvelopePeers`] are sent envelopes.
 //! * Everything else leaves as the datagram it is.
 //!
-//! Content is compared by segments, which are what the caller makes them: a header, a body, a block
-//! of a file. Equal octets divided differently are not noticed.
+//! The caller divides content into segments: a header, a body, a block of a file. Only whole segments
+//! are compared, so equal octets that are divided differently are not found.
 //!
 //! # What is promised
 //!
-//! * No message waits longer than [`Limits::max_delay`], if the queue is polled at its deadlines.
-//! * Each destination is sent its messages in the order they were pushed in, and each once. A
-//!   destination listed twice in one message counts once.
-//! * Memory is bounded by [`Limits::max_messages`] and [`Limits::max_octets`].
-//! * A push costs no more than [`Limits::budget`] comparisons.
+//! * No message waits longer than [`QueueLimits::max_delay`], if the queue is polled at its deadlines.
+//! * Each destination is sent its messages once each, in the order in which they were pushed. A
+//!   destination that is listed twice in one message counts once.
+//! * Memory is bounded by [`QueueLimits::max_messages`] and [`QueueLimits::max_octets`].
+//! * A push costs no more than [`QueueLimits::budget`] comparisons.
 
+mod backlog;
 mod batch;
 mod by_address;
+mod candidate;
+mod envelope_peers;
 mod index;
-mod line;
-mod peers;
+mod limits;
+mod message;
 #[cfg(test)]
 mod tests;
 mod transmit;
@@ -40,22 +64,24 @@ use std::{
     collections::{BTreeSet, HashSet, VecDeque, hash_map::Entry},
     hash::BuildHasher as _,
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use bytes::{Bytes, BytesMut};
 use foldhash::fast::RandomState;
-use thiserror::Error;
 use tracing::trace;
 
 use self::{
-    batch::{Batch, Recipient, Rejection, Size},
+    backlog::Backlog,
+    batch::{Batch, Rejection, Size},
     by_address::ByAddress,
+    candidate::{Candidate, Recipient},
     index::Index,
-    line::Line,
 };
 pub use self::{
-    peers::{Peers, TagTaken},
+    envelope_peers::{EnvelopePeers, TagTaken},
+    limits::QueueLimits,
+    message::{Message, Refusal, Refused},
     transmit::{Form, Transmit},
 };
 use crate::{
@@ -65,106 +91,6 @@ use crate::{
 
 /// Most segments a message is compared by; one of more pieces is put together first.
 const MAX_SEGMENTS: usize = 64;
-
-/// What to send, and to whom.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its destinations: one, or several where it is multicast already.
-    pub destinations: Vec<SocketAddr>,
-    /// Its content. A slice of a larger buffer keeps all of that buffer in memory.
-    pub segments: Vec<Bytes>,
-}
-
-impl Message {
-    /// A message to one destination.
-    pub fn to_one(destination: SocketAddr, segments: impl Into<Vec<Bytes>>) -> Self {
-        Self::to_many([destination], segments)
-    }
-
-    /// A message to several.
-    pub fn to_many(
-        destinations: impl Into<Vec<SocketAddr>>,
-        segments: impl Into<Vec<Bytes>>,
-    ) -> Self {
-        Self {
-            destinations: destinations.into(),
-            segments: segments.into(),
-        }
-    }
-
-    /// Length of its content, in octets.
-    pub fn octets(&self) -> usize {
-        self.segments.iter().map(Bytes::len).sum()
-    }
-
-    /// What it counts for against [`Limits::max_octets`].
-    fn cost(&self) -> usize {
-        self.octets() + self.destinations.len() * size_of::<Recipient>()
-    }
-}
-
-/// The criteria by which messages are combined, and how much the queue may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Longest time a message waits for others (d_q). Longer finds more partners. Default: 5 ms.
-    pub max_delay: Duration,
-    /// Largest payload to combine into, in octets; a longer message leaves at once, alone.
-    /// Default: 1200.
-    pub max_payload: usize,
-    /// Most destinations to combine for, in one packet or, where they are of both families, in
-    /// two; of IPv6 it is 125 at most. A longer list leaves at once, alone. Default: 127.
-    pub max_destinations: usize,
-    /// Largest packet to combine into, with its IP, Xcast and UDP headers, in octets. Default:
-    /// 1472, which leaves room for an outer UDP header within 1500.
-    pub max_packet: usize,
-    /// Most packets that a message is compared with. Default: 8.
-    pub budget: usize,
-    /// How much of a packet's segments a message must share to get in, in percent of all segments
-    /// that the packet would then have. It bounds what a receiver is sent for others, too: with 50
-    /// at least half of the segments are its own, for whoever came last. 100 combines only whole
-    /// overlap. Default: 50.
-    pub min_overlap_percent: u8,
-    /// Most messages waiting. Default: 65,536.
-    pub max_messages: usize,
-    /// Most octets waiting, counted as pushed, with some for each destination. Default: 16 MiB.
-    pub max_octets: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_delay: Duration::from_millis(5),
-            max_payload: 1200,
-            max_destinations: 127,
-            max_packet: 1472,
-            budget: 8,
-            min_overlap_percent: 50,
-            max_messages: 1 << 16,
-            max_octets: 16 << 20,
-        }
-    }
-}
-
-/// A message that was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("message of {} octets not queued: {reason}", message.octets())]
-pub struct Refused {
-    /// The message.
-    pub message: Message,
-    /// Why.
-    pub reason: Refusal,
-}
-
-/// Why a message was not taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Refusal {
-    /// Send what is waiting, then try again.
-    #[error("the queue is full, poll or flush it")]
-    Full,
-    /// It would not fit an empty queue either, or no datagram.
-    #[error("it is longer than a datagram or the whole queue, shorten it")]
-    TooLong,
-}
 
 statistics! {
     /// What a queue has done. Messages in: `pushed`; out: `alone`, `whole` and `partial`.
@@ -187,17 +113,17 @@ statistics! {
         unicast,
         /// Comparisons of a message with a packet.
         comparisons,
-        /// Comparisons that failed for [`Limits::min_overlap_percent`].
+        /// Comparisons that failed for [`QueueLimits::min_overlap_percent`].
         reject_min_overlap,
-        /// Comparisons that failed for [`Limits::max_payload`] or [`Limits::max_packet`].
+        /// Comparisons that failed for [`QueueLimits::max_payload`] or [`QueueLimits::max_packet`].
         reject_payload,
-        /// Comparisons that failed for [`Limits::max_destinations`].
+        /// Comparisons that failed for [`QueueLimits::max_destinations`].
         reject_destinations,
         /// Comparisons that failed because a destination has not opted in.
         reject_not_opted_in,
         /// Comparisons that failed because it would change a destination's order.
         reject_order,
-        /// Messages for which [`Limits::budget`] ended the search.
+        /// Messages for which [`QueueLimits::budget`] ended the search.
         budget_spent,
         /// Messages that shared nothing with any that waited.
         no_overlap,
@@ -226,16 +152,16 @@ enum Leaving {
     Flush,
 }
 
-/// Messages that wait for others; see [the module](self).
+/// The combining queue; see [the module](self).
 #[derive(Debug)]
 pub struct Queue {
-    limits: Limits,
-    peers: Peers,
+    limits: QueueLimits,
+    peers: EnvelopePeers,
     /// Latest time known.
     now: Option<Instant>,
     /// Packets in the making, by serial number: the order of their first messages, and so of their
     /// deadlines.
-    batches: Line,
+    batches: Backlog,
     /// The latest batch of each destination. Of two batches with a common destination the one with
     /// the smaller serial number leaves first; a message joins no batch before its destinations'
     /// latest.
@@ -249,40 +175,14 @@ pub struct Queue {
     statistics: QueueStatistics,
 }
 
-/// A message prepared for comparison.
-struct Candidate {
-    recipients: Vec<Recipient>,
-    /// Its segments, none of them empty, with their hashes.
-    segments: Vec<(u64, Bytes)>,
-    /// Hash of all of it.
-    content: u64,
-    octets: usize,
-    /// Whether all recipients take envelopes.
-    opted_in: bool,
-    /// Against the queue's limits.
-    messages: usize,
-    cost: usize,
-}
-
-impl Candidate {
-    /// Hashes of its segments, that of the largest first.
-    fn largest_first(&self) -> impl Iterator<Item = u64> {
-        let segments = self.segments.iter().enumerate();
-        let largest = segments.max_by_key(|(_, (_, segment))| segment.len());
-        let largest = largest.map_or(0, |(at, _)| at);
-        let (before, rest) = self.segments.split_at(largest);
-        rest.iter().chain(before).map(|(hash, _)| *hash)
-    }
-}
-
 impl Queue {
-    /// An empty queue, without anybody who takes envelopes.
-    pub fn new(limits: Limits) -> Self {
+    /// An empty queue. Nobody takes envelopes yet; see [`opt_in`](Self::opt_in).
+    pub fn new(limits: QueueLimits) -> Self {
         Self {
             limits,
-            peers: Peers::default(),
+            peers: EnvelopePeers::default(),
             now: None,
-            batches: Line::default(),
+            batches: Backlog::default(),
             latest: ByAddress::default(),
             by_content: Index::default(),
             by_segment: Index::default(),
@@ -294,11 +194,11 @@ impl Queue {
         }
     }
 
-    /// Takes a message.
+    /// Takes a message in. One without destinations is ignored.
     ///
     /// # Errors
     ///
-    /// There is no room for it; it comes back.
+    /// There is no room for it. [`Refused`] has the message.
     pub fn push(&mut self, now: Instant, message: Message) -> Result<(), Refused> {
         let now = self.advance(now);
         let cost = message.cost();
@@ -346,7 +246,8 @@ impl Queue {
         Ok(())
     }
 
-    /// The next packet to send, or `None` until the [deadline](Self::deadline).
+    /// The next packet to send now. `None` means nothing is due before the
+    /// [deadline](Self::deadline).
     pub fn poll(&mut self, now: Instant) -> Option<Transmit> {
         let now = self.advance(now);
         while let Some((serial, batch)) = self.batches.first()
@@ -365,7 +266,7 @@ impl Queue {
         Some(transmit)
     }
 
-    /// When to poll next: a time that is past means at once. `None` while nothing waits.
+    /// When to poll next; at once, if that is in the past. `None` while nothing waits.
     pub fn deadline(&self) -> Option<Instant> {
         match self.ready.front() {
             Some(transmit) => Some(transmit.since()),
@@ -373,26 +274,26 @@ impl Queue {
         }
     }
 
-    /// Makes everything leave: poll until there is nothing more.
+    /// Makes everything due, whatever its deadline: poll until nothing is left.
     pub fn flush(&mut self) {
         while let Some((serial, _)) = self.batches.first() {
             self.release(serial, Leaving::Flush);
         }
     }
 
-    /// Who takes envelopes.
-    pub fn peers(&self) -> &Peers {
+    /// The destinations that take envelopes.
+    pub fn peers(&self) -> &EnvelopePeers {
         &self.peers
     }
 
-    /// From now on, messages to this destination may be combined into envelopes: the receiver
-    /// there opens them with this tag.
+    /// From now on, messages to this destination may be combined into envelopes, which its receiver
+    /// opens with this tag.
     ///
-    /// Where the destination had another tag, everything that waits leaves first.
+    /// If the destination had another tag, everything that waits becomes due.
     ///
     /// # Errors
     ///
-    /// Another destination uses the tag. Nothing has changed.
+    /// Another destination has the tag. Nothing has changed.
     pub fn opt_in(&mut self, destination: SocketAddr, tag: Tag) -> Result<(), TagTaken> {
         if self
             .peers
@@ -404,15 +305,15 @@ impl Queue {
         Ok(())
     }
 
-    /// From now on, this destination is sent ordinary datagrams only. Everything that waits leaves
-    /// first, since the tag may get another owner.
+    /// From now on, this destination gets ordinary datagrams only. Everything that waits becomes due,
+    /// since the tag may get another owner.
     pub fn opt_out(&mut self, destination: SocketAddr) {
         if self.peers.remove(destination) {
             self.flush();
         }
     }
 
-    /// Messages that wait.
+    /// How many messages wait.
     pub fn len(&self) -> usize {
         self.messages
     }
@@ -423,7 +324,7 @@ impl Queue {
     }
 
     /// The limits it was made with.
-    pub fn limits(&self) -> &Limits {
+    pub fn limits(&self) -> &QueueLimits {
         &self.limits
     }
 
@@ -482,7 +383,7 @@ impl Queue {
     }
 
     fn is_oversize(&self, candidate: &Candidate) -> bool {
-        let Limits {
+        let QueueLimits {
             max_payload,
             max_destinations,
             ..
@@ -591,7 +492,7 @@ impl Queue {
 
     /// Makes a batch leave, after those that must leave before it.
     fn release(&mut self, serial: u64, why: Leaving) {
-        let waits = |batches: &Line, serial| batches.get(serial).is_some();
+        let waits = |batches: &Backlog, serial| batches.get(serial).is_some();
         let mut pending = match self.batches.get(serial) {
             Some(batch) => batch.after.clone(),
             None => return,
@@ -673,8 +574,8 @@ impl Search<'_> {
         &mut self,
         candidate: &Candidate,
         index: &Index,
-        batches: &Line,
-        limits: &Limits,
+        batches: &Backlog,
+        limits: &QueueLimits,
     ) -> Option<u64> {
         let mut met = Vec::new();
         for hash in candidate.largest_first() {

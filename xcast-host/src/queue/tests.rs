@@ -1,7 +1,10 @@
 //! The queue against a model: what was pushed for each destination, in order, and a clock that is
 //! moved by hand.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use proptest::prelude::*;
 use xcast_common::wire::FLAG_P;
@@ -27,7 +30,7 @@ fn message(to: &[u16], segments: &[&[u8]]) -> Message {
     )
 }
 
-fn queue(limits: Limits, opted_in: impl IntoIterator<Item = u16>) -> Queue {
+fn queue(limits: QueueLimits, opted_in: impl IntoIterator<Item = u16>) -> Queue {
     let mut queue = Queue::new(limits);
     for number in opted_in {
         queue.opt_in(address(number), tag(number)).unwrap();
@@ -55,7 +58,7 @@ fn received(transmit: &Transmit, to: SocketAddr, tag: Option<Tag>) -> Vec<u8> {
 #[test]
 fn the_same_content_becomes_one_ordinary_datagram() {
     let start = Instant::now();
-    let mut queue = queue(Limits::default(), []);
+    let mut queue = queue(QueueLimits::default(), []);
     for to in 1..=3 {
         queue
             .push(start, message(&[to], &[b"head", b"body"]))
@@ -63,7 +66,7 @@ fn the_same_content_becomes_one_ordinary_datagram() {
     }
     queue.push(start, message(&[4], &[b"other"])).unwrap();
     assert!(queue.poll(start).is_none());
-    let deadline = start + Limits::default().max_delay;
+    let deadline = start + QueueLimits::default().max_delay;
     assert_eq!(queue.deadline(), Some(deadline));
     let out = drain(&mut queue, deadline);
     let forms: Vec<_> = out.iter().map(Transmit::form).collect();
@@ -80,7 +83,7 @@ fn the_same_content_becomes_one_ordinary_datagram() {
 fn shared_segments_become_an_envelope_for_those_who_open_it() {
     let start = Instant::now();
     let shared = [b's'; 100];
-    let mut queue = queue(Limits::default(), [1, 2]);
+    let mut queue = queue(QueueLimits::default(), [1, 2]);
     for (to, own) in [(1, b"one"), (2, b"two"), (3, b"3.."), (4, b"4..")] {
         queue.push(start, message(&[to], &[&shared, own])).unwrap();
     }
@@ -100,9 +103,9 @@ fn shared_segments_become_an_envelope_for_those_who_open_it() {
 #[test]
 fn full_packets_leave_at_once_and_take_earlier_ones_to_the_same_destination_along() {
     let start = Instant::now();
-    let limits = Limits {
+    let limits = QueueLimits {
         max_destinations: 2,
-        ..Limits::default()
+        ..QueueLimits::default()
     };
     let mut queue = queue(limits, []);
     queue.push(start, message(&[1], &[b"first"])).unwrap();
@@ -121,7 +124,7 @@ fn full_packets_leave_at_once_and_take_earlier_ones_to_the_same_destination_alon
 #[test]
 fn the_same_message_twice_to_one_destination_is_two_packets() {
     let start = Instant::now();
-    let mut queue = queue(Limits::default(), []);
+    let mut queue = queue(QueueLimits::default(), []);
     for _ in 0..2 {
         queue.push(start, message(&[1, 2, 1], &[b"again"])).unwrap();
     }
@@ -138,9 +141,9 @@ fn the_same_message_twice_to_one_destination_is_two_packets() {
 #[test]
 fn a_full_queue_gives_the_message_back() {
     let start = Instant::now();
-    let limits = Limits {
+    let limits = QueueLimits {
         max_messages: 1,
-        ..Limits::default()
+        ..QueueLimits::default()
     };
     let mut queue = queue(limits, []);
     let pushed = message(&[1], &[b"x"]);
@@ -161,7 +164,7 @@ fn a_full_queue_gives_the_message_back() {
 #[test]
 fn what_begins_like_an_envelope_is_put_in_one() {
     let start = Instant::now();
-    let mut queue = queue(Limits::default(), [1]);
+    let mut queue = queue(QueueLimits::default(), [1]);
     let disguised =
         crate::envelope::emit_head([].iter(), [&[][..]].into_iter(), [(tag(1), 0)].into_iter());
     queue.push(start, message(&[1, 2], &[&disguised])).unwrap();
@@ -174,7 +177,7 @@ fn what_begins_like_an_envelope_is_put_in_one() {
 #[test]
 fn whoever_opts_out_gets_no_more_envelopes() {
     let start = Instant::now();
-    let mut queue = queue(Limits::default(), [1, 2]);
+    let mut queue = queue(QueueLimits::default(), [1, 2]);
     let shared = [b's'; 100];
     queue.push(start, message(&[1], &[&shared, b"1"])).unwrap();
     queue.opt_out(address(1));
@@ -219,7 +222,7 @@ fn segment(number: u8) -> Vec<u8> {
     }
 }
 
-fn limits() -> impl Strategy<Value = Limits> {
+fn limits() -> impl Strategy<Value = QueueLimits> {
     (
         0u64..3000,
         100usize..1500,
@@ -232,7 +235,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     )
         .prop_map(
             |(us, max_payload, max_destinations, max_packet, budget, percent, messages, octets)| {
-                Limits {
+                QueueLimits {
                     max_delay: Duration::from_micros(us),
                     max_payload,
                     max_destinations,
@@ -257,7 +260,7 @@ struct Model {
 
 impl Model {
     /// Checks a packet, and takes what it delivers off what is expected.
-    fn deliver(&mut self, transmit: &Transmit, now: Instant, limits: &Limits) {
+    fn deliver(&mut self, transmit: &Transmit, now: Instant, limits: &QueueLimits) {
         let payload = transmit.payload();
         let combined = transmit.messages() > 1;
         let count = transmit.destinations().len();
@@ -285,7 +288,7 @@ impl Model {
     }
 }
 
-fn run(limits: Limits, opted_in: Vec<u16>, actions: Vec<Action>) {
+fn run(limits: QueueLimits, opted_in: Vec<u16>, actions: Vec<Action>) {
     let mut now = Instant::now();
     let mut model = Model {
         expected: Expected::new(),
@@ -382,14 +385,14 @@ proptest! {
     fn everything_is_delivered_where_much_is_combined(
         actions in prop::collection::vec(action(), 0..300),
     ) {
-        let limits = Limits { max_delay: Duration::from_millis(50), ..Limits::default() };
+        let limits = QueueLimits { max_delay: Duration::from_millis(50), ..QueueLimits::default() };
         run(limits, (0..12).collect(), actions);
     }
 
     #[test]
     fn nothing_is_combined_where_nothing_overlaps(to in prop::collection::vec(0u16..50, 1..60)) {
         let start = Instant::now();
-        let mut queue = queue(Limits::default(), 0..50);
+        let mut queue = queue(QueueLimits::default(), 0..50);
         for (number, to) in to.iter().enumerate() {
             let own = number.to_be_bytes();
             queue.push(start, message(&[*to], &[&own])).unwrap();

@@ -4,10 +4,13 @@ use std::{net::SocketAddr, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 
-use super::batch::{Batch, Content, Recipient};
+use super::{
+    batch::{Batch, Content},
+    candidate::Recipient,
+};
 use crate::envelope::{Tag, emit_head};
 
-/// One payload, and whom to send it to.
+/// A packet to send: one payload, and its destinations.
 #[derive(Clone, Debug)]
 pub struct Transmit(pub(super) Box<Batch>);
 
@@ -32,12 +35,12 @@ impl Transmit {
         }
     }
 
-    /// Whom to send it to; nobody twice.
+    /// Its destinations, each once.
     pub fn destinations(&self) -> impl ExactSizeIterator<Item = SocketAddr> {
         self.0.recipients.iter().map(|recipient| recipient.address)
     }
 
-    /// When the first of its messages came.
+    /// When the first of its messages was pushed.
     pub fn since(&self) -> Instant {
         self.0.since
     }
@@ -73,9 +76,9 @@ impl Transmit {
         }
     }
 
-    /// The same messages without an envelope: each content with its destinations, for a sender
-    /// that has to send a datagram to each anyway. Contents that must be in an envelope stay in
-    /// one.
+    /// The same messages without the envelope around several of them: each content with its
+    /// destinations. This is for a sender without a router, which sends a datagram to each anyway.
+    /// A message that itself begins like an envelope stays wrapped in one.
     pub fn apart(&self) -> Vec<(Vec<SocketAddr>, Bytes)> {
         if self.0.contents.len() < 2 {
             return vec![(self.destinations().collect(), self.payload())];

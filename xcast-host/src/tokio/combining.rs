@@ -12,12 +12,12 @@ use ::tokio::{
 };
 use tracing::{debug, warn};
 
-use super::Sender;
+use super::sender::Sender;
 use crate::{
-    Destination, SendError, Statistics,
     envelope::Tag,
     packet::datagram_overhead,
-    queue::{Limits, Message, Queue, QueueStatistics, Refusal, TagTaken, Transmit},
+    queue::{Message, Queue, QueueLimits, QueueStatistics, Refusal, TagTaken, Transmit},
+    sender::{Destination, SendError, SenderStatistics},
 };
 
 /// Messages on their way to the task, beside those in the queue.
@@ -30,10 +30,10 @@ const TIMER: Duration = Duration::from_millis(2);
 /// Most commands taken in before what is due is sent.
 const BURST: usize = 64;
 
-/// Sends messages by way of a [combining queue](crate::queue).
+/// Sends messages through a [combining queue](crate::queue).
 ///
-/// A task owns queue and sender. While no router can be used, messages are not combined into
-/// envelopes: each destination would get all of it for nothing.
+/// A task owns the queue and the sender. While no router can be used, no envelopes are sent: each
+/// destination would get all of one for nothing.
 #[derive(Debug)]
 pub struct CombiningSender {
     commands: mpsc::Sender<Command>,
@@ -49,7 +49,7 @@ pub struct Report {
     /// The queue.
     pub queue: QueueStatistics,
     /// The sender.
-    pub sender: Statistics,
+    pub sender: SenderStatistics,
     /// Packets that could not be sent, or not to everyone; the log has each.
     pub failures: u64,
 }
@@ -65,17 +65,17 @@ enum Command {
 impl CombiningSender {
     /// Starts the task.
     ///
-    /// Messages wait for [`Limits::max_delay`] less two milliseconds, which is what the runtime's
-    /// timers may add. Where nothing is left of it, those are combined that come in one go. On a
-    /// busy machine the task may run later still; [`QueueStatistics::longest_delay_us`] says.
+    /// Messages wait for [`QueueLimits::max_delay`] less 2 ms, which the runtime's timers may add. If
+    /// nothing is left of it, only messages that come in one burst are combined. On a busy machine
+    /// the task may run later still; [`QueueStatistics::longest_delay_us`] tells.
     ///
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    pub fn new(sender: Sender, limits: Limits) -> Self {
+    pub fn new(sender: Sender, limits: QueueLimits) -> Self {
         let mtu = sender.settings().limits.mtu_octets;
         let (commands, inbox) = mpsc::channel(BACKLOG);
-        let limits = Limits {
+        let limits = QueueLimits {
             max_delay: limits.max_delay.saturating_sub(TIMER),
             ..limits
         };
@@ -95,7 +95,7 @@ impl CombiningSender {
     ///
     /// # Errors
     ///
-    /// A destination is none, or the message does not fit a packet. What goes wrong when it leaves
+    /// A destination cannot be sent to, or the message does not fit in a packet. What goes wrong when it leaves
     /// is logged and counted ([`Report::failures`]).
     pub async fn send(&self, message: Message) -> Result<(), SendError> {
         let payload = message.octets();
@@ -122,7 +122,7 @@ impl CombiningSender {
     ///
     /// # Errors
     ///
-    /// The sender is closed; or, within, another destination uses the tag.
+    /// The sender is closed. The inner result says whether another destination has the tag.
     pub async fn opt_in(
         &self,
         destination: SocketAddr,

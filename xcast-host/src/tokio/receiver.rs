@@ -5,13 +5,12 @@ use std::io;
 use ::tokio::net::UdpSocket;
 
 use crate::{
-    ReceiverStatistics,
     envelope::Tag,
-    receiver::{Opener, Received},
+    receiver::{Opener, Received, ReceiverStatistics},
 };
 
-/// Receives messages in whatever form they come; see the blocking
-/// [`Receiver`](crate::Receiver), which it equals.
+/// Receives ordinary datagrams and combined messages alike, like the blocking
+/// [`Receiver`](crate::Receiver).
 #[derive(Debug)]
 pub struct Receiver {
     socket: UdpSocket,

@@ -8,27 +8,27 @@ use std::{
 
 use ::tokio::{io::Interest, time};
 
-use super::ready;
-use crate::{
-    Cause, Destination, Options, SendError, Sent, Settings, Statistics,
-    engine::{Engine, Step},
+use super::ready::ready;
+use crate::sender::{
+    Destination, Options, SendError, SenderStatistics, Sent, Settings, UnicastCause,
+    core::{Core, Step},
 };
 
-/// Sends datagrams to many; see the blocking [`Sender`](crate::Sender), which it equals.
+/// Sends one message to many destinations, like the blocking [`Sender`](crate::Sender).
 ///
 /// To receive replies, give a [`Receiver`](super::Receiver) a clone of the socket
 /// ([`UdpSocket::try_clone`]).
 #[derive(Debug)]
-pub struct Sender(Engine);
+pub struct Sender(Core<UdpSocket>);
 
 impl Sender {
-    /// A sender by this socket.
+    /// A sender on this socket, which must be bound. It may be in blocking mode.
     ///
     /// # Errors
     ///
-    /// The outlet contradicts itself, or the kernel does not say what the socket is bound to.
+    /// The uplink contradicts itself (kind `InvalidInput`).
     pub fn new(socket: UdpSocket, settings: Settings) -> io::Result<Self> {
-        Engine::new(socket, settings).map(Self)
+        Core::new(socket, settings).map(Self)
     }
 
     /// Sends one message to everyone in the list.
@@ -47,7 +47,7 @@ impl Sender {
         self.send_with(&options, to, payload).await
     }
 
-    /// Sends one message with options of its own.
+    /// Sends one message with these options instead of those in the [`Settings`].
     ///
     /// # Errors
     ///
@@ -67,8 +67,8 @@ impl Sender {
         }
     }
 
-    /// Asks for the router and waits for its answer; whether there was one in time. Where outlet and
-    /// socket have two families, for both.
+    /// Probes the router and waits for its answer. Returns whether it came in time. Where uplink and
+    /// socket have two families, waits for both.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl Sender {
             if self.0.check(now).is_ok() {
                 return Ok(true);
             }
-            if now >= deadline || self.0.check(now) == Err(Cause::Configured) {
+            if now >= deadline || self.0.check(now) == Err(UnicastCause::Configured) {
                 return Ok(false);
             }
             let next = self
@@ -100,12 +100,12 @@ impl Sender {
         }
     }
 
-    /// Whether messages go by a router at this time, in every family that outlet and socket have.
+    /// Whether messages go by a router at this time, in every family that uplink and socket have.
     ///
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router(&self) -> Result<(), Cause> {
+    pub fn router(&self) -> Result<(), UnicastCause> {
         self.0.check(Instant::now())
     }
 
@@ -114,12 +114,12 @@ impl Sender {
     /// # Errors
     ///
     /// Why they do not.
-    pub fn router_for(&self, address: IpAddr) -> Result<(), Cause> {
+    pub fn router_for(&self, address: IpAddr) -> Result<(), UnicastCause> {
         self.0.check_for(address, Instant::now())
     }
 
     /// What was done so far.
-    pub fn statistics(&self) -> &Statistics {
+    pub fn statistics(&self) -> &SenderStatistics {
         &self.0.statistics
     }
 

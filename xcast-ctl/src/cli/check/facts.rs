@@ -1,4 +1,4 @@
-//! Everything `check` needs to know, asked once.
+//! Everything that `check` needs to know, gathered once.
 
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
@@ -25,13 +25,13 @@ pub(super) struct Facts {
     pub(super) own_name: String,
     /// The router's own interface, if it exists.
     pub(super) own: Option<Interface>,
-    /// UDP port at which Xcast inside UDP is to be taken, if it is.
+    /// UDP port for Xcast inside UDP, if the configuration has one.
     pub(super) udp_port: Option<u16>,
-    /// A program listens at that port.
+    /// A program listens on that port.
     pub(super) udp_port_in_use: bool,
-    /// The configuration has code points of IPv6.
+    /// The configuration has code points for IPv6.
     pub(super) wants_ipv6: bool,
-    /// The kernel forwards IPv6, if it has it at all.
+    /// Whether the kernel forwards IPv6; `None` if it has no IPv6.
     pub(super) forwards_ipv6: Option<bool>,
     /// What the running router says, if there is one.
     pub(super) running: Option<Running>,
@@ -43,7 +43,7 @@ pub(super) struct Interface {
     pub(super) name: String,
     /// `None` if it does not exist.
     pub(super) link: Option<Link>,
-    /// Its XDP features, where the kernel tells them.
+    /// Its XDP features, if the kernel reports them (Linux 6.3).
     pub(super) features: Option<XdpFeatures>,
     /// Generic receive offload of the interface itself.
     pub(super) gro: Option<bool>,
@@ -122,7 +122,7 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         peer_name: peer.map(|peer| peer.name.clone()),
         rp_filter: filter(name).max(filter("all")),
         forwarding: kernel::sysctl(&format!("ipv4/conf/{name}/forwarding")).map(|value| value != 0),
-        // Below the least MTU of IPv6 the interface is not there.
+        // With an MTU below the minimum for IPv6 the interface has no such entry.
         ipv6: kernel::sysctl("ipv6/conf/all/disable_ipv6")
             .map(|_| kernel::sysctl(&format!("ipv6/conf/{name}/disable_ipv6")) == Some(0)),
         link: Some(link.clone()),

@@ -1,13 +1,13 @@
-//! What IPv6 needs, where the configuration has code points for it.
+//! IPv6, where the configuration has code points for it.
 
 use super::{
-    Finding, Severity,
     facts::{Facts, Interface},
-    rules::{finding, ok},
+    finding::{Finding, Severity, finding, ok},
 };
 
-/// Least MTU of a link with IPv6 (RFC 8200 section 5), in octets: below, Linux has no IPv6 on it.
-const LEAST_MTU: u32 = 1280;
+/// Smallest MTU of a link with IPv6 (RFC 8200 section 5), in octets. Linux has no IPv6 on links with
+/// a smaller one.
+const MIN_MTU: u32 = 1280;
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     if !facts.wants_ipv6 {
@@ -20,7 +20,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "ipv6",
                 Severity::Fault,
                 None,
-                "the kernel has no IPv6, for which the configuration has code points",
+                "the configuration has code points for IPv6, but the kernel has no IPv6",
                 "boot without ipv6.disable=1, or remove code_points.group6, routing_type and \
                  ports_option from the configuration",
             ));
@@ -35,7 +35,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             },
             None,
             "IPv6 forwarding is off: unicast packets that other Xcast routers sent for receivers \
-             behind this one are dropped, and so is what this router hands to the kernel's stack",
+             behind this one are dropped, and so are packets handed to the kernel's stack",
             "sysctl -w net.ipv6.conf.all.forwarding=1",
         )),
         Some(true) => {}
@@ -44,12 +44,12 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
         judge_port(
             port,
             Severity::Warning,
-            "nothing of IPv6 arrives or leaves",
+            "no IPv6 packet arrives or leaves",
             findings,
         );
     }
     if let (Some(own), Some(_)) = (&facts.own, &facts.running) {
-        let effect = "packets of IPv6 for the kernel's stack are lost";
+        let effect = "IPv6 packets for the kernel's stack are lost";
         judge_port(own, Severity::Fault, effect, findings);
     }
     if findings.len() == before {
@@ -62,17 +62,17 @@ fn judge_port(port: &Interface, severity: Severity, effect: &str, findings: &mut
         return;
     };
     let name = &port.name;
-    let (what, remedy) = if link.mtu < LEAST_MTU {
+    let (what, remedy) = if link.mtu < MIN_MTU {
         (
             format!(
-                "MTU {} is below {LEAST_MTU}, IPv6's least: {effect}",
+                "MTU {} is below {MIN_MTU}, the minimum for IPv6: {effect}",
                 link.mtu
             ),
-            format!("ip link set {name} mtu {LEAST_MTU}, or more, on both ends"),
+            format!("ip link set {name} mtu {MIN_MTU}, or more, on both ends"),
         )
     } else {
         (
-            format!("IPv6 is switched off on it: {effect}"),
+            format!("IPv6 is disabled on it: {effect}"),
             format!("sysctl -w net.ipv6.conf.{name}.disable_ipv6=0"),
         )
     };

@@ -1,8 +1,17 @@
-//! `xcast-ctl check`: [`facts`] asks the kernel and the router, [`rules`] judge the answers.
+//! `xcast-ctl check`: [`facts`] asks the kernel and the router; the rules, a module for each
+//! subject, judge the answers. Rules are pure, so that each can be tried without the machine it is
+//! about.
 
 mod facts;
+mod finding;
+mod forwarding;
 mod ipv6;
-mod rules;
+mod kernel;
+mod loss;
+mod own_interface;
+mod port;
+#[cfg(test)]
+mod testing;
 mod udp;
 
 use std::{fmt::Write as _, path::PathBuf};
@@ -10,13 +19,19 @@ use std::{fmt::Write as _, path::PathBuf};
 use anyhow::Result;
 use serde::Serialize;
 
-use super::{Outcome, print, print_json};
-use crate::config::Config;
+use self::{
+    facts::Facts,
+    finding::{Finding, Severity},
+};
+use crate::{
+    config::Config,
+    output::{Outcome, print, print_json},
+};
 
-/// Find what would lose packets silently
+/// Find what makes the router lose packets silently
 ///
 /// Looks at the kernel, at every configured port and, if it exists, at the router's own interface.
-/// Works with and without a running router; with one, it also looks at its counters.
+/// Works with and without a running router, and looks at its counters if there is one.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -37,35 +52,6 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Severity {
-    /// Packets will be lost, or the router cannot run.
-    Fault,
-    /// Packets may be lost, depending on what cannot be seen from here.
-    Warning,
-    /// Looked at and found good.
-    Ok,
-}
-
-/// What a check found out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
-    /// Stable name of the check.
-    check: &'static str,
-    /// How bad it is.
-    severity: Severity,
-    /// The interface it is about, if it is about one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    interface: Option<String>,
-    /// What was found, and what it does to packets.
-    what: String,
-    /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    remedy: Option<String>,
-}
-
 /// The document of `xcast-ctl check --json`.
 #[derive(Debug, Serialize)]
 struct Report {
@@ -73,13 +59,13 @@ struct Report {
     faults: usize,
     /// Number of warnings.
     warnings: usize,
-    /// Everything that was looked at.
+    /// Everything that was checked, in this order: machine, ports, router.
     findings: Vec<Finding>,
 }
 
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     let config = Config::load(&args.config)?;
-    let findings = rules::judge(&facts::Facts::gather(&config)?);
+    let findings = judge(&Facts::gather(&config)?);
     let count = |severity| {
         let found = findings
             .iter()
@@ -101,6 +87,23 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
     } else {
         Outcome::No
     })
+}
+
+/// All findings, those that are good included.
+fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for rule in [
+        kernel::judge,
+        forwarding::judge,
+        port::judge,
+        own_interface::judge,
+        ipv6::judge,
+        udp::judge,
+        loss::judge,
+    ] {
+        rule(facts, &mut findings);
+    }
+    findings
 }
 
 fn render(report: &Report) -> String {
@@ -131,4 +134,52 @@ fn render(report: &Report) -> String {
         plural(report.warnings)
     );
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{
+        testing::{facts, found, running, veth},
+        *,
+    };
+    use crate::report;
+
+    #[test]
+    fn a_good_machine_has_no_findings_and_says_what_was_looked_at() {
+        assert_eq!(found(&facts()), []);
+        let oks: Vec<_> = judge(&facts())
+            .iter()
+            .map(|finding| finding.check)
+            .collect();
+        assert_eq!(oks, ["kernel", "bpf", "forwarding", "port", "port"]);
+    }
+
+    #[test]
+    fn a_running_router_tells_losses_and_ports_it_is_not_on() {
+        let mut facts = facts();
+        facts.own = Some(veth("xcast0"));
+        let mut running = running();
+        running.ports[0].mode = None;
+        running.ports.pop();
+        running.stats = report::Stats::new(vec![report::PortStats {
+            name: "eth1".to_owned(),
+            slot: 3,
+            ifindex: 8,
+            counters: BTreeMap::from([("planned".to_owned(), 5), ("sent".to_owned(), 3)]),
+            driver_drops: Some(1),
+        }]);
+        facts.running = Some(running);
+        let eth = |n| Some(format!("eth{n}"));
+        assert_eq!(
+            found(&facts),
+            [
+                ("attached", Severity::Fault, eth(0)),
+                ("attached", Severity::Fault, eth(1)),
+                ("loss", Severity::Warning, eth(1)),
+                ("driver_drops", Severity::Warning, eth(1)),
+            ]
+        );
+    }
 }

@@ -1,12 +1,10 @@
-//! What there is to say about Xcast inside UDP.
+//! The port for Xcast inside UDP.
 
 use super::{
-    Finding, Severity,
     facts::Facts,
-    rules::{finding, ok},
+    finding::{Finding, Severity, finding, ok},
 };
 
-/// Judges the port at which Xcast inside UDP is taken, if it is.
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     let Some(port) = facts.udp_port else { return };
     findings.push(if facts.udp_port_in_use {
@@ -15,13 +13,13 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             Severity::Warning,
             None,
             format!(
-                "a program listens at UDP port {port}, where Xcast inside UDP is taken: what comes \
-                 for it by an Xcast port no longer gets there"
+                "a program listens on UDP port {port}, where Xcast inside UDP is accepted: it gets \
+                 no datagrams that arrive on the router's ports"
             ),
-            "choose another udp.port, here and at the senders; find the program with: ss -ulnp",
+            "choose another udp.port, here and at the senders, or stop the program; ss -ulnp shows it",
         )
     } else {
-        let what = format!("Xcast inside UDP is taken at port {port}");
+        let what = format!("Xcast inside UDP is accepted at port {port}");
         ok("udp_port", None, what)
     });
 }

@@ -4,14 +4,13 @@
 //! route is a few stores; no system call, no lock, and no wait for readers, except where the first
 //! bits of an address get their segment.
 
-mod memory;
+mod shared;
 mod trie;
 
 use ipnet::IpNet;
 
-pub(super) use self::memory::Mapping;
 pub use self::{
-    memory::{Maps, Shared},
+    shared::{Maps, Shared},
     trie::{Full, Memory, Prefix, Table, Trie},
 };
 

@@ -1,13 +1,13 @@
 //! How the route map is kept.
 //!
-//! Only the entries are visible to readers; each is written once and whole, and a new table is
-//! filled before it is linked. An entry says which prefix it is from, so a route that comes takes
-//! all entries below it that are from shorter ones, and a route that goes gives back those that are
-//! from it. To whom, the writer knows from the routes that are at home in each table: the prefixes
-//! of a table are the nodes of a complete binary tree whose lowest row are the entries, and the
-//! next shorter route is found on the way up.
+//! Only the entries are visible to readers. Each entry is written once and whole, and a new table is
+//! filled before it is linked. An entry says how long the prefix of its route is. So a new route
+//! takes those entries below it that come from shorter prefixes, and a route that is removed gives
+//! its own entries back to the next shorter one. The writer finds that one in the `PrefixTree` of
+//! each table: the prefixes that end within a table are the nodes of a complete binary tree whose
+//! leaves are the entries, and the next shorter route is the nearest one above.
 //!
-//! Works on addresses as the leading bits of 128, so IPv6 needs nothing else.
+//! Addresses are the leading bits of 128, so IPv6 needs nothing else.
 
 use std::ops::Range;
 
@@ -85,16 +85,16 @@ pub trait Memory {
 #[error("no memory for more of the route map")]
 pub struct Full(#[source] pub Option<std::io::Error>);
 
-/// The routes that are at home in a table.
-struct Homes {
-    /// By node of the tree above the entries, next-hop id + 1; 0 is no route. Node 1 is the top,
+/// The routes whose prefixes end within a table.
+struct PrefixTree {
+    /// By node of the tree above the entries, next-hop id + 1; 0 is no route. Node 1 is the root,
     /// nodes 2n and 2n + 1 are below node n. Zeroed, so that what is never written takes no memory.
     nodes: Box<[u16]>,
-    /// Routes at home here, and tables below.
+    /// Routes that end here, and tables below.
     in_use: u32,
 }
 
-impl Homes {
+impl PrefixTree {
     fn new(entries: usize) -> Self {
         Self {
             nodes: vec![0; entries].into_boxed_slice(),
@@ -152,8 +152,8 @@ impl Level {
         }
     }
 
-    /// Whether the prefix is at home in this table below, or further down. What an entry itself
-    /// stands for is at home in the block that has taken its place.
+    /// Whether the prefix ends in this table below, or further down. A prefix that ends exactly at
+    /// an entry belongs to the block that has taken the entry's place.
     fn leads_to(self, prefix: Prefix, table: Table) -> bool {
         let from = match table {
             Table::Block(_) => self.end(),
@@ -216,9 +216,9 @@ pub struct Trie<M> {
     memory: M,
     /// Bits of an address that index the root.
     root_bits: u32,
-    root: Homes,
-    segments: Vec<Option<Homes>>,
-    blocks: Vec<Option<Homes>>,
+    root: PrefixTree,
+    segments: Vec<Option<PrefixTree>>,
+    blocks: Vec<Option<PrefixTree>>,
     routes: usize,
 }
 
@@ -229,7 +229,7 @@ impl<M: Memory> Trie<M> {
         Self {
             memory,
             root_bits,
-            root: Homes::new(1 << root_bits),
+            root: PrefixTree::new(1 << root_bits),
             segments: (0..1 << root_bits).map(|_| None).collect(),
             blocks: Vec::new(),
             routes: 0,
@@ -286,14 +286,14 @@ impl<M: Memory> Trie<M> {
             path.push(level);
         }
         let node = level.node(prefix);
-        let is_new = self.at_home(level, node).is_none();
+        let is_new = self.route_at(level, node).is_none();
         let new = Entry::route(next_hop, prefix.len);
-        let homes = self.homes_mut(level.table);
+        let tree = self.tree_mut(level.table);
         if node < level.entries() {
-            homes.set(node, Some(next_hop));
+            tree.set(node, Some(next_hop));
         }
         if is_new {
-            homes.in_use += 1;
+            tree.in_use += 1;
             self.routes += 1;
         }
         self.take(level, level.covered(node), Taken::UpTo(prefix.len), new);
@@ -313,25 +313,25 @@ impl<M: Memory> Trie<M> {
             path.push(level);
         }
         let node = level.node(prefix);
-        if self.at_home(level, node).is_none() {
+        if self.route_at(level, node).is_none() {
             return false;
         }
         let shorter = self.shorter(&path, prefix);
-        let homes = self.homes_mut(level.table);
+        let tree = self.tree_mut(level.table);
         if node < level.entries() {
-            homes.set(node, None);
+            tree.set(node, None);
         }
-        homes.in_use -= 1;
+        tree.in_use -= 1;
         self.routes -= 1;
         self.take(level, level.covered(node), Taken::Only(prefix.len), shorter);
         self.prune(&path, prefix);
         true
     }
 
-    /// The route that is at home in a node.
-    fn at_home(&self, level: Level, node: usize) -> Option<u32> {
+    /// The route of a node's prefix.
+    fn route_at(&self, level: Level, node: usize) -> Option<u32> {
         match node.checked_sub(level.entries()) {
-            None => self.homes(level.table).get(node),
+            None => self.tree(level.table).get(node),
             Some(slot) => {
                 let entry = self.memory.get(level.table, slot);
                 let own = entry.prefix_len() == Some(level.prefix_len(node));
@@ -340,23 +340,22 @@ impl<M: Memory> Trie<M> {
         }
     }
 
-    /// The longest route that is shorter than the prefix, whose home is in the last table of the
-    /// path.
+    /// The longest route that is shorter than the prefix, which ends in the last table of the path.
     fn shorter(&self, path: &[Level], prefix: Prefix) -> Entry {
         let mut node = path.last().map_or(1, |level| level.node(prefix));
         for level in path.iter().rev() {
-            let homes = self.homes(level.table);
+            let tree = self.tree(level.table);
             while node > 1 {
                 node /= 2;
-                if let Some(next_hop) = homes.get(node) {
+                if let Some(next_hop) = tree.get(node) {
                     return Entry::route(next_hop, level.prefix_len(node));
                 }
             }
-            // What this table's top stands for is an entry of the table above.
+            // The root of this table's tree is an entry of the table above.
             let base = level.base;
             if let Some(&above) = path.iter().find(|above| above.end() == base) {
                 node = above.entries() + above.slot(prefix);
-                if let Some(next_hop) = self.at_home(above, node) {
+                if let Some(next_hop) = self.route_at(above, node) {
                     return Entry::route(next_hop, above.prefix_len(node));
                 }
             }
@@ -398,50 +397,50 @@ impl<M: Memory> Trie<M> {
         let content = self.memory.get(level.table, slot);
         if level.table == Table::Root {
             self.memory.add_segment(slot as u32, content)?;
-            self.segments[slot] = Some(Homes::new(SEGMENT_ENTRIES));
+            self.segments[slot] = Some(PrefixTree::new(SEGMENT_ENTRIES));
             return Ok(Table::Segment(slot as u32));
         }
-        let moved = self.at_home(level, level.entries() + slot);
+        let moved = self.route_at(level, level.entries() + slot);
         let block = self.memory.allocate()?;
         let table = Table::Block(block);
         for index in 0..BLOCK_ENTRIES {
             self.memory.set(table, index, content);
         }
-        let mut homes = Homes::new(BLOCK_ENTRIES);
-        homes.set(1, moved);
-        homes.in_use = u32::from(moved.is_some());
+        let mut tree = PrefixTree::new(BLOCK_ENTRIES);
+        tree.set(1, moved);
+        tree.in_use = u32::from(moved.is_some());
         let at = block as usize;
         if self.blocks.len() <= at {
             self.blocks.resize_with(at + 1, || None);
         }
-        self.blocks[at] = Some(homes);
+        self.blocks[at] = Some(tree);
         self.memory.set(level.table, slot, Entry::to_block(block));
-        self.homes_mut(level.table).in_use += u32::from(moved.is_none());
+        self.tree_mut(level.table).in_use += u32::from(moved.is_none());
         Ok(table)
     }
 
-    /// Unlinks the blocks on a path that nothing is at home in but their top, from the lowest up.
-    /// Segments stay: what they take is bounded, and making one takes time.
+    /// Unlinks the blocks on a path in which no route ends but at their root, from the lowest up.
+    /// Segments stay: the memory they take is bounded, and making one takes time.
     fn prune(&mut self, path: &[Level], prefix: Prefix) {
         for pair in path.windows(2).rev() {
             let (above, level) = (pair[0], pair[1]);
             let Table::Block(block) = level.table else {
                 break;
             };
-            let homes = self.homes(level.table);
-            let moved = u32::from(homes.get(1).is_some());
-            if homes.in_use > moved {
+            let tree = self.tree(level.table);
+            let moved = u32::from(tree.get(1).is_some());
+            if tree.in_use > moved {
                 break;
             }
             let content = self.memory.get(level.table, 0);
             self.memory.set(above.table, above.slot(prefix), content);
             self.blocks[block as usize] = None;
             self.memory.release(block);
-            self.homes_mut(above.table).in_use -= 1 - moved;
+            self.tree_mut(above.table).in_use -= 1 - moved;
         }
     }
 
-    fn homes(&self, table: Table) -> &Homes {
+    fn tree(&self, table: Table) -> &PrefixTree {
         match table {
             Table::Root => &self.root,
             Table::Segment(number) => linked(self.segments[number as usize].as_ref()),
@@ -449,7 +448,7 @@ impl<M: Memory> Trie<M> {
         }
     }
 
-    fn homes_mut(&mut self, table: Table) -> &mut Homes {
+    fn tree_mut(&mut self, table: Table) -> &mut PrefixTree {
         match table {
             Table::Root => &mut self.root,
             Table::Segment(number) => linked(self.segments[number as usize].as_mut()),
@@ -458,9 +457,9 @@ impl<M: Memory> Trie<M> {
     }
 }
 
-/// A table that is linked has homes; they come and go together.
-fn linked<T>(homes: Option<T>) -> T {
-    homes.expect("a linked table has homes")
+/// A table that is linked has a prefix tree; they come and go together.
+fn linked<T>(tree: Option<T>) -> T {
+    tree.expect("a linked table has a prefix tree")
 }
 
 #[cfg(test)]

@@ -15,14 +15,15 @@ use self::{
     maps::{Fate, Router},
 };
 use super::{
-    Edit, RouteSync, SyncConfig,
+    edit::Edit,
     event::{
         Address, Hop, KernelEvent, Link, Neighbour, NeighbourState, NextHopObject,
         NextHopObjectKind, Placement, Route, RouteKind, Via,
     },
     rib::{TABLE_LOCAL, TABLE_MAIN},
+    route_sync::{RouteSync, SyncConfig},
 };
-use crate::config::Gateways;
+use crate::gateways::Gateways;
 
 /// What stands for an IPv4 prefix in the family under test.
 fn net(text: &str) -> IpNet {

@@ -14,7 +14,7 @@ use xcast_common::{
 };
 
 use super::*;
-use crate::sync::{fib::NEVER, nexthop::FIXED};
+use crate::sync::{fib::NEVER, next_hops::FIXED};
 
 const TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, 100];
 const PREFIXES: [&str; 15] = [

@@ -1,0 +1,228 @@
+//! The `[router]` table: how the router behaves.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, Ipv4Addr},
+};
+
+use serde::Deserialize;
+use xcast_common::maps::{MAX_SUBSETS, Prune};
+
+use super::{
+    address::{check_addresses, is_unicast},
+    error::{ConfigError, invalid},
+};
+use crate::gateways::Gateways;
+
+/// Name of the router's own interface unless the configuration gives another one.
+pub const DEFAULT_INTERFACE: &str = "xcast0";
+
+/// Added to the name of the router's own interface, it names the other end of the veth pair.
+pub const DATAPATH_SUFFIX: &str = "-dp";
+
+/// Longest interface name that the kernel accepts, in octets.
+const MAX_NAME_LEN: usize = libc::IFNAMSIZ - 1;
+
+/// The `[router]` table: how the router behaves.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Router {
+    /// Which gateways speak Xcast. A gateway that does not gets one unicast packet per
+    /// destination. Default: all.
+    pub gateways: Gateways,
+    /// How a copy's list is pruned. Default: truncated.
+    #[serde(with = "prune")]
+    pub prune: Prune,
+    /// Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section
+    /// 11.5). Default: none.
+    pub anycast: Vec<IpAddr>,
+    /// Kernel tables to consult after `local` and `main`, in this order. Default: none.
+    pub tables: Vec<u32>,
+    /// Name of the router's own interface. Default: [`DEFAULT_INTERFACE`].
+    pub interface: String,
+    /// Address of the router's own interface. The kernel's reverse path filter drops everything
+    /// that arrives on an interface without one. Default: 169.254.88.1, link-local so that no
+    /// route to it spreads.
+    pub address: Ipv4Addr,
+    /// Number of exact port sets to keep device maps for. A further set replaces the least recently
+    /// used one; until it has its map, its packets are recirculated. Each set costs a few kilobytes
+    /// of kernel memory. Default: 1024, at most [`MAX_SUBSETS`].
+    pub subsets: u32,
+}
+
+impl Default for Router {
+    fn default() -> Self {
+        Self {
+            gateways: Gateways::All,
+            prune: Prune::Truncate,
+            anycast: Vec::new(),
+            tables: Vec::new(),
+            interface: DEFAULT_INTERFACE.to_owned(),
+            address: Ipv4Addr::new(169, 254, 88, 1),
+            subsets: 1024,
+        }
+    }
+}
+
+impl Router {
+    /// Name of the datapath's end of the router's own veth pair.
+    pub fn datapath_interface(&self) -> String {
+        format!("{}{DATAPATH_SUFFIX}", self.interface)
+    }
+
+    pub(super) fn validate(&self) -> Result<(), ConfigError> {
+        check_name("router.interface", &self.interface)?;
+        let most = MAX_NAME_LEN - DATAPATH_SUFFIX.len();
+        if self.interface.len() > most {
+            return Err(invalid(
+                "router.interface",
+                format!(
+                    "{:?} is longer than {most} characters: give a shorter name, to which \
+                     {DATAPATH_SUFFIX:?} can be added for the other end of the pair",
+                    self.interface
+                ),
+            ));
+        }
+        if !is_unicast(self.address.into()) {
+            return Err(invalid(
+                "router.address",
+                format!(
+                    "{} cannot be an interface's address: give a unicast one",
+                    self.address
+                ),
+            ));
+        }
+        if self.subsets == 0 || self.subsets > MAX_SUBSETS {
+            return Err(invalid(
+                "router.subsets",
+                format!("{} is out of range: give 1 to {MAX_SUBSETS}", self.subsets),
+            ));
+        }
+        if let Gateways::List(addresses) = &self.gateways {
+            check_addresses("router.gateways", addresses)?;
+        }
+        check_addresses("router.anycast", &self.anycast)?;
+        let mut seen = HashSet::new();
+        for &table in &self.tables {
+            match table {
+                0 => return Err(invalid("router.tables", "0 is not a table: remove it")),
+                254 | 255 => {
+                    return Err(invalid(
+                        "router.tables",
+                        format!("{table} is always consulted first: remove it"),
+                    ));
+                }
+                _ if !seen.insert(table) => {
+                    return Err(invalid(
+                        "router.tables",
+                        format!("{table} is listed twice: remove one"),
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The name of a prune mode in configuration and reports.
+pub fn prune_name(prune: Prune) -> &'static str {
+    match prune {
+        Prune::Truncate => "truncate",
+        Prune::Bitmap => "bitmap",
+    }
+}
+
+mod prune {
+    use serde::{Deserialize, Deserializer};
+    use xcast_common::maps::Prune;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Name {
+        Truncate,
+        Bitmap,
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Prune, D::Error> {
+        Ok(match Name::deserialize(deserializer)? {
+            Name::Truncate => Prune::Truncate,
+            Name::Bitmap => Prune::Bitmap,
+        })
+    }
+}
+
+/// What the kernel accepts as an interface's name (`dev_valid_name`).
+pub(super) fn check_name(field: &str, name: &str) -> Result<(), ConfigError> {
+    let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
+    if name.is_empty() || name == "." || name == ".." || name.contains(refused) {
+        return Err(invalid(
+            field,
+            format!("{name:?} is not an interface's name"),
+        ));
+    }
+    if name.len() > MAX_NAME_LEN {
+        return Err(invalid(
+            field,
+            format!(
+                "{name:?} is longer than the {MAX_NAME_LEN} characters an interface's name can have"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::testing::{assert_says, with_router};
+
+    #[test]
+    fn everything_can_be_set() {
+        let config = with_router(
+            "gateways = ['10.0.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
+             tables = [100, 200]\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096",
+        )
+        .unwrap();
+        let expected = Router {
+            gateways: Gateways::List(vec![IpAddr::from([10, 0, 0, 1])]),
+            prune: Prune::Bitmap,
+            anycast: vec![IpAddr::from([10, 9, 9, 9])],
+            tables: vec![100, 200],
+            interface: "x".into(),
+            address: Ipv4Addr::new(10, 8, 8, 8),
+            subsets: 4096,
+        };
+        assert_eq!(config.router, expected);
+        assert_eq!(
+            with_router("gateways = 'none'").unwrap().router.gateways,
+            Gateways::None
+        );
+    }
+
+    #[test]
+    fn values_that_cannot_work_name_their_field() {
+        let says = [
+            ("interface = 'twelve-chars0'", "router.interface"),
+            ("interface = ''", "router.interface"),
+            ("interface = 'a/b'", "router.interface"),
+            ("address = '224.0.0.1'", "router.address"),
+            ("subsets = 0", "router.subsets"),
+            ("subsets = 4097", "1 to 4096"),
+            ("tables = [254]", "router.tables: 254 is always"),
+            ("tables = [7, 7]", "router.tables: 7 is listed twice"),
+            ("tables = [0]", "router.tables"),
+            ("anycast = ['224.1.1.1']", "router.anycast: 224.1.1.1"),
+            (
+                "gateways = ['10.0.0.1', '10.0.0.1']",
+                "router.gateways: 10.0.0.1 is listed twice",
+            ),
+        ];
+        for (line, said) in says {
+            assert_says(with_router(line), &[said]);
+        }
+        assert!(with_router("interface = 'twelve-chars'").is_ok());
+    }
+}

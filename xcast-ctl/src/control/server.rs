@@ -1,0 +1,131 @@
+//! The router's end of the control socket.
+
+use std::{io, os::unix::net::UnixListener, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    sync::{Semaphore, mpsc, oneshot},
+    time::timeout,
+};
+
+use super::{
+    error::ControlError,
+    message::{Request, Response},
+    socket,
+};
+
+/// Longest request, in octets: [`Request::Explain`] with 127 destinations needs about 7 KiB.
+const MAX_REQUEST_LEN: u64 = 64 * 1024;
+/// Clients served at once; more wait in the socket's backlog.
+const MAX_CLIENTS: usize = 16;
+/// How long a client may take to send its request.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the event loop may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to read its response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A request on its way to the router's event loop.
+#[derive(Debug)]
+pub struct Call {
+    /// What is asked.
+    pub request: Request,
+    /// Where the answer goes. A client may be gone; that is no error.
+    pub reply: oneshot::Sender<Response>,
+}
+
+/// The router's end of the control socket.
+#[derive(Debug)]
+pub struct Server {
+    listener: tokio::net::UnixListener,
+}
+
+impl Server {
+    /// Takes the control socket of the router that owns `interface`, in the network namespace of
+    /// the calling thread. Holding it also keeps a second router away. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ControlError::Running`] if there is such a router, [`ControlError::Io`] otherwise.
+    pub fn bind(interface: &str) -> Result<Self, ControlError> {
+        let bind = || {
+            let listener = UnixListener::bind_addr(&socket::address(interface)?)?;
+            listener.set_nonblocking(true)?;
+            tokio::net::UnixListener::from_std(listener)
+        };
+        match bind() {
+            Ok(listener) => Ok(Self { listener }),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                Err(ControlError::Running(socket::name(interface)))
+            }
+            Err(source) => Err(ControlError::Io {
+                name: socket::name(interface),
+                source,
+            }),
+        }
+    }
+
+    /// Serves clients for ever. Once the receiver of `calls` is dropped, clients are told that the
+    /// router is stopping. Keep serving until everything is detached: that the socket is gone tells
+    /// others that it is.
+    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+        let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+        // The semaphore is never closed.
+        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let calls = calls.clone();
+                    tokio::spawn(async move {
+                        if let Err(error) = serve_client(stream, &calls).await {
+                            tracing::debug!(%error, "control client");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Most likely out of file descriptors: trying again at once would spin.
+                    tracing::warn!(%error, "cannot accept a control client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve_client(
+    mut stream: tokio::net::UnixStream,
+    calls: &mpsc::Sender<Call>,
+) -> io::Result<()> {
+    let response = answer(&mut stream, calls).await?;
+    let mut line = serde_json::to_vec(&response)?;
+    line.push(b'\n');
+    timeout(RESPONSE_TIMEOUT, stream.write_all(&line)).await?
+}
+
+async fn answer(
+    stream: &mut tokio::net::UnixStream,
+    calls: &mpsc::Sender<Call>,
+) -> io::Result<Response> {
+    let uid = stream.peer_cred()?.uid();
+    let mut line = String::new();
+    let mut reader = tokio::io::BufReader::new(stream.take(MAX_REQUEST_LEN));
+    timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
+    // Only now, because a client reads nothing before it has sent its request.
+    if !socket::trusted(uid) {
+        let refusal = format!("user {uid} may not control this router; use root");
+        return Ok(Response::Error(refusal));
+    }
+    let request = match serde_json::from_str(&line) {
+        Ok(request) => request,
+        Err(error) => return Ok(Response::Error(format!("not a request: {error}"))),
+    };
+    let (reply, response) = oneshot::channel();
+    if calls.send(Call { request, reply }).await.is_err() {
+        return Ok(Response::Error("the router is stopping".to_owned()));
+    }
+    Ok(match timeout(ANSWER_TIMEOUT, response).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(_)) => Response::Error("the router is stopping".to_owned()),
+        Err(_) => Response::Error("the router is too busy to answer".to_owned()),
+    })
+}

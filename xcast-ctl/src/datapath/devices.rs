@@ -1,0 +1,107 @@
+//! The interfaces that copies leave by, and that the ingress program runs on.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
+use aya::{
+    Ebpf,
+    maps::{Array, MapData, xdp::DevMap},
+    programs::{ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
+};
+use xcast_common::maps::{PORT_PLACES, Port, port_place};
+
+use super::{
+    bpf,
+    error::{DatapathError, map, program_error},
+    object::{map_fd, typed},
+};
+
+/// The port table, the device map of all slots, and where the ingress program is attached.
+pub(super) struct Devices {
+    ports: Array<MapData, Port>,
+    /// The port table's places in use, with the interface indices there.
+    places: HashMap<u32, u32>,
+    devices: DevMap<MapData>,
+    devices_fd: OwnedFd,
+    /// Runs on each copy, just before it leaves.
+    copy_program: ProgramFd,
+    attached: HashMap<u8, XdpLinkId>,
+}
+
+impl Devices {
+    /// Takes over the programs' maps.
+    pub(super) fn open(ebpf: &mut Ebpf, copy_program: ProgramFd) -> Result<Self, DatapathError> {
+        let devices_fd = map_fd(ebpf, "DEVICES")?;
+        Ok(Self {
+            ports: typed(ebpf, "PORTS")?,
+            places: HashMap::new(),
+            devices: typed(ebpf, "DEVICES")?,
+            devices_fd,
+            copy_program,
+            attached: HashMap::new(),
+        })
+    }
+
+    /// Makes an interface known under a slot, so that single copies can leave by it.
+    pub(super) fn add(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {
+        self.devices
+            .set(u32::from(port.slot), ifindex, Some(&self.copy_program), 0)
+            .map_err(|source| DatapathError::DeviceMap {
+                map: "DEVICES",
+                source,
+            })?;
+        self.update(ifindex, port)
+    }
+
+    /// Changes what is known of an interface.
+    pub(super) fn update(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {
+        let is = |place: &u32, found| self.places.get(place).copied() == found;
+        let mut places = (0..PORT_PLACES).map(|attempt| port_place(ifindex, attempt));
+        let place = places
+            .clone()
+            .find(|place| is(place, Some(ifindex)))
+            .or_else(|| places.find(|place| is(place, None)))
+            .ok_or(DatapathError::PortTableFull(ifindex))?;
+        self.places.insert(place, ifindex);
+        let entry = Port { ifindex, ..port };
+        self.ports.set(place, entry, 0).map_err(map("PORTS"))
+    }
+
+    /// Attaches the ingress program to an interface, in native mode.
+    pub(super) fn attach(
+        &mut self,
+        program: &mut Xdp,
+        slot: u8,
+        ifindex: u32,
+    ) -> Result<(), DatapathError> {
+        let link = program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .map_err(program_error("xcast"))?;
+        self.attached.insert(slot, link);
+        Ok(())
+    }
+
+    /// Detaches the ingress program from a slot's interface, if it is attached there.
+    pub(super) fn detach(&mut self, program: &mut Xdp, slot: u8) {
+        if let Some(link) = self.attached.remove(&slot) {
+            // The interface may be gone, and the link with it.
+            let _ = program.detach(link);
+        }
+    }
+
+    /// Takes an interface out of the maps.
+    pub(super) fn remove(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
+        // The kernel removed the entry itself if the interface is gone.
+        let _ = bpf::map_delete(self.devices_fd.as_fd(), u32::from(slot));
+        let place = self.places.iter().find(|(_, index)| **index == ifindex);
+        if let Some((&place, _)) = place {
+            self.places.remove(&place);
+            self.ports
+                .set(place, Port::default(), 0)
+                .map_err(map("PORTS"))?;
+        }
+        Ok(())
+    }
+}

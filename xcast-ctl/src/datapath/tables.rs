@@ -1,0 +1,223 @@
+//! What the programs look up to decide about a packet.
+
+use std::{net::IpAddr, os::fd::AsFd as _};
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap as BpfHashMap, LpmTrie, MapData, MapError, lpm_trie::Key},
+};
+use ipnet::IpNet;
+use xcast_common::{
+    address::{Address, Be128},
+    counter::Counter,
+    maps::{EcmpGroup, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource},
+    wire::Be32,
+};
+
+use super::{
+    error::{DatapathError, map},
+    mapping::Mapping,
+    object::{map_fd, typed},
+    revised::Revised,
+    routes::{Maps, RouteMap},
+    veth::Macs,
+};
+
+/// Routes, next hops, addresses and permitted sources.
+pub(super) struct TableMaps {
+    planned_from: Revised<PlanMaps>,
+    addresses: BpfHashMap<MapData, Be32, u32>,
+    addresses6: BpfHashMap<MapData, Be128, u32>,
+    udp_sources: LpmTrie<MapData, PeerSource<Be32>, u32>,
+    udp_sources6: LpmTrie<MapData, PeerSource<Be128>, u32>,
+    stack_macs: Macs,
+}
+
+/// What plans are made from. The other maps are asked about every packet.
+struct PlanMaps {
+    routes: RouteMap,
+    routes6: RouteMap,
+    next_hops: Array<MapData, NextHop>,
+    ecmp_groups: Array<MapData, EcmpGroup>,
+}
+
+impl TableMaps {
+    /// Takes over the programs' maps; `stack_macs` go onto copies for the kernel stack.
+    pub(super) fn open(ebpf: &mut Ebpf, stack_macs: Macs) -> Result<Self, DatapathError> {
+        let revision = Mapping::new(map_fd(ebpf, "REVISION")?.as_fd(), 1).map_err(|source| {
+            DatapathError::System {
+                what: "cannot map the tables' revision",
+                source,
+            }
+        })?;
+        let maps = PlanMaps {
+            routes: route_map::<Be32>(ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?,
+            routes6: route_map::<Be128>(ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?,
+            next_hops: typed(ebpf, "NEXT_HOPS")?,
+            ecmp_groups: typed(ebpf, "ECMP_GROUPS")?,
+        };
+        let mut tables = Self {
+            planned_from: Revised::new(maps, revision),
+            addresses: typed(ebpf, "ADDRESSES")?,
+            addresses6: typed(ebpf, "ADDRESSES6")?,
+            udp_sources: typed(ebpf, "UDP_SOURCES")?,
+            udp_sources6: typed(ebpf, "UDP_SOURCES6")?,
+            stack_macs,
+        };
+        tables.set_next_hop(
+            NEXT_HOP_STACK_MTU,
+            NextHop {
+                kind: NextHopKind::Stack as u8,
+                reason: Counter::StackMtu as u8,
+                ..NextHop::default()
+            },
+        )?;
+        Ok(tables)
+    }
+
+    /// Writes a next-hop entry.
+    pub(super) fn set_next_hop(
+        &mut self,
+        id: u32,
+        mut entry: NextHop,
+    ) -> Result<(), DatapathError> {
+        if entry.kind == NextHopKind::Stack as u8 {
+            entry.port = PORT_STACK;
+            entry.destination_mac = self.stack_macs.destination;
+            entry.source_mac = self.stack_macs.source;
+        }
+        self.planned_from
+            .change(|maps| maps.next_hops.set(id, entry, 0))
+            .map_err(map("NEXT_HOPS"))
+    }
+
+    /// Writes an ECMP group.
+    pub(super) fn set_ecmp(&mut self, group: u16, entry: &EcmpGroup) -> Result<(), DatapathError> {
+        self.planned_from
+            .change(|maps| maps.ecmp_groups.set(u32::from(group), *entry, 0))
+            .map_err(map("ECMP_GROUPS"))
+    }
+
+    /// Adds or changes a route; `None` as the next hop removes it.
+    pub(super) fn set_route(
+        &mut self,
+        prefix: IpNet,
+        next_hop: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        self.planned_from
+            .change(|maps| match prefix {
+                IpNet::V4(_) => maps.routes.set(prefix, next_hop),
+                IpNet::V6(_) => maps.routes6.set(prefix, next_hop),
+            })
+            .map_err(DatapathError::Routes)
+    }
+
+    /// Makes sure that the programs see all routes as they were set.
+    pub(super) fn publish_routes(&mut self) -> Result<(), DatapathError> {
+        let published = self
+            .planned_from
+            .change(|maps| [maps.routes.publish(), maps.routes6.publish()]);
+        published
+            .into_iter()
+            .collect::<std::io::Result<()>>()
+            .map_err(|source| DatapathError::System {
+                what: "cannot put a segment into a route map",
+                source,
+            })
+    }
+
+    /// Memory the route maps share with the programs, in octets.
+    pub(super) fn route_bytes(&self) -> usize {
+        self.planned_from.routes.shared_bytes() + self.planned_from.routes6.shared_bytes()
+    }
+
+    /// Adds or changes an own or anycast address: `None` as the flags removes it.
+    pub(super) fn set_address(
+        &mut self,
+        address: IpAddr,
+        flags: Option<u32>,
+    ) -> Result<(), DatapathError> {
+        match address {
+            IpAddr::V4(address) => {
+                set_flags(&mut self.addresses, Be32::from(address), flags).map_err(map("ADDRESSES"))
+            }
+            IpAddr::V6(address) => set_flags(&mut self.addresses6, Be128::from(address), flags)
+                .map_err(map("ADDRESSES6")),
+        }
+    }
+
+    /// Lets a peer send packets with these sources inside UDP, besides packets of its own.
+    pub(super) fn allow_source(
+        &mut self,
+        peer: IpAddr,
+        sources: IpNet,
+    ) -> Result<(), DatapathError> {
+        let len = sources.prefix_len();
+        match (peer, sources.network()) {
+            (IpAddr::V4(peer), IpAddr::V4(source)) => {
+                let key = source_key(Be32::from(peer), Be32::from(source), len);
+                self.udp_sources
+                    .insert(&key, 1, 0)
+                    .map_err(map("UDP_SOURCES"))
+            }
+            (IpAddr::V6(peer), IpAddr::V6(source)) => {
+                let key = source_key(Be128::from(peer), Be128::from(source), len);
+                self.udp_sources6
+                    .insert(&key, 1, 0)
+                    .map_err(map("UDP_SOURCES6"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The route map that lies in these maps.
+fn route_map<A: Address>(
+    ebpf: &Ebpf,
+    root: &'static str,
+    segments: &'static str,
+    blocks: &'static str,
+) -> Result<RouteMap, DatapathError> {
+    let root = map_fd(ebpf, root)?;
+    let maps = Maps {
+        root: root.as_fd(),
+        segments: map_fd(ebpf, segments)?,
+        blocks: map_fd(ebpf, blocks)?,
+    };
+    RouteMap::new(maps, A::ROOT_BITS).map_err(|source| DatapathError::System {
+        what: "cannot map a route map",
+        source,
+    })
+}
+
+fn source_key<A: Address>(peer: A, source: A, prefix_len: u8) -> Key<PeerSource<A>>
+where
+    PeerSource<A>: aya::Pod,
+{
+    let bits = PeerSource::<A>::PEER_BITS + u32::from(prefix_len);
+    Key::new(bits, PeerSource { peer, source })
+}
+
+fn set_flags<A: aya::Pod>(
+    addresses: &mut BpfHashMap<MapData, A, u32>,
+    address: A,
+    flags: Option<u32>,
+) -> Result<(), MapError> {
+    match flags {
+        Some(flags) => addresses.insert(address, flags, 0),
+        None => ignore_missing(addresses.remove(&address)),
+    }
+}
+
+/// What is not there need not be removed.
+fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}

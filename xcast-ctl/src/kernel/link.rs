@@ -1,0 +1,113 @@
+//! Interfaces.
+
+use anyhow::{Context as _, Result};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
+use netlink_packet_route::{
+    RouteNetlinkMessage,
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
+};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::netlink::ask;
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) ifindex: u32,
+    pub(crate) name: String,
+    /// Link layer address, where it is an Ethernet one.
+    pub(crate) mac: Option<[u8; 6]>,
+    pub(crate) mtu: u32,
+    /// Set up by the administrator.
+    pub(crate) up: bool,
+    /// Has a carrier.
+    pub(crate) running: bool,
+    pub(crate) loopback: bool,
+    /// `veth`, `bridge`, ...; hardware has none.
+    pub(crate) kind: Option<String>,
+    /// Index of the other end of a pair, valid in this namespace if [`Link::peer_elsewhere`] is
+    /// false.
+    pub(crate) peer: Option<u32>,
+    /// The other end is in another network namespace.
+    pub(crate) peer_elsewhere: bool,
+    /// Id of the XDP program attached to it.
+    pub(crate) xdp_program: Option<u32>,
+}
+
+/// Every interface of this network namespace.
+pub(crate) fn links() -> Result<Vec<Link>> {
+    let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the interfaces")?;
+    Ok(answers
+        .into_iter()
+        .filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+            _ => None,
+        })
+        .collect())
+}
+
+/// The interface of this name, if there is one.
+pub(crate) fn link_named(name: &str) -> Result<Option<Link>> {
+    Ok(links()?.into_iter().find(|link| link.name == name))
+}
+
+fn link(message: LinkMessage) -> Link {
+    let flags = message.header.flags;
+    let mut link = Link {
+        ifindex: message.header.index,
+        up: flags.contains(LinkFlags::Up),
+        running: flags.contains(LinkFlags::LowerUp),
+        loopback: flags.contains(LinkFlags::Loopback),
+        ..Link::default()
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
+            LinkAttribute::LinkInfo(infos) => {
+                link.kind = infos.into_iter().find_map(|info| match info {
+                    LinkInfo::Kind(kind) => Some(kind.to_string()),
+                    _ => None,
+                });
+            }
+            LinkAttribute::Xdp(attributes) => {
+                link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
+                    LinkXdp::ProgId(id) => Some(*id),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+/// Removes an interface; the other end of a pair goes with it.
+pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    ask(
+        NETLINK_ROUTE,
+        RouteNetlinkMessage::DelLink(message),
+        NLM_F_ACK,
+    )
+    .map(drop)
+    .context("cannot remove the interface")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_namespace_has_a_loopback_interface() {
+        let links = links().unwrap();
+        let lo = links.iter().find(|link| link.name == "lo").unwrap();
+        assert!(lo.loopback);
+        assert_eq!(lo.ifindex, 1);
+    }
+}

@@ -1,0 +1,17 @@
+//! Questions to the kernel, one at a time: interfaces and what XDP can do on them, routes,
+//! neighbours, settings. [`sync`](crate::sync) is what follows the kernel.
+
+mod ethtool;
+mod link;
+mod netlink;
+mod proc;
+mod route;
+mod xdp;
+
+pub(crate) use self::{
+    ethtool::{gro, set_gro},
+    link::{Link, link_named, links, remove_link},
+    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    route::{Route, neighbour, route},
+    xdp::{XdpFeatures, xdp_features},
+};

@@ -1,0 +1,191 @@
+//! Answers to the questions that the control socket brings.
+
+use anyhow::Result;
+use xcast_common::{
+    counter,
+    maps::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters},
+};
+
+use super::{explain, ports::Ports, state::Router};
+use crate::{
+    config,
+    control::{Request, Response},
+    kernel,
+    report::{self, Counters, Mode, mac_text},
+    sync::{NextHopRow, RouteRow},
+};
+
+impl Router {
+    /// Answers a question.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell, or the question makes no sense.
+    pub(super) fn answer(&self, request: &Request) -> Result<Response> {
+        Ok(match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Stats => Response::Stats(self.stats()?),
+            Request::Routes { limit, ipv6 } => {
+                let limit = limit.unwrap_or(usize::MAX);
+                let of_family = |route: &RouteRow| {
+                    ipv6.is_none_or(|ipv6| route.prefix.addr().is_ipv6() == ipv6)
+                };
+                let routes = self.sync.routes().filter(of_family).take(limit);
+                Response::Routes(routes.map(Into::into).collect())
+            }
+            Request::NextHops => {
+                Response::NextHops(self.sync.next_hops().map(Into::into).collect())
+            }
+            Request::Ports => Response::Ports(self.ports.report()),
+            Request::Explain(request) => Response::Explain(explain::explain(
+                request,
+                &self.config,
+                &self.sync,
+                &self.ports,
+                |subset| self.datapath.has_subset(subset),
+            )?),
+            Request::Stop => Response::Stopping,
+        })
+    }
+
+    /// One line about a router that is ready.
+    pub(super) fn summary(&self) -> String {
+        format!(
+            "{} ports, {} routes, group {}, protocol {}",
+            self.ports.attached(),
+            self.sync.route_count(),
+            self.config.code_points.group,
+            self.config.code_points.protocol
+        )
+    }
+
+    fn status(&self) -> report::Status {
+        report::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            ready: self.ready,
+            interface: self.config.router.interface.clone(),
+            protocol: self.config.code_points.protocol,
+            group: self.config.code_points.group,
+            ipv6: self.config.code_points.ipv6.map(Into::into),
+            ports: self.ports.attached(),
+            routes: self.sync.route_count(),
+            next_hops: self.sync.next_hop_count(),
+            subsets_installed: self.datapath.subsets_installed(),
+            resyncs: self.resyncs,
+            kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
+            prune: config::prune_name(self.config.router.prune).to_owned(),
+            gateways: self.config.router.gateways.clone(),
+            udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+        }
+    }
+
+    fn stats(&self) -> Result<report::Stats> {
+        let counters = self.datapath.counters()?;
+        let values = |slot: u8| -> Counters {
+            let zero = PortCounters::default();
+            let counts = &counters.get(slot as usize).unwrap_or(&zero).counts;
+            let mut values = [0; counter::COUNT];
+            for (value, count) in values.iter_mut().zip(counts) {
+                *value = *count;
+            }
+            report::counters(&values)
+        };
+        let mut ports = vec![report::PortStats {
+            name: self.config.router.interface.clone(),
+            slot: PORT_STACK,
+            ifindex: nix::net::if_::if_nametoindex(self.config.router.interface.as_str())
+                .unwrap_or(0),
+            counters: values(PORT_STACK),
+            driver_drops: None,
+        }];
+        ports.extend(self.ports.stats(values));
+        Ok(report::Stats::new(ports))
+    }
+}
+
+impl Ports {
+    /// For the `ports` verb.
+    fn report(&self) -> Vec<report::Port> {
+        self.ports
+            .iter()
+            .map(|port| {
+                let link = port.attached.as_ref().map(|attached| &attached.link);
+                report::Port {
+                    name: port.interface.clone(),
+                    slot: link.map(|_| port.slot),
+                    ifindex: link.map(|link| link.ifindex),
+                    mac: link.and_then(|link| link.mac).map(mac_text),
+                    mtu: link.map(|link| link.mtu_bytes),
+                    mode: link.map(|_| Mode::Native),
+                    group_mac: port.group_mac,
+                    up: link.is_some_and(|link| link.up && link.carrier),
+                }
+            })
+            .collect()
+    }
+
+    /// For the `stats` verb.
+    fn stats(&self, values: impl Fn(u8) -> Counters) -> Vec<report::PortStats> {
+        self.ports
+            .iter()
+            .map(|port| report::PortStats {
+                name: port.interface.clone(),
+                slot: port.slot,
+                ifindex: port
+                    .attached
+                    .as_ref()
+                    .map_or(0, |attached| attached.link.ifindex),
+                counters: values(port.slot),
+                driver_drops: port.driver_drops(),
+            })
+            .collect()
+    }
+}
+
+impl From<RouteRow> for report::Route {
+    fn from(row: RouteRow) -> Self {
+        Self {
+            prefix: row.prefix,
+            next_hop: row.next_hop,
+            kind: kind_name(row.entry).to_owned(),
+            via: row.via,
+            device: row.device,
+            table: row.table,
+            why: row.why,
+        }
+    }
+}
+
+impl From<NextHopRow> for report::NextHop {
+    fn from(row: NextHopRow) -> Self {
+        let entry = row.entry;
+        let forward = entry.kind == NextHopKind::Forward as u8;
+        let counts =
+            entry.kind == NextHopKind::Stack as u8 || entry.kind == NextHopKind::Skip as u8;
+        let reason = counter::NAMES.get(usize::from(entry.reason));
+        Self {
+            id: row.id,
+            kind: kind_name(entry).to_owned(),
+            address: row.address,
+            port: row.device,
+            mac: forward.then(|| mac_text(entry.destination_mac)),
+            mtu: forward.then_some(entry.mtu_bytes),
+            xcast: entry.flags & NEXT_HOP_XCAST != 0,
+            on_link: entry.flags & NEXT_HOP_ON_LINK != 0,
+            reason: reason.filter(|_| counts).map(|name| (*name).to_owned()),
+        }
+    }
+}
+
+/// The name of a next hop's kind in reports.
+fn kind_name(entry: NextHop) -> &'static str {
+    match entry.kind {
+        kind if kind == NextHopKind::Forward as u8 => "forward",
+        kind if kind == NextHopKind::Stack as u8 => "stack",
+        kind if kind == NextHopKind::Skip as u8 => "skip",
+        kind if kind == NextHopKind::Ecmp as u8 => "ecmp",
+        _ => "unused",
+    }
+}

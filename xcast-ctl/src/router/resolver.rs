@@ -1,0 +1,221 @@
+//! Has the kernel keep gateways resolved, so that the first packet need not wait.
+
+use std::{collections::HashSet, net::IpAddr};
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use netlink_packet_core::{ErrorMessage, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+        NeighbourState,
+    },
+};
+use nix::errno::Errno;
+use rtnetlink::{Error, Handle};
+use tokio::{sync::mpsc, task::JoinHandle};
+use tracing::{debug, warn};
+
+/// Asks the kernel to resolve gateways, one after the other, in a task of its own.
+///
+/// What the kernel refuses is logged. Traffic then waits for the first resolution, in the kernel.
+#[derive(Debug)]
+pub struct Resolver {
+    requests: mpsc::UnboundedSender<Request>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Request {
+    Resolve(u32, IpAddr),
+    Release(u32, IpAddr),
+}
+
+impl Resolver {
+    /// Starts the task, which asks through `handle`. Must be called within a tokio runtime.
+    pub fn start(handle: Handle) -> Self {
+        // Unbounded, but there are never more requests under way than gateways that change at a
+        // time.
+        let (requests, queue) = mpsc::unbounded_channel();
+        let neighbours = Neighbours {
+            handle,
+            installed: HashSet::new(),
+        };
+        Self {
+            requests,
+            task: tokio::spawn(neighbours.carry_out(queue)),
+        }
+    }
+
+    /// Has the kernel keep a gateway resolved. Repeating the request does no harm.
+    ///
+    /// Entries that the administrator made permanent are left alone.
+    ///
+    /// # Minimum kernel version
+    ///
+    /// 5.16 keeps the entry resolved. Before, the gateway is resolved now, and again when the kernel
+    /// itself sends to it.
+    pub fn resolve(&self, ifindex: u32, gateway: IpAddr) {
+        self.send(Request::Resolve(ifindex, gateway));
+    }
+
+    /// Takes back what [`resolve`](Self::resolve) asked for, and removes the entry if it is still
+    /// that.
+    pub fn release(&self, ifindex: u32, gateway: IpAddr) {
+        self.send(Request::Release(ifindex, gateway));
+    }
+
+    /// Releases every gateway and waits until that is done.
+    pub async fn stop(self) {
+        drop(self.requests);
+        if let Err(error) = self.task.await {
+            debug!("{error}");
+        }
+    }
+
+    fn send(&self, request: Request) {
+        // The task only ends with this handle.
+        let _ = self.requests.send(request);
+    }
+}
+
+/// The kernel's neighbour tables, and what was put there.
+struct Neighbours {
+    handle: Handle,
+    /// Entries made here, and not released yet.
+    installed: HashSet<(u32, IpAddr)>,
+}
+
+impl Neighbours {
+    async fn carry_out(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
+        while let Some(request) = queue.recv().await {
+            let result = match request {
+                Request::Resolve(ifindex, gateway) => self.resolve(ifindex, gateway).await,
+                Request::Release(ifindex, gateway) => self.release(ifindex, gateway).await,
+            };
+            if let Err(error) = result {
+                warn!("{error:#}");
+            }
+        }
+        for (ifindex, gateway) in self.installed.clone() {
+            if let Err(error) = self.release(ifindex, gateway).await {
+                debug!("{error:#}");
+            }
+        }
+    }
+
+    async fn resolve(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {
+        if self
+            .install(ifindex, gateway)
+            .await
+            .with_context(|| format!("cannot resolve neighbour {gateway} on interface {ifindex}"))?
+        {
+            self.installed.insert((ifindex, gateway));
+        }
+        Ok(())
+    }
+
+    /// Makes an entry, or takes over the one that is there; false if that is the administrator's.
+    async fn install(&self, ifindex: u32, gateway: IpAddr) -> Result<bool, Error> {
+        let request = || {
+            let neighbours = self.handle.neighbours();
+            let mut request = neighbours
+                .add(ifindex, gateway)
+                .state(NeighbourState::None)
+                .flags(NeighbourFlags::Use);
+            let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+            request.message_mut().attributes.push(managed);
+            request
+        };
+        // A new entry first: replacing would take the permanence from an administrator's entry.
+        match request().execute().await {
+            Err(Error::NetlinkError(error)) if is(&error, Errno::EEXIST) => {
+                let known = self.find(ifindex, gateway).await?;
+                if known.is_some_and(|known| is_static(&known)) {
+                    return Ok(false);
+                }
+                request().replace().execute().await?;
+            }
+            result => result?,
+        }
+        Ok(true)
+    }
+
+    async fn release(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {
+        if !self.installed.remove(&(ifindex, gateway)) {
+            return Ok(());
+        }
+        self.remove(ifindex, gateway)
+            .await
+            .with_context(|| format!("cannot release neighbour {gateway} on interface {ifindex}"))
+    }
+
+    /// Removes an entry, unless it is the administrator's by now.
+    async fn remove(&self, ifindex: u32, gateway: IpAddr) -> Result<(), Error> {
+        match self.find(ifindex, gateway).await? {
+            Some(known) if !is_static(&known) => {}
+            _ => return Ok(()),
+        }
+        let message = neighbour_message(ifindex, gateway);
+        match self.handle.neighbours().del(message).execute().await {
+            Err(Error::NetlinkError(error)) if is(&error, Errno::ENOENT) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// The kernel's entry for a neighbour.
+    async fn find(&self, ifindex: u32, address: IpAddr) -> Result<Option<NeighbourMessage>, Error> {
+        let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewNeighbour(known)) => {
+                    return Ok(Some(known));
+                }
+                // ENODEV: the link went, and its neighbours with it.
+                NetlinkPayload::Error(error)
+                    if is(&error, Errno::ENOENT) || is(&error, Errno::ENODEV) =>
+                {
+                    return Ok(None);
+                }
+                NetlinkPayload::Error(error) => return Err(Error::NetlinkError(error)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.ifindex = ifindex;
+    let destination = match address {
+        IpAddr::V4(address) => {
+            message.header.family = AddressFamily::Inet;
+            NeighbourAddress::Inet(address)
+        }
+        IpAddr::V6(address) => {
+            message.header.family = AddressFamily::Inet6;
+            NeighbourAddress::Inet6(address)
+        }
+    };
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(destination));
+    message
+}
+
+fn is(error: &ErrorMessage, errno: Errno) -> bool {
+    error.raw_code() == -(errno as i32)
+}
+
+/// The administrator's, or not in need of resolution.
+fn is_static(neighbour: &NeighbourMessage) -> bool {
+    matches!(
+        neighbour.header.state,
+        NeighbourState::Permanent | NeighbourState::Noarp
+    )
+}

@@ -1,0 +1,68 @@
+//! What route synchronisation asks for.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use xcast_common::maps::{EcmpGroup, NextHop};
+
+/// One change to the datapath's maps, or one request to the kernel.
+///
+/// Edits are safe when they are carried out in order: an entry is written before anything refers to
+/// it, and an id gets another meaning only after nothing refers to it any more. An id that is no
+/// longer in use keeps its entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Edit {
+    /// Write an entry of the next-hop table.
+    NextHop {
+        /// Its index.
+        id: u32,
+        /// What it says.
+        entry: NextHop,
+    },
+    /// Write an entry of the ECMP table.
+    Ecmp {
+        /// Its index.
+        group: u16,
+        /// What it says.
+        buckets: Box<EcmpGroup>,
+    },
+    /// Write a route.
+    Route {
+        /// Destinations.
+        prefix: IpNet,
+        /// Index into the next-hop table.
+        next_hop: u32,
+    },
+    /// Remove a route.
+    RemoveRoute {
+        /// Its destinations.
+        prefix: IpNet,
+    },
+    /// Write one of this router's addresses.
+    OwnAddress {
+        /// The address.
+        address: IpAddr,
+        /// [`ADDRESS_OWN`](xcast_common::maps::ADDRESS_OWN) and
+        /// [`ADDRESS_ANYCAST`](xcast_common::maps::ADDRESS_ANYCAST).
+        flags: u32,
+    },
+    /// Remove one of this router's addresses.
+    RemoveOwnAddress {
+        /// The address.
+        address: IpAddr,
+    },
+    /// Have the kernel keep a gateway resolved. The request may be repeated.
+    Resolve {
+        /// Interface the gateway is on.
+        ifindex: u32,
+        /// Its address.
+        gateway: IpAddr,
+    },
+    /// The gateway need not be kept resolved any more.
+    Release {
+        /// Interface the gateway is on.
+        ifindex: u32,
+        /// Its address.
+        gateway: IpAddr,
+    },
+}

@@ -1,0 +1,278 @@
+//! What the maps contain and why, for people.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use xcast_common::maps::{EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NextHop};
+
+use super::{
+    event::{Hop, RouteKind, Via},
+    fib::{self, Decision},
+    next_hops::{FIXED, Key},
+    prefix,
+    rib::Hops,
+    route_sync::RouteSync,
+};
+
+/// What the route map says about an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lookup {
+    /// The matching prefix; `None` if none matches.
+    pub prefix: Option<IpNet>,
+    /// The next-hop id.
+    pub next_hop: u32,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// One route of the route map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteRow {
+    /// Destinations.
+    pub prefix: IpNet,
+    /// Id of the next hop.
+    pub next_hop: u32,
+    /// The next hop's entry, as it was last written.
+    pub entry: NextHop,
+    /// The gateway, if there is one.
+    pub via: Option<IpAddr>,
+    /// Name of the interface, if there is one.
+    pub device: Option<String>,
+    /// The kernel's table that the route comes from, if it comes from one.
+    pub table: Option<u32>,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// One entry of the next-hop table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHopRow {
+    /// Its id.
+    pub id: u32,
+    /// What it says, as it was last written.
+    pub entry: NextHop,
+    /// IP address of the next hop, if it has one.
+    pub address: Option<IpAddr>,
+    /// Name of the interface, if there is one.
+    pub device: Option<String>,
+}
+
+impl RouteSync {
+    /// Looks an address up as the datapath does.
+    pub fn lookup(&self, address: IpAddr) -> Lookup {
+        match self
+            .fib
+            .routes
+            .longest(prefix::host(address), |&id| Some(id))
+        {
+            Some((prefix, next_hop)) => Lookup {
+                prefix: Some(prefix),
+                next_hop,
+                why: self.why(prefix, next_hop),
+            },
+            None => Lookup {
+                prefix: None,
+                next_hop: NEXT_HOP_NO_ROUTE,
+                why: "no route".to_owned(),
+            },
+        }
+    }
+
+    /// Number of prefixes in the route map.
+    pub fn route_count(&self) -> usize {
+        self.fib.routes.len()
+    }
+
+    /// Number of entries of the next-hop table in use.
+    pub fn next_hop_count(&self) -> usize {
+        FIXED.len() + self.next_hops.iter().count()
+    }
+
+    /// Own and anycast addresses, with their flags.
+    pub fn own_addresses(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let addresses = self.fib.own_addresses.iter();
+        addresses.map(|(address, flags)| (*address, *flags))
+    }
+
+    /// An entry of the next-hop table, as it was last written.
+    pub fn next_hop(&self, id: u32) -> Option<NextHop> {
+        let fixed = FIXED.get(id as usize).copied();
+        fixed.or_else(|| self.next_hops.get(id).map(|slot| slot.entry))
+    }
+
+    /// The buckets of a next hop of kind [`Ecmp`](xcast_common::maps::NextHopKind::Ecmp), as they
+    /// were last written.
+    pub fn ecmp_buckets(&self, id: u32) -> Option<&EcmpGroup> {
+        let slot = self.next_hops.get(id)?;
+        slot.group.as_ref().map(|group| &group.buckets)
+    }
+
+    /// How many routes lead to a next hop, those of ECMP groups not counted.
+    pub fn next_hop_users(&self, id: u32) -> u32 {
+        self.fib.users(id)
+    }
+
+    /// The route map, in order of the prefixes.
+    pub fn routes(&self) -> impl Iterator<Item = RouteRow> {
+        self.fib.routes.iter().map(|(prefix, &id)| {
+            let slot = self.next_hops.get(id);
+            let (via, ifindex) = match slot.map(|slot| &slot.key) {
+                Some(&Key::Gateway {
+                    ifindex, gateway, ..
+                }) => (Some(gateway), Some(ifindex)),
+                Some(&(Key::Host { ifindex, .. } | Key::Link { ifindex })) => (None, Some(ifindex)),
+                Some(Key::Group(_)) | None => (None, None),
+            };
+            let decision = self.decision(prefix);
+            RouteRow {
+                prefix,
+                next_hop: id,
+                entry: self.next_hop(id).unwrap_or_default(),
+                via,
+                device: ifindex.map(|ifindex| self.link_name(ifindex)),
+                table: decision.map(|decision| self.rib.tables[decision.table].id),
+                why: self.why(prefix, id),
+            }
+        })
+    }
+
+    /// The entries of the next-hop table in use, in order of their ids.
+    pub fn next_hops(&self) -> impl Iterator<Item = NextHopRow> {
+        let fixed = (0..).zip(FIXED.iter().map(|entry| (None, *entry)));
+        let rest = self.next_hops.iter();
+        let rest = rest.map(|(id, slot)| (id, (Some(&slot.key), slot.entry)));
+        fixed.chain(rest).map(|(id, (key, entry))| {
+            let (ifindex, address) = match key {
+                Some(&Key::Gateway {
+                    ifindex, gateway, ..
+                }) => (Some(ifindex), Some(gateway)),
+                Some(&Key::Host {
+                    ifindex, address, ..
+                }) => (Some(ifindex), Some(address)),
+                Some(&Key::Link { ifindex }) => (Some(ifindex), None),
+                Some(Key::Group(_)) | None => (None, None),
+            };
+            NextHopRow {
+                id,
+                entry,
+                address,
+                device: ifindex.map(|ifindex| self.link_name(ifindex)),
+            }
+        })
+    }
+
+    /// Name of an interface; its number if it is gone.
+    pub fn link_name(&self, ifindex: u32) -> String {
+        match self.rib.link(ifindex) {
+            Some(link) => link.name.clone(),
+            None => format!("if{ifindex}"),
+        }
+    }
+
+    fn decision(&self, prefix: IpNet) -> Option<Decision> {
+        match fib::never(prefix) {
+            Some(_) => None,
+            None => fib::decide(&self.rib, prefix),
+        }
+    }
+
+    /// Why `prefix` has next hop `id`.
+    fn why(&self, prefix: IpNet, id: u32) -> String {
+        if let Some((_, next_hop)) = fib::never(prefix) {
+            return if next_hop == NEXT_HOP_NEVER {
+                "never a destination, never a source".to_owned()
+            } else {
+                "never a destination".to_owned()
+            };
+        }
+        let Some(decision) = fib::decide(&self.rib, prefix) else {
+            return "no route".to_owned();
+        };
+        let mut why = self.route_text(&decision);
+        if let Some(slot) = self.next_hops.get(id)
+            && let Some(state) = self.neighbour_text(&slot.key)
+        {
+            why += &state;
+        }
+        why
+    }
+
+    /// A route, much as `ip route` shows it.
+    fn route_text(&self, decision: &Decision) -> String {
+        let path = &self.rib.paths[decision.path];
+        let mut text = match path.spec.kind {
+            RouteKind::Unicast => decision.prefix.to_string(),
+            kind => format!("{kind} {}", decision.prefix),
+        };
+        if path.spec.kind == RouteKind::Unicast {
+            match self.rib.hops(path) {
+                None => {}
+                Some(Hops::Blackhole) => text += " blackhole",
+                Some(Hops::One(hop)) => text += &self.hop_text(&hop),
+                Some(Hops::Many(_, hops)) => {
+                    for hop in hops {
+                        text += &format!(" nexthop{} weight {}", self.hop_text(&hop), hop.weight);
+                    }
+                }
+            }
+        }
+        if let Some(protocol) = protocol_name(path.spec.protocol) {
+            text += &format!(" proto {protocol}");
+        }
+        text
+    }
+
+    fn hop_text(&self, hop: &Hop) -> String {
+        let device = self.link_name(hop.ifindex);
+        let port = if self.ports.contains_key(&hop.ifindex) {
+            ""
+        } else {
+            " (no xcast port)"
+        };
+        match hop.via {
+            Via::Link => format!(" dev {device}{port}"),
+            Via::Gateway(gateway) => format!(" via {gateway} dev {device}{port}"),
+            Via::Kernel => format!(" dev {device} by what only the kernel can do"),
+        }
+    }
+
+    fn neighbour_text(&self, key: &Key) -> Option<String> {
+        let (ifindex, address) = match *key {
+            Key::Gateway {
+                ifindex, gateway, ..
+            } => (ifindex, gateway),
+            Key::Host {
+                ifindex, address, ..
+            } => (ifindex, address),
+            Key::Link { .. } => return Some(", neighbour not resolved".to_owned()),
+            Key::Group(_) => return None,
+        };
+        Some(match self.rib.neighbour(ifindex, address) {
+            Some(neighbour) => format!(", neighbour {address} {}", neighbour.state),
+            None => format!(", neighbour {address} unknown"),
+        })
+    }
+}
+
+/// The name `ip route` has for a routing protocol number.
+fn protocol_name(protocol: u8) -> Option<&'static str> {
+    Some(match protocol {
+        1 => "redirect",
+        2 => "kernel",
+        3 => "boot",
+        4 => "static",
+        8 => "gated",
+        9 => "ra",
+        11 => "zebra",
+        12 => "bird",
+        16 => "dhcp",
+        18 => "keepalived",
+        42 => "babel",
+        186 => "bgp",
+        187 => "isis",
+        188 => "ospf",
+        189 => "rip",
+        192 => "eigrp",
+        _ => return None,
+    })
+}

@@ -1,0 +1,72 @@
+//! The routes of one prefix in one routing table, in the order in which the kernel prefers them.
+
+use super::{
+    event::Placement,
+    path::{PathId, Paths, Resolution},
+};
+
+/// The routes of one prefix in one table.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    /// In the kernel's order: by metric, then as they were placed.
+    pub(super) candidates: Vec<Candidate>,
+    /// What the prefix stood for when forwarding last looked.
+    pub(super) standing: Standing,
+}
+
+/// One route of a prefix.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) metric: u32,
+    pub(super) path: PathId,
+    pub(super) generation: u32,
+}
+
+/// What a table says at one prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(super) enum Standing {
+    /// Nothing.
+    #[default]
+    Silent,
+    /// The next table decides.
+    Throw,
+    /// A route.
+    Route,
+}
+
+impl Node {
+    /// Puts a candidate in its place and returns those it displaced; `None` if nothing changed.
+    pub(super) fn place(&mut self, new: Candidate, placement: Placement) -> Option<Vec<Candidate>> {
+        let all = &mut self.candidates;
+        let first = all.partition_point(|c| c.metric < new.metric);
+        let last = first + all[first..].partition_point(|c| c.metric == new.metric);
+        let known = (first..last).find(|&at| all[at].path == new.path);
+        match (placement, known) {
+            // The dump gives the order: those it mentioned stand behind those it has not yet.
+            (Placement::Dump, Some(at)) if all[at].generation != new.generation => {
+                all[at] = new;
+                all[at..last].rotate_left(1);
+                return (at + 1 != last).then(Vec::new);
+            }
+            (_, Some(at)) => {
+                all[at] = new;
+                return None;
+            }
+            (Placement::Dump | Placement::Last, None) => all.insert(last, new),
+            (Placement::First, None) => all.insert(first, new),
+            // The kernel knows of no other, so neither do we.
+            (Placement::Only, None) => return Some(all.splice(first..last, [new]).collect()),
+            (Placement::Replace, None) => {
+                let end = last.min(first + 1);
+                return Some(all.splice(first..end, [new]).collect());
+            }
+        }
+        Some(Vec::new())
+    }
+
+    /// The route that is in force, if there is a usable one.
+    pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
+        let usable = |c: &&Candidate| paths[c.path].resolution != Resolution::Unusable;
+        self.candidates.iter().find(usable).map(|c| c.path)
+    }
+}

@@ -1,0 +1,474 @@
+//! Kernel events in, edits out.
+//!
+//! [`RouteSync`] collects what a batch of events changes, decides anew whatever that touches, and
+//! writes only what is different afterwards. The work is proportional to the change, not to the
+//! size of the tables.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use tracing::warn;
+use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER};
+
+use super::{
+    edit::Edit,
+    event::{Hop, KernelEvent, RouteKind, Via},
+    fib::{self, Entry, Fib},
+    next_hops::{
+        EntryContext, FIXED, GroupKey, Key, Member, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL,
+        NEXT_HOP_NO_PORT, NEXT_HOP_UNREACHABLE, NextHops, Target,
+    },
+    path::{OnLink, PathId, Resolution},
+    prefix,
+    rib::{Hops, Liveness, Rib, TABLE_LOCAL, TABLE_MAIN},
+};
+use crate::gateways::Gateways;
+
+/// What the configuration says about routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncConfig {
+    /// Gateways that understand Xcast.
+    pub gateways: Gateways,
+    /// Anycast addresses this router answers to (RFC 5058 section 11.5).
+    pub anycast: Vec<IpAddr>,
+    /// Routing tables, in the order in which they are consulted: the first that has a matching route
+    /// decides, as with the kernel's policy rules.
+    pub tables: Vec<u32>,
+    /// Whether routes of IPv6 are followed, too.
+    pub ipv6: bool,
+}
+
+impl Default for SyncConfig {
+    fn default() -> Self {
+        Self {
+            gateways: Gateways::default(),
+            anycast: Vec::new(),
+            tables: vec![TABLE_LOCAL, TABLE_MAIN],
+            ipv6: true,
+        }
+    }
+}
+
+/// Follows the kernel's routes and says what has to change in the datapath's maps.
+#[derive(Debug)]
+pub struct RouteSync {
+    config: SyncConfig,
+    pub(super) rib: Rib,
+    /// Slots of the interfaces that are ports.
+    pub(super) ports: HashMap<u32, u8>,
+    pub(super) next_hops: NextHops,
+    pub(super) fib: Fib,
+    /// Gateways the kernel was asked to keep resolved.
+    resolving: HashSet<(u32, IpAddr)>,
+    /// The entries that are always there are written.
+    started: bool,
+    /// Paths and neighbours that got no next-hop id of their own because there were none left.
+    starved_paths: HashSet<PathId>,
+    starved_hosts: HashSet<IpNet>,
+    warned: bool,
+}
+
+impl RouteSync {
+    /// Knows nothing of the kernel yet.
+    pub fn new(config: SyncConfig) -> Self {
+        let mut rib = Rib::new(&config.tables);
+        rib.changes.addresses.extend(&config.anycast);
+        Self {
+            config,
+            rib,
+            ports: HashMap::new(),
+            next_hops: NextHops::new(),
+            fib: Fib::default(),
+            resolving: HashSet::new(),
+            started: false,
+            starved_paths: HashSet::new(),
+            starved_hosts: HashSet::new(),
+            warned: false,
+        }
+    }
+
+    /// Takes in one event.
+    ///
+    /// The very first edits are the entries that are always there. Between
+    /// [`KernelEvent::ResyncBegin`] and [`KernelEvent::ResyncEnd`] there are no others.
+    pub fn apply(&mut self, event: KernelEvent, edits: &mut Vec<Edit>) {
+        self.apply_all([event], edits);
+    }
+
+    /// Takes in events that came together; only where they lead in the end matters.
+    pub fn apply_all(
+        &mut self,
+        events: impl IntoIterator<Item = KernelEvent>,
+        edits: &mut Vec<Edit>,
+    ) {
+        for event in events {
+            if self.config.ipv6 || !event.is_route_of_ipv6() {
+                self.rib.apply(event);
+            }
+        }
+        self.update(edits);
+    }
+
+    /// The interface is a port now, with this slot.
+    pub fn attach_port(&mut self, ifindex: u32, slot: u8, edits: &mut Vec<Edit>) {
+        if self.ports.insert(ifindex, slot) != Some(slot) {
+            self.rib.changes.links.insert(ifindex);
+        }
+        self.update(edits);
+    }
+
+    /// The interface is no port any more.
+    pub fn detach_port(&mut self, ifindex: u32, edits: &mut Vec<Edit>) {
+        if self.ports.remove(&ifindex).is_some() {
+            self.rib.changes.links.insert(ifindex);
+        }
+        self.update(edits);
+    }
+
+    /// A dump is under way: edits wait for its end.
+    pub fn resyncing(&self) -> bool {
+        self.rib.resyncing()
+    }
+
+    /// Decides anew whatever the noted changes touch.
+    fn update(&mut self, edits: &mut Vec<Edit>) {
+        if !self.started {
+            self.started = true;
+            self.write_fixed(edits);
+        }
+        if self.rib.resyncing() {
+            return;
+        }
+        let changes = std::mem::take(&mut self.rib.changes);
+        let mut prefixes = changes.prefixes;
+        let mut paths: BTreeSet<PathId> = changes.paths.into_iter().collect();
+        // References are given back last, when the routes have been moved.
+        let mut retired = Vec::new();
+
+        if self.next_hops.has_free() {
+            paths.extend(self.starved_paths.drain());
+            prefixes.extend(self.starved_hosts.drain());
+        }
+        let mut entries = self.note_links(&changes.links, &mut paths, &mut prefixes);
+        for &(ifindex, address) in &changes.neighbours {
+            entries.extend(self.next_hops.of_neighbour(ifindex, address));
+            prefixes.push(prefix::host(address));
+        }
+
+        for &path in &paths {
+            self.update_path(path, &mut prefixes, &mut retired, edits);
+        }
+        for id in entries {
+            let (next_hops, context) = self.parts();
+            next_hops.refresh(id, context, edits);
+        }
+        self.update_routes(prefixes, &mut retired, edits);
+        for address in changes.addresses {
+            self.update_own_address(address, edits);
+        }
+        for id in retired {
+            self.next_hops.release(id);
+        }
+        for path in paths {
+            self.drop_unused_path(path);
+        }
+        self.update_gateways(&changes.neighbours, edits);
+    }
+
+    fn write_fixed(&mut self, edits: &mut Vec<Edit>) {
+        let fixed = (0..).zip(FIXED);
+        edits.extend(fixed.map(|(id, entry)| Edit::NextHop { id, entry }));
+        for (prefix, next_hop) in fib::NEVER {
+            if !self.config.ipv6 && prefix.addr().is_ipv6() {
+                continue;
+            }
+            self.fib.insert(prefix, next_hop);
+            edits.push(Edit::Route { prefix, next_hop });
+        }
+    }
+
+    /// Notes what depends on links that changed; returns the next-hop entries that do.
+    fn note_links(
+        &mut self,
+        links: &HashSet<u32>,
+        paths: &mut BTreeSet<PathId>,
+        prefixes: &mut Vec<IpNet>,
+    ) -> Vec<u32> {
+        if links.is_empty() {
+            return Vec::new();
+        }
+        let all = self.rib.paths.iter();
+        let over = all.filter(|(_, path)| self.rib.leads_over(path, links));
+        paths.extend(over.map(|(id, _)| id));
+        let everywhere = self.rib.neighbours();
+        let there = everywhere.filter(|neighbour| links.contains(&neighbour.ifindex));
+        prefixes.extend(there.map(|neighbour| prefix::host(neighbour.address)));
+        self.next_hops.of_links(links)
+    }
+
+    /// Looks at where a path leads; if that changed, its users are added to `prefixes`.
+    fn update_path(
+        &mut self,
+        id: PathId,
+        prefixes: &mut Vec<IpNet>,
+        retired: &mut Vec<u32>,
+        edits: &mut Vec<Edit>,
+    ) {
+        let Some(path) = self.rib.paths.get(id) else {
+            return;
+        };
+        let new = if path.users.is_empty() {
+            Resolution::Unusable
+        } else {
+            self.resolve(id, edits)
+        };
+        let Some(path) = self.rib.paths.get_mut(id) else {
+            return;
+        };
+        let old = std::mem::replace(&mut path.resolution, new);
+        if old != new {
+            prefixes.extend(&path.users);
+        }
+        if let Resolution::Use { id, .. } = old {
+            retired.push(id);
+        }
+    }
+
+    fn resolve(&mut self, id: PathId, edits: &mut Vec<Edit>) -> Resolution {
+        let fixed = |id| Resolution::Use { id, on_link: None };
+        let spec = &self.rib.paths[id].spec;
+        let mtu_bytes = spec.mtu_bytes;
+        match spec.kind {
+            RouteKind::Unicast => {}
+            RouteKind::Local => return fixed(NEXT_HOP_LOCAL),
+            RouteKind::Broadcast | RouteKind::Multicast => return fixed(NEXT_HOP_NEVER),
+            RouteKind::Blackhole => return fixed(NEXT_HOP_BLACKHOLE),
+            RouteKind::Unreachable | RouteKind::Prohibit => return fixed(NEXT_HOP_UNREACHABLE),
+            RouteKind::Throw => return Resolution::Throw,
+            RouteKind::Other => return fixed(NEXT_HOP_NO_PORT),
+        }
+        let (object, members) = match self.rib.hops(&self.rib.paths[id]) {
+            None => return Resolution::Unusable,
+            Some(Hops::Blackhole) => return fixed(NEXT_HOP_BLACKHOLE),
+            Some(Hops::One(hop)) => return self.resolve_hop(id, hop, edits),
+            Some(Hops::Many(object, hops)) => (object, self.members(id, &hops)),
+        };
+        if !members.iter().any(|member| member.usable) {
+            return Resolution::Unusable;
+        }
+        let key = match object {
+            Some(object) => GroupKey::Object(object, mtu_bytes),
+            None => {
+                let members = members.iter();
+                GroupKey::Members(members.map(|m| (m.target.clone(), m.weight)).collect())
+            }
+        };
+        let (next_hops, context) = self.parts();
+        let group = next_hops.acquire_group(key, &members, context, edits);
+        fixed(group.unwrap_or_else(|| self.starve_path(id)))
+    }
+
+    fn resolve_hop(&mut self, id: PathId, hop: Hop, edits: &mut Vec<Edit>) -> Resolution {
+        let path = &self.rib.paths[id];
+        let mtu_bytes = path.spec.mtu_bytes;
+        if self.rib.liveness(path, &hop) == Liveness::Dead {
+            return Resolution::Unusable;
+        }
+        let target = self.target(&hop, mtu_bytes);
+        let (next_hops, context) = self.parts();
+        let next_hop = next_hops.acquire(&target, context, edits);
+        Resolution::Use {
+            id: next_hop.unwrap_or_else(|| self.starve_path(id)),
+            on_link: (hop.via == Via::Link).then(|| OnLink {
+                ifindex: hop.ifindex,
+                mtu_bytes: self.lowered_mtu(hop.ifindex, mtu_bytes),
+            }),
+        }
+    }
+
+    /// The members of a group; those without carrier are used if there is nothing better.
+    fn members(&self, id: PathId, hops: &[Hop]) -> Vec<Member> {
+        let path = &self.rib.paths[id];
+        let best = hops.iter().map(|hop| self.rib.liveness(path, hop)).max();
+        let needed = best.unwrap_or(Liveness::Dead).max(Liveness::NoCarrier);
+        let member = |hop: &Hop| Member {
+            target: self.target(hop, path.spec.mtu_bytes),
+            weight: hop.weight,
+            usable: self.rib.liveness(path, hop) >= needed,
+        };
+        hops.iter().map(member).collect()
+    }
+
+    fn target(&self, hop: &Hop, mtu_bytes: Option<u32>) -> Target {
+        let ifindex = hop.ifindex;
+        match hop.via {
+            Via::Link => Target::Key(Key::Link { ifindex }),
+            Via::Gateway(gateway) => Target::Key(Key::Gateway {
+                ifindex,
+                gateway,
+                mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes),
+            }),
+            Via::Kernel => Target::Fixed(NEXT_HOP_NO_PORT),
+        }
+    }
+
+    /// A route's MTU metric, if it is below the link's MTU. Routes that do not lower the MTU share
+    /// their gateway's next hop, whatever else they say.
+    fn lowered_mtu(&self, ifindex: u32, mtu_bytes: Option<u32>) -> Option<u16> {
+        let link = self.rib.link(ifindex)?;
+        let mtu_bytes = mtu_bytes.filter(|&mtu| mtu < link.mtu_bytes)?;
+        u16::try_from(mtu_bytes).ok()
+    }
+
+    fn starve_path(&mut self, id: PathId) -> u32 {
+        self.starved_paths.insert(id);
+        self.warn_starved();
+        NEXT_HOP_NO_PORT
+    }
+
+    fn warn_starved(&mut self) {
+        if !std::mem::replace(&mut self.warned, true) {
+            warn!(
+                "more next hops than the next-hop table holds: further destinations are left to the kernel"
+            );
+        }
+    }
+
+    /// Brings the route map up to date at these prefixes and wherever else their routes matter.
+    fn update_routes(
+        &mut self,
+        mut prefixes: Vec<IpNet>,
+        retired: &mut Vec<u32>,
+        edits: &mut Vec<Edit>,
+    ) {
+        // A prefix may be noted for several reasons. In order, the maps' tree nodes stay in the cache.
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        let mut affected = Vec::new();
+        for &prefix in &prefixes {
+            self.fib.note(&mut self.rib, prefix, &mut affected);
+        }
+        prefixes.append(&mut affected);
+        // Removals come last: nothing is without a route while its routes are exchanged.
+        let mut removals = Vec::new();
+        for prefix in prefixes {
+            if fib::never(prefix).is_some() {
+                continue;
+            }
+            let ports = &self.ports;
+            let entry = self
+                .fib
+                .entry(&self.rib, prefix, |ifindex| ports.contains_key(&ifindex));
+            let next_hop = match entry {
+                Entry::Absent => {
+                    removals.push(prefix);
+                    continue;
+                }
+                Entry::Id(id) => id,
+                Entry::Host(key) => self.host_id(prefix, key, edits),
+            };
+            let old = self.fib.routes.get(prefix).copied();
+            if old != Some(next_hop) {
+                self.fib.insert(prefix, next_hop);
+                edits.push(Edit::Route { prefix, next_hop });
+                retired.extend(old.filter(|&id| self.is_host(id)));
+            }
+        }
+        for prefix in removals {
+            // The same prefix may be there twice.
+            if let Some(old) = self.fib.remove(prefix) {
+                edits.push(Edit::RemoveRoute { prefix });
+                retired.extend(self.is_host(old).then_some(old));
+            }
+        }
+    }
+
+    /// The id of an on-link neighbour, with a reference taken for its route if that is new.
+    fn host_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
+        let current = self.fib.routes.get(prefix).copied();
+        if let Some(id) = self.next_hops.id(&key)
+            && current == Some(id)
+        {
+            return id;
+        }
+        let (next_hops, context) = self.parts();
+        match next_hops.acquire(&Target::Key(key), context, edits) {
+            Some(id) => id,
+            None => {
+                self.starved_hosts.insert(prefix);
+                self.warn_starved();
+                NEXT_HOP_NO_PORT
+            }
+        }
+    }
+
+    fn is_host(&self, id: u32) -> bool {
+        let slot = self.next_hops.get(id);
+        slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. }))
+    }
+
+    fn update_own_address(&mut self, address: IpAddr, edits: &mut Vec<Edit>) {
+        let mut flags = 0;
+        if self.rib.is_own_address(address) && !address.is_loopback() {
+            flags |= ADDRESS_OWN;
+        }
+        if self.config.anycast.contains(&address) {
+            flags |= ADDRESS_ANYCAST;
+        }
+        let old = self.fib.own_addresses.get(&address).copied();
+        if flags == old.unwrap_or_default() {
+            return;
+        }
+        if flags == 0 {
+            self.fib.own_addresses.remove(&address);
+            edits.push(Edit::RemoveOwnAddress { address });
+        } else {
+            self.fib.own_addresses.insert(address, flags);
+            edits.push(Edit::OwnAddress { address, flags });
+        }
+    }
+
+    fn drop_unused_path(&mut self, id: PathId) {
+        let path = self.rib.paths.get(id);
+        if path.is_some_and(|path| path.users.is_empty()) {
+            self.rib.paths.remove(id);
+        }
+    }
+
+    /// Asks for what the kernel should keep resolved: gateways in use, on ports that can send. Links
+    /// that go down lose their neighbours, and people can remove them, so it is asked again then.
+    fn update_gateways(&mut self, neighbours: &[(u32, IpAddr)], edits: &mut Vec<Edit>) {
+        let gone: HashSet<_> = neighbours
+            .iter()
+            .filter(|&&(ifindex, address)| self.rib.neighbour(ifindex, address).is_none())
+            .copied()
+            .collect();
+        let mut gateways = self.next_hops.take_gateways();
+        gateways.extend(gone.intersection(&self.resolving));
+        for gateway @ (ifindex, address) in gateways {
+            let (next_hops, context) = self.parts();
+            let port = context.port(ifindex);
+            let wanted = port.is_some_and(|(_, link, _)| link.up && link.carrier)
+                && next_hops.uses_gateway(ifindex, address);
+            if wanted && (self.resolving.insert(gateway) || gone.contains(&gateway)) {
+                let gateway = address;
+                edits.push(Edit::Resolve { ifindex, gateway });
+            } else if !wanted && self.resolving.remove(&gateway) {
+                let gateway = address;
+                edits.push(Edit::Release { ifindex, gateway });
+            }
+        }
+    }
+
+    fn parts(&mut self) -> (&mut NextHops, EntryContext<'_>) {
+        let context = EntryContext {
+            rib: &self.rib,
+            ports: &self.ports,
+            gateways: &self.config.gateways,
+        };
+        (&mut self.next_hops, context)
+    }
+}

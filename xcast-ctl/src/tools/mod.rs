@@ -1,0 +1,14 @@
+//! Tools for hosts: they make Xcast packets of their own, and receive what arrives.
+//!
+//! A tool knows of a router only what [`control`](crate::control) tells. [`first_hop`] finds where
+//! packets leave this host, [`probe`] makes the packets that [`ping`] and [`trace`] send, [`icmp`]
+//! reads the answers, and [`receiver`] waits for them.
+
+mod first_hop;
+mod icmp;
+pub(crate) mod ping;
+mod probe;
+mod receiver;
+pub(crate) mod recv;
+pub(crate) mod send;
+pub(crate) mod trace;

@@ -1,0 +1,449 @@
+//! What blocking and asynchronous senders share: every system call, none of which waits.
+
+use std::{
+    io::{self, IoSlice},
+    iter,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    ops::Range,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Instant,
+};
+
+use nix::{
+    cmsg_space,
+    errno::Errno,
+    sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
+};
+use socket2::{Protocol, SockRef};
+use tracing::{debug, trace};
+
+use super::{
+    cause::UnicastCause,
+    destination::{Destination, Options, Unusable},
+    family::FamilySender,
+    outcome::{SendError, Sent, Unreached},
+    settings::Settings,
+    split::Delivery,
+    statistics::SenderStatistics,
+};
+use crate::packet::{Entry, MAX_DSCP, PacketError};
+
+/// Most datagrams in one system call.
+const BATCH: usize = 64;
+
+/// What [`Core::step`] came to.
+pub(crate) enum Step {
+    /// The message has been dealt with.
+    Done(Result<Sent, SendError>),
+    /// Go on when [`Core::blocked_on`] can be written to.
+    Blocked,
+}
+
+/// A sender without a way to wait.
+#[derive(Debug)]
+pub(crate) struct Core<S> {
+    pub socket: S,
+    pub settings: Settings,
+    pub statistics: SenderStatistics,
+    /// IPv4 and IPv6, if the socket can send there.
+    families: [Option<FamilySender>; 2],
+    job: Job,
+    packet: Vec<u8>,
+}
+
+/// How far a message has got.
+#[derive(Debug, Default)]
+struct Job {
+    options: Options,
+    /// The family that is being served.
+    family: usize,
+    /// Its part to send next.
+    part: usize,
+    /// The destination to send to next, in a part of datagrams.
+    entry: usize,
+    sent: Sent,
+    failed: Vec<Unreached>,
+}
+
+impl<S: AsFd> Core<S> {
+    pub fn new(socket: S, settings: Settings) -> io::Result<Self> {
+        let refused = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+        settings.uplink.check().map_err(refused)?;
+        let kernel = SockRef::from(&socket);
+        let local = kernel.local_addr()?.as_socket();
+        let Some(local) = local.filter(|_| kernel.protocol().ok().flatten() == Some(Protocol::UDP))
+        else {
+            return Err(refused("socket: it is not a UDP socket of IPv4 or IPv6"));
+        };
+        let family = |ip, mapped| {
+            Some(FamilySender::new(
+                SocketAddr::new(ip, local.port()),
+                mapped,
+                &settings,
+            ))
+        };
+        let families = match (local.ip(), local.ip().to_canonical()) {
+            (IpAddr::V4(_), ip) => [family(ip, false), None],
+            (IpAddr::V6(_), ip @ IpAddr::V4(_)) => [family(ip, true), None],
+            (IpAddr::V6(ip), _) => {
+                // A socket that is bound to no address in particular may serve IPv4 as well.
+                let both = ip.is_unspecified() && !kernel.only_v6()?;
+                let ipv4 = both.then(|| family(Ipv4Addr::UNSPECIFIED.into(), true));
+                [ipv4.flatten(), family(ip.into(), false)]
+            }
+        };
+        Ok(Self {
+            socket,
+            settings,
+            statistics: SenderStatistics::default(),
+            families,
+            job: Job::default(),
+            packet: Vec::new(),
+        })
+    }
+
+    /// Takes a message, and looks after the routers it needs; [`step`](Self::step) then sends it.
+    pub fn begin<D: Into<Destination> + Copy>(
+        &mut self,
+        now: Instant,
+        to: &[D],
+        payload: usize,
+        options: &Options,
+    ) -> Result<(), SendError> {
+        self.sort(to, options)?;
+        for family in self.families.iter_mut().flatten() {
+            if !family.split.entries.is_empty() {
+                family.tend(now, &mut self.statistics, &mut self.packet);
+            }
+        }
+        self.divide(now, to, payload, options)
+    }
+
+    /// Takes a message like [`begin`](Self::begin), and leaves the routers alone: nothing is asked,
+    /// and no answer taken in.
+    pub fn begin_only<D: Into<Destination> + Copy>(
+        &mut self,
+        now: Instant,
+        to: &[D],
+        payload: usize,
+        options: &Options,
+    ) -> Result<(), SendError> {
+        self.sort(to, options)?;
+        self.divide(now, to, payload, options)
+    }
+
+    fn divide<D: Into<Destination> + Copy>(
+        &mut self,
+        now: Instant,
+        to: &[D],
+        payload: usize,
+        options: &Options,
+    ) -> Result<(), SendError> {
+        for family in self.families.iter_mut().flatten() {
+            if family.split.entries.is_empty() {
+                continue;
+            }
+            let uplink = family.uplink_state(now);
+            let Settings { limits, policy, .. } = &self.settings;
+            family
+                .split
+                .divide(uplink, payload, options, limits, policy.as_ref())
+                .map_err(|error| error.locate(to))?;
+            trace!(
+                ?uplink,
+                destinations = family.split.entries.len(),
+                parts = family.split.parts.len(),
+                "message"
+            );
+        }
+        self.statistics.messages += 1;
+        self.job = Job {
+            options: options.clone(),
+            ..Job::default()
+        };
+        Ok(())
+    }
+
+    /// Splits a list by family: a packet has addresses of one.
+    fn sort<D: Into<Destination> + Copy>(
+        &mut self,
+        to: &[D],
+        options: &Options,
+    ) -> Result<(), SendError> {
+        if options.dscp > MAX_DSCP {
+            return Err(PacketError::Dscp(options.dscp).into());
+        }
+        for family in self.families.iter_mut().flatten() {
+            family.start();
+        }
+        for (index, destination) in to.iter().enumerate() {
+            let destination: Destination = (*destination).into();
+            let mut take = || {
+                let entry = destination.entry()?;
+                match &mut self.families[usize::from(entry.address.is_ipv6())] {
+                    Some(family) => family.take(entry, destination.scope()),
+                    None => Err(Unusable::Family),
+                }
+            };
+            take().map_err(|reason| SendError::Destination {
+                index,
+                address: destination.address,
+                reason,
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Sends as much of the message as can be sent without waiting.
+    pub fn step(&mut self, payload: &[u8]) -> Step {
+        while let Some(family) = self.families.get(self.job.family) {
+            let parts = family
+                .as_ref()
+                .map_or(&[][..], |family| &family.split.parts);
+            let Some(part) = parts.get(self.job.part) else {
+                self.job.family += 1;
+                self.job.part = 0;
+                continue;
+            };
+            let range = part.range.clone();
+            let outcome = match part.delivery {
+                Delivery::Xcast => self.send_xcast(range, payload),
+                Delivery::Unicast(cause) => self.send_unicast(range, payload, cause),
+            };
+            match outcome {
+                Ok(true) => {
+                    self.job.part += 1;
+                    self.job.entry = 0;
+                }
+                Ok(false) => {}
+                Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Step::Blocked;
+                }
+                Err(error) => return Step::Done(Err(error)),
+            }
+        }
+        let job = std::mem::take(&mut self.job);
+        let families = self.families.iter().flatten();
+        Step::Done(match job.failed.is_empty() {
+            true => Ok(job.sent),
+            false => Err(SendError::Unreached {
+                failed: job.failed,
+                destinations: families.map(|family| family.split.entries.len()).sum(),
+            }),
+        })
+    }
+
+    /// Gives up a message whose step is blocked, and says what is left of it.
+    pub fn give_up(&mut self) -> SendError {
+        let job = std::mem::take(&mut self.job);
+        let mut rest = Vec::new();
+        for (number, family) in self.families.iter().enumerate().skip(job.family) {
+            let Some(family) = family else { continue };
+            let start = match family.split.parts.get(job.part) {
+                Some(part) if number == job.family => part.range.start.max(job.entry),
+                _ => 0,
+            };
+            let left = family.split.entries[start..].iter();
+            rest.extend(left.map(|entry| family.destination(entry)));
+        }
+        SendError::WouldBlock {
+            sent: job.sent,
+            failed: job.failed,
+            rest,
+        }
+    }
+
+    /// What a step that is blocked waits to be able to write to.
+    pub fn blocked_on(&self) -> BorrowedFd<'_> {
+        let family = self.families.get(self.job.family).and_then(Option::as_ref);
+        let open = family.and_then(|family| {
+            let part = family.split.parts.get(self.job.part)?;
+            family
+                .open
+                .as_ref()
+                .filter(|_| part.delivery == Delivery::Xcast)
+                .map(AsFd::as_fd)
+        });
+        open.unwrap_or(self.socket.as_fd())
+    }
+
+    /// The families that have a way to a router.
+    fn served(&self) -> impl Iterator<Item = &FamilySender> {
+        self.families
+            .iter()
+            .flatten()
+            .filter(|family| family.is_served())
+    }
+
+    /// The first that waits for its router.
+    fn waiting(&self, now: Instant) -> Option<&FamilySender> {
+        self.served().find(|family| family.check(now).is_err())
+    }
+
+    /// What becomes readable when the router answers that is waited for, while it is asked.
+    pub fn answer_from(&self, now: Instant) -> Option<BorrowedFd<'_>> {
+        self.waiting(now)?.answer_from()
+    }
+
+    /// When the router that is waited for is asked next; `None` if never, or at once.
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
+        self.waiting(now)?.deadline()
+    }
+
+    /// When a router is asked next; `None` if never, or at once.
+    pub fn next_probe(&self) -> Option<Instant> {
+        self.served().filter_map(FamilySender::deadline).min()
+    }
+
+    /// Whether messages of every family go by a router at this time that could.
+    pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
+        match (self.served().next(), self.waiting(now)) {
+            (None, _) => Err(UnicastCause::Configured),
+            (_, Some(family)) => family.check(now),
+            (_, None) => Ok(()),
+        }
+    }
+
+    /// Whether messages to this address go by a router at this time.
+    pub fn check_for(&self, address: IpAddr, now: Instant) -> Result<(), UnicastCause> {
+        match &self.families[usize::from(address.to_canonical().is_ipv6())] {
+            Some(family) => family.check(now),
+            None => Err(UnicastCause::Configured),
+        }
+    }
+
+    /// Looks after the routers: takes their answers in, and asks again when it is time.
+    pub fn tend(&mut self, now: Instant) {
+        for family in self.families.iter_mut().flatten() {
+            family.tend(now, &mut self.statistics, &mut self.packet);
+        }
+    }
+
+    /// Sends a part as one packet; false if it is to be tried again, perhaps by unicast.
+    fn send_xcast(&mut self, range: Range<usize>, payload: &[u8]) -> Result<bool, SendError> {
+        let Some(family) = &mut self.families[self.job.family] else {
+            return Ok(true);
+        };
+        let Some((open, template)) = family.xcast(&self.job.options) else {
+            return self.fall_back(UnicastCause::Unavailable);
+        };
+        let entries = &family.split.entries[range];
+        template.emit(entries, payload, &mut self.packet)?;
+        match open.send(&self.packet) {
+            Ok(()) => {
+                self.statistics.xcast_packets += 1;
+                self.statistics.xcast_destinations += entries.len() as u64;
+                self.statistics.xcast_octets += self.packet.len() as u64;
+                self.job.sent.xcast_packets += 1;
+                Ok(true)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error.into()),
+            Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
+                debug!(octets = self.packet.len(), %error, "packet too large for the way");
+                self.fall_back(UnicastCause::PathMtu)
+            }
+            Err(error) => {
+                let cause = family.lose(Instant::now(), &error);
+                self.fall_back(cause)
+            }
+        }
+    }
+
+    /// What is left of the message in this family leaves as unicast.
+    fn fall_back(&mut self, cause: UnicastCause) -> Result<bool, SendError> {
+        if self.job.options.stay_xcast {
+            return Err(SendError::NoXcast { cause });
+        }
+        if let Some(family) = &mut self.families[self.job.family] {
+            family.split.fall_back(self.job.part, cause);
+        }
+        Ok(false)
+    }
+
+    /// Sends datagrams to destinations of a part; false while there are more.
+    fn send_unicast(
+        &mut self,
+        range: Range<usize>,
+        payload: &[u8],
+        cause: UnicastCause,
+    ) -> Result<bool, SendError> {
+        let Some(family) = &mut self.families[self.job.family] else {
+            return Ok(true);
+        };
+        let start = range.start.max(self.job.entry);
+        let options = &self.job.options;
+        let dscp = |entry: &Entry| entry.dscp.unwrap_or(options.dscp);
+        let entries = &family.split.entries[start..range.end];
+        let common = entries.first().map_or(0, dscp);
+        let run = entries
+            .iter()
+            .take(BATCH)
+            .take_while(|entry| dscp(entry) == common);
+        let run = run.count();
+        let addresses = entries[..run].iter().map(|entry| family.address(entry));
+        let addresses: Vec<_> = addresses.collect();
+        let hop_limit = libc::c_int::from(options.ttl);
+        let (tos, traffic_class) = (common << 2, i32::from(common << 2));
+        // With each datagram, so that the socket's own settings, which may be another's, stay.
+        let control = match family.is_ipv6() {
+            false => [
+                ControlMessage::Ipv4Ttl(&hop_limit),
+                ControlMessage::Ipv4Tos(&tos),
+            ],
+            true => [
+                ControlMessage::Ipv6HopLimit(&hop_limit),
+                ControlMessage::Ipv6TClass(&traffic_class),
+            ],
+        };
+        let done = match send_batch(self.socket.as_fd(), &addresses, payload, &control) {
+            Ok(sent) => {
+                for _ in 0..sent {
+                    self.statistics.count_unicast(cause);
+                }
+                self.job.sent.unicast_packets += sent;
+                sent
+            }
+            Err(Errno::EINTR) => 0,
+            Err(Errno::EAGAIN) => return Err(io::Error::from(Errno::EAGAIN).into()),
+            Err(errno) => {
+                let Entry { address, port, .. } = family.split.entries[start];
+                debug!(%address, port, %errno, "destination not reached");
+                self.statistics.failed += 1;
+                self.job.failed.push(Unreached {
+                    index: 0,
+                    address: (address, port).into(),
+                    error: errno.into(),
+                });
+                1
+            }
+        };
+        self.job.entry = start + done;
+        Ok(self.job.entry >= range.end)
+    }
+}
+
+/// Sends the payload to each, without waiting; how many it was sent to, or why not to the first.
+fn send_batch(
+    socket: BorrowedFd<'_>,
+    to: &[SocketAddr],
+    payload: &[u8],
+    control: &[ControlMessage<'_>; 2],
+) -> Result<usize, Errno> {
+    let addresses: Vec<_> = to
+        .iter()
+        .map(|to| Some(SockaddrStorage::from(*to)))
+        .collect();
+    let space = cmsg_space!(libc::c_int, libc::c_int);
+    let mut headers = MultiHeaders::preallocate(to.len(), Some(space));
+    let part = [IoSlice::new(payload)];
+    let sent = sendmmsg(
+        socket.as_raw_fd(),
+        &mut headers,
+        iter::repeat_n(&part, to.len()),
+        addresses,
+        control,
+        MsgFlags::MSG_DONTWAIT,
+    )?;
+    Ok(sent.count())
+}

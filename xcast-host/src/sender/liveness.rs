@@ -1,0 +1,175 @@
+//! Whether there is a router that works: a state machine without I/O. The caller says what time it
+//! is.
+//!
+//! A probe is an Xcast packet that is sent the way messages would be, and that only a working router
+//! turns into something that is answered; see [`Uplink`](crate::Uplink). Until the first answer, and
+//! when answers stay away, messages leave as unicast, so nothing is lost to a router that is not
+//! there.
+
+use std::time::{Duration, Instant};
+
+use super::cause::UnicastCause;
+
+/// When to probe, and how long an answer counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probing {
+    /// Time between probes. A probe that is not answered within it is given up. A period below one
+    /// second gains nothing in UDP: answers are ICMP messages, and Linux limits those to one a
+    /// second. Default: 3 s.
+    pub period: Duration,
+    /// How long an answer counts, from when its probe was sent. Messages are lost for no longer
+    /// than this when a router dies. Use a few periods, so that one lost probe does no harm.
+    /// Default: 10 s.
+    pub valid_for: Duration,
+}
+
+impl Default for Probing {
+    fn default() -> Self {
+        Self {
+            period: Duration::from_secs(3),
+            valid_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How long a refusal counts where nothing is probed.
+const REFUSAL: Duration = Duration::from_secs(3);
+
+/// Whether the router is there, as far as probes tell.
+#[derive(Clone, Debug)]
+pub struct Liveness {
+    probing: Option<Probing>,
+    /// When the next probe is due; at once while `None`.
+    next_probe: Option<Instant>,
+    /// When the probe that waits for its answer was sent.
+    outstanding: Option<Instant>,
+    /// The answer counts until then.
+    up_until: Option<Instant>,
+    /// A refusal, or a failure to send, counts until then, or until the next answer.
+    down_until: Option<Instant>,
+    cause: UnicastCause,
+}
+
+impl Liveness {
+    /// A router that has not answered yet; without `probing`, one that is trusted until sending to
+    /// it fails.
+    pub fn new(probing: Option<Probing>) -> Self {
+        Self {
+            probing,
+            next_probe: None,
+            outstanding: None,
+            up_until: None,
+            down_until: None,
+            cause: UnicastCause::NoAnswer,
+        }
+    }
+
+    /// Whether a probe is to be sent now. After `true`, it counts as sent.
+    pub fn poll(&mut self, now: Instant) -> bool {
+        let Some(probing) = self.probing else {
+            return false;
+        };
+        if self.next_probe.is_some_and(|due| now < due) {
+            return false;
+        }
+        self.next_probe = Some(now + probing.period);
+        self.outstanding = Some(now);
+        true
+    }
+
+    /// When the next probe is due; `None` if at once, or if never.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.next_probe
+    }
+
+    /// Whether a probe waits for its answer.
+    pub fn is_waiting(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// Takes in an answer to the latest probe. Answers to earlier ones must not be given here.
+    pub fn answered(&mut self) {
+        if let (Some(probing), Some(sent)) = (self.probing, self.outstanding.take()) {
+            self.up_until = Some(sent + probing.valid_for);
+            self.down_until = None;
+            self.cause = UnicastCause::NoAnswer;
+        }
+    }
+
+    /// Takes in that the router refuses, or that there is no way to it. Counts until the next answer;
+    /// without probing, for 3 s.
+    pub fn failed(&mut self, now: Instant, cause: UnicastCause) {
+        self.up_until = None;
+        self.outstanding = None;
+        self.down_until = Some(now + self.probing.map_or(REFUSAL, |probing| probing.period));
+        self.cause = cause;
+    }
+
+    /// Whether messages can go by the router at this time.
+    ///
+    /// # Errors
+    ///
+    /// Why not.
+    pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
+        let up = match self.probing {
+            Some(_) => self.up_until.is_some_and(|until| now < until),
+            None => self.down_until.is_none_or(|until| now >= until),
+        };
+        if up { Ok(()) } else { Err(self.cause) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn up_while_probes_are_answered() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(Some(Probing::default()));
+        assert_eq!(liveness.check(start), Err(UnicastCause::NoAnswer));
+        assert!(liveness.poll(start));
+        assert!(!liveness.poll(start + SECOND));
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::NoAnswer));
+        liveness.answered();
+        assert_eq!(liveness.check(start + SECOND), Ok(()));
+        assert_eq!(liveness.deadline(), Some(start + 3 * SECOND));
+        // One probe is lost, the next is answered.
+        assert!(liveness.poll(start + 3 * SECOND));
+        assert!(liveness.poll(start + 6 * SECOND));
+        liveness.answered();
+        assert_eq!(liveness.check(start + 15 * SECOND), Ok(()));
+        assert_eq!(
+            liveness.check(start + 16 * SECOND),
+            Err(UnicastCause::NoAnswer)
+        );
+    }
+
+    #[test]
+    fn a_refusal_counts_until_the_next_answer() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(Some(Probing::default()));
+        assert!(liveness.poll(start));
+        liveness.answered();
+        liveness.failed(start + SECOND, UnicastCause::Refused);
+        // Nothing is waiting, so a second answer to the same probe is none.
+        liveness.answered();
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::Refused));
+        assert!(liveness.poll(start + 3 * SECOND));
+        liveness.answered();
+        assert_eq!(liveness.check(start + 3 * SECOND), Ok(()));
+    }
+
+    #[test]
+    fn without_probes_a_router_is_trusted() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(None);
+        assert!(!liveness.poll(start));
+        assert_eq!(liveness.check(start), Ok(()));
+        liveness.failed(start, UnicastCause::Refused);
+        assert_eq!(liveness.check(start + SECOND), Err(UnicastCause::Refused));
+        assert_eq!(liveness.check(start + 3 * SECOND), Ok(()));
+    }
+}

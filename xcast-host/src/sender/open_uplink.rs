@@ -1,0 +1,221 @@
+//! An open uplink: sockets that reach the first router, and probes.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+};
+
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    net::if_::if_nametoindex,
+    sys::socket::{MsgFlags, recv, send},
+};
+
+use super::uplink::{PROBE_PORT, Uplink};
+use crate::{
+    packet::{Entry, datagram_overhead},
+    raw_socket::RawSocket,
+};
+
+/// What probes say, for those who see one.
+pub(crate) const PROBE: &[u8] = b"xcast probe";
+
+/// An uplink that is open.
+#[derive(Debug)]
+pub(crate) struct OpenUplink {
+    link: Link,
+    /// Source address of the packets.
+    pub source: IpAddr,
+}
+
+#[derive(Debug)]
+enum Link {
+    Native(RawSocket),
+    Tunnel {
+        socket: UdpSocket,
+        probe_at: SocketAddr,
+    },
+}
+
+/// A router that was asked.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    socket: UdpSocket,
+    native: bool,
+}
+
+impl OpenUplink {
+    /// Opens an uplink for the family of `bound`; `None` for one that does not
+    /// [serve](Uplink::serves) it.
+    ///
+    /// Packets have the source address `bound` or, if that is unspecified, the one the kernel
+    /// chooses towards the router, or towards `toward` where the router is on this host.
+    ///
+    /// # Errors
+    ///
+    /// There is no such interface, no permission, or no route to the router.
+    pub fn open(uplink: &Uplink, bound: IpAddr, toward: IpAddr) -> io::Result<Option<Self>> {
+        let ipv6 = bound.is_ipv6();
+        match uplink {
+            _ if !uplink.serves(ipv6) => Ok(None),
+            Uplink::Native { interface, .. } => {
+                let index = if_nametoindex(interface.as_str())?;
+                // The router looks at nothing but the IP packet of what comes by its own interface.
+                let socket =
+                    RawSocket::packet(index, [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], ipv6)?;
+                let source = match bound.is_unspecified() {
+                    false => bound,
+                    true => match connected(bound, (toward, PROBE_PORT).into()) {
+                        Ok(socket) => source_of(&socket)?,
+                        // A router need not have a route to everywhere.
+                        Err(error) => own_address(ipv6).ok_or(error)?,
+                    },
+                };
+                let link = Link::Native(socket);
+                Ok(Some(Self { link, source }))
+            }
+            Uplink::Udp {
+                router, probe_port, ..
+            } => {
+                let Some(router) = router.address(ipv6) else {
+                    return Ok(None);
+                };
+                let socket = connected(bound, router)?;
+                forbid_fragments(&socket, ipv6)?;
+                let mut probe_at = router;
+                probe_at.set_port(*probe_port);
+                Ok(Some(Self {
+                    source: source_of(&socket)?,
+                    link: Link::Tunnel { socket, probe_at },
+                }))
+            }
+            Uplink::Unicast => Ok(None),
+        }
+    }
+
+    /// Octets in front of each Xcast packet.
+    pub fn overhead_octets(&self) -> usize {
+        match &self.link {
+            Link::Native(_) => 0,
+            Link::Tunnel { .. } => datagram_overhead(self.source.is_ipv6()),
+        }
+    }
+
+    /// Sends one packet, given from its IP header on. Never waits.
+    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+        match &self.link {
+            Link::Native(socket) => socket.send(packet),
+            Link::Tunnel { socket, .. } => {
+                send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A probe by this uplink: its socket, the port it is at, and the destination to name.
+    pub fn probe(&self) -> io::Result<(Probe, u16, Entry)> {
+        let (socket, to) = match &self.link {
+            Link::Native(_) => {
+                let socket = UdpSocket::bind((self.source, 0))?;
+                let port = socket.local_addr()?.port();
+                (socket, SocketAddr::from((self.source, port)))
+            }
+            Link::Tunnel { probe_at, .. } => (connected(self.source, *probe_at)?, *probe_at),
+        };
+        let port = socket.local_addr()?.port();
+        let native = matches!(self.link, Link::Native(_));
+        let entry = Entry {
+            address: to.ip(),
+            port: to.port(),
+            dscp: None,
+        };
+        Ok((Probe { socket, native }, port, entry))
+    }
+}
+
+impl AsFd for OpenUplink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.link {
+            Link::Native(socket) => socket.as_fd(),
+            Link::Tunnel { socket, .. } => socket.as_fd(),
+        }
+    }
+}
+
+impl Probe {
+    /// Whether the answer has come. Never waits.
+    pub fn is_answered(&self) -> bool {
+        let mut buffer = [0; PROBE.len() + 1];
+        match recv(self.socket.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT) {
+            Ok(len) => !self.native || &buffer[..len] == PROBE,
+            Err(errno) => !self.native && errno == Errno::ECONNREFUSED,
+        }
+    }
+}
+
+impl AsFd for Probe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn connected(from: IpAddr, to: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((from, 0))?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+fn source_of(socket: &UdpSocket) -> io::Result<IpAddr> {
+    Ok(socket.local_addr()?.ip())
+}
+
+/// The first address of this host that others can reach.
+fn own_address(ipv6: bool) -> Option<IpAddr> {
+    let addresses = getifaddrs().ok()?.filter_map(|interface| interface.address);
+    let ips = addresses.filter_map(|address| match ipv6 {
+        false => Some(address.as_sockaddr_in()?.ip().into()),
+        true => Some(address.as_sockaddr_in6()?.ip().into()),
+    });
+    ips.into_iter().find(|ip| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback() && !ip.is_link_local(),
+        IpAddr::V6(ip) => !ip.is_loopback() && !ip.is_unicast_link_local(),
+    })
+}
+
+/// Any address that is not special: it stands for the way out where no destination is known yet.
+pub(crate) fn anywhere(ipv6: bool) -> IpAddr {
+    match ipv6 {
+        false => Ipv4Addr::new(198, 51, 100, 1).into(),
+        true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+    }
+}
+
+/// Routers drop fragments of Xcast packets: rather be told that one is too large.
+fn forbid_fragments(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    let (level, option, value) = match ipv6 {
+        false => (
+            libc::IPPROTO_IP,
+            libc::IP_MTU_DISCOVER,
+            libc::IP_PMTUDISC_DO,
+        ),
+        true => (
+            libc::IPPROTO_IPV6,
+            libc::IPV6_MTU_DISCOVER,
+            libc::IPV6_PMTUDISC_DO,
+        ),
+    };
+    // SAFETY: the option reads a `c_int`, whose address and size these are.
+    let answer = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(answer)?;
+    Ok(())
+}
