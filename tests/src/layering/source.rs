@@ -17,36 +17,18 @@ use super::{
 };
 
 /// Why a crate's source cannot be read.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// A file or directory cannot be read.
+    #[error("cannot read {0}: {1}")]
     Read(PathBuf, io::Error),
     /// A file is not Rust that `syn` understands.
+    #[error("{0}:{line}: {1}", line = .1.span().start().line)]
     Syntax(PathBuf, syn::Error),
     /// `mod name;` in this file, and neither `name.rs` nor `name/mod.rs` where it should be.
+    #[error("{0}: module {1} has neither {1}.rs nor {1}/mod.rs")]
     NoFile(PathBuf, String),
 }
-
-impl std::fmt::Display for SourceError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Read(path, error) => write!(f, "cannot read {}: {error}", path.display()),
-            Self::Syntax(path, error) => write!(
-                f,
-                "{}:{}: {error}",
-                path.display(),
-                error.span().start().line
-            ),
-            Self::NoFile(path, name) => write!(
-                f,
-                "{}: module {name} has neither {name}.rs nor {name}/mod.rs",
-                path.display()
-            ),
-        }
-    }
-}
-
-impl std::error::Error for SourceError {}
 
 /// The files of one crate, by path under its `src`.
 #[derive(Clone, Debug, Default)]
