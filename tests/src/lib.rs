@@ -4,9 +4,11 @@
 //! project's documented decisions, what a router must make of one; [`layout`] describes the router
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
-//! out. [`bed`] does so with whole networks.
+//! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
+//! router between ordinary hosts, beside which [`bpf`] plays other programs.
 
 pub mod bed;
+pub mod bpf;
 pub mod cpu;
 pub mod daemon;
 pub mod family;
@@ -16,3 +18,4 @@ pub mod oracle;
 pub mod packet;
 pub mod rig;
 pub mod tap;
+pub mod trio;
