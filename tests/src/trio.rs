@@ -371,7 +371,11 @@ impl Trio {
         Packet {
             destination_mac: port_mac(1),
             source_mac: host_mac(1),
-            ip: Ip::new(source, GROUP, PROTOCOL),
+            ip: Ip {
+                // As Linux sends it: not to be fragmented.
+                fragment: 0x4000,
+                ..Ip::new(source, GROUP, PROTOCOL)
+            },
             xcast: Xcast::new(
                 protocol::UDP,
                 destinations.iter().copied().map(Destination::new).collect(),
