@@ -21,6 +21,17 @@ use crate::namespace::{self, Namespace};
 /// How long a router may take for anything. Generous: it is there to end tests, not to judge.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How a router is started, where it is not the ordinary way.
+#[derive(Debug, Default)]
+pub struct Launch<'a> {
+    /// Program and arguments that start it, such as `prlimit --nofile=64`.
+    pub under: &'a [&'a str],
+    /// Further arguments of `run`.
+    pub arguments: &'a [&'a str],
+    /// Where its log goes instead of the file that [`Daemon::log`] reads.
+    pub log: Option<Stdio>,
+}
+
 /// A running router.
 #[derive(Debug)]
 pub struct Daemon {
@@ -31,17 +42,30 @@ pub struct Daemon {
 impl Daemon {
     /// Starts a router with `configuration` and waits until it says that it is ready.
     pub fn start(namespace: &Namespace, configuration: &str) -> Result<Self> {
+        Self::launch(namespace, configuration, Launch::default())
+    }
+
+    /// The same, started as `launch` says.
+    pub fn launch(namespace: &Namespace, configuration: &str, launch: Launch<'_>) -> Result<Self> {
         let directory = TempDir::new()?;
         let config = directory.path().join("xcast.toml");
         fs::write(&config, configuration)?;
         let log = File::create(directory.path().join("log"))?;
-        let mut child = namespace
-            .command(program())
+        let mut command = match launch.under {
+            [] => namespace.command(program()),
+            [first, rest @ ..] => {
+                let mut command = namespace.command(first);
+                command.args(rest).arg(program());
+                command
+            }
+        };
+        let mut child = command
             .args(["run", "--config"])
             .arg(&config)
+            .args(launch.arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(log)
+            .stderr(launch.log.unwrap_or_else(|| log.into()))
             .spawn()
             .context("start xcast-ctl run")?;
         let stdout = child.stdout.take().context("no standard output")?;
@@ -73,6 +97,11 @@ impl Daemon {
     /// Its configuration file.
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("xcast.toml")
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Its process.

@@ -7,8 +7,11 @@
 //! out. [`bed`] does so with whole networks.
 //!
 //! [`layering`] is about the project's own source: which file depends on which.
+//! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
+//! router between ordinary hosts, beside which [`bpf`] plays other programs.
 
 pub mod bed;
+pub mod bpf;
 pub mod cpu;
 pub mod daemon;
 pub mod family;
@@ -19,3 +22,4 @@ pub mod oracle;
 pub mod packet;
 pub mod rig;
 pub mod tap;
+pub mod trio;

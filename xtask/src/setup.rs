@@ -136,6 +136,15 @@ const NEEDS: &[Need] = &[
         install: None,
     },
     Need {
+        name: "nftables",
+        why: "packet filters that tests put beside the router",
+        how: "from the distribution",
+        purposes: &[Purpose::Test],
+        present: || find("nft").is_some(),
+        packages: &["nftables"],
+        install: None,
+    },
+    Need {
         name: "rustfmt",
         why: "checks the format",
         how: "by rustup",

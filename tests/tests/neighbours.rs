@@ -1,0 +1,318 @@
+//! Neighbours live as they do for unicast: the kernel doubts an entry that traffic uses, probes it,
+//! and forgets it or keeps it. Xcast traffic has to count as use.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::family::Family;
+use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, until};
+
+/// The link layer address of a machine that is no longer there.
+const GONE: &str = "02:de:ad:00:00:01";
+
+/// Makes the router's kernel believe that `address` has the link layer address of a machine that is
+/// gone, as it does after a virtual machine was replaced without a gratuitous ARP.
+fn misplace(trio: &Trio, address: Ipv4Addr, state: &str) -> Result<()> {
+    trio.r.ip(&format!(
+        "neigh replace {address} dev p2 lladdr {GONE} nud {state}"
+    ))?;
+    Ok(())
+}
+
+/// Destinations behind B, by way of it.
+fn route_by_way_of_b(trio: &Trio) -> Result<()> {
+    trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+    let known = || Ok(trio.neighbour(B)?.contains("REACHABLE"));
+    ensure!(
+        until(SOON, known)?,
+        "the gateway is not resolved: {}",
+        trio.neighbour(B)?
+    );
+    Ok(())
+}
+
+/// A host's link layer address changed while its entry was STALE. Unicast that uses the entry makes
+/// the kernel probe it, fail, and ask anew; Xcast that uses it must, too.
+#[test]
+fn moved_host_is_reached_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "at the start");
+        misplace(trio, B, "stale")?;
+        ensure!(trio.is_reached_by_unicast(&trio.b, B)?, "by unicast");
+        misplace(trio, B, "stale")?;
+        ensure!(
+            trio.is_reached(&trio.b, &[B, C])?,
+            "lost for ever: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// The same from REACHABLE: the entry ages to STALE by itself, and traffic has it probed.
+#[test]
+fn host_that_moves_under_traffic_is_reached_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "at the start");
+        misplace(trio, B, "reachable")?;
+        ensure!(
+            trio.is_reached(&trio.b, &[B, C])?,
+            "lost for ever: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// A copy for one host alone is a unicast packet from the first octet on; it uses the entry as well.
+#[test]
+fn moved_host_alone_in_the_list_is_reached_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B])?, "at the start");
+        misplace(trio, B, "stale")?;
+        ensure!(
+            trio.is_reached(&trio.b, &[B])?,
+            "lost for ever: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// Host unreachable by ICMP (RFC 792), address unreachable by ICMPv6 (RFC 4443 section 3.1).
+fn unreachable(family: Family) -> (u8, u8) {
+    match family {
+        Family::Ipv4 => (3, 1),
+        Family::Ipv6 => (1, 3),
+    }
+}
+
+/// Sends Xcast packets to `destinations` until the router's kernel tells A that the first of them
+/// cannot be reached.
+fn is_told(trio: &Trio, destinations: &[Ipv4Addr]) -> Result<bool> {
+    trio.tap.drain()?;
+    let deadline = Instant::now() + SOON;
+    while Instant::now() < deadline {
+        trio.send(destinations)?;
+        let soon = Instant::now() + Duration::from_millis(100);
+        if let Some(message) = trio.icmp_about(destinations[0], soon)? {
+            ensure!(message == unreachable(trio.family), "ICMP {message:?}");
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A host went away while its entry was STALE. The kernel probes it and tells the source that the host cannot be reached.
+#[test]
+fn source_is_told_of_a_host_that_is_gone() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "at the start");
+        trio.b.ip("address flush dev b0")?;
+        trio.r.ip("neigh replace 10.66.2.2 dev p2 nud stale")?;
+        ensure!(
+            is_told(trio, &[B, C])?,
+            "nobody says that it is gone: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// The same for a gateway, and what is behind it.
+#[test]
+fn source_is_told_of_a_gateway_that_is_gone() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        route_by_way_of_b(trio)?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        trio.b.ip("address flush dev b0")?;
+        ensure!(
+            is_told(trio, &[BEHIND, C])?,
+            "nobody says that it is gone: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// A host that comes back after its entry has failed is reached again.
+#[test]
+fn host_that_comes_back_is_reached() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.b.ip("link set b0 down")?;
+        trio.r.ip("neigh flush dev p2")?;
+        ensure!(
+            trio.send(&[B, C]).is_ok() && !trio.neighbour(B)?.contains("REACHABLE"),
+            "there is nobody"
+        );
+        trio.b.ip("link set b0 up")?;
+        trio.r.ip("neigh replace 10.66.2.2 dev p2 nud failed")?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "{}", trio.neighbour(B)?);
+        Ok(())
+    });
+}
+
+/// An entry that no traffic uses is left alone: only the one in use is probed.
+#[test]
+fn idle_neighbour_is_not_probed() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "at the start");
+        // What was sent to B until now may count as use of the entry from before.
+        trio.r.ip("neigh del 10.66.2.2 dev p2")?;
+        for host in ["10.66.2.2 dev p2", "10.66.3.2 dev p3"] {
+            let last = host.rsplit_once('p').map_or("", |(_, port)| port);
+            let lladdr = format!("02:00:00:01:66:0{last}");
+            trio.r
+                .ip(&format!("neigh replace {host} lladdr {lladdr} nud stale"))?;
+        }
+        let used = || {
+            trio.send(&[C])?;
+            std::thread::sleep(Duration::from_millis(50));
+            Ok(trio.neighbour(C)?.contains("REACHABLE"))
+        };
+        ensure!(until(SOON, used)?, "in use: {}", trio.neighbour(C)?);
+        let idle = trio.neighbour(B)?;
+        ensure!(idle.contains("STALE"), "idle: {idle}");
+        Ok(())
+    });
+}
+
+/// An entry that an administrator made permanent is never touched.
+#[test]
+fn permanent_neighbour_stays() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        misplace(trio, B, "permanent")?;
+        let lost = || {
+            trio.send(&[B, C])?;
+            std::thread::sleep(Duration::from_millis(20));
+            Ok(!trio.neighbour(B)?.contains("PERMANENT"))
+        };
+        ensure!(
+            !until(Duration::from_secs(3), lost)?,
+            "{}",
+            trio.neighbour(B)?
+        );
+        ensure!(trio.neighbour(B)?.contains(GONE));
+        Ok(())
+    });
+}
+
+/// The router has the kernel keep gateways resolved (NTF_EXT_MANAGED). Whoever writes the entry anew without
+/// that flag (a routing daemon, a script) takes it away; the router puts it back.
+#[test]
+fn gateway_written_by_somebody_else_is_managed_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        route_by_way_of_b(trio)?;
+        let managed = || Ok(trio.neighbour(B)?.contains("managed"));
+        ensure!(until(SOON, managed)?, "at first: {}", trio.neighbour(B)?);
+        let mac = "02:00:00:01:66:02";
+        trio.r.ip(&format!(
+            "neigh replace 10.66.2.2 dev p2 lladdr {mac} nud stale"
+        ))?;
+        ensure!(until(SOON, managed)?, "afterwards: {}", trio.neighbour(B)?);
+        Ok(())
+    });
+}
+
+/// A gateway whose link layer address changed: unicast recovers within seconds.
+#[test]
+fn moved_gateway_is_reached_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        route_by_way_of_b(trio)?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        misplace(trio, B, "stale")?;
+        ensure!(
+            trio.is_reached(&trio.b, &[BEHIND, C])?,
+            "lost for ever: {}",
+            trio.neighbour(B)?
+        );
+        Ok(())
+    });
+}
+
+/// With `fib_multipath_use_neigh`, the kernel sends nothing to a gateway whose neighbour entry has failed while another one lives.
+#[test]
+fn dead_gateway_attracts_nothing() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.quick_neighbours()?;
+        trio.r
+            .namespace
+            .sysctl("ipv4/fib_multipath_use_neigh", "1")?;
+        trio.r
+            .ip("route add 10.99.0.0/16 nexthop via 10.66.2.2 nexthop via 10.66.3.2")?;
+        // The choice is made for a flow, so there are several.
+        let send = |channel: u128| {
+            let number = trio.number();
+            let mut packet = trio.packet(A, &[BEHIND], number, 0);
+            packet.xcast.channel = channel;
+            trio.tap.send(&packet.frame())?;
+            Ok(number)
+        };
+        let flows = 1..=16;
+        let all = || flows.clone().try_fold(0, |_, channel| send(channel));
+        for host in [&trio.b, &trio.c] {
+            ensure!(trio.is_reached_by(host, all)?, "at the start");
+        }
+        trio.b.ip("address flush dev b0")?;
+        trio.r.ip("neigh replace 10.66.2.2 dev p2 nud failed")?;
+        for channel in flows.clone() {
+            ensure!(
+                trio.is_reached_by(&trio.c, || send(channel))?,
+                "flow {channel} has to do with the dead gateway"
+            );
+        }
+        Ok(())
+    });
+}
+
+/// Of two gateways, either serves some of the hosts of a network: the choice depends on every octet
+/// of a source address (RFC 2992 needs a hash that does).
+#[test]
+fn sources_of_one_network_go_by_both_gateways() {
+    trio::with(|trio| {
+        trio.r
+            .ip("route add 10.99.0.0/16 nexthop via 10.66.2.2 nexthop via 10.66.3.2")?;
+        let send = || {
+            let hosts = (2..=33).map(|last| Ipv4Addr::new(10, 66, 1, last));
+            let mut numbers = hosts.map(|source| trio.send_from(source, &[BEHIND]));
+            numbers.try_fold(0, |_, number| number)
+        };
+        for (name, host) in [("B", &trio.b), ("C", &trio.c)] {
+            ensure!(trio.is_reached_by(host, send)?, "no source goes by {name}");
+        }
+        Ok(())
+    });
+}
+
+/// What unicast resolved is used at once, and what it found to be gone is given to the stack: the
+/// router follows the table whoever changes it.
+#[test]
+fn neighbour_that_disappears_is_resolved_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "at the start");
+        trio.r.ip("neigh del 10.66.2.2 dev p2")?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "{}", trio.neighbour(B)?);
+        let lost = trio.unicast(A, B)?;
+        ensure!(trio.b.gets(lost).context("unicast")?, "unicast");
+        Ok(())
+    });
+}

@@ -1,0 +1,345 @@
+//! Ports are watched: a program that somebody took off is attached again, a port that could not be
+//! one becomes one when the obstacle is gone, and what cannot be is named.
+
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::bpf::{self, Attached};
+use tests::daemon;
+use tests::family::Family;
+use tests::trio::{self, A, B, C, SOON, Trio, UDP_PORT, until};
+
+/// B and C are served, by XDP.
+fn is_served(trio: &Trio) -> Result<()> {
+    for (name, host) in [("B", &trio.b), ("C", &trio.c)] {
+        ensure!(trio.is_reached(host, &[B, C])?, "{name} gets nothing");
+    }
+    Ok(())
+}
+
+/// `xdp-loader unload` and `bpftool link detach` take the router's program off a port.
+#[test]
+fn program_detached_by_somebody_else() {
+    trio::with(|trio| {
+        is_served(trio)?;
+        bpf::detach_xdp(&trio.r.namespace, "p1")?;
+        is_served(trio).context("p1, where packets arrive")?;
+        bpf::detach_xdp(&trio.r.namespace, "p2")?;
+        is_served(trio).context("p2, where they leave")?;
+        for port in ["p1", "p2"] {
+            let there = || Ok(bpf::program_on(&trio.r.namespace, port)?.is_some());
+            ensure!(until(SOON, there)?, "no program on {port}");
+        }
+        Ok(())
+    });
+}
+
+/// While another program has the place, `ports` and `check` tell so; when it has gone, the port is the
+/// router's again.
+#[test]
+fn program_replaced_by_somebody_else() {
+    trio::with_family(Family::Ipv4, |trio| {
+        is_served(trio)?;
+        let before = trio.check()?;
+        // Between the two, the router may be quicker.
+        let attach = || {
+            bpf::detach_xdp(&trio.r.namespace, "p1")?;
+            Attached::xdp(&trio.r.namespace, "p1")
+        };
+        let foreign = (0..20)
+            .find_map(|_| attach().ok())
+            .context("not quick enough")?;
+        let shown = || Ok(trio.port("p1")?["mode"].is_null());
+        ensure!(until(SOON, shown)?, "ports: {}", trio.port("p1")?);
+        let found = trio.check_since(&before)?;
+        ensure!(trio::named(&found, &["xdp", "program"]), "check: {found:?}");
+        drop(foreign);
+        is_served(trio)
+    });
+}
+
+/// A port that could not be attached at the start, because another program was there, is tried again.
+#[test]
+fn port_that_was_taken_at_the_start() {
+    for port in ["p1", "p3"] {
+        trio::before_start(Family::Ipv4, |trio| {
+            let foreign = Attached::xdp(&trio.r.namespace, port)?;
+            trio.start()?;
+            let found = trio.check()?;
+            ensure!(
+                trio::named(&found, &["program", "xdp off"]),
+                "check does not name the other program: {found:?}"
+            );
+            drop(foreign);
+            is_served(trio)?;
+            let row = || Ok(trio.port(port)?["mode"] == "native");
+            ensure!(until(SOON, row)?, "{}", trio.port(port)?);
+            Ok(())
+        });
+    }
+}
+
+/// The MTU was too large for the driver at the start; it is tried again when that is no more.
+#[test]
+fn port_whose_mtu_was_too_large_at_the_start() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.r.namespace.ip("link set p3 mtu 9000")?;
+        trio.c.namespace.ip("link set c0 mtu 9000")?;
+        trio.start()?;
+        let row = trio.port("p3")?;
+        if row["mode"].is_null() {
+            let found = trio.check()?;
+            ensure!(trio::named(&found, &["mtu"]), "{found:?}");
+        }
+        // The other end first: the kernel compares with it.
+        trio.c.namespace.ip("link set c0 mtu 1500")?;
+        trio.r.namespace.ip("link set p3 mtu 1500")?;
+        is_served(trio)?;
+        let native = || Ok(trio.port("p3")?["mode"] == "native");
+        ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
+        Ok(())
+    });
+}
+
+/// A port that is not attached says why in `ports`.
+#[test]
+fn port_that_is_not_attached_says_why() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let _foreign = Attached::xdp(&trio.r.namespace, "p3")?;
+        trio.start()?;
+        let row = trio.port("p3")?;
+        ensure!(row["mode"].is_null(), "{row}");
+        let known = [
+            "name",
+            "slot",
+            "ifindex",
+            "mac",
+            "mtu",
+            "mode",
+            "group_mac",
+            "up",
+        ];
+        let fields = row.as_object().context("no row")?;
+        let cause = fields
+            .iter()
+            .any(|(name, value)| !known.contains(&name.as_str()) && value.is_string());
+        ensure!(cause, "no cause in {row}");
+        Ok(())
+    });
+}
+
+/// While output is not possible by a port, its hosts are served by the stack: no whole packet is lost.
+#[test]
+fn hosts_behind_a_port_that_is_not_attached_are_served() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let _foreign = Attached::xdp(&trio.r.namespace, "p3")?;
+        trio.start()?;
+        is_served(trio)
+    });
+}
+
+/// A gateway with a virtual MAC address (VRRP, RFC 9568 section 7.3), on a macvlan interface of the
+/// port: hosts that use it send their packets to that address. They are forwarded, or `check` names it.
+#[test]
+fn virtual_router_address_on_a_port() {
+    trio::with(|trio| {
+        is_served(trio)?;
+        let before = trio.check()?;
+        let r = &trio.r.namespace;
+        r.ip("link add vrrp1 link p1 address 00:00:5e:00:01:01 type macvlan mode bridge")?;
+        r.ip("link set vrrp1 up")?;
+        trio.r.ip("address add 10.66.1.254/32 dev vrrp1")?;
+        trio.resolve()?;
+        let send = || {
+            let number = trio.number();
+            let mut packet = trio.packet(A, &[B, C], number, 0);
+            packet.destination_mac = [0, 0, 0x5e, 0, 1, 1];
+            trio.tap.send(&packet.frame())?;
+            Ok(number)
+        };
+        if trio.is_reached_by(&trio.b, send)? {
+            return Ok(());
+        }
+        let found = trio.check_since(&before)?;
+        ensure!(
+            trio::named(&found, &["vrrp1"]),
+            "lost, and check finds {found:?}"
+        );
+        Ok(())
+    });
+}
+
+/// Interfaces have further names; the configuration may use any of them, as `ip` does.
+#[test]
+fn port_named_by_its_alternative_name() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let long = "wan-uplink-of-the-whole-house";
+        trio.r
+            .namespace
+            .ip("link property add dev p2 altname wan-uplink")?;
+        trio.r
+            .namespace
+            .ip(&format!("link property add dev p3 altname {long}"))?;
+        trio.configuration = trio::configuration(&["p1", "wan-uplink", long]);
+        for finding in trio.check()? {
+            ensure!(!finding.mentions(&["no such interface"]), "{finding:?}");
+        }
+        trio.start()?;
+        let rows = || {
+            let rows = daemon::report(&trio.r.namespace, &["ports"])?;
+            let rows = rows.as_array().context("no ports")?.clone();
+            Ok(rows.iter().all(|row| row["mode"] == "native"))
+        };
+        ensure!(until(SOON, rows)?, "not all are ports");
+        is_served(trio)
+    });
+}
+
+/// The UDP port of Xcast inside UDP is not given to a socket of the host that asks for any port: its
+/// answers would be taken for Xcast. It is reserved, or the answers pass, or `check` names it.
+#[test]
+fn local_sockets_and_the_port_of_xcast_in_udp() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.r
+            .namespace
+            .sysctl("ipv4/ip_local_port_range", "39000 41000")?;
+        trio.start()?;
+        let r = &trio.r.namespace;
+        let read = || {
+            Ok(std::fs::read_to_string(
+                "/proc/sys/net/ipv4/ip_local_reserved_ports",
+            )?)
+        };
+        if r.enter(read)?.contains(&UDP_PORT.to_string()) {
+            return Ok(());
+        }
+        let found = trio.check()?;
+        if trio::named(
+            &found,
+            &["ip_local_port_range", "ip_local_reserved_ports", "reserve"],
+        ) {
+            return Ok(());
+        }
+        // A socket of the router asks B, which answers.
+        let server = trio
+            .b
+            .namespace
+            .enter(|| Ok(UdpSocket::bind("0.0.0.0:53")?))?;
+        let client = r.enter(|| {
+            let client = UdpSocket::bind(("0.0.0.0", UDP_PORT))?;
+            client.set_read_timeout(Some(Duration::from_secs(2)))?;
+            Ok(client)
+        })?;
+        let mut buffer = [0; 16];
+        client.send_to(b"question", (B, 53))?;
+        server.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let (_, from) = server.recv_from(&mut buffer)?;
+        server.send_to(b"answer", from)?;
+        let answered = client.recv_from(&mut buffer).is_ok();
+        ensure!(answered, "the answer is lost, and check says nothing");
+        Ok(())
+    });
+}
+
+/// Packets of a VLAN whose tag is not in the frame but beside it (offload of the receiving device,
+/// veth with a VLAN interface at the other end): they are none of the untagged network's. They do not pass, or
+/// `check` names the offload.
+#[test]
+fn tag_beside_the_frame() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let before = trio.check()?;
+        let _tagging = Attached::vlan(&trio.a.namespace, "a0", 10)?;
+        ensure!(trio.b.misses(trio.unicast(A, B)?)?, "unicast passes");
+        let sent = trio.send(&[B, C])?;
+        if trio.b.misses(sent)? {
+            return Ok(());
+        }
+        let found = trio.check_since(&before)?;
+        let all = trio.check()?;
+        ensure!(
+            trio::named(&found, &["vlan"]) || trio::named(&all, &["vlan"]),
+            "it passes untagged, and check finds {all:?}"
+        );
+        Ok(())
+    });
+}
+
+/// A port that is a member of a bridge, a bond or a team gives its packets to that: it is refused by
+/// name, or served.
+#[test]
+fn port_that_is_a_member_of_a_bridge() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        r.ip("link add br7 type bridge")?;
+        r.ip("link set br7 up")?;
+        r.ip("link set p2 master br7")?;
+        r.ip("address flush dev p2")?;
+        r.ip("address add 10.66.2.1/24 dev br7")?;
+        trio.start()?;
+        let found = trio.check()?;
+        ensure!(trio::named(&found, &["br7", "bridge"]), "{found:?}");
+        Ok(())
+    });
+}
+
+/// A bridge as a port: refused by name.
+#[test]
+fn bridge_as_a_port() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.r.namespace.ip("link add br7 type bridge")?;
+        trio.r.namespace.ip("link set br7 up")?;
+        trio.configuration = trio::configuration(&["p1", "p2", "p3", "br7"]);
+        let found = trio.check()?;
+        let bridge = found.iter().any(|finding| {
+            finding.interface == "br7" && finding.what.to_lowercase().contains("bridge")
+        });
+        ensure!(bridge, "{found:?}");
+        trio.start()?;
+        is_served(trio)
+    });
+}
+
+/// `init` offers what can be a port, and nothing else.
+#[test]
+fn init_offers_only_what_can_be_a_port() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        r.ip("link add br7 type bridge")?;
+        r.ip("link add vx7 type vxlan id 7 dstport 4789 dev p1")?;
+        r.ip("link add mv7 link p2 type macvlan mode bridge")?;
+        for name in ["br7", "vx7", "mv7"] {
+            r.ip(&format!("link set {name} up"))?;
+        }
+        let written = daemon::report(r, &["init", "--output", "-"])?;
+        let candidates = written["candidates"].as_array().context("no candidates")?;
+        for name in ["br7", "vx7", "mv7"] {
+            ensure!(!candidates.contains(&name.into()), "{name}: {candidates:?}");
+        }
+        for name in ["p1", "p2", "p3"] {
+            ensure!(candidates.contains(&name.into()), "{name}: {candidates:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Renamed under way and back again (udev does), a port is one again.
+#[test]
+fn port_renamed_and_back() {
+    trio::with(|trio| {
+        is_served(trio)?;
+        let r = &trio.r.namespace;
+        r.ip("link set p3 down")?;
+        r.ip("link set p3 name wan3")?;
+        r.ip("link set wan3 up")?;
+        let gone = || Ok(trio.port("p3")?["mode"].is_null());
+        ensure!(until(SOON, gone)?, "still a port: {}", trio.port("p3")?);
+        ensure!(trio.is_reached(&trio.c, &[B, C])?, "by the stack");
+        r.ip("link set wan3 down")?;
+        r.ip("link set wan3 name p3")?;
+        r.ip("link set p3 up")?;
+        is_served(trio)
+    });
+}

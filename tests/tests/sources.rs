@@ -1,0 +1,479 @@
+//! What unicast would be refused, Xcast is refused; and what one source can make of one packet has
+//! a limit.
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::daemon::{self, Counters, Daemon};
+use tests::family::Family;
+use tests::packet::{self, Datagram};
+use tests::tap::Tap;
+use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, until};
+
+/// Sources that nobody on the link of A has.
+const FORGED: [Ipv4Addr; 16] = [
+    // Hosts on other links, and one there that does not exist.
+    B,
+    C,
+    Ipv4Addr::new(10, 66, 3, 77),
+    // The router's own.
+    R1,
+    R2,
+    R3,
+    Ipv4Addr::new(169, 254, 88, 1),
+    Ipv4Addr::new(127, 0, 0, 1),
+    // Somebody's, somewhere.
+    Ipv4Addr::new(8, 8, 8, 8),
+    Ipv4Addr::new(192, 0, 2, 77),
+    // Nobody's (RFC 6890).
+    Ipv4Addr::new(0, 0, 0, 0),
+    Ipv4Addr::new(0, 1, 2, 3),
+    Ipv4Addr::new(240, 0, 0, 1),
+    Ipv4Addr::new(255, 255, 255, 255),
+    Ipv4Addr::new(224, 0, 0, 9),
+    Ipv4Addr::new(10, 66, 3, 255),
+];
+
+/// Sends a message to B from each of these sources, by unicast and by Xcast: those by Xcast that
+/// arrive although unicast does not are returned.
+fn let_through(trio: &Trio, sources: &[Ipv4Addr]) -> Result<Vec<Ipv4Addr>> {
+    let sent = sources.iter().map(|&source| {
+        let (unicast, xcast) = (trio.unicast(source, B)?, trio.send_from(source, &[B, C])?);
+        Ok((source, unicast, xcast))
+    });
+    let sent = sent.collect::<Result<Vec<_>>>()?;
+    // What comes behind all of them has come.
+    for last in [trio.unicast(A, B)?, trio.send(&[B, C])?] {
+        ensure!(trio.b.gets(last)?, "A's own are refused");
+    }
+    trio.b.misses(u32::MAX)?;
+    let mut wrong = Vec::new();
+    for (source, unicast, xcast) in sent {
+        if trio.b.count(xcast)? > 0 && trio.b.count(unicast)? == 0 {
+            wrong.push(source);
+        }
+    }
+    Ok(wrong)
+}
+
+/// Whatever the reverse path filter of the port is, no source passes that the kernel refuses.
+#[test]
+fn forged_sources_are_refused_as_by_the_kernel() {
+    for filter in ["0", "1", "2"] {
+        trio::before_start(Family::Ipv4, |trio| {
+            trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", filter)?;
+            trio.start()?;
+            trio.resolve()?;
+            let wrong = let_through(trio, &FORGED)?;
+            ensure!(
+                wrong.is_empty(),
+                "rp_filter={filter} lets {wrong:?} through"
+            );
+            Ok(())
+        });
+    }
+}
+
+/// IPv6 has no such filter, but sources that nobody may have.
+#[test]
+fn forged_sources_are_refused_as_by_the_kernel_ipv6() {
+    trio::with_family(Family::Ipv6, |trio| {
+        trio.resolve()?;
+        let wrong = let_through(trio, &FORGED)?;
+        ensure!(wrong.is_empty(), "{wrong:?} get through");
+        Ok(())
+    });
+}
+
+/// The filter may be changed under way, by the port or for all of them (the kernel takes the stricter one).
+#[test]
+fn reverse_path_filter_switched_on_later() {
+    for key in ["p1", "all"] {
+        trio::with_family(Family::Ipv4, |trio| {
+            trio.resolve()?;
+            ensure!(
+                trio.b.gets(trio.send_from(C, &[B, C])?)?,
+                "without a filter"
+            );
+            let key = format!("ipv4/conf/{key}/rp_filter");
+            trio.r.namespace.sysctl(&key, "1")?;
+            ensure!(trio.b.misses(trio.unicast(C, B)?)?, "unicast");
+            let refused = || trio.b.misses(trio.send_from(C, &[B, C])?);
+            ensure!(
+                until(SOON, refused)?,
+                "C's address passes from the link of A"
+            );
+            ensure!(trio.b.gets(trio.send(&[B, C])?)?, "A's own is refused");
+            Ok(())
+        });
+    }
+}
+
+/// The strict filter is what an administrator chose; `check` does not talk him out of it.
+#[test]
+fn check_does_not_advise_to_loosen_the_filter() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", "1")?;
+        for finding in trio.check()? {
+            let advice = finding.remedy.contains("p1.rp_filter=2");
+            ensure!(!advice, "{finding:?}");
+        }
+        Ok(())
+    });
+}
+
+/// Xcast inside UDP comes from outside as well: what is inside must have a source that may be there.
+#[test]
+fn forged_source_inside_udp_is_refused() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", "1")?;
+        trio.start()?;
+        trio.resolve()?;
+        let inside = |source: Ipv4Addr| {
+            let number = trio.number();
+            let packet = trio.packet(source, &[B, C], number, 0);
+            let mut outer = Datagram::around(&packet, R1, UDP_PORT);
+            outer.ip.source = A.into();
+            trio.tap.send(&outer.frame())?;
+            Ok::<_, anyhow::Error>(number)
+        };
+        ensure!(trio.b.gets(inside(A)?)?, "A's own is refused");
+        for source in [C, R3, Ipv4Addr::new(8, 8, 8, 8)] {
+            ensure!(
+                trio.b.misses(inside(source)?)?,
+                "{source} passes inside UDP"
+            );
+        }
+        Ok(())
+    });
+}
+
+/// The address of the router's own veth end reaches no local socket as if the router had sent it.
+#[test]
+fn the_routers_link_local_address_cannot_be_forged() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let own = Ipv4Addr::new(169, 254, 88, 1);
+        let addresses = trio.r.namespace.ip("-4 address show dev xcast0")?;
+        let own = if addresses.contains("169.254.88.1") {
+            own
+        } else {
+            let mut words = addresses
+                .split_whitespace()
+                .skip_while(|&word| word != "inet");
+            let address = words.nth(1).context("xcast0 has no address")?;
+            address.split('/').next().context("no address")?.parse()?
+        };
+        ensure!(trio.r.gets(trio.send(&[R1, C])?)?, "A's own");
+        ensure!(trio.r.misses(trio.unicast(own, R1)?)?, "unicast");
+        ensure!(
+            trio.r.misses(trio.send_from(own, &[R1, C])?)?,
+            "{own} is let in"
+        );
+        Ok(())
+    });
+}
+
+/// Addresses are the router's own whatever interface they are on, and as soon as they are there.
+#[test]
+fn the_routers_other_addresses_cannot_be_forged() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let own = Ipv4Addr::new(10, 44, 0, 1);
+        trio.resolve()?;
+        let refused = || {
+            ensure!(trio.b.misses(trio.unicast(own, B)?)?, "unicast passes");
+            trio.b.misses(trio.send_from(own, &[B, C])?)
+        };
+        trio.r.ip("address add 10.44.0.1/32 dev lo")?;
+        ensure!(
+            until(SOON, refused)?,
+            "an address of the loopback interface passes"
+        );
+        trio.r.ip("address del 10.44.0.1/32 dev lo")?;
+        trio.r.ip("route add local 10.44.0.0/24 dev lo")?;
+        ensure!(until(SOON, refused)?, "an address of a local route passes");
+        Ok(())
+    });
+}
+
+/// A port from which the kernel forwards nothing is none from which Xcast is forwarded.
+#[test]
+fn port_that_does_not_forward() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        ensure!(trio.b.gets(trio.send(&[B, C])?)?, "at the start");
+        trio.r.namespace.sysctl("ipv4/conf/p1/forwarding", "0")?;
+        ensure!(trio.b.misses(trio.unicast(A, B)?)?, "unicast");
+        let stopped = || trio.b.misses(trio.send(&[B, C])?);
+        ensure!(until(SOON, stopped)?, "Xcast is forwarded from p1");
+        Ok(())
+    });
+}
+
+/// Starts the router with `source = value` at port p1.
+fn start_with_source(trio: &mut Trio, value: &str) -> Result<()> {
+    let port = "interface = \"p1\"\n";
+    ensure!(trio.configuration.contains(port));
+    let with = format!("{port}source = {value}\n");
+    trio.configuration = trio.configuration.replace(port, &with);
+    trio.start()?;
+    trio.resolve()
+}
+
+/// `source = "strict"`: only what the way back leads to by the same port (RFC 3704 section 2.2).
+#[test]
+fn strict_port() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            start_with_source(trio, "\"strict\"")?;
+            ensure!(trio.b.gets(trio.send(&[B, C])?)?, "A's own is refused");
+            for source in [C, Ipv4Addr::new(8, 8, 8, 8)] {
+                let number = trio.send_from(source, &[B, C])?;
+                ensure!(trio.b.misses(number)?, "{source} passes");
+            }
+            // A route back by this port makes the difference.
+            trio.r.ip("route add 10.88.0.0/16 via 10.66.1.2")?;
+            let source = Ipv4Addr::new(10, 88, 0, 1);
+            let passes = || {
+                let number = trio.send_from(source, &[B, C])?;
+                Ok(!trio.b.misses(number)?)
+            };
+            ensure!(until(SOON, passes)?, "{source} is refused");
+            Ok(())
+        });
+    }
+}
+
+/// `source = "loose"`: only what there is any way back to (RFC 3704 section 2.4).
+#[test]
+fn loose_port() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            start_with_source(trio, "\"loose\"")?;
+            for source in [A, C] {
+                let number = trio.send_from(source, &[B, A])?;
+                ensure!(trio.b.gets(number)?, "{source} is refused");
+            }
+            let nowhere = Ipv4Addr::new(8, 8, 8, 8);
+            let number = trio.send_from(nowhere, &[B, C])?;
+            ensure!(trio.b.misses(number)?, "{nowhere} passes");
+            Ok(())
+        });
+    }
+}
+
+/// `source = [prefixes]`: only these.
+#[test]
+fn port_with_a_list_of_sources() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            let prefix = family.prefix(Ipv4Addr::new(10, 66, 1, 0), 24);
+            let other = family.prefix(Ipv4Addr::new(192, 0, 2, 0), 24);
+            start_with_source(trio, &format!("[\"{prefix}\", \"{other}\"]"))?;
+            for source in [A, Ipv4Addr::new(192, 0, 2, 7)] {
+                let number = trio.send_from(source, &[B, C])?;
+                ensure!(trio.b.gets(number)?, "{source} is refused");
+            }
+            for source in [C, Ipv4Addr::new(8, 8, 8, 8)] {
+                let number = trio.send_from(source, &[B, C])?;
+                ensure!(trio.b.misses(number)?, "{source} passes");
+            }
+            Ok(())
+        });
+    }
+}
+
+/// `source = "any"`: what the kernel takes without a filter.
+#[test]
+fn port_that_takes_any_source() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            start_with_source(trio, "\"any\"")?;
+            for source in [A, C, Ipv4Addr::new(8, 8, 8, 8)] {
+                let number = trio.send_from(source, &[B, A])?;
+                ensure!(trio.b.gets(number)?, "{source} is refused");
+            }
+            Ok(())
+        });
+    }
+}
+
+/// Addresses behind B, one copy each, that B drops.
+fn many(count: u8) -> Vec<Ipv4Addr> {
+    (2..count + 2)
+        .map(|last| Ipv4Addr::new(10, 99, 1, last))
+        .collect()
+}
+
+/// One source with the longest lists, as fast as it can: its copies are limited without any
+/// configuration, and another source's packets arrive.
+#[test]
+fn one_source_cannot_have_everything_multiplied() {
+    trio::with(|trio| {
+        const PACKETS: u32 = 5000;
+        const COPIES: u8 = 100;
+        trio.resolve()?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        let flood = trio.packet(A, &many(COPIES), 0, 0).frame();
+        let other = Tap::open(&trio.c.namespace, "c0")?;
+        let frames: Vec<_> = (0..300)
+            .map(|_| {
+                let number = trio.number();
+                let mut packet = trio.packet(C, &[B, A], number, 0);
+                (packet.destination_mac, packet.source_mac) =
+                    (trio::port_mac(3), trio::host_mac(3));
+                (number, packet.frame())
+            })
+            .collect();
+        let before = Counters::read(&trio.r.namespace)?;
+        thread::scope(|scope| -> Result<()> {
+            let flooding = scope.spawn(|| -> Result<()> {
+                for _ in 0..PACKETS {
+                    trio.tap.send(&flood)?;
+                }
+                Ok(())
+            });
+            for (_, frame) in &frames {
+                other.send(frame)?;
+                thread::sleep(Duration::from_millis(3));
+            }
+            flooding.join().map_err(|_| anyhow::anyhow!("the flood"))?
+        })?;
+        let mut lost = 0;
+        for (number, _) in &frames {
+            lost += u32::from(!trio.b.gets(*number)?);
+        }
+        ensure!(lost < 3, "another source lost {lost} of {}", frames.len());
+        let sent = Counters::read(&trio.r.namespace)?.value("sent") - before.value("sent");
+        let wanted = u64::from(PACKETS) * u64::from(COPIES);
+        ensure!(sent < wanted / 2, "{sent} of {wanted} copies were made");
+        Ok(())
+    });
+}
+
+/// Makes B a second router behind R, and starts one under test there, too.
+fn second_router(trio: &mut Trio, gateways: &str) -> Result<Daemon> {
+    trio.b.namespace.sysctl("ipv4/ip_forward", "1")?;
+    trio.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+    let none = "gateways = \"none\"";
+    ensure!(trio.configuration.contains(none));
+    trio.configuration = trio.configuration.replace(none, gateways);
+    let second = trio::configuration(&["b0"]).replace(none, gateways);
+    let daemon = Daemon::start(&trio.b.namespace, &second)?;
+    trio.start()?;
+    Ok(daemon)
+}
+
+/// Two routers that send to each other what is for nowhere: a packet ends with its time to live, and
+/// the routers say so.
+#[test]
+fn routing_loop_ends() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            let second = second_router(trio, "gateways = \"all\"")?;
+            trio.r.ip("route add 10.97.0.0/16 via 10.66.2.2")?;
+            let lost: Vec<_> = (1..=60)
+                .map(|last| Ipv4Addr::new(10, 97, 0, last))
+                .collect();
+            let tap = Tap::open(&trio.b.namespace, "b0")?;
+            let seen = || {
+                trio.send(&lost)?;
+                thread::sleep(Duration::from_millis(100));
+                Ok(Counters::read(&trio.b.namespace)?.value("received") > 0)
+            };
+            ensure!(until(SOON, seen)?, "the second router gets nothing");
+            tap.drain()?;
+            let routers = [&trio.r.namespace, &trio.b.namespace];
+            let read = || {
+                routers
+                    .map(Counters::read)
+                    .into_iter()
+                    .collect::<Result<Vec<_>>>()
+            };
+            let before = read()?;
+            trio.send(&lost)?;
+            trio.b.misses(u32::MAX)?;
+            let sent: u64 = read()?
+                .iter()
+                .zip(&before)
+                .map(|(now, before)| now.value("sent") - before.value("sent"))
+                .sum();
+            // 64 from the packet's time to live, and unicast copies of the last ones.
+            ensure!(sent <= 64 + 60, "{sent} copies of one packet");
+            let reported = read()?
+                .iter()
+                .zip(&before)
+                .any(|(now, before)| now.since(before).keys().any(|name| name.contains("ttl")));
+            ensure!(reported, "no router counted the end of it");
+            ensure!(second.stop()?.success());
+            Ok(())
+        });
+    }
+}
+
+/// Xcast in UDP in Xcast: each copy for one of the next router's many addresses is opened there. What
+/// comes of one packet is bounded.
+#[test]
+fn nesting_does_not_multiply() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            for last in 1..=30 {
+                trio.b
+                    .ip(&format!("address add 10.97.0.{last}/32 dev lo"))?;
+            }
+            let second = second_router(trio, "gateways = \"none\"")?;
+            trio.resolve()?;
+            trio.r.ip("route add 10.97.0.0/16 via 10.66.2.2")?;
+            trio.r.ip("route add 10.96.0.0/16 via 10.66.3.2")?;
+            let reached = Ipv4Addr::new(10, 97, 0, 1);
+            let _ = trio.is_reached(&trio.b, &[reached, C])?;
+            let inside: Vec<_> = (1..=30)
+                .map(|last| Ipv4Addr::new(10, 96, 0, last))
+                .collect();
+            let outside: Vec<_> = (1..=30)
+                .map(|last| Ipv4Addr::new(10, 97, 0, last))
+                .collect();
+            let inner = trio.packet(A, &inside, 0, 50);
+            let frame = inner.frame();
+            let mut outer = trio.packet(A, &outside, 0, 0);
+            let ends = ((outer.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
+            outer.segment = packet::udp(ends.0, ends.1, &frame[packet::ETHERNET_LEN..], None);
+            let opened = Counters::read(&trio.b.namespace)?;
+            let tap = Tap::open(&trio.c.namespace, "c0")?;
+            trio.tap.send(&outer.frame())?;
+            trio.c.misses(u32::MAX)?;
+            let mut copies = 0;
+            while let Some(frame) = tap.take()? {
+                copies += usize::from(frame.len() > 90);
+            }
+            let opened = Counters::read(&trio.b.namespace)?.since(&opened);
+            ensure!(copies <= 254, "{copies} packets of one, {opened:?}");
+            // What is not inside anything is served as ever.
+            ensure!(trio.is_reached(&trio.c, &[C, A])?);
+            ensure!(second.stop()?.success());
+            Ok(())
+        });
+    }
+}
+
+/// A source that nobody may have is counted as such, for an administrator to see.
+#[test]
+fn refused_sources_are_counted() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", "1")?;
+        trio.start()?;
+        trio.resolve()?;
+        let before = Counters::read(&trio.r.namespace)?;
+        trio.send_from(C, &[B, A])?;
+        ensure!(trio.b.gets(trio.send(&[B, C])?)?);
+        let counted = Counters::read(&trio.r.namespace)?.since(&before);
+        let refused = ["drop_source", "drop_spoofed"];
+        let counted_once = refused.iter().any(|&name| counted.get(name) == Some(&1));
+        ensure!(counted_once, "{counted:?}");
+        let stats = daemon::report(&trio.r.namespace, &["stats"])?;
+        ensure!(stats["loss"] == 0, "a refusal is no loss");
+        Ok(())
+    });
+}

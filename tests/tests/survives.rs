@@ -1,0 +1,507 @@
+//! Forwarding outlives whatever happens to the router's process, and what it cannot do it says
+//! before it begins.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use tests::bpf::{self, Attached};
+use tests::daemon::{self, Counters, Daemon, Launch};
+use tests::family::{self, Family};
+use tests::layout::{self, Layout};
+use tests::namespace::{self, Namespace};
+use tests::rig::{self, Rig, STACK_INTERFACE, list};
+use tests::trio::{self, A, B, BEHIND, C, Host, R1, SOON, Trio, until};
+
+/// Time between packets of a stream.
+const PACE: Duration = Duration::from_millis(2);
+
+/// Sends Xcast packets to `destinations`, some 500 a second, as long as `work` takes, and some before and after. Returns their numbers.
+fn stream(
+    trio: &mut Trio,
+    destinations: &[Ipv4Addr],
+    work: impl FnOnce(&mut Trio) -> Result<()>,
+) -> Result<Vec<u32>> {
+    let packets: Vec<_> = (0..20_000_u32)
+        .map(|index| {
+            let number = 1_000_000 + index;
+            (number, trio.packet(A, destinations, number, 0).frame())
+        })
+        .collect();
+    let tap = tests::tap::Tap::open(&trio.a.namespace, "a0")?;
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let sender = scope.spawn(|| -> Result<Vec<u32>> {
+            let mut numbers = Vec::new();
+            let mut last = 50;
+            for (number, frame) in &packets {
+                tap.send(frame)?;
+                numbers.push(*number);
+                thread::sleep(PACE);
+                if stop.load(Ordering::Relaxed) {
+                    last -= 1;
+                }
+                if last == 0 {
+                    return Ok(numbers);
+                }
+            }
+            bail!("it took too long")
+        });
+        thread::sleep(50 * PACE);
+        let outcome = work(trio);
+        stop.store(true, Ordering::Relaxed);
+        let numbers = sender.join().map_err(|_| anyhow::anyhow!("the sender"))??;
+        outcome.map(|()| numbers)
+    })
+}
+
+/// Every message came, and came once.
+fn complete(name: &str, host: &Host, numbers: &[u32]) -> Result<()> {
+    let last = numbers.last().context("nothing was sent")?;
+    host.gets(*last)?;
+    let mut lost = 0;
+    for &number in numbers {
+        let times = host.count(number)?;
+        ensure!(times < 2, "{name} got {number} {times} times");
+        lost += usize::from(times == 0);
+    }
+    ensure!(lost == 0, "{name} lost {lost} of {}", numbers.len());
+    Ok(())
+}
+
+/// The datagrams of a packet to B, C, and the router itself arrive.
+fn is_served(trio: &Trio) -> Result<()> {
+    for (name, host) in [("B", &trio.b), ("C", &trio.c), ("R", &trio.r)] {
+        ensure!(trio.is_reached(host, &[B, C, R1])?, "{name} gets nothing");
+    }
+    Ok(())
+}
+
+/// With a log that takes nothing, lines are lost and packets are not.
+fn survives_a_lost_log(log: impl Fn() -> Result<Stdio>) {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            arguments: &["-vv"],
+            log: Some(log()?),
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        is_served(trio)?;
+        // Something to tell: changes of the kernel's state, and a port that cannot do any more.
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "a new route");
+        trio.c.namespace.set_gro("c0", false)?;
+        trio.r.ip("link set p3 down")?;
+        trio.r.ip("link set p3 up")?;
+        trio.c.namespace.set_gro("c0", true)?;
+        is_served(trio)?;
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        ensure!(daemon.runs()?, "the router has ended");
+        Ok(())
+    });
+}
+
+/// Standard error on a file system that is full.
+#[test]
+fn log_on_a_full_disk() {
+    survives_a_lost_log(|| Ok(File::create("/dev/full")?.into()));
+}
+
+/// `run 2>&1 | tee log`, and tee has ended.
+#[test]
+fn log_into_a_pipe_that_nobody_reads() {
+    survives_a_lost_log(|| {
+        let (reader, writer) = nix::unistd::pipe()?;
+        drop(reader);
+        Ok(writer.into())
+    });
+}
+
+/// Packets make a router log no more than so much, whatever it is told to log.
+#[test]
+fn packets_do_not_fill_the_log() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || -> Result<()> {
+        let layout = Layout {
+            ports: 12,
+            ..Layout::default()
+        };
+        let rig = Rig::prepare(&layout)?;
+        let launch = Launch {
+            arguments: &["-vv"],
+            ..Launch::default()
+        };
+        let daemon = Daemon::launch(&rig.router, &layout.configuration(), launch)?;
+        let before = daemon.log().len();
+        // Packets that are dropped, for a source that is the router's own.
+        let mut forged = rig::udp(list([layout::behind(1, 1), layout::behind(2, 1)]));
+        forged.ip.source = layout::router(1).into();
+        for _ in 0..30_000 {
+            rig.taps[0].send(&forged.frame())?;
+        }
+        // A new set of ports with each packet, several times.
+        let mut frames = Vec::new();
+        for set in 1..1 << 11 {
+            let ports = (1..12).filter(|port| set >> (port - 1) & 1 == 1);
+            let packet = rig::udp(list(ports.map(|port| layout::behind(port, 1))));
+            frames.push(packet.frame());
+        }
+        for _ in 0..3 {
+            for frame in &frames {
+                rig.taps[0].send(frame)?;
+            }
+        }
+        // It has seen them all when it answers, and this is logged as well.
+        let answered = || {
+            let counters = Counters::read(&rig.router)?;
+            Ok(counters.value("received") >= 6000 && counters.value("drop_spoofed") >= 29_000)
+        };
+        ensure!(until(SOON, answered)?, "received");
+        let written = daemon.log().len() - before;
+        ensure!(written < 500_000, "{written} octets of log");
+        Ok(())
+    };
+    test().unwrap();
+}
+
+/// Killed without any warning: programs, maps and the way to the stack stay, and not one packet is lost.
+#[test]
+fn killed_under_a_stream() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C, R1], |trio| {
+            let daemon = trio.daemon.take().context("no router")?;
+            daemon.kill()?;
+            thread::sleep(Duration::from_millis(300));
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        complete("R", &trio.r, &numbers)
+    });
+}
+
+/// The next router takes over what a killed one left, without a gap and without a copy too many.
+#[test]
+fn killed_and_started_again_under_a_stream() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C, R1], |trio| {
+            for _ in 0..2 {
+                let daemon = trio.daemon.take().context("no router")?;
+                daemon.kill()?;
+                trio.start()?;
+            }
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        complete("R", &trio.r, &numbers)?;
+        is_served(trio)
+    });
+}
+
+/// Routes that change while no router lives are followed by the next one; those that do not change
+/// are never absent, not for one packet.
+#[test]
+fn routes_changed_while_it_was_dead() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        for number in 1..200 {
+            trio.r
+                .ip(&format!("route add 10.98.{number}.0/24 via 10.66.3.2"))?;
+        }
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C], |trio| {
+            trio.daemon.take().context("no router")?.kill()?;
+            trio.r.ip("route replace 10.99.0.0/16 via 10.66.3.2")?;
+            trio.r.ip("route del 10.98.7.0/24")?;
+            trio.start()
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        ensure!(trio.is_reached(&trio.c, &[BEHIND, B])?, "the changed route");
+        let late = trio.send(&[BEHIND, C])?;
+        ensure!(trio.b.misses(late)?, "the route from before is still there");
+        Ok(())
+    });
+}
+
+/// A router that starts takes no packet that it cannot copy yet: what it does not take, the kernel drops as before.
+#[test]
+fn takes_nothing_before_it_can_copy() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        stream(trio, &[B, C], Trio::start)?;
+        let lost = Counters::read(&trio.r.namespace)?;
+        let dropped = lost.value("drop_redirect");
+        ensure!(dropped == 0, "drop_redirect {dropped}");
+        let stats = daemon::report(&trio.r.namespace, &["stats"])?;
+        ensure!(stats["loss"] == 0, "loss {}", stats["loss"]);
+        is_served(trio)
+    });
+}
+
+/// A port that goes away and comes back, with a host behind it that is known already: copies for other ports do not suffer.
+#[test]
+fn port_that_comes_back_disturbs_no_other() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C], |trio| {
+            for _ in 0..3 {
+                trio.r.ip("link set p3 down")?;
+                trio.r.ip("link set p3 name wan3")?;
+                trio.r.ip("link set wan3 up")?;
+                thread::sleep(Duration::from_millis(100));
+                trio.r.ip("link set wan3 down")?;
+                trio.r.ip("link set wan3 name p3")?;
+                trio.r.ip("link set p3 up")?;
+                thread::sleep(Duration::from_millis(300));
+            }
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        ensure!(trio.is_reached(&trio.c, &[B, C])?, "C is not served again");
+        Ok(())
+    });
+}
+
+/// An interface that lives already, with a host behind it that is known, becomes a port: the way to that host changes from the stack to the
+/// port between two packets, and neither of them is lost, nor is a copy for another port.
+#[test]
+fn live_interface_becomes_a_port() {
+    trio::before_start(Family::Ipv4, |trio| {
+        for number in 4..=9 {
+            let name = format!("p{number}");
+            trio.r
+                .ip(&format!("link add {name} type veth peer name q{number}"))?;
+            trio.r.ip(&format!("link set {name} up"))?;
+        }
+        let ports = ["p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8"];
+        trio.configuration = trio::configuration(&ports);
+        trio.r.ip("link set p3 down")?;
+        trio.r.ip("link set p3 name wan3")?;
+        trio.r.ip("link set wan3 up")?;
+        trio.start()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "B at the start");
+        ensure!(trio.is_reached(&trio.c, &[B, C])?, "C at the start");
+        let numbers = stream(trio, &[B, C], |trio| {
+            trio.r.ip("link set wan3 name p3")?;
+            let port = || Ok(trio.port("p3")?["mode"] == "native");
+            ensure!(until(SOON, port)?, "p3 is no port");
+            thread::sleep(Duration::from_millis(300));
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)
+    });
+}
+
+/// `unload` after `kill -9` removes what the router made, entries that it had the kernel manage
+/// included, and nothing else.
+#[test]
+fn unload_removes_what_the_router_made_and_nothing_else() {
+    trio::with(|trio| {
+        let foreign = &trio.r.namespace;
+        foreign.ip("link add veth7 type veth peer name veth8")?;
+        foreign.ip("link set veth7 up")?;
+        let _program = Attached::xdp(foreign, "veth8")?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        let managed = || Ok(trio.neighbour(B)?.contains("managed"));
+        ensure!(until(SOON, managed)?, "managed: {}", trio.neighbour(B)?);
+        let routes = trio.r.ip("route show")?;
+        trio.daemon.take().context("no router")?.kill()?;
+        let output = daemon::ctl(foreign, &["unload"])?;
+        ensure!(output.status.success(), "{output:?}");
+        for port in ["p1", "p2", "p3"] {
+            ensure!(
+                bpf::program_on(foreign, port)?.is_none(),
+                "a program on {port}"
+            );
+        }
+        let links = foreign.ip("link show")?;
+        ensure!(!links.contains(STACK_INTERFACE), "{links}");
+        ensure!(
+            links.contains("veth7") && links.contains("veth8"),
+            "{links}"
+        );
+        ensure!(
+            bpf::program_on(foreign, "veth8")?.is_some(),
+            "a foreign program is gone"
+        );
+        ensure!(trio.r.ip("route show")? == routes, "routes");
+        ensure!(
+            !trio.neighbour(B)?.contains("managed"),
+            "{}",
+            trio.neighbour(B)?
+        );
+        let unicast = trio.unicast(A, B)?;
+        ensure!(trio.b.gets(unicast)?, "unicast");
+        Ok(())
+    });
+}
+
+/// SIGHUP reads the configuration again: a new port is served, and nothing else is disturbed.
+#[test]
+fn reload_of_the_configuration_under_a_stream() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.configuration = trio::configuration(&["p1", "p2"]);
+        trio.start()?;
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B])?, "at the start");
+        let numbers = stream(trio, &[B], |trio| {
+            let daemon = trio.daemon.as_mut().context("no router")?;
+            let all = trio::configuration(&["p1", "p2", "p3"]);
+            std::fs::write(daemon.config(), all)?;
+            kill(daemon.pid(), Signal::SIGHUP)?;
+            thread::sleep(Duration::from_millis(300));
+            ensure!(daemon.runs()?, "SIGHUP ended it");
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        let served = || Ok(trio.port("p3").is_ok_and(|port| port["mode"] == "native"));
+        ensure!(until(SOON, served)?, "p3 is no port");
+        // A configuration that is wrong changes nothing.
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        std::fs::write(daemon.config(), "[[port]\n")?;
+        kill(daemon.pid(), Signal::SIGHUP)?;
+        thread::sleep(Duration::from_millis(300));
+        ensure!(daemon.runs()?, "a wrong file ended it");
+        is_served(trio)
+    });
+}
+
+/// Signals that mean nothing to a router do not end forwarding.
+#[test]
+fn other_signals_end_nothing() {
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
+        trio::with_family(Family::Ipv4, |trio| {
+            trio.resolve()?;
+            is_served(trio)?;
+            let numbers = stream(trio, &[B, C], |trio| {
+                kill(trio.daemon()?.pid(), signal)?;
+                thread::sleep(Duration::from_millis(200));
+                Ok(())
+            })?;
+            complete("B", &trio.b, &numbers).with_context(|| format!("{signal}"))?;
+            complete("C", &trio.c, &numbers).with_context(|| format!("{signal}"))
+        });
+    }
+}
+
+/// Too few file descriptors: either the router copies, or it says so and is not ready.
+fn with_few_descriptors(soft: u32, hard: u32) -> Result<()> {
+    let layout = Layout {
+        ports: 32,
+        ..Layout::default()
+    };
+    let limit = format!("--nofile={soft}:{hard}");
+    let rig = Rig::prepare(&layout)?;
+    let launch = Launch {
+        under: &["prlimit", &limit],
+        ..Launch::default()
+    };
+    let _daemon = match Daemon::launch(&rig.router, &layout.configuration(), launch) {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            let text = format!("{error:#}");
+            let about = ["descriptor", "nofile", "open files"];
+            ensure!(about.iter().any(|word| text.contains(word)), "{text}");
+            ensure!(soft == hard, "the limit can be raised, and was not");
+            return Ok(());
+        }
+    };
+    // Each set of ports wants a device map of its own.
+    let frame = |set: usize| {
+        let ports = (1..32).filter(|port| set >> (port % 10) & 1 == 1);
+        rig::udp(list(ports.map(|port| layout::behind(port, 1)))).frame()
+    };
+    for set in 1..400 {
+        rig.taps[0].send(&frame(set))?;
+    }
+    for set in [3, 0x155, 0x3ff] {
+        family::with(Family::Ipv4, || rig.eventually(0, &frame(set)))
+            .with_context(|| format!("ready with {soft} descriptors, but it does not copy"))?;
+    }
+    Ok(())
+}
+
+/// A limit below what is needed, and no way to raise it.
+#[test]
+fn too_few_file_descriptors_are_said() {
+    if !namespace::available() {
+        return;
+    }
+    for limit in [48, 64, 72, 80, 96] {
+        with_few_descriptors(limit, limit).unwrap();
+    }
+}
+
+/// A soft limit below what is needed is raised.
+#[test]
+fn soft_limit_of_file_descriptors_is_raised() {
+    if !namespace::available() {
+        return;
+    }
+    with_few_descriptors(64, 4096).unwrap();
+}
+
+/// `check` tries what `run` will do: with these capabilities, either both are content, or both are
+/// not and name the one that is missing.
+#[test]
+fn missing_capability_is_named() {
+    trio::before_start(Family::Ipv4, |trio| {
+        const SOME: &[&str] = &[
+            "setpriv",
+            "--bounding-set",
+            "-all,+bpf,+net_admin,+net_raw",
+            "--inh-caps",
+            "-all",
+        ];
+        let run = Daemon::launch(
+            &trio.r.namespace,
+            &trio.configuration,
+            Launch {
+                under: SOME,
+                ..Launch::default()
+            },
+        );
+        let error = match run {
+            Ok(daemon) => {
+                trio.daemon = Some(daemon);
+                return is_served(trio);
+            }
+            Err(error) => format!("{error:#}"),
+        };
+        ensure!(error.to_uppercase().contains("CAP_PERFMON"), "run: {error}");
+        ensure!(error.len() < 600, "run says {} characters", error.len());
+        let text = check_under(&trio.r.namespace, &trio.configuration, SOME)?;
+        ensure!(text.to_uppercase().contains("CAP_PERFMON"), "check: {text}");
+        Ok(())
+    });
+}
+
+/// What `check` prints when it is started by `under`.
+fn check_under(namespace: &Namespace, configuration: &str, under: &[&str]) -> Result<String> {
+    let directory = tempfile::TempDir::new()?;
+    let config = directory.path().join("xcast.toml");
+    std::fs::write(&config, configuration)?;
+    let mut command = namespace.command(under[0]);
+    command.args(&under[1..]).arg(daemon::program());
+    command.args(["check", "--config"]).arg(&config);
+    let output = namespace::outcome(&mut command, "")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
