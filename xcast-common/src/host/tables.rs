@@ -55,8 +55,7 @@ impl MemoryTables {
         prefixes.set(source, prefix_len, Some(()));
     }
 
-    /// Next-hop id of the longest prefix that matches;
-    /// [`NEXT_HOP_NO_ROUTE`](crate::maps::NEXT_HOP_NO_ROUTE) if none does.
+    /// Next-hop id of the longest prefix that matches; [`NEXT_HOP_NO_ROUTE`] if none does.
     pub fn route(&self, address: IpAddr) -> u32 {
         self.routes
             .longest(address)
