@@ -4,11 +4,10 @@
 //! project's documented decisions, what a router must make of one; [`layout`] describes the router
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
-//! out. [`bed`] does so with whole networks.
-//!
-//! [`layering`] is about the project's own source: which file depends on which.
 //! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
 //! router between ordinary hosts, beside which [`bpf`] plays other programs.
+//!
+//! [`layering`] is about the project's own source: which file depends on which.
 
 pub mod bed;
 pub mod bpf;
