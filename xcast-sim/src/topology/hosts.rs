@@ -1,0 +1,45 @@
+//! Hosts, and the routers they have access links to.
+
+use super::{graph::RouterId, labelled::Topology};
+use crate::random::Random;
+
+/// A host's number, from 0.
+pub type HostId = u32;
+
+/// The router of each host. An access link is no part of the graph: it is known by its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hosts {
+    routers: Vec<RouterId>,
+}
+
+impl Hosts {
+    /// A host at each edge router.
+    #[must_use]
+    pub fn one_each(topology: &Topology) -> Self {
+        Self {
+            routers: topology.edge.clone(),
+        }
+    }
+
+    /// `count` hosts, each at a random edge router.
+    #[must_use]
+    pub fn random(topology: &Topology, count: usize, random: &mut Random) -> Self {
+        let edge = &topology.edge;
+        let routers = (0..count).map(|_| edge[random.below(edge.len())]);
+        Self {
+            routers: routers.collect(),
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// The router that a host has its access link to.
+    #[must_use]
+    pub fn router(&self, host: HostId) -> RouterId {
+        self.routers[host as usize]
+    }
+}
