@@ -18,6 +18,7 @@
 //! | [`experiments`] | what is measured, and how it is shown |
 
 pub mod events;
+pub mod experiments;
 pub mod fanout;
 pub mod random;
 pub mod routing;

@@ -1,0 +1,265 @@
+//! Runs the experiments of the simulator, and writes their rows and plots.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+use xcast_sim::{
+    experiments::{
+        FORMULA_LABEL, Fanouts, PlacedShare, Plot, Row, Series, Variant, formula_percent,
+        reference_models,
+    },
+    fanout::{EcmpKey, Family, Islands, PacketFormat, Placement, Prune},
+    routing::Ties,
+    topology::Model,
+};
+
+/// Simulates multi-destination packets on router graphs.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// What one packet to m random hosts saves, on each topology
+    Savings(Common),
+    /// What it saves where only some routers speak Xcast (m = 10, transit-stub)
+    Deployment(Common),
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Directory for rows (JSON) and plots (SVG); made if missing
+    #[arg(long, default_value = "target/simulate")]
+    out: PathBuf,
+    /// Graphs for each topology
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    seeds: u64,
+    /// Messages for each graph and each number of destinations
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    messages: u32,
+    /// UDP payload, in octets
+    #[arg(long, default_value_t = 100)]
+    payload: u32,
+    /// Xcast6 instead of Xcast4
+    #[arg(short = '6', long)]
+    ipv6: bool,
+}
+
+const DESTINATIONS: [usize; 7] = [2, 3, 5, 10, 20, 50, 125];
+const SHARES: [f64; 6] = [0.005, 0.1, 0.25, 0.5, 0.75, 1.0];
+
+fn main() -> Result<()> {
+    match Cli::parse().verb {
+        Verb::Savings(common) => savings(&common),
+        Verb::Deployment(common) => deployment(&common),
+    }
+}
+
+fn savings(common: &Common) -> Result<()> {
+    let variants = [
+        Variant::full(),
+        Variant {
+            name: "bits cleared".to_owned(),
+            prune: Prune::Bitmap,
+            ..Variant::full()
+        },
+        Variant {
+            name: "multipath by flow".to_owned(),
+            ties: Ties::Ecmp,
+            ..Variant::full()
+        },
+        Variant {
+            name: "multipath by destination".to_owned(),
+            ties: Ties::Ecmp,
+            ecmp_key: EcmpKey::Destination,
+            ..Variant::full()
+        },
+    ];
+    let mut rows = Vec::new();
+    for model in reference_models() {
+        rows.extend(run(common, model, &DESTINATIONS, &variants)?);
+    }
+    table(&rows)?;
+    write(&common.out, "savings.json", &json(&rows)?)?;
+    let full = |row: &&Row| row.variant.name == "full";
+    let lines = |value: fn(&Row) -> _| -> Vec<Series> {
+        reference_models()
+            .iter()
+            .map(|model| Series {
+                name: model.name().to_owned(),
+                points: rows
+                    .iter()
+                    .filter(full)
+                    .filter(|row| row.model == *model)
+                    .map(|row| (row.m as f64, value(row)))
+                    .collect(),
+            })
+            .collect()
+    };
+    let formula = DESTINATIONS.map(|m| (m as f64, formula_percent(m)));
+    let subtitle = format!(
+        "against a packet to each, counted on every link from host to host; {} graphs a line, bars: 95 % confidence",
+        common.seeds
+    );
+    let links = Plot {
+        title: "Transmissions saved by one packet to m random hosts".to_owned(),
+        subtitle: subtitle.clone(),
+        x: "m, destinations".to_owned(),
+        log_x: true,
+        series: lines(|row| row.saved_percent.links),
+        formula: Some((FORMULA_LABEL.to_owned(), formula.to_vec())),
+    };
+    write(&common.out, "savings-links.svg", &links.to_svg()?)?;
+    let octets = Plot {
+        title: format!(
+            "Octets saved by one packet to m random hosts, {} octets of payload",
+            common.payload
+        ),
+        subtitle,
+        series: lines(|row| row.saved_percent.octets),
+        formula: None,
+        ..links
+    };
+    write(&common.out, "savings-octets.svg", &octets.to_svg()?)
+}
+
+fn deployment(common: &Common) -> Result<()> {
+    let modes = [
+        (
+            "tunnels, core first",
+            Placement::CoreFirst,
+            Islands::Tunnels,
+        ),
+        ("tunnels, any routers", Placement::Random, Islands::Tunnels),
+        (
+            "no tunnels, core first",
+            Placement::CoreFirst,
+            Islands::PrematureX2u,
+        ),
+        (
+            "no tunnels, any routers",
+            Placement::Random,
+            Islands::PrematureX2u,
+        ),
+    ];
+    let mut variants = vec![Variant::full()];
+    for (name, placement, islands) in modes {
+        variants.extend(SHARES.map(|share| Variant {
+            name: name.to_owned(),
+            deployment: Some(PlacedShare {
+                share,
+                placement,
+                islands,
+            }),
+            ..Variant::full()
+        }));
+    }
+    let models = reference_models();
+    let model = models
+        .iter()
+        .find(|model| matches!(model, Model::TransitStub(_)));
+    let model = *model.context("the reference models have no transit-stub graph")?;
+    let rows = run(common, model, &[10], &variants)?;
+    table(&rows)?;
+    write(&common.out, "deployment.json", &json(&rows)?)?;
+    let share = |row: &Row| row.variant.deployment.map(|placed| 100.0 * placed.share);
+    let series = modes.map(|(name, ..)| Series {
+        name: name.to_owned(),
+        points: rows
+            .iter()
+            .filter(|row| row.variant.name == name)
+            .filter_map(|row| Some((share(row)?, row.saved_percent.links)))
+            .collect(),
+    });
+    let plot = Plot {
+        title: "Transmissions saved where some routers speak Xcast".to_owned(),
+        subtitle: "one packet to 10 random hosts, transit-stub; a tunnel spans routers that do not; bars: 95 % confidence"
+            .to_owned(),
+        x: "share of routers that speak Xcast, in percent".to_owned(),
+        log_x: false,
+        series: series.to_vec(),
+        formula: None,
+    };
+    write(&common.out, "deployment.svg", &plot.to_svg()?)
+}
+
+/// Runs an experiment, with progress on standard error.
+fn run(
+    common: &Common,
+    model: Model,
+    destinations: &[usize],
+    variants: &[Variant],
+) -> Result<Vec<Row>> {
+    let experiment = Fanouts {
+        model,
+        seeds: (1..=common.seeds).collect(),
+        messages: common.messages as usize,
+        destinations: destinations.to_vec(),
+        format: PacketFormat {
+            family: if common.ipv6 { Family::V6 } else { Family::V4 },
+            payload_octets: common.payload,
+            ports: false,
+        },
+        variants: variants.to_vec(),
+    };
+    let rows = experiment.run(|done, all| eprintln!("{}: graph {done} of {all}", model.name()));
+    rows.with_context(|| format!("cannot measure {}", model.name()))
+}
+
+/// Rows for people.
+fn table(rows: &[Row]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(
+        out,
+        "{:<16} {:<24} {:>6} {:>4}  {:>13} {:>8} {:>13} {:>9}  {FORMULA_LABEL}",
+        "topology",
+        "variant",
+        "share",
+        "m",
+        "links saved %",
+        "replies",
+        "octets saved %",
+        "1st link",
+    )?;
+    for row in rows {
+        let saved = &row.saved_percent;
+        let placed = row.variant.deployment;
+        let share = placed.map_or_else(String::new, |placed| format!("{} %", 100.0 * placed.share));
+        let half_width = saved.links.half_width.unwrap_or(f64::NAN);
+        writeln!(
+            out,
+            "{:<16} {:<24} {share:>6} {:>4}  {:>6.1} +- {half_width:<4.1} {:>7.1} {:>13.1} {:>9.1}  {:.1}",
+            row.topology,
+            row.variant.name,
+            row.m,
+            saved.links.mean,
+            saved.links_with_replies.mean,
+            saved.octets.mean,
+            saved.first_link_out_octets.mean,
+            row.formula_links_percent,
+        )?;
+    }
+    Ok(())
+}
+
+/// Rows as JSON, a row a line.
+fn json(rows: &[Row]) -> Result<String> {
+    let lines: Result<Vec<_>, _> = rows.iter().map(serde_json::to_string).collect();
+    Ok(format!("[\n{}\n]\n", lines?.join(",\n")))
+}
+
+fn write(out: &Path, name: &str, text: &str) -> Result<()> {
+    let path = out.join(name);
+    fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("{}", path.display());
+    Ok(())
+}
