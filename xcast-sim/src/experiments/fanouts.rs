@@ -1,5 +1,7 @@
 //! One packet to `m` random hosts against a packet to each, on graphs of several seeds.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::formula::formula_percent;
@@ -11,7 +13,7 @@ use crate::{
     random::Random,
     routing::{Routing, Ties},
     statistics::Estimate,
-    topology::{HostId, Hosts, Model, Topology, TopologyError},
+    topology::{HostId, Hosts, Model, TopologyError},
 };
 
 /// An experiment: every variant sends the same messages on the same graphs, so that differences
@@ -68,23 +70,6 @@ impl Variant {
             ecmp_key: EcmpKey::Flow,
             prune: Prune::Truncate,
             deployment: None,
-        }
-    }
-
-    fn scheme(&self, topology: &Topology, format: PacketFormat, seed: u64) -> Scheme {
-        let deployment = self.deployment.map_or_else(Deployment::full, |placed| {
-            let PlacedShare {
-                share,
-                placement,
-                islands,
-            } = placed;
-            Deployment::share(topology, share, placement, islands, seed)
-        });
-        Scheme {
-            deployment,
-            prune: self.prune,
-            ecmp_key: self.ecmp_key,
-            format,
         }
     }
 }
@@ -211,17 +196,13 @@ impl Fanouts {
             samples.push(self.sample(*seed)?);
         }
         progress(self.seeds.len(), self.seeds.len());
-        let numbers = self.destinations.iter().enumerate();
-        Ok(numbers
-            .flat_map(|(at, m)| {
-                let samples: Vec<_> = samples.iter().map(|sample| &sample[at]).collect();
-                let rows = (0..self.variants.len())
-                    .map(|variant| self.row(variant, *m, &samples))
-                    .collect::<Vec<_>>();
-                rows
-            })
-            .flatten()
-            .collect())
+        let mut rows = Vec::new();
+        for (at, m) in self.destinations.iter().enumerate() {
+            let samples: Vec<_> = samples.iter().map(|sample| &sample[at]).collect();
+            let variants = 0..self.variants.len();
+            rows.extend(variants.filter_map(|variant| self.row(variant, *m, &samples)));
+        }
+        Ok(rows)
     }
 
     /// One seed's sample for each number of destinations.
@@ -244,14 +225,26 @@ impl Fanouts {
                 variants: Vec::new(),
             })
             .collect();
-        // Variants with the same rule for ties one after another could share next hops; a
-        // network for each is simpler, and its memory is bounded.
+        // What variants have in common is worked out once.
+        let mut networks = BTreeMap::new();
+        let mut orders = BTreeMap::new();
         for (number, variant) in self.variants.iter().enumerate() {
-            let mut network = Network {
+            let network = networks.entry(variant.ties).or_insert_with(|| Network {
                 routing: Routing::new(&topology.graph, variant.ties, seed),
                 hosts: hosts.clone(),
+            });
+            let deployment = variant.deployment.map_or_else(Deployment::full, |placed| {
+                let order = orders
+                    .entry(placed.placement)
+                    .or_insert_with(|| placed.placement.order(&topology, seed));
+                Deployment::first(order, placed.share, placed.islands)
+            });
+            let scheme = Scheme {
+                deployment,
+                prune: variant.prune,
+                ecmp_key: variant.ecmp_key,
+                format: self.format,
             };
-            let scheme = variant.scheme(&topology, self.format, seed);
             for (sample, messages) in samples.iter_mut().zip(&messages) {
                 let mut load = Load::default();
                 for (flow, (source, to)) in messages.iter().enumerate() {

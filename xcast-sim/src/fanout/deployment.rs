@@ -22,13 +22,28 @@ pub enum Islands {
 }
 
 /// Which routers are the first to speak Xcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
     /// Any.
     Random,
     /// Those on most shortest paths.
     CoreFirst,
+}
+
+impl Placement {
+    /// All routers in the order in which they come to speak Xcast.
+    #[must_use]
+    pub fn order(self, topology: &Topology, seed: u64) -> Vec<RouterId> {
+        match self {
+            Self::Random => {
+                let mut routers: Vec<_> = topology.graph.routers().collect();
+                Random::for_purpose(seed, "placement").shuffle(&mut routers);
+                routers
+            }
+            Self::CoreFirst => core_first(topology, seed),
+        }
+    }
 }
 
 /// Which routers speak Xcast, and what happens between them.
@@ -61,28 +76,14 @@ impl Deployment {
         }
     }
 
-    /// A share of all routers does, from 0 to 1, rounded to whole routers. Of one seed, a greater
-    /// share contains the smaller.
+    /// Those of a share of all routers that are the first in an [order](Placement::order) do: from 0
+    /// to 1, rounded to whole routers.
     #[must_use]
-    pub fn share(
-        topology: &Topology,
-        share: f64,
-        placement: Placement,
-        islands: Islands,
-        seed: u64,
-    ) -> Self {
-        let order = match placement {
-            Placement::Random => {
-                let mut routers: Vec<_> = topology.graph.routers().collect();
-                Random::for_purpose(seed, "placement").shuffle(&mut routers);
-                routers
-            }
-            Placement::CoreFirst => core_first(topology, seed),
-        };
+    pub fn first(order: &[RouterId], share: f64, islands: Islands) -> Self {
         let mut capable = vec![false; order.len()];
         let count = (share * order.len() as f64).round() as usize;
-        for router in order.into_iter().take(count) {
-            capable[router as usize] = true;
+        for router in order.iter().take(count) {
+            capable[*router as usize] = true;
         }
         Self::of(capable, islands)
     }
@@ -155,7 +156,8 @@ mod tests {
         let links: Vec<_> = (1..50).map(|leaf| (leaf / 2, leaf)).collect();
         let topology = Topology::new(Graph::new(50, &links)).expect("it is connected");
         for placement in [Placement::Random, Placement::CoreFirst] {
-            let share = |share| Deployment::share(&topology, share, placement, Islands::Tunnels, 3);
+            let order = placement.order(&topology, 3);
+            let share = |share| Deployment::first(&order, share, Islands::Tunnels);
             let (less, more) = (share(0.2), share(0.5));
             let count = |deployment: &Deployment| {
                 let capable = topology.graph.routers();

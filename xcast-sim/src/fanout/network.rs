@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     random::hash,
-    routing::Routing,
+    routing::{Routing, Towards},
     topology::{HostId, Hosts, RouterId},
 };
 
@@ -137,8 +137,8 @@ impl Network<'_> {
     }
 
     fn next(&mut self, scheme: &Scheme, at: Place, host: HostId, flow: u64) -> Next {
-        let destination = self.hosts.router(host);
-        let Some(link) = self.step(at, destination, flow) else {
+        let towards = self.routing.towards(self.hosts.router(host));
+        let Some(link) = self.step(at, &towards, flow) else {
             return Next::Unicast;
         };
         let mut router = self.neighbour(link);
@@ -148,7 +148,7 @@ impl Network<'_> {
         if scheme.deployment.islands() == Islands::PrematureX2u {
             return Next::Unicast;
         }
-        while let Some(link) = self.step(Place::Router(router), destination, flow) {
+        while let Some(link) = self.step(Place::Router(router), &towards, flow) {
             router = self.neighbour(link);
             if scheme.deployment.is_capable(router) {
                 return Next::Tunnel(router);
@@ -183,21 +183,20 @@ impl Network<'_> {
         octets: u32,
         visit: &mut impl FnMut(Transmission),
     ) {
-        while let Some(link) = self.step(at, to, flow) {
+        let towards = self.routing.towards(to);
+        while let Some(link) = self.step(at, &towards, flow) {
             visit(Transmission { link, octets });
             at = Place::Router(self.neighbour(link));
         }
     }
 
     /// The link towards a router; at the router itself, none.
-    fn step(&mut self, at: Place, to: RouterId, flow: u64) -> Option<Link> {
+    fn step(&self, at: Place, towards: &Towards, flow: u64) -> Option<Link> {
         match at {
             Place::Host(host) => Some(Link::Up(host)),
-            Place::Router(at) => {
-                let graph = self.routing.graph();
-                let link = self.routing.towards(to).next_hop(graph, at, flow)?;
-                Some(Link::Between(link))
-            }
+            Place::Router(at) => towards
+                .next_hop(self.routing.graph(), at, flow)
+                .map(Link::Between),
         }
     }
 
@@ -417,7 +416,7 @@ mod tests {
             let to: Vec<_> = random.distinct(count, 59).iter().map(|at| *at as u32 + 1).collect();
             let unicast = unicast(&mut network, &to);
             let mut scheme = scheme(
-                Deployment::share(&topology, share, Placement::Random, islands, seed),
+                Deployment::first(&Placement::Random.order(&topology, seed), share, islands),
                 Prune::Truncate,
             );
             if by_destination {

@@ -106,8 +106,8 @@ mod tests {
     fn all_hops(graph: &Graph) -> Vec<Vec<u16>> {
         let count = graph.router_count();
         let mut hops = vec![vec![1000; count]; count];
-        for router in 0..count {
-            hops[router][router] = 0;
+        for (router, row) in hops.iter_mut().enumerate() {
+            row[router] = 0;
         }
         for (a, b) in graph.links() {
             hops[a as usize][b as usize] = 1;

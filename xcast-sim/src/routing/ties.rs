@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// How routers choose between next hops on shortest paths of equal length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ties {
     /// Each link has a small random cost beside its hop, so that one path is best, in both

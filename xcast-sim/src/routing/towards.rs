@@ -87,7 +87,7 @@ impl Towards {
                 let count = links.clone().filter(nearer).count();
                 let hash = hash(&[*seed, at.into(), flow]);
                 // Equal regions of the hash's range, one for each next hop (RFC 2992 section 2).
-                let chosen = u128::from(hash) * count as u128 >> 64;
+                let chosen = (u128::from(hash) * count as u128) >> 64;
                 links.into_iter().filter(nearer).nth(chosen as usize)
             }
         }
