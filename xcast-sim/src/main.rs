@@ -10,11 +10,12 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use xcast_sim::{
     experiments::{
-        FORMULA_LABEL, Fanouts, PlacedShare, Plot, Row, Series, Variant, formula_percent,
-        reference_models,
+        Difference, FORMULA_LABEL, Fanouts, PlacedShare, Plot, Row, Series, Variant,
+        formula_percent, reference_models,
     },
     fanout::{EcmpKey, Family, Islands, PacketFormat, Placement, Prune},
     routing::Ties,
+    statistics::Estimate,
     topology::Model,
 };
 
@@ -214,39 +215,53 @@ fn run(
     rows.with_context(|| format!("cannot measure {}", model.name()))
 }
 
-/// Rows for people.
+/// Rows for people: percentages saved, then the points by which links and octets differ from the
+/// baseline's.
 fn table(rows: &[Row]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    writeln!(
-        out,
-        "{:<16} {:<24} {:>6} {:>4}  {:>13} {:>8} {:>13} {:>9}  {FORMULA_LABEL}",
-        "topology",
-        "variant",
-        "share",
-        "m",
-        "links saved %",
-        "replies",
-        "octets saved %",
-        "1st link",
-    )?;
+    let mut line = |cells: [&str; 11]| {
+        let [topology, variant, numbers @ ..] = cells;
+        write!(out, "{topology:<16} {variant:<24}")?;
+        for (number, width) in numbers.iter().zip([6, 4, 12, 8, 8, 9, 12, 12, 8]) {
+            write!(out, " {number:>width$}")?;
+        }
+        writeln!(out)
+    };
+    line([
+        "topology", "variant", "share", "m", "links", "replies", "octets", "1st link", "links -",
+        "octets -", "formula",
+    ])?;
+    let sure = |estimate: Estimate| match estimate.half_width {
+        Some(half_width) => format!("{:.1} +-{half_width:.1}", estimate.mean),
+        None => format!("{:.1}", estimate.mean),
+    };
     for row in rows {
         let saved = &row.saved_percent;
-        let placed = row.variant.deployment;
-        let share = placed.map_or_else(String::new, |placed| format!("{} %", 100.0 * placed.share));
-        let half_width = saved.links.half_width.unwrap_or(f64::NAN);
-        writeln!(
-            out,
-            "{:<16} {:<24} {share:>6} {:>4}  {:>6.1} +- {half_width:<4.1} {:>7.1} {:>13.1} {:>9.1}  {:.1}",
+        let share = |placed: PlacedShare| format!("{} %", 100.0 * placed.share);
+        let difference = |of: fn(&Difference) -> Estimate| {
+            let difference = row.difference.as_ref();
+            difference.map_or_else(String::new, |difference| sure(of(difference)))
+        };
+        line([
             row.topology,
-            row.variant.name,
-            row.m,
-            saved.links.mean,
-            saved.links_with_replies.mean,
-            saved.octets.mean,
-            saved.first_link_out_octets.mean,
-            row.formula_links_percent,
-        )?;
+            &row.variant.name,
+            &row.variant.deployment.map_or_else(String::new, share),
+            &row.m.to_string(),
+            &sure(saved.links),
+            &format!("{:.1}", saved.links_with_replies.mean),
+            &format!("{:.1}", saved.octets.mean),
+            &format!("{:.1}", saved.first_link_out_octets.mean),
+            &difference(|difference| difference.links),
+            &difference(|difference| difference.octets),
+            &format!("{:.1}", row.formula_links_percent),
+        ])?;
     }
+    writeln!(
+        out,
+        "links, octets: saved on all links, in percent, +- 95 % confidence; replies: links, with a \
+         unicast reply of each;\n1st link: octets from the source; -: points less `full`, paired \
+         by seed; formula: {FORMULA_LABEL}, an estimate of links"
+    )?;
     Ok(())
 }
 

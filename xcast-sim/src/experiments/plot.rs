@@ -45,7 +45,7 @@ pub enum PlotError {
     Draw(String),
 }
 
-const SIZE: (u32, u32) = (860, 520);
+const SIZE: (u32, u32) = (920, 540);
 const FONT: &str = "sans-serif";
 /// Okabe and Ito's colours, which everyone can tell apart.
 const COLOURS: [RGBColor; 6] = [
@@ -58,7 +58,7 @@ const COLOURS: [RGBColor; 6] = [
 ];
 const GREY: RGBColor = RGBColor(110, 110, 110);
 /// Room for names on the right, and for one name's height.
-const NAMES: (i32, i32) = (200, 18);
+const NAMES: (i32, i32) = (210, 22);
 
 impl Plot {
     /// The picture. The same numbers give the same text.
@@ -81,24 +81,26 @@ impl Plot {
         let mut xs: Vec<_> = measured().map(|point| point.0).collect();
         xs.sort_by(f64::total_cmp);
         xs.dedup();
-        let ends = measured().flat_map(|(_, y)| [low(y), high(y)]);
+        // Bars that reach further are cut.
+        let means = measured().map(|(_, y)| y.mean);
         let formula = self.formula.iter().flat_map(|formula| &formula.1);
-        let ys: Vec<_> = ends.chain(formula.map(|point| point.1)).collect();
+        let ys: Vec<_> = means.chain(formula.map(|point| point.1)).collect();
         let floor = (ys.iter().copied().fold(0.0, f64::min) / 10.0).floor() * 10.0;
         let ceiling = (ys.iter().copied().fold(10.0, f64::max) / 10.0).ceil() * 10.0;
-        let (left, right) = (xs[0], xs[xs.len() - 1]);
+        let (first, right) = (xs[0], xs[xs.len() - 1]);
+        let left = if self.log_x { first } else { first.min(0.0) };
         let root = SVGBackend::with_string(text, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        root.draw(&Text::new(self.title.as_str(), (16, 14), (FONT, 19)))?;
-        let small = (FONT, 13).into_text_style(&root).color(&GREY);
-        root.draw(&Text::new(self.subtitle.as_str(), (16, 40), small))?;
+        root.draw(&Text::new(self.title.as_str(), (16, 14), (FONT, 24)))?;
+        let small = (FONT, 16).into_text_style(&root).color(&GREY);
+        root.draw(&Text::new(self.subtitle.as_str(), (16, 42), small))?;
         let mut builder = ChartBuilder::on(&root);
         builder
             .margin(12)
-            .margin_top(66)
+            .margin_top(72)
             .margin_right(NAMES.0)
-            .x_label_area_size(42)
-            .y_label_area_size(58);
+            .x_label_area_size(48)
+            .y_label_area_size(66);
         let mut names = Vec::new();
         // The two kinds of axis are two types.
         macro_rules! chart {
@@ -112,7 +114,7 @@ impl Plot {
                     .y_desc("saved")
                     .x_label_formatter(&|x| x.to_string())
                     .y_label_formatter(&|y| format!("{y} %"))
-                    .label_style((FONT, 13))
+                    .label_style((FONT, 16))
                     .draw()?;
                 if let Some((name, points)) = &self.formula {
                     let line = points.iter().copied();
@@ -127,7 +129,10 @@ impl Plot {
                     chart
                         .draw_series(means.clone().map(|at| Circle::new(at, 4, colour.filled())))?;
                     chart.draw_series(series.points.iter().map(|(x, y)| {
-                        PathElement::new([(*x, low(y)), (*x, high(y))], colour.mix(0.6))
+                        PathElement::new(
+                            [(*x, low(y).max(floor)), (*x, high(y).min(ceiling))],
+                            colour.mix(0.6),
+                        )
                     }))?;
                     if let Some(end) = means.last() {
                         names.push((chart.backend_coord(&end).1, &series.name, *colour));
@@ -150,7 +155,7 @@ impl Plot {
         for (y, name, colour) in names {
             let y = y.max(free);
             free = y + NAMES.1;
-            let style = (FONT, 14)
+            let style = (FONT, 18)
                 .into_text_style(&root)
                 .color(&colour)
                 .pos(Pos::new(HPos::Left, VPos::Center));
