@@ -13,11 +13,11 @@ use crate::{
 #[serde(rename_all = "kebab-case")]
 pub enum Islands {
     /// Where the next hop does not speak Xcast, each destination gets a packet of its own from
-    /// there on (premature X2U, RFC 5058 section 11.3). A source whose router does not speak it
+    /// there on (premature X2U, RFC 5058 section 11.2). A source whose router does not speak it
     /// sends unicast.
     PrematureX2u,
-    /// A copy goes to the next router on the way that speaks Xcast inside a unicast packet. So
-    /// does a source's own packet.
+    /// A copy goes to the next router on the way that speaks Xcast inside a unicast packet
+    /// (RFC 5058 section 11.1). So does a source's own packet.
     Tunnels,
 }
 

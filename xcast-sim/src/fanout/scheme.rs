@@ -36,7 +36,7 @@ pub enum Prune {
     /// The copy's own destinations only.
     Truncate,
     /// The whole list; bits of destinations that are not the copy's are cleared (RFC 5058
-    /// section 9.2.1).
+    /// section 9.2.2).
     Bitmap,
 }
 

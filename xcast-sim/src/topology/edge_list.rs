@@ -3,9 +3,9 @@
 use std::{collections::HashMap, io::BufRead};
 
 use super::{
+    connected::{Parts, Topology},
     error::TopologyError,
     graph::RouterId,
-    labelled::{Parts, Topology},
 };
 
 /// Reads a list of links: two names on each line, between white space or `|`, as SNAP, Rocketfuel

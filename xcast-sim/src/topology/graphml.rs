@@ -8,9 +8,9 @@ use quick_xml::{
 };
 
 use super::{
+    connected::{Parts, Topology},
     error::TopologyError,
     graph::RouterId,
-    labelled::{Parts, Topology},
 };
 
 /// Reads nodes and edges; directions, keys and data are ignored, except that a node's `label`

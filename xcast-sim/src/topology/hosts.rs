@@ -1,6 +1,6 @@
 //! Hosts, and the routers they have access links to.
 
-use super::{graph::RouterId, labelled::Topology};
+use super::{connected::Topology, graph::RouterId};
 use crate::random::Random;
 
 /// A host's number, from 0.

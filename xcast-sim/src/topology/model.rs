@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    barabasi_albert::BarabasiAlbert, error::TopologyError, labelled::Topology,
+    barabasi_albert::BarabasiAlbert, connected::Topology, error::TopologyError,
     random_recursive_tree::RandomRecursiveTree, transit_stub::TransitStub, waxman::Waxman,
 };
 use crate::random::Random;

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    connected::Topology,
     error::{TopologyError, require},
     graph::{Graph, RouterId},
-    labelled::Topology,
 };
 use crate::random::Random;
 

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
+    connected::{Parts, Topology},
     error::{TopologyError, require},
     graph::RouterId,
-    labelled::{Parts, Topology},
 };
 use crate::random::Random;
 

@@ -1,4 +1,4 @@
-//! A graph with what is known of it.
+//! A graph that is connected, and where hosts may be.
 
 use super::{
     error::TopologyError,
