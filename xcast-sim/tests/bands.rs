@@ -27,7 +27,7 @@ fn savings_are_in_the_bands() {
         let experiment = Fanouts {
             model,
             seeds: vec![1],
-            messages: 60,
+            messages: 40,
             destinations: vec![3, 10],
             format: PacketFormat {
                 family: Family::V4,
