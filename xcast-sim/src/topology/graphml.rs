@@ -4,6 +4,7 @@ use std::{collections::HashMap, io::BufRead};
 
 use quick_xml::{
     Reader,
+    escape::unescape,
     events::{BytesStart, Event},
 };
 
@@ -41,9 +42,16 @@ pub fn read_graphml(mut input: impl BufRead, parts: Parts) -> Result<Topology, T
             Event::Start(element) => found.start(&element, true).map_err(syntax)?,
             Event::Empty(element) => found.start(&element, false).map_err(syntax)?,
             Event::Text(content) => {
-                let content = content
-                    .decode()
-                    .map_err(|error| syntax(error.to_string()))?;
+                let content = content.decode();
+                found.text(&content.map_err(|error| syntax(error.to_string()))?);
+            }
+            // `&amp;` and the like are events of their own.
+            Event::GeneralRef(reference) => {
+                let name = reference.decode();
+                let name = name.map_err(|error| syntax(error.to_string()))?;
+                let content = unescape(&format!("&{name};"))
+                    .map_err(|error| syntax(error.to_string()))?
+                    .into_owned();
                 found.text(&content);
             }
             Event::End(element) => found.end(element.local_name().as_ref()),
@@ -64,6 +72,8 @@ struct Found {
     label: Option<String>,
     in_node: bool,
     in_label: bool,
+    /// What of the label has been read.
+    text: String,
 }
 
 impl Found {
@@ -88,6 +98,7 @@ impl Found {
             b"data" if self.in_node => {
                 let key = attribute(element, "key")?;
                 self.in_label = has_content && key.is_some() && key == self.label;
+                self.text.clear();
             }
             b"edge" => self
                 .edges
@@ -98,16 +109,19 @@ impl Found {
     }
 
     fn text(&mut self, content: &str) {
-        if self.in_label
-            && let Some(name) = self.names.last_mut()
-        {
-            content.trim().clone_into(name);
+        if self.in_label {
+            self.text.push_str(content);
         }
     }
 
     fn end(&mut self, name: &[u8]) {
         match name {
-            b"data" => self.in_label = false,
+            b"data" if self.in_label => {
+                self.in_label = false;
+                if let Some(name) = self.names.last_mut() {
+                    self.text.trim().clone_into(name);
+                }
+            }
             b"node" => self.in_node = false,
             _ => {}
         }
@@ -132,7 +146,7 @@ fn attribute(element: &BytesStart<'_>, name: &str) -> Result<Option<String>, Str
     found
         .map(|found| {
             let value = String::from_utf8_lossy(&found.value);
-            quick_xml::escape::unescape(&value)
+            unescape(&value)
                 .map(|value| value.into_owned())
                 .map_err(|error| error.to_string())
         })
@@ -159,7 +173,7 @@ mod tests {
   <graph edgedefault="undirected">
     <data key="d1">none</data>
     <node id="0"><data key="d30">NL</data><data key="d33">Amsterdam</data></node>
-    <node id="1"><data key="d33">London</data></node>
+    <node id="1"><data key="d33">London &amp; Sl&#111;ugh</data></node>
     <node id="x"/>
     <node id="alone"/>
     <edge source="0" target="1"><data key="d35">STM-64</data></edge>
@@ -171,7 +185,7 @@ mod tests {
     #[test]
     fn a_file_of_the_zoo() {
         let topology = read_graphml(ZOO.as_bytes(), Parts::Largest).expect("it is good");
-        assert_eq!(topology.names, ["Amsterdam", "London", "x"]);
+        assert_eq!(topology.names, ["Amsterdam", "London & Slough", "x"]);
         assert_eq!(topology.to_edge_list(), "0 1\n1 2\n");
         let error = read_graphml(ZOO.as_bytes(), Parts::Connected).expect_err("one is alone");
         assert!(error.to_string().contains("3 of 4 routers"), "{error}");

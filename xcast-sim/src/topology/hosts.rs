@@ -43,3 +43,23 @@ impl Hosts {
         self.routers[host as usize]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Graph;
+
+    #[test]
+    fn hosts_are_at_edge_routers_only() {
+        let graph = Graph::new(4, &[(0, 1), (1, 2), (2, 3)]);
+        let topology = Topology::with_edge(graph, vec![0, 3]).expect("it is connected");
+        let each = Hosts::one_each(&topology);
+        assert_eq!((each.count(), each.router(1)), (2, 3));
+        let many = Hosts::random(&topology, 100, &mut Random::new(1));
+        let at_first = (0..100).filter(|host| many.router(*host) == 0).count();
+        let at_last = (0..100).filter(|host| many.router(*host) == 3).count();
+        assert_eq!(at_first + at_last, 100);
+        // Six standard deviations.
+        assert!(at_first.abs_diff(50) < 30);
+    }
+}
