@@ -1,8 +1,8 @@
 //! Runs the experiments of the simulator, and writes their rows and plots.
 
 use std::{
-    fs,
-    io::Write as _,
+    fs::{self, File},
+    io::{BufReader, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -10,13 +10,13 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use xcast_sim::{
     experiments::{
-        Difference, FORMULA_LABEL, Fanouts, PlacedShare, Plot, Row, Series, Variant,
+        Difference, FORMULA_LABEL, Fanouts, PlacedShare, Plot, Row, Series, Source, Variant,
         formula_percent, reference_models,
     },
     fanout::{EcmpKey, Family, Islands, PacketFormat, Placement, Prune},
     routing::Ties,
     statistics::Estimate,
-    topology::Model,
+    topology::{Model, Parts, read_edge_list, read_graphml},
 };
 
 /// Simulates multi-destination packets on router graphs.
@@ -30,9 +30,22 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// What one packet to m random hosts saves, on each topology
-    Savings(Common),
+    Savings(SavingsArgs),
     /// What it saves where only some routers speak Xcast (m = 10, transit-stub)
     Deployment(Common),
+}
+
+#[derive(Debug, Args)]
+struct SavingsArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Map of a real network instead of the generated ones: GraphML if its name ends so, otherwise
+    /// a list of links; may be given several times
+    #[arg(long, value_name = "FILE")]
+    graph: Vec<PathBuf>,
+    /// Keep the largest part alone of a map that is not connected
+    #[arg(long, requires = "graph")]
+    largest_part: bool,
 }
 
 #[derive(Debug, Args)]
@@ -59,12 +72,13 @@ const SHARES: [f64; 6] = [0.005, 0.1, 0.25, 0.5, 0.75, 1.0];
 
 fn main() -> Result<()> {
     match Cli::parse().verb {
-        Verb::Savings(common) => savings(&common),
+        Verb::Savings(args) => savings(&args),
         Verb::Deployment(common) => deployment(&common),
     }
 }
 
-fn savings(common: &Common) -> Result<()> {
+fn savings(args: &SavingsArgs) -> Result<()> {
+    let common = &args.common;
     let variants = [
         Variant::full(),
         Variant {
@@ -85,21 +99,29 @@ fn savings(common: &Common) -> Result<()> {
         },
     ];
     let mut rows = Vec::new();
-    for model in reference_models() {
-        rows.extend(run(common, model, &DESTINATIONS, &variants)?);
+    let sources = sources(args)?;
+    for source in &sources {
+        // A small map has hosts for few destinations.
+        let most = match source {
+            Source::Map { topology, .. } => topology.edge.len(),
+            Source::Generated(_) => usize::MAX,
+        };
+        let destinations = DESTINATIONS.into_iter().filter(|m| *m < most);
+        let destinations: Vec<_> = destinations.collect();
+        rows.extend(run(common, source.clone(), &destinations, &variants)?);
     }
     table(&rows)?;
     write(&common.out, "savings.json", &json(&rows)?)?;
     let full = |row: &&Row| row.variant.name == "full";
     let lines = |value: fn(&Row) -> _| -> Vec<Series> {
-        reference_models()
+        sources
             .iter()
-            .map(|model| Series {
-                name: model.name().to_owned(),
+            .map(|source| Series {
+                name: source.name().to_owned(),
                 points: rows
                     .iter()
                     .filter(full)
-                    .filter(|row| row.model == *model)
+                    .filter(|row| row.topology == source.name())
                     .map(|row| (row.m as f64, value(row)))
                     .collect(),
             })
@@ -130,6 +152,40 @@ fn savings(common: &Common) -> Result<()> {
         ..links
     };
     write(&common.out, "savings-octets.svg", &octets.to_svg()?)
+}
+
+/// The maps that were asked for, or else the generated graphs.
+fn sources(args: &SavingsArgs) -> Result<Vec<Source>> {
+    if args.graph.is_empty() {
+        let models = reference_models().into_iter();
+        return Ok(models.map(Source::Generated).collect());
+    }
+    let parts = if args.largest_part {
+        Parts::Largest
+    } else {
+        Parts::Connected
+    };
+    let read = |path: &PathBuf| {
+        let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
+        let file = BufReader::new(file);
+        let topology = if path
+            .extension()
+            .is_some_and(|extension| extension == "graphml")
+        {
+            read_graphml(file, parts)
+        } else {
+            read_edge_list(file, parts)
+        };
+        Ok(Source::Map {
+            name: path
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            topology: topology.with_context(|| format!("cannot use {}", path.display()))?,
+        })
+    };
+    args.graph.iter().map(read).collect()
 }
 
 fn deployment(common: &Common) -> Result<()> {
@@ -168,7 +224,7 @@ fn deployment(common: &Common) -> Result<()> {
         .iter()
         .find(|model| matches!(model, Model::TransitStub(_)));
     let model = *model.context("the reference models have no transit-stub graph")?;
-    let rows = run(common, model, &[10], &variants)?;
+    let rows = run(common, Source::Generated(model), &[10], &variants)?;
     table(&rows)?;
     write(&common.out, "deployment.json", &json(&rows)?)?;
     let share = |row: &Row| row.variant.deployment.map(|placed| 100.0 * placed.share);
@@ -195,12 +251,12 @@ fn deployment(common: &Common) -> Result<()> {
 /// Runs an experiment, with progress on standard error.
 fn run(
     common: &Common,
-    model: Model,
+    source: Source,
     destinations: &[usize],
     variants: &[Variant],
 ) -> Result<Vec<Row>> {
     let experiment = Fanouts {
-        model,
+        source,
         seeds: (1..=common.seeds).collect(),
         messages: common.messages as usize,
         destinations: destinations.to_vec(),
@@ -211,8 +267,9 @@ fn run(
         },
         variants: variants.to_vec(),
     };
-    let rows = experiment.run(|done, all| eprintln!("{}: graph {done} of {all}", model.name()));
-    rows.with_context(|| format!("cannot measure {}", model.name()))
+    let name = experiment.source.name();
+    let rows = experiment.run(|done, all| eprintln!("{name}: graph {done} of {all}"));
+    rows.with_context(|| format!("cannot measure {name}"))
 }
 
 /// Rows for people: percentages saved, then the points by which links and octets differ from the
@@ -243,7 +300,7 @@ fn table(rows: &[Row]) -> Result<()> {
             difference.map_or_else(String::new, |difference| sure(of(difference)))
         };
         line([
-            row.topology,
+            &row.topology,
             &row.variant.name,
             &row.variant.deployment.map_or_else(String::new, share),
             &row.m.to_string(),

@@ -5,7 +5,7 @@
 //! that nothing is fundamentally different; `xcast-sim savings` has intervals.
 
 use xcast_sim::{
-    experiments::{Fanouts, Variant, reference_models},
+    experiments::{Fanouts, Source, Variant, reference_models},
     fanout::{Family, PacketFormat},
 };
 
@@ -25,7 +25,7 @@ fn savings_are_in_the_bands() {
     for (model, (name, figures)) in models.into_iter().zip(FIGURES) {
         assert_eq!(model.name(), name);
         let experiment = Fanouts {
-            model,
+            source: Source::Generated(model),
             seeds: vec![1],
             messages: 40,
             destinations: vec![3, 10],

@@ -38,3 +38,38 @@ fn rows_and_plot_of_a_partial_deployment() {
         assert_eq!(row["difference"]["links"]["mean"], 0.0);
     }
 }
+
+#[test]
+fn savings_on_a_map() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let map = directory.path().join("square.txt");
+    fs::write(&map, "a b\nb c\nc d\nd a\n").expect("there is room");
+    let run = |map: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_xcast-sim"))
+            .args(["savings", "--seeds", "2", "--messages", "5", "--graph"])
+            .arg(map)
+            .arg("--out")
+            .arg(directory.path())
+            .output()
+            .expect("it starts")
+    };
+    let output = run(&map);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let rows = fs::read(directory.path().join("savings.json")).expect("it is written");
+    let rows: Vec<Value> = serde_json::from_slice(&rows).expect("it is JSON");
+    // Two and three destinations, four variants each: there are hosts for no more.
+    assert_eq!(rows.len(), 8);
+    assert!(
+        rows.iter()
+            .all(|row| row["topology"] == "square" && row["model"].is_null())
+    );
+    let plot = fs::read_to_string(directory.path().join("savings-links.svg"));
+    assert!(plot.expect("it is written").contains("formula 1 - m^-0.18"));
+
+    fs::write(&map, "a b\nc d\n").expect("there is room");
+    let output = run(&map);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    assert!(errors.contains("not connected"), "{errors}");
+}

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::formula::formula_percent;
+use super::{formula::formula_percent, source::Source};
 use crate::{
     fanout::{
         Deployment, EcmpKey, Islands, Link, Message, Network, PacketFormat, Placement, Prune,
@@ -21,8 +21,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Fanouts {
     /// Which graphs.
-    pub model: Model,
-    /// One graph for each.
+    pub source: Source,
+    /// One graph for each, or other choices on the same graph.
     pub seeds: Vec<u64>,
     /// Messages for each graph and each number of destinations.
     pub messages: usize,
@@ -77,10 +77,10 @@ impl Variant {
 /// A variant's result for one number of destinations.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Which graphs.
-    pub model: Model,
-    /// What they are called.
-    pub topology: &'static str,
+    /// The graphs' generator; none: a map that was read.
+    pub model: Option<Model>,
+    /// What the graphs are called.
+    pub topology: String,
     /// Which way to send.
     pub variant: Variant,
     /// Lengths of packets.
@@ -207,7 +207,7 @@ impl Fanouts {
 
     /// One seed's sample for each number of destinations.
     fn sample(&self, seed: u64) -> Result<Vec<Sample>, ExperimentError> {
-        let topology = self.model.generate(seed)?;
+        let topology = self.source.topology(seed)?;
         let hosts = Hosts::one_each(&topology);
         let most = self.destinations.iter().max().copied().unwrap_or_default();
         if hosts.count() <= most {
@@ -292,8 +292,8 @@ impl Fanouts {
             .iter()
             .map(|sample| sample.unicast.links as f64 / destinations);
         Some(Row {
-            model: self.model,
-            topology: self.model.name(),
+            model: self.source.model(),
+            topology: self.source.name().to_owned(),
             variant: self.variants[variant].clone(),
             format: self.format,
             m,
@@ -358,7 +358,9 @@ mod tests {
 
     fn experiment() -> Fanouts {
         Fanouts {
-            model: Model::RandomRecursiveTree(RandomRecursiveTree { routers: 200 }),
+            source: Source::Generated(Model::RandomRecursiveTree(RandomRecursiveTree {
+                routers: 200,
+            })),
             seeds: vec![1, 2, 3],
             messages: 20,
             destinations: vec![1, 10],

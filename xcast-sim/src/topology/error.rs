@@ -27,7 +27,7 @@ pub enum TopologyError {
     },
     /// A file's graph has parts without a link between them.
     #[error(
-        "the graph is not connected: its largest part has {largest} of {routers} routers; read it with `Parts::Largest` to keep that part alone"
+        "the graph is not connected: its largest part has {largest} of {routers} routers; link the parts, or keep the largest alone"
     )]
     NotConnected {
         /// Routers of the file.
