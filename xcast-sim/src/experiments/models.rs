@@ -11,6 +11,13 @@ use crate::topology::{BarabasiAlbert, Model, RandomRecursiveTree, TransitStub, W
 /// * Waxman: 5,000 routers, `alpha` 0.2, and `beta` such that a router has 4 to 5 links, as in
 ///   BRITE's default of 2 links for each new router.
 /// * Random recursive tree: 10,000 routers, no choice of paths.
+///
+/// How many domains there are, and Waxman's two parameters, were chosen among several sets as those
+/// that come close to an independent simulation of 9,200 and 5,000 routers. What others give says
+/// how much depends on it: transit-stub graphs with as many routers, from 3 points less to 5 points
+/// more (larger stub domains save more); Waxman with `alpha` 0.15 and `beta` 0.2 for all pairs, which
+/// is 156 links a router, 24 % instead of 25 at 10 destinations and 36 % instead of 47 at 127. For
+/// the other two models only the size was chosen.
 #[must_use]
 pub fn reference_models() -> Vec<Model> {
     vec![
