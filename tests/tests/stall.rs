@@ -11,6 +11,7 @@ use tests::family::Family;
 use tests::layout::{self, Layout};
 use tests::namespace::Namespace;
 use tests::rig::{self, Rig, SOURCE, list};
+use tests::tap::Tap;
 use tests::trio::{self, A, B, C, SOON, until};
 use xtask::testbed::ethtool;
 
@@ -158,7 +159,7 @@ fn name_of_the_control_socket_is_taken() {
 fn loss_at_the_own_interface_is_shown() {
     trio::with(|trio| {
         // Local destinations, many of them; nobody has to be asked for.
-        let own: Vec<_> = (1..=100).map(|last| [10, 98, 0, last].into()).collect();
+        let own: Vec<_> = (1..=60).map(|last| [10, 98, 0, last].into()).collect();
         trio.r.ip("route add local 10.98.0.0/24 dev lo")?;
         ensure!(trio.is_reached(&trio.r, &own)?, "at the start");
         let pair = |trio: &trio::Trio| {
@@ -175,10 +176,21 @@ fn loss_at_the_own_interface_is_shown() {
         };
         let before = pair(trio)?;
         let frame = trio.packet(A, &own, 0, 0).frame();
-        let lost = until(SOON, || {
-            for _ in 0..2000 {
-                trio.tap.send(&frame)?;
-            }
+        // By two ports, from two CPUs.
+        let other = Tap::open(&trio.c.namespace, "c0")?;
+        let mut by_other = trio.packet(C, &own, 0, 0);
+        by_other.destination_mac = trio::port_mac(3);
+        by_other.source_mac = trio::host_mac(3);
+        let by_other = by_other.frame();
+        let flood = |tap: &Tap, frame: &[u8]| (0..5000).try_for_each(|_| tap.send(frame));
+        let lost = until(SOON / 2, || {
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| flood(&other, &by_other));
+                flood(&trio.tap, &frame)?;
+                second
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("the second sender"))?
+            })?;
             Ok(pair(trio)? > before + 1000)
         })?;
         if !lost {
