@@ -64,11 +64,11 @@ const NOT_COMING: Duration = Duration::from_millis(300);
 pub struct Trio {
     /// The family that the test is for.
     pub family: Family,
-    /// Hosts A, B and C.
+    /// Host A, the source.
     pub a: Host,
-    #[allow(missing_docs)]
+    /// Host B.
     pub b: Host,
-    #[allow(missing_docs)]
+    /// Host C.
     pub c: Host,
     /// The router, with a socket that listens like a host's.
     pub r: Host,

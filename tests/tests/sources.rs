@@ -312,7 +312,7 @@ fn many(count: u8) -> Vec<Ipv4Addr> {
 fn one_source_cannot_have_everything_multiplied() {
     trio::with(|trio| {
         const PACKETS: u32 = 5000;
-        const COPIES: u8 = 100;
+        const COPIES: u8 = 60;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
         ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");

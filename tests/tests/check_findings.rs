@@ -1,0 +1,133 @@
+//! `check` names what is not simply right, with a remedy: one test for each case that is not about
+//! ports (those are with the tests of ports).
+
+use anyhow::{Result, ensure};
+use tests::family::Family;
+use tests::namespace;
+use tests::trio::{self, B, C, R1, Trio};
+
+/// Loads rules of a packet filter on the router.
+fn nft(trio: &Trio, rules: &str) -> Result<()> {
+    // It wants the end of a chain to be the end of a line.
+    let rules = rules.replace("; }", ";\n}\n");
+    let mut command = trio.r.namespace.command("nft");
+    namespace::run(command.args(["-f", "-"]), &rules).map(|_| ())
+}
+
+/// After `change`, `check` finds something that it did not find before, and it mentions one of these words.
+fn names(words: &[&str], change: impl Fn(&Trio) -> Result<()>) {
+    for family in Family::ALL {
+        names_for(family, words, &change);
+    }
+}
+
+fn names_for(family: Family, words: &[&str], change: impl Fn(&Trio) -> Result<()>) {
+    trio::with_family(family, |trio| {
+        let before = trio.check()?;
+        change(trio)?;
+        let found = || trio.check_since(&before);
+        let named = || Ok(trio::named(&found()?, words));
+        ensure!(
+            trio::until(trio::SOON / 4, named)?,
+            "check finds {:?}",
+            found()?
+        );
+        Ok(())
+    });
+}
+
+/// The words of a finding about packet filters.
+const FILTER: &[&str] = &["netfilter", "nft", "iptables", "firewall", "packet filter"];
+
+/// A policy that drops what is forwarded (Docker, firewalld): what the router hands to the stack is dropped
+/// there, the rest bypasses it.
+#[test]
+fn forward_policy_that_drops() {
+    names(FILTER, |trio| {
+        nft(
+            trio,
+            "table inet f { chain forward { type filter hook forward priority 0; policy drop; \
+             iifname p1 accept; } }",
+        )?;
+        trio.send(&[B, C]).map(|_| ())
+    });
+}
+
+/// firewalld's reverse path filter of IPv6: every copy that arrives by the router's own interface is dropped.
+#[test]
+fn reverse_path_rule_before_routing() {
+    names(FILTER, |trio| {
+        nft(
+            trio,
+            "table inet f { chain pre { type filter hook prerouting priority -10; \
+             fib saddr . iif oif missing drop; } }",
+        )
+    });
+}
+
+/// A rule for packets that arrive by a port: it sees none of those that Xcast brings.
+#[test]
+fn rule_for_the_real_port() {
+    trio::with(|trio| {
+        let before = trio.check()?;
+        nft(
+            trio,
+            "table inet f { chain input { type filter hook input priority 0; \
+             iifname p1 udp dport 5000 drop; } }",
+        )?;
+        let unicast = trio.unicast(trio::A, R1)?;
+        ensure!(trio.r.misses(unicast)?, "unicast");
+        let xcast = trio.send(&[R1, C])?;
+        if trio.r.misses(xcast)? {
+            return Ok(());
+        }
+        let found = trio.check_since(&before)?;
+        ensure!(
+            trio::named(&found, FILTER),
+            "it passes, and check finds {found:?}"
+        );
+        Ok(())
+    });
+}
+
+/// Address translation: copies that XDP forwards leave with the private source.
+#[test]
+fn masquerading_on_a_port() {
+    let words = [FILTER, &["masquerade", "nat", "address translation"]].concat();
+    names(&words, |trio| {
+        nft(
+            trio,
+            "table inet n { chain post { type nat hook postrouting priority 100; \
+             oifname p2 masquerade; } }",
+        )
+    });
+}
+
+/// A rule of policy routing that is none of the kernel's own three: followed, or named.
+#[test]
+fn policy_routing() {
+    let words = &["ip rule", "policy rout", "rule"];
+    names(words, |trio| {
+        let family = match trio.family {
+            Family::Ipv4 => "-4",
+            Family::Ipv6 => "-6",
+        };
+        let ip = |command: &str| trio.r.namespace.ip(&format!("{family} {command}"));
+        ip("rule add fwmark 0x7 lookup 100 priority 100")?;
+        ip("rule add ipproto tcp dport 80 lookup 100 priority 101")?;
+        Ok(())
+    });
+}
+
+/// No fault, no warning: what is right is not complained about, with either family and rules that are
+/// the kernel's own.
+#[test]
+fn nothing_wrong_with_an_ordinary_router() {
+    trio::with(|trio| {
+        trio.resolve()?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "it serves");
+        let found = trio.check()?;
+        ensure!(found.is_empty(), "{found:?}");
+        Ok(())
+    });
+}

@@ -1,0 +1,216 @@
+//! The router cannot be stalled or filled from outside: not by packets, not by users of the machine.
+//! And what is lost on the way to the stack is shown.
+
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::daemon::{self, Daemon};
+use tests::family::Family;
+use tests::layout::{self, Layout};
+use tests::namespace::Namespace;
+use tests::rig::{self, Rig, SOURCE, list};
+use tests::tap::Tap;
+use tests::trio::{self, A, B, C, SOON, until};
+use xtask::testbed::ethtool;
+
+/// Resident memory of the router, in KiB.
+fn resident_kib(daemon: &Daemon) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    Ok(number.context("no VmRSS")?.parse()?)
+}
+
+/// Whether the device map for exactly the ports of this list is there.
+fn has_its_device_map(rig: &Rig, ports: &[usize]) -> Result<bool> {
+    let mut arguments = vec!["explain".to_owned(), rig.ip(SOURCE).to_string()];
+    arguments.extend(
+        ports
+            .iter()
+            .map(|&port| rig.ip(layout::behind(port, 1)).to_string()),
+    );
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    Ok(daemon::report(&rig.router, &arguments)?["path"] == "broadcast")
+}
+
+/// One sender with ever new sets of ports. A list of somebody else gets its device map within a
+/// second or so, as without it, and the router does not grow.
+#[test]
+fn ever_new_sets_of_ports() {
+    let layout = Layout {
+        ports: 24,
+        ..Layout::default()
+    };
+    rig::with_family(Family::Ipv4, &layout, |rig| {
+        let packet = |ports: &[usize]| {
+            let destinations = ports.iter().map(|&port| layout::behind(port, 1));
+            rig::udp(list(destinations)).frame()
+        };
+        let before = resident_kib(rig.daemon()?)?;
+        let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+        for _ in 0..40_000 {
+            // Any sequence without a short period.
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            let ports: Vec<_> = (1..24).filter(|port| seed >> port & 1 == 1).collect();
+            rig.taps[0].send(&packet(&ports))?;
+        }
+        let started = Instant::now();
+        let wanted = [2, 3, 5, 7, 11, 13, 17, 19];
+        let served = || {
+            rig.taps[0].send(&packet(&wanted))?;
+            has_its_device_map(rig, &wanted)
+        };
+        ensure!(
+            until(Duration::from_secs(5), served)?,
+            "no device map after {:?}",
+            started.elapsed()
+        );
+        let after = resident_kib(rig.daemon()?)?;
+        ensure!(
+            after < before + 32 * 1024,
+            "{before} KiB became {after} KiB"
+        );
+        Ok(())
+    });
+}
+
+/// The names of the abstract sockets that somebody listens at, in a namespace.
+fn listening(namespace: &Namespace) -> Result<Vec<String>> {
+    let table = namespace.enter(|| Ok(std::fs::read_to_string("/proc/thread-self/net/unix")?))?;
+    let rows = table.lines().filter(|line| line.contains(" 00010000 "));
+    let names = rows.filter_map(|line| line.split_whitespace().nth(7)?.strip_prefix('@'));
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Any local user may connect to the control socket and say nothing; root is answered all the same.
+#[test]
+fn silent_clients_of_the_control_socket() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        let names = listening(r)?;
+        // A socket in the file system is not open to everyone; then there is nothing to do.
+        let clients = r.enter_as_nobody(|| {
+            let mut clients = Vec::new();
+            for name in &names {
+                let address = SocketAddr::from_abstract_name(name)?;
+                // Fewer than a process may have files by default.
+                for _ in 0..800 {
+                    let client = std::thread::spawn({
+                        let address = address.clone();
+                        move || UnixStream::connect_addr(&address)
+                    });
+                    // The backlog is full: a connection that waits holds its place as well.
+                    let deadline = Instant::now() + Duration::from_millis(50);
+                    while !client.is_finished() && Instant::now() < deadline {
+                        std::thread::sleep(Duration::from_micros(100));
+                    }
+                    if !client.is_finished() {
+                        break;
+                    }
+                    if let Ok(Ok(client)) = client.join() {
+                        clients.push(client);
+                    }
+                }
+            }
+            Ok(clients)
+        })?;
+        let asked = Instant::now();
+        daemon::report(r, &["status"])?;
+        let waited = asked.elapsed();
+        ensure!(
+            waited < Duration::from_secs(5),
+            "beside {} silent clients, status took {waited:?}",
+            clients.len()
+        );
+        drop(clients);
+        ensure!(trio.is_reached(&trio.b, &[B, C])?);
+        Ok(())
+    });
+}
+
+/// Any local user may bind a name; none may keep the router from starting, or answer in its place.
+#[test]
+fn name_of_the_control_socket_is_taken() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.start()?;
+        let names = listening(&trio.r.namespace)?;
+        trio.daemon.take().context("no router")?.stop()?;
+        let _squatters = trio.r.namespace.enter_as_nobody(|| {
+            let bind = |name: &String| {
+                let address = SocketAddr::from_abstract_name(name)?;
+                Ok(UnixListener::bind_addr(&address)?)
+            };
+            names.iter().map(bind).collect::<Result<Vec<_>>>()
+        })?;
+        trio.start()
+            .context("a user keeps the router from starting")?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?);
+        daemon::report(&trio.r.namespace, &["status"])?;
+        Ok(())
+    });
+}
+
+/// More for the stack than the router's own veth pair takes: what is lost there is loss, and shown.
+#[test]
+fn loss_at_the_own_interface_is_shown() {
+    trio::with(|trio| {
+        // Local destinations, many of them; nobody has to be asked for.
+        let own: Vec<_> = (1..=60).map(|last| [10, 98, 0, last].into()).collect();
+        trio.r.ip("route add local 10.98.0.0/24 dev lo")?;
+        ensure!(trio.is_reached(&trio.r, &own)?, "at the start");
+        let pair = |trio: &trio::Trio| {
+            trio.r.namespace.enter(|| {
+                let mut lost = 0;
+                for end in ["xcast0", "xcast0-dp"] {
+                    for (name, value) in ethtool::statistics(end)? {
+                        let dropped = name.contains("drop") || name.contains("err");
+                        lost += if dropped { value } else { 0 };
+                    }
+                }
+                Ok(lost)
+            })
+        };
+        let before = pair(trio)?;
+        let frame = trio.packet(A, &own, 0, 0).frame();
+        // By two ports, from two CPUs.
+        let other = Tap::open(&trio.c.namespace, "c0")?;
+        let mut by_other = trio.packet(C, &own, 0, 0);
+        by_other.destination_mac = trio::port_mac(3);
+        by_other.source_mac = trio::host_mac(3);
+        let by_other = by_other.frame();
+        let flood = |tap: &Tap, frame: &[u8]| (0..5000).try_for_each(|_| tap.send(frame));
+        let lost = until(SOON / 2, || {
+            std::thread::scope(|scope| {
+                let second = scope.spawn(|| flood(&other, &by_other));
+                flood(&trio.tap, &frame)?;
+                second
+                    .join()
+                    .map_err(|_| anyhow::anyhow!("the second sender"))?
+            })?;
+            Ok(pair(trio)? > before + 1000)
+        })?;
+        if !lost {
+            // It is limited before it gets there.
+            return Ok(());
+        }
+        let shown = || {
+            let stats = daemon::report(&trio.r.namespace, &["stats"])?;
+            let ports = stats["ports"].as_array().context("no ports")?;
+            let drops = ports
+                .iter()
+                .filter_map(|port| port["driver_drops"].as_u64());
+            Ok(stats["loss"].as_u64().unwrap_or(0) + drops.sum::<u64>() > 1000)
+        };
+        ensure!(
+            until(SOON / 4, shown)?,
+            "{} lost at the pair, and stats show {}",
+            pair(trio)? - before,
+            daemon::report(&trio.r.namespace, &["stats"])?["loss"]
+        );
+        Ok(())
+    });
+}
