@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::plan::Node;
 
 /// How long a daemon has to get ready, and to end.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The configuration that routers are started with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
