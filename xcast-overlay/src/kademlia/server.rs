@@ -1,0 +1,168 @@
+//! What a node answers.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use super::{
+    limits::{AnswerBudget, AnswerLimits},
+    storage::{Storage, StorageConfig},
+    table::Table,
+    tokens::Tokens,
+};
+use crate::{
+    id::Id,
+    krpc::{ErrorCode, Family, Item, MAX_DATAGRAM_OCTETS, Query, QueryError, Response, Want},
+    runtime::Random,
+};
+
+/// Room for everything in an answer but contacts, peers and items: keys, identifier, token, address,
+/// version, and a transaction identifier of 32 octets.
+const ENVELOPE_OCTETS: usize = 180;
+/// Room for key, signature and sequence number of an item.
+const SIGNED_OCTETS: usize = 150;
+
+/// Serves queries: storage, tokens and the budget of answers.
+#[derive(Clone, Debug)]
+pub struct Server {
+    k: usize,
+    tokens: Tokens,
+    budget: AnswerBudget,
+    /// What is stored.
+    pub storage: Storage,
+}
+
+impl Server {
+    /// A server of the node `own` that stores nothing yet.
+    pub fn new(
+        now: Instant,
+        own: Id,
+        k: usize,
+        storage: StorageConfig,
+        limits: AnswerLimits,
+        random: &mut Random,
+    ) -> Self {
+        Self {
+            k,
+            tokens: Tokens::new(now, random),
+            budget: AnswerBudget::new(limits),
+            storage: Storage::new(own, storage),
+        }
+    }
+
+    /// Whether an answer of so many octets may be sent now.
+    pub fn may_answer(&mut self, now: Instant, to: &SocketAddr, octets: usize) -> bool {
+        self.budget.take(now, to, octets)
+    }
+
+    /// The answer to a query.
+    ///
+    /// # Errors
+    ///
+    /// The error to answer with.
+    pub fn answer(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        query: Query,
+        tables: &BTreeMap<Family, Table>,
+        random: &mut Random,
+    ) -> Result<Response, QueryError> {
+        let mut response = Response::default();
+        let ip = from.ip();
+        let family = Family::of(&from);
+        match query {
+            Query::Ping => {}
+            Query::FindNode { target, want } => {
+                self.add_contacts(now, &mut response, target, want, family, tables);
+            }
+            Query::GetPeers { info_hash, want } => {
+                response.token = Some(self.tokens.make(now, ip, random));
+                self.add_contacts(now, &mut response, info_hash, want, family, tables);
+                let each = family.address_octets() + 3;
+                let count = room(&response) / each;
+                response.values = self.storage.peers(now, info_hash, family, count, random);
+            }
+            Query::AnnouncePeer {
+                info_hash,
+                port,
+                token,
+            } => {
+                self.check_token(now, &from, &token, random)?;
+                let peer = SocketAddr::new(ip, port.unwrap_or(from.port()));
+                self.storage.announce(now, info_hash, peer)?;
+            }
+            Query::Get { target, seq, want } => {
+                response.token = Some(self.tokens.make(now, ip, random));
+                if let Some(item) = self.storage.item(now, target) {
+                    response.seq = item.seq();
+                    let newer = seq.is_none_or(|seq| item.seq().is_none_or(|own| own > seq));
+                    response.item = newer.then(|| item.clone());
+                }
+                self.add_contacts(now, &mut response, target, want, family, tables);
+            }
+            Query::Put { item, cas, token } => {
+                self.check_token(now, &from, &token, random)?;
+                self.storage.put(now, item, cas)?;
+            }
+        }
+        Ok(response)
+    }
+
+    fn check_token(
+        &mut self,
+        now: Instant,
+        from: &SocketAddr,
+        token: &[u8],
+        random: &mut Random,
+    ) -> Result<(), QueryError> {
+        if self.tokens.check(now, from.ip(), token, random) {
+            Ok(())
+        } else {
+            Err(QueryError::new(
+                ErrorCode::Protocol,
+                "invalid token: ask for one first",
+            ))
+        }
+    }
+
+    /// As many of the k closest nodes as there is room for (BEP 32: of the families that are wanted,
+    /// or that of the query).
+    fn add_contacts(
+        &self,
+        now: Instant,
+        response: &mut Response,
+        target: Id,
+        want: Option<Want>,
+        family: Family,
+        tables: &BTreeMap<Family, Table>,
+    ) {
+        let want = want.unwrap_or(Want::only(family));
+        let families = Family::ALL.into_iter().filter(|family| want.has(*family));
+        let share = room(response) / families.clone().count().max(1);
+        for family in families {
+            let count = self.k.min(share / family.contact_octets());
+            let nodes = tables
+                .get(&family)
+                .map(|table| table.closest_good(now, target, count));
+            let nodes = Some(nodes.unwrap_or_default());
+            match family {
+                Family::Ipv4 => response.nodes = nodes,
+                Family::Ipv6 => response.nodes6 = nodes,
+            }
+        }
+    }
+}
+
+/// Octets that are left in an answer.
+fn room(response: &Response) -> usize {
+    let contacts = |nodes: &Option<Vec<_>>, family: Family| {
+        nodes
+            .as_ref()
+            .map_or(0, |nodes| nodes.len() * family.contact_octets())
+    };
+    let item = |item: &Item| item.value.len() + SIGNED_OCTETS;
+    let used = ENVELOPE_OCTETS
+        + contacts(&response.nodes, Family::Ipv4)
+        + contacts(&response.nodes6, Family::Ipv6)
+        + response.item.as_ref().map_or(0, item);
+    MAX_DATAGRAM_OCTETS.saturating_sub(used)
+}
