@@ -46,7 +46,7 @@ pub struct Node {
     pub(super) leaving: bool,
     /// Whether [`Event::Joined`] is to come.
     pub(super) joining: bool,
-    peers: Peers,
+    pub(super) peers: Peers,
     fanouts: Fanouts<Tag>,
     replies: VecDeque<Transmit>,
     external: ExternalAddress,

@@ -21,6 +21,10 @@ use crate::{
 
 /// How often a node is asked again that does not answer a request to store.
 const STORE_RETRIES: u32 = 2;
+/// So many times k nodes of the table a look-up begins with.
+const SEEDS: usize = 4;
+/// A node that left more requests in a row unanswered is not asked again in the same look-up.
+const MAX_SILENT_IN_A_ROW: u32 = 1;
 
 impl Node {
     /// Pings a node: the report has its identifier, if it answers.
@@ -132,7 +136,9 @@ impl Node {
         };
         let (target, origin) = (operation.target, operation.origin);
         let k = self.config.table.k;
-        let seeds = table.closest(now, target, k);
+        // More than are asked as long as all answer: where many are gone, nodes close to the target
+        // name each other, and nobody else.
+        let seeds = table.closest(now, target, SEEDS * k);
         let mut lookup = Lookup::new(target, k, self.config.alpha, seeds.iter().copied());
         // Who knows nobody, or wants to be known, asks the bootstrap nodes.
         let bootstrap: Vec<(SocketAddr, Option<Id>)> = if seeds.is_empty() || origin == Origin::Join
@@ -422,7 +428,7 @@ impl Node {
         run.refused.push((from, error));
         match tag.purpose {
             Purpose::Store(_) if !late => run.stored_or_not(),
-            Purpose::Search(_) => run.lookup.silent(&from, tag.expected),
+            Purpose::Search(_) => run.lookup.silent(&from, tag.expected, false),
             _ => {}
         }
         self.advance(now, id);
@@ -442,9 +448,10 @@ impl Node {
             return;
         };
         run.silent += 1;
+        let hope = self.peers.silent_in_a_row(&peer) <= MAX_SILENT_IN_A_ROW;
         match tag.purpose {
             Purpose::Store(_) => run.stored_or_not(),
-            _ => run.lookup.silent(&peer, tag.expected),
+            _ => run.lookup.silent(&peer, tag.expected, hope),
         }
         self.advance(now, id);
     }
