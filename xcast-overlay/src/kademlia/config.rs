@@ -39,6 +39,9 @@ pub struct Config {
     pub read_only: bool,
     /// What the node calls itself in its messages (`v`): two letters and two digits of a version.
     pub version: [u8; 4],
+    /// Whether the node says that it understands this project's extensions, and uses them with nodes
+    /// that say so too. Strangers do not mind.
+    pub extensions: bool,
     /// Nodes to begin with.
     pub bootstrap: Vec<SocketAddr>,
     /// How often the node looks after its tables. The actual time varies by a fifth.
@@ -68,6 +71,7 @@ impl Config {
             storage: StorageConfig::default(),
             read_only: false,
             version: *b"XC01",
+            extensions: true,
             bootstrap: Vec::new(),
             tick: Duration::from_secs(30),
             announce_interval: Duration::from_secs(15 * 60),

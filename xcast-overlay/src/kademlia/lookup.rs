@@ -41,7 +41,7 @@ struct Candidate {
     contact: Contact,
     state: State,
     attempts: u32,
-    token: Option<Bytes>,
+    token: Option<Token>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +61,22 @@ impl State {
     }
 }
 
+/// Permission to store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// As the node gave it.
+    pub octets: Bytes,
+    /// Whether the node finds its token in a list of tokens of several nodes.
+    pub in_list: bool,
+}
+
 /// A node that has answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     /// The node.
     pub contact: Contact,
     /// Its token, if it gave one.
-    pub token: Option<Bytes>,
+    pub token: Option<Token>,
 }
 
 impl Lookup {
@@ -139,7 +148,7 @@ impl Lookup {
         &mut self,
         contact: Contact,
         expected: Option<Id>,
-        token: Option<Bytes>,
+        token: Option<Token>,
         contacts: impl IntoIterator<Item = Contact>,
     ) {
         self.in_flight.remove(&contact.address);

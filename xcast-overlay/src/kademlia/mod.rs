@@ -47,7 +47,7 @@ mod upkeep;
 pub use self::{
     config::Config,
     limits::AnswerLimits,
-    lookup::{Found, Lookup},
+    lookup::{Found, Lookup, Token},
     node::{Event, Node},
     operation::{FamilyReport, Goal, OperationId, Report},
     status::{FamilyStatus, Method, MethodCounters, ServedCounters, Status, WhyEmpty},

@@ -15,6 +15,7 @@ use super::{
     external::ExternalAddress,
     operation::{Operation, OperationId, Report},
     scope::is_credible,
+    search::Answered,
     server::Server,
     status::{FamilyStatus, Method, MethodCounters, ServedCounters, Status, WhyEmpty},
     table::{Refusal, Table},
@@ -28,6 +29,8 @@ use crate::{
 
 /// Longest transaction identifier that is answered, in octets: it is sent back.
 const MAX_TRANSACTION_OCTETS: usize = 32;
+/// Version of the extensions of this project.
+const EXTENSION_VERSION: i64 = 1;
 
 /// A node of the DHT.
 ///
@@ -204,6 +207,10 @@ impl Node {
             .filter(move |node| Family::of(node) == family)
     }
 
+    fn extension(&self) -> Option<i64> {
+        self.config.extensions.then_some(EXTENSION_VERSION)
+    }
+
     /// Asks nodes of one family, all by one message.
     pub(super) fn ask(
         &mut self,
@@ -237,6 +244,7 @@ impl Node {
             .collect();
         let (sender, read_only) = (self.id, self.config.read_only);
         let version = Bytes::copy_from_slice(&self.config.version);
+        let extension = self.extension();
         self.fanouts.start(
             now,
             &mut self.peers,
@@ -247,6 +255,7 @@ impl Node {
                 let message = Message {
                     transaction: Bytes::copy_from_slice(transaction.octets()),
                     version: Some(version),
+                    extension,
                     kind: Kind::Query {
                         sender,
                         read_only,
@@ -337,6 +346,7 @@ impl Node {
         let datagram = Message {
             transaction,
             version,
+            extension: self.extension(),
             kind,
         }
         .encode()
@@ -363,12 +373,16 @@ impl Node {
     fn response(
         &mut self,
         now: Instant,
-        from: SocketAddr,
-        transaction: &[u8],
-        sender: Id,
+        contact: Contact,
+        message: (&[u8], Option<i64>),
         external: Option<SocketAddr>,
         response: Response,
     ) {
+        let (transaction, extension) = message;
+        let Contact {
+            id: sender,
+            address: from,
+        } = contact;
         let Some(answer) = self.fanouts.answer(now, &mut self.peers, transaction, from) else {
             return;
         };
@@ -382,10 +396,6 @@ impl Node {
         {
             self.events.push_back(Event::ExternalAddress { address });
         }
-        let contact = Contact {
-            id: sender,
-            address: from,
-        };
         if let Some(table) = self.tables.get_mut(&family) {
             if answer
                 .tag
@@ -399,7 +409,16 @@ impl Node {
             }
         }
         let nodes = self.credible(&from, &response);
-        self.search_answered(now, contact, answer.tag, answer.late, response, nodes);
+        let in_list = self.config.extensions && extension.is_some();
+        let answered = Answered {
+            contact,
+            tag: answer.tag,
+            late: answer.late,
+            in_list,
+            response,
+            nodes,
+        };
+        self.search_answered(now, answered);
     }
 
     /// The nodes that an answer names, those that can be believed.
@@ -432,7 +451,10 @@ impl Protocol for Node {
         }
         match Message::decode(&datagram) {
             Ok(Message {
-                transaction, kind, ..
+                transaction,
+                kind,
+                extension,
+                ..
             }) => match kind {
                 Kind::Query {
                     sender,
@@ -446,7 +468,12 @@ impl Protocol for Node {
                     external,
                     response,
                 } => {
-                    self.response(now, from, &transaction, sender, external, *response);
+                    let contact = Contact {
+                        id: sender,
+                        address: from,
+                    };
+                    let message = (&transaction[..], extension);
+                    self.response(now, contact, message, external, *response);
                 }
                 Kind::Error(error) => {
                     let answer = self

@@ -8,14 +8,15 @@ use std::{
 use bytes::Bytes;
 
 use super::{
-    lookup::Lookup,
+    lookup::{Lookup, Token},
     node::{Event, Node, Purpose, Tag},
     operation::{Goal, Operation, OperationId, Origin, Run, Stage},
     scope::is_unicast,
+    tokens::{MAX_TOKENS, TOKEN_OCTETS},
 };
 use crate::{
     id::Id,
-    krpc::{Contact, Family, Item, Query, QueryError, Response, Want},
+    krpc::{Contact, Family, Item, MAX_ITEM_DATAGRAM_OCTETS, Query, QueryError, Response, Want},
     runtime::Policy,
 };
 
@@ -23,8 +24,26 @@ use crate::{
 const STORE_RETRIES: u32 = 2;
 /// So many times k nodes of the table a look-up begins with.
 const SEEDS: usize = 4;
+/// Room for everything in a `put` but value, salt and tokens, in octets.
+const PUT_OCTETS: usize = 250;
 /// A node that left more requests in a row unanswered is not asked again in the same look-up.
 const MAX_SILENT_IN_A_ROW: u32 = 1;
+
+/// A node that is to store, and its token.
+type Receiver = (Contact, Token);
+
+/// A node has answered a request.
+pub(super) struct Answered {
+    pub contact: Contact,
+    pub tag: Tag,
+    /// Whether it had been given up.
+    pub late: bool,
+    /// Whether it finds its token in a list.
+    pub in_list: bool,
+    pub response: Response,
+    /// The nodes it names that can be believed.
+    pub nodes: Vec<Contact>,
+}
 
 impl Node {
     /// Pings a node: the report has its identifier, if it answers.
@@ -278,34 +297,36 @@ impl Node {
         };
         let found = run.lookup.closest();
         // Only who gave a token can be asked.
-        let receivers: Vec<(Contact, Bytes)> = found
+        let receivers: Vec<Receiver> = found
             .iter()
             .filter_map(|f| Some((f.contact, f.token.clone()?)))
             .collect();
-        let mut requests: Vec<(Query, Vec<&(Contact, Bytes)>)> = Vec::new();
-        let token = Bytes::new();
+        let mut requests = Vec::new();
         match &operation.goal {
             Goal::Announce { port } => {
-                let query = Query::AnnouncePeer {
-                    info_hash: operation.target,
-                    port: *port,
-                    token,
-                };
-                requests.push((query, receivers.iter().collect()));
+                let (info_hash, port) = (operation.target, *port);
+                requests.extend(store_requests(MAX_TOKENS, receivers.iter(), |token| {
+                    Query::AnnouncePeer {
+                        info_hash,
+                        port,
+                        token,
+                    }
+                }));
             }
             Goal::Put { item, cas } => {
                 // BEP 44: only who has an item is sent `cas`.
-                let (holders, others): (Vec<_>, Vec<_>) = receivers
-                    .iter()
-                    .partition(|(contact, _)| run.holders.contains(&contact.address));
-                for (receivers, cas) in [(holders, *cas), (others, None)] {
-                    let query = Query::Put {
+                let holds = |(contact, _): &&Receiver| run.holders.contains(&contact.address);
+                let put = |cas| {
+                    move |token| Query::Put {
                         item: item.clone(),
                         cas,
-                        token: token.clone(),
-                    };
-                    requests.push((query, receivers));
-                }
+                        token,
+                    }
+                };
+                let most = tokens_beside(item);
+                let (holders, others): (Vec<_>, Vec<_>) = receivers.iter().partition(holds);
+                requests.extend(store_requests(most, holders.into_iter(), put(*cas)));
+                requests.extend(store_requests(most, others.into_iter(), put(None)));
                 // This node is one of the closest: it stores as well.
                 let own = self.id.distance(operation.target);
                 let farthest = found
@@ -328,26 +349,21 @@ impl Node {
             max_wait: Duration::from_secs(10),
             ..self.config.policy
         };
-        for (query, receivers) in requests {
-            let to: Vec<(SocketAddr, Option<Id>)> = receivers
-                .iter()
-                .map(|(c, _)| (c.address, Some(c.id)))
-                .collect();
-            let tokens: Vec<Bytes> = receivers.iter().map(|(_, token)| token.clone()).collect();
+        for (query, to, tokens) in requests {
             self.ask(now, policy, Purpose::Store(id), query, &to, &tokens);
         }
     }
 
     /// A node has answered a request.
-    pub(super) fn search_answered(
-        &mut self,
-        now: Instant,
-        contact: Contact,
-        tag: Tag,
-        late: bool,
-        response: Response,
-        nodes: Vec<Contact>,
-    ) {
+    pub(super) fn search_answered(&mut self, now: Instant, answered: Answered) {
+        let Answered {
+            contact,
+            tag,
+            late,
+            in_list,
+            response,
+            nodes,
+        } = answered;
         let family = Family::of(&contact.address);
         // Nodes of the other family, and those that come too late for a look-up, are worth a ping
         // where the table is poor.
@@ -392,8 +408,8 @@ impl Node {
         let nodes = nodes
             .into_iter()
             .filter(|node| Family::of(&node.address) == family);
-        run.lookup
-            .answered(contact, tag.expected, response.token, nodes);
+        let token = response.token.map(|octets| Token { octets, in_list });
+        run.lookup.answered(contact, tag.expected, token, nodes);
         let peers = response.values.into_iter();
         let peers = peers
             .filter(|peer| Family::of(peer) == family && is_unicast(peer))
@@ -502,4 +518,43 @@ impl Node {
             Origin::Republish => {}
         }
     }
+}
+
+/// How many tokens fit into a datagram beside an item.
+fn tokens_beside(item: &Item) -> usize {
+    let salt = item.signed.as_ref().map_or(0, |signed| signed.salt.len());
+    let used = PUT_OCTETS + item.value.len() + salt;
+    let left = MAX_ITEM_DATAGRAM_OCTETS.saturating_sub(used);
+    (left / TOKEN_OCTETS).clamp(1, MAX_TOKENS)
+}
+
+/// Requests to store, with up to `most` tokens in a list: to nodes that find their token in a list one request, the same for all; to
+/// strangers another, with a part of its own for each.
+fn store_requests<'a>(
+    most: usize,
+    receivers: impl Iterator<Item = &'a Receiver>,
+    query: impl Fn(Bytes) -> Query,
+) -> Vec<(Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>)> {
+    let (listed, strangers): (Vec<&Receiver>, Vec<&Receiver>) =
+        receivers.partition(|(_, token)| token.in_list && token.octets.len() == TOKEN_OCTETS);
+    let to = |receivers: &[&Receiver]| {
+        let address = |(contact, _): &&Receiver| (contact.address, Some(contact.id));
+        receivers.iter().map(address).collect::<Vec<_>>()
+    };
+    let tokens = |receivers: &[&Receiver]| {
+        let token = |(_, token): &&Receiver| token.octets.clone();
+        receivers.iter().map(token).collect::<Vec<_>>()
+    };
+    let mut requests = Vec::new();
+    for listed in listed.chunks(most) {
+        requests.push((
+            query(tokens(listed).concat().into()),
+            to(listed),
+            Vec::new(),
+        ));
+    }
+    if !strangers.is_empty() {
+        requests.push((query(Bytes::new()), to(&strangers), tokens(&strangers)));
+    }
+    requests
 }

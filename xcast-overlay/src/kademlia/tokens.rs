@@ -12,7 +12,9 @@ use crate::{id::Id, runtime::Random};
 /// How often the secret changes.
 const ROTATION: Duration = Duration::from_secs(5 * 60);
 /// Length of a token in octets.
-const TOKEN_OCTETS: usize = 8;
+pub(super) const TOKEN_OCTETS: usize = 8;
+/// Most tokens in a list: each is a guess at the right one.
+pub(super) const MAX_TOKENS: usize = 32;
 
 /// Makes tokens and knows them again: each is a hash of the address and a secret. The secret before
 /// the current one counts too, so a token lives between 5 and 10 minutes.
@@ -40,18 +42,26 @@ impl Tokens {
     }
 
     /// Whether the token was made for this address within the last 5 to 10 minutes.
+    ///
+    /// Up to 32 tokens may be put together: a request to store that is the same for several nodes,
+    /// and so leaves as one packet, has the tokens of all. Unmodified nodes take none but their own.
     pub fn check(&mut self, now: Instant, ip: IpAddr, given: &[u8], random: &mut Random) -> bool {
         self.rotate(now, random);
         let secrets = [Some(self.current), self.previous];
         secrets.into_iter().flatten().any(|secret| {
             let token = token(&secret, ip);
             // In constant time, so that a token cannot be guessed octet by octet.
-            given.len() == TOKEN_OCTETS
-                && token
+            let equal = |given: &[u8]| {
+                token
                     .iter()
                     .zip(given)
                     .fold(0, |differ, (a, b)| differ | (a ^ b))
                     == 0
+            };
+            !given.is_empty()
+                && given.len() % TOKEN_OCTETS == 0
+                && given.len() <= MAX_TOKENS * TOKEN_OCTETS
+                && given.chunks_exact(TOKEN_OCTETS).any(equal)
         })
     }
 
@@ -91,6 +101,15 @@ mod tests {
         assert!(!tokens.check(minutes(4), other, &token, &mut random));
         assert!(!tokens.check(minutes(4), ip, &token[..7], &mut random));
         assert!(!tokens.check(minutes(4), ip, b"", &mut random));
+        let list = [&[1; 8], &token[..], &[2; 8]].concat();
+        assert!(tokens.check(minutes(4), ip, &list, &mut random));
+        assert!(!tokens.check(minutes(4), ip, &list[..23], &mut random));
+        assert!(!tokens.check(
+            minutes(4),
+            ip,
+            &[&[1; 256], &list[..]].concat(),
+            &mut random
+        ));
         assert!(tokens.check(minutes(9), ip, &token, &mut random));
         assert!(!tokens.check(minutes(14), ip, &token, &mut random));
         let token = tokens.make(minutes(15), ip, &mut random);

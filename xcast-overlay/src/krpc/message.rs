@@ -30,6 +30,9 @@ pub struct Message {
     pub transaction: Bytes,
     /// Which program sent it (`v`); for people only.
     pub version: Option<Bytes>,
+    /// Version of this project's extensions that the sender understands (`xc`); strangers neither
+    /// send it nor mind it.
+    pub extension: Option<i64>,
     /// What it says.
     pub kind: Kind,
 }
@@ -193,6 +196,7 @@ impl Message {
             .map(take)
             .ok_or(DecodeError::NotKrpc("it has no transaction (t)"))?;
         let version = octets(b"v").map(take);
+        let extension = all.key(b"xc").and_then(Bencoded::integer);
         let kind = match octets(b"y") {
             Some(b"q") => {
                 let answer = |error| DecodeError::Query {
@@ -240,6 +244,7 @@ impl Message {
         Ok(Self {
             transaction,
             version,
+            extension,
             kind,
         })
     }
@@ -297,6 +302,9 @@ impl Message {
         w.key_octets("t", &self.transaction);
         if let Some(version) = &self.version {
             w.key_octets("v", version);
+        }
+        if let Some(extension) = self.extension {
+            w.key_integer("xc", extension);
         }
         w.key_octets("y", kind.as_bytes());
     }

@@ -12,6 +12,7 @@ fn query(query: Query) -> Message {
     Message {
         transaction: Bytes::from_static(b"aa"),
         version: None,
+        extension: None,
         kind: Kind::Query {
             sender: Id::new(*b"abcdefghij0123456789"),
             read_only: false,
@@ -24,6 +25,7 @@ fn response(response: Response) -> Message {
     Message {
         transaction: Bytes::from_static(b"aa"),
         version: None,
+        extension: None,
         kind: Kind::Response {
             sender: Id::new(*b"abcdefghij0123456789"),
             external: None,
@@ -72,6 +74,7 @@ fn examples_of_bep_5() {
             Message {
                 transaction: Bytes::from_static(b"aa"),
                 version: None,
+                extension: None,
                 kind: Kind::Error(QueryError::new(
                     ErrorCode::Generic,
                     "A Generic Error Ocurred",
@@ -315,6 +318,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     ];
     (any_bytes(20), prop::option::of(any_bytes(5)), kind).prop_map(
         |(transaction, version, kind)| Message {
+            extension: Some(1),
             transaction,
             version,
             kind,

@@ -12,7 +12,7 @@ use xcast_overlay::{
     id::Id,
     kademlia::{Config, Event, Node},
     krpc::Family,
-    runtime::{Mode, Protocol as _, Random},
+    runtime::{Mode, Protocol as _, Random, Transmit},
 };
 
 /// What happens to datagrams on their way.
@@ -53,6 +53,8 @@ pub struct Network {
     pub random: Random,
     /// For each pair, when messages were sent lately, if this is watched.
     pub most_in_ten_seconds: Option<usize>,
+    /// What node 0 sends, if this is watched.
+    pub sent_by_0: Option<Vec<Transmit>>,
     recent: HashMap<(usize, SocketAddr), Vec<Instant>>,
     places: HashMap<SocketAddr, usize>,
     timers: BTreeSet<(Instant, usize)>,
@@ -93,6 +95,7 @@ impl Network {
             events: Vec::new(),
             random: Random::from_number(seed),
             most_in_ten_seconds: None,
+            sent_by_0: None,
             recent: HashMap::new(),
             places: HashMap::new(),
             timers: BTreeSet::new(),
@@ -261,6 +264,11 @@ impl Network {
 
     fn flush(&mut self, at: usize) {
         while let Some(transmit) = self.nodes[at].as_mut().and_then(Node::poll_transmit) {
+            if at == 0
+                && let Some(sent) = &mut self.sent_by_0
+            {
+                sent.push(transmit.clone());
+            }
             let shared = transmit.mode == Mode::Shared && transmit.to.len() > 1;
             if shared {
                 self.sent.shared += 1;

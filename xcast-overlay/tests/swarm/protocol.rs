@@ -10,7 +10,7 @@ use xcast_overlay::{
         ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query, Response,
         signing_key,
     },
-    runtime::{Mode, Protocol as _, Random},
+    runtime::{Mode, Protocol as _, Random, Transmit},
 };
 
 use crate::network::{Network, address};
@@ -163,6 +163,7 @@ impl Stranger {
         Message {
             transaction,
             version: None,
+            extension: None,
             kind,
         }
         .encode()
@@ -300,6 +301,7 @@ fn a_stranger_is_pinged_before_it_is_in_the_table() {
         Message {
             transaction: transaction.clone(),
             version: None,
+            extension: None,
             kind,
         }
         .encode()
@@ -458,13 +460,25 @@ fn a_network_with_bep_42_in_force() {
     assert_eq!(found, network.closest(target, 8, 5));
 }
 
-#[test]
-fn a_round_leaves_as_one_message_and_a_store_has_a_part_for_each() {
-    let mut network = swarm(40);
+/// Messages that node 0 sends for a `put`, before anybody stores.
+fn put_messages(network: &mut Network) -> Vec<Transmit> {
     let item = Item::immutable("5:there");
+    network
+        .act(0, |node, now| node.put(now, item, None))
+        .expect("a good item");
+    network.sent_by_0 = Some(Vec::new());
+    assert_eq!(network.run_until_finished(0).families[0].stored, 8);
+    let sent = network.sent_by_0.take().expect("watched");
+    let is_put = |transmit: &Transmit| transmit.datagram(0).windows(3).any(|w| w == b"put");
+    sent.into_iter().filter(is_put).collect()
+}
+
+#[test]
+fn a_round_leaves_as_one_message_and_so_does_a_store_among_own_nodes() {
+    let mut network = swarm(40);
     let node = network.nodes[0].as_mut().expect("a node");
     let now = network.now;
-    node.put(now, item, None).expect("a good item");
+    node.find_node(now, Id::default());
     let round = node.poll_transmit().expect("a round");
     assert_eq!(
         (round.to.len(), round.mode),
@@ -472,6 +486,23 @@ fn a_round_leaves_as_one_message_and_a_store_has_a_part_for_each() {
     );
     assert!(round.body.is_same_for_all());
     assert!(node.poll_transmit().is_none(), "one packet");
+    let puts = put_messages(&mut network);
+    assert_eq!(puts.len(), 1);
+    assert_eq!(puts[0].to.len(), 8);
+    assert!(puts[0].body.is_same_for_all(), "a list of tokens");
+}
+
+#[test]
+fn strangers_are_sent_their_own_token_only() {
+    let config = Config {
+        extensions: false,
+        ..ipv4()
+    };
+    let mut network = Network::swarm(10, 40, &config);
+    let puts = put_messages(&mut network);
+    assert_eq!((puts.len(), puts[0].to.len()), (1, 8));
+    assert!(!puts[0].body.is_same_for_all(), "a part for each");
+    assert_eq!(puts[0].body.segments().len(), 3);
 }
 
 #[test]
