@@ -15,7 +15,7 @@ use crate::runtime::Random;
 ///
 /// The order is that of the octets, so a smaller [`Id::distance`] is a closer node.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Id([u8; Id::OCTETS]);
+pub struct Id([u8; Self::OCTETS]);
 
 /// A text or an octet string is no identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

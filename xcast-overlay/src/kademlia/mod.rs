@@ -32,6 +32,7 @@ mod config;
 mod external;
 mod limits;
 mod lookup;
+mod many;
 mod membership;
 mod node;
 mod operation;
@@ -48,6 +49,7 @@ pub use self::{
     config::Config,
     limits::AnswerLimits,
     lookup::{Found, Lookup, Token},
+    many::{ManyReport, OfTarget},
     node::{Event, Node},
     operation::{FamilyReport, Goal, OperationId, Report},
     status::{FamilyStatus, Method, MethodCounters, ServedCounters, Status, WhyEmpty},

@@ -13,6 +13,7 @@ use super::{
     bep42,
     config::Config,
     external::ExternalAddress,
+    many::{Many, ManyReport},
     operation::{Operation, OperationId, Report},
     scope::is_credible,
     search::Answered,
@@ -42,6 +43,7 @@ pub struct Node {
     pub(super) random: Random,
     pub(super) tables: BTreeMap<Family, Table>,
     pub(super) operations: BTreeMap<OperationId, Operation>,
+    pub(super) many: BTreeMap<OperationId, Many>,
     pub(super) next_operation: u64,
     pub(super) server: Server,
     pub(super) upkeep: Upkeep,
@@ -84,7 +86,14 @@ pub enum Event {
         /// The operation.
         operation: OperationId,
         /// What came of it.
-        report: Report,
+        report: Box<Report>,
+    },
+    /// A look-up for several keys at once has ended.
+    FinishedMany {
+        /// The operation.
+        operation: OperationId,
+        /// What came of it.
+        report: ManyReport,
     },
     /// Others see this node at another address than before. A node whose identifier does not follow
     /// from it may want to begin anew with one that does (BEP 42).
@@ -107,6 +116,7 @@ pub(super) struct Tag {
 pub(super) enum Purpose {
     Search(OperationId),
     Store(OperationId),
+    Many(OperationId),
     /// To see whether a node is there, for the table.
     Check,
 }
@@ -120,6 +130,7 @@ impl Node {
             id,
             tables: config.families.iter().map(table).collect(),
             operations: BTreeMap::new(),
+            many: BTreeMap::new(),
             next_operation: 0,
             server: Server::new(
                 now,
@@ -161,7 +172,7 @@ impl Node {
 
     /// Whether no request waits for an answer.
     pub fn is_idle(&self) -> bool {
-        self.fanouts.is_idle() && self.operations.is_empty()
+        self.fanouts.is_idle() && self.operations.is_empty() && self.many.is_empty()
     }
 
     /// Its state at this moment.
@@ -194,7 +205,7 @@ impl Node {
             fanouts: self.fanouts.counters(),
             served: self.served,
             stored: self.server.storage.counts(),
-            operations: self.operations.len(),
+            operations: self.operations.len() + self.many.len(),
         }
     }
 
@@ -281,7 +292,10 @@ impl Node {
                     table.failed(&silent.peer);
                 }
                 trace!(peer = %silent.peer, method = ?silent.tag.method, "no answer");
-                self.search_silent(now, silent.peer, silent.tag);
+                match silent.tag.purpose {
+                    Purpose::Many(id) => self.many_silent(now, id, silent.peer, silent.tag),
+                    _ => self.search_silent(now, silent.peer, silent.tag),
+                }
             }
             // An answer may have made a neighbour's time-out due.
             if self.fanouts.poll_timeout().is_some_and(|at| at <= now) {
@@ -418,11 +432,14 @@ impl Node {
             response,
             nodes,
         };
-        self.search_answered(now, answered);
+        match answered.tag.purpose {
+            Purpose::Many(id) => self.many_answered(now, id, answered),
+            _ => self.search_answered(now, answered),
+        }
     }
 
     /// The nodes that an answer names, those that can be believed.
-    fn credible(&self, from: &SocketAddr, response: &Response) -> Vec<Contact> {
+    pub(super) fn credible(&self, from: &SocketAddr, response: &Response) -> Vec<Contact> {
         let named = [&response.nodes, &response.nodes6]
             .into_iter()
             .flatten()
@@ -483,7 +500,10 @@ impl Protocol for Node {
                         debug!(%from, %error, method = ?answer.tag.method, "refused");
                         let key = (Family::of(&from), answer.tag.method);
                         self.requests.entry(key).or_default().refused += 1;
-                        self.search_refused(now, from, answer.tag, answer.late, error);
+                        match answer.tag.purpose {
+                            Purpose::Many(id) => self.many_silent(now, id, from, answer.tag),
+                            _ => self.search_refused(now, from, answer.tag, answer.late, error),
+                        }
                     }
                 }
             },

@@ -32,6 +32,9 @@ const MAX_SILENT_IN_A_ROW: u32 = 1;
 /// A node that is to store, and its token.
 type Receiver = (Contact, Token);
 
+/// A request to store, its receivers, and the token of each if it is not in the request.
+type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>);
+
 /// A node has answered a request.
 pub(super) struct Answered {
     pub contact: Contact,
@@ -132,8 +135,7 @@ impl Node {
     }
 
     fn insert(&mut self, now: Instant, origin: Origin, goal: Goal, target: Id) -> OperationId {
-        let id = OperationId(self.next_operation);
-        self.next_operation += 1;
+        let id = self.new_operation();
         let operation = Operation {
             origin,
             goal,
@@ -144,6 +146,12 @@ impl Node {
             item: None,
         };
         self.operations.insert(id, operation);
+        id
+    }
+
+    pub(super) fn new_operation(&mut self) -> OperationId {
+        let id = OperationId(self.next_operation);
+        self.next_operation += 1;
         id
     }
 
@@ -507,7 +515,7 @@ impl Node {
     fn ended(&mut self, now: Instant, id: OperationId, operation: Operation) {
         match operation.origin {
             Origin::Owner => {
-                let report = operation.report(now);
+                let report = Box::new(operation.report(now));
                 self.events.push_back(Event::Finished {
                     operation: id,
                     report,
@@ -534,7 +542,7 @@ fn store_requests<'a>(
     most: usize,
     receivers: impl Iterator<Item = &'a Receiver>,
     query: impl Fn(Bytes) -> Query,
-) -> Vec<(Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>)> {
+) -> Vec<StoreRequest> {
     let (listed, strangers): (Vec<&Receiver>, Vec<&Receiver>) =
         receivers.partition(|(_, token)| token.in_list && token.octets.len() == TOKEN_OCTETS);
     let to = |receivers: &[&Receiver]| {

@@ -17,6 +17,10 @@ use crate::{
 /// Room for everything in an answer but contacts, peers and items: keys, identifier, token, address,
 /// version, and a transaction identifier of 32 octets.
 const ENVELOPE_OCTETS: usize = 180;
+/// Room for the keys in an answer for one of several targets.
+const KEY_OCTETS: usize = 30;
+/// Most peers in an answer for one of several targets.
+const MAX_PEERS_OF_MANY: usize = 4;
 /// Room for key, signature and sequence number of an item.
 const SIGNED_OCTETS: usize = 150;
 
@@ -99,12 +103,62 @@ impl Server {
                 }
                 self.add_contacts(now, &mut response, target, want, family, tables);
             }
+            Query::GetMany { targets } => {
+                let share = room(&response) / targets.len().max(1);
+                for target in targets {
+                    let one = self.one_of_many(now, target, family, share, tables, random);
+                    response.many.push(one);
+                }
+            }
             Query::Put { item, cas, token } => {
                 self.check_token(now, &from, &token, random)?;
                 self.storage.put(now, item, cas)?;
             }
         }
         Ok(response)
+    }
+
+    /// The answer for one of several keys, within so many octets: the closest node first, because
+    /// somebody has to know how to go on; then what is stored; then more nodes. An item that does not
+    /// fit is left out, and its sequence number tells of it.
+    fn one_of_many(
+        &self,
+        now: Instant,
+        target: Id,
+        family: Family,
+        octets: usize,
+        tables: &BTreeMap<Family, Table>,
+        random: &mut Random,
+    ) -> Response {
+        let mut left = octets.saturating_sub(KEY_OCTETS);
+        let mut take = |octets: usize| {
+            let fits = octets <= left;
+            left -= if fits { octets } else { 0 };
+            fits
+        };
+        let table = tables.get(&family);
+        let mut nodes = table.map_or(Vec::new(), |t| t.closest_good(now, target, self.k));
+        let mut response = Response::default();
+        let mut named = usize::from(!nodes.is_empty() && take(family.contact_octets()));
+        if let Some(item) = self.storage.item(now, target) {
+            response.seq = item.seq();
+            let fits = take(item.value.len() + item.signed.as_ref().map_or(0, |_| SIGNED_OCTETS));
+            response.item = fits.then(|| item.clone());
+        }
+        let mut peers = self
+            .storage
+            .peers(now, target, family, MAX_PEERS_OF_MANY, random);
+        peers.retain(|_| take(family.address_octets() + 3));
+        response.values = peers;
+        while named < nodes.len() && take(family.contact_octets()) {
+            named += 1;
+        }
+        nodes.truncate(named);
+        match family {
+            Family::Ipv4 => response.nodes = Some(nodes),
+            Family::Ipv6 => response.nodes6 = Some(nodes),
+        }
+        response
     }
 
     fn check_token(

@@ -29,6 +29,8 @@ pub enum Method {
     Get,
     /// `put`
     Put,
+    /// `xc_get_many`, an extension of this project
+    GetMany,
 }
 
 impl Method {
@@ -41,6 +43,7 @@ impl Method {
             Query::AnnouncePeer { .. } => Self::AnnouncePeer,
             Query::Get { .. } => Self::Get,
             Query::Put { .. } => Self::Put,
+            Query::GetMany { .. } => Self::GetMany,
         }
     }
 }

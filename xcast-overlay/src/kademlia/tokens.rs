@@ -59,7 +59,7 @@ impl Tokens {
                     == 0
             };
             !given.is_empty()
-                && given.len() % TOKEN_OCTETS == 0
+                && given.len().is_multiple_of(TOKEN_OCTETS)
                 && given.len() <= MAX_TOKENS * TOKEN_OCTETS
                 && given.chunks_exact(TOKEN_OCTETS).any(equal)
         })

@@ -342,8 +342,8 @@ mod tests {
     enum Tree {
         Integer(i64),
         Octets(Vec<u8>),
-        List(Vec<Tree>),
-        Dict(std::collections::BTreeMap<Vec<u8>, Tree>),
+        List(Vec<Self>),
+        Dict(std::collections::BTreeMap<Vec<u8>, Self>),
     }
 
     fn tree() -> impl Strategy<Value = Tree> {

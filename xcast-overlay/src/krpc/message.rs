@@ -108,7 +108,16 @@ pub enum Query {
         /// The token that the receiver gave out.
         token: Bytes,
     },
+    /// What is stored under each of these keys, and who is closest to them? (`xc_get_many`, an
+    /// extension of this project)
+    GetMany {
+        /// The keys, at most [`MAX_TARGETS`].
+        targets: Vec<Id>,
+    },
 }
+
+/// Most keys of one [`Query::GetMany`]: an answer has room for little more than a contact of each.
+pub const MAX_TARGETS: usize = 16;
 
 /// Which nodes an answer should have (BEP 32).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,6 +167,8 @@ pub struct Response {
     pub item: Option<Item>,
     /// The stored item's sequence number, also where the item is left out.
     pub seq: Option<i64>,
+    /// Answers to [`Query::GetMany`], in the order of its keys. None of them has answers within.
+    pub many: Vec<Self>,
 }
 
 /// Why a datagram is no message.
@@ -231,7 +242,10 @@ impl Message {
                 let external = external
                     .and_then(Bencoded::octets)
                     .and_then(compact::read_address);
-                let response = Box::new(read_response(values, datagram));
+                let mut response = Box::new(read_response(values, datagram));
+                let many = values.key(b"xc_many").and_then(Bencoded::list);
+                let many = many.unwrap_or_default().iter().take(MAX_TARGETS);
+                response.many = many.map(|one| read_response(one, datagram)).collect();
                 Kind::Response {
                     sender,
                     external,
@@ -283,7 +297,7 @@ impl Message {
                     w.key_octets("ip", &compact);
                 }
                 w.octets(b"r");
-                write_response(w, sender, response);
+                write_response(w, Some(sender), response);
                 self.write_end(w, "r");
             }
             Kind::Error(error) => {
@@ -430,6 +444,19 @@ fn read_query(method: &[u8], args: &Args<'_>) -> Result<Query, QueryError> {
                 token: args.token()?,
             }
         }
+        b"xc_get_many" => {
+            let targets = args.octets(b"targets").unwrap_or_default();
+            if targets.is_empty()
+                || !targets.len().is_multiple_of(Id::OCTETS)
+                || targets.len() > MAX_TARGETS * Id::OCTETS
+            {
+                return Err(malformed("targets are not between 1 and 16 identifiers"));
+            }
+            let targets = targets.chunks_exact(Id::OCTETS);
+            Query::GetMany {
+                targets: targets.filter_map(|id| Id::try_from(id).ok()).collect(),
+            }
+        }
         _ => {
             let method = String::from_utf8_lossy(&method[..method.len().min(32)]).into_owned();
             return Err(QueryError::new(
@@ -459,9 +486,9 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
         let write_token = |w: &mut Writer, token: &Bytes| {
             w.octets(b"token");
             if tokens.is_empty() {
-                w.octets(token)
+                w.octets(token);
             } else {
-                w.own_octets(tokens)
+                w.own_octets(tokens);
             }
         };
         if let Query::Put { cas: Some(cas), .. } = query {
@@ -514,6 +541,11 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
                 w.octets(b"v");
                 w.raw(&item.value);
             }
+            Query::GetMany { targets } => {
+                method = "xc_get_many";
+                let targets: Vec<u8> = targets.iter().flat_map(|id| *id.octets()).collect();
+                w.key_octets("targets", &targets);
+            }
         }
     });
     method
@@ -552,13 +584,16 @@ fn read_response(values: &Bencoded<'_>, datagram: &Bytes) -> Response {
         token: octets(b"token").map(|token| datagram.slice_ref(token)),
         item,
         seq,
+        many: Vec::new(),
     }
 }
 
-fn write_response(w: &mut Writer, sender: &Id, response: &Response) {
+fn write_response(w: &mut Writer, sender: Option<&Id>, response: &Response) {
     let signed = response.item.as_ref().and_then(|item| item.signed.as_ref());
     w.dict(|w| {
-        w.key_octets("id", sender.octets());
+        if let Some(sender) = sender {
+            w.key_octets("id", sender.octets());
+        }
         if let Some(signed) = signed {
             w.key_octets("k", &signed.key);
         }
@@ -590,6 +625,14 @@ fn write_response(w: &mut Writer, sender: &Id, response: &Response) {
                 }
             });
         }
+        if !response.many.is_empty() {
+            w.octets(b"xc_many");
+            w.list(|w| {
+                for one in &response.many {
+                    write_response(w, None, one);
+                }
+            });
+        }
     });
 }
 
@@ -598,7 +641,7 @@ fn read_error(error: Option<&Bencoded<'_>>) -> QueryError {
     let code = list
         .first()
         .and_then(Bencoded::integer)
-        .map_or(ErrorCode::Generic, |number| ErrorCode::from_number(number));
+        .map_or(ErrorCode::Generic, ErrorCode::from_number);
     let message = list.get(1).and_then(Bencoded::octets).unwrap_or_default();
     QueryError::new(code, String::from_utf8_lossy(message))
 }

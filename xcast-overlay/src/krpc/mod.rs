@@ -20,7 +20,7 @@ pub use self::{
     error::{ErrorCode, QueryError},
     item::{Item, MAX_SALT_OCTETS, MAX_VALUE_OCTETS, Signature, Signed, signing_key},
     message::{
-        DecodeError, Kind, MAX_DATAGRAM_OCTETS, MAX_ITEM_DATAGRAM_OCTETS, Message, Query, Response,
-        Want,
+        DecodeError, Kind, MAX_DATAGRAM_OCTETS, MAX_ITEM_DATAGRAM_OCTETS, MAX_TARGETS, Message,
+        Query, Response, Want,
     },
 };

@@ -246,6 +246,8 @@ fn any_item(salted: bool) -> impl Strategy<Value = Item> {
 fn any_query() -> impl Strategy<Value = Query> {
     prop_oneof![
         Just(Query::Ping),
+        prop::collection::vec(any_id(), 1..=MAX_TARGETS)
+            .prop_map(|targets| Query::GetMany { targets }),
         (any_id(), any_want()).prop_map(|(target, want)| Query::FindNode { target, want }),
         (any_id(), any_want()).prop_map(|(info_hash, want)| Query::GetPeers { info_hash, want }),
         (any_id(), prop::option::of(1u16..), any_bytes(20)).prop_map(|(info_hash, port, token)| {
@@ -289,6 +291,7 @@ fn any_response() -> impl Strategy<Value = Response> {
     )
         .prop_map(|(nodes, nodes6, token, item, values, seq)| {
             let seq = item.as_ref().and_then(Item::seq).or(seq);
+            let many = Vec::new();
             Response {
                 nodes,
                 nodes6,
@@ -296,8 +299,14 @@ fn any_response() -> impl Strategy<Value = Response> {
                 token,
                 item,
                 seq,
+                many,
             }
         })
+}
+
+fn any_response_to_many() -> impl Strategy<Value = Response> {
+    (any_response(), prop::collection::vec(any_response(), 0..4))
+        .prop_map(|(response, many)| Response { many, ..response })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
@@ -307,7 +316,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             read_only,
             query
         }),
-        (any_id(), any_response()).prop_map(|(sender, response)| Kind::Response {
+        (any_id(), any_response_to_many()).prop_map(|(sender, response)| Kind::Response {
             sender,
             external: None,
             response: Box::new(response),

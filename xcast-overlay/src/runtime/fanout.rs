@@ -399,7 +399,7 @@ impl<T: Clone> Fanouts<T> {
         }
         let waits = fanout.receivers.iter().any(Receiver::is_waiting);
         let overdue = places(&fanout.receivers, |state| *state == State::Overdue);
-        if !(fanout.may_repair && !fanout.answered) {
+        if !fanout.may_repair || fanout.answered {
             for place in overdue {
                 let receiver = &mut fanout.receivers[place];
                 if receiver.attempts < policy.retries {

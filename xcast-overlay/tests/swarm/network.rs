@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use xcast_overlay::{
     id::Id,
-    kademlia::{Config, Event, Node},
+    kademlia::{Config, Event, Node, Report},
     krpc::Family,
     runtime::{Mode, Protocol as _, Random, Transmit},
 };
@@ -192,7 +192,7 @@ impl Network {
     }
 
     /// Runs until an operation of `at` has ended.
-    pub fn run_until_finished(&mut self, at: usize) -> xcast_overlay::kademlia::Report {
+    pub fn run_until_finished(&mut self, at: usize) -> Report {
         let end = self.now + Duration::from_secs(600);
         loop {
             let found = self
@@ -202,7 +202,7 @@ impl Network {
             if let Some(found) = found
                 && let (_, Event::Finished { report, .. }) = self.events.swap_remove(found)
             {
-                return report;
+                return *report;
             }
             assert!(
                 self.next().is_some_and(|next| next < end),

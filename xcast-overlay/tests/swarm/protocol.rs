@@ -131,7 +131,7 @@ fn what_is_published_outlives_those_who_store_it() {
         );
     }
     network.act(0, |node, _| {
-        assert!(node.withdraw(&key) && node.withdraw(&item.target()))
+        assert!(node.withdraw(&key) && node.withdraw(&item.target()));
     });
     network.run_for(Duration::from_secs(3 * 3600));
     network.events.clear();
@@ -541,4 +541,68 @@ fn after_leaving_nothing_is_sent_but_answers() {
     network.act(8, |node, now| node.ping(now, address(3, FAMILY)));
     let report = network.run_until_finished(8);
     assert_eq!(report.families[0].answered, 1);
+}
+
+#[test]
+fn several_keys_are_asked_for_by_shared_rounds() {
+    let mut network = swarm(80);
+    let items: Vec<Item> = (0..7)
+        .map(|number| Item::immutable(format!("i{number}e")))
+        .collect();
+    let keys: Vec<Id> = items.iter().map(Item::target).collect();
+    for (number, item) in items.iter().enumerate() {
+        let at = 10 * number;
+        network
+            .act(at, |node, now| node.put(now, item.clone(), None))
+            .expect("a good item");
+        network.run_until_finished(at);
+    }
+    network.act(5, |node, now| node.announce(now, keys[3], None));
+    network.run_until_finished(5);
+    network.act(33, |node, now| node.find_many(now, &keys));
+    network.run_for(Duration::from_secs(5));
+    let report = network.events.iter().find_map(|(at, event)| match event {
+        Event::FinishedMany { report, .. } if *at == 33 => Some(report.clone()),
+        _ => None,
+    });
+    let report = report.expect("it has ended");
+    for item in &items {
+        assert_eq!(report.targets[&item.target()].item.as_ref(), Some(item));
+    }
+    assert!(report.targets[&keys[3]].peers.contains(&address(5, FAMILY)));
+    let (mut rounds, mut asked) = (0, 0);
+    for key in &keys {
+        network.act(33, |node, now| node.find_peers(now, *key));
+        let one = network.run_until_finished(33).families.swap_remove(0);
+        rounds += one.rounds;
+        asked += one.asked;
+    }
+    println!(
+        "7 keys: {} nodes asked by {} packets; key by key {asked} by {rounds}",
+        report.asked, report.rounds,
+    );
+    assert!(2 * report.rounds < rounds);
+    assert!(network.sent.longest_octets <= 1024);
+}
+
+#[test]
+fn strangers_do_not_understand_several_keys_and_the_look_up_ends() {
+    let mut network = Network::new(18);
+    network.add(ipv4());
+    let mut random = Random::from_number(1);
+    let stranger = Stranger::new(1, &mut random);
+    let query = Query::GetMany {
+        targets: vec![Id::random(&mut random); 3],
+    };
+    let answer = response(ask(
+        &mut network,
+        stranger.address,
+        stranger.query(query, false),
+    ));
+    assert_eq!(answer.many.len(), 3);
+    let nobody = network.act(0, |node, now| node.find_many(now, &[Id::default()]));
+    let ended = network.events.iter().any(
+        |(_, event)| matches!(event, Event::FinishedMany { operation, .. } if *operation == nobody),
+    );
+    assert!(ended, "a node that knows nobody ends at once");
 }
