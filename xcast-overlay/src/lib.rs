@@ -13,6 +13,7 @@
 //! | [`runtime`] | what protocols are made of: sends to lists, requests with a fan-out, timers |
 //! | [`kademlia`] | a node of the BitTorrent DHT (BEP 5, 32, 42, 43, 44) |
 //! | [`krpc`] | that DHT's messages |
+//! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
 //! | [`id`] | identifiers and their distance |
 //!
 //! # A node
@@ -79,4 +80,5 @@
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
+pub mod members;
 pub mod runtime;
