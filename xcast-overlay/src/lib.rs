@@ -81,4 +81,5 @@ pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+pub mod places;
 pub mod runtime;
