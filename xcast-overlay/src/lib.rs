@@ -13,6 +13,8 @@
 //! | [`runtime`] | what protocols are made of: sends to lists, requests with a fan-out, timers |
 //! | [`kademlia`] | a node of the BitTorrent DHT (BEP 5, 32, 42, 43, 44) |
 //! | [`krpc`] | that DHT's messages |
+//! | [`places`] | places as keys, areas as cells of a grid |
+//! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
 //! | [`id`] | identifiers and their distance |
 //!
@@ -83,3 +85,5 @@ pub mod krpc;
 pub mod members;
 pub mod places;
 pub mod runtime;
+pub mod services;
+mod signed;

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use super::record::Signed;
 use crate::{
     id::Id,
     krpc::bencode::{Bencoded, Writer},
     runtime::Body,
+    signed::Signed,
 };
 
 /// Version of these messages.

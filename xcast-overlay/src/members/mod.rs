@@ -32,5 +32,5 @@ mod tests;
 pub use self::{
     message::is_for_members,
     protocol::{Event, Members, MembersConfig, Rejected},
-    record::{Record, Signed, Standing, member_id},
+    record::{Record, Standing, member_id},
 };

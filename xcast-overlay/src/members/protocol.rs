@@ -12,11 +12,12 @@ use tracing::debug;
 
 use super::{
     message::{Kind, Message, Request},
-    record::{MAX_ADDRESSES, Notice, Purpose, Record, Signed, Standing, Subscription, member_id},
+    record::{MAX_ADDRESSES, Notice, Record, Standing, Subscription, member_id},
 };
 use crate::{
     id::Id,
     runtime::{Body, Fanouts, Mode, Pace, Peers, Policy, Protocol, Random, Transmit},
+    signed::{Purpose, Signed},
 };
 
 /// Records in one message: so many fit into 1024 octets.
@@ -312,6 +313,11 @@ impl Members {
         to.len()
     }
 
+    fn author(&self, signed: &Signed, purpose: Purpose) -> Option<Id> {
+        let valid = signed.is_valid(purpose, &self.config.overlay);
+        valid.then(|| member_id(&signed.key))
+    }
+
     fn next_seq(&mut self) -> i64 {
         self.seq += 1;
         self.seq
@@ -434,7 +440,7 @@ impl Members {
         if known.is_some_and(|known| known.signed == signed) {
             return;
         }
-        let Some(id) = signed.author(Purpose::Record, &self.config.overlay) else {
+        let Some(id) = self.author(&signed, Purpose::Record) else {
             self.rejected.forged += 1;
             return;
         };
@@ -480,7 +486,7 @@ impl Members {
 
     /// Somebody wants events, or no longer.
     fn wants(&mut self, signed: &Signed) {
-        let Some(id) = signed.author(Purpose::Subscription, &self.config.overlay) else {
+        let Some(id) = self.author(signed, Purpose::Subscription) else {
             self.rejected.forged += 1;
             return;
         };
@@ -530,7 +536,7 @@ impl Members {
 
     /// Something has happened.
     fn notified(&mut self, signed: &Signed) {
-        let Some(publisher) = signed.author(Purpose::Event, &self.config.overlay) else {
+        let Some(publisher) = self.author(signed, Purpose::Event) else {
             self.rejected.forged += 1;
             return;
         };

@@ -8,13 +8,14 @@ use bytes::Bytes;
 
 use super::{
     message::{Kind, Message, Request},
-    record::{Purpose, Record, Signed, Standing},
+    record::{Record, Standing},
     *,
 };
 use crate::{
     id::Id,
     krpc::signing_key,
     runtime::{Mode, Protocol as _, Random, Transmit},
+    signed::{Purpose, Signed},
 };
 
 const OVERLAY: &[u8] = b"test";
