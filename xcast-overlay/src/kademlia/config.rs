@@ -7,6 +7,7 @@ use crate::{
     id::Id,
     krpc::Family,
     runtime::{Pace, Policy},
+    services::ShelfConfig,
 };
 
 /// Settings of a node.
@@ -35,6 +36,10 @@ pub struct Config {
     pub answers: AnswerLimits,
     /// How much is stored for others.
     pub storage: StorageConfig,
+    /// How many entries of services are stored for others.
+    pub shelf: ShelfConfig,
+    /// Seconds since 1970 when the node begins: entries of services say so when they expire.
+    pub started_unix_s: i64,
     /// The node asks and is not asked, for example because it is behind a firewall (BEP 43).
     pub read_only: bool,
     /// What the node calls itself in its messages (`v`): two letters and two digits of a version.
@@ -69,6 +74,8 @@ impl Config {
             max_peers: 4096,
             answers: AnswerLimits::default(),
             storage: StorageConfig::default(),
+            shelf: ShelfConfig::default(),
+            started_unix_s: 0,
             read_only: false,
             version: *b"XC01",
             extensions: true,

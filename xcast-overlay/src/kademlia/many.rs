@@ -12,8 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
-    lookup::Lookup,
+    lookup::{Lookup, Token},
     node::{Event, Node, Purpose, Tag},
     operation::OperationId,
     scope::is_unicast,
@@ -21,7 +23,8 @@ use super::{
 };
 use crate::{
     id::Id,
-    krpc::{Contact, Family, Item, MAX_TARGETS, Query, Response},
+    krpc::{Contact, Family, Item, MAX_TARGETS, Query, QueryError, Response},
+    services::Entry,
 };
 
 /// Closest nodes of each key that are asked. What is stored lies at more of them.
@@ -31,8 +34,19 @@ const ALPHA: usize = 1;
 /// Nodes of the table that each look-up begins with.
 const SEEDS: usize = 8;
 
+/// What is done when the closest nodes of all keys are found.
+#[derive(Clone, Debug)]
+pub(super) enum Then {
+    /// Nothing.
+    End,
+    /// An entry is stored at them.
+    Put(Bytes),
+    /// Entries are fetched from those that have some.
+    Fetch,
+}
+
 /// What came of a look-up for several keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ManyReport {
     /// How long it took.
     pub took: Duration,
@@ -42,10 +56,14 @@ pub struct ManyReport {
     pub asked: u32,
     /// What was found under each key.
     pub targets: BTreeMap<Id, OfTarget>,
+    /// Nodes that stored the entry.
+    pub stored: u32,
+    /// Nodes that refused to store it, or to tell what they store.
+    pub refused: Vec<(SocketAddr, QueryError)>,
 }
 
 /// What was found under a key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OfTarget {
     /// The closest nodes that answered.
     pub closest: Vec<Contact>,
@@ -56,14 +74,27 @@ pub struct OfTarget {
     /// The largest sequence number that was heard of. If it is larger than the item's, the item was
     /// too long for a common answer: ask for it alone.
     pub seq: Option<i64>,
+    /// Entries of services, with valid signatures.
+    pub entries: Vec<Entry>,
 }
 
 /// A look-up for several keys under way.
 #[derive(Clone, Debug)]
 pub(super) struct Many {
+    pub then: Then,
     started: Instant,
     runs: BTreeMap<Family, ManyRun>,
-    found: BTreeMap<Id, OfTarget>,
+    pub found: BTreeMap<Id, OfTarget>,
+    /// Who answered, its identifier, and its token.
+    pub tokens: BTreeMap<SocketAddr, (Id, Token)>,
+    /// Who has entries under which key.
+    pub holders: BTreeMap<Id, Vec<(SocketAddr, Option<Id>)>>,
+    /// Answers to come after the look-ups have ended; `None` before.
+    pub waiting: Option<usize>,
+    /// Pages of entries that were asked for.
+    pub pages: u32,
+    pub stored: u32,
+    pub refused: Vec<(SocketAddr, QueryError)>,
     rounds: u32,
     asked: u32,
 }
@@ -101,6 +132,10 @@ impl Node {
     /// Finds what is stored under several keys, by rounds that are one packet each. It ends with
     /// [`Event::FinishedMany`]. Keys after the first 16 are left out.
     pub fn find_many(&mut self, now: Instant, targets: &[Id]) -> OperationId {
+        self.begin_many(now, targets, Then::End)
+    }
+
+    pub(super) fn begin_many(&mut self, now: Instant, targets: &[Id], then: Then) -> OperationId {
         let mut targets: Vec<Id> = targets.to_vec();
         targets.sort_unstable();
         targets.dedup();
@@ -120,6 +155,13 @@ impl Node {
             )
         };
         let many = Many {
+            then,
+            tokens: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            waiting: None,
+            pages: 0,
+            stored: 0,
+            refused: Vec::new(),
             started: now,
             runs: self.tables.iter().map(lookups).collect(),
             found: targets
@@ -141,6 +183,7 @@ impl Node {
         let Answered {
             contact,
             tag,
+            in_list,
             response,
             ..
         } = answered;
@@ -157,6 +200,10 @@ impl Node {
             return;
         };
         run.in_flight.remove(&contact.address);
+        if let Some(octets) = response.token {
+            many.tokens
+                .insert(contact.address, (contact.id, Token { octets, in_list }));
+        }
         // A key that is not answered for has an empty answer: its look-up must go on as well.
         let nothing = std::iter::repeat_with(|| (Response::default(), Vec::new()));
         let answers = response.many.into_iter().zip(nodes).chain(nothing);
@@ -171,6 +218,10 @@ impl Node {
                     .peers
                     .extend(peers.filter(|p| Family::of(p) == family && is_unicast(p)));
                 found.seq = found.seq.max(one.seq);
+                if one.entry_count.is_some_and(|count| count > 0) {
+                    let holders = many.holders.entry(lookup.target()).or_default();
+                    holders.push((contact.address, Some(contact.id)));
+                }
                 let item = one.item.filter(|item| {
                     let newer = found
                         .item
@@ -228,11 +279,26 @@ impl Node {
                 );
             }
         }
-        let done = |many: &Many| many.runs.values().all(ManyRun::is_finished);
-        if self.many.get(&id).is_some_and(done)
+        let found = |many: &Many| many.runs.values().all(ManyRun::is_finished);
+        if self
+            .many
+            .get(&id)
+            .is_some_and(|many| many.waiting.is_none() && found(many))
+        {
+            self.after_look_ups(now, id);
+            self.end_many(now, id);
+        }
+    }
+
+    /// Ends the operation, if nothing more is to come.
+    pub(super) fn end_many(&mut self, now: Instant, id: OperationId) {
+        if self
+            .many
+            .get(&id)
+            .is_some_and(|many| many.waiting == Some(0))
             && let Some(many) = self.many.remove(&id)
         {
-            let report = many.report(now);
+            let report = Box::new(many.report(now));
             self.events.push_back(Event::FinishedMany {
                 operation: id,
                 report,
@@ -242,6 +308,25 @@ impl Node {
 }
 
 impl Many {
+    /// The closest nodes of all keys that gave a token.
+    pub fn receivers(&self) -> Vec<(Contact, Token)> {
+        let lookups = self.runs.values().flat_map(|run| &run.lookups);
+        let closest: BTreeSet<Contact> = lookups
+            .flat_map(Lookup::closest)
+            .map(|found| found.contact)
+            .collect();
+        let with_token = |contact: Contact| {
+            let (_, token) = self.tokens.get(&contact.address)?;
+            Some((contact, token.clone()))
+        };
+        closest.into_iter().filter_map(with_token).collect()
+    }
+
+    /// One of the answers after the look-ups has come, or will not.
+    pub fn answered_or_not(&mut self) {
+        self.waiting = self.waiting.map(|waiting| waiting.saturating_sub(1));
+    }
+
     fn report(mut self, now: Instant) -> ManyReport {
         for lookup in self.runs.values().flat_map(|run| &run.lookups) {
             if let Some(found) = self.found.get_mut(&lookup.target()) {
@@ -255,6 +340,8 @@ impl Many {
             rounds: self.rounds,
             asked: self.asked,
             targets: self.found,
+            stored: self.stored,
+            refused: self.refused,
         }
     }
 }

@@ -76,7 +76,7 @@ impl Node {
         if !self.upkeep.tick(now, &mut self.random) {
             return;
         }
-        self.server.storage.expire(now);
+        self.server.expire(now);
         let mut join = false;
         for family in self.config.families.clone() {
             let Some(table) = self.tables.get_mut(&family) else {

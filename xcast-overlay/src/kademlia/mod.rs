@@ -29,6 +29,7 @@
 
 pub mod bep42;
 mod config;
+mod entries;
 mod external;
 mod limits;
 mod lookup;

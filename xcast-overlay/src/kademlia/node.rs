@@ -60,7 +60,7 @@ pub struct Node {
 }
 
 /// What a node tells its owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The node knows its neighbours, and has looked into each part of the network.
     Joined {
@@ -93,7 +93,7 @@ pub enum Event {
         /// The operation.
         operation: OperationId,
         /// What came of it.
-        report: ManyReport,
+        report: Box<ManyReport>,
     },
     /// Others see this node at another address than before. A node whose identifier does not follow
     /// from it may want to begin anew with one that does (BEP 42).
@@ -117,6 +117,10 @@ pub(super) enum Purpose {
     Search(OperationId),
     Store(OperationId),
     Many(OperationId),
+    /// To store an entry under several keys.
+    PutEntry(OperationId),
+    /// For the entries under a key.
+    GetEntries(OperationId, Id),
     /// To see whether a node is there, for the table.
     Check,
 }
@@ -132,14 +136,7 @@ impl Node {
             operations: BTreeMap::new(),
             many: BTreeMap::new(),
             next_operation: 0,
-            server: Server::new(
-                now,
-                id,
-                config.table.k,
-                config.storage,
-                config.answers,
-                &mut random,
-            ),
+            server: Server::new(now, id, &config, &mut random),
             upkeep: Upkeep::new(now, config.tick, &mut random),
             events: VecDeque::new(),
             leaving: false,
@@ -294,6 +291,9 @@ impl Node {
                 trace!(peer = %silent.peer, method = ?silent.tag.method, "no answer");
                 match silent.tag.purpose {
                     Purpose::Many(id) => self.many_silent(now, id, silent.peer, silent.tag),
+                    Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
+                        self.entries_silent(now, id, None);
+                    }
                     _ => self.search_silent(now, silent.peer, silent.tag),
                 }
             }
@@ -434,6 +434,9 @@ impl Node {
         };
         match answered.tag.purpose {
             Purpose::Many(id) => self.many_answered(now, id, answered),
+            Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
+                self.entries_answered(now, id, answered);
+            }
             _ => self.search_answered(now, answered),
         }
     }
@@ -502,6 +505,11 @@ impl Protocol for Node {
                         self.requests.entry(key).or_default().refused += 1;
                         match answer.tag.purpose {
                             Purpose::Many(id) => self.many_silent(now, id, from, answer.tag),
+                            Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
+                                if !answer.late {
+                                    self.entries_silent(now, id, Some((from, error)));
+                                }
+                            }
                             _ => self.search_refused(now, from, answer.tag, answer.late, error),
                         }
                     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How often a node is asked again that does not answer a request to store.
-const STORE_RETRIES: u32 = 2;
+pub(super) const STORE_RETRIES: u32 = 2;
 /// So many times k nodes of the table a look-up begins with.
 const SEEDS: usize = 4;
 /// Room for everything in a `put` but value, salt and tokens, in octets.
@@ -30,10 +30,10 @@ const PUT_OCTETS: usize = 250;
 const MAX_SILENT_IN_A_ROW: u32 = 1;
 
 /// A node that is to store, and its token.
-type Receiver = (Contact, Token);
+pub(super) type Receiver = (Contact, Token);
 
 /// A request to store, its receivers, and the token of each if it is not in the request.
-type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>);
+pub(super) type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>);
 
 /// A node has answered a request.
 pub(super) struct Answered {
@@ -538,7 +538,7 @@ fn tokens_beside(item: &Item) -> usize {
 
 /// Requests to store, with up to `most` tokens in a list: to nodes that find their token in a list one request, the same for all; to
 /// strangers another, with a part of its own for each.
-fn store_requests<'a>(
+pub(super) fn store_requests<'a>(
     most: usize,
     receivers: impl Iterator<Item = &'a Receiver>,
     query: impl Fn(Bytes) -> Query,

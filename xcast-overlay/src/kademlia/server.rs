@@ -2,23 +2,21 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
-use super::{
-    limits::{AnswerBudget, AnswerLimits},
-    storage::{Storage, StorageConfig},
-    table::Table,
-    tokens::Tokens,
-};
+use bytes::Bytes;
+
+use super::{config::Config, limits::AnswerBudget, storage::Storage, table::Table, tokens::Tokens};
 use crate::{
     id::Id,
     krpc::{ErrorCode, Family, Item, MAX_DATAGRAM_OCTETS, Query, QueryError, Response, Want},
     runtime::Random,
+    services::{Entry, Shelf},
 };
 
 /// Room for everything in an answer but contacts, peers and items: keys, identifier, token, address,
 /// version, and a transaction identifier of 32 octets.
 const ENVELOPE_OCTETS: usize = 180;
 /// Room for the keys in an answer for one of several targets.
-const KEY_OCTETS: usize = 30;
+const KEY_OCTETS: usize = 45;
 /// Most peers in an answer for one of several targets.
 const MAX_PEERS_OF_MANY: usize = 4;
 /// Room for key, signature and sequence number of an item.
@@ -27,28 +25,29 @@ const SIGNED_OCTETS: usize = 150;
 /// Serves queries: storage, tokens and the budget of answers.
 #[derive(Clone, Debug)]
 pub struct Server {
+    own: Id,
     k: usize,
+    started: Instant,
+    started_unix_s: i64,
     tokens: Tokens,
     budget: AnswerBudget,
     /// What is stored.
     pub storage: Storage,
+    shelf: Shelf,
 }
 
 impl Server {
     /// A server of the node `own` that stores nothing yet.
-    pub fn new(
-        now: Instant,
-        own: Id,
-        k: usize,
-        storage: StorageConfig,
-        limits: AnswerLimits,
-        random: &mut Random,
-    ) -> Self {
+    pub fn new(now: Instant, own: Id, config: &Config, random: &mut Random) -> Self {
         Self {
-            k,
+            own,
+            k: config.table.k,
+            started: now,
+            started_unix_s: config.started_unix_s,
             tokens: Tokens::new(now, random),
-            budget: AnswerBudget::new(limits),
-            storage: Storage::new(own, storage),
+            budget: AnswerBudget::new(config.answers),
+            storage: Storage::new(own, config.storage),
+            shelf: Shelf::new(config.shelf),
         }
     }
 
@@ -104,11 +103,33 @@ impl Server {
                 self.add_contacts(now, &mut response, target, want, family, tables);
             }
             Query::GetMany { targets } => {
+                response.token = Some(self.tokens.make(now, ip, random));
                 let share = room(&response) / targets.len().max(1);
                 for target in targets {
                     let one = self.one_of_many(now, target, family, share, tables, random);
                     response.many.push(one);
                 }
+            }
+            Query::PutEntry { keys, entry, token } => {
+                self.check_token(now, &from, &token, random)?;
+                self.put_entry(now, &keys, &entry, tables.get(&family))?;
+            }
+            Query::GetEntries { target, after } => {
+                let after = match after.split_at_checked(Id::OCTETS) {
+                    None => None,
+                    Some((publisher, name)) => {
+                        Id::try_from(publisher).ok().zip(Id::try_from(name).ok())
+                    }
+                };
+                let page = self
+                    .shelf
+                    .page(self.unix_s(now), target, after, room(&response));
+                response.entries = page.entries.iter().map(Entry::encode).collect();
+                response.next = page.next.map(|(publisher, name)| {
+                    [publisher.octets().as_slice(), name.octets()]
+                        .concat()
+                        .into()
+                });
             }
             Query::Put { item, cas, token } => {
                 self.check_token(now, &from, &token, random)?;
@@ -116,6 +137,45 @@ impl Server {
             }
         }
         Ok(response)
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: Instant) {
+        self.storage.expire(now);
+        self.shelf.expire(self.unix_s(now));
+    }
+
+    /// Seconds since 1970.
+    pub fn unix_s(&self, now: Instant) -> i64 {
+        let since = now.saturating_duration_since(self.started).as_secs();
+        self.started_unix_s.saturating_add_unsigned(since)
+    }
+
+    /// Stores an entry under the keys to which this node is one of the k closest that it knows of: a
+    /// request names the keys of all its receivers.
+    fn put_entry(
+        &mut self,
+        now: Instant,
+        keys: &[Id],
+        entry: &Bytes,
+        table: Option<&Table>,
+    ) -> Result<(), QueryError> {
+        let refused =
+            |error: &dyn ToString| QueryError::new(ErrorCode::Protocol, error.to_string());
+        let entry = Entry::decode(entry).map_err(|error| refused(&error))?;
+        let close = |key: &&Id| {
+            let closest = table.map_or(Vec::new(), |t| t.closest_good(now, **key, self.k));
+            let farthest = closest.last().map(|contact| contact.id.distance(**key));
+            closest.len() < self.k || farthest > Some(self.own.distance(**key))
+        };
+        let keys: Vec<Id> = keys.iter().filter(close).copied().collect();
+        let mut result = Err(refused(&"this node is not close to any of the keys"));
+        for key in keys {
+            let put = self.shelf.put(self.unix_s(now), key, entry.clone());
+            // One key is enough: the others have other nodes.
+            result = result.or_else(|_| put.map_err(|error| refused(&error)));
+        }
+        result
     }
 
     /// The answer for one of several keys, within so many octets: the closest node first, because
@@ -140,6 +200,8 @@ impl Server {
         let mut nodes = table.map_or(Vec::new(), |t| t.closest_good(now, target, self.k));
         let mut response = Response::default();
         let mut named = usize::from(!nodes.is_empty() && take(family.contact_octets()));
+        let entries = self.shelf.count(target);
+        response.entry_count = (entries > 0).then_some(entries as i64);
         if let Some(item) = self.storage.item(now, target) {
             response.seq = item.seq();
             let fits = take(item.value.len() + item.signed.as_ref().map_or(0, |_| SIGNED_OCTETS));

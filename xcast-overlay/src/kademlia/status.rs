@@ -31,6 +31,10 @@ pub enum Method {
     Put,
     /// `xc_get_many`, an extension of this project
     GetMany,
+    /// `xc_put_entry`, an extension of this project
+    PutEntry,
+    /// `xc_get_entries`, an extension of this project
+    GetEntries,
 }
 
 impl Method {
@@ -44,6 +48,8 @@ impl Method {
             Query::Get { .. } => Self::Get,
             Query::Put { .. } => Self::Put,
             Query::GetMany { .. } => Self::GetMany,
+            Query::PutEntry { .. } => Self::PutEntry,
+            Query::GetEntries { .. } => Self::GetEntries,
         }
     }
 }

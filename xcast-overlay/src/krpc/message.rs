@@ -114,6 +114,24 @@ pub enum Query {
         /// The keys, at most [`MAX_TARGETS`].
         targets: Vec<Id>,
     },
+    /// Store this entry of a service under those of the keys that you are close to. (`xc_put_entry`,
+    /// an extension of this project)
+    PutEntry {
+        /// The keys, at most [`MAX_TARGETS`].
+        keys: Vec<Id>,
+        /// The entry, signed.
+        entry: Bytes,
+        /// Tokens that the receivers gave out.
+        token: Bytes,
+    },
+    /// Which entries of services are stored under this key? (`xc_get_entries`, an extension of this
+    /// project)
+    GetEntries {
+        /// The key.
+        target: Id,
+        /// Where to go on, as the answer before said; empty to begin.
+        after: Bytes,
+    },
 }
 
 /// Most keys of one [`Query::GetMany`]: an answer has room for little more than a contact of each.
@@ -169,6 +187,12 @@ pub struct Response {
     pub seq: Option<i64>,
     /// Answers to [`Query::GetMany`], in the order of its keys. None of them has answers within.
     pub many: Vec<Self>,
+    /// How many entries of services there are under the key.
+    pub entry_count: Option<i64>,
+    /// Entries of services, signed.
+    pub entries: Vec<Bytes>,
+    /// Where to go on, if there are more entries.
+    pub next: Option<Bytes>,
 }
 
 /// Why a datagram is no message.
@@ -366,6 +390,20 @@ impl<'a> Args<'a> {
             })
     }
 
+    /// Identifiers one after the other.
+    fn ids(&self, key: &[u8]) -> Result<Vec<Id>, QueryError> {
+        let octets = self.octets(key).unwrap_or_default();
+        let whole = octets.len().is_multiple_of(Id::OCTETS);
+        if !whole || octets.is_empty() || octets.len() > MAX_TARGETS * Id::OCTETS {
+            let key = String::from_utf8_lossy(key);
+            return Err(malformed(&format!(
+                "{key} are not between 1 and {MAX_TARGETS} identifiers"
+            )));
+        }
+        let ids = octets.chunks_exact(Id::OCTETS);
+        Ok(ids.filter_map(|id| Id::try_from(id).ok()).collect())
+    }
+
     fn token(&self) -> Result<Bytes, QueryError> {
         self.bytes(b"token")
             .ok_or_else(|| malformed("there is no token"))
@@ -444,19 +482,20 @@ fn read_query(method: &[u8], args: &Args<'_>) -> Result<Query, QueryError> {
                 token: args.token()?,
             }
         }
-        b"xc_get_many" => {
-            let targets = args.octets(b"targets").unwrap_or_default();
-            if targets.is_empty()
-                || !targets.len().is_multiple_of(Id::OCTETS)
-                || targets.len() > MAX_TARGETS * Id::OCTETS
-            {
-                return Err(malformed("targets are not between 1 and 16 identifiers"));
-            }
-            let targets = targets.chunks_exact(Id::OCTETS);
-            Query::GetMany {
-                targets: targets.filter_map(|id| Id::try_from(id).ok()).collect(),
-            }
-        }
+        b"xc_get_many" => Query::GetMany {
+            targets: args.ids(b"targets")?,
+        },
+        b"xc_put_entry" => Query::PutEntry {
+            keys: args.ids(b"keys")?,
+            entry: args
+                .bytes(b"entry")
+                .ok_or_else(|| malformed("there is no entry"))?,
+            token: args.token()?,
+        },
+        b"xc_get_entries" => Query::GetEntries {
+            target: args.id(b"target")?,
+            after: args.bytes(b"after").unwrap_or_default(),
+        },
         _ => {
             let method = String::from_utf8_lossy(&method[..method.len().min(32)]).into_owned();
             return Err(QueryError::new(
@@ -493,6 +532,11 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
         };
         if let Query::Put { cas: Some(cas), .. } = query {
             w.key_integer("cas", *cas);
+        }
+        match query {
+            Query::PutEntry { entry, .. } => w.key_octets("entry", entry),
+            Query::GetEntries { after, .. } if !after.is_empty() => w.key_octets("after", after),
+            _ => {}
         }
         w.key_octets("id", sender.octets());
         match query {
@@ -543,12 +587,24 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
             }
             Query::GetMany { targets } => {
                 method = "xc_get_many";
-                let targets: Vec<u8> = targets.iter().flat_map(|id| *id.octets()).collect();
-                w.key_octets("targets", &targets);
+                w.key_octets("targets", &concat(targets));
+            }
+            Query::PutEntry { keys, token, .. } => {
+                method = "xc_put_entry";
+                w.key_octets("keys", &concat(keys));
+                write_token(w, token);
+            }
+            Query::GetEntries { target, .. } => {
+                method = "xc_get_entries";
+                w.key_octets("target", target.octets());
             }
         }
     });
     method
+}
+
+fn concat(ids: &[Id]) -> Vec<u8> {
+    ids.iter().flat_map(|id| *id.octets()).collect()
 }
 
 fn read_response(values: &Bencoded<'_>, datagram: &Bytes) -> Response {
@@ -585,6 +641,15 @@ fn read_response(values: &Bencoded<'_>, datagram: &Bytes) -> Response {
         item,
         seq,
         many: Vec::new(),
+        entry_count: values.key(b"xc_count").and_then(Bencoded::integer),
+        entries: {
+            let entries = values.key(b"xc_entries").and_then(Bencoded::list);
+            let entries = entries.unwrap_or_default().iter();
+            entries
+                .filter_map(|entry| Some(datagram.slice_ref(entry.octets()?)))
+                .collect()
+        },
+        next: octets(b"xc_next").map(|next| datagram.slice_ref(next)),
     }
 }
 
@@ -625,6 +690,13 @@ fn write_response(w: &mut Writer, sender: Option<&Id>, response: &Response) {
                 }
             });
         }
+        if let Some(count) = response.entry_count {
+            w.key_integer("xc_count", count);
+        }
+        if !response.entries.is_empty() {
+            w.octets(b"xc_entries");
+            w.list(|w| response.entries.iter().for_each(|entry| w.octets(entry)));
+        }
         if !response.many.is_empty() {
             w.octets(b"xc_many");
             w.list(|w| {
@@ -632,6 +704,9 @@ fn write_response(w: &mut Writer, sender: Option<&Id>, response: &Response) {
                     write_response(w, None, one);
                 }
             });
+        }
+        if let Some(next) = &response.next {
+            w.key_octets("xc_next", next);
         }
     });
 }

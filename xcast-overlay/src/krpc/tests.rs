@@ -246,6 +246,13 @@ fn any_item(salted: bool) -> impl Strategy<Value = Item> {
 fn any_query() -> impl Strategy<Value = Query> {
     prop_oneof![
         Just(Query::Ping),
+        (any_id(), any_bytes(41)).prop_map(|(target, after)| Query::GetEntries { target, after }),
+        (
+            prop::collection::vec(any_id(), 1..9),
+            any_bytes(60),
+            any_bytes(20)
+        )
+            .prop_map(|(keys, entry, token)| Query::PutEntry { keys, entry, token }),
         prop::collection::vec(any_id(), 1..=MAX_TARGETS)
             .prop_map(|targets| Query::GetMany { targets }),
         (any_id(), any_want()).prop_map(|(target, want)| Query::FindNode { target, want }),
@@ -300,13 +307,26 @@ fn any_response() -> impl Strategy<Value = Response> {
                 item,
                 seq,
                 many,
+                ..Response::default()
             }
         })
 }
 
 fn any_response_to_many() -> impl Strategy<Value = Response> {
-    (any_response(), prop::collection::vec(any_response(), 0..4))
-        .prop_map(|(response, many)| Response { many, ..response })
+    (
+        any_response(),
+        prop::collection::vec(any_response(), 0..4),
+        any::<Option<i64>>(),
+        prop::collection::vec(any_bytes(30), 0..4),
+        prop::option::of(any_bytes(40)),
+    )
+        .prop_map(|(response, many, entry_count, entries, next)| Response {
+            many,
+            entry_count,
+            entries,
+            next,
+            ..response
+        })
 }
 
 fn any_message() -> impl Strategy<Value = Message> {

@@ -95,6 +95,11 @@ impl Shelf {
         self.entries == 0
     }
 
+    /// Number of entries under a key.
+    pub fn count(&self, key: Id) -> usize {
+        self.keys.get(&key).map_or(0, BTreeMap::len)
+    }
+
     /// Stores an entry under one of its keys.
     ///
     /// # Errors

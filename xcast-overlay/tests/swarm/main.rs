@@ -7,3 +7,4 @@ mod faults;
 mod lookups;
 mod network;
 mod protocol;
+mod services;
