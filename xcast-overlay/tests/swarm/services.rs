@@ -70,7 +70,7 @@ fn find(network: &mut Network, at: usize, query: &Query, near: Place) -> Vec<Ent
 
 #[test]
 fn the_nearest_ldap_server_within_fifty_kilometres() {
-    let mut network = swarm(60);
+    let mut network = swarm(30);
     let cities = [
         ("berlin", 52.52, 13.405),
         ("potsdam", 52.4, 13.06),
@@ -80,8 +80,8 @@ fn the_nearest_ldap_server_within_fifty_kilometres() {
     for (number, (name, latitude, longitude)) in cities.into_iter().enumerate() {
         let key = signing_key([number as u8; 32]);
         let service = service(name, latitude, longitude);
-        let entry = Entry::sign(&key, service, 1, START + 3600).expect("an entry");
-        publish(&mut network, 10 * number, &entry);
+        let entry = Entry::sign(&key, service, 1, START + 900).expect("an entry");
+        publish(&mut network, 5 * number, &entry);
     }
     let near = Place::new(52.45, 13.3).expect("a place");
     let query = Query {
@@ -95,7 +95,7 @@ fn the_nearest_ldap_server_within_fifty_kilometres() {
     let uris = |entries: Vec<Entry>| -> Vec<String> {
         entries.into_iter().map(|entry| entry.service.uri).collect()
     };
-    let found = uris(find(&mut network, 55, &query, near));
+    let found = uris(find(&mut network, 25, &query, near));
     assert_eq!(
         found,
         ["ldap://berlin.example.org", "ldap://potsdam.example.org"]
@@ -108,7 +108,7 @@ fn the_nearest_ldap_server_within_fifty_kilometres() {
         let text = vec![pattern.parse().expect("a pattern")];
         let found = uris(find(
             &mut network,
-            33,
+            23,
             &Query {
                 text,
                 ..Query::default()
@@ -127,14 +127,14 @@ fn the_nearest_ldap_server_within_fifty_kilometres() {
         network.sent.longest_octets
     );
     // They expire, unless they are refreshed.
-    network.run_for(Duration::from_secs(2 * 3600));
+    network.run_for(Duration::from_secs(20 * 60));
     network.events.clear();
-    assert!(find(&mut network, 55, &query, near).is_empty());
+    assert!(find(&mut network, 25, &query, near).is_empty());
 }
 
 #[test]
 fn a_popular_key_is_told_in_pages() {
-    let mut network = swarm(40);
+    let mut network = swarm(25);
     for publisher in 0..12 {
         let key = signing_key([publisher; 32]);
         let name = format!("host{publisher}");
@@ -150,5 +150,5 @@ fn a_popular_key_is_told_in_pages() {
         mechanism: Some("ldap".into()),
         ..Query::default()
     };
-    assert_eq!(find(&mut network, 30, &query, near).len(), 12);
+    assert_eq!(find(&mut network, 20, &query, near).len(), 12);
 }
