@@ -1,0 +1,608 @@
+//! What nodes say to each other, and to strangers.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use xcast_overlay::{
+    id::Id,
+    kademlia::{Config, Event, Refusal, TableConfig, WhyEmpty, bep42},
+    krpc::{
+        ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query, Response,
+        signing_key,
+    },
+    runtime::{Mode, Protocol as _, Random, Transmit},
+};
+
+use crate::network::{Network, address};
+
+const FAMILY: Family = Family::Ipv4;
+
+fn ipv4() -> Config {
+    Config {
+        families: vec![FAMILY],
+        ..Config::mainline()
+    }
+}
+
+fn swarm(count: usize) -> Network {
+    Network::swarm(10, count, &ipv4())
+}
+
+#[test]
+fn announced_and_found_in_both_families() {
+    let mut network = Network::swarm(11, 40, &Config::mainline());
+    let key = Id::random(&mut network.random);
+    network.act(3, |node, now| node.announce(now, key, Some(80)));
+    let report = network.run_until_finished(3);
+    assert_eq!(report.families.len(), 2);
+    assert!(
+        report.families.iter().all(|family| family.stored == 8),
+        "{report:?}"
+    );
+    network.act(17, |node, now| node.announce(now, key, None));
+    network.run_until_finished(17);
+    network.act(25, |node, now| node.find_peers(now, key));
+    let peers = network.run_until_finished(25).peers;
+    for family in Family::ALL {
+        let mut announced = address(3, family);
+        announced.set_port(80);
+        assert!(
+            peers.contains(&announced) && peers.contains(&address(17, family)),
+            "{peers:?}"
+        );
+    }
+    assert_eq!(peers.len(), 4);
+    let streamed = network
+        .events
+        .iter()
+        .any(|(at, event)| *at == 25 && matches!(event, Event::Peers { .. }));
+    assert!(streamed, "peers are told as they are found");
+}
+
+#[test]
+fn mutable_items_with_salt_and_cas() {
+    let mut network = swarm(40);
+    let key = signing_key([7; 32]);
+    let item = |seq, value: &'static str| Item::sign(&key, "salt", seq, value);
+    let target = item(1, "1:a").target();
+    let put = |network: &mut Network, at, item: Item, cas| {
+        network
+            .act(at, |node, now| node.put(now, item, cas))
+            .expect("a good item");
+        network.run_until_finished(at).families.swap_remove(0)
+    };
+    assert_eq!(put(&mut network, 1, item(1, "1:a"), None).stored, 8);
+    assert_eq!(put(&mut network, 2, item(2, "1:b"), Some(1)).stored, 8);
+    let refused = put(&mut network, 3, item(3, "1:c"), Some(1));
+    assert!(
+        refused
+            .refused
+            .iter()
+            .all(|(_, error)| error.code == ErrorCode::CasMismatch)
+    );
+    assert_eq!((refused.stored, refused.refused.len()), (0, 8));
+    let old = put(&mut network, 4, item(1, "1:a"), None);
+    assert!(
+        old.refused
+            .iter()
+            .all(|(_, error)| error.code == ErrorCode::SequenceTooSmall)
+    );
+    network.act(9, |node, now| node.find_item(now, target, "salt"));
+    assert_eq!(network.run_until_finished(9).item, Some(item(2, "1:b")));
+    network.act(9, |node, now| node.find_item(now, target, "other"));
+    assert_eq!(
+        network.run_until_finished(9).item,
+        None,
+        "the salt is part of the key"
+    );
+    let mut forged = item(9, "1:a");
+    forged.value = Bytes::from_static(b"1:z");
+    let error = network.act(9, |node, now| node.put(now, forged, None));
+    assert_eq!(
+        error.map_err(|error| error.code),
+        Err(ErrorCode::InvalidSignature)
+    );
+}
+
+#[test]
+fn what_is_published_outlives_those_who_store_it() {
+    let mut network = swarm(25);
+    let item = Item::immutable("5:there");
+    let key = Id::random(&mut network.random);
+    network
+        .act(0, |node, now| node.publish_item(now, item.clone()))
+        .expect("a good item");
+    network.act(0, |node, now| node.publish_peer(now, key, None));
+    for _ in 0..4 {
+        network.run_for(Duration::from_secs(3600));
+        network.events.clear();
+        let reader = network.random_living();
+        network.act(reader, |node, now| node.find_item(now, item.target(), ""));
+        assert_eq!(
+            network.run_until_finished(reader).item.as_ref(),
+            Some(&item)
+        );
+        network.act(reader, |node, now| node.find_peers(now, key));
+        assert!(
+            network
+                .run_until_finished(reader)
+                .peers
+                .contains(&address(0, FAMILY))
+        );
+    }
+    network.act(0, |node, _| {
+        assert!(node.withdraw(&key) && node.withdraw(&item.target()));
+    });
+    network.run_for(Duration::from_secs(3 * 3600));
+    network.events.clear();
+    network.act(5, |node, now| node.find_peers(now, key));
+    assert!(network.run_until_finished(5).peers.is_empty());
+}
+
+/// A stranger at an address of its own, which speaks KRPC by hand.
+struct Stranger {
+    address: SocketAddr,
+    id: Id,
+}
+
+impl Stranger {
+    fn new(at: usize, random: &mut Random) -> Self {
+        Self {
+            address: address(10_000 + at, FAMILY),
+            id: Id::random(random),
+        }
+    }
+
+    fn query(&self, query: Query, read_only: bool) -> Bytes {
+        let kind = Kind::Query {
+            sender: self.id,
+            read_only,
+            query,
+        };
+        let transaction = Bytes::from_static(b"zz");
+        Message {
+            transaction,
+            version: None,
+            extension: None,
+            kind,
+        }
+        .encode()
+        .datagram(0)
+    }
+}
+
+/// A node alone, asked by hand.
+fn ask(network: &mut Network, from: SocketAddr, datagram: Bytes) -> Option<Message> {
+    let node = network.nodes[0].as_mut().expect("a node");
+    node.handle(network.now, from, datagram);
+    let mut answer = None;
+    while let Some(transmit) = node.poll_transmit() {
+        if transmit.to == [from] {
+            answer = Some(Message::decode(&transmit.datagram(0)).expect("a message"));
+        }
+    }
+    answer
+}
+
+fn response(message: Option<Message>) -> Response {
+    match message.expect("an answer").kind {
+        Kind::Response { response, .. } => *response,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn error(message: Option<Message>) -> ErrorCode {
+    match message.expect("an answer").kind {
+        Kind::Error(error) => error.code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn storing_needs_the_token_of_this_very_address() {
+    let mut network = Network::new(12);
+    network.add(ipv4());
+    let mut random = Random::from_number(1);
+    let (one, two) = (Stranger::new(1, &mut random), Stranger::new(2, &mut random));
+    let info_hash = Id::random(&mut random);
+    let query = one.query(
+        Query::GetPeers {
+            info_hash,
+            want: None,
+        },
+        false,
+    );
+    let token = response(ask(&mut network, one.address, query))
+        .token
+        .expect("a token");
+    let announce = |stranger: &Stranger| {
+        let query = Query::AnnouncePeer {
+            info_hash,
+            port: Some(1),
+            token: token.clone(),
+        };
+        stranger.query(query, false)
+    };
+    assert_eq!(
+        error(ask(&mut network, two.address, announce(&two))),
+        ErrorCode::Protocol
+    );
+    response(ask(&mut network, one.address, announce(&one)));
+    network.now += Duration::from_secs(11 * 60);
+    assert_eq!(
+        error(ask(&mut network, one.address, announce(&one))),
+        ErrorCode::Protocol
+    );
+    let get = two.query(
+        Query::Get {
+            target: info_hash,
+            seq: None,
+            want: None,
+        },
+        false,
+    );
+    let token = response(ask(&mut network, two.address, get))
+        .token
+        .expect("a token");
+    let put = |item: Item| {
+        two.query(
+            Query::Put {
+                item,
+                cas: None,
+                token: token.clone(),
+            },
+            false,
+        )
+    };
+    let unsorted = Item::immutable("d1:b0:1:a0:e");
+    assert_eq!(
+        error(ask(&mut network, two.address, put(unsorted))),
+        ErrorCode::Protocol
+    );
+    let mut long = b"997:".to_vec();
+    long.resize(1001, b'a');
+    let long = Item::immutable(long);
+    assert_eq!(
+        error(ask(&mut network, two.address, put(long))),
+        ErrorCode::ValueTooLong
+    );
+    response(ask(
+        &mut network,
+        two.address,
+        put(Item::immutable("4:good")),
+    ));
+}
+
+#[test]
+fn a_stranger_is_pinged_before_it_is_in_the_table() {
+    let mut network = Network::new(13);
+    network.add(ipv4());
+    let mut random = Random::from_number(1);
+    let stranger = Stranger::new(1, &mut random);
+    let ping = stranger.query(Query::Ping, false);
+    assert!(ask(&mut network, stranger.address, ping).is_some());
+    assert!(network.node(0).table(FAMILY).expect("a table").is_empty());
+    let node = network.nodes[0].as_mut().expect("a node");
+    let later = network.now + Duration::from_secs(1);
+    node.handle_timeout(later);
+    let ping = node.poll_transmit().expect("a ping");
+    assert_eq!(ping.to, [stranger.address]);
+    let transaction = Message::decode(&ping.datagram(0))
+        .expect("a message")
+        .transaction;
+    assert_eq!(transaction.len(), 8);
+    let pong = |transaction: &Bytes| {
+        let response = Box::default();
+        let kind = Kind::Response {
+            sender: stranger.id,
+            external: None,
+            response,
+        };
+        Message {
+            transaction: transaction.clone(),
+            version: None,
+            extension: None,
+            kind,
+        }
+        .encode()
+        .datagram(0)
+    };
+    // Somebody else cannot answer for it, nor can it be guessed.
+    node.handle(later, address(77, FAMILY), pong(&transaction));
+    node.handle(
+        later,
+        stranger.address,
+        pong(&Bytes::from_static(b"guessed!")),
+    );
+    assert!(node.table(FAMILY).expect("a table").is_empty());
+    node.handle(later, stranger.address, pong(&transaction));
+    assert_eq!(node.table(FAMILY).expect("a table").len(), 1);
+    let counters = node.status(later).fanouts;
+    assert_eq!(
+        (counters.wrong_source, counters.unknown_transaction),
+        (1, 1)
+    );
+}
+
+#[test]
+fn a_read_only_node_asks_and_is_not_asked() {
+    let mut network = swarm(30);
+    let place = network.add(Config {
+        read_only: true,
+        bootstrap: vec![address(1, FAMILY), address(2, FAMILY)],
+        ..ipv4()
+    });
+    network.act(place, |node, now| node.join(now));
+    network.run_for(Duration::from_secs(60));
+    assert!(network.node(place).table(FAMILY).expect("a table").len() > 10);
+    let id = network.node(place).id();
+    for at in 0..30 {
+        let node = network.node(at);
+        let known = node
+            .table(FAMILY)
+            .expect("a table")
+            .closest(network.now, id, 1);
+        assert_ne!(known[0].id, id, "nobody has it in its table");
+    }
+    let refused = (0..30).any(|at| {
+        let status = network.node(at).status(network.now);
+        status.families[0].refusals.contains_key(&Refusal::ReadOnly)
+    });
+    assert!(refused);
+    let stranger = Stranger::new(1, &mut Random::from_number(1));
+    network.inject(stranger.address, place, stranger.query(Query::Ping, false));
+    assert_eq!(network.node(place).status(network.now).served.read_only, 1);
+}
+
+#[test]
+fn one_address_is_not_answered_for_ever() {
+    let mut network = Network::new(14);
+    network.add(ipv4());
+    let stranger = Stranger::new(1, &mut Random::from_number(1));
+    let ping = stranger.query(Query::Ping, false);
+    let mut answered = 0;
+    for _ in 0..1000 {
+        network.now += Duration::from_millis(10);
+        answered += usize::from(ask(&mut network, stranger.address, ping.clone()).is_some());
+    }
+    assert!(answered < 50, "{answered} answers in ten seconds");
+    assert!(network.node(0).status(network.now).served.over_budget > 900);
+}
+
+#[test]
+fn nobody_sends_fifty_messages_to_one_peer_in_ten_seconds() {
+    let mut network = swarm(12);
+    network.most_in_ten_seconds = Some(0);
+    // All of them ask everybody, again and again.
+    for _ in 0..60 {
+        for at in 0..12 {
+            let target = Id::random(&mut network.random);
+            network.act(at, |node, now| node.find_node(now, target));
+        }
+        network.run_for(Duration::from_millis(200));
+    }
+    let most = network.most_in_ten_seconds;
+    assert!(most > Some(20), "the test asks enough: {most:?}");
+    assert!(most < Some(50), "{most:?}");
+}
+
+#[test]
+fn status_says_why_a_table_is_empty() {
+    let mut network = Network::new(15);
+    let why = |network: &Network, at| network.node(at).status(network.now).families[0].why_empty;
+    let alone = network.add(ipv4());
+    assert_eq!(why(&network, alone), Some(WhyEmpty::NoBootstrap));
+    let lost = network.add(Config {
+        bootstrap: vec![address(99, FAMILY)],
+        ..ipv4()
+    });
+    assert_eq!(why(&network, lost), Some(WhyEmpty::NotAsked));
+    network.act(lost, |node, now| node.join(now));
+    assert_eq!(why(&network, lost), Some(WhyEmpty::Waiting));
+    network.run_for(Duration::from_secs(3600));
+    assert!(matches!(
+        why(&network, lost),
+        Some(WhyEmpty::NoAnswer { silent: 5.. })
+    ));
+    // With BEP 42 in force, a node with an identifier of its own choice is refused.
+    let table = TableConfig {
+        enforce_bep42: true,
+        ..ipv4().table
+    };
+    let strict = network.add(Config {
+        table,
+        bootstrap: vec![address(alone, FAMILY)],
+        ..ipv4()
+    });
+    network.act(strict, |node, now| node.join(now));
+    network.run_for(Duration::from_secs(5));
+    assert!(matches!(
+        why(&network, strict),
+        Some(WhyEmpty::AllRefused {
+            reason: Refusal::IdNotOfAddress,
+            ..
+        })
+    ));
+}
+
+#[test]
+fn a_network_with_bep_42_in_force() {
+    let table = TableConfig {
+        enforce_bep42: true,
+        ..ipv4().table
+    };
+    let mut network = Network::new(16);
+    let mut random = Random::from_number(1);
+    for at in 0..40 {
+        let ip = address(at, FAMILY).ip();
+        let place = network.add(Config {
+            id: Some(bep42::random_id(ip, &mut random)),
+            table,
+            bootstrap: vec![address(0, FAMILY), address(at / 2, FAMILY)],
+            ..ipv4()
+        });
+        network.act(place, |node, now| node.join(now));
+        network.run_for(Duration::from_millis(500));
+    }
+    network.run_for(Duration::from_secs(30));
+    let seen = network.events.iter().filter(|(at, event)| {
+        matches!(event, Event::ExternalAddress { address: seen } if *seen == address(*at, FAMILY).ip())
+    });
+    assert!(seen.count() >= 39, "nodes learn their own address");
+    network.events.clear();
+    let target = Id::random(&mut random);
+    network.act(5, |node, now| node.find_node(now, target));
+    let found: Vec<Id> = network.run_until_finished(5).families[0]
+        .closest
+        .iter()
+        .map(|contact| contact.id)
+        .collect();
+    assert_eq!(found, network.closest(target, 8, 5));
+}
+
+/// Messages that node 0 sends for a `put`, before anybody stores.
+fn put_messages(network: &mut Network) -> Vec<Transmit> {
+    let item = Item::immutable("5:there");
+    network
+        .act(0, |node, now| node.put(now, item, None))
+        .expect("a good item");
+    network.sent_by_0 = Some(Vec::new());
+    assert_eq!(network.run_until_finished(0).families[0].stored, 8);
+    let sent = network.sent_by_0.take().expect("watched");
+    let is_put = |transmit: &Transmit| transmit.datagram(0).windows(3).any(|w| w == b"put");
+    sent.into_iter().filter(is_put).collect()
+}
+
+#[test]
+fn a_round_leaves_as_one_message_and_so_does_a_store_among_own_nodes() {
+    let mut network = swarm(40);
+    let node = network.nodes[0].as_mut().expect("a node");
+    let now = network.now;
+    node.find_node(now, Id::default());
+    let round = node.poll_transmit().expect("a round");
+    assert_eq!(
+        (round.to.len(), round.mode),
+        (Config::mainline().alpha, Mode::Shared)
+    );
+    assert!(round.body.is_same_for_all());
+    assert!(node.poll_transmit().is_none(), "one packet");
+    let puts = put_messages(&mut network);
+    assert_eq!(puts.len(), 1);
+    assert_eq!(puts[0].to.len(), 8);
+    assert!(puts[0].body.is_same_for_all(), "a list of tokens");
+}
+
+#[test]
+fn strangers_are_sent_their_own_token_only() {
+    let config = Config {
+        extensions: false,
+        ..ipv4()
+    };
+    let mut network = Network::swarm(10, 40, &config);
+    let puts = put_messages(&mut network);
+    assert_eq!((puts.len(), puts[0].to.len()), (1, 8));
+    assert!(!puts[0].body.is_same_for_all(), "a part for each");
+    assert_eq!(puts[0].body.segments().len(), 3);
+}
+
+#[test]
+fn datagrams_are_short_enough() {
+    let mut network = Network::swarm(17, 40, &Config::mainline());
+    assert!(
+        network.sent.longest_octets <= 1024,
+        "{}",
+        network.sent.longest_octets
+    );
+    let mut value = b"996:".to_vec();
+    value.resize(1000, b'a');
+    let item = Item::sign(&signing_key([1; 32]), vec![b's'; 64], i64::MAX, value);
+    let target = item.target();
+    network
+        .act(0, |node, now| node.put(now, item.clone(), None))
+        .expect("a good item");
+    network.run_until_finished(0);
+    network.act(20, |node, now| node.find_item(now, target, vec![b's'; 64]));
+    assert_eq!(network.run_until_finished(20).item, Some(item));
+    let longest = network.sent.longest_octets;
+    assert!(
+        longest > 1024 && longest <= MAX_ITEM_DATAGRAM_OCTETS,
+        "{longest}"
+    );
+}
+
+#[test]
+fn after_leaving_nothing_is_sent_but_answers() {
+    let mut network = swarm(30);
+    let contacts = network.act(3, |node, now| node.leave(now));
+    assert!(contacts.len() > 10);
+    network.run_for(Duration::from_secs(30));
+    assert!(network.node(3).is_idle());
+    assert_eq!(network.node(3).poll_timeout(), None);
+    network.act(8, |node, now| node.ping(now, address(3, FAMILY)));
+    let report = network.run_until_finished(8);
+    assert_eq!(report.families[0].answered, 1);
+}
+
+#[test]
+fn several_keys_are_asked_for_by_shared_rounds() {
+    let mut network = swarm(80);
+    let items: Vec<Item> = (0..7)
+        .map(|number| Item::immutable(format!("i{number}e")))
+        .collect();
+    let keys: Vec<Id> = items.iter().map(Item::target).collect();
+    for (number, item) in items.iter().enumerate() {
+        let at = 10 * number;
+        network
+            .act(at, |node, now| node.put(now, item.clone(), None))
+            .expect("a good item");
+        network.run_until_finished(at);
+    }
+    network.act(5, |node, now| node.announce(now, keys[3], None));
+    network.run_until_finished(5);
+    network.act(33, |node, now| node.find_many(now, &keys));
+    network.run_for(Duration::from_secs(5));
+    let report = network.events.iter().find_map(|(at, event)| match event {
+        Event::FinishedMany { report, .. } if *at == 33 => Some(report.clone()),
+        _ => None,
+    });
+    let report = report.expect("it has ended");
+    for item in &items {
+        assert_eq!(report.targets[&item.target()].item.as_ref(), Some(item));
+    }
+    assert!(report.targets[&keys[3]].peers.contains(&address(5, FAMILY)));
+    let (mut rounds, mut asked) = (0, 0);
+    for key in &keys {
+        network.act(33, |node, now| node.find_peers(now, *key));
+        let one = network.run_until_finished(33).families.swap_remove(0);
+        rounds += one.rounds;
+        asked += one.asked;
+    }
+    println!(
+        "7 keys: {} nodes asked by {} packets; key by key {asked} by {rounds}",
+        report.asked, report.rounds,
+    );
+    assert!(2 * report.rounds < rounds);
+    assert!(network.sent.longest_octets <= 1024);
+}
+
+#[test]
+fn strangers_do_not_understand_several_keys_and_the_look_up_ends() {
+    let mut network = Network::new(18);
+    network.add(ipv4());
+    let mut random = Random::from_number(1);
+    let stranger = Stranger::new(1, &mut random);
+    let query = Query::GetMany {
+        targets: vec![Id::random(&mut random); 3],
+    };
+    let answer = response(ask(
+        &mut network,
+        stranger.address,
+        stranger.query(query, false),
+    ));
+    assert_eq!(answer.many.len(), 3);
+    let nobody = network.act(0, |node, now| node.find_many(now, &[Id::default()]));
+    let ended = network.events.iter().any(
+        |(_, event)| matches!(event, Event::FinishedMany { operation, .. } if *operation == nobody),
+    );
+    assert!(ended, "a node that knows nobody ends at once");
+}
