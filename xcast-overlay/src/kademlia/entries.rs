@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::{
     many::Then,
-    node::{Node, Purpose},
+    node::Node,
     operation::OperationId,
-    search::{Answered, STORE_RETRIES, store_requests},
+    request::{Answered, Purpose},
+    search::{STORE_RETRIES, store_requests},
 };
 use crate::{
     id::Id,

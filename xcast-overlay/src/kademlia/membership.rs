@@ -3,8 +3,10 @@
 use std::time::Instant;
 
 use super::{
-    node::{Event, Node, Purpose},
+    event::Event,
+    node::Node,
     operation::{Goal, OperationId, Origin},
+    request::Purpose,
 };
 use crate::{
     id::Id,

@@ -30,13 +30,16 @@
 pub mod bep42;
 mod config;
 mod entries;
+mod event;
 mod external;
+mod find_many;
 mod limits;
 mod lookup;
 mod many;
 mod membership;
 mod node;
 mod operation;
+mod request;
 mod scope;
 mod search;
 mod server;
@@ -48,10 +51,11 @@ mod upkeep;
 
 pub use self::{
     config::Config,
+    event::Event,
     limits::AnswerLimits,
     lookup::{Found, Lookup, Token},
     many::{ManyReport, OfTarget},
-    node::{Event, Node},
+    node::Node,
     operation::{FamilyReport, Goal, OperationId, Report},
     status::{FamilyStatus, Method, MethodCounters, ServedCounters, Status, WhyEmpty},
     storage::StorageConfig,

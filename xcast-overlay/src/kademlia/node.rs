@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -12,11 +12,12 @@ use tracing::{debug, trace};
 use super::{
     bep42,
     config::Config,
+    event::Event,
     external::ExternalAddress,
-    many::{Many, ManyReport},
-    operation::{Operation, OperationId, Report},
+    many::Many,
+    operation::{Operation, OperationId},
+    request::{Answered, Purpose, Tag},
     scope::is_credible,
-    search::Answered,
     server::Server,
     status::{FamilyStatus, Method, MethodCounters, ServedCounters, Status, WhyEmpty},
     table::{Refusal, Table},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     id::Id,
-    krpc::{Contact, DecodeError, Family, Item, Kind, Message, Query, QueryError, Response},
+    krpc::{Contact, DecodeError, Family, Kind, Message, Query, QueryError, Response},
     runtime::{Body, Fanouts, Mode, Peers, Policy, Protocol, Random, Transmit},
 };
 
@@ -57,72 +58,6 @@ pub struct Node {
     external: ExternalAddress,
     requests: BTreeMap<(Family, Method), MethodCounters>,
     served: ServedCounters,
-}
-
-/// What a node tells its owner.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// The node knows its neighbours, and has looked into each part of the network.
-    Joined {
-        /// Nodes in all tables.
-        nodes: usize,
-    },
-    /// Somebody named peers; more may come.
-    Peers {
-        /// The operation.
-        operation: OperationId,
-        /// New ones.
-        peers: Vec<SocketAddr>,
-    },
-    /// An item was found; for a mutable one, a newer one may come.
-    Found {
-        /// The operation.
-        operation: OperationId,
-        /// The item, checked.
-        item: Item,
-    },
-    /// An operation has ended.
-    Finished {
-        /// The operation.
-        operation: OperationId,
-        /// What came of it.
-        report: Box<Report>,
-    },
-    /// A look-up for several keys at once has ended.
-    FinishedMany {
-        /// The operation.
-        operation: OperationId,
-        /// What came of it.
-        report: Box<ManyReport>,
-    },
-    /// Others see this node at another address than before. A node whose identifier does not follow
-    /// from it may want to begin anew with one that does (BEP 42).
-    ExternalAddress {
-        /// The address.
-        address: IpAddr,
-    },
-}
-
-/// What a request is for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Tag {
-    pub purpose: Purpose,
-    pub method: Method,
-    /// The identifier that the receiver is known under.
-    pub expected: Option<Id>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Search(OperationId),
-    Store(OperationId),
-    Many(OperationId),
-    /// To store an entry under several keys.
-    PutEntry(OperationId),
-    /// For the entries under a key.
-    GetEntries(OperationId, Id),
-    /// To see whether a node is there, for the table.
-    Check,
 }
 
 impl Node {

@@ -8,15 +8,17 @@ use std::{
 use bytes::Bytes;
 
 use super::{
+    event::Event,
     lookup::{Lookup, Token},
-    node::{Event, Node, Purpose, Tag},
+    node::Node,
     operation::{Goal, Operation, OperationId, Origin, Run, Stage},
+    request::{Answered, Purpose, Tag},
     scope::is_unicast,
     tokens::{MAX_TOKENS, TOKEN_OCTETS},
 };
 use crate::{
     id::Id,
-    krpc::{Contact, Family, Item, MAX_ITEM_DATAGRAM_OCTETS, Query, QueryError, Response, Want},
+    krpc::{Contact, Family, Item, MAX_ITEM_DATAGRAM_OCTETS, Query, QueryError, Want},
     runtime::Policy,
 };
 
@@ -34,19 +36,6 @@ pub(super) type Receiver = (Contact, Token);
 
 /// A request to store, its receivers, and the token of each if it is not in the request.
 pub(super) type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>);
-
-/// A node has answered a request.
-pub(super) struct Answered {
-    pub contact: Contact,
-    pub tag: Tag,
-    /// Whether it had been given up.
-    pub late: bool,
-    /// Whether it finds its token in a list.
-    pub in_list: bool,
-    pub response: Response,
-    /// The nodes it names that can be believed.
-    pub nodes: Vec<Contact>,
-}
 
 impl Node {
     /// Pings a node: the report has its identifier, if it answers.
