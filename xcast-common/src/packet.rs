@@ -22,6 +22,8 @@ pub struct Packet {
     pub protocol: u8,
     /// The IP destination is not the group: it is one of ours.
     pub to_own: bool,
+    /// Slot of the port that the packet arrived at, before any rounds through `xcast0`.
+    pub arrival: u8,
 }
 
 /// Why a frame is not forwarded as Xcast.

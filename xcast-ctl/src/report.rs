@@ -33,9 +33,13 @@ pub fn value(counters: &Counters, counter: Counter) -> u64 {
     counters.get(counter.name()).copied().unwrap_or(0)
 }
 
-/// Copies that were decided on but never reached a driver.
+/// Copies that were decided on but reached neither a driver nor the stack, and packets lost on their way to another round,
+/// which would have become copies.
 pub fn loss(counters: &Counters) -> u64 {
-    value(counters, Counter::Planned).saturating_sub(value(counters, Counter::Sent))
+    let copies = value(counters, Counter::Planned).saturating_sub(value(counters, Counter::Sent));
+    let rounds =
+        value(counters, Counter::Recirculated).saturating_sub(value(counters, Counter::Returned));
+    copies + rounds
 }
 
 /// The document of `xcast-ctl status`.
@@ -142,7 +146,7 @@ pub struct Stats {
     pub totals: Counters,
     /// The same per port.
     pub ports: Vec<PortStats>,
-    /// Copies planned minus copies sent.
+    /// Copies planned minus copies sent, and packets recirculated minus packets returned.
     pub loss: u64,
 }
 

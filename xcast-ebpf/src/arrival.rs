@@ -24,14 +24,15 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{IPV6, SCRATCH, WORK, counters, port, settings},
+    maps::{IPV6, SCRATCH, WORK, count, counters, port, settings},
     tables::FamilyMaps,
 };
 
 /// Entry point of the program on the ports: serves IPv4, and has a program of its own serve IPv6.
 #[inline(always)]
 pub fn dispatch(ctx: XdpContext) -> u32 {
-    let view = XdpFrame::new(&ctx).view();
+    let mut frame = XdpFrame::new(&ctx);
+    let view = frame.view();
     if is_family::<V6>(view) {
         let settings = &settings();
         if settings.ipv6 != 0 && is_ours::<V6>(view, settings).is_some() {
@@ -45,7 +46,7 @@ pub fn dispatch(ctx: XdpContext) -> u32 {
 
 /// Whether a frame is Xcast, or perhaps Xcast inside UDP.
 #[inline(always)]
-fn is_ours<F: Family>(view: View, settings: &Settings) -> Option<Found> {
+fn is_ours<F: Family>(view: View<'_>, settings: &Settings) -> Option<Found> {
     match is_xcast::<F>(view, settings) {
         Some(ext_len) => Some(Found::Native(ext_len)),
         None if tunnel::is_candidate::<F>(view, settings) => Some(Found::InUdp),
@@ -107,10 +108,17 @@ fn forward<F: FamilyMaps>(
             return None;
         }
     };
-    let is_recirculated =
-        port.flags & PORT_TRUSTED != 0 && mark::read::<F>(frame.view(), settings).is_some();
-    if !is_recirculated {
-        counters.bump(Counter::Received);
+    let mark = match port.flags & PORT_TRUSTED {
+        0 => None,
+        _ => mark::read::<F>(frame.view(), settings),
+    };
+    let mut packet = packet;
+    match mark {
+        None => counters.bump(Counter::Received),
+        Some(mark) => {
+            packet.arrival = mark.serial as u8;
+            count(packet.arrival, Counter::Returned);
+        }
     }
     let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
     if !frame.strip_metadata() || !frame.trim(padding) {

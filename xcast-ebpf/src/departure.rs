@@ -11,9 +11,10 @@ use xcast_common::{
     family::{V4, V6},
     forward::{
         emit::{emit, emit_rest},
-        mark::{self, Mark},
+        mark::{self, Mark, State},
     },
     maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
+    verifier::fresh,
     wire::frame::Frame as _,
 };
 
@@ -68,16 +69,32 @@ fn prune<F: FamilyMaps>(
     if plan.serial != mark.serial {
         return Err(Counter::DropPlanLost);
     }
+    let stripped = match mark.state {
+        State::Stripped(sums) => Some(sums),
+        State::Whole { hidden } => {
+            mark::show(frame, hidden).ok_or(Counter::DropNoRoom)?;
+            None
+        }
+    };
     if slot == PORT_RECIRCULATE {
-        // The mark stays: it tells the second round from a new packet.
-        return emit_rest(frame, plan).ok_or(Counter::DropNoRoom);
+        emit_rest(frame, plan).ok_or(Counter::DropNoRoom)?;
+        // It tells the second round from a new packet.
+        let mark = Mark {
+            serial: u32::from(plan.packet.arrival),
+            state: State::Whole { hidden: 0 },
+        };
+        return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
     }
     let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
-    let form =
-        emit(frame, plan, b, next_hop, settings, mark.stripped).ok_or(Counter::DropNoRoom)?;
+    let form = emit(frame, plan, b, next_hop, settings, stripped).ok_or(Counter::DropNoRoom)?;
+    // The next hop may be another one than when the plan was made. Read again, for its port is written before its
+    // addresses: if it is still this one, so is what they belong to.
+    if fresh(&next_hop.port) != slot {
+        return Err(Counter::DropNextHop);
+    }
     count_sent(slot, form);
     Ok(())
 }

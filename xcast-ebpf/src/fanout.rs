@@ -7,7 +7,7 @@ use xcast_common::{
     family::Family,
     forward::{
         emit::{Form, emit, strip},
-        mark::{self, Mark},
+        mark::{self, Mark, State},
         plan::{BRANCH_SLOTS, Plan},
     },
     maps::{
@@ -15,12 +15,12 @@ use xcast_common::{
         counter::Counter,
     },
     verifier::fresh,
-    wire::frame::Frame as _,
+    wire::{ETH_LEN, frame::Frame as _},
 };
 
 use crate::{
     frame::XdpFrame,
-    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PLANNED, SUBSETS, USUAL, counters},
+    maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PLANNED, SUBSETS, USUAL, count, counters},
 };
 
 /// One copy: the frame itself.
@@ -42,6 +42,11 @@ pub fn single<F: Family>(
         arrival.bump(Counter::DropNoRoom);
         return None;
     };
+    // It may have changed since it was looked at.
+    if fresh(&next_hop.port) != slot {
+        counters(slot)?.bump(Counter::DropNextHop);
+        return None;
+    }
     match DEVICES.redirect(u32::from(slot), 0) {
         Ok(action) => {
             count_sent(slot, form);
@@ -70,17 +75,19 @@ pub fn several<F: Family>(
     };
     // What all copies have in common is done before they are made. Where the rest has to recirculate,
     // the packet is still needed as it is.
-    let mut stripped = None;
-    if devices.is_some() && plan.is_unicast() {
-        stripped = strip(frame, plan, settings);
-        if stripped.is_none() {
-            arrival.bump(Counter::DropNoRoom);
-            return None;
-        }
-    }
+    let state = if devices.is_some() && plan.is_unicast() {
+        strip(frame, plan, settings).map(State::Stripped)
+    } else {
+        let len = ETH_LEN as u32 + plan.least_mtu_bytes();
+        mark::hide(frame, len).map(|hidden| State::Whole { hidden })
+    };
+    let Some(state) = state else {
+        arrival.bump(Counter::DropNoRoom);
+        return None;
+    };
     let mark = Mark {
         serial: plan.serial,
-        stripped,
+        state,
     };
     mark::write::<F>(frame.view(), settings, mark)?;
     let Some(devices) = devices else {
@@ -168,7 +175,7 @@ fn some<F: Family>(
     for slot in 0..8 {
         plan.leave((preset.group * 8 + slot) as u8);
     }
-    arrival.bump(Counter::Recirculated);
+    count(plan.packet.arrival, Counter::Recirculated);
     Some(action)
 }
 
@@ -189,11 +196,13 @@ fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: &mut PortCount
     }
 }
 
-/// Counts a copy as sent.
+/// Counts a copy as sent. What leaves for the stack is counted where it gets there.
 #[inline(always)]
 pub fn count_sent(slot: u8, form: Form) {
     if let Some(port) = counters(slot) {
-        port.bump(Counter::Sent);
+        if slot != PORT_STACK {
+            port.bump(Counter::Sent);
+        }
         if form == Form::Unicast {
             port.bump(Counter::X2u);
         }

@@ -53,9 +53,8 @@ impl EbpfContext for XdpFrame {
 
 impl Frame for XdpFrame {
     #[inline(always)]
-    fn view(&mut self) -> View {
-        // SAFETY: the kernel passes a valid context, and the verifier knows that views are stale
-        // after the frame moved.
+    fn view(&mut self) -> View<'_> {
+        // SAFETY: the kernel passes a valid context; the frame is not moved while it is borrowed.
         unsafe {
             View::new(
                 (*self.ctx).data as usize as *mut u8,

@@ -1,9 +1,10 @@
 //! The XDP programs of the Xcast router: entry points only.
 //!
 //! `xcast` runs where packets arrive, `xcast6` for IPv6: they decide, and ask the kernel for copies. `xcast_copy`
-//! runs once per copy, where it leaves: it prunes its copy's list. What they decide is in
+//! runs once per copy, where it leaves: it prunes its copy's list. `xcast_stack` runs where copies for the kernel stack arrive. What they decide is in
 //! `xcast-common`; what they remember is in [`maps`], which [`tables`] shows to `xcast-common` as a router's
-//! tables. The stages are [`arrival`], [`fanout`], which makes the copies, and [`departure`].
+//! tables. The stages are [`arrival`], [`fanout`], which makes the copies, [`departure`], and [`handover`] to
+//! the stack.
 #![no_std]
 #![no_main]
 #![expect(
@@ -15,10 +16,14 @@ mod arrival;
 mod departure;
 mod fanout;
 mod frame;
+mod handover;
 mod maps;
 mod tables;
 
-use aya_ebpf::{macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use xcast_common::family::V6;
 
 /// Attached to every port, and to `xcast0-dp`. Xcast6 goes on in `xcast6`.
@@ -37,6 +42,12 @@ pub fn xcast6(ctx: XdpContext) -> u32 {
 #[xdp(map = "devmap")]
 pub fn xcast_copy(ctx: XdpContext) -> u32 {
     departure::leave(ctx)
+}
+
+/// Attached where frames from `xcast0-dp` arrive on `xcast0`.
+#[classifier]
+pub fn xcast_stack(ctx: TcContext) -> i32 {
+    handover::hand_over(&ctx)
 }
 
 #[cfg(not(test))]

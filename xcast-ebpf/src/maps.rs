@@ -12,6 +12,7 @@ use xcast_common::{
         EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
         MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
         PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, SLOT_GROUPS, Settings,
+        counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
     },
@@ -109,6 +110,10 @@ pub static IPV6: ProgramArray<1> = ProgramArray::new();
 #[btf_map]
 pub static PORTS: Array<Port, { PORT_TABLE_ENTRIES as usize }> = Array::new();
 
+/// Ports by slot: where the kernel stack is to see a copy arrive.
+#[btf_map]
+pub static SLOTS: Array<Port, { MAX_PORTS as usize }> = Array::new();
+
 /// Every counter of every port; written by the programs.
 #[btf_map]
 pub static COUNTERS: PerCpuArray<PortCounters, MAX_PORTS> = PerCpuArray::new();
@@ -183,6 +188,14 @@ pub fn port(ifindex: u32) -> Option<Port> {
         }
     }
     None
+}
+
+/// Counts one, on a port.
+#[inline(always)]
+pub fn count(slot: u8, counter: Counter) {
+    if let Some(counters) = counters(slot) {
+        counters.bump(counter);
+    }
 }
 
 /// The counters of a port.

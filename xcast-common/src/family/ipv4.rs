@@ -68,7 +68,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn header_sum(view: View, words: u32) -> Option<Sum> {
+    fn header_sum(view: View<'_>, words: u32) -> Option<Sum> {
         sum_words::<MAX_CHECKED_WORDS>(view, XCAST_AT, words)
     }
 
@@ -79,13 +79,13 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn find(view: View, settings: &Settings) -> Option<u16> {
+    fn find(view: View<'_>, settings: &Settings) -> Option<u16> {
         view.at::<XCAST_AT>(0)?;
         (view.u8(ipv4::PROTOCOL)? == settings.protocol).then_some(0)
     }
 
     #[inline(always)]
-    fn udp_at(view: View) -> Option<usize> {
+    fn udp_at(view: View<'_>) -> Option<usize> {
         if view.u8(ipv4::PROTOCOL)? != transport::UDP {
             return None;
         }
@@ -94,17 +94,17 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn is_later_fragment(view: View) -> Option<bool> {
+    fn is_later_fragment(view: View<'_>) -> Option<bool> {
         Some(view.be16(ipv4::FRAGMENT)?.value() & ipv4::FRAGMENT_OFFSET_MASK != 0)
     }
 
     #[inline(always)]
-    fn total_len(view: View) -> Option<u32> {
+    fn total_len(view: View<'_>) -> Option<u32> {
         Some(u32::from(view.be16(ipv4::TOTAL_LEN)?.value()))
     }
 
     #[inline(always)]
-    fn check_ip(view: View, least: usize) -> Result<u16, Reject> {
+    fn check_ip(view: View<'_>, least: usize) -> Result<u16, Reject> {
         let header = view.window::<XCAST_AT>(0).ok_or(TRUNCATED)?;
         let version_ihl = header.u8(ipv4::VERSION_IHL);
         if version_ihl >> 4 != 4 || version_ihl & 0xf < 5 {
@@ -127,7 +127,7 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn check(view: View, _ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View<'_>, _ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         let total_len = Self::check_ip(view, FIXED_LEN)?;
         let header = view
             .window::<{ XCAST_AT + FIXED_LEN }>(0)
@@ -164,6 +164,7 @@ impl Family for V4 {
             ttl: header.u8(ipv4::TTL),
             protocol,
             to_own: false,
+            arrival: 0,
         })
     }
 
@@ -173,12 +174,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn xcast(view: View, _ext_len: u16) -> View {
+    fn xcast(view: View<'_>, _ext_len: u16) -> View<'_> {
         view
     }
 
     #[inline(always)]
-    fn flow(view: View, _ext_len: u16) -> Option<u64> {
+    fn flow(view: View<'_>, _ext_len: u16) -> Option<u64> {
         let source = u64::from(view.be32(ipv4::SOURCE)?.memory());
         Some(source << 32 | u64::from(view.be32(xcast4::CHANNEL)?.memory()))
     }
@@ -200,7 +201,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+    fn readdress(
+        view: View<'_>,
+        sum: Sum,
+        next_hop: &NextHop,
+        unicast: Unicast<Self>,
+    ) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         let mut sum = sum.add32(unicast.address.memory());
@@ -259,7 +265,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
+    fn pass_on(
+        view: View<'_>,
+        packet: &Packet,
+        next_hop: &NextHop,
+        settings: &Settings,
+    ) -> Option<()> {
         let inherited = Inherited::read(view)?.passed_on(packet, settings);
         let window = view.window(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
@@ -268,21 +279,26 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn pad_ds(view: View, list: usize, count: u32) -> Option<()> {
+    fn pad_ds(view: View<'_>, list: usize, count: u32) -> Option<()> {
         // Masked, so that the verifier sees an offset that cannot wrap.
         let last = count.wrapping_sub(1) as usize & 0x7f;
         view.set_be32(list + 4 * (last >> 2), Be32::default())
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, packet: &Packet, _settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(
+        view: View<'_>,
+        packet: &Packet,
+        _settings: &Settings,
+        count: u32,
+    ) -> Option<()> {
         let last = count.wrapping_sub(1) as usize & 0x7f;
         let list = Self::ports_at(count, fresh(&packet.flags));
         view.set_be32(list + 4 * (last >> 1), Be32::default())
     }
 
     #[inline(always)]
-    fn tidy(view: View, count: u8, flags: u8) -> Option<()> {
+    fn tidy(view: View<'_>, count: u8, flags: u8) -> Option<()> {
         let list = xcast4::BITMAP + 4 * xcast4::bitmap_words(u32::from(count)) as usize;
         let after = list + 4 * count as usize;
         let ports = after + 4 * ds_words(u32::from(count), flags) as usize;
@@ -312,7 +328,7 @@ struct Inherited {
 
 impl Inherited {
     #[inline(always)]
-    fn read(view: View) -> Option<Self> {
+    fn read(view: View<'_>) -> Option<Self> {
         let window = view.window::<XCAST_AT>(0)?;
         Some(Self {
             total_len: u16::from_be(window.u16(ipv4::TOTAL_LEN)),
@@ -350,7 +366,7 @@ impl Inherited {
 
     /// Writes an IPv4 header.
     #[inline(always)]
-    fn write(&self, window: Window<XCAST_AT>, protocol: u8) {
+    fn write(&self, window: Window<'_, XCAST_AT>, protocol: u8) {
         let sum = self
             .write_all_but_destination(window, protocol)
             .add32(self.destination);
@@ -360,7 +376,7 @@ impl Inherited {
 
     /// Writes everything but the destination and the checksum, which goes with it; returns the sum so far.
     #[inline(always)]
-    fn write_all_but_destination(&self, window: Window<XCAST_AT>, protocol: u8) -> Sum {
+    fn write_all_but_destination(&self, window: Window<'_, XCAST_AT>, protocol: u8) -> Sum {
         let first = Be32::new(0x4500_0000 | u32::from(self.ds) << 16 | u32::from(self.total_len));
         let ttl_and_protocol = Be16::new(u16::from(self.ttl) << 8 | u16::from(protocol));
         window.set_u32(ETH_LEN, first.memory());

@@ -79,7 +79,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn header_sum(view: View, words: u32) -> Option<Sum> {
+    fn header_sum(view: View<'_>, words: u32) -> Option<Sum> {
         sum_words::<MAX_CHECKED_WORDS>(view, XCAST_AT, words)
     }
 
@@ -89,7 +89,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn find(view: View, settings: &Settings) -> Option<u16> {
+    fn find(view: View<'_>, settings: &Settings) -> Option<u16> {
         view.at::<XCAST_AT>(0)?;
         if settings.ipv6 == 0 {
             return None;
@@ -123,23 +123,23 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn udp_at(view: View) -> Option<usize> {
+    fn udp_at(view: View<'_>) -> Option<usize> {
         (view.u8(ipv6::NEXT_HEADER)? == transport::UDP).then_some(XCAST_AT)
     }
 
     #[inline(always)]
-    fn is_later_fragment(_view: View) -> Option<bool> {
+    fn is_later_fragment(_view: View<'_>) -> Option<bool> {
         // Its header would come before that of UDP.
         Some(false)
     }
 
     #[inline(always)]
-    fn total_len(view: View) -> Option<u32> {
+    fn total_len(view: View<'_>) -> Option<u32> {
         Some(ipv6::LEN as u32 + u32::from(view.be16(ipv6::PAYLOAD_LEN)?.value()))
     }
 
     #[inline(always)]
-    fn check_ip(view: View, least: usize) -> Result<u16, Reject> {
+    fn check_ip(view: View<'_>, least: usize) -> Result<u16, Reject> {
         if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
             return Err(Reject::Drop(Counter::DropIpHeader));
         }
@@ -152,7 +152,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn check(view: View, ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
+    fn check(view: View<'_>, ext_len: u16, settings: &Settings) -> Result<Packet, Reject> {
         if view.u8(ipv6::VERSION_CLASS_FLOW).ok_or(TRUNCATED)? >> 4 != 6 {
             return Err(Reject::Drop(Counter::DropIpHeader));
         }
@@ -226,16 +226,17 @@ impl Family for V6 {
             ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
             protocol,
             to_own: false,
+            arrival: 0,
         })
     }
 
     #[inline(always)]
-    fn xcast(view: View, ext_len: u16) -> View {
+    fn xcast(view: View<'_>, ext_len: u16) -> View<'_> {
         view.skip(ext_len as usize & EXT_LEN_MASK)
     }
 
     #[inline(always)]
-    fn flow(view: View, ext_len: u16) -> Option<u64> {
+    fn flow(view: View<'_>, ext_len: u16) -> Option<u64> {
         // The flow label is the source's own hash of what makes a flow (RFC 6437).
         let label = view.be32(ipv6::VERSION_CLASS_FLOW)?.value() & 0xf_ffff;
         let mut flow = u64::from(label) << 32;
@@ -273,7 +274,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn readdress(view: View, _sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()> {
+    fn readdress(
+        view: View<'_>,
+        _sum: Sum,
+        next_hop: &NextHop,
+        unicast: Unicast<Self>,
+    ) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         if let Some(ds) = unicast.ds {
@@ -339,7 +345,12 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()> {
+    fn pass_on(
+        view: View<'_>,
+        packet: &Packet,
+        next_hop: &NextHop,
+        settings: &Settings,
+    ) -> Option<()> {
         let window = view.window::<XCAST_AT>(0)?;
         ethernet(window, next_hop, Self::ETHER_TYPE);
         lower_hop_limit(window);
@@ -350,13 +361,13 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn pad_ds(view: View, list: usize, count: u32) -> Option<()> {
+    fn pad_ds(view: View<'_>, list: usize, count: u32) -> Option<()> {
         let last = count.wrapping_sub(1) as usize & 0x7f;
         view.set_be64_memory(list + 8 * (last >> 3), 0)
     }
 
     #[inline(always)]
-    fn begin_ports(view: View, packet: &Packet, settings: &Settings, count: u32) -> Option<()> {
+    fn begin_ports(view: View<'_>, packet: &Packet, settings: &Settings, count: u32) -> Option<()> {
         let units = xcast6::ports_units(count) & 0x3f;
         let at = Self::ports_at(count, fresh(&packet.flags)) - xcast6::ports::LIST;
         view.set_be64_memory(at + 8 * (units.wrapping_sub(1) as usize & 0x3f), 0)?;
@@ -367,7 +378,7 @@ impl Family for V6 {
     }
 
     #[inline(always)]
-    fn tidy(view: View, count: u8, flags: u8) -> Option<()> {
+    fn tidy(view: View<'_>, count: u8, flags: u8) -> Option<()> {
         let destinations = u32::from(count);
         let ds = xcast6::BITMAP
             + 4 * Self::bitmap_words(destinations) as usize
@@ -397,7 +408,7 @@ impl Family for V6 {
 /// Copies the IPv6 header to the same place of another view, which may begin within it: the last
 /// octets first. Without a loop, from which LLVM would make one comparison of lengths.
 #[inline(always)]
-fn shift_ip_header(from: View, to: View) -> Option<()> {
+fn shift_ip_header(from: View<'_>, to: View<'_>) -> Option<()> {
     shift(from, to, ETH_LEN + 32)?;
     shift(from, to, ETH_LEN + 24)?;
     shift(from, to, ETH_LEN + 16)?;
@@ -407,17 +418,17 @@ fn shift_ip_header(from: View, to: View) -> Option<()> {
 
 /// Copies the eight octets at `at` to the same place of another view.
 #[inline(always)]
-fn shift(from: View, to: View, at: usize) -> Option<()> {
+fn shift(from: View<'_>, to: View<'_>, at: usize) -> Option<()> {
     to.set_be64_memory(at, from.be64_memory(at)?)
 }
 
 #[inline(always)]
-fn shorten_payload(window: Window<XCAST_AT>, octets: usize) {
+fn shorten_payload(window: Window<'_, XCAST_AT>, octets: usize) {
     let len = u16::from_be(window.u16(ipv6::PAYLOAD_LEN)).wrapping_sub(octets as u16);
     window.set_u16(ipv6::PAYLOAD_LEN, len.to_be());
 }
 
 #[inline(always)]
-fn lower_hop_limit(window: Window<XCAST_AT>) {
+fn lower_hop_limit(window: Window<'_, XCAST_AT>) {
     window.set_u8(ipv6::HOP_LIMIT, window.u8(ipv6::HOP_LIMIT).wrapping_sub(1));
 }

@@ -60,31 +60,31 @@ pub trait Family: Sized + 'static {
 
     /// The one's complement sum over all that the checksum covers, the first `words` 32-bit words of the header;
     /// `None` if the frame ends before.
-    fn header_sum(view: View, words: u32) -> Option<Sum>;
+    fn header_sum(view: View<'_>, words: u32) -> Option<Sum>;
 
     /// Where the ports are.
     fn ports_at(count: u32, flags: u8) -> usize;
 
     /// Whether the IP packet in a frame carries Xcast, and how many octets of other headers come
     /// before the Xcast header; its lowest bit: one of them is that of a fragment.
-    fn find(view: View, settings: &Settings) -> Option<u16>;
+    fn find(view: View<'_>, settings: &Settings) -> Option<u16>;
 
     /// Where the UDP header is, if the IP packet in a frame is a datagram.
-    fn udp_at(view: View) -> Option<usize>;
+    fn udp_at(view: View<'_>) -> Option<usize>;
 
     /// Whether it is a fragment without the headers.
-    fn is_later_fragment(view: View) -> Option<bool>;
+    fn is_later_fragment(view: View<'_>) -> Option<bool>;
 
     /// The IP packet's length as its header has it, in octets.
-    fn total_len(view: View) -> Option<u32>;
+    fn total_len(view: View<'_>) -> Option<u32>;
 
     /// Checks the IP header of a frame that is ours, and that at least `least` octets follow it.
     /// Returns the length of the IP packet, in octets.
-    fn check_ip(view: View, least: usize) -> Result<u16, Reject>;
+    fn check_ip(view: View<'_>, least: usize) -> Result<u16, Reject>;
 
     /// Checks IP and Xcast headers of a frame that is ours; `ext_len` is what [`find`](Self::find)
     /// found.
-    fn check(view: View, ext_len: u16, settings: &Settings) -> Result<Packet, Reject>;
+    fn check(view: View<'_>, ext_len: u16, settings: &Settings) -> Result<Packet, Reject>;
 
     /// Length of the headers between the IP header and the Xcast header, in octets, of an accepted packet.
     #[inline(always)]
@@ -93,10 +93,10 @@ pub trait Family: Sized + 'static {
     }
 
     /// A frame's view for what lies in and behind the Xcast header.
-    fn xcast(view: View, ext_len: u16) -> View;
+    fn xcast(view: View<'_>, ext_len: u16) -> View<'_>;
 
     /// What makes a flow, as far as the IP and Xcast headers know.
-    fn flow(view: View, ext_len: u16) -> Option<u64>;
+    fn flow(view: View<'_>, ext_len: u16) -> Option<u64>;
 
     /// Where a protocol has its checksum, if that covers the destination address.
     fn pseudo_checksum_at(protocol: u8) -> Option<usize>;
@@ -123,7 +123,12 @@ pub trait Family: Sized + 'static {
     fn strip(frame: &mut impl Frame, packet: &Packet) -> Option<Sum>;
 
     /// Second half of X2U: gives such a frame its destination, its checksum and an Ethernet header.
-    fn readdress(view: View, sum: Sum, next_hop: &NextHop, unicast: Unicast<Self>) -> Option<()>;
+    fn readdress(
+        view: View<'_>,
+        sum: Sum,
+        next_hop: &NextHop,
+        unicast: Unicast<Self>,
+    ) -> Option<()>;
 
     /// Makes the Xcast header shorter by `cut` octets and writes everything up to the bitmap, for
     /// `count` destinations and without a checksum. Returns the sum of the Xcast header so far.
@@ -137,16 +142,21 @@ pub trait Family: Sized + 'static {
     ) -> Option<Sum>;
 
     /// Writes Ethernet and IP header of a copy that keeps its length.
-    fn pass_on(view: View, packet: &Packet, next_hop: &NextHop, settings: &Settings) -> Option<()>;
+    fn pass_on(
+        view: View<'_>,
+        packet: &Packet,
+        next_hop: &NextHop,
+        settings: &Settings,
+    ) -> Option<()>;
 
     /// Zeroes the last DS bytes' padding.
-    fn pad_ds(view: View, list: usize, count: u32) -> Option<()>;
+    fn pad_ds(view: View<'_>, list: usize, count: u32) -> Option<()>;
 
     /// Writes what the ports lie in, but the ports.
-    fn begin_ports(view: View, packet: &Packet, settings: &Settings, count: u32) -> Option<()>;
+    fn begin_ports(view: View<'_>, packet: &Packet, settings: &Settings, count: u32) -> Option<()>;
 
     /// Zeroes an Xcast header's checksum, and its reserved fields and padding as they arrived.
-    fn tidy(view: View, count: u8, flags: u8) -> Option<()>;
+    fn tidy(view: View<'_>, count: u8, flags: u8) -> Option<()>;
 }
 
 /// What an X2U copy's IP header gets.
@@ -172,7 +182,7 @@ pub(super) fn common_checksum_at(protocol: u8) -> Option<usize> {
 
 /// Writes an Ethernet header at the start of a window.
 #[inline(always)]
-pub(super) fn ethernet<const N: usize>(window: Window<N>, next_hop: &NextHop, ether_type: u16) {
+pub(super) fn ethernet<const N: usize>(window: Window<'_, N>, next_hop: &NextHop, ether_type: u16) {
     let (first, last) = next_hop.addresses();
     window.set_u64(eth::DESTINATION, first);
     window.set_u32(eth::DESTINATION + 8, last);

@@ -17,7 +17,7 @@ use crate::{
 /// Whether a frame carries Xcast of this family, and what [`Family::find`] found before it;
 /// everything else costs no more than this.
 #[inline(always)]
-pub fn is_xcast<F: Family>(view: View, settings: &Settings) -> Option<u16> {
+pub fn is_xcast<F: Family>(view: View<'_>, settings: &Settings) -> Option<u16> {
     if is_family::<F>(view) {
         F::find(view, settings)
     } else {
@@ -27,14 +27,14 @@ pub fn is_xcast<F: Family>(view: View, settings: &Settings) -> Option<u16> {
 
 /// Whether a frame has this family's EtherType.
 #[inline(always)]
-pub fn is_family<F: Family>(view: View) -> bool {
+pub fn is_family<F: Family>(view: View<'_>) -> bool {
     matches!(view.be16(eth::ETHER_TYPE), Some(t) if t.value() == F::ETHER_TYPE)
 }
 
 /// Checks a frame in which [`is_xcast`] found an Xcast header.
 #[inline(always)]
 pub fn accept<F: Family>(
-    view: View,
+    view: View<'_>,
     ext_len: u16,
     port: &Port,
     settings: &Settings,
@@ -54,12 +54,16 @@ pub fn accept<F: Family>(
     let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     check_source(source, port, tables)?;
-    Ok(Packet { to_own, ..packet })
+    Ok(Packet {
+        to_own,
+        arrival: port.slot,
+        ..packet
+    })
 }
 
 /// Whether the frame's destination MAC is one the port accepts.
 #[inline(always)]
-fn to_our_mac<F: Family>(view: View, port: &Port, settings: &Settings) -> Option<bool> {
+fn to_our_mac<F: Family>(view: View<'_>, port: &Port, settings: &Settings) -> Option<bool> {
     if port.flags & PORT_TRUSTED != 0 {
         return Some(true);
     }
@@ -71,7 +75,7 @@ fn to_our_mac<F: Family>(view: View, port: &Port, settings: &Settings) -> Option
 
 /// Whether this is the frame's destination MAC.
 #[inline(always)]
-pub(super) fn is_to_mac(view: View, mac: [u8; 6]) -> Option<bool> {
+pub(super) fn is_to_mac(view: View<'_>, mac: [u8; 6]) -> Option<bool> {
     let high = view.be32(eth::DESTINATION)?.memory();
     let low = view.be16(eth::DESTINATION + 4)?.memory();
     Some(

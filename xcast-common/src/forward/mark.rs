@@ -1,5 +1,5 @@
 //! What a frame carries from the program that decides to the program that runs once per copy: the
-//! serial number of its plan, and the sums that were begun.
+//! serial number of its plan, the sums that were begun, and how much of the frame is hidden.
 //!
 //! The mark replaces the Ethernet addresses, which every copy gets anew. So no room has to be
 //! made or removed, and it does not matter whether the driver leaves room for metadata. A marked frame is recognised by a secret that is
@@ -8,7 +8,10 @@
 use crate::{
     family::traits::Family,
     maps::settings::Settings,
-    wire::{eth, frame::View},
+    wire::{
+        eth,
+        frame::{Frame, View},
+    },
 };
 
 /// Bits of the secret; those above in the first 64 are a serial number and whether the frame was stripped.
@@ -19,6 +22,9 @@ const SECRET_MASK: u64 = (1 << SECRET_BITS) - 1;
 const WORD_LEN: usize = 8;
 /// Length of a mark, in octets.
 const MARK_LEN: usize = 12;
+
+/// Most octets that are hidden, as a mask: a bound that the verifier sees, and more than a linear frame has.
+const MAX_HIDDEN: u32 = 0xfff;
 
 /// Bits of a plan's serial number.
 pub const SERIAL_BITS: u32 = u64::BITS - SECRET_BITS - 1;
@@ -38,41 +44,105 @@ pub struct Stripped {
 /// What a frame is marked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Serial number of the packet's plan.
+    /// Serial number of the packet's plan. In a frame that comes round once more, which gets a new plan, the slot of
+    /// the port that its packet arrived at.
     pub serial: u32,
-    /// What [`strip`](super::emit::strip) said, if the frame is without its Xcast header.
-    pub stripped: Option<Stripped>,
+    /// What was done to the frame since its packet arrived.
+    pub state: State,
+}
+
+/// What was done to a frame since its packet arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// The frame is as it arrived, except that so many octets were [hidden](hide).
+    Whole {
+        /// Number of hidden octets; 0, or at least the length of a mark.
+        hidden: u32,
+    },
+    /// It is without its Xcast header, and this is what [`strip`](super::emit::strip) said.
+    Stripped(Stripped),
+}
+
+/// Hides the frame's first octets, so many that it is at most `len` octets long, for the kernel compares a frame with
+/// the MTU of a port before the copy for that port becomes shorter. They stay where they are, in the headroom, and
+/// are copied with it. Returns how many there are; `None` if the frame is too short to be marked without them.
+///
+/// The Ethernet addresses in front are not needed any more. They make room for the octets that the mark will
+/// replace.
+#[inline(always)]
+pub fn hide(frame: &mut impl Frame, len: u32) -> Option<u32> {
+    let excess = (frame.view().len() as u32).saturating_sub(len);
+    if excess == 0 {
+        return Some(0);
+    }
+    // The two places must not overlap.
+    let hidden = (excess + MARK_LEN as u32) & MAX_HIDDEN;
+    let view = frame.view();
+    move_mark(view.skip(hidden as usize), view)?;
+    frame.adjust_head(hidden as i32).then_some(hidden)
+}
+
+/// Shows so many hidden octets again.
+#[inline(always)]
+pub fn show(frame: &mut impl Frame, hidden: u32) -> Option<()> {
+    if hidden == 0 {
+        return Some(());
+    }
+    let hidden = hidden & MAX_HIDDEN;
+    if !frame.adjust_head(-(hidden as i32)) {
+        return None;
+    }
+    let view = frame.view();
+    move_mark(view, view.skip(hidden as usize))
+}
+
+/// Copies as many octets as a mark has from the start of one view to the start of another.
+#[inline(always)]
+fn move_mark(from: View<'_>, to: View<'_>) -> Option<()> {
+    let (from, to) = (from.window::<MARK_LEN>(0)?, to.window::<MARK_LEN>(0)?);
+    to.set_u64(0, from.u64(0));
+    to.set_u32(WORD_LEN, from.u32(WORD_LEN));
+    Some(())
 }
 
 /// Marks a frame; `None` if it ends before.
 #[inline(always)]
-pub fn write<F: Family>(view: View, settings: &Settings, mark: Mark) -> Option<()> {
+pub fn write<F: Family>(view: View<'_>, settings: &Settings, mark: Mark) -> Option<()> {
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
-    let above = u64::from(mark.serial << 1 | mark.stripped.is_some() as u32);
+    let (is_stripped, word) = match mark.state {
+        State::Whole { hidden } => (0, hidden),
+        State::Stripped(sums) => (
+            1,
+            u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum),
+        ),
+    };
+    let above = u64::from(mark.serial << 1 | is_stripped);
     addresses.set_u64(0, secret::<F>(settings) | above << SECRET_BITS);
-    let sums = mark.stripped.unwrap_or_default();
-    let sums = u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum);
-    addresses.set_u32(WORD_LEN, sums);
+    addresses.set_u32(WORD_LEN, word);
     Some(())
 }
 
 /// What a frame of this family is marked with.
 #[inline(always)]
-pub fn read<F: Family>(view: View, settings: &Settings) -> Option<Mark> {
+pub fn read<F: Family>(view: View<'_>, settings: &Settings) -> Option<Mark> {
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
     let word = addresses.u64(0);
     if (word ^ secret::<F>(settings)) & SECRET_MASK != 0 {
         return None;
     }
     let above = (word >> SECRET_BITS) as u32;
-    let sums = addresses.u32(WORD_LEN);
-    let stripped = Stripped {
-        ip_sum: (sums >> 16) as u16,
-        transport_sum: sums as u16,
+    let word = addresses.u32(WORD_LEN);
+    let state = if above & 1 == 0 {
+        State::Whole { hidden: word }
+    } else {
+        State::Stripped(Stripped {
+            ip_sum: (word >> 16) as u16,
+            transport_sum: word as u16,
+        })
     };
     Some(Mark {
         serial: above >> 1,
-        stripped: (above & 1 != 0).then_some(stripped),
+        state,
     })
 }
 
@@ -84,11 +154,12 @@ fn secret<F: Family>(settings: &Settings) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
     use crate::{
         family::{V4, V6},
         host::Buffer,
-        wire::frame::Frame as _,
     };
 
     #[test]
@@ -103,10 +174,10 @@ mod tests {
             ip_sum: 0xfedc,
             transport_sum: 0xba98,
         };
-        for stripped in [Some(sums), None] {
+        for state in [State::Stripped(sums), State::Whole { hidden: 1234 }] {
             let mark = Mark {
                 serial: MAX_SERIAL - 5058,
-                stripped,
+                state,
             };
             write::<V4>(frame.view(), &settings, mark).unwrap();
             assert_eq!(read::<V4>(frame.view(), &settings), Some(mark));
@@ -118,5 +189,24 @@ mod tests {
         };
         assert_eq!(read::<V4>(frame.view(), &other), None);
         assert_eq!(frame.frame()[12..], [2; 48]);
+    }
+
+    #[test]
+    fn what_is_hidden_is_shown_again() {
+        let octets: Vec<u8> = (0..200).collect();
+        for len in [40, 100, 187, 188, 189, 199, 200, 201] {
+            let mut frame = Buffer::new(&octets);
+            let hidden = hide(&mut frame, len).unwrap();
+            assert_eq!(hidden == 0, len >= 200);
+            assert!(frame.frame().len() <= 200.min(len as usize));
+            let mark = Mark {
+                serial: 7,
+                state: State::Whole { hidden },
+            };
+            write::<V6>(frame.view(), &Settings::default(), mark).unwrap();
+            show(&mut frame, hidden).unwrap();
+            assert_eq!(frame.frame()[12..], octets[12..]);
+        }
+        assert_eq!(hide(&mut Buffer::new(&octets), 0), None);
     }
 }

@@ -40,7 +40,7 @@ pub const fn outer_len<F: Family>() -> usize {
 /// Whether a frame is a datagram to the port for Xcast inside UDP, whoever it is for; everything
 /// else costs no more than this.
 #[inline(always)]
-pub fn is_candidate<F: Family>(view: View, settings: &Settings) -> bool {
+pub fn is_candidate<F: Family>(view: View<'_>, settings: &Settings) -> bool {
     settings.udp_port != Be16::new(0)
         && view.at::<34>(0).is_some()
         && is_family::<F>(view)
@@ -48,7 +48,7 @@ pub fn is_candidate<F: Family>(view: View, settings: &Settings) -> bool {
 }
 
 #[inline(always)]
-fn destination_port<F: Family>(view: View) -> Option<Be16> {
+fn destination_port<F: Family>(view: View<'_>) -> Option<Be16> {
     view.be16(F::udp_at(view)? + udp::DESTINATION_PORT)
 }
 
@@ -58,7 +58,7 @@ fn destination_port<F: Family>(view: View) -> Option<Be16> {
 /// Xcast header and over its payload.
 #[inline(always)]
 pub fn check<F: Family>(
-    view: View,
+    view: View<'_>,
     port: &Port,
     settings: &Settings,
     tables: &(impl Tables<F> + UdpSenders<F>),

@@ -32,7 +32,7 @@ impl Buffer {
 }
 
 impl Frame for Buffer {
-    fn view(&mut self) -> View {
+    fn view(&mut self) -> View<'_> {
         let range = self.bytes.as_mut_ptr_range();
         // SAFETY: the vector's own memory; it is not resized while a view is in use, since
         // every method that does takes the buffer mutably and makes earlier views stale.

@@ -92,7 +92,7 @@ impl<F: Family> Router<F> {
             return Outcome::Passed;
         };
         let mut copies = Vec::new();
-        let mut rest = match self.forward(Buffer::new(frame), &port, true, &mut copies) {
+        let mut rest = match self.forward(Buffer::new(frame), &port, None, &mut copies) {
             Ok(rest) => rest,
             Err(Reject::Pass) => return Outcome::Passed,
             Err(Reject::Drop(reason)) => {
@@ -106,7 +106,7 @@ impl<F: Family> Router<F> {
             ..Port::default()
         };
         while let Some(frame) = rest {
-            rest = match self.forward(frame, &trusted, false, &mut copies) {
+            rest = match self.forward(frame, &trusted, Some(slot), &mut copies) {
                 Ok(rest) => rest,
                 Err(Reject::Pass) => None,
                 Err(Reject::Drop(reason)) => {
@@ -163,12 +163,13 @@ impl<F: Family> Router<F> {
         Some(counters)
     }
 
-    /// Forwards one frame, once; returns the frame with the rest of the list, if that has to recirculate.
+    /// Forwards one frame, once; returns the frame with the rest of the list, if that has to recirculate. A frame
+    /// that came round has the slot where its packet arrived in `arrival`.
     fn forward(
         &mut self,
         mut frame: Buffer,
         port: &Port,
-        is_new: bool,
+        arrival: Option<u8>,
         copies: &mut Vec<(u8, Vec<u8>)>,
     ) -> Result<Option<Buffer>, Reject> {
         const NO_ROOM: Reject = Reject::Drop(Counter::DropNoRoom);
@@ -182,9 +183,14 @@ impl<F: Family> Router<F> {
             None => return Err(Reject::Pass),
         };
         let packet = accept::<F>(frame.view(), ext_len, port, &self.settings, &self.tables)?;
-        if is_new {
-            self.count(port.slot, Counter::Received);
+        match arrival {
+            None => self.count(port.slot, Counter::Received),
+            Some(slot) => self.count(slot, Counter::Returned),
         }
+        let packet = Packet {
+            arrival: arrival.unwrap_or(port.slot),
+            ..packet
+        };
         let padding = frame.frame().len() - (ETH_LEN + packet.total_len as usize);
         if !frame.trim(padding as u32) {
             return Err(NO_ROOM);
@@ -221,7 +227,7 @@ impl<F: Family> Router<F> {
         }
         let mut rest = frame.clone();
         emit_rest(&mut rest, &mut self.plan).ok_or(NO_ROOM)?;
-        self.count(port.slot, Counter::Recirculated);
+        self.count(packet.arrival, Counter::Recirculated);
         for slot in slots {
             self.copy(&frame, slot, port, None, copies);
         }

@@ -46,12 +46,14 @@ counters! {
     Received = "received", Packet;
     /// Copies the router decided to send or hand over, per port they should leave by.
     Planned = "planned", Copy;
-    /// Copies that were handed to the port's driver; planned minus sent is loss.
+    /// Copies that were handed to the port's driver, or that reached the kernel stack; planned minus sent is loss.
     Sent = "sent", Copy;
     /// Copies that left as ordinary unicast, handed to the stack or sent by a port.
     X2u = "x2u", Copy;
     /// Packets sent round once more because no device map had their exact set of ports.
     Recirculated = "recirculated", Packet;
+    /// Packets that came round once more; recirculated minus returned is loss, of one copy or more each.
+    Returned = "returned", Packet;
     /// Xcast packets that reused the forwarding plan of an earlier packet with the same list.
     PlanReused = "plan_reused", Packet;
     /// Xcast packets taken out of UDP; what becomes of them is counted as for any other.
@@ -108,6 +110,8 @@ counters! {
     DropRedirect = "drop_redirect", Packet;
     /// Copies dropped: their forwarding plan was overwritten before they left.
     DropPlanLost = "drop_plan_lost", Copy;
+    /// Copies dropped: between plan and copy, their next hop moved to another port, to the stack, or away.
+    DropNextHop = "drop_next_hop", Copy;
 
     /// Destinations skipped: never a destination (multicast, broadcast, loopback, link-local, 0/8, 240/4).
     SkipNever = "skip_never", Destination;

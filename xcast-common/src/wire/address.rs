@@ -16,13 +16,13 @@ pub trait Address:
     const LEN: usize;
 
     /// The address at `at`; `None` if the frame ends before.
-    fn read(view: View, at: usize) -> Option<Self>;
+    fn read(view: View<'_>, at: usize) -> Option<Self>;
 
     /// The four addresses in a row at `at`, with one check for all; `None` if the frame ends before.
-    fn read4(view: View, at: usize) -> Option<[Self; 4]>;
+    fn read4(view: View<'_>, at: usize) -> Option<[Self; 4]>;
 
     /// Writes the address at `at`; `None` if the frame ends before.
-    fn write(self, view: View, at: usize) -> Option<()>;
+    fn write(self, view: View<'_>, at: usize) -> Option<()>;
 
     /// A one's complement sum with the address added.
     fn add_to(self, sum: Sum) -> Sum;
@@ -100,19 +100,19 @@ impl Address for Be32 {
     const LEN: usize = 4;
 
     #[inline(always)]
-    fn read(view: View, at: usize) -> Option<Self> {
+    fn read(view: View<'_>, at: usize) -> Option<Self> {
         view.be32(at)
     }
 
     #[inline(always)]
-    fn read4(view: View, at: usize) -> Option<[Self; 4]> {
+    fn read4(view: View<'_>, at: usize) -> Option<[Self; 4]> {
         let window = view.window::<16>(at)?;
         let address = |n: usize| Self::from_memory(window.u32(4 * n));
         Some([address(0), address(1), address(2), address(3)])
     }
 
     #[inline(always)]
-    fn write(self, view: View, at: usize) -> Option<()> {
+    fn write(self, view: View<'_>, at: usize) -> Option<()> {
         view.set_be32(at, self)
     }
 
@@ -146,21 +146,21 @@ impl Address for Be128 {
     const LEN: usize = 16;
 
     #[inline(always)]
-    fn read(view: View, at: usize) -> Option<Self> {
+    fn read(view: View<'_>, at: usize) -> Option<Self> {
         view.at::<16>(at)?;
         let high = view.be64_memory(at)?;
         Some(Self::from_memory(high, view.be64_memory(at + 8)?))
     }
 
     #[inline(always)]
-    fn read4(view: View, at: usize) -> Option<[Self; 4]> {
+    fn read4(view: View<'_>, at: usize) -> Option<[Self; 4]> {
         let window = view.window::<64>(at)?;
         let address = |n: usize| Self::from_memory(window.u64(16 * n), window.u64(16 * n + 8));
         Some([address(0), address(1), address(2), address(3)])
     }
 
     #[inline(always)]
-    fn write(self, view: View, at: usize) -> Option<()> {
+    fn write(self, view: View<'_>, at: usize) -> Option<()> {
         let (high, low) = self.memory();
         view.at::<16>(at)?;
         view.set_be64_memory(at, high)?;

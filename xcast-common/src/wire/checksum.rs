@@ -75,7 +75,7 @@ pub const fn update(checksum: u16) -> Sum {
 
 /// Sum over `words` 32-bit words from `offset` on, at most `MAX`; `None` if the frame ends before.
 #[inline(always)]
-pub fn sum_words<const MAX: u32>(view: View, offset: usize, words: u32) -> Option<Sum> {
+pub fn sum_words<const MAX: u32>(view: View<'_>, offset: usize, words: u32) -> Option<Sum> {
     let mut sum = Sum::default();
     // Four words at a time: a quarter of the iterations, for the machine as for the verifier.
     for quad in 0..MAX / 4 + 1 {
@@ -98,7 +98,7 @@ pub fn sum_words<const MAX: u32>(view: View, offset: usize, words: u32) -> Optio
 
 /// Sum over the IPv4 header without options of a frame that begins with this.
 #[inline(always)]
-pub fn sum_ipv4(header: Window<XCAST_AT>) -> Sum {
+pub fn sum_ipv4(header: Window<'_, XCAST_AT>) -> Sum {
     (0..5).fold(Sum::default(), |sum, word| {
         sum.add32(header.u32(ETH_LEN + 4 * word))
     })

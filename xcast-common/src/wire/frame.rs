@@ -4,13 +4,14 @@
 //! packet's end. [`View::at`] is that comparison; everything else here is built on it, and an
 //! access outside the frame is `None`, on the host as in the kernel.
 
+use core::marker::PhantomData;
+
 use super::endian::{Be16, Be32};
 
 /// A frame whose head can move, as an XDP context or a buffer on the host.
 pub trait Frame {
-    /// The frame's bytes. Views taken before a call of [`adjust_head`](Self::adjust_head) are
-    /// stale after it.
-    fn view(&mut self) -> View;
+    /// The frame's bytes, as long as it neither moves nor becomes shorter.
+    fn view(&mut self) -> View<'_>;
 
     /// Moves the frame's start by `octets`, cutting off (positive) or adding room (negative);
     /// false if there is no room.
@@ -22,39 +23,54 @@ pub trait Frame {
 
 /// The bytes of a frame, between two pointers.
 #[derive(Clone, Copy)]
-pub struct View {
+pub struct View<'a> {
     data: *mut u8,
     end: *mut u8,
+    /// Views and windows of a frame may overlap, and write.
+    frame: PhantomData<&'a [core::cell::Cell<u8>]>,
 }
 
-impl View {
+impl<'a> View<'a> {
     /// A view of the bytes from `data` to before `end`.
     ///
     /// # Safety
     ///
-    /// The memory in between must be readable and writable for as long as the view is used, and
-    /// nobody else may use it meanwhile.
+    /// The memory in between must be readable and writable for `'a`, and nobody else may use it meanwhile.
+    /// `data` may not be behind `end`.
     #[inline(always)]
     pub unsafe fn new(data: *mut u8, end: *mut u8) -> Self {
-        Self { data, end }
+        Self {
+            data,
+            end,
+            frame: PhantomData,
+        }
     }
 
     /// Pointer to `N` octets at `offset`, or `None` if the frame ends before.
     #[inline(always)]
     pub fn at<const N: usize>(self, offset: usize) -> Option<*mut u8> {
+        // As integers, which cannot wrap around.
+        #[cfg(not(target_arch = "bpf"))]
+        if offset.checked_add(N).is_none_or(|end| end > self.len()) {
+            return None;
+        }
         let start = self.data.wrapping_add(offset);
         // Compared as pointers: as integers the verifier would not learn the packet's range.
+        #[cfg(target_arch = "bpf")]
         if start.wrapping_add(N) > self.end {
-            None
-        } else {
-            Some(start)
+            return None;
         }
+        Some(start)
     }
 
     /// The `N` octets at `offset`, checked once; `None` if the frame ends before.
     #[inline(always)]
-    pub fn window<const N: usize>(self, offset: usize) -> Option<Window<N>> {
-        self.at::<N>(offset).map(|start| Window { start })
+    pub fn window<const N: usize>(self, offset: usize) -> Option<Window<'a, N>> {
+        let start = self.at::<N>(offset)?;
+        Some(Window {
+            start,
+            frame: PhantomData,
+        })
     }
 
     /// The view from `octets` further on; past the frame's end there is nothing in it.
@@ -72,11 +88,8 @@ impl View {
             data
         };
         #[cfg(not(target_arch = "bpf"))]
-        let data = self.data.wrapping_add(octets);
-        Self {
-            data,
-            end: self.end,
-        }
+        let data = self.data.wrapping_add(octets.min(self.len()));
+        Self { data, ..self }
     }
 
     /// Length of the frame in octets: a number to compute with, not a bound the verifier learns.
@@ -185,13 +198,14 @@ impl View {
 /// `N` octets of a frame that were found to be there, as a header of fixed length: its fields need no
 /// further check. Offsets are within it, and constants, so that the compiler sees that they are.
 #[derive(Clone, Copy)]
-pub struct Window<const N: usize> {
+pub struct Window<'a, const N: usize> {
     start: *mut u8,
+    frame: PhantomData<&'a [core::cell::Cell<u8>]>,
 }
 
 macro_rules! fields {
     ($($read:ident, $write:ident, $load:ident, $store:ident, $ty:ty;)+) => {
-        impl<const N: usize> Window<N> {
+        impl<const N: usize> Window<'_, N> {
             $(
                 /// The field at `offset`, as it lies in memory.
                 #[inline(always)]

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Every counter is named after its reason. What happens to an arriving packet is counted on the
 /// port it arrived on; what happens to a copy, on the port it leaves from. The row "loss" is the
-/// number of copies planned minus copies sent. `xcast-ctl check` looks for its cause.
+/// number of copies planned minus copies sent, plus packets recirculated minus packets returned. `xcast-ctl check` looks for its cause.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -201,6 +201,7 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
                 Counter::Decapsulated,
                 Counter::PlanReused,
                 Counter::Recirculated,
+                Counter::Returned,
             ]),
         ),
         (

@@ -21,6 +21,7 @@ use super::{
 /// The port table, the device map of all slots, and where the ingress program is attached.
 pub(super) struct Devices {
     ports: Array<MapData, Port>,
+    slots: Array<MapData, Port>,
     /// The port table's places in use, with the interface indices there.
     places: HashMap<u32, u32>,
     devices: DevMap<MapData>,
@@ -36,6 +37,7 @@ impl Devices {
         let devices_fd = map_fd(ebpf, "DEVICES")?;
         Ok(Self {
             ports: typed(ebpf, "PORTS")?,
+            slots: typed(ebpf, "SLOTS")?,
             places: HashMap::new(),
             devices: typed(ebpf, "DEVICES")?,
             devices_fd,
@@ -66,6 +68,9 @@ impl Devices {
             .ok_or(DatapathError::PortTableFull(ifindex))?;
         self.places.insert(place, ifindex);
         let entry = Port { ifindex, ..port };
+        self.slots
+            .set(u32::from(port.slot), entry, 0)
+            .map_err(map("SLOTS"))?;
         self.ports.set(place, entry, 0).map_err(map("PORTS"))
     }
 
@@ -95,6 +100,9 @@ impl Devices {
     pub(super) fn remove(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
         // The kernel removed the entry itself if the interface is gone.
         let _ = bpf::map_delete(self.devices_fd.as_fd(), u32::from(slot));
+        self.slots
+            .set(u32::from(slot), Port::default(), 0)
+            .map_err(map("SLOTS"))?;
         let place = self.places.iter().find(|(_, index)| **index == ifindex);
         if let Some((&place, _)) = place {
             self.places.remove(&place);

@@ -7,6 +7,7 @@
 //!   maps, and `revised` to tell the programs which of their plans still hold.
 //! * `devices` is the interfaces, and `fanouts` the device maps that copies are made with, off the
 //!   fast path.
+//! * `handover` is how copies reach the kernel stack.
 //! * `counters` and [`rings`] are what the programs tell.
 //! * [`veth`] is the pair through which packets reach the kernel stack, come round once more, or
 //!   originate here.
@@ -17,6 +18,7 @@ mod counters;
 mod devices;
 mod error;
 mod fanouts;
+mod handover;
 mod mapping;
 mod object;
 mod revised;
@@ -73,6 +75,7 @@ impl Datapath {
         // The program in the device maps' entries has to be there before the entries.
         let copy_program = load_program(&mut ebpf, "xcast_copy")?;
         load_program(&mut ebpf, "xcast")?;
+        handover::load(&mut ebpf)?;
         let mut programs: ProgramArray<_> = typed(&mut ebpf, "IPV6")?;
         if settings.ipv6 != 0 {
             let program = load_program(&mut ebpf, "xcast6")?;
@@ -162,6 +165,15 @@ impl Datapath {
     pub fn attach(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
         let program = program(&mut self.ebpf, "xcast")?;
         self.devices.attach(program, slot, ifindex)
+    }
+
+    /// Has copies for the kernel stack, which arrive on `interface`, arrive by the port that their packet arrived by.
+    ///
+    /// # Errors
+    ///
+    /// There is no such interface, or the kernel has no `clsact` or `bpf` in its traffic control.
+    pub fn attach_handover(&mut self, interface: &str) -> Result<(), DatapathError> {
+        handover::attach(&mut self.ebpf, interface)
     }
 
     /// Forgets an interface: detaches the program if the interface still exists, and takes its

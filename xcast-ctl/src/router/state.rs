@@ -78,6 +78,10 @@ impl Router {
         router.carry_out(edits);
         router
             .datapath
+            .attach_handover(&config.router.interface)
+            .with_context(|| format!("cannot attach to {}", config.router.interface))?;
+        router
+            .datapath
             .attach(PORT_STACK, pair.datapath)
             .with_context(|| format!("cannot attach to {}", config.router.datapath_interface()))?;
         Ok(router)

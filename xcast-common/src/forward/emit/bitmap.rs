@@ -49,7 +49,7 @@ fn mark<F: Family>(plan: &mut Plan<F>, b: u8) {
 
 /// A: zeroes address, DS byte and port of every destination that is not kept.
 #[inline(always)]
-fn anonymise<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
+fn anonymise<F: Family>(view: View<'_>, plan: &Plan<F>) -> Option<()> {
     for i in 0..F::MAX_DESTINATIONS {
         let count = u32::from(fresh(&plan.packet.dest_count));
         if i >= count as usize {
@@ -74,7 +74,7 @@ fn anonymise<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
 /// Writes `plan.kept` as the bitmap, zeroes reserved fields and padding, and recomputes the
 /// header's checksum.
 #[inline(always)]
-pub(super) fn write_bitmap<F: Family>(view: View, plan: &Plan<F>) -> Option<()> {
+pub(super) fn write_bitmap<F: Family>(view: View<'_>, plan: &Plan<F>) -> Option<()> {
     let count = fresh(&plan.packet.dest_count);
     let flags = fresh(&plan.packet.flags);
     for word in 0..4 {

@@ -52,7 +52,7 @@ pub(super) fn truncate<F: Family>(
 }
 
 #[inline(always)]
-fn write_addresses<F: Family>(view: View, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
+fn write_addresses<F: Family>(view: View<'_>, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
     let mut sum = sum;
     let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..F::MAX_DESTINATIONS {
@@ -73,7 +73,7 @@ fn write_addresses<F: Family>(view: View, plan: &Plan<F>, b: usize, sum: Sum) ->
 }
 
 #[inline(always)]
-fn write_ds<F: Family>(view: View, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
+fn write_ds<F: Family>(view: View<'_>, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
     let mut sum = sum;
     let count = u32::from(fresh(&plan.branches[b].len));
     F::pad_ds(view, ds_at::<F>(count as u8), count)?;
@@ -97,7 +97,7 @@ fn write_ds<F: Family>(view: View, plan: &Plan<F>, b: usize, sum: Sum) -> Option
 
 #[inline(always)]
 fn write_ports<F: Family>(
-    view: View,
+    view: View<'_>,
     plan: &Plan<F>,
     b: usize,
     settings: &Settings,

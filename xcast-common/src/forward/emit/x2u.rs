@@ -16,6 +16,7 @@ use crate::{
         address::Address as _,
         checksum::{Sum, update},
         endian::Be16,
+        eth,
         frame::{Frame, View},
         transport,
     },
@@ -53,7 +54,7 @@ pub fn strip<F: Family>(
 /// The other half: the one destination takes the group's place.
 #[inline(always)]
 pub(super) fn readdress<F: Family>(
-    view: View,
+    view: View<'_>,
     plan: &Plan<F>,
     b: u8,
     next_hop: &NextHop,
@@ -69,14 +70,20 @@ pub(super) fn readdress<F: Family>(
         is_local: next_hop.kind == NextHopKind::Stack as u8,
     };
     let ip_sum = Sum::default().add16(stripped.ip_sum);
-    F::readdress(view, ip_sum, next_hop, unicast)
+    let is_local = unicast.is_local;
+    F::readdress(view, ip_sum, next_hop, unicast)?;
+    if is_local {
+        // Where the packet arrived, for whoever hands it to the stack (ADR 13).
+        view.set_u8(eth::ARRIVAL, plan.packet.arrival)?;
+    }
+    Some(())
 }
 
 /// Puts the destination and its port into the transport header's checksum, and the port into the
 /// header (RFC 5058 section 10.1).
 #[inline(always)]
 fn fix_transport<F: Family>(
-    view: View,
+    view: View<'_>,
     plan: &Plan<F>,
     address: F::Address,
     port: Option<Be16>,

@@ -84,8 +84,8 @@ pub struct Plan<F: Family> {
     pub(super) crowded: u8,
     /// The bucket in which the packet's flow is, if some route has several paths; else [`NONE`].
     pub(super) bucket: u8,
-    /// Explicit padding.
-    pub(super) reserved: [u8; 2],
+    /// One less than the least MTU, in octets, of the next hops that copies may leave by; 0xffff if there is none.
+    pub(super) least_mtu_less_one: u16,
     /// Number of copies per port.
     pub fanout: FanoutKey,
     /// First branch of each port that has copies; the others follow in a ring. A copy takes the head of its
@@ -144,6 +144,7 @@ impl<F: Family> Plan<F> {
         store(&mut self.packet.ttl, packet.ttl);
         self.packet.protocol = packet.protocol;
         self.packet.to_own = packet.to_own;
+        self.packet.arrival = packet.arrival;
         store(&mut self.branch_count, 0);
         store(&mut self.copies, 0);
         self.last_branch = NONE;
@@ -153,6 +154,7 @@ impl<F: Family> Plan<F> {
         self.is_private = 0;
         self.crowded = 0;
         self.bucket = NONE;
+        store(&mut self.least_mtu_less_one, u16::MAX);
         self.fanout.clear();
     }
 
@@ -160,6 +162,12 @@ impl<F: Family> Plan<F> {
     #[inline(always)]
     pub fn ext_len(&self) -> u16 {
         F::ext_len(&self.packet)
+    }
+
+    /// Least MTU of the next hops that copies may leave by, in octets.
+    #[inline(always)]
+    pub fn least_mtu_bytes(&self) -> u32 {
+        u32::from(fresh(&self.least_mtu_less_one)) + 1
     }
 
     /// Whether all of `flags` are set in the packet.

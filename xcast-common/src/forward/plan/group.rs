@@ -193,7 +193,12 @@ fn decide<F: Family>(
         if b >= fresh(&plan.branch_count) as usize {
             break;
         }
-        let verdict = judge(plan, b, settings, &work.next_hops[b]);
+        let next_hop = &work.next_hops[b];
+        // One less: next hops that are no port have an MTU of 0.
+        let mtu = next_hop.mtu_bytes.wrapping_sub(1);
+        let least = fresh(&plan.least_mtu_less_one).min(mtu);
+        store(&mut plan.least_mtu_less_one, least);
+        let verdict = judge(plan, b, settings, next_hop);
         store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);
@@ -220,7 +225,7 @@ fn decide<F: Family>(
 
 /// The bucket of multipath groups for what makes a flow, the destination left out.
 #[inline(always)]
-pub(super) fn bucket_of<F: Family>(view: View, packet: &Packet) -> Option<u32> {
+pub(super) fn bucket_of<F: Family>(view: View<'_>, packet: &Packet) -> Option<u32> {
     let protocol = packet.protocol;
     let mut flow = F::flow(view, packet.ext_len)? ^ u64::from(protocol) << 24;
     let with_ports = matches!(
@@ -232,6 +237,7 @@ pub(super) fn bucket_of<F: Family>(view: View, packet: &Packet) -> Option<u32> {
         let transport_at = F::XCAST_AT + (packet.header_len as usize & F::LEN_MASK);
         flow ^= u64::from(view.be16(transport_at)?.memory());
     }
-    // Fibonacci hashing; the high half has seen every bit.
-    Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 % ECMP_BUCKETS as u32)
+    // Fibonacci hashing: only the highest bits have seen every bit of the flow.
+    let product = flow.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Some((product >> (u64::BITS - ECMP_BUCKETS.ilog2())) as u32)
 }

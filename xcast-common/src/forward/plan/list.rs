@@ -69,7 +69,7 @@ pub(super) fn each_ds<F: Family>(
     plan: &mut Plan<F>,
     visit: impl FnMut(&mut Plan<F>, usize, u8),
 ) -> Option<()> {
-    let read = |_: &Plan<F>, view: View, count, i| view.u8(ds_at::<F>(count) + i);
+    let read = |_: &Plan<F>, view: View<'_>, count, i| view.u8(ds_at::<F>(count) + i);
     each_with(FLAG_D, frame, plan, read, visit)
 }
 
@@ -80,7 +80,7 @@ pub(super) fn each_port<F: Family>(
     plan: &mut Plan<F>,
     visit: impl FnMut(&mut Plan<F>, usize, Be16),
 ) -> Option<()> {
-    let read = |plan: &Plan<F>, view: View, count, i| {
+    let read = |plan: &Plan<F>, view: View<'_>, count, i| {
         view.be16(F::ports_at(u32::from(count), fresh(&plan.packet.flags)) + 2 * i)
     };
     each_with(FLAG_P, frame, plan, read, visit)
@@ -93,7 +93,7 @@ fn each_with<F: Family, T>(
     flag: u8,
     frame: &mut impl Frame,
     plan: &mut Plan<F>,
-    read: impl Fn(&Plan<F>, View, u8, usize) -> Option<T>,
+    read: impl Fn(&Plan<F>, View<'_>, u8, usize) -> Option<T>,
     mut visit: impl FnMut(&mut Plan<F>, usize, T),
 ) -> Option<()> {
     if !plan.has(flag) {
