@@ -111,6 +111,11 @@ impl Datapath {
         self.tables.set_route(prefix, next_hop)
     }
 
+    /// The ids of next hops that packets used since this was last asked.
+    pub fn take_used(&mut self) -> Vec<u32> {
+        self.tables.take_used()
+    }
+
     /// Makes sure that the programs see all routes as they were set.
     pub fn publish_routes(&mut self) -> Result<(), DatapathError> {
         self.tables.publish_routes()

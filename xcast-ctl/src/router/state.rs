@@ -119,6 +119,14 @@ impl Router {
         self.carry_out(edits);
     }
 
+    /// Looks after what time alone changes: has the kernel probe the neighbours that packets use.
+    pub(super) fn tend(&mut self) {
+        let used = self.datapath.take_used();
+        let mut edits = Vec::new();
+        self.sync.tend(&used, &mut edits);
+        self.carry_out(edits);
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
         for edit in edits {
             if let Err(error) = self.carry_out_one(&edit) {
@@ -140,6 +148,10 @@ impl Router {
             Edit::RemoveOwnAddress { address } => self.datapath.set_address(address, None),
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
+                Ok(())
+            }
+            Edit::Use { ref neighbours } => {
+                self.resolver.note_use(neighbours);
                 Ok(())
             }
             Edit::Release { ifindex, gateway } => {

@@ -121,6 +121,8 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How sure the kernel is of it.
     pub state: NeighbourState,
+    /// The kernel keeps it resolved by itself (`NTF_EXT_MANAGED`).
+    pub managed: bool,
 }
 
 impl Neighbour {

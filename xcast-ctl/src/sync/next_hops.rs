@@ -302,6 +302,11 @@ impl NextHops {
         }
     }
 
+    /// The neighbour that the entry of `id` follows.
+    pub(super) fn neighbour_of(&self, id: u32) -> Option<(u32, IpAddr)> {
+        self.get(id)?.key.neighbour()
+    }
+
     /// The ids whose entries follow a neighbour.
     pub(super) fn of_neighbour(&self, ifindex: u32, address: IpAddr) -> &[u32] {
         let ids = self.by_neighbour.get(&(ifindex, address));

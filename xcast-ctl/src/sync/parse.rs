@@ -35,6 +35,10 @@ mod attribute {
     /// Within `RTA_METRICS`.
     pub(super) const ROUTE_MTU: u16 = 2;
     pub(super) const ROUTE_NEXT_HOP_ID: u16 = 30;
+    /// `NDA_FLAGS_EXT`, since 5.16.
+    pub(super) const NEIGHBOUR_FLAGS_EXT: u16 = 15;
+    /// `NTF_EXT_MANAGED`.
+    pub(super) const NEIGHBOUR_MANAGED: u32 = 1 << 0;
     pub(super) const NEXT_HOP_ID: u16 = 1;
     pub(super) const NEXT_HOP_GROUP: u16 = 2;
     pub(super) const NEXT_HOP_BLACKHOLE: u16 = 4;
@@ -183,12 +187,15 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         KernelNeighbourState::Permanent => NeighbourState::Permanent,
         _ => NeighbourState::None,
     };
-    let (mut address, mut mac) = (None, None);
+    let (mut address, mut mac, mut managed) = (None, None, false);
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::NDA_DST => address = Some(ip(&attribute)?),
             libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
+            attribute::NEIGHBOUR_FLAGS_EXT => {
+                managed = parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
+            }
             _ => {}
         }
     }
@@ -197,6 +204,7 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         address,
         mac,
         state,
+        managed,
     }))
 }
 

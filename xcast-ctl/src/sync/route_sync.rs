@@ -15,7 +15,7 @@ use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER};
 
 use super::{
     edit::Edit,
-    event::{Hop, KernelEvent, RouteKind, Via},
+    event::{Hop, KernelEvent, NeighbourState, RouteKind, Via},
     fib::{self, Entry, Fib},
     next_hops::{
         EntryContext, FIXED, GroupKey, Key, Member, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL,
@@ -126,6 +126,40 @@ impl RouteSync {
             self.rib.changes.links.insert(ifindex);
         }
         self.update(edits);
+    }
+
+    /// Looks after neighbours; to be called every second or so, with the ids of next hops that packets used since the
+    /// last time.
+    ///
+    /// The kernel doubts a neighbour it has not heard of for a while (STALE, RFC 4861 section 7.3.2) and probes it when
+    /// it sends to it. Packets that the datapath sends have to count as well. Gateways that lost their flag to
+    /// somebody else's write are asked for again; here and not at once, so that two who disagree do not
+    /// take turns as fast as they can.
+    pub fn tend(&self, used: &[u32], edits: &mut Vec<Edit>) {
+        let stale = |&(ifindex, address): &(u32, IpAddr)| {
+            let neighbour = self.rib.neighbour(ifindex, address);
+            neighbour.is_some_and(|neighbour| neighbour.state == NeighbourState::Stale)
+        };
+        let used = used
+            .iter()
+            .filter_map(|&id| self.next_hops.neighbour_of(id));
+        let neighbours: BTreeSet<_> = used.filter(stale).collect();
+        if !neighbours.is_empty() {
+            let neighbours = neighbours.into_iter().collect();
+            edits.push(Edit::Use { neighbours });
+        }
+        for &(ifindex, gateway) in &self.resolving {
+            let kept = self.rib.neighbour(ifindex, gateway).is_some_and(|known| {
+                let asks = !matches!(
+                    known.state,
+                    NeighbourState::Permanent | NeighbourState::NoArp
+                );
+                known.managed || !asks
+            });
+            if !kept && !self.rib.resyncing() {
+                edits.push(Edit::Resolve { ifindex, gateway });
+            }
+        }
     }
 
     /// A dump is under way: edits wait for its end.

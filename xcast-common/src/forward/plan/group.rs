@@ -155,6 +155,7 @@ fn collect<F: Family>(
             let b = plan.open(i, id, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(id, b);
+            tables.note_use(u32::from(id));
             continue;
         }
         plan.bucket = bucket as u8;
@@ -176,6 +177,7 @@ fn collect<F: Family>(
             b = plan.open(i, member, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(member, b);
+            tables.note_use(u32::from(member));
         }
         scratch.remember(id, b);
     }
@@ -232,6 +234,7 @@ pub(super) fn bucket_of<F: Family>(view: View, packet: &Packet) -> Option<u32> {
         let transport_at = F::XCAST_AT + (packet.header_len as usize & F::LEN_MASK);
         flow ^= u64::from(view.be16(transport_at)?.memory());
     }
-    // Fibonacci hashing; the high half has seen every bit.
-    Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32 % ECMP_BUCKETS as u32)
+    // Fibonacci hashing: of the product, only the highest bits depend on every bit of the flow.
+    const BITS: u32 = ECMP_BUCKETS.ilog2();
+    Some((flow.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (u64::BITS - BITS)) as u32)
 }

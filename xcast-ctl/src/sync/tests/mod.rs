@@ -55,6 +55,7 @@ fn neighbour(ifindex: u32, address: &str) -> Neighbour {
         address: ip(address),
         mac: Some([4, ifindex as u8, 0, b, c, d]),
         state: NeighbourState::Reachable,
+        managed: false,
     }
 }
 
