@@ -163,9 +163,10 @@ fn address(payload: &[u8]) -> Result<Option<Address>> {
             _ => {}
         }
     }
-    Ok(local.or(address).map(|address| Address {
+    Ok(address.or(local).map(|peer| Address {
         ifindex: header.index,
-        address,
+        address: local.unwrap_or(peer),
+        peer,
         prefix_len: header.prefix_len,
     }))
 }

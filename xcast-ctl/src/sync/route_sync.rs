@@ -294,7 +294,10 @@ impl RouteSync {
             return Resolution::Unusable;
         }
         let key = match object {
-            Some(object) => GroupKey::Object(object, mtu_bytes),
+            Some(object) => {
+                // Routes of IPv4 may use an object whose gateways are of IPv6, and have MTUs of their own.
+                GroupKey::Object(object, mtu_bytes, self.rib.paths[id].spec.ipv6)
+            }
             None => {
                 let members = members.iter();
                 GroupKey::Members(members.map(|m| (m.target.clone(), m.weight)).collect())
@@ -311,14 +314,15 @@ impl RouteSync {
         if self.rib.liveness(path, &hop) == Liveness::Dead {
             return Resolution::Unusable;
         }
-        let target = self.target(&hop, mtu_bytes);
+        let ipv6 = path.spec.ipv6;
+        let target = self.target(&hop, mtu_bytes, ipv6);
         let (next_hops, context) = self.parts();
         let next_hop = next_hops.acquire(&target, context, edits);
         Resolution::Use {
             id: next_hop.unwrap_or_else(|| self.starve_path(id)),
             on_link: (hop.via == Via::Link).then(|| OnLink {
                 ifindex: hop.ifindex,
-                mtu_bytes: self.lowered_mtu(hop.ifindex, mtu_bytes),
+                mtu_bytes: self.lowered_mtu(hop.ifindex, mtu_bytes, ipv6),
             }),
         }
     }
@@ -329,31 +333,35 @@ impl RouteSync {
         let best = hops.iter().map(|hop| self.rib.liveness(path, hop)).max();
         let needed = best.unwrap_or(Liveness::Dead).max(Liveness::NoCarrier);
         let member = |hop: &Hop| Member {
-            target: self.target(hop, path.spec.mtu_bytes),
+            target: self.target(hop, path.spec.mtu_bytes, path.spec.ipv6),
             weight: hop.weight,
             usable: self.rib.liveness(path, hop) >= needed,
         };
         hops.iter().map(member).collect()
     }
 
-    fn target(&self, hop: &Hop, mtu_bytes: Option<u32>) -> Target {
+    fn target(&self, hop: &Hop, mtu_bytes: Option<u32>, ipv6: bool) -> Target {
         let ifindex = hop.ifindex;
         match hop.via {
             Via::Link => Target::Key(Key::Link { ifindex }),
             Via::Gateway(gateway) => Target::Key(Key::Gateway {
                 ifindex,
                 gateway,
-                mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes),
+                mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes, ipv6),
             }),
             Via::Kernel => Target::Fixed(NEXT_HOP_NO_PORT),
         }
     }
 
-    /// A route's MTU metric, if it is below the link's MTU. Routes that do not lower the MTU share
-    /// their gateway's next hop, whatever else they say.
-    fn lowered_mtu(&self, ifindex: u32, mtu_bytes: Option<u32>) -> Option<u16> {
+    /// The largest packet of a family that goes a way, if it is below the link's MTU: by a route's MTU metric, or by the
+    /// link's MTU for IPv6. Routes that do not lower the MTU share their gateway's next hop, whatever else they say.
+    fn lowered_mtu(&self, ifindex: u32, mtu_bytes: Option<u32>, ipv6: bool) -> Option<u16> {
         let link = self.rib.link(ifindex)?;
-        let mtu_bytes = mtu_bytes.filter(|&mtu| mtu < link.mtu_bytes)?;
+        let of_family = self.rib.link_mtu(ifindex, ipv6);
+        let mtu_bytes = mtu_bytes.map_or(of_family, |mtu| mtu.min(of_family));
+        if mtu_bytes >= link.mtu_bytes {
+            return None;
+        }
         u16::try_from(mtu_bytes).ok()
     }
 
