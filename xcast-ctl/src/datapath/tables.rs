@@ -9,8 +9,8 @@ use aya::{
 use ipnet::IpNet;
 use xcast_common::{
     maps::{
-        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource,
-        counter::Counter, lpm,
+        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
+        PORT_STACK, PeerSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -76,6 +76,7 @@ impl TableMaps {
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
+        tables.set_next_hop(NEXT_HOP_STACK_ROOM, NextHop::stack(Counter::StackNoRoom))?;
         Ok(tables)
     }
 
@@ -133,6 +134,14 @@ impl TableMaps {
             self.planned_from.change(|_| ());
         }
         used
+    }
+
+    /// Whether an address goes to the stack because its route map is full.
+    pub(super) fn lacks_room(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.planned_from.routes.lacks_room(address),
+            IpAddr::V6(_) => self.planned_from.routes6.lacks_room(address),
+        }
     }
 
     /// Makes sure that the programs see all routes as they were set.

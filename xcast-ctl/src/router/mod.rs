@@ -11,6 +11,7 @@
 
 mod answers;
 mod explain;
+mod pending;
 mod ports;
 pub mod resolver;
 mod state;
