@@ -3,6 +3,7 @@
 mod family;
 mod maps;
 mod model;
+mod neighbours;
 mod rules;
 mod whole;
 
