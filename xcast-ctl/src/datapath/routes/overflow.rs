@@ -149,10 +149,12 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
         /// Whatever does not fit: every address has the next hop it should have, or the stack.
         #[test]
         fn nothing_follows_a_wrong_route(
-            steps in proptest::collection::vec((crowded(), 0u8..=32, 0u32..4), 1..200),
+            steps in proptest::collection::vec((crowded(), 0u8..=32, 0u32..4), 1..80),
             limit in 0usize..4,
         ) {
             let trie = Trie::new(Heap::new(limit, ROOT_BITS), ROOT_BITS);
@@ -175,7 +177,7 @@ mod tests {
                 }
                 prop_assert_eq!(map.waiting.len(), refused.len());
                 prop_assert_eq!(map.covers.is_empty(), refused.is_empty());
-                for &probe in &probes {
+                for &probe in probes.iter().rev().take(12) {
                     let found = map.trie().lookup(u128::from(probe) << 96);
                     let right = wanted(&routes, probe);
                     let covered = found == NEXT_HOP_STACK_ROOM && !refused.is_empty();
