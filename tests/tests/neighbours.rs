@@ -316,3 +316,63 @@ fn neighbour_that_disappears_is_resolved_again() {
         Ok(())
     });
 }
+
+/// Routers of IPv6 name each other by link-local addresses, and the interface belongs to such a gateway's name.
+#[test]
+fn moved_gateway_with_a_link_local_address_is_reached_again() {
+    trio::with_family(Family::Ipv6, |trio| {
+        trio.quick_neighbours()?;
+        let listed = trio.b.namespace.ip("-6 -o addr show dev b0 scope link")?;
+        let mut words = listed
+            .split_whitespace()
+            .skip_while(|word| *word != "inet6");
+        let gateway = words.nth(1).and_then(|word| word.split_once('/'));
+        let (gateway, _) = gateway.context("b0 has no link-local address")?;
+        let r = &trio.r.namespace;
+        let behind = trio.address(BEHIND);
+        r.ip(&format!("-6 route add {behind}/128 via {gateway} dev p2"))?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        r.ip(&format!(
+            "neigh replace {gateway} dev p2 lladdr {GONE} nud stale"
+        ))?;
+        let entry = || r.ip(&format!("neigh show {gateway} dev p2"));
+        ensure!(
+            trio.is_reached(&trio.b, &[BEHIND, C])?,
+            "lost for ever: {}",
+            entry()?
+        );
+        let managed = || Ok(entry()?.contains("managed"));
+        ensure!(until(SOON, managed)?, "not managed: {}", entry()?);
+        Ok(())
+    });
+}
+
+/// Many hosts move at once, and one list names them all.
+#[test]
+fn many_hosts_that_move_are_reached_again() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        let hosts: Vec<_> = (100..140)
+            .map(|last| Ipv4Addr::new(10, 66, 2, last))
+            .collect();
+        for host in &hosts {
+            trio.b.ip(&format!("address add {host}/24 dev b0"))?;
+        }
+        for host in &hosts {
+            misplace(trio, *host, "stale")?;
+        }
+        let known = || {
+            trio.send(&hosts)?;
+            std::thread::sleep(Duration::from_millis(100));
+            Ok(!trio.r.ip("neigh show dev p2")?.contains(GONE))
+        };
+        ensure!(
+            until(2 * SOON, known)?,
+            "{}",
+            trio.r.ip("neigh show dev p2")?
+        );
+        let last = hosts.last().context("hosts")?;
+        ensure!(trio.is_reached(&trio.b, &[*last, C])?, "the last one");
+        Ok(())
+    });
+}

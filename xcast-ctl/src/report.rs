@@ -69,6 +69,10 @@ pub struct Status {
     pub next_hops: usize,
     /// Exact sets of ports that have their own device map at the moment.
     pub subsets_installed: usize,
+    /// Changes that could not be written to the datapath's maps, and are tried again. Destinations of routes that are
+    /// missing are left to the kernel.
+    #[serde(default)]
+    pub pending_edits: PendingEdits,
     /// Full resynchronisations with the kernel since the start, the first one not counted.
     pub resyncs: u64,
     /// Release of the running kernel.
@@ -80,6 +84,26 @@ pub struct Status {
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
+}
+
+/// Changes that could not be carried out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEdits {
+    /// How many there are.
+    pub count: usize,
+    /// A few of them.
+    pub examples: Vec<PendingEdit>,
+}
+
+/// A change that could not be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingEdit {
+    /// What was to be written.
+    pub what: String,
+    /// Why it could not be.
+    pub error: String,
+    /// How often that was tried.
+    pub attempts: u32,
 }
 
 /// Code points of Xcast6; see [`Ipv6CodePoints`].
@@ -130,6 +154,7 @@ impl Status {
             routes: 9,
             next_hops: 5,
             subsets_installed: 3,
+            pending_edits: PendingEdits::default(),
             resyncs: 0,
             kernel: "6.18.44".into(),
             prune: "truncate".into(),

@@ -10,8 +10,9 @@ use xcast_common::{
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
         EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
-        MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
-        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, SLOT_GROUPS, Settings,
+        MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
+        PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters,
+        SLOT_GROUPS, Settings,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -79,6 +80,11 @@ pub static REVISION: Array<u32, 1, MMAPABLE> = Array::new();
 /// Next hops by id, of both families.
 #[btf_map]
 pub static NEXT_HOPS: Array<NextHop, { NEXT_HOP_ENTRIES as usize }> = Array::new();
+
+/// Whether packets used a next hop lately, by id: the programs set a word, the controller clears it. One element, as
+/// above.
+#[btf_map]
+pub static USED: Array<[u32; MAX_NEXT_HOPS as usize], 1, MMAPABLE> = Array::new();
 
 /// ECMP groups by index, of both families.
 #[btf_map]

@@ -8,7 +8,7 @@ use xcast_common::{
         tables::{Tables, UdpSenders},
     },
     maps::{
-        NextHop, PeerSource,
+        MAX_NEXT_HOPS, NextHop, PeerSource,
         lpm::{self, Entry, further_octets},
     },
     route_map,
@@ -18,7 +18,7 @@ use xcast_common::{
 use crate::maps::{
     ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, REVISION,
     ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6,
-    UDP_SOURCES, UDP_SOURCES6, WORK,
+    UDP_SOURCES, UDP_SOURCES6, USED, WORK,
 };
 
 /// A family with maps of its own.
@@ -64,6 +64,11 @@ macro_rules! tables {
             #[inline(always)]
             fn next_hop(&self, id: u32) -> Option<&NextHop> {
                 NEXT_HOPS.get(id)
+            }
+
+            #[inline(always)]
+            fn note_use(&self, id: u32) {
+                note_use(id);
             }
 
             #[inline(always)]
@@ -129,6 +134,21 @@ macro_rules! tables {
 
 tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
 tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
+
+/// Notes the use of a next hop. Written only where it is news: other CPUs have the word in their caches.
+#[inline(always)]
+fn note_use(id: u32) {
+    let Some(used) = USED.get_ptr_mut(0) else {
+        return;
+    };
+    // SAFETY: within the map's only element. The controller and other CPUs write the same word, whole.
+    unsafe {
+        let word = (&raw mut (*used)[id as usize % MAX_NEXT_HOPS as usize]).cast::<u32>();
+        if word.read_volatile() == 0 {
+            word.write_volatile(1);
+        }
+    }
+}
 
 /// All steps that a packet's look-ups may take after the first.
 #[inline(always)]

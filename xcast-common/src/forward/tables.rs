@@ -31,6 +31,10 @@ pub trait Tables<F: Family> {
     /// The next hop with this id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;
 
+    /// Takes note that a packet uses this next hop, so that its neighbour can be looked after. Plans are made anew
+    /// each second in which they serve packets, so it is enough to note this when one is made.
+    fn note_use(&self, _id: u32) {}
+
     /// Next-hop id in a bucket of an ECMP group.
     fn ecmp_member(&self, group: u16, bucket: u32) -> Option<u32>;
 

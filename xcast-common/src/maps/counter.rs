@@ -71,6 +71,8 @@ counters! {
     StackNoPort = "stack_no_port", Destination;
     /// Destinations handed to the kernel stack because the copy exceeds the egress MTU.
     StackMtu = "stack_mtu", Destination;
+    /// Destinations handed to the kernel stack because the route map has no room for the routes around them.
+    StackNoRoom = "stack_no_room", Destination;
 
     /// Packets dropped: IP header with a version other than its EtherType's, or a length below 20 octets.
     DropIpHeader = "drop_ip_header", Packet;

@@ -22,8 +22,10 @@ pub const NEXT_HOP_NEVER_DESTINATION: u32 = 2;
 /// Next-hop id of the kernel stack for destinations whose copy exceeds the egress MTU; one past
 /// the ids that routes may use.
 pub const NEXT_HOP_STACK_MTU: u32 = MAX_NEXT_HOPS;
+/// Next-hop id of the kernel stack for destinations whose routes the route map has no room for.
+pub const NEXT_HOP_STACK_ROOM: u32 = MAX_NEXT_HOPS + 1;
 /// Entries of the next-hop map.
-pub const NEXT_HOP_ENTRIES: u32 = MAX_NEXT_HOPS + 1;
+pub const NEXT_HOP_ENTRIES: u32 = MAX_NEXT_HOPS + 2;
 
 /// What happens to destinations behind a next hop. The discriminants are the map's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

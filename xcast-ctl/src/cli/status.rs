@@ -77,6 +77,16 @@ fn render(status: &Status) -> String {
     row("routes", status.routes.to_string());
     row("next hops", status.next_hops.to_string());
     row("subsets", status.subsets_installed.to_string());
+    if let Some(example) = status.pending_edits.examples.first() {
+        let count = status.pending_edits.count;
+        row(
+            "pending",
+            format!(
+                "{count} changes, such as {}: {}",
+                example.what, example.error
+            ),
+        );
+    }
     row("resyncs", status.resyncs.to_string());
     row("kernel", status.kernel.clone());
     table.to_string()

@@ -45,7 +45,9 @@ pub enum DatapathError {
     #[error("no place for interface index {0} in the port table; recreate the interface")]
     PortTableFull(u32),
     /// The route map cannot grow.
-    #[error("cannot add a route to the datapath; its destinations follow the next shorter prefix")]
+    #[error(
+        "no room for a route in the datapath; its destinations are handed to the kernel's stack"
+    )]
     Routes(#[source] Full),
     /// A system call failed.
     #[error("{what}")]

@@ -114,6 +114,16 @@ impl Datapath {
         self.tables.set_route(prefix, next_hop)
     }
 
+    /// The ids of next hops that packets used since this was last asked.
+    pub fn take_used(&mut self) -> Vec<u32> {
+        self.tables.take_used()
+    }
+
+    /// Whether an address goes to the stack because its route map is full.
+    pub fn lacks_room(&self, address: IpAddr) -> bool {
+        self.tables.lacks_room(address)
+    }
+
     /// Makes sure that the programs see all routes as they were set.
     pub fn publish_routes(&mut self) -> Result<(), DatapathError> {
         self.tables.publish_routes()

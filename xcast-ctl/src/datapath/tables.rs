@@ -1,6 +1,6 @@
 //! What the programs look up to decide about a packet.
 
-use std::{net::IpAddr, os::fd::AsFd as _};
+use std::{net::IpAddr, os::fd::AsFd as _, sync::atomic::Ordering};
 
 use aya::{
     Ebpf,
@@ -9,8 +9,8 @@ use aya::{
 use ipnet::IpNet;
 use xcast_common::{
     maps::{
-        EcmpGroup, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource,
-        counter::Counter, lpm,
+        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
+        PORT_STACK, PeerSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -27,6 +27,8 @@ use super::{
 /// Routes, next hops, addresses and permitted sources.
 pub(super) struct TableMaps {
     planned_from: Revised<PlanMaps>,
+    /// `USED`.
+    used: Mapping,
     addresses: BpfHashMap<MapData, Be32, u32>,
     addresses6: BpfHashMap<MapData, Be128, u32>,
     udp_sources: LpmTrie<MapData, PeerSource<Be32>, u32>,
@@ -51,6 +53,13 @@ impl TableMaps {
                 source,
             }
         })?;
+        let next_hops = MAX_NEXT_HOPS as usize;
+        let used = Mapping::new(map_fd(ebpf, "USED")?.as_fd(), next_hops).map_err(|source| {
+            DatapathError::System {
+                what: "cannot map what next hops are used",
+                source,
+            }
+        })?;
         let maps = PlanMaps {
             routes: route_map::<Be32>(ebpf, "ROUTE_ROOT", "ROUTE_SEGMENTS", "ROUTE_BLOCKS")?,
             routes6: route_map::<Be128>(ebpf, "ROUTE_ROOT6", "ROUTE_SEGMENTS6", "ROUTE_BLOCKS6")?,
@@ -59,6 +68,7 @@ impl TableMaps {
         };
         let mut tables = Self {
             planned_from: Revised::new(maps, revision),
+            used,
             addresses: typed(ebpf, "ADDRESSES")?,
             addresses6: typed(ebpf, "ADDRESSES6")?,
             udp_sources: typed(ebpf, "UDP_SOURCES")?,
@@ -66,6 +76,7 @@ impl TableMaps {
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
+        tables.set_next_hop(NEXT_HOP_STACK_ROOM, NextHop::stack(Counter::StackNoRoom))?;
         Ok(tables)
     }
 
@@ -104,6 +115,33 @@ impl TableMaps {
                 IpNet::V6(_) => maps.routes6.set(prefix, next_hop),
             })
             .map_err(DatapathError::Routes)
+    }
+
+    /// The ids of next hops that packets used since this was last asked.
+    ///
+    /// The programs note the use of a next hop when they make a plan. No plan lasts beyond this call if there was
+    /// any use, so traffic that goes on is noted again.
+    pub(super) fn take_used(&mut self) -> Vec<u32> {
+        let mut used = Vec::new();
+        for (id, word) in (0..).zip(self.used.words()) {
+            // Other words stay unwritten, so they stay in the caches of whoever reads them.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+                used.push(id);
+            }
+        }
+        if !used.is_empty() {
+            self.planned_from.change(|_| ());
+        }
+        used
+    }
+
+    /// Whether an address goes to the stack because its route map is full.
+    pub(super) fn lacks_room(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(_) => self.planned_from.routes.lacks_room(address),
+            IpAddr::V6(_) => self.planned_from.routes6.lacks_room(address),
+        }
     }
 
     /// Makes sure that the programs see all routes as they were set.

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK, PortCounters, counter,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
+    PortCounters, counter,
 };
 
 use super::{explain, ports::Ports, state::Router};
@@ -30,7 +31,8 @@ impl Router {
                     ipv6.is_none_or(|ipv6| route.prefix.addr().is_ipv6() == ipv6)
                 };
                 let routes = self.sync.routes().filter(of_family).take(limit);
-                Response::Routes(routes.map(Into::into).collect())
+                let routes = routes.map(|route| self.as_written(route));
+                Response::Routes(routes.collect())
             }
             Request::NextHops => {
                 Response::NextHops(self.sync.next_hops().map(Into::into).collect())
@@ -41,10 +43,22 @@ impl Router {
                 &self.config,
                 &self.sync,
                 &self.ports,
-                |subset| self.datapath.has_subset(subset),
+                &self.datapath,
             )?),
             Request::Stop => Response::Stopping,
         })
+    }
+
+    /// A route as the datapath has it: those without room are handed to the stack.
+    fn as_written(&self, row: RouteRow) -> report::Route {
+        let pending = self.pending.has_route(row.prefix);
+        let mut route = report::Route::from(row);
+        if pending {
+            route.next_hop = NEXT_HOP_STACK_ROOM;
+            route.kind = "stack".to_owned();
+            route.why = format!("no room in the route map; {}", route.why);
+        }
+        route
     }
 
     /// One line about a router that is ready.
@@ -72,6 +86,7 @@ impl Router {
             routes: self.sync.route_count(),
             next_hops: self.sync.next_hop_count(),
             subsets_installed: self.datapath.subsets_installed(),
+            pending_edits: self.pending.report(),
             resyncs: self.resyncs,
             kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
             prune: config::prune_name(self.config.router.prune).to_owned(),

@@ -9,8 +9,8 @@ use xcast_common::{
     forward::plan::{BRANCH_SLOTS, NONE, Plan},
     host::{Buffer, MemoryTables, Router},
     maps::{
-        FanoutKey, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, Settings,
-        counter,
+        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind, PORT_STACK, Settings,
+        counter::{self, Counter},
     },
     packet::Packet,
     wire::{
@@ -22,6 +22,7 @@ use super::ports::Ports;
 use crate::{
     config::Config,
     control::ExplainRequest,
+    datapath::Datapath,
     report::{Branch, Destination, Explain, Form, Path, Skipped, mac_text},
     sync::RouteSync,
 };
@@ -36,7 +37,7 @@ pub fn explain(
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&FanoutKey) -> bool,
+    datapath: &Datapath,
 ) -> Result<Explain> {
     let is_ipv6 = |address: &IpAddr| address.is_ipv6();
     let mut addresses = request.destinations.iter().map(|d| d.address);
@@ -49,11 +50,11 @@ pub fn explain(
         );
     }
     match request.source {
-        IpAddr::V4(_) => explain_family::<V4>(request, config, sync, ports, is_installed),
+        IpAddr::V4(_) => explain_family::<V4>(request, config, sync, ports, datapath),
         IpAddr::V6(_) if config.code_points.ipv6.is_none() => {
             bail!("this router does not forward Xcast6: code_points.group6 is not configured")
         }
-        IpAddr::V6(_) => explain_family::<V6>(request, config, sync, ports, is_installed),
+        IpAddr::V6(_) => explain_family::<V6>(request, config, sync, ports, datapath),
     }
 }
 
@@ -62,7 +63,7 @@ fn explain_family<F: Family>(
     config: &Config,
     sync: &RouteSync,
     ports: &Ports,
-    is_installed: impl Fn(&FanoutKey) -> bool,
+    datapath: &Datapath,
 ) -> Result<Explain> {
     let count = request.destinations.len();
     let most = F::MAX_DESTINATIONS;
@@ -70,7 +71,7 @@ fn explain_family<F: Family>(
         bail!("{count} destinations; a packet carries 1 to {most}");
     }
     let settings = config.settings([0; 2]);
-    let tables = tables(sync, request);
+    let tables = tables(sync, request, datapath);
     let (mut buffer, packet) = packet::<F>(request).context("mixed address families")?;
     let mut router = Router::<F>::new(settings, tables.clone());
     if router.decide(&mut buffer, &packet).is_none() {
@@ -91,7 +92,7 @@ fn explain_family<F: Family>(
         path: match plan.copies {
             0 => Path::None,
             1 => Path::Single,
-            _ if is_installed(&plan.fanout) => Path::Broadcast,
+            _ if datapath.has_subset(&plan.fanout) => Path::Broadcast,
             _ => Path::Recirculate,
         },
         copies,
@@ -138,10 +139,16 @@ fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
 }
 
 /// What the maps say about one packet's destinations.
-fn tables(sync: &RouteSync, request: &ExplainRequest) -> MemoryTables {
+fn tables(sync: &RouteSync, request: &ExplainRequest, datapath: &Datapath) -> MemoryTables {
     let mut tables = MemoryTables::default();
     for destination in &request.destinations {
         let address = destination.address;
+        if datapath.lacks_room(address) {
+            let len = if address.is_ipv4() { 32 } else { 128 };
+            tables.set_route(address, len, Some(NEXT_HOP_STACK_ROOM));
+            tables.set_next_hop(NEXT_HOP_STACK_ROOM, NextHop::stack(Counter::StackNoRoom));
+            continue;
+        }
         let id = sync.lookup(address).next_hop;
         tables.set_route(address, if address.is_ipv4() { 32 } else { 128 }, Some(id));
         let Some(entry) = sync.next_hop(id) else {
@@ -178,7 +185,7 @@ fn branch<F: Family>(
     }
     destinations.reverse();
     let id = u32::from(plan.branches[at].next_hop);
-    let entry = tables.next_hop(id).filter(|_| id < MAX_NEXT_HOPS);
+    let entry = tables.next_hop(id).filter(|_| id != NEXT_HOP_STACK_MTU);
     let to_stack = plan.branches[at].port == PORT_STACK;
     let form = if to_stack {
         Form::Stack
@@ -242,7 +249,7 @@ fn skipped<F: Family>(
             let reason = match reason.and_then(|index| counter::NAMES.get(index)) {
                 Some(name) => *name,
                 // Alone it would have been served: so it was in the list before.
-                None => counter::Counter::SkipDuplicate.name(),
+                None => Counter::SkipDuplicate.name(),
             };
             Some(Skipped {
                 destination,

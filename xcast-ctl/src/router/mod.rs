@@ -11,6 +11,7 @@
 
 mod answers;
 mod explain;
+mod pending;
 mod ports;
 pub mod resolver;
 mod state;
@@ -31,7 +32,8 @@ use crate::{
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
 
-/// How often the loop looks for what no event tells: whether ports can send XDP frames.
+/// How often the loop looks for what no event tells: whether ports can send XDP frames, and which
+/// neighbours packets use.
 const TICK: Duration = Duration::from_secs(1);
 /// Questions that may wait for an answer.
 const CALLS: usize = 16;
@@ -119,7 +121,10 @@ async fn serve(
                 let keys = keys.context("cannot poll a BPF ring")?;
                 router.datapath.install_subsets(keys);
             }
-            _ = tick.tick() => router.look_at_ports(),
+            _ = tick.tick() => {
+                router.look_at_ports();
+                router.tend();
+            }
             call = inputs.calls.recv() => {
                 let Some(call) = call else { return Ok(()) };
                 if call.request == Request::Stop {

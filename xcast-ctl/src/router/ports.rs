@@ -60,6 +60,12 @@ impl Ports {
         }
     }
 
+    /// The links of the ports that are attached.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        let attached = self.ports.iter().filter_map(|port| port.attached.as_ref());
+        attached.map(|attached| &attached.link)
+    }
+
     /// Takes note of links; [`reconcile`](Self::reconcile) acts.
     pub(super) fn note(&mut self, event: &KernelEvent) {
         match event {

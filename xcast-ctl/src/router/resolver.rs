@@ -1,10 +1,11 @@
-//! Has the kernel keep gateways resolved, so that the first packet need not wait.
+//! Has the kernel keep gateways resolved, so that the first packet need not wait, and tells it which
+//! neighbours packets use, so that it finds out when one is gone or has moved.
 
 use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
-use netlink_packet_core::{ErrorMessage, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{ErrorMessage, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     neighbour::{
@@ -23,6 +24,7 @@ use tracing::{debug, warn};
 #[derive(Debug)]
 pub struct Resolver {
     requests: mpsc::UnboundedSender<Request>,
+    used: mpsc::Sender<Vec<(u32, IpAddr)>>,
     task: JoinHandle<()>,
 }
 
@@ -38,13 +40,16 @@ impl Resolver {
         // Unbounded, but there are never more requests under way than gateways that change at a
         // time.
         let (requests, queue) = mpsc::unbounded_channel();
+        let (used, in_use) = mpsc::channel(1);
         let neighbours = Neighbours {
             handle,
             installed: HashSet::new(),
+            refused: HashSet::new(),
         };
         Self {
             requests,
-            task: tokio::spawn(neighbours.carry_out(queue)),
+            used,
+            task: tokio::spawn(neighbours.carry_out(queue, in_use)),
         }
     }
 
@@ -60,6 +65,13 @@ impl Resolver {
         self.send(Request::Resolve(ifindex, gateway));
     }
 
+    /// Tells the kernel that packets use these neighbours, so that it probes those that are STALE
+    /// (`NTF_USE`). As long as it has not been told of earlier ones, this does nothing: if they are in
+    /// use, they come again.
+    pub fn note_use(&self, neighbours: &[(u32, IpAddr)]) {
+        let _ = self.used.try_send(neighbours.to_vec());
+    }
+
     /// Takes back what [`resolve`](Self::resolve) asked for, and removes the entry if it is still
     /// that.
     pub fn release(&self, ifindex: u32, gateway: IpAddr) {
@@ -69,6 +81,7 @@ impl Resolver {
     /// Releases every gateway and waits until that is done.
     pub async fn stop(self) {
         drop(self.requests);
+        drop(self.used);
         if let Err(error) = self.task.await {
             debug!("{error}");
         }
@@ -85,17 +98,40 @@ struct Neighbours {
     handle: Handle,
     /// Entries made here, and not released yet.
     installed: HashSet<(u32, IpAddr)>,
+    /// Those that the kernel refused last time, so that it is told once.
+    refused: HashSet<(u32, IpAddr)>,
 }
 
 impl Neighbours {
-    async fn carry_out(mut self, mut queue: mpsc::UnboundedReceiver<Request>) {
-        while let Some(request) = queue.recv().await {
-            let result = match request {
-                Request::Resolve(ifindex, gateway) => self.resolve(ifindex, gateway).await,
-                Request::Release(ifindex, gateway) => self.release(ifindex, gateway).await,
+    async fn carry_out(
+        mut self,
+        mut queue: mpsc::UnboundedReceiver<Request>,
+        mut used: mpsc::Receiver<Vec<(u32, IpAddr)>>,
+    ) {
+        loop {
+            let request = tokio::select! {
+                biased;
+                request = queue.recv() => match request {
+                    Some(request) => request,
+                    None => break,
+                },
+                Some(neighbours) = used.recv() => {
+                    self.use_all(&neighbours).await;
+                    continue;
+                }
             };
-            if let Err(error) = result {
-                warn!("{error:#}");
+            match request {
+                Request::Resolve(ifindex, gateway) => match self.resolve(ifindex, gateway).await {
+                    Ok(()) => drop(self.refused.remove(&(ifindex, gateway))),
+                    Err(error) if self.refused.insert((ifindex, gateway)) => warn!("{error:#}"),
+                    Err(error) => debug!("{error:#}"),
+                },
+                Request::Release(ifindex, gateway) => {
+                    self.refused.remove(&(ifindex, gateway));
+                    if let Err(error) = self.release(ifindex, gateway).await {
+                        warn!("{error:#}");
+                    }
+                }
             }
         }
         for (ifindex, gateway) in self.installed.clone() {
@@ -118,28 +154,70 @@ impl Neighbours {
 
     /// Makes an entry, or takes over the one that is there; false if that is the administrator's.
     async fn install(&self, ifindex: u32, gateway: IpAddr) -> Result<bool, Error> {
-        let request = || {
+        let request = |flags| {
             let neighbours = self.handle.neighbours();
             let mut request = neighbours
                 .add(ifindex, gateway)
                 .state(NeighbourState::None)
-                .flags(NeighbourFlags::Use);
+                .flags(flags | NeighbourFlags::Use);
             let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
             request.message_mut().attributes.push(managed);
             request
         };
         // A new entry first: replacing would take the permanence from an administrator's entry.
-        match request().execute().await {
+        match request(NeighbourFlags::empty()).execute().await {
             Err(Error::NetlinkError(error)) if is(&error, Errno::EEXIST) => {
                 let known = self.find(ifindex, gateway).await?;
-                if known.is_some_and(|known| is_static(&known)) {
+                if known.as_ref().is_some_and(is_static) {
                     return Ok(false);
                 }
-                request().replace().execute().await?;
+                let flags = known.map_or(NeighbourFlags::empty(), |known| kept_flags(&known));
+                request(flags).replace().execute().await?;
             }
             result => result?,
         }
         Ok(true)
+    }
+
+    async fn use_all(&self, neighbours: &[(u32, IpAddr)]) {
+        for &(ifindex, address) in neighbours {
+            if let Err(error) = self.use_one(ifindex, address).await {
+                debug!("cannot have neighbour {address} on interface {ifindex} probed: {error}");
+            }
+        }
+    }
+
+    /// Has the kernel probe an entry as if it had sent to it, if the entry is STALE.
+    async fn use_one(&self, ifindex: u32, address: IpAddr) -> Result<(), Error> {
+        let Some(known) = self.find(ifindex, address).await? else {
+            return Ok(());
+        };
+        // The request would take the permanence from an administrator's entry.
+        if known.header.state != NeighbourState::Stale {
+            return Ok(());
+        }
+        let mut message = neighbour_message(ifindex, address);
+        // What the request does not say again is taken away.
+        message.header.flags = kept_flags(&known) | NeighbourFlags::Use;
+        let extended = known.attributes.into_iter();
+        let managed = |attribute: &NeighbourAttribute| {
+            matches!(attribute, NeighbourAttribute::ExtFlags(flags)
+                if flags.contains(NeighbourExtFlags::Managed))
+        };
+        message.attributes.extend(extended.filter(managed));
+        // Without NLM_F_CREATE: an entry that has gone by now stays gone.
+        let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
+        let mut answers = self.handle.clone().request(request)?;
+        while let Some(answer) = answers.next().await {
+            match answer.payload {
+                NetlinkPayload::Error(error) if error.code.is_none() => {}
+                NetlinkPayload::Error(error) if is(&error, Errno::ENOENT) => {}
+                NetlinkPayload::Error(error) => return Err(Error::NetlinkError(error)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     async fn release(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {
@@ -206,6 +284,11 @@ fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
         .attributes
         .push(NeighbourAttribute::Destination(destination));
     message
+}
+
+/// Flags of an entry that a request has to repeat, or they go.
+fn kept_flags(neighbour: &NeighbourMessage) -> NeighbourFlags {
+    neighbour.header.flags & NeighbourFlags::ExtLearned
 }
 
 fn is(error: &ErrorMessage, errno: Errno) -> bool {

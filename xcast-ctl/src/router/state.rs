@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use tracing::warn;
 use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
 
-use super::{ports::Ports, resolver::Resolver};
+use super::{pending::Pending, ports::Ports, resolver::Resolver};
 use crate::{
     config::Config,
     datapath::{Datapath, DatapathError, veth::VethPair},
@@ -26,6 +26,8 @@ pub(super) struct Router {
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
+    /// Edits that could not be carried out.
+    pub(super) pending: Pending,
 }
 
 impl Router {
@@ -71,6 +73,7 @@ impl Router {
             datapath,
             sync,
             resolver,
+            pending: Pending::default(),
         };
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
@@ -104,6 +107,7 @@ impl Router {
         if links_changed && !self.sync.resyncing() {
             self.ports
                 .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
+            self.follow_ipv6_mtus(&mut edits);
         }
         self.carry_out(edits);
         if ended {
@@ -123,11 +127,55 @@ impl Router {
         self.carry_out(edits);
     }
 
+    /// Looks after what time alone changes: has the kernel probe the neighbours that packets use, and tries
+    /// again what failed.
+    pub(super) fn tend(&mut self) {
+        let used = self.datapath.take_used();
+        // What failed comes first: what sync asks for now is newer.
+        let mut edits = self.pending.due(self.started.elapsed().as_secs());
+        self.follow_ipv6_mtus(&mut edits);
+        self.sync.tend(&used, &mut edits);
+        self.carry_out(edits);
+    }
+
+    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, so each port's is looked at.
+    fn follow_ipv6_mtus(&mut self, edits: &mut Vec<Edit>) {
+        let mtus = self.ports.links().filter_map(|link| {
+            let mtu_bytes = kernel::sysctl(&format!("ipv6/conf/{}/mtu", link.name))?;
+            Some(KernelEvent::Ipv6Mtu {
+                ifindex: link.ifindex,
+                mtu_bytes,
+            })
+        });
+        self.sync.apply_all(mtus, edits);
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
+        let now = self.started.elapsed().as_secs();
+        let (mut failed, mut makes_room) = (0_usize, false);
         for edit in edits {
-            if let Err(error) = self.carry_out_one(&edit) {
-                warn!("{:#}; affected: {edit:?}", anyhow::Error::from(error));
+            let result = self.carry_out_one(&edit);
+            makes_room |= matches!(
+                edit,
+                Edit::RemoveRoute { .. } | Edit::RemoveOwnAddress { .. }
+            );
+            let error = result.err();
+            let error = error.map(|error| format!("{:#}", anyhow::Error::from(error)));
+            let told = error.clone().unwrap_or_default();
+            if self.pending.note(&edit, error, now) {
+                failed += 1;
+                if failed == 1 {
+                    warn!("{told}; it is tried again; affected: {edit:?}");
+                }
             }
+        }
+        if failed > 1 {
+            warn!(
+                "{failed} changes failed, of which this was the first; `xcast-ctl status` counts them"
+            );
+        }
+        if makes_room {
+            self.pending.hurry(now);
         }
         if let Err(error) = self.datapath.publish_routes() {
             warn!("{:#}; it is tried again", anyhow::Error::from(error));
@@ -144,6 +192,10 @@ impl Router {
             Edit::RemoveOwnAddress { address } => self.datapath.set_address(address, None),
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
+                Ok(())
+            }
+            Edit::Use { ref neighbours } => {
+                self.resolver.note_use(neighbours);
                 Ok(())
             }
             Edit::Release { ifindex, gateway } => {

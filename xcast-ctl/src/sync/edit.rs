@@ -58,6 +58,11 @@ pub enum Edit {
         /// Its address.
         gateway: IpAddr,
     },
+    /// Tell the kernel that traffic uses these neighbours, so that it probes those that are STALE.
+    Use {
+        /// Each one's interface and address.
+        neighbours: Vec<(u32, IpAddr)>,
+    },
     /// The gateway need not be kept resolved any more.
     Release {
         /// Interface the gateway is on.

@@ -29,6 +29,14 @@ pub enum KernelEvent {
         /// Its index.
         ifindex: u32,
     },
+    /// The largest packet of IPv6 that an interface sends, in octets (`conf.X.mtu`): a router on the link may have
+    /// announced one below the link's own MTU (RFC 4861 section 4.6.4).
+    Ipv6Mtu {
+        /// The interface.
+        ifindex: u32,
+        /// That size.
+        mtu_bytes: u32,
+    },
     /// The sysctl `ignore_routes_with_linkdown` of one interface, or of all of them.
     IgnoreLinkDown {
         /// It is that of IPv6, which asks each interface alone.
@@ -77,6 +85,7 @@ impl KernelEvent {
             Self::Address(address) | Self::AddressRemoved(address) => address.address.is_ipv6(),
             Self::Route { route, .. } | Self::RouteRemoved(route) => route.prefix.addr().is_ipv6(),
             Self::IgnoreLinkDown { ipv6, .. } => *ipv6,
+            Self::Ipv6Mtu { .. } => true,
             _ => false,
         }
     }
@@ -106,6 +115,8 @@ pub struct Address {
     pub ifindex: u32,
     /// The address.
     pub address: IpAddr,
+    /// The other end's address on a point-to-point link, else the same: one address may have several peers.
+    pub peer: IpAddr,
     /// Length of its subnet's prefix: one address may be there several times with different ones.
     pub prefix_len: u8,
 }
@@ -121,6 +132,8 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How sure the kernel is of it.
     pub state: NeighbourState,
+    /// The kernel keeps it resolved by itself (`NTF_EXT_MANAGED`).
+    pub managed: bool,
 }
 
 impl Neighbour {

@@ -73,8 +73,8 @@ pub(super) enum Key {
 pub(super) enum GroupKey {
     /// The members of a multipath route, with their weights.
     Members(Vec<(Target, u32)>),
-    /// A nexthop group, with the MTU metric of the routes that use it.
-    Object(u32, Option<u32>),
+    /// A nexthop group, with the MTU metric of the routes that use it, and whether they are of IPv6.
+    Object(u32, Option<u32>, bool),
 }
 
 /// Where a next hop leads.
@@ -300,6 +300,11 @@ impl NextHops {
             slot.entry = entry;
             edits.push(Edit::NextHop { id, entry });
         }
+    }
+
+    /// The neighbour that the entry of `id` follows.
+    pub(super) fn neighbour_of(&self, id: u32) -> Option<(u32, IpAddr)> {
+        self.get(id)?.key.neighbour()
     }
 
     /// The ids whose entries follow a neighbour.

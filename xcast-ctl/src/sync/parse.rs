@@ -35,6 +35,10 @@ mod attribute {
     /// Within `RTA_METRICS`.
     pub(super) const ROUTE_MTU: u16 = 2;
     pub(super) const ROUTE_NEXT_HOP_ID: u16 = 30;
+    /// `NDA_FLAGS_EXT`, since 5.16.
+    pub(super) const NEIGHBOUR_FLAGS_EXT: u16 = 15;
+    /// `NTF_EXT_MANAGED`.
+    pub(super) const NEIGHBOUR_MANAGED: u32 = 1 << 0;
     pub(super) const NEXT_HOP_ID: u16 = 1;
     pub(super) const NEXT_HOP_GROUP: u16 = 2;
     pub(super) const NEXT_HOP_BLACKHOLE: u16 = 4;
@@ -159,9 +163,10 @@ fn address(payload: &[u8]) -> Result<Option<Address>> {
             _ => {}
         }
     }
-    Ok(local.or(address).map(|address| Address {
+    Ok(address.or(local).map(|peer| Address {
         ifindex: header.index,
-        address,
+        address: local.unwrap_or(peer),
+        peer,
         prefix_len: header.prefix_len,
     }))
 }
@@ -183,12 +188,15 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         KernelNeighbourState::Permanent => NeighbourState::Permanent,
         _ => NeighbourState::None,
     };
-    let (mut address, mut mac) = (None, None);
+    let (mut address, mut mac, mut managed) = (None, None, false);
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::NDA_DST => address = Some(ip(&attribute)?),
             libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
+            attribute::NEIGHBOUR_FLAGS_EXT => {
+                managed = parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
+            }
             _ => {}
         }
     }
@@ -197,6 +205,7 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         address,
         mac,
         state,
+        managed,
     }))
 }
 

@@ -40,6 +40,7 @@ pub(super) struct Rib {
     pub(super) paths: Paths,
     pub(super) changes: Changes,
     links: HashMap<u32, Seen<Link>>,
+    ipv6_mtus: HashMap<u32, u32>,
     /// By family, whether it is IPv6, and by interface.
     ignore_link_down: HashMap<(bool, Option<u32>), Seen<bool>>,
     addresses: HashMap<Address, Seen<()>>,
@@ -112,6 +113,7 @@ impl Rib {
             paths: Paths::default(),
             changes: Changes::default(),
             links: HashMap::new(),
+            ipv6_mtus: HashMap::new(),
             ignore_link_down: HashMap::new(),
             addresses: HashMap::new(),
             neighbours: BTreeMap::new(),
@@ -139,6 +141,11 @@ impl Rib {
             }
             KernelEvent::Link(link) => self.set_link(link),
             KernelEvent::LinkRemoved { ifindex } => self.remove_link(ifindex),
+            KernelEvent::Ipv6Mtu { ifindex, mtu_bytes } => {
+                if self.ipv6_mtus.insert(ifindex, mtu_bytes) != Some(mtu_bytes) {
+                    self.changes.links.insert(ifindex);
+                }
+            }
             KernelEvent::IgnoreLinkDown {
                 ipv6,
                 ifindex,
@@ -185,6 +192,13 @@ impl Rib {
 
     pub(super) fn link(&self, ifindex: u32) -> Option<&Link> {
         self.links.get(&ifindex).map(|seen| &seen.value)
+    }
+
+    /// The largest packet of a family that a link takes, in octets; 0 if there is no such link.
+    pub(super) fn link_mtu(&self, ifindex: u32, ipv6: bool) -> u32 {
+        let link_mtu = self.link(ifindex).map_or(0, |link| link.mtu_bytes);
+        let ipv6_mtu = self.ipv6_mtus.get(&ifindex).filter(|_| ipv6);
+        ipv6_mtu.map_or(link_mtu, |&mtu| mtu.min(link_mtu))
     }
 
     pub(super) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<&Neighbour> {
@@ -316,6 +330,7 @@ impl Rib {
 
     fn remove_link(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
+        self.ipv6_mtus.remove(&ifindex);
         for ipv6 in [false, true] {
             self.ignore_link_down.remove(&(ipv6, Some(ifindex)));
         }

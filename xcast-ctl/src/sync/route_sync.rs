@@ -15,7 +15,7 @@ use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER};
 
 use super::{
     edit::Edit,
-    event::{Hop, KernelEvent, RouteKind, Via},
+    event::{Hop, KernelEvent, NeighbourState, RouteKind, Via},
     fib::{self, Entry, Fib},
     next_hops::{
         EntryContext, FIXED, GroupKey, Key, Member, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL,
@@ -126,6 +126,40 @@ impl RouteSync {
             self.rib.changes.links.insert(ifindex);
         }
         self.update(edits);
+    }
+
+    /// Looks after neighbours; to be called every second or so, with the ids of next hops that packets used since the
+    /// last time.
+    ///
+    /// The kernel doubts a neighbour it has not heard of for a while (STALE, RFC 4861 section 7.3.2) and probes it when
+    /// it sends to it. Packets that the datapath sends have to count as well. Gateways that lost their flag to
+    /// somebody else's write are asked for again; here and not at once, so that two who disagree do not
+    /// take turns as fast as they can.
+    pub fn tend(&self, used: &[u32], edits: &mut Vec<Edit>) {
+        let stale = |&(ifindex, address): &(u32, IpAddr)| {
+            let neighbour = self.rib.neighbour(ifindex, address);
+            neighbour.is_some_and(|neighbour| neighbour.state == NeighbourState::Stale)
+        };
+        let used = used
+            .iter()
+            .filter_map(|&id| self.next_hops.neighbour_of(id));
+        let neighbours: BTreeSet<_> = used.filter(stale).collect();
+        if !neighbours.is_empty() {
+            let neighbours = neighbours.into_iter().collect();
+            edits.push(Edit::Use { neighbours });
+        }
+        for &(ifindex, gateway) in &self.resolving {
+            let kept = self.rib.neighbour(ifindex, gateway).is_some_and(|known| {
+                let asks = !matches!(
+                    known.state,
+                    NeighbourState::Permanent | NeighbourState::NoArp
+                );
+                known.managed || !asks
+            });
+            if !kept && !self.rib.resyncing() {
+                edits.push(Edit::Resolve { ifindex, gateway });
+            }
+        }
     }
 
     /// A dump is under way: edits wait for its end.
@@ -260,7 +294,10 @@ impl RouteSync {
             return Resolution::Unusable;
         }
         let key = match object {
-            Some(object) => GroupKey::Object(object, mtu_bytes),
+            Some(object) => {
+                // Routes of IPv4 may use an object whose gateways are of IPv6, and have MTUs of their own.
+                GroupKey::Object(object, mtu_bytes, self.rib.paths[id].spec.ipv6)
+            }
             None => {
                 let members = members.iter();
                 GroupKey::Members(members.map(|m| (m.target.clone(), m.weight)).collect())
@@ -277,14 +314,15 @@ impl RouteSync {
         if self.rib.liveness(path, &hop) == Liveness::Dead {
             return Resolution::Unusable;
         }
-        let target = self.target(&hop, mtu_bytes);
+        let ipv6 = path.spec.ipv6;
+        let target = self.target(&hop, mtu_bytes, ipv6);
         let (next_hops, context) = self.parts();
         let next_hop = next_hops.acquire(&target, context, edits);
         Resolution::Use {
             id: next_hop.unwrap_or_else(|| self.starve_path(id)),
             on_link: (hop.via == Via::Link).then(|| OnLink {
                 ifindex: hop.ifindex,
-                mtu_bytes: self.lowered_mtu(hop.ifindex, mtu_bytes),
+                mtu_bytes: self.lowered_mtu(hop.ifindex, mtu_bytes, ipv6),
             }),
         }
     }
@@ -295,31 +333,35 @@ impl RouteSync {
         let best = hops.iter().map(|hop| self.rib.liveness(path, hop)).max();
         let needed = best.unwrap_or(Liveness::Dead).max(Liveness::NoCarrier);
         let member = |hop: &Hop| Member {
-            target: self.target(hop, path.spec.mtu_bytes),
+            target: self.target(hop, path.spec.mtu_bytes, path.spec.ipv6),
             weight: hop.weight,
             usable: self.rib.liveness(path, hop) >= needed,
         };
         hops.iter().map(member).collect()
     }
 
-    fn target(&self, hop: &Hop, mtu_bytes: Option<u32>) -> Target {
+    fn target(&self, hop: &Hop, mtu_bytes: Option<u32>, ipv6: bool) -> Target {
         let ifindex = hop.ifindex;
         match hop.via {
             Via::Link => Target::Key(Key::Link { ifindex }),
             Via::Gateway(gateway) => Target::Key(Key::Gateway {
                 ifindex,
                 gateway,
-                mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes),
+                mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes, ipv6),
             }),
             Via::Kernel => Target::Fixed(NEXT_HOP_NO_PORT),
         }
     }
 
-    /// A route's MTU metric, if it is below the link's MTU. Routes that do not lower the MTU share
-    /// their gateway's next hop, whatever else they say.
-    fn lowered_mtu(&self, ifindex: u32, mtu_bytes: Option<u32>) -> Option<u16> {
+    /// The largest packet of a family that goes a way, if it is below the link's MTU: by a route's MTU metric, or by the
+    /// link's MTU for IPv6. Routes that do not lower the MTU share their gateway's next hop, whatever else they say.
+    fn lowered_mtu(&self, ifindex: u32, mtu_bytes: Option<u32>, ipv6: bool) -> Option<u16> {
         let link = self.rib.link(ifindex)?;
-        let mtu_bytes = mtu_bytes.filter(|&mtu| mtu < link.mtu_bytes)?;
+        let of_family = self.rib.link_mtu(ifindex, ipv6);
+        let mtu_bytes = mtu_bytes.map_or(of_family, |mtu| mtu.min(of_family));
+        if mtu_bytes >= link.mtu_bytes {
+            return None;
+        }
         u16::try_from(mtu_bytes).ok()
     }
 

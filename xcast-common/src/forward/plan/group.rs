@@ -155,6 +155,7 @@ fn collect<F: Family>(
             let b = plan.open(i, id, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(id, b);
+            tables.note_use(u32::from(id));
             continue;
         }
         plan.bucket = bucket as u8;
@@ -176,6 +177,7 @@ fn collect<F: Family>(
             b = plan.open(i, member, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(member, b);
+            tables.note_use(u32::from(member));
         }
         scratch.remember(id, b);
     }

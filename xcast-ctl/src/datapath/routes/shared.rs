@@ -1,7 +1,7 @@
 //! The memory that the route map's readers see: BPF arrays, mapped.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     num::NonZeroU32,
     ops::Range,
@@ -21,15 +21,20 @@ use xcast_common::maps::lpm::{
     BLOCK_ENTRIES, Entry, MAX_POOLS, POOL_BLOCKS, POOL_ENTRIES, SEGMENT_ENTRIES,
 };
 
-use super::trie::{Full, Memory, Table};
+use super::{
+    remover::Remover,
+    trie::{Full, Memory, Table},
+};
 use crate::datapath::{bpf, mapping::Mapping};
 
 /// BPF_F_MMAPABLE.
 const MMAPABLE: u32 = 1 << 10;
 
-/// Most segments, which are never given back: whoever announces routes of IPv6 in all /16s does not get
-/// all memory. The Internet's table has some hundred; all of IPv4 has 256.
+/// Most segments: whoever announces routes of IPv6 in all /16s does not get all memory. The Internet's table has
+/// some hundred; all of IPv4 has 256.
 const MAX_SEGMENTS: usize = 1024;
+/// Most segments that are not in use any more and that programs still see.
+const MAX_LEAVING: usize = MAX_SEGMENTS;
 
 /// The programs' maps that make up the route map.
 pub struct Maps<'a> {
@@ -46,10 +51,14 @@ pub struct Shared {
     root: Mapping,
     /// By an address's first bits.
     segments: Vec<Option<Mapping>>,
-    /// How many more there may be.
-    segments_left: usize,
+    /// How many there are.
+    segments_in_use: usize,
     /// Segments that the programs do not see yet.
     unpublished: Vec<(u32, OwnedFd)>,
+    /// Segments that are not in use any more. As long as programs may see one, all of it says what the root's entry
+    /// says.
+    leaving: BTreeMap<u32, Mapping>,
+    remover: Remover,
     all_segments: OwnedFd,
     pools: Vec<Mapping>,
     all_pools: OwnedFd,
@@ -69,8 +78,10 @@ impl Shared {
         Ok(Self {
             root: Mapping::new(maps.root, root_entries)?,
             segments: (0..root_entries).map(|_| None).collect(),
-            segments_left: MAX_SEGMENTS,
+            segments_in_use: 0,
             unpublished: Vec::new(),
+            leaving: BTreeMap::new(),
+            remover: Remover::start(maps.segments.try_clone()?)?,
             all_segments: maps.segments,
             pools: vec![mapping],
             free: (0..POOL_BLOCKS as u32).rev().collect(),
@@ -83,16 +94,34 @@ impl Shared {
     /// Memory shared with the programs, in octets.
     pub fn bytes(&self) -> usize {
         let segments = self.segments.iter().flatten();
-        let all = segments.chain(&self.pools).chain([&self.root]);
+        let all = segments
+            .chain(self.leaving.values())
+            .chain(&self.pools)
+            .chain([&self.root]);
         all.map(Mapping::bytes).sum()
     }
 
     /// Shows new segments to the programs, all in one call: the kernel waits for its readers once.
     pub(super) fn publish(&mut self) -> io::Result<()> {
+        self.forget_removed();
         let entries: Vec<_> = self.unpublished.iter().map(|(at, fd)| (*at, fd)).collect();
         bpf::set_inner_maps(self.all_segments.as_fd(), &entries)?;
         self.unpublished.clear();
         Ok(())
+    }
+
+    /// Forgets the segments that programs do not see any more.
+    fn forget_removed(&mut self) {
+        for number in self.remover.removed() {
+            self.leaving.remove(&number);
+        }
+    }
+
+    /// Repeats what the root's entries say in segments that are about to go.
+    fn repeat_in_leaving(&self, slots: Range<usize>) {
+        for (&number, mapping) in self.leaving.range(slots.start as u32..slots.end as u32) {
+            fill(mapping, self.get(Table::Root, number as usize));
+        }
     }
 
     /// Makes more pools, all in one call.
@@ -133,6 +162,12 @@ impl Shared {
     }
 }
 
+fn fill(segment: &Mapping, content: Entry) {
+    for word in segment.words() {
+        word.store(content.word(), Ordering::Relaxed);
+    }
+}
+
 /// A new array of words, as the programs' maps of maps take it.
 fn array(words: usize) -> io::Result<(OwnedFd, Mapping)> {
     let definition = aya_obj::Map::new_from_params(
@@ -152,6 +187,9 @@ impl Memory for Shared {
     fn set(&mut self, table: Table, index: usize, entry: Entry) {
         // Release: a block's content is there before the entry that names it.
         self.words(table)[index].store(entry.word(), Ordering::Release);
+        if table == Table::Root {
+            self.repeat_in_leaving(index..index + 1);
+        }
     }
 
     fn get(&self, table: Table, index: usize) -> Entry {
@@ -164,24 +202,56 @@ impl Memory for Shared {
         slots: Range<usize>,
         mut change: impl FnMut(usize, Entry) -> Option<Entry>,
     ) {
-        for (slot, word) in slots.clone().zip(&self.words(table)[slots]) {
+        for (slot, word) in slots.clone().zip(&self.words(table)[slots.clone()]) {
             let entry = Entry::from_word(word.load(Ordering::Relaxed));
             if let Some(new) = change(slot, entry) {
                 word.store(new.word(), Ordering::Release);
             }
         }
+        if table == Table::Root {
+            self.repeat_in_leaving(slots);
+        }
     }
 
     fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
-        let left = self.segments_left.checked_sub(1).ok_or(Full(None))?;
-        let (fd, mapping) = array(SEGMENT_ENTRIES).map_err(|error| Full(Some(error)))?;
-        self.segments_left = left;
-        for word in mapping.words() {
-            word.store(content.word(), Ordering::Relaxed);
+        self.forget_removed();
+        if self.segments_in_use == MAX_SEGMENTS {
+            return Err(Full(None));
         }
+        // One that is about to go stays, if it is not too late. Else the new one may be put in its place only when it
+        // has gone.
+        let stays = self.remover.cancel(number);
+        let old = self.leaving.remove(&number);
+        let mapping = match old.filter(|_| stays) {
+            Some(mapping) => mapping,
+            None => {
+                let (fd, mapping) = array(SEGMENT_ENTRIES).map_err(|error| Full(Some(error)))?;
+                fill(&mapping, content);
+                self.unpublished.push((number, fd));
+                mapping
+            }
+        };
+        self.segments_in_use += 1;
         self.segments[number as usize] = Some(mapping);
-        self.unpublished.push((number, fd));
         Ok(())
+    }
+
+    fn remove_segment(&mut self, number: u32) {
+        let Some(mapping) = self.segments[number as usize].take() else {
+            return;
+        };
+        self.segments_in_use -= 1;
+        let unpublished = self.unpublished.len();
+        self.unpublished.retain(|(other, _)| *other != number);
+        if self.unpublished.len() < unpublished {
+            return;
+        }
+        self.leaving.insert(number, mapping);
+        self.remover.remove(number);
+        if self.leaving.len() > MAX_LEAVING {
+            self.remover.wait();
+            self.forget_removed();
+        }
     }
 
     fn allocate(&mut self) -> Result<u32, Full> {

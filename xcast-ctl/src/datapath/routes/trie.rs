@@ -23,6 +23,17 @@ pub struct Prefix {
     pub len: u8,
 }
 
+impl Prefix {
+    /// The prefix of this length around it.
+    pub fn leading(self, len: u8) -> Self {
+        let mask = u128::MAX.checked_shl(128 - u32::from(len)).unwrap_or(0);
+        Self {
+            bits: self.bits & mask,
+            len,
+        }
+    }
+}
+
 impl From<ipnet::IpNet> for Prefix {
     fn from(net: ipnet::IpNet) -> Self {
         Self {
@@ -69,6 +80,10 @@ pub trait Memory {
     /// [`Full`] if there is no memory for it.
     fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full>;
 
+    /// Takes a segment back whose entries all say what the root's does. Readers may go on with it for a while, and see
+    /// in it what the root's entry says.
+    fn remove_segment(&mut self, number: u32);
+
     /// A block that no reader can have in its hands, with any content.
     ///
     /// # Errors
@@ -84,6 +99,15 @@ pub trait Memory {
 #[derive(Debug, Error)]
 #[error("no memory for more of the route map")]
 pub struct Full(#[source] pub Option<std::io::Error>);
+
+/// A route does not fit.
+#[derive(Debug)]
+pub struct NoRoom {
+    /// The longest prefix around it that is not divided any further; shorter than the route's.
+    pub around: Prefix,
+    /// Why.
+    pub source: Full,
+}
 
 /// The routes whose prefixes end within a table.
 struct PrefixTree {
@@ -265,8 +289,8 @@ impl<M: Memory> Trie<M> {
     ///
     /// # Errors
     ///
-    /// [`Full`] if a table is needed and there is no memory; every address keeps its next hop then.
-    pub fn insert(&mut self, prefix: Prefix, next_hop: u32) -> Result<(), Full> {
+    /// [`NoRoom`] if a table is needed and there is no memory; every address keeps its next hop then.
+    pub fn insert(&mut self, prefix: Prefix, next_hop: u32) -> Result<(), NoRoom> {
         let mut level = Level::top(self.root_bits);
         let mut path = vec![level];
         loop {
@@ -275,9 +299,10 @@ impl<M: Memory> Trie<M> {
                 Some(table) if level.leads_to(prefix, table) => table,
                 None if u32::from(prefix.len) > level.end() => match self.grow(level, slot) {
                     Ok(table) => table,
-                    Err(full) => {
+                    Err(source) => {
                         self.prune(&path, prefix);
-                        return Err(full);
+                        let around = prefix.leading(level.end() as u8);
+                        return Err(NoRoom { around, source });
                     }
                 },
                 _ => break,
@@ -326,6 +351,28 @@ impl<M: Memory> Trie<M> {
         self.take(level, level.covered(node), Taken::Only(prefix.len), shorter);
         self.prune(&path, prefix);
         true
+    }
+
+    /// The next hop of a route, if there is one of exactly this prefix.
+    pub fn get(&self, prefix: Prefix) -> Option<u32> {
+        let mut level = Level::top(self.root_bits);
+        loop {
+            match self.table_below(level, level.slot(prefix)) {
+                Some(table) if level.leads_to(prefix, table) => level = level.below(table),
+                None if u32::from(prefix.len) > level.end() => return None,
+                _ => return self.route_at(level, level.node(prefix)),
+            }
+        }
+    }
+
+    /// What readers find for an address, from its most significant bit on.
+    pub fn lookup(&self, bits: u128) -> u32 {
+        let address = Prefix { bits, len: 128 };
+        let mut level = Level::top(self.root_bits);
+        while let Some(table) = self.table_below(level, level.slot(address)) {
+            level = level.below(table);
+        }
+        self.memory.get(level.table, level.slot(address)).next_hop()
     }
 
     /// The route of a node's prefix.
@@ -419,15 +466,21 @@ impl<M: Memory> Trie<M> {
         Ok(table)
     }
 
-    /// Unlinks the blocks on a path in which no route ends but at their root, from the lowest up.
-    /// Segments stay: the memory they take is bounded, and making one takes time.
+    /// Unlinks the blocks on a path in which no route ends but at their root, from the lowest up, and then
+    /// the segment if nothing is left in it.
     fn prune(&mut self, path: &[Level], prefix: Prefix) {
         for pair in path.windows(2).rev() {
             let (above, level) = (pair[0], pair[1]);
-            let Table::Block(block) = level.table else {
-                break;
-            };
             let tree = self.tree(level.table);
+            let block = match level.table {
+                Table::Block(block) => block,
+                Table::Segment(number) if tree.in_use == 0 => {
+                    self.segments[number as usize] = None;
+                    self.memory.remove_segment(number);
+                    break;
+                }
+                Table::Segment(_) | Table::Root => break,
+            };
             let moved = u32::from(tree.get(1).is_some());
             if tree.in_use > moved {
                 break;
@@ -470,110 +523,13 @@ mod tests {
     use xcast_common::{
         maps::{
             NEXT_HOP_NO_ROUTE,
-            lpm::{ROOT_BITS, ROOT_BITS6, Reader, lookup},
+            lpm::{ROOT_BITS, ROOT_BITS6, lookup},
         },
         wire::Be32,
     };
 
     use super::*;
-
-    /// Plain memory, which hands out released blocks first and limits their number.
-    struct Heap {
-        root: Vec<Entry>,
-        segments: BTreeMap<u32, Vec<Entry>>,
-        blocks: Vec<Vec<Entry>>,
-        free: Vec<u32>,
-        limit: usize,
-    }
-
-    impl Heap {
-        fn new(limit: usize, root_bits: u32) -> Self {
-            Self {
-                root: vec![Entry::NONE; 1 << root_bits],
-                segments: BTreeMap::new(),
-                blocks: Vec::new(),
-                free: Vec::new(),
-                limit,
-            }
-        }
-
-        fn table_mut(&mut self, table: Table) -> &mut Vec<Entry> {
-            match table {
-                Table::Root => &mut self.root,
-                Table::Segment(number) => self.segments.get_mut(&number).unwrap(),
-                Table::Block(block) => &mut self.blocks[block as usize],
-            }
-        }
-
-        fn table(&self, table: Table) -> &Vec<Entry> {
-            match table {
-                Table::Root => &self.root,
-                Table::Segment(number) => &self.segments[&number],
-                Table::Block(block) => &self.blocks[block as usize],
-            }
-        }
-    }
-
-    impl Memory for Heap {
-        fn set(&mut self, table: Table, index: usize, entry: Entry) {
-            self.table_mut(table)[index] = entry;
-        }
-        fn get(&self, table: Table, index: usize) -> Entry {
-            self.table(table)[index]
-        }
-        fn update(
-            &mut self,
-            table: Table,
-            slots: Range<usize>,
-            mut change: impl FnMut(usize, Entry) -> Option<Entry>,
-        ) {
-            let table = self.table_mut(table);
-            for (slot, entry) in slots.clone().zip(&mut table[slots]) {
-                if let Some(new) = change(slot, *entry) {
-                    *entry = new;
-                }
-            }
-        }
-        fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
-            if self.segments.len() == self.limit {
-                return Err(Full(None));
-            }
-            let content = vec![content; SEGMENT_ENTRIES];
-            assert!(self.segments.insert(number, content).is_none());
-            Ok(())
-        }
-        fn allocate(&mut self) -> Result<u32, Full> {
-            if let Some(block) = self.free.pop() {
-                return Ok(block);
-            }
-            if self.blocks.len() == self.limit {
-                return Err(Full(None));
-            }
-            // Not zeroed: nobody may count on that.
-            self.blocks
-                .push(vec![Entry::route(0xbad, 32); BLOCK_ENTRIES]);
-            Ok(self.blocks.len() as u32 - 1)
-        }
-        fn release(&mut self, block: u32) {
-            assert!(!self.free.contains(&block));
-            self.free.push(block);
-        }
-    }
-
-    impl Reader for Heap {
-        fn root(&self, index: u32) -> Option<Entry> {
-            self.root.get(index as usize).copied()
-        }
-        fn segment(&self, segment: u32, index: u32) -> Option<Entry> {
-            self.segments.get(&segment)?.get(index as usize).copied()
-        }
-        fn entry(&self, block: u32, index: u32) -> Option<Entry> {
-            self.blocks
-                .get(block as usize)?
-                .get(index as usize)
-                .copied()
-        }
-    }
+    use crate::datapath::routes::heap::Heap;
 
     /// What routes mean, in the simplest way: try every length, longest first.
     #[derive(Default)]
@@ -632,8 +588,8 @@ mod tests {
             }
             prop_assert_eq!(trie.blocks(), 0, "blocks left behind");
             let heap = trie.memory();
-            let mut entries = heap.segments.values().flatten().chain(&heap.root);
-            prop_assert!(entries.all(|entry| *entry == Entry::NONE));
+            prop_assert!(heap.segments.is_empty(), "segments left behind");
+            prop_assert!(heap.root.iter().all(|entry| *entry == Entry::NONE));
         }
     }
 

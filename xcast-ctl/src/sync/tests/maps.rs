@@ -126,6 +126,7 @@ impl Maps {
             Edit::Resolve { ifindex, gateway } => {
                 self.resolving.insert((*ifindex, *gateway));
             }
+            Edit::Use { .. } => {}
             Edit::Release { ifindex, gateway } => {
                 assert!(self.resolving.remove(&(*ifindex, *gateway)), "{edit:?}");
             }

@@ -3,6 +3,7 @@
 mod family;
 mod maps;
 mod model;
+mod neighbours;
 mod rules;
 mod whole;
 
@@ -55,6 +56,7 @@ fn neighbour(ifindex: u32, address: &str) -> Neighbour {
         address: ip(address),
         mac: Some([4, ifindex as u8, 0, b, c, d]),
         state: NeighbourState::Reachable,
+        managed: false,
     }
 }
 

@@ -626,6 +626,7 @@ fn a_removed_source_address_takes_its_routes_along() {
     let address = |ifindex, address| Address {
         ifindex,
         address: ip(address),
+        peer: ip(address),
         prefix_len: 24,
     };
     router.apply([
@@ -649,6 +650,7 @@ fn a_link_without_addresses_does_no_ip() {
     let address = Address {
         ifindex: 1,
         address: ip("10.0.0.1"),
+        peer: ip("10.0.0.1"),
         prefix_len: 24,
     };
     let both = route(
@@ -690,6 +692,7 @@ fn a_dead_next_hop_of_a_link_with_addresses_comes_back() {
         KernelEvent::Address(Address {
             ifindex,
             address: ip(address),
+            peer: ip(address),
             prefix_len: 24,
         })
     };

@@ -47,6 +47,7 @@ fn own_and_anycast_addresses() {
     let address = |address| Address {
         ifindex: 1,
         address: ip(address),
+        peer: ip(address),
         prefix_len: 24,
     };
     let link_local = address("169.254.88.1");

@@ -1,0 +1,124 @@
+//! Tests of what keeps neighbours alive, and of what interfaces say of them.
+
+use xcast_common::maps::NextHopKind;
+
+use super::*;
+
+both_families! {
+    a_used_neighbour_is_probed_when_it_is_stale,
+    a_gateway_that_lost_its_flag_is_asked_for_again,
+}
+
+fn tend(router: &Router, used: &[u32]) -> Vec<Edit> {
+    let mut edits = Vec::new();
+    router.sync.tend(used, &mut edits);
+    edits
+}
+
+fn a_used_neighbour_is_probed_when_it_is_stale() {
+    let mut router = router();
+    let host = neighbour(1, "10.0.0.2");
+    let idle = neighbour(1, "10.0.0.3");
+    router.apply([
+        KernelEvent::Neighbour(host),
+        KernelEvent::Neighbour(idle),
+        add(route("10.0.0.0/24", &[on_link(1)])),
+    ]);
+    let id = router.maps.lookup(host.address);
+    assert_eq!(tend(&router, &[id]), [], "it is reachable");
+    for neighbour in [host, idle] {
+        let state = NeighbourState::Stale;
+        router.apply([KernelEvent::Neighbour(Neighbour { state, ..neighbour })]);
+    }
+    let neighbours = vec![(1, host.address)];
+    assert_eq!(tend(&router, &[0, id, id]), [Edit::Use { neighbours }]);
+    assert_eq!(tend(&router, &[]), []);
+}
+
+fn a_gateway_that_lost_its_flag_is_asked_for_again() {
+    let mut router = router();
+    let next = neighbour(1, "10.0.0.2");
+    let managed = Neighbour {
+        managed: true,
+        ..next
+    };
+    router.apply([
+        add(route("20.0.0.0/8", &[gateway(1, "10.0.0.2")])),
+        KernelEvent::Neighbour(managed),
+    ]);
+    assert_eq!(tend(&router, &[]), []);
+    router.apply([KernelEvent::Neighbour(next)]);
+    let (ifindex, gateway) = (1, next.address);
+    assert_eq!(
+        tend(&router, &[]),
+        [Edit::Resolve { ifindex, gateway }],
+        "somebody else wrote it"
+    );
+    let state = NeighbourState::Permanent;
+    router.apply([KernelEvent::Neighbour(Neighbour { state, ..next })]);
+    assert_eq!(tend(&router, &[]), [], "the administrator's");
+}
+
+/// Largest packet of the way to an address, in octets.
+fn mtu(router: &Router, address: IpAddr) -> u16 {
+    let entry = router.maps.next_hops[&router.maps.lookup(address)];
+    assert_eq!(entry.kind, NextHopKind::Forward as u8);
+    entry.mtu_bytes
+}
+
+/// An IPv4 route by way of a gateway of IPv6 (RFC 8950) has nothing to do with the MTU for IPv6.
+#[test]
+fn ipv6_has_an_mtu_of_its_own() {
+    let mut router = router();
+    let next: IpAddr = "2001:db8::2".parse().unwrap();
+    let known = Neighbour {
+        address: next,
+        ..neighbour(1, "10.0.0.2")
+    };
+    let by = |prefix: &str| {
+        add(Route {
+            prefix: prefix.parse().unwrap(),
+            ..route("20.0.0.0/8", &[to(1, Via::Gateway(next))])
+        })
+    };
+    router.apply([
+        KernelEvent::Neighbour(known),
+        by("30.0.0.0/8"),
+        by("2001:db8:3::/48"),
+    ]);
+    let (ipv4, ipv6) = (
+        "30.0.0.1".parse().unwrap(),
+        "2001:db8:3::1".parse().unwrap(),
+    );
+    for (mtu_bytes, expected) in [(1280, 1280), (9000, 1500), (1400, 1400)] {
+        router.apply([KernelEvent::Ipv6Mtu {
+            ifindex: 1,
+            mtu_bytes,
+        }]);
+        assert_eq!((mtu(&router, ipv4), mtu(&router, ipv6)), (1500, expected));
+    }
+}
+
+/// The kernel keeps the routes of an address that goes with one of its peers and stays with another.
+#[test]
+fn one_address_with_two_peers() {
+    let mut router = router();
+    let address = |peer: &str| Address {
+        ifindex: 1,
+        address: "10.77.0.1".parse().unwrap(),
+        peer: peer.parse().unwrap(),
+        prefix_len: 32,
+    };
+    router.apply([
+        KernelEvent::Address(address("10.77.0.2")),
+        KernelEvent::Address(address("10.77.0.3")),
+        KernelEvent::Neighbour(neighbour(1, "10.77.0.3")),
+        add(route("20.0.0.0/8", &[gateway(1, "10.77.0.3")])),
+    ]);
+    let before = router.fate("20.0.0.1");
+    router.apply([KernelEvent::AddressRemoved(address("10.77.0.2"))]);
+    assert_eq!(router.fate("20.0.0.1"), before);
+    assert!(router.maps.own_addresses.contains_key(&ip("10.77.0.1")));
+    router.apply([KernelEvent::AddressRemoved(address("10.77.0.3"))]);
+    assert_ne!(router.fate("20.0.0.1"), before);
+}
