@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -15,6 +15,8 @@ use super::netlink::ask;
 pub(crate) struct Link {
     pub(crate) ifindex: u32,
     pub(crate) name: String,
+    /// Its further names, which `ip` takes in place of the name (Linux 5.5).
+    pub(crate) altnames: Vec<String>,
     /// Link layer address, where it is an Ethernet one.
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
@@ -23,15 +25,26 @@ pub(crate) struct Link {
     /// Has a carrier.
     pub(crate) running: bool,
     pub(crate) loopback: bool,
+    /// Neighbours on it have no link layer addresses to be asked for (IFF_NOARP).
+    pub(crate) no_arp: bool,
     /// `veth`, `bridge`, ...; hardware has none.
     pub(crate) kind: Option<String>,
-    /// Index of the other end of a pair, valid in this namespace if [`Link::peer_elsewhere`] is
+    /// Index of the bridge, bond, team or VRF that it is a member of.
+    pub(crate) master: Option<u32>,
+    /// Index of the other end of a pair, or of the interface that a VLAN or a macvlan is on; valid in this namespace if [`Link::peer_elsewhere`] is
     /// false.
     pub(crate) peer: Option<u32>,
     /// The other end is in another network namespace.
     pub(crate) peer_elsewhere: bool,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+}
+
+impl Link {
+    /// Whether this is its name or one of its further names.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.altnames.iter().any(|altname| altname == name)
+    }
 }
 
 /// Every interface of this network namespace.
@@ -59,11 +72,24 @@ fn link(message: LinkMessage) -> Link {
         up: flags.contains(LinkFlags::Up),
         running: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
+        no_arp: flags.contains(LinkFlags::Noarp),
         ..Link::default()
     };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::PropList(properties) => {
+                let names = properties
+                    .into_iter()
+                    .filter_map(|property| match property {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    });
+                link.altnames.extend(names);
+            }
+            LinkAttribute::Controller(master) => {
+                link.master = Some(master).filter(|index| *index != 0)
+            }
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),

@@ -12,6 +12,6 @@ pub(crate) use self::{
     ethtool::{gro, set_gro},
     link::{Link, link_named, links, remove_link},
     proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
-    route::{Route, neighbour, route},
+    route::{Neighbour, neighbour, route},
     xdp::{XdpFeatures, xdp_features},
 };

@@ -17,17 +17,20 @@ pub(super) fn veth(name: &str) -> Interface {
     Interface {
         name: name.to_owned(),
         link: Some(Link {
-            ifindex: 7,
+            ifindex: match name {
+                "eth0" => 7,
+                "eth1" => 8,
+                _ => 9,
+            },
             name: name.to_owned(),
             mac: Some([2; 6]),
             mtu: 1500,
             up: true,
             running: true,
-            loopback: false,
             kind: Some("veth".to_owned()),
             peer: Some(8),
             peer_elsewhere: true,
-            xdp_program: None,
+            ..Link::default()
         }),
         features: Some(EVERYTHING),
         gro: Some(true),
