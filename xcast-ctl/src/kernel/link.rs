@@ -1,9 +1,12 @@
 //! Interfaces.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -15,8 +18,6 @@ use super::netlink::ask;
 pub(crate) struct Link {
     pub(crate) ifindex: u32,
     pub(crate) name: String,
-    /// Its further names, which `ip` takes in place of the name (Linux 5.5).
-    pub(crate) altnames: Vec<String>,
     /// Link layer address, where it is an Ethernet one.
     pub(crate) mac: Option<[u8; 6]>,
     pub(crate) mtu: u32,
@@ -29,21 +30,23 @@ pub(crate) struct Link {
     pub(crate) no_arp: bool,
     /// `veth`, `bridge`, ...; hardware has none.
     pub(crate) kind: Option<String>,
-    /// Index of the bridge, bond, team or VRF that it is a member of.
-    pub(crate) master: Option<u32>,
-    /// Index of the other end of a pair, or of the interface that a VLAN or a macvlan is on; valid in this namespace if [`Link::peer_elsewhere`] is
+    /// Index of the other end of a pair, valid in this namespace if [`Link::peer_elsewhere`] is
     /// false.
     pub(crate) peer: Option<u32>,
     /// The other end is in another network namespace.
     pub(crate) peer_elsewhere: bool,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+    /// Index of the bridge, bond or VRF that it is a member of.
+    pub(crate) master: Option<u32>,
+    /// Further names, by which it can be found as well.
+    pub(crate) alt_names: Vec<String>,
 }
 
 impl Link {
-    /// Whether this is its name or one of its further names.
+    /// Whether this is a name of it.
     pub(crate) fn is_named(&self, name: &str) -> bool {
-        self.name == name || self.altnames.iter().any(|altname| altname == name)
+        self.name == name || self.alt_names.iter().any(|other| other == name)
     }
 }
 
@@ -54,7 +57,7 @@ pub(crate) fn links() -> Result<Vec<Link>> {
     Ok(answers
         .into_iter()
         .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+            RouteNetlinkMessage::NewLink(message) => Some(parse(message)),
             _ => None,
         })
         .collect())
@@ -62,10 +65,31 @@ pub(crate) fn links() -> Result<Vec<Link>> {
 
 /// The interface of this name, if there is one.
 pub(crate) fn link_named(name: &str) -> Result<Option<Link>> {
-    Ok(links()?.into_iter().find(|link| link.name == name))
+    Ok(links()?.into_iter().find(|link| link.is_named(name)))
 }
 
-fn link(message: LinkMessage) -> Link {
+/// IPv4 addresses of an interface.
+pub(crate) fn ipv4_addresses(ifindex: u32) -> Result<Vec<Ipv4Addr>> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    let request = RouteNetlinkMessage::GetAddress(message);
+    let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the addresses")?;
+    let of_interface = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) if message.header.index == ifindex => {
+            Some(message.attributes)
+        }
+        _ => None,
+    });
+    let local = of_interface
+        .flatten()
+        .filter_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        });
+    Ok(local.collect())
+}
+
+fn parse(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         ifindex: message.header.index,
@@ -78,21 +102,17 @@ fn link(message: LinkMessage) -> Link {
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::PropList(properties) => {
-                let names = properties
-                    .into_iter()
-                    .filter_map(|property| match property {
-                        Prop::AltIfName(name) => Some(name),
-                        _ => None,
-                    });
-                link.altnames.extend(names);
-            }
-            LinkAttribute::Controller(master) => {
-                link.master = Some(master).filter(|index| *index != 0)
-            }
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::PropList(names) => {
+                link.alt_names
+                    .extend(names.into_iter().filter_map(|name| match name {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    }));
+            }
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {

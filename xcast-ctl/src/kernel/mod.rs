@@ -3,15 +3,22 @@
 
 mod ethtool;
 mod link;
+mod netfilter;
 mod netlink;
 mod proc;
 mod route;
+mod rule;
 mod xdp;
 
 pub(crate) use self::{
-    ethtool::{gro, set_gro},
-    link::{Link, link_named, links, remove_link},
-    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    link::{Link, ipv4_addresses, link_named, links, remove_link},
+    netfilter::{Chain, Hook, Netfilter, netfilter},
+    proc::{
+        capabilities, is_reserved, local_ports, random, release, set_sysctl, sysctl,
+        transmit_drops, udp_port_in_use,
+    },
     route::{Neighbour, neighbour, route},
-    xdp::{XdpFeatures, xdp_features},
+    rule::{Rule, rules},
+    xdp::{XdpFeatures, program_name, xdp_features},
 };

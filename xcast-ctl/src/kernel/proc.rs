@@ -32,6 +32,35 @@ pub(crate) fn udp_port_in_use(port: u16) -> bool {
     })
 }
 
+/// First and last of the ports that sockets get which ask for any, and may then receive at.
+pub(crate) fn local_ports() -> Option<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Whether the kernel keeps this port from sockets that ask for any (`ip_local_reserved_ports`).
+pub(crate) fn is_reserved(port: u16) -> bool {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    is_in(text.trim(), port)
+}
+
+/// Whether a list such as `8080,9000-9010` has this port.
+fn is_in(list: &str, port: u16) -> bool {
+    list.split(',').any(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let range = first.parse().ok().zip(last.parse().ok());
+        range.is_some_and(|(first, last): (u16, u16)| (first..=last).contains(&port))
+    })
+}
+
+/// The capabilities of this process in effect, a bit for each (capabilities(7)).
+pub(crate) fn capabilities() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
 /// Release of the running kernel, as `uname -r` prints it.
 pub(crate) fn release() -> Result<String> {
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;
@@ -72,6 +101,21 @@ mod tests {
         assert!(udp_port_in_use(socket.local_addr().unwrap().port()));
         // Nothing can be bound to it.
         assert!(!udp_port_in_use(0));
+    }
+
+    #[test]
+    fn lists_of_ports() {
+        let list = "53,8080-8090,40000";
+        for port in [53, 8080, 8085, 8090, 40000] {
+            assert!(is_in(list, port), "{port}");
+        }
+        assert!(!is_in(list, 8091) && !is_in("", 53));
+    }
+
+    #[test]
+    fn a_process_has_capabilities_or_none() {
+        assert!(capabilities().is_some());
+        assert!(local_ports().is_some_and(|(first, last)| first <= last));
     }
 
     #[test]

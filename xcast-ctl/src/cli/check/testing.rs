@@ -36,6 +36,9 @@ pub(super) fn veth(name: &str) -> Interface {
         gro: Some(true),
         peer_receives: None,
         peer_name: None,
+        master: None,
+        takes_vlan_tags_off: Some(false),
+        xdp_name: None,
         rp_filter: Some(0),
         forwarding: Some(true),
         ipv6: Some(true),
@@ -69,6 +72,18 @@ pub(super) fn running() -> Running {
     Running {
         ports: vec![port("eth0"), port("eth1")],
         stats: report::Stats::new(Vec::new()),
+    }
+}
+
+/// Has that router run.
+pub(super) fn start(facts: &mut Facts) {
+    facts.running = Some(running());
+    facts.own = Some(veth("xcast0"));
+    facts.own_has_address = true;
+    facts.own_peer = veth("xcast0-dp").link;
+    for port in &mut facts.ports {
+        port.xdp_name = Some("xcast".to_owned());
+        link(port).xdp_program = Some(5);
     }
 }
 
