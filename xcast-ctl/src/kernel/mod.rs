@@ -3,6 +3,7 @@
 
 mod ethtool;
 mod link;
+pub(crate) mod local_port;
 mod netfilter;
 mod netlink;
 mod proc;
@@ -14,10 +15,7 @@ pub(crate) use self::{
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
     link::{Link, ipv4_addresses, link_named, links, remove_link},
     netfilter::{Chain, Hook, Netfilter, netfilter},
-    proc::{
-        capabilities, is_reserved, local_ports, random, release, set_sysctl, sysctl,
-        transmit_drops, udp_port_in_use,
-    },
+    proc::{capabilities, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},
     xdp::{XdpFeatures, program_name, xdp_features},

@@ -32,28 +32,6 @@ pub(crate) fn udp_port_in_use(port: u16) -> bool {
     })
 }
 
-/// First and last of the ports that sockets get which ask for any, and may then receive at.
-pub(crate) fn local_ports() -> Option<(u16, u16)> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
-}
-
-/// Whether the kernel keeps this port from sockets that ask for any (`ip_local_reserved_ports`).
-pub(crate) fn is_reserved(port: u16) -> bool {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-    is_in(text.trim(), port)
-}
-
-/// Whether a list such as `8080,9000-9010` has this port.
-fn is_in(list: &str, port: u16) -> bool {
-    list.split(',').any(|part| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let range = first.parse().ok().zip(last.parse().ok());
-        range.is_some_and(|(first, last): (u16, u16)| (first..=last).contains(&port))
-    })
-}
-
 /// The capabilities of this process in effect, a bit for each (capabilities(7)).
 pub(crate) fn capabilities() -> Option<u64> {
     let text = fs::read_to_string("/proc/self/status").ok()?;
@@ -104,18 +82,8 @@ mod tests {
     }
 
     #[test]
-    fn lists_of_ports() {
-        let list = "53,8080-8090,40000";
-        for port in [53, 8080, 8085, 8090, 40000] {
-            assert!(is_in(list, port), "{port}");
-        }
-        assert!(!is_in(list, 8091) && !is_in("", 53));
-    }
-
-    #[test]
     fn a_process_has_capabilities_or_none() {
         assert!(capabilities().is_some());
-        assert!(local_ports().is_some_and(|(first, last)| first <= last));
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn parse_route(message: &RouteMessage) -> Route {
             RouteAttribute::Gateway(address) => route.gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet(address)) => route.gateway = Some((*address).into()),
             RouteAttribute::Via(RouteVia::Inet6(address)) => {
-                route.gateway = Some((*address).into())
+                route.gateway = Some((*address).into());
             }
             RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,

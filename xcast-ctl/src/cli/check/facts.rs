@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures};
+use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
     control::{self, ControlError, Request, Response},
@@ -125,12 +125,10 @@ impl Facts {
                 .udp
                 .as_ref()
                 .is_some_and(|udp| kernel::udp_port_in_use(udp.port.get())),
-            udp_port_ephemeral: config.udp.as_ref().is_some_and(|udp| {
-                let port = udp.port.get();
-                let range = kernel::local_ports();
-                range.is_some_and(|(first, last)| (first..=last).contains(&port))
-                    && !kernel::is_reserved(port)
-            }),
+            udp_port_ephemeral: config
+                .udp
+                .as_ref()
+                .is_some_and(|udp| local_port::is_ephemeral(udp.port.get())),
             wants_ipv6: config.code_points.ipv6.is_some(),
             forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
             running: running(&own_name)?,

@@ -5,9 +5,9 @@ use super::{
     finding::{Finding, Severity, finding, ok},
 };
 
-/// First kernel that has all that the router uses. Copies to several devices (BPF_F_BROADCAST) need
-/// 5.14, and updates of maps of maps in batches, too; XDP programs on veth that leave room for
-/// another program's multi-buffer frames, and test runs that send, need 5.18.
+/// The oldest kernel that the router is meant for. Copies to several devices (BPF_F_BROADCAST) came with
+/// 5.14, neighbours that the kernel keeps resolved (NTF_EXT_MANAGED) with 5.16, and XDP on veth pairs
+/// as it is used here with 5.18.
 const FIRST_KERNEL: (u32, u32) = (5, 18);
 
 /// The first release of each maintained series that does not corrupt the multi-buffer frames it

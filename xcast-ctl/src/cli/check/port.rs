@@ -158,7 +158,7 @@ fn xdp(
     let running = facts.running.is_some();
     match link.xdp_program {
         // A program that cannot be looked at is taken for the running router's.
-        Some(id) if !port.runs_router() && !(running && port.xdp_name.is_none()) => {
+        Some(id) if !port.runs_router() && (port.xdp_name.is_some() || !running) => {
             let program = match &port.xdp_name {
                 Some(name) => format!("the XDP program {name} (id {id})"),
                 None => format!("the XDP program with id {id}"),

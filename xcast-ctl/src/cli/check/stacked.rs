@@ -89,14 +89,17 @@ fn member(port: &Interface, master: &Link) -> Finding {
     }
     finding(
         "member",
-        Severity::Fault,
+        Severity::Warning,
         Some(port),
         format!(
-            "a member of the {kind} {}, which all that arrives belongs to: the router would take \
-             packets away from it",
+            "a member of the {kind} {0}: XDP comes before the {kind}, so the router may take packets \
+             away from it, and copies that are to leave by {0} go to the kernel's stack",
             master.name
         ),
-        format!("ip link set {name} nomaster, or remove its [[port]] from the configuration"),
+        format!(
+            "ip link set {name} nomaster, with an address of its own, or remove its [[port]] from the \
+             configuration"
+        ),
     )
 }
 
@@ -166,8 +169,8 @@ mod tests {
     #[test]
     fn what_a_port_belongs_to() {
         for (kind, check, severity) in [
-            ("bridge", "member", Severity::Fault),
-            ("bond", "member", Severity::Fault),
+            ("bridge", "member", Severity::Warning),
+            ("bond", "member", Severity::Warning),
             ("vrf", "vrf", Severity::Warning),
         ] {
             let mut facts = facts();

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::args::Args;
-use crate::tools::interrupt::Interrupt;
+use crate::tools::interrupt::{Interrupt, Woken};
 
 /// The payloads, in order.
 pub(super) enum Payloads {
@@ -116,7 +116,9 @@ fn line<'a>(
 ) -> io::Result<Next<'a>> {
     payload.clear();
     loop {
-        if input.buffer().is_empty() && interrupt.before_input(input.get_ref().as_fd())? {
+        if input.buffer().is_empty()
+            && interrupt.wait(Some(input.get_ref().as_fd()), None)? == Woken::Interrupted
+        {
             return Ok(Next::Interrupted);
         }
         let octets = input.fill_buf()?;
