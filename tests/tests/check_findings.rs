@@ -1,7 +1,9 @@
 //! `check` names what is not simply right, with a remedy: one test for each case that is not about
 //! ports (those are with the tests of ports).
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use tests::bpf::Attached;
+use tests::daemon;
 use tests::family::Family;
 use tests::namespace;
 use tests::trio::{self, B, C, R1, Trio};
@@ -115,6 +117,106 @@ fn policy_routing() {
         let ip = |command: &str| trio.r.namespace.ip(&format!("{family} {command}"));
         ip("rule add fwmark 0x7 lookup 100 priority 100")?;
         ip("rule add ipproto tcp dport 80 lookup 100 priority 101")?;
+        Ok(())
+    });
+}
+
+/// The same, before packets are routed: it is found with the words for filters and for translation.
+#[test]
+fn translation_of_destinations() {
+    names(&["nat"], |trio| {
+        nft(
+            trio,
+            "table inet n { chain pre { type nat hook prerouting priority -100; \
+             iifname p1 udp dport 5001 redirect to 5000; } }",
+        )
+    });
+}
+
+/// Chains that do nothing (iptables-nft makes them), and rules for packets that are not forwarded,
+/// change nothing for Xcast, and neither does a rule that only names a table.
+#[test]
+fn what_changes_nothing_is_not_complained_about() {
+    trio::with(|trio| {
+        let before = trio.check()?;
+        nft(
+            trio,
+            "table inet f { chain forward { type filter hook forward priority 0; policy accept; } }",
+        )?;
+        nft(
+            trio,
+            "table inet g { chain output { type filter hook output priority 0; policy drop; \
+             accept; } }",
+        )?;
+        let family = match trio.family {
+            Family::Ipv4 => "-4",
+            Family::Ipv6 => "-6",
+        };
+        let rule = format!("{family} rule add lookup 100 priority 100");
+        trio.r.namespace.ip(&rule)?;
+        let found = trio.check_since(&before)?;
+        ensure!(found.is_empty(), "{found:?}");
+        Ok(())
+    });
+}
+
+/// What a router leaves behind that was killed is named, with what clears it or takes it over.
+#[test]
+fn what_a_killed_router_leaves_behind() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.daemon.take().context("no router")?.kill()?;
+        let found = trio.check()?;
+        let named = found
+            .iter()
+            .any(|finding| finding.interface == "xcast0" && finding.remedy.contains("unload"));
+        ensure!(named, "{found:?}");
+        Ok(())
+    });
+}
+
+/// Without CAP_PERFMON programs are refused by the verifier, at a length that helps nobody: `check` says it
+/// in one line before.
+#[test]
+fn capability_that_is_missing() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let directory = tempfile::TempDir::new()?;
+        let config = directory.path().join("xcast.toml");
+        std::fs::write(&config, &trio.configuration)?;
+        let mut command = trio.r.namespace.command("setpriv");
+        command.args([
+            "--bounding-set",
+            "-all,+bpf,+net_admin",
+            "--inh-caps",
+            "-all",
+        ]);
+        command
+            .arg(daemon::program())
+            .args(["check", "--config"])
+            .arg(&config);
+        let output = namespace::outcome(&mut command, "")?;
+        ensure!(output.status.code() == Some(1), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let named = text.lines().find(|line| line.contains("CAP_PERFMON"));
+        ensure!(
+            named.is_some_and(|line| line.starts_with("FAULT")),
+            "{text}"
+        );
+        Ok(())
+    });
+}
+
+/// An XDP program of somebody else, in place of the router's.
+#[test]
+fn program_of_somebody_else() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let _foreign = Attached::xdp(&trio.r.namespace, "p2")?;
+        trio.start()?;
+        let found = trio.check()?;
+        let mut about = found.iter().filter(|finding| finding.interface == "p2");
+        ensure!(
+            about.any(|finding| finding.remedy.contains("bpftool")),
+            "{found:?}"
+        );
         Ok(())
     });
 }

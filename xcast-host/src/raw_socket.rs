@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd},
 };
 
@@ -22,7 +22,7 @@ pub enum RawSocket {
         /// The socket, of protocol `IPPROTO_RAW`.
         socket: Socket,
         /// IP destination of the packets.
-        to: IpAddr,
+        to: SockAddr,
     },
     /// A packet socket: the packets leave in an Ethernet frame of our own making, by one interface,
     /// whatever their IP destination is.
@@ -40,17 +40,25 @@ impl RawSocket {
     /// A raw IP socket for packets whose IP destination is `to`; bound to `interface` if one is
     /// named.
     ///
+    /// `scope_id` is the index of the interface that a link-local address of IPv6 is to be found on
+    /// (RFC 4007 section 11); 0 for any other address.
+    ///
     /// # Errors
     ///
     /// No `CAP_NET_RAW` (`PermissionDenied`), or no such interface.
-    pub fn ip(to: IpAddr, interface: Option<&str>) -> io::Result<Self> {
+    pub fn ip(to: IpAddr, scope_id: u32, interface: Option<&str>) -> io::Result<Self> {
+        let to: SocketAddr = match to {
+            IpAddr::V4(to) => (to, 0).into(),
+            IpAddr::V6(to) => SocketAddrV6::new(to, 0, 0, scope_id).into(),
+        };
         // IPPROTO_RAW: packets are given with their IP header, and none are received.
         let socket = Socket::new(
-            Domain::for_address(SocketAddr::new(to, 0)),
+            Domain::for_address(to),
             Type::RAW,
             Some(Protocol::from(libc::IPPROTO_RAW)),
         )?;
         socket.bind_device(interface.map(str::as_bytes))?;
+        let to = to.into();
         Ok(Self::Ip { socket, to })
     }
 
@@ -91,8 +99,7 @@ impl RawSocket {
     pub fn send(&self, packet: &[u8]) -> io::Result<()> {
         match self {
             Self::Ip { socket, to } => {
-                let to = SocketAddr::new(*to, 0);
-                socket.send_to_with_flags(packet, &to.into(), FLAGS)?;
+                socket.send_to_with_flags(packet, to, FLAGS)?;
             }
             Self::Packet {
                 socket,

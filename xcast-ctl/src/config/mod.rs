@@ -148,6 +148,8 @@ impl File {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::{
         testing::{CODE_POINTS, PORT, assert_says, with_ports, with_router},
         *,
@@ -185,6 +187,46 @@ mod tests {
             with_ports("[[port]]\ngroup_mac = true"),
             &["line 4", "interface"],
         );
+    }
+
+    /// The keys that a table may have, as the error about another one lists them.
+    fn keys(table: &str) -> BTreeSet<String> {
+        let error = Config::parse(&format!("{table}\nno_such_key = 1")).unwrap_err();
+        let text = error.to_string();
+        let (_, expected) = text.split_once("expected ").expect(&text);
+        let names = expected.split('`').skip(1).step_by(2);
+        names.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_readme_explains_every_key_and_no_other() {
+        let mut expected = BTreeSet::new();
+        for table in keys("") {
+            let heading = match table.as_str() {
+                "port" => "[[port]]".to_owned(),
+                _ => format!("[{table}]"),
+            };
+            expected.extend(
+                keys(&heading)
+                    .into_iter()
+                    .map(|key| format!("{table}.{key}")),
+            );
+        }
+        let readme = include_str!("../../../README.md");
+        let (_, section) = readme.split_once("### Configuration").unwrap();
+        let (section, _) = section.split_once("\n### ").unwrap();
+        let mut explained = BTreeSet::new();
+        for row in section.lines().filter(|line| line.starts_with("| `")) {
+            let cell = row.split('|').nth(1).unwrap();
+            let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
+            let is_port = names[0] == "[[port]]";
+            let keys = names.into_iter().filter(|name| *name != "[[port]]");
+            explained.extend(keys.map(|name| match is_port {
+                true => format!("port.{name}"),
+                false => name.to_owned(),
+            }));
+        }
+        assert_eq!(explained, expected);
     }
 
     #[test]

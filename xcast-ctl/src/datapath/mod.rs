@@ -65,7 +65,7 @@ impl Datapath {
     ///
     /// # Errors
     ///
-    /// Needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.14 or newer.
+    /// Needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) and Linux 5.18 or newer.
     pub fn load(
         settings: &Settings,
         subsets: u32,

@@ -7,7 +7,13 @@ use std::{
 };
 
 const ETHTOOL_GGRO: u32 = 0x2b;
+const ETHTOOL_GFLAGS: u32 = 0x25;
 const ETHTOOL_SGRO: u32 = 0x2c;
+
+/// ETH_FLAG_TXVLAN: tags of what is sent are not in the frame, but beside it.
+const FLAG_TXVLAN: u32 = 1 << 7;
+/// ETH_FLAG_RXVLAN: tags are taken off what arrives.
+const FLAG_RXVLAN: u32 = 1 << 8;
 
 /// `struct ethtool_value` of linux/ethtool.h.
 #[repr(C)]
@@ -27,6 +33,20 @@ pub(crate) fn gro(interface: &str) -> Option<bool> {
 /// Switches generic receive offload on or off.
 pub(crate) fn set_gro(interface: &str, on: bool) -> io::Result<()> {
     call(interface, ETHTOOL_SGRO, on.into()).map(drop)
+}
+
+/// Whether the interface takes VLAN tags off the frames that arrive, so that XDP does not see them
+/// (`rx-vlan-offload`); `None` if the kernel does not tell.
+pub(crate) fn takes_vlan_tags_off(interface: &str) -> Option<bool> {
+    let flags = call(interface, ETHTOOL_GFLAGS, 0).ok()?;
+    Some(flags & FLAG_RXVLAN != 0)
+}
+
+/// Whether the interface sends VLAN tags beside the frames instead of in them (`tx-vlan-offload`);
+/// `None` if the kernel does not tell.
+pub(crate) fn leaves_vlan_tags_out(interface: &str) -> Option<bool> {
+    let flags = call(interface, ETHTOOL_GFLAGS, 0).ok()?;
+    Some(flags & FLAG_TXVLAN != 0)
 }
 
 /// Carries out one command; returns the value as the kernel left it.

@@ -1,10 +1,13 @@
 //! Interfaces.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
-    RouteNetlinkMessage,
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
+    AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -23,6 +26,8 @@ pub(crate) struct Link {
     /// Has a carrier.
     pub(crate) running: bool,
     pub(crate) loopback: bool,
+    /// Neighbours on it have no link layer addresses to be asked for (IFF_NOARP).
+    pub(crate) no_arp: bool,
     /// `veth`, `bridge`, ...; hardware has none.
     pub(crate) kind: Option<String>,
     /// Index of the other end of a pair, valid in this namespace if [`Link::peer_elsewhere`] is
@@ -32,6 +37,17 @@ pub(crate) struct Link {
     pub(crate) peer_elsewhere: bool,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+    /// Index of the bridge, bond or VRF that it is a member of.
+    pub(crate) master: Option<u32>,
+    /// Further names, by which it can be found as well.
+    pub(crate) alt_names: Vec<String>,
+}
+
+impl Link {
+    /// Whether this is a name of it.
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.alt_names.iter().any(|other| other == name)
+    }
 }
 
 /// Every interface of this network namespace.
@@ -41,7 +57,7 @@ pub(crate) fn links() -> Result<Vec<Link>> {
     Ok(answers
         .into_iter()
         .filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(link(message)),
+            RouteNetlinkMessage::NewLink(message) => Some(parse(message)),
             _ => None,
         })
         .collect())
@@ -49,16 +65,38 @@ pub(crate) fn links() -> Result<Vec<Link>> {
 
 /// The interface of this name, if there is one.
 pub(crate) fn link_named(name: &str) -> Result<Option<Link>> {
-    Ok(links()?.into_iter().find(|link| link.name == name))
+    Ok(links()?.into_iter().find(|link| link.is_named(name)))
 }
 
-fn link(message: LinkMessage) -> Link {
+/// IPv4 addresses of an interface.
+pub(crate) fn ipv4_addresses(ifindex: u32) -> Result<Vec<Ipv4Addr>> {
+    let mut message = AddressMessage::default();
+    message.header.family = AddressFamily::Inet;
+    let request = RouteNetlinkMessage::GetAddress(message);
+    let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the addresses")?;
+    let of_interface = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewAddress(message) if message.header.index == ifindex => {
+            Some(message.attributes)
+        }
+        _ => None,
+    });
+    let local = of_interface
+        .flatten()
+        .filter_map(|attribute| match attribute {
+            AddressAttribute::Local(IpAddr::V4(address)) => Some(address),
+            _ => None,
+        });
+    Ok(local.collect())
+}
+
+fn parse(message: LinkMessage) -> Link {
     let flags = message.header.flags;
     let mut link = Link {
         ifindex: message.header.index,
         up: flags.contains(LinkFlags::Up),
         running: flags.contains(LinkFlags::LowerUp),
         loopback: flags.contains(LinkFlags::Loopback),
+        no_arp: flags.contains(LinkFlags::Noarp),
         ..Link::default()
     };
     for attribute in message.attributes {
@@ -67,6 +105,14 @@ fn link(message: LinkMessage) -> Link {
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
+            LinkAttribute::Controller(master) => link.master = Some(master),
+            LinkAttribute::PropList(names) => {
+                link.alt_names
+                    .extend(names.into_iter().filter_map(|name| match name {
+                        Prop::AltIfName(name) => Some(name),
+                        _ => None,
+                    }));
+            }
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 link.kind = infos.into_iter().find_map(|info| match info {

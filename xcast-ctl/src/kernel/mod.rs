@@ -3,15 +3,20 @@
 
 mod ethtool;
 mod link;
+pub(crate) mod local_port;
+mod netfilter;
 mod netlink;
 mod proc;
 mod route;
+mod rule;
 mod xdp;
 
 pub(crate) use self::{
-    ethtool::{gro, set_gro},
-    link::{Link, link_named, links, remove_link},
-    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
-    route::{Route, neighbour, route},
-    xdp::{XdpFeatures, xdp_features},
+    ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    link::{Link, ipv4_addresses, link_named, links, remove_link},
+    netfilter::{Chain, Hook, Netfilter, netfilter},
+    proc::{capabilities, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    route::{Neighbour, neighbour, route},
+    rule::{Rule, rules},
+    xdp::{XdpFeatures, program_name, xdp_features},
 };

@@ -32,6 +32,13 @@ pub(crate) fn udp_port_in_use(port: u16) -> bool {
     })
 }
 
+/// The capabilities of this process in effect, a bit for each (capabilities(7)).
+pub(crate) fn capabilities() -> Option<u64> {
+    let text = fs::read_to_string("/proc/self/status").ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(value.trim(), 16).ok()
+}
+
 /// Release of the running kernel, as `uname -r` prints it.
 pub(crate) fn release() -> Result<String> {
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;
@@ -72,6 +79,11 @@ mod tests {
         assert!(udp_port_in_use(socket.local_addr().unwrap().port()));
         // Nothing can be bound to it.
         assert!(!udp_port_in_use(0));
+    }
+
+    #[test]
+    fn a_process_has_capabilities_or_none() {
+        assert!(capabilities().is_some());
     }
 
     #[test]

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
-    route::{RouteAddress, RouteAttribute, RouteMessage},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteVia},
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
@@ -17,7 +17,7 @@ use super::netlink::ask;
 /// What the kernel says about a way to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Route {
-    /// `None` where the destination is on the link.
+    /// `None` where the destination is on the link. A route of IPv4 may have one of IPv6 (RFC 8950).
     pub(crate) gateway: Option<IpAddr>,
     pub(crate) ifindex: u32,
     /// The source address the kernel would choose.
@@ -81,6 +81,10 @@ fn parse_route(message: &RouteMessage) -> Route {
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Gateway(address) => route.gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet(address)) => route.gateway = Some((*address).into()),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => {
+                route.gateway = Some((*address).into());
+            }
             RouteAttribute::PrefSource(address) => route.source = ip(address),
             RouteAttribute::Oif(ifindex) => route.ifindex = *ifindex,
             _ => {}
@@ -97,8 +101,19 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// The link layer address of a neighbour, if the kernel knows it.
-pub(crate) fn neighbour(ifindex: u32, address: IpAddr) -> Result<Option<[u8; 6]>> {
+/// What the kernel knows about a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Neighbour {
+    /// It has this link layer address.
+    Known([u8; 6]),
+    /// It did not answer.
+    Failed,
+    /// Nothing, or nothing yet.
+    Unknown,
+}
+
+/// What the kernel knows about the neighbour with this address.
+pub(crate) fn neighbour(ifindex: u32, address: IpAddr) -> Result<Neighbour> {
     let mut message = NeighbourMessage::default();
     let wanted = match address {
         IpAddr::V4(address) => NeighbourAddress::Inet(address),
@@ -110,21 +125,25 @@ pub(crate) fn neighbour(ifindex: u32, address: IpAddr) -> Result<Option<[u8; 6]>
     };
     let request = RouteNetlinkMessage::GetNeighbour(message);
     let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the neighbours")?;
-    Ok(answers.into_iter().find_map(|answer| match answer {
-        RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == ifindex => {
-            let mut mac = None;
-            let mut found = false;
-            for attribute in message.attributes {
-                match attribute {
-                    NeighbourAttribute::Destination(address) => found = address == wanted,
-                    NeighbourAttribute::LinkLayerAddress(octets) => mac = octets.try_into().ok(),
-                    _ => {}
-                }
-            }
-            mac.filter(|_| found)
-        }
+    let found = answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewNeighbour(message) if message.header.ifindex == ifindex => message
+            .attributes
+            .contains(&NeighbourAttribute::Destination(wanted.clone()))
+            .then_some(message),
         _ => None,
-    }))
+    });
+    let Some(message) = found else {
+        return Ok(Neighbour::Unknown);
+    };
+    if message.header.state == NeighbourState::Failed {
+        return Ok(Neighbour::Failed);
+    }
+    let mut attributes = message.attributes.into_iter();
+    let mac = attributes.find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(octets) => octets.try_into().ok(),
+        _ => None,
+    });
+    Ok(mac.map_or(Neighbour::Unknown, Neighbour::Known))
 }
 
 #[cfg(test)]

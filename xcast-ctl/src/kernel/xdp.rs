@@ -1,6 +1,7 @@
 //! What XDP can do on an interface.
 
 use anyhow::{Context as _, Result};
+use aya::programs::loaded_programs;
 use netlink_packet_core::{
     DecodeError, Emitable, NLM_F_ACK, NLM_F_DUMP, NlasIterator, ParseableParametrized, parse_u32,
     parse_u64,
@@ -58,6 +59,13 @@ pub(crate) fn xdp_features() -> Result<Option<Vec<(u32, XdpFeatures)>>> {
         (answer.payload.ifindex, XdpFeatures(answer.payload.features))
     };
     Ok(Some(answers.into_iter().map(features).collect()))
+}
+
+/// Name of a loaded BPF program; `None` if it is gone, or this process may not see it.
+pub(crate) fn program_name(id: u32) -> Option<String> {
+    let mut programs = loaded_programs().filter_map(Result::ok);
+    let program = programs.find(|program| program.id() == id)?;
+    program.name_as_str().map(str::to_owned)
 }
 
 /// NETDEV_CMD_DEV_GET, as a request and as an answer.

@@ -29,6 +29,7 @@ use crate::{
     config::Config,
     control::{self, Call, Request, Response},
     datapath::{rings::Misses, veth::VethPair},
+    kernel::local_port,
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
 
@@ -59,6 +60,8 @@ pub async fn run(
     let name = config.router.interface.clone();
     let peer = config.router.datapath_interface();
     let ipv6 = config.code_points.ipv6.is_some();
+    let udp_port = config.udp.as_ref().map(|udp| udp.port.get());
+    let reserved = udp_port.filter(|port| keep_from_others(*port));
     let pair = VethPair::create(&links, &name, &peer, config.router.address, ipv6).await?;
     let outcome = async {
         let mut router = Router::start(&config, &pair, Resolver::start(links.clone()))?;
@@ -88,7 +91,21 @@ pub async fn run(
     if let Err(error) = VethPair::remove(&links, &name).await {
         warn!("{error:#}");
     }
+    if let Some(port) = reserved
+        && let Err(error) = local_port::release(port)
+    {
+        warn!("cannot take UDP port {port} out of ip_local_reserved_ports: {error}");
+    }
     outcome
+}
+
+/// Keeps the port of Xcast inside UDP from programs that ask for any port: XDP would take the answers
+/// they wait for. True if it was not kept before.
+fn keep_from_others(port: u16) -> bool {
+    local_port::reserve(port).unwrap_or_else(|error| {
+        warn!("cannot put UDP port {port} into ip_local_reserved_ports: {error}");
+        false
+    })
 }
 
 /// What the loop waits for.

@@ -2,10 +2,12 @@
 //!
 //! A tool knows of a router only what [`control`](crate::control) tells. [`first_hop`] finds where
 //! packets leave this host, [`probe`] makes the packets that [`ping`] and [`trace`] send, [`icmp`]
-//! reads the answers, and [`receiver`] waits for them.
+//! reads the answers, and [`receiver`] waits for them. An [`interrupt`] ends a tool, but not before it has
+//! said what it did.
 
 mod first_hop;
 mod icmp;
+mod interrupt;
 pub(crate) mod ping;
 mod probe;
 mod receiver;

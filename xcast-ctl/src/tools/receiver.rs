@@ -5,20 +5,17 @@ use std::{
     mem::MaybeUninit,
     net::{IpAddr, UdpSocket},
     os::fd::AsFd as _,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::{
-        signal::{SigSet, Signal},
-        signalfd::{SfdFlags, SignalFd},
-    },
-};
+use nix::poll::{PollFd, PollFlags, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::icmp::{Answer, parse, parse_icmpv6};
+use super::{
+    icmp::{Answer, parse, parse_icmpv6},
+    interrupt::{Interrupt, rounded_up},
+};
 
 /// A raw socket for the ICMP of a family. It needs CAP_NET_RAW.
 pub(super) fn socket(ipv6: bool) -> Result<Socket> {
@@ -48,7 +45,7 @@ pub(super) enum Event {
 pub(super) struct Receiver {
     /// One for each family, and whether it is IPv6's.
     sockets: Vec<(Socket, bool)>,
-    signals: SignalFd,
+    interrupt: Interrupt,
     datagrams: Vec<UdpSocket>,
 }
 
@@ -63,13 +60,9 @@ impl Receiver {
                 sockets.push((socket, ipv6));
             }
         }
-        let mut signals = SigSet::empty();
-        signals.add(Signal::SIGINT);
-        signals.add(Signal::SIGTERM);
-        signals.thread_block()?;
         Ok(Self {
             sockets,
-            signals: SignalFd::with_flags(&signals, SfdFlags::SFD_NONBLOCK)?,
+            interrupt: Interrupt::new()?,
             datagrams: Vec::new(),
         })
     }
@@ -130,7 +123,7 @@ impl Receiver {
             if let Some(event) = self.datagram().context("cannot receive datagrams")? {
                 return Ok(event);
             }
-            if self.signals.read_signal()?.is_some() {
+            if self.interrupt.happened()? {
                 return Ok(Event::Interrupted);
             }
             let left = deadline.saturating_duration_since(Instant::now());
@@ -141,13 +134,10 @@ impl Receiver {
             let datagrams = self.datagrams.iter().map(|socket| socket.as_fd());
             let mut polled: Vec<_> = sockets
                 .chain(datagrams)
-                .chain([self.signals.as_fd()])
+                .chain([self.interrupt.as_fd()])
                 .map(|source| PollFd::new(source, PollFlags::POLLIN))
                 .collect();
-            // Rounded up, so as not to spin through the last millisecond.
-            let left = left + Duration::from_millis(1);
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            poll(&mut polled, timeout)?;
+            poll(&mut polled, rounded_up(left))?;
         }
     }
 }

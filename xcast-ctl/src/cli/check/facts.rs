@@ -3,9 +3,9 @@
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use crate::kernel::{self, Link, XdpFeatures};
+use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
-    config::Config,
+    config::{Config, DATAPATH_SUFFIX},
     control::{self, ControlError, Request, Response},
     report,
 };
@@ -19,16 +19,30 @@ pub(super) struct Facts {
     pub(super) page_size: u32,
     /// Why XDP programs cannot be loaded, if they cannot.
     pub(super) no_bpf: Option<String>,
+    /// Capabilities of this process, a bit for each; `None` if the kernel does not tell.
+    pub(super) capabilities: Option<u64>,
+    /// The packet filter.
+    pub(super) netfilter: Netfilter,
+    /// Rules of policy routing.
+    pub(super) rules: Vec<Rule>,
+    /// Interfaces that are on top of others.
+    pub(super) uppers: Vec<Link>,
     /// The configured ports, in their order.
     pub(super) ports: Vec<Interface>,
     /// Name of the router's own interface.
     pub(super) own_name: String,
     /// The router's own interface, if it exists.
     pub(super) own: Option<Interface>,
+    /// Its other end, which the datapath sends by, if it exists in this network namespace.
+    pub(super) own_peer: Option<Link>,
+    /// The router's own interface has an IPv4 address.
+    pub(super) own_has_address: bool,
     /// UDP port for Xcast inside UDP, if the configuration has one.
     pub(super) udp_port: Option<u16>,
     /// A program listens on that port.
     pub(super) udp_port_in_use: bool,
+    /// The kernel may give that port to a socket that asks for any.
+    pub(super) udp_port_ephemeral: bool,
     /// The configuration has code points for IPv6.
     pub(super) wants_ipv6: bool,
     /// Whether the kernel forwards IPv6; `None` if it has no IPv6.
@@ -51,6 +65,12 @@ pub(super) struct Interface {
     pub(super) peer_receives: Option<bool>,
     /// Name of the other end of a pair, if that end is in this namespace.
     pub(super) peer_name: Option<String>,
+    /// The bridge, bond, team or VRF that it is a member of.
+    pub(super) master: Option<Link>,
+    /// VLAN tags may be taken off before XDP sees a frame.
+    pub(super) takes_vlan_tags_off: Option<bool>,
+    /// Name of the XDP program attached to it.
+    pub(super) xdp_name: Option<String>,
     /// The effective reverse path filter: the stricter of its own and the one for all.
     pub(super) rp_filter: Option<u32>,
     /// The kernel forwards what arrives on it, by IPv4.
@@ -66,37 +86,64 @@ pub(super) struct Running {
     pub(super) stats: report::Stats,
 }
 
+impl Interface {
+    /// The XDP program on it is a router's.
+    pub(super) fn runs_router(&self) -> bool {
+        let name = self.xdp_name.as_deref();
+        name.is_some_and(|name| name == "xcast" || name.starts_with("xcast_"))
+    }
+}
+
 impl Facts {
     pub(super) fn gather(config: &Config) -> Result<Self> {
         let links = kernel::links()?;
         let features = kernel::xdp_features()?;
         let interface = |name: &str| interface(name, &links, features.as_deref());
         let own_name = config.router.interface.clone();
+        let own = Some(interface(&own_name)).filter(|own| own.link.is_some());
+        let own_peer = format!("{own_name}{DATAPATH_SUFFIX}");
         Ok(Self {
             kernel: kernel::release()?,
             page_size: page_size(),
             no_bpf: no_bpf(),
+            capabilities: kernel::capabilities(),
+            netfilter: kernel::netfilter(),
+            rules: kernel::rules()?,
+            own_peer: links.iter().find(|link| link.name == own_peer).cloned(),
+            own_has_address: match own.as_ref().and_then(|own| own.link.as_ref()) {
+                Some(link) => !kernel::ipv4_addresses(link.ifindex)?.is_empty(),
+                None => false,
+            },
             ports: config
                 .ports
                 .iter()
                 .map(|port| interface(&port.interface))
                 .collect(),
-            own: Some(interface(&own_name)).filter(|own| own.link.is_some()),
+            own,
             udp_port: config.udp.as_ref().map(|udp| udp.port.get()),
             udp_port_in_use: config
                 .udp
                 .as_ref()
                 .is_some_and(|udp| kernel::udp_port_in_use(udp.port.get())),
+            udp_port_ephemeral: config
+                .udp
+                .as_ref()
+                .is_some_and(|udp| local_port::is_ephemeral(udp.port.get())),
             wants_ipv6: config.code_points.ipv6.is_some(),
             forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
             running: running(&own_name)?,
             own_name,
+            uppers: links
+                .iter()
+                .filter(|link| link.peer.is_some() && link.kind.as_deref() != Some("veth"))
+                .cloned()
+                .collect(),
         })
     }
 }
 
 fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>) -> Interface {
-    let Some(link) = links.iter().find(|link| link.name == name) else {
+    let Some(link) = links.iter().find(|link| link.is_named(name)) else {
         return Interface {
             name: name.to_owned(),
             ..Interface::default()
@@ -105,7 +152,18 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
     let peer = links
         .iter()
         .find(|other| !link.peer_elsewhere && Some(other.ifindex) == link.peer);
+    // The kernel's settings have the name itself, which may be another one than the configuration's.
+    let kernel_name = &link.name;
     let filter = |name: &str| kernel::sysctl(&format!("ipv4/conf/{name}/rp_filter"));
+    let find = |ifindex: u32| links.iter().find(|other| other.ifindex == ifindex);
+    let takes_vlan_tags_off = match peer {
+        // The other end decides whether tags are in the frame, by its own offload of sent ones.
+        Some(peer) if link.kind.as_deref() == Some("veth") => {
+            kernel::leaves_vlan_tags_out(&peer.name)
+        }
+        None if link.kind.as_deref() == Some("veth") => Some(true),
+        _ => kernel::takes_vlan_tags_off(kernel_name),
+    };
     Interface {
         name: name.to_owned(),
         features: features.and_then(|features| {
@@ -114,17 +172,21 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
                 .find(|(ifindex, _)| *ifindex == link.ifindex);
             found.map(|(_, features)| *features)
         }),
-        gro: kernel::gro(name),
+        gro: kernel::gro(kernel_name),
         peer_receives: peer.and_then(|peer| {
             let gro = kernel::gro(&peer.name)?;
             Some(gro || peer.xdp_program.is_some())
         }),
         peer_name: peer.map(|peer| peer.name.clone()),
-        rp_filter: filter(name).max(filter("all")),
-        forwarding: kernel::sysctl(&format!("ipv4/conf/{name}/forwarding")).map(|value| value != 0),
+        master: link.master.and_then(find).cloned(),
+        takes_vlan_tags_off,
+        xdp_name: link.xdp_program.and_then(kernel::program_name),
+        rp_filter: filter(kernel_name).max(filter("all")),
+        forwarding: kernel::sysctl(&format!("ipv4/conf/{kernel_name}/forwarding"))
+            .map(|value| value != 0),
         // With an MTU below the minimum for IPv6 the interface has no such entry.
         ipv6: kernel::sysctl("ipv6/conf/all/disable_ipv6")
-            .map(|_| kernel::sysctl(&format!("ipv6/conf/{name}/disable_ipv6")) == Some(0)),
+            .map(|_| kernel::sysctl(&format!("ipv6/conf/{kernel_name}/disable_ipv6")) == Some(0)),
         link: Some(link.clone()),
     }
 }

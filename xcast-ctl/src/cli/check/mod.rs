@@ -9,7 +9,10 @@ mod ipv6;
 mod kernel;
 mod loss;
 mod own_interface;
+mod packet_filter;
+mod policy_routing;
 mod port;
+mod stacked;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -30,8 +33,9 @@ use crate::{
 
 /// Find what makes the router lose packets silently
 ///
-/// Looks at the kernel, at every configured port and, if it exists, at the router's own interface.
-/// Works with and without a running router, and looks at its counters if there is one.
+/// Looks at the kernel with its packet filter and its rules of policy routing, at every configured port
+/// and, if it exists, at the router's own interface. Says what unicast would get and Xcast does not, and
+/// what to do about it. Works with and without a running router, and looks at its counters if there is one.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -95,6 +99,8 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     for rule in [
         kernel::judge,
         forwarding::judge,
+        packet_filter::judge,
+        policy_routing::judge,
         port::judge,
         own_interface::judge,
         ipv6::judge,
@@ -141,7 +147,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::{
-        testing::{facts, found, running, veth},
+        testing::{facts, found, running, start},
         *,
     };
     use crate::report;
@@ -153,13 +159,24 @@ mod tests {
             .iter()
             .map(|finding| finding.check)
             .collect();
-        assert_eq!(oks, ["kernel", "bpf", "forwarding", "port", "port"]);
+        assert_eq!(
+            oks,
+            [
+                "kernel",
+                "bpf",
+                "forwarding",
+                "packet_filter",
+                "rule",
+                "port",
+                "port"
+            ]
+        );
     }
 
     #[test]
     fn a_running_router_tells_losses_and_ports_it_is_not_on() {
         let mut facts = facts();
-        facts.own = Some(veth("xcast0"));
+        start(&mut facts);
         let mut running = running();
         running.ports[0].mode = None;
         running.ports.pop();

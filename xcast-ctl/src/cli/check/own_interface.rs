@@ -1,7 +1,7 @@
 //! The router's own interface, through which packets reach the kernel's stack.
 
 use super::{
-    facts::Facts,
+    facts::{Facts, Interface},
     finding::{Finding, Severity, finding, ok},
 };
 use crate::config::DATAPATH_SUFFIX;
@@ -28,11 +28,23 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             return;
         }
         (Some(_), None) => {
+            let forwards = facts.ports.iter().any(Interface::runs_router);
+            let what = match forwards {
+                true => {
+                    "a router whose controller is gone still forwards: it no longer follows the \
+                     kernel's routes and neighbours"
+                }
+                false => "left behind by a router that was killed; the next one takes it over",
+            };
+            let remedy = match forwards {
+                true => "xcast-ctl run, which takes it over, or xcast-ctl unload",
+                false => "xcast-ctl unload",
+            };
             add(
                 "own_interface",
                 Severity::Warning,
-                "left behind by a router that was killed; the next one takes it over".into(),
-                "xcast-ctl unload".into(),
+                what.into(),
+                remedy.into(),
             );
             findings.extend(found);
             return;
@@ -47,6 +59,49 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             "the interface is down: everything for the kernel's stack is lost".into(),
             format!("ip link set {name} up; ip link set {name}{DATAPATH_SUFFIX} up"),
         );
+    }
+    if !facts.own_has_address {
+        add(
+            "own_address",
+            Severity::Fault,
+            "it has no IPv4 address: the kernel drops IPv4 packets that it gets by this interface"
+                .into(),
+            format!(
+                "ip address add ADDRESS/32 dev {name}, with router.address of the configuration"
+            ),
+        );
+    }
+    let peer = format!("{name}{DATAPATH_SUFFIX}");
+    match &facts.own_peer {
+        None => add(
+            "own_peer",
+            Severity::Fault,
+            format!("its other end, {peer}, is not in this network namespace"),
+            "restart the router".into(),
+        ),
+        Some(other) if !other.up && link.up => add(
+            "own_peer",
+            Severity::Fault,
+            format!("its other end, {peer}, is down: everything for the kernel's stack is lost"),
+            format!("ip link set {peer} up"),
+        ),
+        Some(other) => {
+            // What arrived by a port has to fit through the pair.
+            let ports = facts.ports.iter().filter_map(|port| port.link.as_ref());
+            let largest = ports.map(|link| link.mtu).max().unwrap_or(0);
+            let least = link.mtu.min(other.mtu);
+            if least < largest {
+                add(
+                    "own_mtu",
+                    Severity::Fault,
+                    format!(
+                        "MTU {least} is below {largest}, that of a port: longer packets for the \
+                         kernel's stack are lost"
+                    ),
+                    format!("ip link set {name} mtu {largest}; ip link set {peer} mtu {largest}"),
+                );
+            }
+        }
     }
     if own.gro == Some(false) && link.xdp_program.is_none() {
         add(
@@ -89,7 +144,7 @@ mod tests {
     use super::super::{
         facts::Interface,
         finding::Severity,
-        testing::{facts, found, link, running, veth},
+        testing::{facts, found, link, start, veth},
     };
 
     #[test]
@@ -98,7 +153,9 @@ mod tests {
         let mut facts = facts();
         facts.own = Some(veth("xcast0"));
         assert_eq!(found(&facts), [("own_interface", Severity::Warning, own())]);
-        facts.running = Some(running());
+        facts.ports[0].xdp_name = Some("xcast".to_owned());
+        assert_eq!(found(&facts), [("own_interface", Severity::Warning, own())]);
+        start(&mut facts);
         assert_eq!(found(&facts), []);
         for (check, change) in [
             (
@@ -108,12 +165,24 @@ mod tests {
             ("own_rp_filter", |own| own.rp_filter = Some(1)),
             ("own_forwarding", |own| own.forwarding = Some(false)),
             ("own_interface", |own| link(own).up = false),
+            ("own_mtu", |own| link(own).mtu = 1499),
         ] {
             let mut facts = facts.clone();
             change(facts.own.as_mut().unwrap());
             assert_eq!(found(&facts), [(check, Severity::Fault, own())]);
         }
+        let fault = |check| [(check, Severity::Fault, own())];
+        facts.own_has_address = false;
+        assert_eq!(found(&facts), fault("own_address"));
+        facts.own_has_address = true;
+        let peer = facts.own_peer.take();
+        assert_eq!(found(&facts), fault("own_peer"));
+        facts.own_peer = peer;
+        if let Some(peer) = &mut facts.own_peer {
+            peer.up = false;
+        }
+        assert_eq!(found(&facts), fault("own_peer"));
         facts.own = None;
-        assert_eq!(found(&facts), [("own_interface", Severity::Fault, own())]);
+        assert_eq!(found(&facts), fault("own_interface"));
     }
 }

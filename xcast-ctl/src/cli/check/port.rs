@@ -5,6 +5,7 @@ use xcast_common::wire;
 use super::{
     facts::{Facts, Interface, Running},
     finding::{Finding, Severity, finding, ok},
+    stacked,
 };
 
 /// Room that XDP reserves in front of a frame (XDP_PACKET_HEADROOM), in octets.
@@ -16,7 +17,10 @@ const TAILROOM: u32 = 320;
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     for port in &facts.ports {
         let before = findings.len();
-        judge_port(facts, port, findings);
+        if !stacked::judge_kind(port, findings) {
+            judge_port(facts, port, findings);
+            stacked::judge_neighbours(facts, port, findings);
+        }
         if let (Some(running), true) = (&facts.running, port.link.is_some()) {
             attached(running, port, findings);
         }
@@ -78,16 +82,6 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
                 link.mtu
             ),
             format!("ip link set {name} mtu {most}, or less, on both ends"),
-        );
-    }
-    if port.rp_filter == Some(1) {
-        add(
-            "rp_filter",
-            Severity::Warning,
-            "the strict reverse path filter drops unicast packets that arrive on another port than \
-             the one towards their source"
-                .into(),
-            format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
         );
     }
 }
@@ -161,16 +155,31 @@ fn xdp(
             "use Linux 6.3 or newer, or read the driver's documentation".into(),
         ),
     }
-    if let (Some(id), None) = (link.xdp_program, &facts.running) {
-        add(
-            "foreign_xdp",
-            Severity::Fault,
-            format!("the XDP program with id {id} is attached already, and no router runs here"),
-            format!(
-                "show it with: bpftool prog show id {id}; remove it with: ip link set dev {} xdp off",
-                port.name
-            ),
-        );
+    let running = facts.running.is_some();
+    match link.xdp_program {
+        // A program that cannot be looked at is taken for the running router's.
+        Some(id) if !port.runs_router() && (port.xdp_name.is_some() || !running) => {
+            let program = match &port.xdp_name {
+                Some(name) => format!("the XDP program {name} (id {id})"),
+                None => format!("the XDP program with id {id}"),
+            };
+            let effect = match running {
+                true => {
+                    "is attached, and not the running router's: the router gets nothing that arrives"
+                }
+                false => "is attached already, and no router runs here",
+            };
+            add(
+                "foreign_xdp",
+                Severity::Fault,
+                format!("{program} {effect}"),
+                format!(
+                    "show it with: bpftool prog show id {id}; remove it with: ip link set dev {} xdp off",
+                    port.name
+                ),
+            );
+        }
+        _ => {}
     }
 }
 
@@ -181,10 +190,17 @@ fn max_mtu(page_size: u32) -> u32 {
 
 fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
     let known = running.ports.iter().find(|known| known.name == port.name);
-    if known.is_some_and(|known| known.mode.is_some()) {
-        return;
-    }
+    let has_program = port
+        .link
+        .as_ref()
+        .is_some_and(|link| link.xdp_program.is_some());
     let (what, remedy) = match known {
+        Some(known) if known.mode.is_some() && has_program => return,
+        Some(known) if known.mode.is_some() => (
+            "the running router was attached, but no XDP program is: somebody detached it, and \
+             nothing that arrives is taken",
+            "find out who removes XDP programs; restart the router if it does not attach again",
+        ),
         Some(_) => (
             "the running router could not attach to it",
             "see the router's log for the reason",
@@ -205,7 +221,7 @@ fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, found, link, running, veth};
+    use super::super::testing::{facts, found, link, start};
     use super::*;
     use crate::kernel::{Link, XdpFeatures};
 
@@ -236,15 +252,33 @@ mod tests {
         assert_port("mtu", Severity::Fault, |port| {
             link(port).mtu = 3507;
         });
-        assert_port("rp_filter", Severity::Warning, |port| {
-            port.rp_filter = Some(1);
-        });
         assert_port("foreign_xdp", Severity::Fault, |port| {
             link(port).xdp_program = Some(5);
         });
         assert_port("forwarding", Severity::Fault, |port| {
             port.forwarding = Some(false);
         });
+    }
+
+    /// What unicast would be refused, Xcast is refused: that is no fault.
+    #[test]
+    fn nobody_is_told_to_loosen_the_reverse_path_filter() {
+        let mut facts = facts();
+        facts.ports[0].rp_filter = Some(1);
+        assert_eq!(found(&facts), []);
+    }
+
+    #[test]
+    fn programs_of_others() {
+        let mut facts = facts();
+        start(&mut facts);
+        assert_eq!(found(&facts), []);
+        let about = |check| (check, Severity::Fault, Some("eth0".to_owned()));
+        facts.ports[0].xdp_name = Some("firewall".to_owned());
+        assert_eq!(found(&facts), [about("foreign_xdp")]);
+        link(&mut facts.ports[0]).xdp_program = None;
+        facts.ports[0].xdp_name = None;
+        assert_eq!(found(&facts), [about("attached")]);
     }
 
     #[test]
@@ -273,8 +307,7 @@ mod tests {
             link(port).kind = None;
         });
         let mut facts = facts();
-        facts.running = Some(running());
-        facts.own = Some(veth("xcast0"));
+        start(&mut facts);
         facts.ports[0].features = no_transmit;
         *link(&mut facts.ports[0]) = Link {
             kind: None,

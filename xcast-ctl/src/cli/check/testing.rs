@@ -17,22 +17,28 @@ pub(super) fn veth(name: &str) -> Interface {
     Interface {
         name: name.to_owned(),
         link: Some(Link {
-            ifindex: 7,
+            ifindex: match name {
+                "eth0" => 7,
+                "eth1" => 8,
+                _ => 9,
+            },
             name: name.to_owned(),
             mac: Some([2; 6]),
             mtu: 1500,
             up: true,
             running: true,
-            loopback: false,
             kind: Some("veth".to_owned()),
             peer: Some(8),
             peer_elsewhere: true,
-            xdp_program: None,
+            ..Link::default()
         }),
         features: Some(EVERYTHING),
         gro: Some(true),
         peer_receives: None,
         peer_name: None,
+        master: None,
+        takes_vlan_tags_off: Some(false),
+        xdp_name: None,
         rp_filter: Some(0),
         forwarding: Some(true),
         ipv6: Some(true),
@@ -66,6 +72,18 @@ pub(super) fn running() -> Running {
     Running {
         ports: vec![port("eth0"), port("eth1")],
         stats: report::Stats::new(Vec::new()),
+    }
+}
+
+/// Has that router run.
+pub(super) fn start(facts: &mut Facts) {
+    facts.running = Some(running());
+    facts.own = Some(veth("xcast0"));
+    facts.own_has_address = true;
+    facts.own_peer = veth("xcast0-dp").link;
+    for port in &mut facts.ports {
+        port.xdp_name = Some("xcast".to_owned());
+        link(port).xdp_program = Some(5);
     }
 }
 

@@ -18,6 +18,17 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             ),
             "choose another udp.port, here and at the senders, or stop the program; ss -ulnp shows it",
         )
+    } else if facts.udp_port_ephemeral && facts.running.is_some() {
+        finding(
+            "udp_port",
+            Severity::Warning,
+            None,
+            format!(
+                "UDP port {port}, where Xcast inside UDP is accepted, is in ip_local_port_range: a \
+                 program that asks for any port may get it, and then no answer"
+            ),
+            format!("sysctl -w net.ipv4.ip_local_reserved_ports={port}, after what is reserved already"),
+        )
     } else {
         let what = format!("Xcast inside UDP is accepted at port {port}");
         ok("udp_port", None, what)
@@ -26,14 +37,17 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::running;
     use super::*;
 
     #[test]
-    fn only_a_port_in_use_is_worth_a_warning() {
-        let severities = |udp_port, udp_port_in_use| {
+    fn ports_that_others_have_or_may_get() {
+        let severities = |udp_port, udp_port_in_use, udp_port_ephemeral| {
             let facts = Facts {
                 udp_port,
                 udp_port_in_use,
+                udp_port_ephemeral,
+                running: Some(running()),
                 ..Facts::default()
             };
             let mut findings = Vec::new();
@@ -41,8 +55,9 @@ mod tests {
             let severity = |finding: &Finding| finding.severity;
             findings.iter().map(severity).collect::<Vec<_>>()
         };
-        assert_eq!(severities(None, false), []);
-        assert_eq!(severities(Some(4242), false), [Severity::Ok]);
-        assert_eq!(severities(Some(4242), true), [Severity::Warning]);
+        assert_eq!(severities(None, false, false), []);
+        assert_eq!(severities(Some(4242), false, false), [Severity::Ok]);
+        assert_eq!(severities(Some(4242), true, false), [Severity::Warning]);
+        assert_eq!(severities(Some(40000), false, true), [Severity::Warning]);
     }
 }

@@ -1,30 +1,32 @@
 //! How packets of our own making leave this host: into the own interface of a router that runs
 //! here, or over the network to the first-hop router.
 
+mod address;
 mod args;
+mod neighbour;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    os::fd::AsFd as _,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xcast_host::{CodePoints, RawSocket};
 
-pub(super) use self::args::FirstHopArgs;
-use self::args::To;
+pub(super) use self::{
+    address::{destination, servable},
+    args::FirstHopArgs,
+};
+use self::{
+    args::{To, Via},
+    neighbour::resolve,
+};
 use crate::{
     config::DATAPATH_SUFFIX,
     control::{self, ControlError, Request},
-    kernel::{self, Link, Route},
+    kernel::{self, Link},
 };
 
-/// How long the kernel may take to resolve the first-hop router's link-layer address.
-const RESOLVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an interface may take nothing before that is an error.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How packets of one family leave this host.
 pub(super) struct FirstHop {
@@ -56,16 +58,20 @@ impl FirstHopArgs {
             let family = destinations.iter().copied();
             family.filter(|to| to.is_ipv6() == ipv6).collect::<Vec<_>>()
         });
+        let alone = families.iter().any(Vec::is_empty);
         for (option, address) in self.addresses() {
+            let of_family = &families[usize::from(address.is_ipv6())];
+            // A router with an address of IPv6 takes packets of IPv4 as well (RFC 8950).
+            let crosses = option == "--via" && address.is_ipv6();
             ensure!(
-                !families[usize::from(address.is_ipv6())].is_empty(),
+                !of_family.is_empty() || crosses,
                 "{option} {address}: no destination is of this family"
             );
         }
         let families = families.iter().filter(|family| !family.is_empty());
         families
             .map(|family| {
-                let args = self.for_family(family[0].is_ipv6());
+                let args = self.for_family(family[0].is_ipv6(), alone);
                 open(&args, router, running, code_points, family)
             })
             .collect()
@@ -83,7 +89,14 @@ impl FirstHop {
             match self.socket.send(packet) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
-                    poll(&mut polled, PollTimeout::NONE)?;
+                    let timeout = PollTimeout::try_from(SEND_TIMEOUT).unwrap_or(PollTimeout::MAX);
+                    let ready = poll(&mut polled, timeout)?;
+                    ensure!(
+                        ready > 0,
+                        "{} has taken no packet for {} s",
+                        self.interface,
+                        SEND_TIMEOUT.as_secs()
+                    );
                 }
                 Err(error) => return Err(explain(error, packet.len(), &self.interface)),
                 Ok(()) => return Ok(()),
@@ -105,7 +118,7 @@ fn open(
     }
     let links = kernel::links()?;
     let elsewhere = args.via.is_some() || args.interface.is_some() || args.to == Some(To::Router);
-    match links.iter().find(|link| link.name == router) {
+    match links.iter().find(|link| link.is_named(router)) {
         Some(own) if !elsewhere => {
             ensure!(
                 running,
@@ -168,7 +181,7 @@ fn source_towards(destinations: &[IpAddr]) -> Result<IpAddr> {
     let mut own = None;
     for &address in destinations {
         let route = kernel::route(address, None)?;
-        if let Some(source) = route.and_then(|route| route.source) {
+        if let Some(source) = route.and_then(|route| route.source).filter(is_global) {
             if source != address {
                 return Ok(source);
             }
@@ -178,6 +191,22 @@ fn source_towards(destinations: &[IpAddr]) -> Result<IpAddr> {
     own.context("no route to any of the destinations to take a source address from: give --source")
 }
 
+/// Whether routers forward packets from this source.
+fn is_global(source: &IpAddr) -> bool {
+    address::beyond_routers(*source).is_none()
+}
+
+/// The way to the first-hop router.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    router: IpAddr,
+    ifindex: u32,
+    /// The gateway before it, if it is not on a link of this host.
+    gateway: Option<IpAddr>,
+    /// Source that the kernel would choose.
+    source: Option<IpAddr>,
+}
+
 /// Over the network, to the first-hop router.
 fn over_network(
     args: &FirstHopArgs,
@@ -185,39 +214,60 @@ fn over_network(
     code_points: CodePoints,
     destinations: &[IpAddr],
 ) -> Result<FirstHop> {
-    let find = |name: &str| links.iter().find(|link| link.name == name);
-    let ifindex = match &args.interface {
-        Some(name) => Some(
-            find(name)
-                .with_context(|| format!("no interface {name}"))?
-                .ifindex,
-        ),
-        None => None,
+    let find = |name: &str| {
+        let link = links.iter().find(|link| link.is_named(name));
+        link.map(|link| link.ifindex)
+            .with_context(|| format!("no interface {name}"))
     };
-    let via = match args.via {
-        Some(via) => via,
-        None => first_gateway(destinations, ifindex)?,
+    let ifindex = args.interface.as_deref().map(find).transpose()?;
+    let way = match &args.via {
+        Some(via) => {
+            let zone = via.zone.as_deref().map(find).transpose()?;
+            ensure!(
+                zone.is_none() || ifindex.is_none() || zone == ifindex,
+                "--via {}%{} is not on the interface that --interface names",
+                via.address,
+                via.zone.as_deref().unwrap_or_default()
+            );
+            way_to(via, zone.or(ifindex), destinations)?
+        }
+        None => default_way(destinations, ifindex)?,
     };
-    let route = kernel::route(via, ifindex)?
-        .with_context(|| format!("no route to the first-hop router {via}"))?;
+    let router = way.router;
     let link = links
         .iter()
-        .find(|link| link.ifindex == route.ifindex)
-        .with_context(|| format!("the interface towards {via} has just disappeared"))?;
+        .find(|link| link.ifindex == way.ifindex)
+        .with_context(|| format!("the interface towards {router} has just disappeared"))?;
     if link.loopback {
-        bail!("--via {via}: this is an address of this host; give that of the next router");
+        bail!("--via {router}: this is an address of this host; give that of the next router");
     }
-    let source = args
-        .source
-        .or(route.source)
-        .with_context(|| format!("no source address towards {via}: give --source"))?;
-    let (to, socket) = match args.to.unwrap_or(To::Router) {
-        To::Router => {
-            let socket = RawSocket::ip(via, args.interface.as_deref()).map_err(permission)?;
-            (via, socket)
+    let source = args.source.or(way.source).with_context(|| {
+        format!(
+            "{} has no address that routers forward packets from (link-local ones are none): give \
+             --source",
+            link.name
+        )
+    })?;
+    let of_other_family = router.is_ipv6() != source.is_ipv6();
+    ensure!(
+        !(of_other_family && args.to == Some(To::Router)),
+        "--to router: {router} cannot be the destination of a packet from {source}; give --to group"
+    );
+    let router_mac = router_mac(way, link)?;
+    let (to, socket) = match args.to {
+        None | Some(To::Router) if !of_other_family => {
+            let scope_id = match router {
+                IpAddr::V6(address) if address.is_unicast_link_local() => link.ifindex,
+                _ => 0,
+            };
+            let socket = RawSocket::ip(router, scope_id, Some(&link.name));
+            (router, socket.map_err(permission)?)
         }
-        To::Group => (group(code_points, via)?, frame_to(via, route, link)?),
-        To::Address(address) => (address, frame_to(via, route, link)?),
+        Some(To::Address(address)) => (address, frame_to(way, link, router_mac, source)?),
+        _ => (
+            group(code_points, source)?,
+            frame_to(way, link, router_mac, source)?,
+        ),
     };
     Ok(FirstHop {
         code_points,
@@ -225,60 +275,102 @@ fn over_network(
         source,
         to,
         interface: link.name.clone(),
-        via: Some(via),
+        via: Some(router),
     })
 }
 
-fn first_gateway(destinations: &[IpAddr], ifindex: Option<u32>) -> Result<IpAddr> {
-    for &address in destinations {
-        let route = kernel::route(address, ifindex)?;
-        if let Some(gateway) = route.and_then(|route| route.gateway) {
-            return Ok(gateway);
+/// The way to the gateway that the kernel would use for the first destination that has one.
+fn default_way(destinations: &[IpAddr], ifindex: Option<u32>) -> Result<Way> {
+    for &destination in destinations {
+        let Some(route) = kernel::route(destination, ifindex)? else {
+            continue;
+        };
+        if let Some(router) = route.gateway {
+            return Ok(Way {
+                router,
+                ifindex: route.ifindex,
+                gateway: None,
+                source: route.source.filter(is_global),
+            });
         }
     }
     bail!("no destination is behind a gateway: give the first-hop router with --via")
 }
 
-/// A frame to the router itself, for packets whose IP destination would lead elsewhere.
-fn frame_to(via: IpAddr, route: Route, link: &Link) -> Result<RawSocket> {
-    let name = &link.name;
-    ensure!(
-        route.gateway.is_none(),
-        "--via {via}: --to needs a router on a link of this host, but this one is behind a gateway"
-    );
-    let mac = link
-        .mac
-        .with_context(|| format!("{name} is no Ethernet interface, which --to needs"))?;
-    let router_mac = resolve(via, link.ifindex)?.with_context(|| {
-        format!("the first-hop router {via} does not answer on {name}: address resolution failed")
-    })?;
-    RawSocket::packet(link.ifindex, mac, router_mac, via.is_ipv6()).map_err(permission)
+/// The way to a router that the user names.
+fn way_to(via: &Via, ifindex: Option<u32>, destinations: &[IpAddr]) -> Result<Way> {
+    let router = via.address;
+    let ifindex = match ifindex {
+        None if via.is_link_local() => {
+            // The interface of a route by way of it, if there is one.
+            let way = default_way(destinations, None).ok();
+            let way = way.filter(|way| way.router == router);
+            Some(way.map(|way| way.ifindex).with_context(|| {
+                format!(
+                    "--via {router} is a link-local address: name its interface, as in \
+                     --via {router}%eth0"
+                )
+            })?)
+        }
+        _ => ifindex,
+    };
+    let route = kernel::route(router, ifindex)?
+        .with_context(|| format!("no route to the first-hop router {router}"))?;
+    let mut source = route.source.filter(is_global);
+    let ipv6 = destinations.iter().any(IpAddr::is_ipv6);
+    if source.is_none_or(|source| source.is_ipv6() != ipv6) {
+        // Towards the destinations, then.
+        source = None;
+        for &destination in destinations {
+            let route = kernel::route(destination, Some(route.ifindex))?;
+            source = source.or(route.and_then(|route| route.source).filter(is_global));
+        }
+    }
+    Ok(Way {
+        router,
+        ifindex: route.ifindex,
+        gateway: route.gateway,
+        source,
+    })
 }
 
-/// The link-layer address of a neighbour. Makes the kernel resolve it.
-fn resolve(address: IpAddr, ifindex: u32) -> Result<Option<[u8; 6]>> {
-    let deadline = Instant::now() + RESOLVE_TIMEOUT;
-    let mut asked = false;
-    loop {
-        if let Some(mac) = kernel::neighbour(ifindex, address)? {
-            return Ok(Some(mac));
-        }
-        if Instant::now() > deadline {
-            return Ok(None);
-        }
-        if !asked {
-            // An empty datagram to the discard port; what happens to it does not matter.
-            let any = match address {
-                IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-            };
-            let socket = UdpSocket::bind((any, 0))
-                .context("cannot open a socket to resolve a neighbour with")?;
-            let _ = socket.send_to(&[], (address, 9));
-            asked = true;
-        }
-        thread::sleep(Duration::from_millis(20));
+/// The link layer address of the first router, or of the gateway before it; `None` on interfaces
+/// without such addresses.
+fn router_mac(way: Way, link: &Link) -> Result<Option<[u8; 6]>> {
+    if link.mac.is_none() || link.no_arp {
+        return Ok(None);
     }
+    let (what, address) = match way.gateway {
+        Some(gateway) => ("gateway towards the first-hop router", gateway),
+        None => ("first-hop router", way.router),
+    };
+    let mac = resolve(address, link)?;
+    Ok(Some(mac.with_context(|| {
+        format!(
+            "the {what}, {address}, does not answer on {}: address resolution failed",
+            link.name
+        )
+    })?))
+}
+
+/// A frame to the router itself, for packets whose IP destination would lead elsewhere.
+fn frame_to(
+    way: Way,
+    link: &Link,
+    router_mac: Option<[u8; 6]>,
+    source: IpAddr,
+) -> Result<RawSocket> {
+    let router = way.router;
+    ensure!(
+        way.gateway.is_none(),
+        "--via {router}: --to needs a router on a link of this host, but this one is behind a gateway"
+    );
+    let macs = link.mac.zip(router_mac);
+    let (mac, router_mac) = macs.with_context(|| {
+        let name = &link.name;
+        format!("{name} has no link layer addresses, which a frame to {router} needs")
+    })?;
+    RawSocket::packet(link.ifindex, mac, router_mac, source.is_ipv6()).map_err(permission)
 }
 
 fn permission(error: io::Error) -> anyhow::Error {

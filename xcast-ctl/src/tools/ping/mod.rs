@@ -19,7 +19,7 @@ use self::{
 use crate::{
     output::{Outcome, print, print_json},
     tools::{
-        first_hop::{FirstHop, FirstHopArgs},
+        first_hop::{FirstHop, FirstHopArgs, destination},
         icmp::{self, About, Answer, Echo, Fault},
         probe::{entries, seconds, template},
         receiver::{Event, Receiver},
@@ -47,7 +47,7 @@ EXIT STATUS
   2  error")]
 pub(crate) struct Args {
     /// Destinations
-    #[arg(value_name = "ADDRESS", required = true)]
+    #[arg(value_name = "ADDRESS", required = true, value_parser = destination)]
     destinations: Vec<IpAddr>,
 
     /// Rounds (default: until interrupted)
@@ -79,7 +79,7 @@ pub(crate) struct Args {
     dscp: u8,
 
     /// Time to live
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..))]
     ttl: u8,
 
     /// Only show the summary

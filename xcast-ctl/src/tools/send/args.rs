@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use xcast_host::packet::{Entry, MAX_DSCP};
 
-use crate::{report::Destination, tools::first_hop::FirstHopArgs};
+use crate::{
+    report::Destination,
+    tools::first_hop::{FirstHopArgs, servable},
+};
 
 /// Send Xcast packets with a UDP payload to a list of destinations
 ///
@@ -29,7 +32,8 @@ EXAMPLE
 
 EXIT STATUS
   0  every packet was handed to the network
-  2  error")]
+  1  interrupted before that; what was sent is shown
+  2  error, such as a first-hop router that does not answer")]
 pub(crate) struct Args {
     /// Destinations in order, each with its UDP port and, if it differs from --dscp, its own DSCP
     #[arg(value_name = "ADDRESS:PORT[@DSCP]", required = true, value_parser = entry)]
@@ -39,7 +43,7 @@ pub(crate) struct Args {
     pub(super) first_hop: FirstHopArgs,
 
     /// Send inside UDP to this router; give it twice for its IPv4 and its IPv6 address
-    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with_all = ["via", "interface", "to", "port_list"])]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = router, conflicts_with_all = ["via", "interface", "to", "port_list"])]
     pub(super) udp: Vec<SocketAddr>,
 
     /// UDP source port
@@ -55,7 +59,7 @@ pub(crate) struct Args {
     pub(super) dscp: u8,
 
     /// Time to live
-    #[arg(long, value_name = "N", default_value_t = 64)]
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u8).range(1..))]
     pub(super) ttl: u8,
 
     /// Set the X bit: the packet stays Xcast end to end
@@ -112,6 +116,10 @@ fn entry(text: &str) -> Result<Entry, String> {
     let Some(port) = port else {
         return Err(format!("{text:?} has no port: write {address}:PORT"));
     };
+    servable(address)?;
+    if port == 0 {
+        return Err(format!("{address} has port 0, which nothing listens on"));
+    }
     let dscp = dscp
         .map(|dscp| {
             let value = dscp.parse().ok().filter(|value| *value <= MAX_DSCP);
@@ -123,6 +131,18 @@ fn entry(text: &str) -> Result<Entry, String> {
         port,
         dscp,
     })
+}
+
+/// The address of a router that takes Xcast inside UDP.
+fn router(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not ADDRESS:PORT (of IPv6, with brackets)"))?;
+    let ip = address.ip();
+    if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
+        return Err(format!("{address} is no address of a router"));
+    }
+    Ok(address)
 }
 
 fn number(text: &str) -> Result<u32, String> {
@@ -153,8 +173,25 @@ mod tests {
             ("10.0.0.1:5000@64", "0 to 63"),
             ("b:5000", "is not an IP address"),
             ("10.0.0.1:70000", "not a port"),
+            ("10.0.0.1:0", "10.0.0.1 has port 0"),
+            ("127.0.0.1:5000", "127.0.0.1: it is a loopback address"),
+            ("[fe80::1]:5000", "fe80::1: it is a link-local address"),
         ] {
             assert!(entry(text).unwrap_err().contains(said), "{text}");
+        }
+    }
+
+    #[test]
+    fn routers_that_are_none() {
+        assert!(router("10.0.0.1:4242").is_ok() && router("[fd00::1]:4242").is_ok());
+        for text in [
+            "0.0.0.0:4242",
+            "224.0.0.1:4242",
+            "10.0.0.1:0",
+            "10.0.0.1",
+            "fd00::1:4242",
+        ] {
+            assert!(router(text).is_err(), "{text}");
         }
     }
 

@@ -6,20 +6,18 @@ mod payloads;
 mod progress;
 mod summary;
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 pub(crate) use self::args::Args;
 use self::{
     outbound::Outbound,
-    payloads::Payloads,
+    payloads::{Next, Payloads},
     progress::Progress,
     summary::{Sent, render},
 };
+use super::interrupt::Interrupt;
 use crate::output::{Outcome, print, print_json};
 
 pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
@@ -31,18 +29,26 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     };
     let start = Instant::now();
     let mut progress = Progress::new(start, (!args.lines).then_some(args.count));
+    let interrupt = Interrupt::new()?;
     let (mut packets, mut next, mut payload_octets) = (0, start, 0);
-    while let Some(payload) = payloads.next(packets)? {
-        if packets > 0 && !pause.is_zero() {
+    let interrupted = loop {
+        let payload = match payloads.next(packets, &interrupt)? {
+            Next::Payload(payload) => payload,
+            Next::End => break false,
+            Next::Interrupted => break true,
+        };
+        if packets > 0 {
             // From the schedule, not from the last packet: a late packet does not lower the rate.
             next += pause;
-            thread::sleep(next.saturating_duration_since(Instant::now()));
+            if interrupt.before(next)? {
+                break true;
+            }
         }
         outbound.send(&args.destinations, payload)?;
         payload_octets = payload.len();
         packets += 1;
         progress.show(packets);
-    }
+    };
     progress.clear();
     let sent = Sent {
         packets,
@@ -56,5 +62,10 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     } else {
         print(&render(&sent))?;
     }
-    Ok(Outcome::Done)
+    // Lines go on until somebody ends them.
+    Ok(if interrupted && !args.lines {
+        Outcome::No
+    } else {
+        Outcome::Done
+    })
 }

@@ -1,14 +1,16 @@
 //! What is sent, packet by packet.
 
 use std::{
-    fs,
-    io::{self, BufRead as _, Read as _},
+    fs::File,
+    io::{self, BufRead as _, BufReader, Read as _},
+    os::fd::AsFd as _,
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::args::Args;
+use crate::tools::interrupt::{Interrupt, Woken};
 
 /// The payloads, in order.
 pub(super) enum Payloads {
@@ -22,10 +24,19 @@ pub(super) enum Payloads {
     },
     /// The lines of a file, until it ends.
     Lines {
-        input: Box<dyn io::BufRead>,
+        input: BufReader<File>,
         name: String,
         payload: Vec<u8>,
     },
+}
+
+/// What comes next.
+pub(super) enum Next<'a> {
+    Payload(&'a [u8]),
+    /// That was the last one.
+    End,
+    /// The user interrupted while the next line was awaited.
+    Interrupted,
 }
 
 impl Payloads {
@@ -47,14 +58,14 @@ impl Payloads {
         };
         let name = path.display().to_string();
         let cannot = || format!("cannot read {name}");
-        let mut input: Box<dyn io::BufRead> = if path == Path::new("-") {
-            Box::new(io::stdin().lock())
+        let mut input = if path == Path::new("-") {
+            // Without the standard library's buffer, in which lines could wait unseen.
+            File::from(io::stdin().as_fd().try_clone_to_owned()?)
         } else {
-            Box::new(io::BufReader::new(
-                fs::File::open(path).with_context(cannot)?,
-            ))
+            File::open(path).with_context(cannot)?
         };
         if args.lines {
+            let input = BufReader::new(input);
             let payload = Vec::new();
             return Ok(Self::Lines {
                 input,
@@ -69,33 +80,84 @@ impl Payloads {
         Ok(Self::Fixed { payload, left })
     }
 
-    /// The next payload after the first `sent`; `None` after the last.
-    pub(super) fn next(&mut self, sent: u64) -> Result<Option<&[u8]>> {
+    /// The next payload after the first `sent`.
+    pub(super) fn next(&mut self, sent: u64, interrupt: &Interrupt) -> Result<Next<'_>> {
         match self {
-            Self::Fixed { payload, left } => Ok((sent < *left).then_some(payload)),
+            Self::Fixed { payload, left } => Ok(counted(payload, sent < *left)),
             Self::Text {
                 text,
                 payload,
                 left,
             } => {
                 *payload = text.replace("{n}", &(sent + 1).to_string()).into_bytes();
-                Ok((sent < *left).then_some(payload))
+                Ok(counted(payload, sent < *left))
             }
             Self::Lines {
                 input,
                 name,
                 payload,
-            } => {
-                payload.clear();
-                let read = input.read_until(b'\n', payload);
-                if read.with_context(|| format!("cannot read {name}"))? == 0 {
-                    return Ok(None);
-                }
-                if payload.last() == Some(&b'\n') {
-                    payload.pop();
-                }
-                Ok(Some(payload))
+            } => line(input, payload, interrupt).with_context(|| format!("cannot read {name}")),
+        }
+    }
+}
+
+fn counted(payload: &[u8], more: bool) -> Next<'_> {
+    match more {
+        true => Next::Payload(payload),
+        false => Next::End,
+    }
+}
+
+/// The next line, without its newline. Waits for it, but not longer than for an interrupt.
+fn line<'a>(
+    input: &mut BufReader<File>,
+    payload: &'a mut Vec<u8>,
+    interrupt: &Interrupt,
+) -> io::Result<Next<'a>> {
+    payload.clear();
+    loop {
+        if input.buffer().is_empty()
+            && interrupt.wait(Some(input.get_ref().as_fd()), None)? == Woken::Interrupted
+        {
+            return Ok(Next::Interrupted);
+        }
+        let octets = input.fill_buf()?;
+        let end = octets.iter().position(|octet| *octet == b'\n');
+        let taken = end.map_or(octets.len(), |end| end + 1);
+        payload.extend_from_slice(&octets[..end.unwrap_or(taken)]);
+        input.consume(taken);
+        match (end, taken) {
+            (Some(_), _) => return Ok(Next::Payload(payload)),
+            // The end of the file ends a line, too.
+            (None, 0) if payload.is_empty() => return Ok(Next::End),
+            (None, 0) => return Ok(Next::Payload(payload)),
+            (None, _) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Seek as _, Write as _};
+
+    use super::*;
+
+    #[test]
+    fn lines_end_with_the_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        let long = "x".repeat(20_000);
+        write!(file, "one\n\n{long}\nlast").unwrap();
+        file.rewind().unwrap();
+        let mut input = BufReader::new(file);
+        let interrupt = Interrupt::new().unwrap();
+        let mut payload = Vec::new();
+        for expected in ["one", "", &long, "last"] {
+            match line(&mut input, &mut payload, &interrupt).unwrap() {
+                Next::Payload(payload) => assert_eq!(payload, expected.as_bytes()),
+                Next::End | Next::Interrupted => panic!("{expected:.10} is missing"),
             }
         }
+        let end = line(&mut input, &mut payload, &interrupt).unwrap();
+        assert!(matches!(end, Next::End));
     }
 }

@@ -16,7 +16,7 @@ use self::tree::{Form, Hop, Path};
 use crate::{
     output::{Outcome, print, print_json},
     tools::{
-        first_hop::{FirstHop, FirstHopArgs},
+        first_hop::{FirstHop, FirstHopArgs, destination},
         icmp::{self, About, Answer, Echo, Fault},
         probe::{entries, seconds, template},
         receiver::{self, Event, Receiver},
@@ -50,7 +50,7 @@ EXIT STATUS
   2  error")]
 pub(crate) struct Args {
     /// Destinations
-    #[arg(value_name = "ADDRESS", required = true)]
+    #[arg(value_name = "ADDRESS", required = true, value_parser = destination)]
     destinations: Vec<IpAddr>,
 
     /// Largest hop limit to try

@@ -1,0 +1,194 @@
+//! Interfaces that are made of others: a port that is one, a port that belongs to one, and those
+//! that are on a port.
+
+use super::{
+    facts::{Facts, Interface},
+    finding::{Finding, Severity, finding},
+};
+use crate::kernel::Link;
+
+/// Whether a port may be of this kind, and if not, why.
+fn unfit(kind: &str) -> Option<(&'static str, &'static str)> {
+    const BELOW: &str =
+        "name the interface below it as the port, and have it receive untagged frames";
+    Some(match kind {
+        "bridge" => (
+            "a bridge cannot be a port: it has no native XDP, and packets belong to its members",
+            "route between the interfaces themselves, without the bridge, and name those as ports",
+        ),
+        "bond" | "team" => (
+            "a bond or team cannot be a port: XDP sees packets arrive by its members, which are not \
+             ports",
+            "name the members as ports, each with an address of its own, and let routes share the \
+             load (ECMP)",
+        ),
+        "vlan" => (
+            "a VLAN interface cannot be a port: it has no native XDP, and tagged frames pass to the \
+             kernel untouched",
+            BELOW,
+        ),
+        "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => (
+            "an interface on top of another one (macvlan, ipvlan) cannot be a port: it has no native \
+             XDP",
+            BELOW,
+        ),
+        "vrf" => (
+            "a VRF cannot be a port: its members are",
+            "name the members as ports",
+        ),
+        _ => return None,
+    })
+}
+
+/// Whether the port is of a kind that cannot be one. Nothing else matters then.
+pub(super) fn judge_kind(port: &Interface, findings: &mut Vec<Finding>) -> bool {
+    let kind = port.link.as_ref().and_then(|link| link.kind.as_deref());
+    let Some((what, remedy)) = kind.and_then(unfit) else {
+        return false;
+    };
+    findings.push(finding("kind", Severity::Fault, Some(port), what, remedy));
+    true
+}
+
+/// What a port belongs to, and what is on it.
+pub(super) fn judge_neighbours(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
+    let Some(link) = &port.link else { return };
+    if let Some(master) = &port.master {
+        findings.push(member(port, master));
+    }
+    for upper in &facts.uppers {
+        let on_port = upper.peer == Some(link.ifindex) && !upper.peer_elsewhere;
+        match upper.kind.as_deref() {
+            Some("vlan") if on_port && port.takes_vlan_tags_off == Some(true) => {
+                findings.push(tags(port, link, upper));
+            }
+            Some("macvlan" | "macvtap") if on_port && upper.mac != link.mac => {
+                findings.push(other_address(port, upper));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn member(port: &Interface, master: &Link) -> Finding {
+    let name = &port.name;
+    let kind = master.kind.as_deref().unwrap_or("group");
+    if kind == "vrf" {
+        return finding(
+            "vrf",
+            Severity::Warning,
+            Some(port),
+            format!(
+                "a member of the VRF {}: all that arrives goes to the kernel's stack, which looks into \
+                 the table of the VRF; that is right, but slow",
+                master.name
+            ),
+            "nothing, if it is fast enough; otherwise run a router in a network namespace of its own \
+             instead of a VRF",
+        );
+    }
+    finding(
+        "member",
+        Severity::Warning,
+        Some(port),
+        format!(
+            "a member of the {kind} {0}: XDP comes before the {kind}, so the router may take packets \
+             away from it, and copies that are to leave by {0} go to the kernel's stack",
+            master.name
+        ),
+        format!(
+            "ip link set {name} nomaster, with an address of its own, or remove its [[port]] from the \
+             configuration"
+        ),
+    )
+}
+
+fn tags(port: &Interface, link: &Link, vlan: &Link) -> Finding {
+    let name = &port.name;
+    let remedy = match (link.kind.as_deref(), &port.peer_name) {
+        (Some("veth"), Some(peer)) => format!("ethtool -K {peer} txvlan off"),
+        (Some("veth"), None) => {
+            "ethtool -K PEER txvlan off, in the network namespace of the other end".to_owned()
+        }
+        _ => format!("ethtool -K {name} rxvlan off"),
+    };
+    finding(
+        "vlan",
+        Severity::Warning,
+        Some(port),
+        format!(
+            "the VLAN interface {} is on it, and tags may be taken off before XDP sees the frame \
+             (VLAN offload): Xcast packets of the VLAN are then forwarded as untagged",
+            vlan.name
+        ),
+        remedy,
+    )
+}
+
+fn other_address(port: &Interface, upper: &Link) -> Finding {
+    finding(
+        "other_mac",
+        Severity::Warning,
+        Some(port),
+        format!(
+            "{} is on it with a link layer address of its own, as for a virtual router (VRRP): Xcast \
+             packets sent to that address may not be taken, while unicast is",
+            upper.name
+        ),
+        "have hosts send to the address of the port itself, or use the virtual router without a link \
+         layer address of its own (keepalived: no use_vmac)",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{facts, found, link};
+    use super::*;
+
+    fn upper(kind: &str) -> Link {
+        Link {
+            ifindex: 20,
+            name: "upper".to_owned(),
+            kind: Some(kind.to_owned()),
+            mac: Some([4; 6]),
+            peer: Some(7),
+            ..Link::default()
+        }
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_a_port() {
+        for kind in ["bridge", "bond", "team", "vlan", "macvlan", "ipvlan", "vrf"] {
+            let mut facts = facts();
+            link(&mut facts.ports[0]).kind = Some(kind.to_owned());
+            let expected = ("kind", Severity::Fault, Some("eth0".to_owned()));
+            assert_eq!(found(&facts), [expected], "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_a_port_belongs_to() {
+        for (kind, check, severity) in [
+            ("bridge", "member", Severity::Warning),
+            ("bond", "member", Severity::Warning),
+            ("vrf", "vrf", Severity::Warning),
+        ] {
+            let mut facts = facts();
+            facts.ports[0].master = Some(upper(kind));
+            assert_eq!(found(&facts), [(check, severity, Some("eth0".to_owned()))]);
+        }
+    }
+
+    #[test]
+    fn what_is_on_a_port() {
+        let mut facts = facts();
+        facts.uppers = vec![upper("vlan"), upper("macvlan")];
+        let about = |check| (check, Severity::Warning, Some("eth0".to_owned()));
+        assert_eq!(found(&facts), [about("other_mac")]);
+        facts.ports[0].takes_vlan_tags_off = Some(true);
+        assert_eq!(found(&facts), [about("vlan"), about("other_mac")]);
+        facts.uppers[1].mac = Some([2; 6]);
+        facts.uppers[0].peer_elsewhere = true;
+        assert_eq!(found(&facts), []);
+    }
+}
