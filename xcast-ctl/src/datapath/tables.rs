@@ -9,8 +9,8 @@ use aya::{
 use ipnet::IpNet;
 use xcast_common::{
     maps::{
-        EcmpGroup, NEXT_HOP_STACK_MTU, NextHop, NextHopKind, PORT_STACK, PeerSource,
-        counter::Counter, lpm,
+        EcmpGroup, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NextHop, NextHopKind, PORT_STACK,
+        PeerSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -66,6 +66,7 @@ impl TableMaps {
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
+        tables.set_next_hop(NEXT_HOP_STACK_ORPHAN, NextHop::stack(Counter::StackOrphan))?;
         Ok(tables)
     }
 

@@ -3,6 +3,7 @@
 
 mod ethtool;
 mod link;
+mod managed;
 mod netlink;
 mod proc;
 mod route;
@@ -11,6 +12,7 @@ mod xdp;
 pub(crate) use self::{
     ethtool::{gro, set_gro},
     link::{Link, link_named, links, remove_link},
+    managed::{ORIGIN, release_managed},
     proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Route, neighbour, route},
     xdp::{XdpFeatures, xdp_features},

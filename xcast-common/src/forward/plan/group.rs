@@ -13,7 +13,7 @@ use crate::{
     maps::{
         counter::{Counter, PortCounters},
         lpm::Entry,
-        next_hop::{ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NextHopKind},
+        next_hop::{ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NextHopKind},
         settings::Settings,
     },
     packet::Packet,
@@ -193,7 +193,8 @@ fn decide<F: Family>(
         if b >= fresh(&plan.branch_count) as usize {
             break;
         }
-        let verdict = judge(plan, b, settings, &work.next_hops[b]);
+        let orphaned = fresh(&work.orphaned) != 0;
+        let verdict = judge(plan, b, settings, &work.next_hops[b], orphaned);
         store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);
@@ -205,6 +206,10 @@ fn decide<F: Family>(
         if verdict.is(Verdict::OVERSIZE) {
             plan.is_private = 1;
             plan.branches[b].next_hop = NEXT_HOP_STACK_MTU as u16;
+        }
+        if verdict.is(Verdict::ORPHANED) {
+            plan.is_private = 1;
+            plan.branches[b].next_hop = NEXT_HOP_STACK_ORPHAN as u16;
         }
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {
