@@ -37,6 +37,7 @@ pub struct Launch<'a> {
 pub struct Daemon {
     child: Child,
     directory: TempDir,
+    namespace: String,
 }
 
 impl Daemon {
@@ -69,7 +70,11 @@ impl Daemon {
             .spawn()
             .context("start xcast-ctl run")?;
         let stdout = child.stdout.take().context("no standard output")?;
-        let mut daemon = Self { child, directory };
+        let mut daemon = Self {
+            child,
+            directory,
+            namespace: namespace.name().to_owned(),
+        };
 
         // The thread ends with the router, and reads on so that nothing blocks it.
         let (sender, lines) = mpsc::channel();
@@ -132,8 +137,13 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        // One that was killed on purpose left something on purpose.
+        let runs = matches!(self.child.try_wait(), Ok(None));
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if runs {
+            let _ = ctl(&Namespace::of(&self.namespace), &["unload"]);
+        }
         if thread::panicking() {
             eprintln!("the router's log:\n{}", self.log());
         }

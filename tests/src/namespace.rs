@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Once;
@@ -220,7 +221,19 @@ fn remove(name: &str) {
             }
         }
     }
+    remove_pins(name);
     let _ = ip(&["delete", name]);
+}
+
+/// Removes what routers pinned in a namespace, so that it outlived them.
+fn remove_pins(name: &str) {
+    let Ok(namespace) = fs::metadata(Path::new("/run/netns").join(name)) else {
+        return;
+    };
+    let pinned = format!("/sys/fs/bpf/xcast/{}", namespace.ino());
+    if Path::new(&pinned).exists() {
+        let _ = fs::remove_dir_all(pinned);
+    }
 }
 
 /// Removes namespaces whose test process is gone.

@@ -505,3 +505,77 @@ fn check_under(namespace: &Namespace, configuration: &str, under: &[&str]) -> Re
     let output = namespace::outcome(&mut command, "")?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// `run --replace` takes over from a router that runs, which ends, and nothing is lost.
+#[test]
+fn replaced_under_a_stream() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C, R1], |trio| {
+            let mut old = trio.daemon.take().context("no router")?;
+            let launch = Launch {
+                arguments: &["--replace"],
+                ..Launch::default()
+            };
+            let namespace = &trio.r.namespace;
+            trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+            ensure!(until(SOON, || Ok(!old.runs()?))?, "the old one runs still");
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        complete("R", &trio.r, &numbers)
+    });
+}
+
+/// With `--keep`, SIGTERM ends the router and not forwarding.
+#[test]
+fn terminated_and_kept() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            arguments: &["--keep"],
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C, R1], |trio| {
+            let status = trio.daemon.take().context("no router")?.stop()?;
+            ensure!(status.success(), "{status}");
+            thread::sleep(Duration::from_millis(300));
+            trio.start()
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        complete("R", &trio.r, &numbers)
+    });
+}
+
+/// A router without a controller hands everything to the kernel's stack after a while, which follows the routes of
+/// that time.
+#[test]
+fn orphan_leaves_it_to_the_stack() {
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.configuration = trio
+            .configuration
+            .replace("[router]\n", "[router]\norphan_seconds = 2\n");
+        trio.start()?;
+        trio.resolve()?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
+        trio.daemon.take().context("no router")?.kill()?;
+        trio.r.ip("route replace 10.99.0.0/16 via 10.66.3.2")?;
+        ensure!(trio.is_reached(&trio.c, &[BEHIND, B])?, "the stack");
+        // The next one knows the way itself, and what the last one counted.
+        trio.start()?;
+        let counters = Counters::read(&trio.r.namespace)?;
+        ensure!(counters.value("stack_orphan") > 0, "{counters:?}");
+        is_served(trio)?;
+        let orphaned = counters.value("stack_orphan");
+        let after = Counters::read(&trio.r.namespace)?.value("stack_orphan");
+        ensure!(after == orphaned, "stack_orphan {after}");
+        Ok(())
+    });
+}

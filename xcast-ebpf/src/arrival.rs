@@ -24,7 +24,7 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
-    maps::{IPV6, SCRATCH, WORK, count, counters, port, settings},
+    maps::{ARRIVALS, SCRATCH, WORK, arrival, count, counters, is_orphaned, port, settings},
     tables::FamilyMaps,
 };
 
@@ -36,8 +36,9 @@ pub fn dispatch(ctx: XdpContext) -> u32 {
     if is_family::<V6>(view) {
         let settings = &settings();
         if settings.ipv6 != 0 && is_ours::<V6>(view, settings).is_some() {
+            let own = arrival(6, settings.generation());
             // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
-            unsafe { IPV6.tail_call(&ctx, 0) };
+            unsafe { ARRIVALS.tail_call(&ctx, own) };
         }
         return XDP_PASS;
     }
@@ -85,6 +86,12 @@ fn forward<F: FamilyMaps>(
     settings: &Settings,
     found: Found,
 ) -> Option<u32> {
+    if port.flags & PORT_TRUSTED != 0 && mark::is_of_other_generation(frame.view(), settings) {
+        let other = arrival(F::VERSION, settings.generation() ^ 1);
+        // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
+        unsafe { ARRIVALS.tail_call(frame, other) };
+        return None;
+    }
     let counters = counters(port.slot)?;
     let mut ext_len = match found {
         Found::Native(ext_len) => Ok(ext_len),
@@ -153,7 +160,9 @@ fn plan<'a, F: FamilyMaps>(
 ) -> Option<&'a mut Plan<F>> {
     let checksum = F::xcast(frame.view(), packet.ext_len).be16(F::CHECKSUM)?;
     let checksum = checksum.memory();
-    if let Some(serial) = work.recent.find(checksum, work.serial) {
+    let orphaned = is_orphaned();
+    work.orphaned = orphaned as u32;
+    if !orphaned && let Some(serial) = work.recent.find(checksum, work.serial) {
         let plan = F::plan(serial)?;
         if plan.applies(serial, frame, packet, &F::TABLES)? {
             counters.bump(Counter::PlanReused);

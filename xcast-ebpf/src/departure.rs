@@ -21,7 +21,7 @@ use xcast_common::{
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    maps::{NEXT_HOPS, counters, port, settings_in_place},
+    maps::{DEPARTURES, NEXT_HOPS, counters, port, settings_in_place},
     tables::FamilyMaps,
 };
 
@@ -36,6 +36,11 @@ pub fn leave(ctx: XdpContext) -> u32 {
     }
     if let Some(mark) = mark::read::<V6>(view, settings) {
         return finish::<V6>(&mut frame, mark, settings);
+    }
+    if mark::is_of_other_generation(view, settings) {
+        // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
+        unsafe { DEPARTURES.tail_call(&frame, settings.generation() ^ 1) };
+        return XDP_DROP;
     }
     // Single copies were finished before they were redirected.
     XDP_PASS

@@ -3,16 +3,17 @@
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
+    helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use xcast_common::{
     family::{V4, V6},
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
-        EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
-        MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
-        PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters,
-        SLOT_GROUPS, Settings,
+        EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, MAX_ECMP_GROUPS,
+        MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES,
+        NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource,
+        Port, PortCounters, SLOT_GROUPS, Settings,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -77,6 +78,11 @@ pub static ROUTE_BLOCKS6: ArrayOfMaps<Array<[u32; POOL_ENTRIES], 1, MMAPABLE>, M
 #[btf_map]
 pub static REVISION: Array<u32, 1, MMAPABLE> = Array::new();
 
+/// Until when the tables may be trusted, in nanoseconds of the coarse monotonic clock. The controller moves it on
+/// every second.
+#[btf_map]
+pub static ALIVE_UNTIL: Array<u64, 1> = Array::new();
+
 /// Next hops by id, of both families.
 #[btf_map]
 pub static NEXT_HOPS: Array<NextHop, { NEXT_HOP_ENTRIES as usize }> = Array::new();
@@ -108,9 +114,14 @@ pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usiz
 pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
     LpmTrie::new();
 
-/// The program that serves IPv6.
+/// `xcast` of both generations, then `xcast6` of both: see [`arrival`]. Shared by generations.
 #[btf_map]
-pub static IPV6: ProgramArray<1> = ProgramArray::new();
+pub static ARRIVALS: ProgramArray<{ 2 * GENERATIONS as usize }> = ProgramArray::new();
+
+/// `xcast_copy` of both generations. Shared by generations. A map of its own, for the kernel keeps
+/// programs of device maps apart from others.
+#[btf_map]
+pub static DEPARTURES: ProgramArray<{ GENERATIONS as usize }> = ProgramArray::new();
 
 /// Ports, at one of the places that their interface index has.
 #[btf_map]
@@ -166,6 +177,12 @@ pub static SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
 #[btf_map]
 pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 
+/// Where a generation's program for packets of this IP version is in [`ARRIVALS`].
+#[inline(always)]
+pub fn arrival(version: u8, generation: u32) -> u32 {
+    generation + if version == 6 { GENERATIONS } else { 0 }
+}
+
 /// The constants. Read volatile, or the compiler would fold in the values of compile time.
 #[inline(always)]
 pub fn settings() -> Settings {
@@ -202,6 +219,14 @@ pub fn count(slot: u8, counter: Counter) {
     if let Some(counters) = counters(slot) {
         counters.bump(counter);
     }
+}
+
+/// Whether no controller has kept the tables up to date for too long.
+#[inline(always)]
+pub fn is_orphaned() -> bool {
+    // SAFETY: a helper without arguments (Linux 5.11).
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    ALIVE_UNTIL.get(0).is_none_or(|until| now > *until)
 }
 
 /// The counters of a port.

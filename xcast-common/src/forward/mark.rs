@@ -2,11 +2,14 @@
 //! serial number of its plan, the sums that were begun, and how much of the frame is hidden.
 //!
 //! The mark replaces the Ethernet addresses, which every copy gets anew. So no room has to be
-//! made or removed, and it does not matter whether the driver leaves room for metadata. A marked frame is recognised by a secret that is
-//! new each time the programs are loaded: only they can have written it.
+//! made or removed, and it does not matter whether the driver leaves room for metadata. A marked frame is recognised by a secret that
+//! only the programs have: nobody else can have written it.
+//!
+//! When programs replace others, frames of both are under way for a moment. The two *generations* share the
+//! secret but for its lowest bit, so each knows the other's marks, and leaves those frames to the other's programs (ADR 14).
 
 use crate::{
-    family::traits::Family,
+    family::{V4, V6, traits::Family},
     maps::settings::Settings,
     wire::{
         eth,
@@ -146,6 +149,17 @@ pub fn read<F: Family>(view: View<'_>, settings: &Settings) -> Option<Mark> {
     })
 }
 
+/// Whether a frame has a mark of the other generation, of either family.
+#[inline(always)]
+pub fn is_of_other_generation(view: View<'_>, settings: &Settings) -> bool {
+    const FAMILIES_DIFFER_IN: u64 = V4::VERSION as u64 ^ V6::VERSION as u64;
+    let Some(addresses) = view.window::<MARK_LEN>(eth::DESTINATION) else {
+        return false;
+    };
+    let differs = (addresses.u64(0) ^ settings.mark ^ 1) & SECRET_MASK;
+    differs & !FAMILIES_DIFFER_IN == (V4::VERSION & V6::VERSION) as u64
+}
+
 /// Each family has its own, since each has its own plans.
 #[inline(always)]
 fn secret<F: Family>(settings: &Settings) -> u64 {
@@ -157,10 +171,7 @@ mod tests {
     use std::vec::Vec;
 
     use super::*;
-    use crate::{
-        family::{V4, V6},
-        host::Buffer,
-    };
+    use crate::host::Buffer;
 
     #[test]
     fn only_what_was_marked_is_read() {
@@ -188,6 +199,7 @@ mod tests {
             ..settings
         };
         assert_eq!(read::<V4>(frame.view(), &other), None);
+        assert!(!is_of_other_generation(frame.view(), &other));
         assert_eq!(frame.frame()[12..], [2; 48]);
     }
 
@@ -208,5 +220,32 @@ mod tests {
             assert_eq!(frame.frame()[12..], octets[12..]);
         }
         assert_eq!(hide(&mut Buffer::new(&octets), 0), None);
+    }
+
+    #[test]
+    fn generations_know_each_others_marks() {
+        let settings = Settings {
+            mark: 0x0123_4567_89ab_cdef,
+            ..Settings::default()
+        };
+        let other = Settings {
+            mark: settings.mark ^ 1,
+            ..settings
+        };
+        assert_ne!(settings.generation(), other.generation());
+        let mark = Mark {
+            serial: 5058,
+            state: State::Whole { hidden: 0 },
+        };
+        let mut frame = Buffer::new(&[2; 60]);
+        assert!(!is_of_other_generation(frame.view(), &settings));
+        let marks = [write::<V4>, write::<V6>];
+        for write in marks {
+            write(frame.view(), &settings, mark).unwrap();
+            assert!(!is_of_other_generation(frame.view(), &settings));
+            assert!(is_of_other_generation(frame.view(), &other));
+            assert_eq!(read::<V4>(frame.view(), &other), None);
+            assert_eq!(read::<V6>(frame.view(), &other), None);
+        }
     }
 }

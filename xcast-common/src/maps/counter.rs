@@ -73,6 +73,9 @@ counters! {
     StackMtu = "stack_mtu", Destination;
     /// Destinations handed to the kernel stack because the route map has no room for the routes around them.
     StackNoRoom = "stack_no_room", Destination;
+    /// Destinations handed to the kernel stack because no controller has kept the tables up to date for longer than
+    /// `router.orphan_seconds`.
+    StackOrphan = "stack_orphan", Destination;
 
     /// Packets dropped: IP header with a version other than its EtherType's, or a length below 20 octets.
     DropIpHeader = "drop_ip_header", Packet;

@@ -24,11 +24,11 @@ pub use self::{
     next_hop::{
         ECMP_BUCKETS, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER,
         NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind,
+        NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind,
     },
     port::{
         MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_PLACES, PORT_RECIRCULATE,
         PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, port_place,
     },
-    settings::{Prune, Settings},
+    settings::{GENERATIONS, Prune, Settings},
 };

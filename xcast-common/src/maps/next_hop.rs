@@ -24,8 +24,10 @@ pub const NEXT_HOP_NEVER_DESTINATION: u32 = 2;
 pub const NEXT_HOP_STACK_MTU: u32 = MAX_NEXT_HOPS;
 /// Next-hop id of the kernel stack for destinations whose routes the route map has no room for.
 pub const NEXT_HOP_STACK_ROOM: u32 = MAX_NEXT_HOPS + 1;
+/// Next-hop id of the kernel stack for destinations that a port would serve, if a controller lived.
+pub const NEXT_HOP_STACK_ORPHAN: u32 = MAX_NEXT_HOPS + 2;
 /// Entries of the next-hop map.
-pub const NEXT_HOP_ENTRIES: u32 = MAX_NEXT_HOPS + 2;
+pub const NEXT_HOP_ENTRIES: u32 = MAX_NEXT_HOPS + 3;
 
 /// What happens to destinations behind a next hop. The discriminants are the map's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

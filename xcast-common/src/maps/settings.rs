@@ -2,6 +2,9 @@
 
 use crate::wire::endian::{Be16, Be32, Be128};
 
+/// Generations of programs that there are at a time: those that forward, and those that take over from them.
+pub const GENERATIONS: u32 = 2;
+
 /// How a copy's list is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
@@ -27,8 +30,9 @@ pub struct Settings {
     pub udp_port: Be16,
     /// Secret of the duplicate check's hash, random per load.
     pub hash_key: u64,
-    /// Secret that tells frames on their way to become copies from all others, random per load; see
-    /// [`forward::mark`](crate::forward::mark), which uses its low 48 bits.
+    /// Secret that tells frames on their way to become copies from all others; see
+    /// [`forward::mark`](crate::forward::mark), which uses its low 48 bits. The lowest one is the programs'
+    /// [generation](Self::generation), the others are random.
     pub mark: u64,
     /// The All-Xcast-Routers group of IPv6.
     pub group6: Be128,
@@ -40,6 +44,14 @@ pub struct Settings {
     pub ipv6: u8,
     /// Explicit padding.
     pub reserved: [u8; 5],
+}
+
+impl Settings {
+    /// 0 or 1: programs that replace others have the other number.
+    #[inline(always)]
+    pub const fn generation(&self) -> u32 {
+        (self.mark & 1) as u32
+    }
 }
 
 const _: () = assert!(size_of::<Settings>() == 48);

@@ -174,6 +174,13 @@ address = "169.254.88.1"
 # least recently used one; until then its packets are recirculated once per copy, which is slower.
 subsets = 1024
 
+# On SIGTERM and SIGINT, leave everything attached and forwarding, for the next router to take over.
+keep = false
+
+# How long a router that was killed, or left with keep, forwards by its tables, in seconds. Then it hands
+# everything to the kernel's stack. 0 for ever.
+orphan_seconds = 600
+
 # Xcast packets inside UDP, from programs that may not send raw packets. Without this table none
 # are accepted. The port has no default: choose one that no program on this router listens on,
 # because datagrams that arrive for it from outside reach neither programs nor the packet filter.

@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod family;
 mod init;
+mod leave;
 mod next_hops;
 mod ports;
 mod routes;

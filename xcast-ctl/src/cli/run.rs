@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 
+use super::leave;
 use crate::{
     config::Config,
-    control,
+    control::{self, Request},
     output::{Outcome, print},
     router,
 };
@@ -15,22 +16,34 @@ use crate::{
 ///
 /// Validates the whole configuration, attaches to the ports, and follows the kernel's routes. Once
 /// it has read them all it prints one line that starts with "ready". SIGTERM, SIGINT and
-/// `xcast-ctl unload` stop it; it forwards packets until it is detached from the ports.
+/// `xcast-ctl unload` stop it and detach it from the ports; with --keep, the signals leave everything forwarding.
+///
+/// A router that was killed, or left with --keep, goes on forwarding. The next one takes over without a packet lost.
+/// SIGHUP reads the configuration again in the same way. SIGQUIT, SIGUSR1 and SIGUSR2 are ignored.
 ///
 /// Logs go to standard error: warnings, more with --verbose, or what RUST_LOG asks for.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl run --config xcast.toml
+  xcast-ctl run --config xcast.toml --keep --replace
   ip netns exec R1 xcast-ctl run --config r1.toml -v
 
 EXIT STATUS
-  0  stopped by a signal or by xcast-ctl unload, and detached from all ports
+  0  stopped by a signal, by xcast-ctl unload, or replaced
   2  error")]
 pub(super) struct Args {
     /// Configuration file (xcast-ctl init writes one)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+
+    /// On SIGTERM and SIGINT, leave everything attached and forwarding
+    #[arg(long)]
+    keep: bool,
+
+    /// Take over from a router that runs; it ends, and nothing is lost
+    #[arg(long)]
+    replace: bool,
 
     /// Log more: -v for information, -vv for debugging, -vvv for everything
     #[arg(long, short, action = clap::ArgAction::Count)]
@@ -45,8 +58,17 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         .context("cannot start the runtime")?;
     runtime.block_on(async {
         // First, so that a second router does not disturb a running one.
-        let server = control::Server::bind(&config.router.interface)?;
-        router::run(config, server, |line| print(&format!("ready {line}\n"))).await
+        let interface = &config.router.interface;
+        if args.replace {
+            leave::ask(interface, &Request::Leave)?;
+        }
+        let server = control::Server::bind(interface)?;
+        let start = router::Start {
+            config,
+            path: args.config.clone(),
+            keep: args.keep,
+        };
+        router::run(start, server, |line| print(&format!("ready {line}\n"))).await
     })?;
     Ok(Outcome::Done)
 }

@@ -1,27 +1,24 @@
 //! `xcast-ctl unload`.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
-
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde::Serialize;
 
+use super::leave;
 use crate::{
     config::DATAPATH_SUFFIX,
-    control::{self, ControlError, Request},
+    control::Request,
+    datapath::{
+        ownership::{self, Pair},
+        pin::Pins,
+    },
     kernel,
     output::{Outcome, print, print_json},
 };
 
-/// How long a router may take to detach from all its ports.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 /// Stop the running router, and remove what a killed one left behind
 ///
-/// The router detaches from its ports and ends, as on SIGTERM. A router that was killed leaves its
-/// own interface behind, which does no harm: the next router would take it over.
+/// The router detaches from its ports and ends, as on SIGTERM. A router that was killed, or left with --keep, leaves
+/// its programs attached and forwarding: they are detached, and all else is removed that it made.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -42,14 +39,19 @@ pub(super) struct Args {
 struct Unloaded {
     /// A running router was stopped.
     stopped: bool,
+    /// Programs that were left behind were detached.
+    detached: bool,
+    /// Neighbours that the kernel need not keep resolved any more.
+    neighbours: usize,
     /// Interfaces that were left behind and have been removed.
     removed: Vec<String>,
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
+    let stopped = leave::ask(router, &Request::Stop)?;
     let unloaded = Unloaded {
-        stopped: stop(router)?,
-        removed: remove_leftovers(router)?,
+        stopped,
+        ..remove_leftovers(router)?
     };
     if args.json {
         print_json(&unloaded)?;
@@ -59,43 +61,31 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Stops the router and waits until it is gone; false if there was none.
-fn stop(router: &str) -> Result<bool> {
-    match control::ask(router, &Request::Stop) {
-        Ok(_) => {}
-        Err(ControlError::NotRunning(_)) => return Ok(false),
-        Err(error) => return Err(error).context("cannot stop the router"),
-    }
-    let deadline = Instant::now() + PATIENCE;
-    // It holds the control socket until it has detached. A request that fails for another reason
-    // reached a router that is ending.
-    while !matches!(
-        control::ask(router, &Request::Status),
-        Err(ControlError::NotRunning(_))
-    ) {
-        if Instant::now() > deadline {
-            bail!(
-                "the router was told to stop but still runs after {} s: see its log",
-                PATIENCE.as_secs()
-            );
+/// Removes what a router left behind that was killed, or ended with --keep.
+fn remove_leftovers(router: &str) -> Result<Unloaded> {
+    // Programs first, so that nothing is sent to an interface that is gone.
+    let detached = match Pins::open(router) {
+        Ok(pins) => {
+            let detached = pins.are_live()?;
+            pins.clear();
+            detached
         }
-        thread::sleep(Duration::from_millis(20));
-    }
-    Ok(true)
-}
-
-fn remove_leftovers(router: &str) -> Result<Vec<String>> {
-    let links = kernel::links()?;
-    let find = |name: &str| links.iter().find(|link| link.name == name);
+        // Then nothing was pinned.
+        Err(_) => false,
+    };
     let datapath = format!("{router}{DATAPATH_SUFFIX}");
-    // Only with the right peer: an interface of the same name may belong to somebody else.
-    match (find(router), find(&datapath)) {
-        (Some(own), Some(peer)) if own.peer == Some(peer.ifindex) && !own.peer_elsewhere => {
-            kernel::remove_link(own.ifindex).with_context(|| format!("cannot remove {router}"))?;
-            Ok(vec![router.to_owned(), datapath])
-        }
-        _ => Ok(Vec::new()),
+    let mut removed = Vec::new();
+    // An interface of the same name may belong to somebody else.
+    if let Pair::Own(ifindex, _) = ownership::pair(router, &datapath)? {
+        kernel::remove_link(ifindex).with_context(|| format!("cannot remove {router}"))?;
+        removed = vec![router.to_owned(), datapath];
     }
+    Ok(Unloaded {
+        stopped: false,
+        detached,
+        removed,
+        neighbours: kernel::release_managed()?,
+    })
 }
 
 fn render(unloaded: &Unloaded) -> String {

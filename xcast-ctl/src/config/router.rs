@@ -3,6 +3,7 @@
 use std::{
     collections::HashSet,
     net::{IpAddr, Ipv4Addr},
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -48,6 +49,11 @@ pub struct Router {
     /// used one; until it has its map, its packets are recirculated. Each set costs a few kilobytes
     /// of kernel memory. Default: 1024, at most [`MAX_FANOUTS`].
     pub subsets: u32,
+    /// On SIGTERM and SIGINT, leave everything attached and forwarding. Default: false, detach.
+    pub keep: bool,
+    /// How long copies are forwarded as the tables say after the controller has ended without detaching, in
+    /// seconds. Then every destination goes to the kernel stack, which knows better by then. 0 for ever. Default: 600.
+    pub orphan_seconds: u32,
 }
 
 impl Default for Router {
@@ -60,11 +66,18 @@ impl Default for Router {
             interface: DEFAULT_INTERFACE.to_owned(),
             address: Ipv4Addr::new(169, 254, 88, 1),
             subsets: 1024,
+            keep: false,
+            orphan_seconds: 600,
         }
     }
 }
 
 impl Router {
+    /// How long the tables may be trusted when nobody keeps them up to date; `None` for ever.
+    pub fn orphan_limit(&self) -> Option<Duration> {
+        (self.orphan_seconds != 0).then(|| Duration::from_secs(self.orphan_seconds.into()))
+    }
+
     /// Name of the datapath's end of the router's own veth pair.
     pub fn datapath_interface(&self) -> String {
         format!("{}{DATAPATH_SUFFIX}", self.interface)
@@ -183,7 +196,8 @@ mod tests {
     fn everything_can_be_set() {
         let config = with_router(
             "gateways = ['10.0.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
-             tables = [100, 200]\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096",
+             tables = [100, 200]\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096\n\
+             keep = true\norphan_seconds = 0",
         )
         .unwrap();
         let expected = Router {
@@ -194,6 +208,8 @@ mod tests {
             interface: "x".into(),
             address: Ipv4Addr::new(10, 8, 8, 8),
             subsets: 4096,
+            keep: true,
+            orphan_seconds: 0,
         };
         assert_eq!(config.router, expected);
         assert_eq!(

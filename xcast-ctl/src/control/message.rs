@@ -31,6 +31,9 @@ pub enum Request {
     Explain(ExplainRequest),
     /// Answered by [`Response::Stopping`]. Then the router detaches and ends.
     Stop,
+    /// Answered by [`Response::Stopping`]. Then the router ends, and leaves everything forwarding for another one to
+    /// take over.
+    Leave,
 }
 
 /// The packet [`Request::Explain`] is about.
@@ -65,7 +68,7 @@ pub enum Response {
     Ports(Vec<Port>),
     /// To [`Request::Explain`].
     Explain(Explain),
-    /// To [`Request::Stop`].
+    /// To [`Request::Stop`] and [`Request::Leave`].
     Stopping,
     /// Why the request cannot be answered.
     Error(String),

@@ -1,11 +1,16 @@
 //! The bpf(2) commands that aya has no call for.
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd};
+use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
 
 /// Removes the element of an array-like map.
 pub fn map_delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
@@ -61,7 +66,34 @@ pub fn set_inner_map(outer: BorrowedFd<'_>, index: u32, inner: &OwnedFd) -> io::
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)
 }
 
+/// Index of the interface that a pinned link is to; 0 if that is gone, or the link was detached.
+pub fn linked_interface(pin: &Path) -> io::Result<u32> {
+    let path = CString::new(pin.as_os_str().as_bytes())?;
+    // SAFETY: all-zero is valid for this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: writing a member of a union of plain integers.
+    unsafe { &mut attr.__bindgen_anon_4 }.pathname = path.as_ptr() as u64;
+    let descriptor = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
+
+    // SAFETY: all-zero is valid for this struct of integers.
+    let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
+    // SAFETY: all-zero is valid for this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_link_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    // SAFETY: any bits are a number.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
+
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
+    call(command, attr).map(drop)
+}
+
+fn call(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<RawFd> {
     // SAFETY: the attribute is as large as its type says, and what it points to lives in the
     // callers until the call is over.
     let result = unsafe {
@@ -75,6 +107,7 @@ fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {
     if result < 0 {
         Err(io::Error::last_os_error())
     } else {
-        Ok(())
+        // A descriptor, or 0.
+        Ok(result as RawFd)
     }
 }

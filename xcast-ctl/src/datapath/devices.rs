@@ -8,13 +8,14 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Array, MapData, xdp::DevMap},
-    programs::{ProgramFd, Xdp, XdpMode, xdp::XdpLinkId},
+    programs::{ProgramFd, Xdp, xdp::XdpLink},
 };
 use xcast_common::maps::{PORT_PLACES, Port, port_place};
 
 use super::{
     bpf,
-    error::{DatapathError, map, program_error},
+    error::{DatapathError, map},
+    generation::Generation,
     object::{map_fd, typed},
 };
 
@@ -28,7 +29,8 @@ pub(super) struct Devices {
     devices_fd: OwnedFd,
     /// Runs on each copy, just before it leaves.
     copy_program: ProgramFd,
-    attached: HashMap<u8, XdpLinkId>,
+    /// Where the ingress program runs: interface and link, by slot.
+    attached: HashMap<u8, (u32, XdpLink)>,
 }
 
 impl Devices {
@@ -78,21 +80,27 @@ impl Devices {
     pub(super) fn attach(
         &mut self,
         program: &mut Xdp,
+        generation: &Generation,
         slot: u8,
         ifindex: u32,
-    ) -> Result<(), DatapathError> {
-        let link = program
-            .attach_to_if_index(ifindex, XdpMode::Driver)
-            .map_err(program_error("xcast"))?;
-        self.attached.insert(slot, link);
+    ) -> anyhow::Result<()> {
+        let link = generation.attach(program, ifindex)?;
+        self.attached.insert(slot, (ifindex, link));
         Ok(())
     }
 
+    /// The interfaces that the ingress program is attached to, by slot.
+    pub(super) fn attached(&self) -> HashMap<u8, u32> {
+        let attached = self.attached.iter();
+        attached
+            .map(|(slot, (ifindex, _))| (*slot, *ifindex))
+            .collect()
+    }
+
     /// Detaches the ingress program from a slot's interface, if it is attached there.
-    pub(super) fn detach(&mut self, program: &mut Xdp, slot: u8) {
-        if let Some(link) = self.attached.remove(&slot) {
-            // The interface may be gone, and the link with it.
-            let _ = program.detach(link);
+    pub(super) fn detach(&mut self, generation: &Generation, slot: u8) {
+        if let Some((ifindex, link)) = self.attached.remove(&slot) {
+            generation.detach(ifindex, link);
         }
     }
 

@@ -14,7 +14,11 @@ use std::{
     collections::{HashMap, HashSet},
     num::NonZeroU32,
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
     thread,
 };
 
@@ -23,6 +27,7 @@ use aya::{
     programs::ProgramFd,
 };
 use aya_obj::generated::bpf_map_type;
+use tokio::sync::Notify;
 use tracing::{debug, warn};
 use xcast_common::maps::{
     FanoutEntry, FanoutKey, MAX_FANOUTS, MAX_PORTS, MAX_REPEATS, PORT_RECIRCULATE, PORT_STACK,
@@ -38,13 +43,18 @@ const BATCH: usize = 256;
 enum Task {
     Device { slot: u8, ifindex: Option<u32> },
     Install(Vec<FanoutKey>),
-    Wait(mpsc::Sender<()>),
 }
 
 /// Handle to the thread that keeps the device maps.
 pub struct Fanouts {
     tasks: mpsc::Sender<Task>,
     installed: Arc<Mutex<HashSet<FanoutKey>>>,
+    /// Number of tasks so far.
+    asked: AtomicU64,
+    /// How many of them are done.
+    done: Arc<AtomicU64>,
+    /// Told when some are.
+    settling: Arc<Notify>,
 }
 
 impl Fanouts {
@@ -70,14 +80,22 @@ impl Fanouts {
             free: (0..capacity).rev().collect(),
             published: Arc::clone(&installed),
         };
+        let (done, settling) = (Arc::<AtomicU64>::default(), Arc::<Notify>::default());
+        let tell = (Arc::clone(&done), Arc::clone(&settling));
         thread::Builder::new()
             .name("fanouts".to_owned())
-            .spawn(move || keeper.run(&queue))
+            .spawn(move || keeper.run(&queue, &tell.0, &tell.1))
             .map_err(|source| DatapathError::System {
                 what: "cannot start a thread",
                 source,
             })?;
-        Ok(Self { tasks, installed })
+        Ok(Self {
+            tasks,
+            installed,
+            asked: AtomicU64::new(0),
+            done,
+            settling,
+        })
     }
 
     /// Tells which interface a slot is, or that it is none any more.
@@ -90,12 +108,19 @@ impl Fanouts {
         self.send(Task::Install(keys));
     }
 
-    /// Waits until everything asked for so far is done.
-    pub fn wait(&self) {
-        let (done, wait) = mpsc::channel();
-        self.send(Task::Wait(done));
-        // An error means that the thread is gone: nothing to wait for.
-        let _ = wait.recv();
+    /// Number of tasks so far.
+    pub fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    /// How many of them are done; they are done in order.
+    pub fn done(&self) -> u64 {
+        self.done.load(Ordering::Acquire)
+    }
+
+    /// What tells when more of them are.
+    pub fn settling(&self) -> Arc<Notify> {
+        Arc::clone(&self.settling)
     }
 
     /// Number of subsets installed beside the usual ones.
@@ -116,6 +141,7 @@ impl Fanouts {
     }
 
     fn send(&self, task: Task) {
+        self.asked.fetch_add(1, Ordering::AcqRel);
         // The thread only ends with this handle, or by a panic that was reported.
         let _ = self.tasks.send(task);
     }
@@ -135,20 +161,20 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn run(&mut self, queue: &mpsc::Receiver<Task>) {
+    fn run(&mut self, queue: &mpsc::Receiver<Task>, done: &AtomicU64, settling: &Notify) {
         while let Ok(first) = queue.recv() {
+            let mut tasks = 0;
             let mut changed = Vec::new();
             let mut wanted = Vec::new();
-            let mut waiting = Vec::new();
             // Whatever has piled up meanwhile is done in one go.
             for task in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
+                tasks += 1;
                 match task {
                     Task::Device { slot, ifindex } => {
                         self.set_device(slot, ifindex);
                         changed.push(slot);
                     }
                     Task::Install(keys) => wanted.extend(keys),
-                    Task::Wait(done) => waiting.push(done),
                 }
             }
             if !changed.is_empty() {
@@ -163,9 +189,8 @@ impl Keeper {
                 .published
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner) = self.index_of.keys().copied().collect();
-            for done in waiting {
-                let _ = done.send(());
-            }
+            done.fetch_add(tasks, Ordering::AcqRel);
+            settling.notify_one();
         }
     }
 

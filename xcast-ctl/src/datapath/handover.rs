@@ -4,7 +4,7 @@ use aya::{
     Ebpf,
     programs::{
         SchedClassifier, TcAttachType,
-        tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact},
+        tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program},
     },
 };
 
@@ -25,11 +25,17 @@ pub(super) fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<(), DatapathErr
         Err(TcError::AlreadyAttached) | Ok(()) => {}
         Err(error) => return Err(program_error(NAME)(error.into())),
     }
+    // A predecessor's. What arrives in between stays on `interface`.
+    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, NAME);
     let options = TcAttachOptions::Netlink(NlOptions::default());
-    program(ebpf)?
+    let program = program(ebpf)?;
+    let link = program
         .attach_with_options(interface, TcAttachType::Ingress, options)
-        .map(drop)
-        .map_err(program_error(NAME))
+        .and_then(|id| program.take_link(id))
+        .map_err(program_error(NAME))?;
+    // The filter outlives this process, as all that forwards does; it ends with the pair.
+    std::mem::forget(link);
+    Ok(())
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {

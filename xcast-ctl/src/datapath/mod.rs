@@ -11,37 +11,48 @@
 //! * `counters` and [`rings`] are what the programs tell.
 //! * [`veth`] is the pair through which packets reach the kernel stack, come round once more, or
 //!   originate here.
+//! * [`generation`] is how programs take over from others without a packet lost, [`pin`] where
+//!   that is pinned which has to outlive the process, and `bpffs` finds a place for it.
 //! * `bpf` and `mapping` are calls to the kernel that aya lacks.
 
 mod bpf;
+mod bpffs;
 mod counters;
 mod devices;
 mod error;
 mod fanouts;
+pub mod generation;
 mod handover;
 mod mapping;
 mod object;
+pub(crate) mod ownership;
+pub mod pin;
 mod revised;
 pub mod rings;
 pub mod routes;
 mod tables;
 pub mod veth;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use aya::{
     Ebpf,
-    maps::{MapData, ProgramArray},
+    maps::{Array, MapData, ProgramArray},
     programs::Xdp,
 };
 use ipnet::IpNet;
-use xcast_common::maps::{EcmpGroup, FanoutKey, NextHop, Port, PortCounters, Settings};
+use nix::time::{ClockId, clock_gettime};
+use tokio::sync::Notify;
+use xcast_common::maps::{
+    EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port, PortCounters, Settings,
+};
 
 use self::{
     counters::Counters,
     devices::Devices,
     error::map,
     fanouts::Fanouts,
+    generation::Generation,
     object::{duplicate, load_program, map_fd, program, typed},
     rings::{DropLog, Misses},
     tables::TableMaps,
@@ -55,8 +66,12 @@ pub struct Datapath {
     devices: Devices,
     fanouts: Fanouts,
     counters: Counters,
-    /// Forgotten by the kernel when the last program of user space lets go of it.
-    _programs: ProgramArray<MapData>,
+    alive_until: Array<MapData, u64>,
+    /// Another file descriptor for the device maps' keys, to be pinned.
+    subsets: MapData,
+    generation: Generation,
+    /// Forgotten by the kernel when the last program of user space lets go of it, unless pinned.
+    _programs: [ProgramArray<MapData>; 2],
 }
 
 impl Datapath {
@@ -70,17 +85,33 @@ impl Datapath {
         settings: &Settings,
         subsets: u32,
         stack_macs: Macs,
+        generation: Generation,
     ) -> Result<Self, DatapathError> {
-        let mut ebpf = object::open(settings)?;
+        let settings = Settings {
+            mark: generation.mark(),
+            ..*settings
+        };
+        let mut ebpf = object::open(&settings, &generation.shared_maps())?;
+        let own = settings.generation();
         // The program in the device maps' entries has to be there before the entries.
         let copy_program = load_program(&mut ebpf, "xcast_copy")?;
-        load_program(&mut ebpf, "xcast")?;
+        let mut departures: ProgramArray<_> = typed(&mut ebpf, "DEPARTURES")?;
+        departures
+            .set(own, &copy_program, 0)
+            .map_err(map("DEPARTURES"))?;
+        let program = load_program(&mut ebpf, "xcast")?;
         handover::load(&mut ebpf)?;
-        let mut programs: ProgramArray<_> = typed(&mut ebpf, "IPV6")?;
-        if settings.ipv6 != 0 {
+        let mut arrivals: ProgramArray<_> = typed(&mut ebpf, "ARRIVALS")?;
+        arrivals.set(own, &program, 0).map_err(map("ARRIVALS"))?;
+        let place6 = own + GENERATIONS;
+        if settings.ipv6 == 0 {
+            // There is none, or that of the generation before the last one.
+            let _ = arrivals.clear_index(&place6);
+        } else {
             let program = load_program(&mut ebpf, "xcast6")?;
-            programs.set(0, &program, 0).map_err(map("IPV6"))?;
+            arrivals.set(place6, &program, 0).map_err(map("ARRIVALS"))?;
         }
+        let keys = MapData::from_fd(map_fd(&ebpf, "SUBSETS")?).map_err(map("SUBSETS"))?;
         let fanouts = Fanouts::start(
             typed(&mut ebpf, "SUBSETS")?,
             map_fd(&ebpf, "FANOUTS")?,
@@ -93,9 +124,80 @@ impl Datapath {
             devices: Devices::open(&mut ebpf, copy_program)?,
             fanouts,
             counters: Counters::open(&mut ebpf)?,
-            _programs: programs,
+            alive_until: typed(&mut ebpf, "ALIVE_UNTIL")?,
+            subsets: keys,
+            generation,
+            _programs: [arrivals, departures],
             ebpf,
         })
+    }
+
+    /// Trusts the tables for so long; `None` for ever. Afterwards the programs hand everything to the
+    /// kernel stack.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to write the map.
+    pub fn trust_for(&mut self, time: Option<Duration>) -> Result<(), DatapathError> {
+        let until = match time {
+            None => u64::MAX,
+            Some(time) => {
+                let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|errno| {
+                    DatapathError::System {
+                        what: "cannot read the clock",
+                        source: errno.into(),
+                    }
+                })?;
+                let until = Duration::from(now).saturating_add(time).as_nanos();
+                u64::try_from(until).unwrap_or(u64::MAX)
+            }
+        };
+        self.alive_until
+            .set(0, until, 0)
+            .map_err(map("ALIVE_UNTIL"))
+    }
+
+    /// The generation that this is.
+    pub fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
+    /// Has the device maps made that the predecessor had.
+    pub fn inherit_subsets(&mut self) {
+        let subsets = self.generation.inherited_subsets();
+        if !subsets.is_empty() {
+            self.fanouts.install(subsets);
+        }
+    }
+
+    /// Number of times that device maps were asked for.
+    pub fn asked(&self) -> u64 {
+        self.fanouts.asked()
+    }
+
+    /// Whether the device maps are in place that were asked for by then.
+    pub fn is_settled(&self, asked: u64) -> bool {
+        self.fanouts.done() >= asked
+    }
+
+    /// What tells when device maps are in place.
+    pub fn settling(&self) -> Arc<Notify> {
+        self.fanouts.settling()
+    }
+
+    /// Makes this the generation that the next one takes over from. Everything is attached by now.
+    ///
+    /// # Errors
+    ///
+    /// The pinned maps cannot be written.
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        self.generation
+            .commit(&self.devices.attached(), &self.subsets)
+    }
+
+    /// Takes all that is pinned away: forwarding ends with this.
+    pub fn end(self) {
+        self.generation.end();
     }
 
     /// Writes a next-hop entry.
@@ -172,9 +274,10 @@ impl Datapath {
     ///
     /// The driver may have no native XDP, another XDP program may be attached already, or the MTU
     /// may be too large for linear frames.
-    pub fn attach(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
+    pub fn attach(&mut self, slot: u8, ifindex: u32) -> anyhow::Result<()> {
         let program = program(&mut self.ebpf, "xcast")?;
-        self.devices.attach(program, slot, ifindex)
+        self.devices
+            .attach(program, &self.generation, slot, ifindex)
     }
 
     /// Has copies for the kernel stack, which arrive on `interface`, arrive by the port that their packet arrived by.
@@ -189,14 +292,9 @@ impl Datapath {
     /// Forgets an interface: detaches the program if the interface still exists, and takes its
     /// device out of the maps.
     pub fn remove_device(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
-        self.devices.detach(program(&mut self.ebpf, "xcast")?, slot);
+        self.devices.detach(&self.generation, slot);
         self.fanouts.set_device(slot, None);
         self.devices.remove(slot, ifindex)
-    }
-
-    /// Waits until every device map that was asked for so far is in place.
-    pub fn wait_for_fanouts(&self) {
-        self.fanouts.wait();
     }
 
     /// Subsets of ports with a device map of their own, beside the usual ones.

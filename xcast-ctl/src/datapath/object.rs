@@ -1,6 +1,9 @@
 //! The BPF object: programs and maps by their names.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -15,14 +18,23 @@ use super::error::{DatapathError, map, program_error};
 static PROGRAMS: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/xcast"));
 
 /// Makes the maps and readies the programs for loading.
-pub(super) fn open(settings: &Settings) -> Result<Ebpf, DatapathError> {
+///
+/// `shared` maps are taken from where they are pinned, or pinned there.
+pub(super) fn open(
+    settings: &Settings,
+    shared: &[(&'static str, PathBuf)],
+) -> Result<Ebpf, DatapathError> {
     // The kernel removes logging that can never be reached.
     let level = if tracing::enabled!(tracing::Level::DEBUG) {
         aya_log::Level::Debug as u8
     } else {
         0
     };
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    for (map, path) in shared {
+        loader.map_pin_path(map, path);
+    }
+    loader
         .override_global("SETTINGS", settings, true)
         .override_global(aya_log::LEVEL, &level, true)
         .load(PROGRAMS)
@@ -69,7 +81,7 @@ pub(super) fn typed<T: TryFrom<Map, Error = MapError>>(
 
 /// A file descriptor of a map, for what aya has no call for.
 pub(super) fn map_fd(ebpf: &Ebpf, name: &'static str) -> Result<OwnedFd, DatapathError> {
-    let (Map::Array(data) | Map::ArrayOfMaps(data) | Map::DevMap(data)) =
+    let (Map::Array(data) | Map::ArrayOfMaps(data) | Map::DevMap(data) | Map::HashMap(data)) =
         ebpf.map(name).ok_or(DatapathError::Missing(name))?
     else {
         return Err(DatapathError::Missing(name));

@@ -9,8 +9,8 @@ use aya::{
 use ipnet::IpNet;
 use xcast_common::{
     maps::{
-        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
-        PORT_STACK, PeerSource, counter::Counter, lpm,
+        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM,
+        NextHop, NextHopKind, PORT_STACK, PeerSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -77,6 +77,7 @@ impl TableMaps {
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
         tables.set_next_hop(NEXT_HOP_STACK_ROOM, NextHop::stack(Counter::StackNoRoom))?;
+        tables.set_next_hop(NEXT_HOP_STACK_ORPHAN, NextHop::stack(Counter::StackOrphan))?;
         Ok(tables)
     }
 

@@ -6,10 +6,12 @@
 
 use std::{io::ErrorKind, net::Ipv4Addr};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
+use netlink_packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use tracing::warn;
 
+use super::ownership;
 use crate::kernel::{self, Link};
 
 /// MTU of both ends: the largest whose frames stay linear under XDP on veth (a page of 4096 less
@@ -37,12 +39,12 @@ pub struct VethPair {
 }
 
 impl VethPair {
-    /// Makes the pair, replacing one that a killed predecessor left; with `ipv6`, packets of IPv6 go
+    /// Makes the pair, or takes over the one that a predecessor left; with `ipv6`, packets of IPv6 go
     /// through it, too.
     ///
     /// # Errors
     ///
-    /// Needs CAP_NET_ADMIN. Fails if an interface of that name is there and is no veth.
+    /// Needs CAP_NET_ADMIN. Fails if an interface of that name is there that no router made.
     pub async fn create(
         handle: &Handle,
         name: &str,
@@ -50,13 +52,26 @@ impl VethPair {
         address: Ipv4Addr,
         ipv6: bool,
     ) -> Result<Self> {
-        Self::remove(handle, name).await?;
-        handle
-            .link()
-            .add(LinkVeth::new(name, peer).build())
-            .execute()
-            .await
-            .with_context(|| format!("cannot create the veth pair {name}, {peer}"))?;
+        let adopted = ownership::is_there(name, peer)?;
+        if !adopted {
+            handle
+                .link()
+                .add(LinkVeth::new(name, peer).build())
+                .execute()
+                .await
+                .with_context(|| format!("cannot create the veth pair {name}, {peer}"))?;
+            for end in [name, peer] {
+                let alias = LinkAttribute::IfAlias(ownership::ALIAS.to_owned());
+                let end = LinkUnspec::new_with_index(made(end)?.ifindex);
+                let request = handle.link().set(end.append_extra_attribute(alias).build());
+                request
+                    .execute()
+                    .await
+                    .context("cannot mark the veth pair as own")?;
+            }
+            // Nothing but Xcast is wanted here: no address that speaks up by itself.
+            set(&format!("ipv6/conf/{name}/disable_ipv6"), 1);
+        }
         Self::set_up(handle, name, peer, address, ipv6).await
     }
 
@@ -67,10 +82,7 @@ impl VethPair {
         address: Ipv4Addr,
         ipv6: bool,
     ) -> Result<Self> {
-        // Nothing but Xcast is wanted here: no address that speaks up by itself.
-        for end in [name, peer] {
-            set(&format!("ipv6/conf/{end}/disable_ipv6"), 1);
-        }
+        set(&format!("ipv6/conf/{peer}/disable_ipv6"), 1);
         if ipv6 {
             for (setting, value) in [("addr_gen_mode", 1), ("accept_ra", 0), ("disable_ipv6", 0)] {
                 set(&format!("ipv6/conf/{name}/{setting}"), value);
@@ -94,12 +106,18 @@ impl VethPair {
         }
         // Without GRO (or a program) a veth end does not receive what XDP sends to it.
         kernel::set_gro(name, true).with_context(|| format!("cannot switch GRO on at {name}"))?;
-        handle
+        match handle
             .address()
             .add(host, address.into(), 32)
             .execute()
             .await
-            .with_context(|| format!("cannot give {name} the address {address}"))?;
+        {
+            // It had it already.
+            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => {}
+            result => {
+                result.with_context(|| format!("cannot give {name} the address {address}"))?;
+            }
+        }
         Ok(Self {
             host,
             datapath,
@@ -110,27 +128,17 @@ impl VethPair {
         })
     }
 
-    /// Removes the pair; true if there was one.
+    /// Removes the pair.
     ///
     /// # Errors
     ///
-    /// Refuses to remove an interface that is no veth.
-    pub async fn remove(handle: &Handle, name: &str) -> Result<bool> {
-        let Some(link) = kernel::link_named(name)? else {
-            return Ok(false);
-        };
-        if link.kind.as_deref() != Some("veth") {
-            bail!(
-                "interface {name} exists and is not a veth pair; set router.interface to another name"
-            );
+    /// Refuses to remove an interface that no router made.
+    pub async fn remove(handle: &Handle, name: &str, peer: &str) -> Result<()> {
+        if !ownership::is_there(name, peer)? {
+            return Ok(());
         }
-        handle
-            .link()
-            .del(link.ifindex)
-            .execute()
-            .await
-            .with_context(|| format!("cannot remove the interface {name}"))?;
-        Ok(true)
+        let removed = handle.link().del(made(name)?.ifindex).execute().await;
+        removed.with_context(|| format!("cannot remove the interface {name}"))
     }
 }
 

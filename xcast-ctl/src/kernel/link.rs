@@ -35,6 +35,8 @@ pub(crate) struct Link {
     pub(crate) peer: Option<u32>,
     /// The other end is in another network namespace.
     pub(crate) peer_elsewhere: bool,
+    /// What somebody wrote down about it.
+    pub(crate) alias: Option<String>,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
     /// Index of the bridge, bond or VRF that it is a member of.
@@ -103,6 +105,7 @@ fn parse(message: LinkMessage) -> Link {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(address) => link.mac = address.try_into().ok(),
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Link(peer) => link.peer = Some(peer),
             LinkAttribute::Controller(master) => link.master = Some(master),

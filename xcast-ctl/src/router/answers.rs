@@ -1,6 +1,6 @@
 //! Answers to the questions that the control socket brings.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use xcast_common::maps::{
     NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
     PortCounters, counter,
@@ -46,6 +46,12 @@ impl Router {
                 &self.datapath,
             )?),
             Request::Stop => Response::Stopping,
+            Request::Leave if !self.datapath.generation().is_pinned() => {
+                bail!(
+                    "forwarding would end with the router: it found no BPF file system that outlives it"
+                )
+            }
+            Request::Leave => Response::Stopping,
         })
     }
 
@@ -125,7 +131,8 @@ impl Ports {
         self.ports
             .iter()
             .map(|port| {
-                let link = port.attached.as_ref().map(|attached| &attached.link);
+                let attached = port.attached.as_ref().filter(|attached| attached.runs);
+                let link = attached.map(|attached| &attached.link);
                 report::Port {
                     name: port.interface.clone(),
                     slot: link.map(|_| port.slot),

@@ -16,19 +16,25 @@ mod ports;
 pub mod resolver;
 mod state;
 
-use anyhow::{Context as _, Result};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rtnetlink::Handle;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::mpsc,
+    signal::unix::{Signal, SignalKind, signal},
+    sync::{Notify, mpsc},
     time::{Duration, MissedTickBehavior, interval},
 };
-use tracing::warn;
+use tracing::{info, warn};
 
 use self::{resolver::Resolver, state::Router};
 use crate::{
     config::Config,
     control::{self, Call, Request, Response},
-    datapath::{rings::Misses, veth::VethPair},
+    datapath::{generation::Generation, pin::Pins, rings::Misses, veth::VethPair},
     kernel::local_port,
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
@@ -39,64 +45,70 @@ const TICK: Duration = Duration::from_secs(1);
 /// Questions that may wait for an answer.
 const CALLS: usize = 16;
 
+/// What a router is started with.
+#[derive(Debug)]
+pub struct Start {
+    /// Its configuration.
+    pub config: Config,
+    /// Where that was read, and is read again on SIGHUP.
+    pub path: PathBuf,
+    /// On SIGTERM and SIGINT, leave everything attached and forwarding, whatever the configuration says.
+    pub keep: bool,
+}
+
 /// Runs the router until SIGTERM, SIGINT or a request to stop; calls `ready` once, with a summary,
-/// when the maps are in step with the kernel for the first time. `server` is bound already: its
+/// when every copy of the configuration can be made. `server` is bound already: its
 /// name is what keeps a second router out of this network namespace.
+///
+/// Programs that a predecessor left are replaced without a packet lost. SIGHUP reads the configuration again,
+/// and other signals that would end a process are ignored.
 ///
 /// # Errors
 ///
 /// Fails only while starting: no privilege, a kernel that refuses the programs, an interface in
 /// the way.
 pub async fn run(
-    config: Config,
+    start: Start,
     server: control::Server,
     ready: impl FnOnce(&str) -> Result<()>,
 ) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-
+    let mut signals = Signals::handle()?;
     let (connection, links, _) = rtnetlink::new_connection().context("cannot open netlink")?;
     tokio::spawn(connection);
-    let name = config.router.interface.clone();
-    let peer = config.router.datapath_interface();
-    let ipv6 = config.code_points.ipv6.is_some();
-    let udp_port = config.udp.as_ref().map(|udp| udp.port.get());
-    let reserved = udp_port.filter(|port| keep_from_others(*port));
-    let pair = VethPair::create(&links, &name, &peer, config.router.address, ipv6).await?;
-    let outcome = async {
-        let mut router = Router::start(&config, &pair, Resolver::start(links.clone()))?;
-        let (_netlink, events) = Netlink::start(NetlinkOptions::default())
-            .context("cannot follow the kernel's routes")?;
-        if let Some(log) = router.datapath.take_drop_log() {
-            tokio::spawn(log.follow());
-        }
-        let misses = router.datapath.take_misses()?;
-        let (calls_in, calls) = mpsc::channel(CALLS);
-        tokio::spawn(server.serve(calls_in));
-        let inputs = Inputs {
-            events,
-            misses,
-            calls,
-        };
-        let outcome = tokio::select! {
-            outcome = serve(&mut router, inputs, ready) => outcome,
-            _ = terminate.recv() => Ok(()),
-            _ = interrupt.recv() => Ok(()),
-        };
-        router.resolver.stop().await;
-        outcome
-    }
+    let (calls_in, mut calls) = mpsc::channel(CALLS);
+    tokio::spawn(server.serve(calls_in));
+
+    let mut running = Running::start(&start.config, &links).await?;
+    let had_predecessor = running.router.datapath.generation().has_predecessor();
+    let outcome = serve(
+        &start,
+        &links,
+        &mut running,
+        &mut signals,
+        &mut calls,
+        ready,
+    )
     .await;
-    // The programs detached when the router was dropped.
-    if let Err(error) = VethPair::remove(&links, &name).await {
-        warn!("{error:#}");
+    let router = running.router;
+    let keep = match outcome {
+        Ok(Ending::Keep) => true,
+        Ok(Ending::Detach) => false,
+        // What the predecessor left still forwards.
+        Err(_) => !router.ready && had_predecessor,
+    };
+    if keep {
+        router.resolver.abandon();
+    } else {
+        let name = &router.config.router.interface;
+        let peer = router.config.router.datapath_interface();
+        router.resolver.stop().await;
+        router.datapath.end();
+        if let Err(error) = VethPair::remove(&links, name, &peer).await {
+            warn!("{error:#}");
+        }
+        running.reserved.iter().copied().for_each(give_back);
     }
-    if let Some(port) = reserved
-        && let Err(error) = local_port::release(port)
-    {
-        warn!("cannot take UDP port {port} out of ip_local_reserved_ports: {error}");
-    }
-    outcome
+    outcome.map(drop)
 }
 
 /// Keeps the port of Xcast inside UDP from programs that ask for any port: XDP would take the answers
@@ -108,52 +120,222 @@ fn keep_from_others(port: u16) -> bool {
     })
 }
 
-/// What the loop waits for.
-struct Inputs {
+/// Lets other programs have the port again.
+fn give_back(port: u16) {
+    if let Err(error) = local_port::release(port) {
+        warn!("cannot take UDP port {port} out of ip_local_reserved_ports: {error}");
+    }
+}
+
+/// How a router ends.
+enum Ending {
+    /// The programs are detached, and everything is removed that it made.
+    Detach,
+    /// Everything stays, and forwards.
+    Keep,
+}
+
+/// What signals ask for.
+enum Asked {
+    End,
+    Reload,
+    Nothing,
+}
+
+/// The signals that a router handles.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    ignored: [Signal; 3],
+}
+
+impl Signals {
+    fn handle() -> Result<Self> {
+        let handle = |kind| signal(kind).context("cannot handle signals");
+        Ok(Self {
+            terminate: handle(SignalKind::terminate())?,
+            interrupt: handle(SignalKind::interrupt())?,
+            hangup: handle(SignalKind::hangup())?,
+            ignored: [
+                handle(SignalKind::quit())?,
+                handle(SignalKind::user_defined1())?,
+                handle(SignalKind::user_defined2())?,
+            ],
+        })
+    }
+
+    async fn next(&mut self) -> Asked {
+        let [quit, first, second] = &mut self.ignored;
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.hangup.recv() => Asked::Reload,
+            _ = quit.recv() => Asked::Nothing,
+            _ = first.recv() => Asked::Nothing,
+            _ = second.recv() => Asked::Nothing,
+        }
+    }
+}
+
+/// A router, and what it waits for.
+struct Running {
+    router: Router,
     events: mpsc::Receiver<Vec<KernelEvent>>,
     misses: Misses,
-    calls: mpsc::Receiver<Call>,
+    settling: Arc<Notify>,
+    /// The UDP port that it reserved.
+    reserved: Option<u16>,
+    /// Follows the kernel for as long as it lives.
+    _netlink: Netlink,
+}
+
+impl Running {
+    /// Loads the programs and begins to follow the kernel.
+    async fn start(config: &Config, links: &Handle) -> Result<Self> {
+        let name = &config.router.interface;
+        let peer = config.router.datapath_interface();
+        let ipv6 = config.code_points.ipv6.is_some();
+        let udp_port = config.udp.as_ref().map(|udp| udp.port.get());
+        let pair = VethPair::create(links, name, &peer, config.router.address, ipv6).await?;
+        let pins = Pins::open(name)
+            .inspect_err(|error| warn!("forwarding will end with this process: {error:#}"))
+            .ok();
+        let mut owned = None;
+        let outcome = async {
+            let generation = Generation::next(pins)?;
+            owned = Some(generation.has_predecessor());
+            let resolver = Resolver::start(links.clone());
+            let mut router = Router::start(config, &pair, resolver, generation)?;
+            let (netlink, events) = Netlink::start(NetlinkOptions::default())
+                .context("cannot follow the kernel's routes")?;
+            if let Some(log) = router.datapath.take_drop_log() {
+                tokio::spawn(log.follow());
+            }
+            Ok(Self {
+                events,
+                misses: router.datapath.take_misses()?,
+                settling: router.datapath.settling(),
+                reserved: udp_port.filter(|port| keep_from_others(*port)),
+                router,
+                _netlink: netlink,
+            })
+        }
+        .await;
+        // A predecessor's stays, for it forwards.
+        if outcome.is_err() && owned == Some(false) {
+            if let Ok(pins) = Pins::open(name) {
+                pins.clear();
+            }
+            if let Err(error) = VethPair::remove(links, name, &peer).await {
+                warn!("{error:#}");
+            }
+        }
+        outcome
+    }
+
+    /// Waits until something happens, and acts. Nothing is lost if this is cancelled.
+    async fn step(&mut self) -> Result<()> {
+        tokio::select! {
+            events = self.events.recv() => {
+                let events = events.context("lost the connection to the kernel's routes")?;
+                self.router.take_in(events);
+            }
+            keys = self.misses.next() => {
+                let keys = keys.context("cannot poll a BPF ring")?;
+                self.router.datapath.install_subsets(keys);
+            }
+            () = self.settling.notified() => self.router.look_at_ports(),
+        }
+        self.router.advance()
+    }
+
+    /// The same, until it has taken over from a predecessor.
+    async fn take_over(&mut self) -> Result<()> {
+        while !self.router.ready {
+            self.step().await?;
+        }
+        Ok(())
+    }
 }
 
 /// The loop. It ends when it is asked to, or when nobody can ask any more.
 async fn serve(
-    router: &mut Router,
-    mut inputs: Inputs,
+    start: &Start,
+    links: &Handle,
+    running: &mut Running,
+    signals: &mut Signals,
+    calls: &mut mpsc::Receiver<Call>,
     ready: impl FnOnce(&str) -> Result<()>,
-) -> Result<()> {
+) -> Result<Ending> {
     let mut ready = Some(ready);
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            events = inputs.events.recv() => {
-                let events = events.context("lost the connection to the kernel's routes")?;
-                router.take_in(events);
-                if router.ready && let Some(ready) = ready.take() {
-                    router.datapath.wait_for_fanouts();
-                    ready(&router.summary())?;
+            stepped = running.step() => {
+                stepped?;
+                if running.router.ready && let Some(ready) = ready.take() {
+                    ready(&running.router.summary())?;
                 }
-            }
-            keys = inputs.misses.next() => {
-                let keys = keys.context("cannot poll a BPF ring")?;
-                router.datapath.install_subsets(keys);
             }
             _ = tick.tick() => {
-                router.look_at_ports();
-                router.tend();
+                running.router.live_on();
+                running.router.look_at_ports();
+                running.router.tend();
             }
-            call = inputs.calls.recv() => {
-                let Some(call) = call else { return Ok(()) };
-                if call.request == Request::Stop {
-                    let _ = call.reply.send(Response::Stopping);
-                    return Ok(());
+            asked = signals.next() => match asked {
+                Asked::Nothing => {}
+                Asked::End if start.keep || running.router.config.router.keep => {
+                    return Ok(Ending::Keep);
                 }
-                let response = router
+                Asked::End => return Ok(Ending::Detach),
+                Asked::Reload => {
+                    if let Err(error) = reload(&start.path, links, running).await {
+                        warn!("the configuration stays as it was: {error:#}");
+                    }
+                }
+            },
+            call = calls.recv() => {
+                let Some(call) = call else { return Ok(Ending::Detach) };
+                let response = running
+                    .router
                     .answer(&call.request)
                     .unwrap_or_else(|error| Response::Error(format!("{error:#}")));
+                let stopping = response == Response::Stopping;
                 // A client that went away is no error.
                 let _ = call.reply.send(response);
+                match call.request {
+                    Request::Stop if stopping => return Ok(Ending::Detach),
+                    Request::Leave if stopping => return Ok(Ending::Keep),
+                    _ => {}
+                }
             }
         }
     }
+}
+
+/// Has a new generation take over that is configured as the file says by now. The old one forwards until then, and goes
+/// on if that fails.
+async fn reload(path: &Path, links: &Handle, running: &mut Running) -> Result<()> {
+    let config = Config::load(path)?;
+    let old = &running.router;
+    if config.router.interface != old.config.router.interface {
+        bail!("router.interface cannot be changed while the router runs: restart it");
+    }
+    if !old.ready || !old.datapath.generation().is_pinned() {
+        bail!("nothing is pinned that another generation could take over: restart the router");
+    }
+    let mut new = Running::start(&config, links).await?;
+    new.take_over().await?;
+    let old = std::mem::replace(running, new);
+    if let Some(port) = old.reserved {
+        match running.router.config.udp.as_ref() {
+            Some(udp) if udp.port.get() == port => running.reserved = Some(port),
+            _ => give_back(port),
+        }
+    }
+    old.router.resolver.abandon();
+    info!("the configuration was read again");
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use tracing::{info, warn};
-use xcast_common::maps::{PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
+use xcast_common::maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
 
 use crate::{
     config,
@@ -34,7 +34,11 @@ pub(super) struct Port {
 /// A port whose interface exists and runs the program.
 pub(super) struct Attached {
     pub(super) link: Link,
-    /// The driver can send what XDP redirects to it, so routes may use it.
+    /// The program runs on it.
+    pub(super) runs: bool,
+    /// The device maps with it were asked for by then; see [`Datapath::is_settled`].
+    asked: u64,
+    /// The driver can send what XDP redirects to it, and there are device maps with it, so routes may use it.
     transmits: bool,
     /// The driver's drops when it was attached.
     drops_before: u64,
@@ -42,8 +46,27 @@ pub(super) struct Attached {
 
 impl Ports {
     /// Nothing is attached yet.
-    pub(super) fn new(configured: &[config::Port]) -> Self {
-        let ports = (PORT_FIRST..)
+    ///
+    /// A port has the slot that `slot_of` the interface the predecessor had for it, so that it goes on with the same
+    /// counters. Others have one whose counters are nobody's, if there is one.
+    pub(super) fn new(
+        configured: &[config::Port],
+        slot_of: impl Fn(&str) -> Option<u8>,
+        is_used: impl Fn(u8) -> bool,
+    ) -> Self {
+        let kept: Vec<_> = configured
+            .iter()
+            .map(|port| slot_of(&port.interface))
+            .collect();
+        let mut free: Vec<u8> = (PORT_FIRST..MAX_PORTS as u8)
+            .filter(|slot| !kept.contains(&Some(*slot)))
+            .collect();
+        free.sort_by_key(|slot| is_used(*slot));
+        let mut free = free.into_iter();
+        let slots = kept
+            .into_iter()
+            .map_while(|kept| kept.or_else(|| free.next()));
+        let ports = slots
             .zip(configured)
             .map(|(slot, port)| Port {
                 interface: port.interface.clone(),
@@ -88,9 +111,11 @@ impl Ports {
         }
     }
 
-    /// Attaches what appeared, forgets what disappeared, follows what changed.
+    /// Attaches what appeared, forgets what disappeared, follows what changed. Until `may_run`, ports are only made
+    /// known: the programs of a predecessor may run there.
     pub(super) fn reconcile(
         &mut self,
+        may_run: bool,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
@@ -131,7 +156,18 @@ impl Ports {
                     }
                 }
             }
-            port.follow(link, transmits(link.ifindex), datapath, sync, edits);
+            let copies = port.attached.as_ref();
+            let copies = copies.is_some_and(|attached| datapath.is_settled(attached.asked));
+            if may_run && copies {
+                port.run(link, datapath, sync, edits);
+            }
+            port.follow(
+                link,
+                copies && transmits(link.ifindex),
+                datapath,
+                sync,
+                edits,
+            );
         }
     }
 
@@ -139,7 +175,7 @@ impl Ports {
     pub(super) fn attached(&self) -> usize {
         self.ports
             .iter()
-            .filter(|port| port.attached.is_some())
+            .filter(|port| port.attached.as_ref().is_some_and(|attached| attached.runs))
             .count()
     }
 
@@ -173,20 +209,47 @@ impl Port {
             .entry(link)
             .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
         datapath.add_device(link.ifindex, entry)?;
-        if let Err(error) = datapath.attach(self.slot, link.ifindex) {
-            let _ = datapath.remove_device(self.slot, link.ifindex);
-            return Err(anyhow::Error::from(error).context(
-                "native XDP did not attach (another program there, an MTU above what one page \
-                 holds, or a driver without it; see: xcast-ctl check)",
-            ));
-        }
-        info!("port {} attached", self.interface);
         self.attached = Some(Attached {
             link: link.clone(),
+            runs: false,
+            asked: datapath.asked(),
             transmits: false,
             drops_before: kernel::transmit_drops(&self.interface),
         });
         Ok(())
+    }
+
+    /// Has the program run, now that whatever arrives can be copied.
+    fn run(
+        &mut self,
+        link: &Link,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.runs {
+            return;
+        }
+        match datapath.attach(self.slot, link.ifindex) {
+            Ok(()) => {
+                info!("port {} attached", self.interface);
+                attached.runs = true;
+            }
+            Err(error) => {
+                let error = error.context(
+                    "native XDP did not attach (another program there, an MTU above what one page \
+                     holds, or a driver without it; see: xcast-ctl check)",
+                );
+                warn!("cannot make {} a port: {error:#}", self.interface);
+                sync.detach_port(link.ifindex, edits);
+                let _ = datapath.remove_device(self.slot, link.ifindex);
+                self.attached = None;
+                self.failed = Some(link.clone());
+            }
+        }
     }
 
     /// Brings the maps in step with what is now known of the interface.

@@ -18,6 +18,8 @@ use rtnetlink::{Error, Handle};
 use tokio::{sync::mpsc, task::JoinHandle};
 use tracing::{debug, warn};
 
+use crate::kernel;
+
 /// Asks the kernel to resolve gateways, one after the other, in a task of its own.
 ///
 /// What the kernel refuses is logged. Traffic then waits for the first resolution, in the kernel.
@@ -76,6 +78,11 @@ impl Resolver {
     /// that.
     pub fn release(&self, ifindex: u32, gateway: IpAddr) {
         self.send(Request::Release(ifindex, gateway));
+    }
+
+    /// Leaves every gateway as it is, for a router that takes over.
+    pub fn abandon(self) {
+        self.task.abort();
     }
 
     /// Releases every gateway and waits until that is done.
@@ -161,7 +168,8 @@ impl Neighbours {
                 .state(NeighbourState::None)
                 .flags(flags | NeighbourFlags::Use);
             let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
-            request.message_mut().attributes.push(managed);
+            let origin = NeighbourAttribute::Protocol(kernel::ORIGIN);
+            request.message_mut().attributes.extend([managed, origin]);
             request
         };
         // A new entry first: replacing would take the permanence from an administrator's entry.

@@ -3,13 +3,14 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
+use nix::net::if_::if_nametoindex;
 use tracing::warn;
 use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
 
 use super::{pending::Pending, ports::Ports, resolver::Resolver};
 use crate::{
     config::Config,
-    datapath::{Datapath, DatapathError, veth::VethPair},
+    datapath::{Datapath, DatapathError, generation::Generation, veth::VethPair},
     kernel,
     sync::{Edit, KernelEvent, RouteSync, SyncConfig},
 };
@@ -19,9 +20,15 @@ pub(super) struct Router {
     pub(super) config: Config,
     pub(super) started: Instant,
     /// The maps were in step with the kernel at least once.
+    synced: bool,
+    /// The device maps of the predecessor were asked for.
+    inherited: bool,
+    /// The programs run.
     pub(super) ready: bool,
     /// Dumps after the first one.
     pub(super) resyncs: u64,
+    /// Index of the datapath's end of the own pair.
+    own: u32,
     pub(super) datapath: Datapath,
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
@@ -31,15 +38,23 @@ pub(super) struct Router {
 }
 
 impl Router {
-    /// Loads the programs, writes what is always in the maps, and attaches to the router's own veth
-    /// pair.
+    /// Loads the programs, and writes what is always in the maps. Nothing is attached until
+    /// [`advance`](Self::advance) does so.
     ///
     /// # Errors
     ///
     /// No privilege, or a kernel that refuses the programs.
-    pub(super) fn start(config: &Config, pair: &VethPair, resolver: Resolver) -> Result<Self> {
-        let settings = config.settings([kernel::random()?, kernel::random()?]);
-        let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs)?;
+    pub(super) fn start(
+        config: &Config,
+        pair: &VethPair,
+        resolver: Resolver,
+        generation: Generation,
+    ) -> Result<Self> {
+        let settings = config.settings([kernel::random()?, 0]);
+        let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
+        let ports = Ports::new(&config.ports, slot_of, |slot| generation.is_used(slot));
+        let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs, generation)?;
+        datapath.trust_for(config.router.orphan_limit())?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
                 datapath.allow_source(peer.address, *source)?;
@@ -67,9 +82,12 @@ impl Router {
         let mut router = Self {
             config: config.clone(),
             started: Instant::now(),
+            synced: false,
+            inherited: false,
             ready: false,
             resyncs: 0,
-            ports: Ports::new(&config.ports),
+            own: pair.datapath,
+            ports,
             datapath,
             sync,
             resolver,
@@ -79,14 +97,6 @@ impl Router {
         let mut edits = Vec::new();
         router.sync.apply_all([], &mut edits);
         router.carry_out(edits);
-        router
-            .datapath
-            .attach_handover(&config.router.interface)
-            .with_context(|| format!("cannot attach to {}", config.router.interface))?;
-        router
-            .datapath
-            .attach(PORT_STACK, pair.datapath)
-            .with_context(|| format!("cannot attach to {}", config.router.datapath_interface()))?;
         Ok(router)
     }
 
@@ -106,13 +116,58 @@ impl Router {
         self.sync.apply_all(events, &mut edits);
         if links_changed && !self.sync.resyncing() {
             self.ports
-                .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
+                .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
             self.follow_ipv6_mtus(&mut edits);
         }
         self.carry_out(edits);
         if ended {
-            self.resyncs += u64::from(self.ready);
-            self.ready = true;
+            self.resyncs += u64::from(self.synced);
+            self.synced = true;
+        }
+    }
+
+    /// Takes over, once everything is in the maps that the first packet needs: the programs run from here on.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be attached to the own pair, or what is pinned cannot be written.
+    pub(super) fn advance(&mut self) -> Result<()> {
+        let is_settled = |datapath: &Datapath| datapath.is_settled(datapath.asked());
+        if self.ready || !self.synced || !is_settled(&self.datapath) {
+            return Ok(());
+        }
+        // What became a port when the last device map was there is in the routes, too.
+        self.look_at_ports();
+        if !self.inherited {
+            self.inherited = true;
+            self.datapath.inherit_subsets();
+        }
+        if !is_settled(&self.datapath) {
+            return Ok(());
+        }
+        self.datapath
+            .attach_handover(&self.config.router.interface)
+            .with_context(|| format!("cannot attach to {}", self.config.router.interface))?;
+        // The own pair first: what a port's new program sends round again has to find the new one there.
+        self.datapath
+            .attach(PORT_STACK, self.own)
+            .with_context(|| {
+                format!(
+                    "cannot attach to {}",
+                    self.config.router.datapath_interface()
+                )
+            })?;
+        self.ready = true;
+        self.look_at_ports();
+        // Some drivers can send only where a program runs.
+        self.look_at_ports();
+        self.datapath.commit()
+    }
+
+    /// Says that somebody still keeps the tables up to date.
+    pub(super) fn live_on(&mut self) {
+        if let Err(error) = self.datapath.trust_for(self.config.router.orphan_limit()) {
+            warn!("{:#}", anyhow::Error::from(error));
         }
     }
 
@@ -123,7 +178,7 @@ impl Router {
         }
         let mut edits = Vec::new();
         self.ports
-            .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
+            .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
         self.carry_out(edits);
     }
 

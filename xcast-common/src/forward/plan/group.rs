@@ -13,7 +13,7 @@ use crate::{
     maps::{
         counter::{Counter, PortCounters},
         lpm::Entry,
-        next_hop::{ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NextHopKind},
+        next_hop::{ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NextHopKind},
         settings::Settings,
     },
     packet::Packet,
@@ -200,7 +200,8 @@ fn decide<F: Family>(
         let mtu = next_hop.mtu_bytes.wrapping_sub(1);
         let least = fresh(&plan.least_mtu_less_one).min(mtu);
         store(&mut plan.least_mtu_less_one, least);
-        let verdict = judge(plan, b, settings, next_hop);
+        let orphaned = fresh(&work.orphaned) != 0;
+        let verdict = judge(plan, b, settings, next_hop, orphaned);
         store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);
@@ -212,6 +213,10 @@ fn decide<F: Family>(
         if verdict.is(Verdict::OVERSIZE) {
             plan.is_private = 1;
             plan.branches[b].next_hop = NEXT_HOP_STACK_MTU as u16;
+        }
+        if verdict.is(Verdict::ORPHANED) {
+            plan.is_private = 1;
+            plan.branches[b].next_hop = NEXT_HOP_STACK_ORPHAN as u16;
         }
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {

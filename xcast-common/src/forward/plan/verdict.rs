@@ -28,6 +28,8 @@ impl Verdict {
     pub(super) const OVERSIZE: u32 = 1 << 17;
     /// No copy; the number is a counter, not a port.
     pub(super) const SKIP: u32 = 1 << 18;
+    /// Nobody has kept the entry up to date for too long: the kernel stack knows.
+    pub(super) const ORPHANED: u32 = 1 << 19;
 
     #[inline(always)]
     pub(super) fn skip(counter: u8) -> Self {
@@ -58,6 +60,7 @@ pub(super) fn judge<F: Family>(
     b: usize,
     settings: &Settings,
     next_hop: &NextHop,
+    orphaned: bool,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
     if next_hop.kind != NextHopKind::Forward as u8 {
@@ -74,6 +77,12 @@ pub(super) fn judge<F: Family>(
     }
     if fresh(&plan.packet.ttl) <= 1 {
         return Verdict::skip(Counter::SkipTtl as u8);
+    }
+    if orphaned {
+        if must_stay_xcast {
+            return Verdict::skip(Counter::SkipXStack as u8);
+        }
+        return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::ORPHANED);
     }
     let on_link = next_hop.flags & NEXT_HOP_ON_LINK != 0;
     let shared = next_hop.flags & NEXT_HOP_XCAST != 0 && !on_link;

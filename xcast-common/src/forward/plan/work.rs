@@ -43,6 +43,9 @@ impl Scratch {
 pub struct Work {
     /// Serial number of the next plan, of [`mark::SERIAL_BITS`](crate::forward::mark::SERIAL_BITS).
     pub serial: u32,
+    /// Not 0 if no controller has kept the tables up to date for so long that only the kernel stack can be
+    /// trusted. Then no plan may be reused, either.
+    pub orphaned: u32,
     /// See [`through_memory`](Self::through_memory).
     pub(super) packet: Packet,
     /// Each destination's look-up.

@@ -1,0 +1,119 @@
+//! A place in the BPF file system that outlives this process.
+//!
+//! The file system is at /sys/fs/bpf. But `ip netns exec` gives each process a /sys of its own, which is gone with the
+//! process, and with it all that was pinned there. So the place is the /sys/fs/bpf of the outermost mount namespace that
+//! can be reached through this process's ancestors. A directory that was opened there can be used from here.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::OwnedFd,
+    path::Path,
+    thread,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{OFlag, open, openat},
+    mount::{MsFlags, mount},
+    sched::{CloneFlags, setns, unshare},
+    sys::{
+        stat::{Mode, mkdirat},
+        statfs::{BPF_FS_MAGIC, statfs},
+    },
+    unistd::getpid,
+};
+
+/// Where the file system is mounted.
+const MOUNT_POINT: &str = "/sys/fs/bpf";
+
+/// Opens a directory at the top of the BPF file system, after making it and mounting that where they are missing.
+///
+/// # Errors
+///
+/// No BPF file system outlives this process: what was tried last is the error. Needs CAP_SYS_ADMIN where it has to be
+/// mounted, or is in another mount namespace.
+pub(super) fn directory(name: &str) -> io::Result<OwnedFd> {
+    let own = mount_namespace("self").ok();
+    for ancestor in ancestors() {
+        let Ok(namespace) = mount_namespace(&ancestor) else {
+            continue;
+        };
+        let elsewhere = own.as_deref() != Some(&*namespace);
+        if let Ok(found) = in_thread(elsewhere.then_some(&*ancestor), name) {
+            return Ok(found);
+        }
+    }
+    // Whoever mounted it here did not do so for this process alone.
+    open_here(name, false)
+}
+
+/// This process's ancestors, the most distant one first.
+fn ancestors() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut process = getpid().to_string();
+    // A process without a parent in this process namespace has number 0.
+    while let Some(parent) = parent(&process)
+        && parent != "0"
+    {
+        found.insert(0, parent.clone());
+        process = parent;
+    }
+    found
+}
+
+fn parent(process: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Some(line.trim().to_owned())
+}
+
+/// What identifies a process's mount namespace.
+fn mount_namespace(process: &str) -> io::Result<String> {
+    let link = fs::read_link(format!("/proc/{process}/ns/mnt"))?;
+    Ok(link.to_string_lossy().into_owned())
+}
+
+/// Opens the directory in the mount namespace of a process, or in the own one. A thread does it, since entering a
+/// namespace is for good.
+fn in_thread(process: Option<&str>, name: &str) -> io::Result<OwnedFd> {
+    let namespace = process
+        .map(|process| File::open(format!("/proc/{process}/ns/mnt")))
+        .transpose()?;
+    let work = || {
+        if let Some(namespace) = namespace {
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        }
+        open_here(name, true)
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().spawn_scoped(scope, work)?;
+        thread
+            .join()
+            .map_err(|_| io::ErrorKind::Other.into())
+            .flatten()
+    })
+}
+
+fn open_here(name: &str, may_mount: bool) -> io::Result<OwnedFd> {
+    if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
+        if !may_mount {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (kind, no_options) = (Some("bpf"), None::<&Path>);
+        mount(kind, MOUNT_POINT, kind, MsFlags::empty(), no_options)?;
+    }
+    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let top = open(MOUNT_POINT, flags, Mode::empty())?;
+    match mkdirat(&top, name, Mode::S_IRWXU) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(openat(
+        &top,
+        name,
+        flags | OFlag::O_NOFOLLOW,
+        Mode::empty(),
+    )?)
+}
