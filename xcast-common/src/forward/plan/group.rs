@@ -58,6 +58,7 @@ pub fn group<F: Family>(
     let bucket = bucket_of::<F>(frame.view(), packet)?;
     look_up(frame, plan, work, tables)?;
     collect(plan, work, scratch, tables, bucket, counters);
+    note_uses(plan, tables);
     decide(plan, work, settings, counters);
     if plan.split != 0 {
         split(plan, work, settings, tables, counters);
@@ -155,7 +156,6 @@ fn collect<F: Family>(
             let b = plan.open(i, id, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(id, b);
-            tables.note_use(u32::from(id));
             continue;
         }
         plan.bucket = bucket as u8;
@@ -177,9 +177,19 @@ fn collect<F: Family>(
             b = plan.open(i, member, id);
             next_hop.copy_to(&mut work.next_hops[b as usize % DESTINATION_SLOTS]);
             scratch.remember(member, b);
-            tables.note_use(u32::from(member));
         }
         scratch.remember(id, b);
+    }
+}
+
+/// Notes which next hops are used. A loop of its own: within another, its cases would multiply with those there.
+#[inline(always)]
+fn note_uses<F: Family>(plan: &Plan<F>, tables: &impl Tables<F>) {
+    for b in 0..F::MAX_DESTINATIONS {
+        if b >= fresh(&plan.branch_count) as usize {
+            break;
+        }
+        tables.note_use(u32::from(fresh(&plan.branches[b].next_hop)));
     }
 }
 
