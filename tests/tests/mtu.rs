@@ -32,14 +32,14 @@ fn longer_on_arrival_than_the_egress_mtu() {
             for count in [10, 30, 60] {
                 // Most of the list by port 1, one or two by the others.
                 let many = (1..=count).map(|last| layout::behind(1, last));
-                let few = [
-                    layout::behind(2, 1),
-                    layout::behind(2, 2),
-                    layout::host(3, 0),
-                ];
+                let mut few = vec![layout::behind(2, 1), layout::host(3, 0)];
+                // With its list whole, a copy for two would not fit: the kernel would forward one for each.
+                if prune == Prune::Truncate {
+                    few.push(layout::behind(2, 2));
+                }
                 let destinations = list(many.chain(few));
                 let room = 2100 - 60 - 16 * (count + 3);
-                for payload in [1000, 1180, room] {
+                for payload in [1000, 1150, room] {
                     let packet = padded(destinations.clone(), payload);
                     let frame = packet.frame();
                     if frame.len() > 2200 + packet::ETHERNET_LEN {
