@@ -213,10 +213,10 @@ mod tests {
             );
         }
         let readme = include_str!("../../../README.md");
-        let (_, section) = readme.split_once("### Configuration").unwrap();
-        let (section, _) = section.split_once("\n### ").unwrap();
+        let (_, table) = readme.split_once("| key | meaning |\n").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
         let mut explained = BTreeSet::new();
-        for row in section.lines().filter(|line| line.starts_with("| `")) {
+        for row in table.lines().filter(|line| line.starts_with("| `")) {
             let cell = row.split('|').nth(1).unwrap();
             let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
             let is_port = names[0] == "[[port]]";

@@ -34,8 +34,8 @@ EXIT STATUS
   1  the --timeout expired, or the user interrupted, before that
   2  error")]
 pub(crate) struct Args {
-    /// UDP port to listen on
-    #[arg(long, value_name = "PORT", default_value_t = 5000, value_parser = clap::value_parser!(u16).range(1..))]
+    /// UDP port to listen on; 0 for a free one, which the line on standard error names
+    #[arg(long, value_name = "PORT", default_value_t = 5000)]
     port: u16,
 
     /// Local address to listen on

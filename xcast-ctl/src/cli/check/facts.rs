@@ -3,6 +3,7 @@
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 
+use super::status::Reported;
 use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
@@ -84,6 +85,7 @@ pub(super) struct Interface {
 pub(super) struct Running {
     pub(super) ports: Vec<report::Port>,
     pub(super) stats: report::Stats,
+    pub(super) reported: Reported,
 }
 
 impl Interface {
@@ -213,8 +215,16 @@ fn running(name: &str) -> Result<Option<Running>> {
         Ok(_) | Err(ControlError::NotRunning(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
+    let reported = match control::ask(name, &Request::Status)? {
+        Response::Status(status) => Reported::from(&status),
+        _ => Reported::default(),
+    };
     Ok(match control::ask(name, &Request::Stats)? {
-        Response::Stats(stats) => Some(Running { ports, stats }),
+        Response::Stats(stats) => Some(Running {
+            ports,
+            stats,
+            reported,
+        }),
         _ => None,
     })
 }

@@ -12,7 +12,9 @@ mod own_interface;
 mod packet_filter;
 mod policy_routing;
 mod port;
+mod reported;
 mod stacked;
+mod status;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -106,6 +108,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         ipv6::judge,
         udp::judge,
         loss::judge,
+        reported::judge,
     ] {
         rule(facts, &mut findings);
     }
