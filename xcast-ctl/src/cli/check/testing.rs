@@ -27,6 +27,7 @@ pub(super) fn veth(name: &str) -> Interface {
             kind: Some("veth".to_owned()),
             peer: Some(8),
             peer_elsewhere: true,
+            alias: None,
             xdp_program: None,
         }),
         features: Some(EVERYTHING),
