@@ -109,6 +109,18 @@ impl Daemon {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    /// Whether it ends by itself.
+    pub fn ends(&mut self) -> Result<bool> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.runs()? {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
+    }
+
     /// Its process.
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id() as i32)

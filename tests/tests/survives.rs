@@ -520,7 +520,7 @@ fn replaced_under_a_stream() {
             };
             let namespace = &trio.r.namespace;
             trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
-            ensure!(until(SOON, || Ok(!old.runs()?))?, "the old one runs still");
+            ensure!(old.ends()?, "the old one runs still");
             Ok(())
         })?;
         complete("B", &trio.b, &numbers)?;

@@ -116,6 +116,18 @@ impl Generation {
         Ok(generation)
     }
 
+    /// One that follows no other, and that none follows, with this secret of marks.
+    pub fn alone(mark: u64) -> Self {
+        Self {
+            pins: None,
+            lineage: None,
+            number: mark & 1,
+            secret: mark,
+            slots: HashMap::new(),
+            subsets: Vec::new(),
+        }
+    }
+
     /// Whether it takes over from programs that forward.
     pub fn has_predecessor(&self) -> bool {
         self.number > 1

@@ -75,13 +75,30 @@ pub struct Datapath {
 }
 
 impl Datapath {
+    /// The same as [`load_generation`](Self::load_generation) for programs that nobody takes over, and whose tables are
+    /// trusted for ever.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn load(
+        settings: &Settings,
+        subsets: u32,
+        stack_macs: Macs,
+    ) -> Result<Self, DatapathError> {
+        let generation = Generation::alone(settings.mark);
+        let mut datapath = Self::load_generation(settings, subsets, stack_macs, generation)?;
+        datapath.trust_for(None)?;
+        Ok(datapath)
+    }
+
     /// Loads programs and maps. `subsets` is the number of exact subsets of ports to keep device
     /// maps for; `stack_macs` go onto copies for the kernel stack.
     ///
     /// # Errors
     ///
     /// Needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN) and Linux 5.18 or newer.
-    pub fn load(
+    pub fn load_generation(
         settings: &Settings,
         subsets: u32,
         stack_macs: Macs,
@@ -178,6 +195,14 @@ impl Datapath {
     /// Whether the device maps are in place that were asked for by then.
     pub fn is_settled(&self, asked: u64) -> bool {
         self.fanouts.done() >= asked
+    }
+
+    /// Waits until every device map that was asked for so far is in place.
+    pub fn wait_for_fanouts(&self) {
+        let asked = self.asked();
+        while !self.is_settled(asked) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// What tells when device maps are in place.

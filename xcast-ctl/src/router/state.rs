@@ -53,7 +53,8 @@ impl Router {
         let settings = config.settings([kernel::random()?, 0]);
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
         let ports = Ports::new(&config.ports, slot_of, |slot| generation.is_used(slot));
-        let mut datapath = Datapath::load(&settings, config.router.subsets, pair.macs, generation)?;
+        let mut datapath =
+            Datapath::load_generation(&settings, config.router.subsets, pair.macs, generation)?;
         datapath.trust_for(config.router.orphan_limit())?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
