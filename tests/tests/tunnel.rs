@@ -514,8 +514,8 @@ impl<F: Routed> Host<F> {
         };
         let mut buffer = Buffer::new(frame);
         match self.router.decapsulate(&mut buffer, &port) {
-            Ok(true) => Opened::Frame(buffer.frame().to_vec()),
-            Ok(false) | Err(Reject::Pass) => Opened::Untouched,
+            Ok(Some(_)) => Opened::Frame(buffer.frame().to_vec()),
+            Ok(None) | Err(Reject::Pass) => Opened::Untouched,
             Err(Reject::Drop(reason)) => Opened::Dropped(reason.name()),
         }
     }

@@ -15,6 +15,7 @@ use xcast_common::{
     },
     maps::{PORT_TRUSTED, Port, PortCounters, Settings, counter::Counter},
     packet::{Packet, Reject},
+    verifier::fresh,
     wire::{
         ETH_LEN,
         frame::{Frame, View},
@@ -24,6 +25,7 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
+    limits::Account,
     maps::{IPV6, SCRATCH, WORK, counters, port, settings},
     tables::FamilyMaps,
 };
@@ -85,9 +87,10 @@ fn forward<F: FamilyMaps>(
     found: Found,
 ) -> Option<u32> {
     let counters = counters(port.slot)?;
+    let mut port = port;
     let mut ext_len = match found {
         Found::Native(ext_len) => Ok(ext_len),
-        Found::InUdp => decapsulate::<F>(frame, &port, settings, counters),
+        Found::InUdp => decapsulate::<F>(frame, &mut port, settings, counters),
     };
     if F::VERSION == 6 {
         // SAFETY: this CPU's own.
@@ -112,6 +115,13 @@ fn forward<F: FamilyMaps>(
     if !is_recirculated {
         counters.bump(Counter::Received);
     }
+    let account = Account::open::<F>(frame.view(), &port, settings);
+    if let Some(account) = &account
+        && !account.take_packet(&port)
+    {
+        counters.bump(Counter::DropPacketLimit);
+        return None;
+    }
     let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
     if !frame.strip_metadata() || !frame.trim(padding) {
         counters.bump(Counter::DropNoRoom);
@@ -125,7 +135,15 @@ fn forward<F: FamilyMaps>(
         counters.bump(Counter::DropTruncated);
         return None;
     };
-    match plan.copies {
+    let copies = fresh(&plan.copies);
+    if let Some(account) = &account
+        && copies != 0
+        && !account.take_copies(&port, copies)
+    {
+        counters.bump(Counter::DropCopyLimit);
+        return None;
+    }
+    match copies {
         0 => None,
         1 => fanout::single(frame, plan, settings, counters),
         _ => fanout::several(frame, plan, settings, counters),
@@ -174,11 +192,13 @@ fn plan<'a, F: FamilyMaps>(
 #[inline(always)]
 fn decapsulate<F: FamilyMaps>(
     frame: &mut XdpFrame,
-    port: &Port,
+    port: &mut Port,
     settings: &Settings,
     counters: &mut PortCounters,
 ) -> Result<u16, Reject> {
-    tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    if tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)? {
+        *port = port.for_permitted(F::VERSION);
+    }
     tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))

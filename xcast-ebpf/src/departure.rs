@@ -13,13 +13,14 @@ use xcast_common::{
         emit::{emit, emit_rest},
         mark::{self, Mark},
     },
-    maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
+    maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
     wire::frame::Frame as _,
 };
 
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
+    limits::take_for_stack,
     maps::{NEXT_HOPS, counters, port, settings_in_place},
     tables::FamilyMaps,
 };
@@ -71,6 +72,9 @@ fn prune<F: FamilyMaps>(
     if slot == PORT_RECIRCULATE {
         // The mark stays: it tells the second round from a new packet.
         return emit_rest(frame, plan).ok_or(Counter::DropNoRoom);
+    }
+    if slot == PORT_STACK && !take_for_stack(settings) {
+        return Err(Counter::DropStackLimit);
     }
     let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS

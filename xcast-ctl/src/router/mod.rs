@@ -13,6 +13,7 @@ mod answers;
 mod explain;
 mod ports;
 pub mod resolver;
+mod sources;
 mod state;
 
 use anyhow::{Context as _, Result};

@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use tracing::warn;
-use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
+use xcast_common::maps::{
+    PORT_FIRST, PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry,
+};
 
 use super::{ports::Ports, resolver::Resolver};
 use crate::{
@@ -43,6 +45,11 @@ impl Router {
                 datapath.allow_source(peer.address, *source)?;
             }
         }
+        for (slot, port) in (PORT_FIRST..).zip(&config.ports) {
+            for prefix in port.source.prefixes() {
+                datapath.allow_on_port(slot, *prefix)?;
+            }
+        }
         let port = |slot, flags, mac| PortEntry {
             slot,
             flags,
@@ -67,7 +74,7 @@ impl Router {
             started: Instant::now(),
             ready: false,
             resyncs: 0,
-            ports: Ports::new(&config.ports),
+            ports: Ports::new(&config.ports, &config.limits),
             datapath,
             sync,
             resolver,
@@ -101,6 +108,7 @@ impl Router {
             self.ports
                 .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
         }
+        self.ports.follow_gateways(&mut self.datapath, &self.sync);
         self.carry_out(edits);
         if ended {
             self.resyncs += u64::from(self.ready);

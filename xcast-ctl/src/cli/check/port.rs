@@ -80,16 +80,6 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
             format!("ip link set {name} mtu {most}, or less, on both ends"),
         );
     }
-    if port.rp_filter == Some(1) {
-        add(
-            "rp_filter",
-            Severity::Warning,
-            "the strict reverse path filter drops unicast packets that arrive on another port than \
-             the one towards their source"
-                .into(),
-            format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
-        );
-    }
 }
 
 fn xdp(
@@ -235,9 +225,6 @@ mod tests {
         });
         assert_port("mtu", Severity::Fault, |port| {
             link(port).mtu = 3507;
-        });
-        assert_port("rp_filter", Severity::Warning, |port| {
-            port.rp_filter = Some(1);
         });
         assert_port("foreign_xdp", Severity::Fault, |port| {
             link(port).xdp_program = Some(5);
