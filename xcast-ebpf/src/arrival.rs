@@ -9,6 +9,7 @@ use xcast_common::{
     family::{Family, V4, V6},
     forward::{
         ingress::{accept, is_family, is_xcast},
+        limits::bucket_of,
         mark,
         plan::{Memory, Plan, Scratch, Work, group},
         tunnel,
@@ -25,7 +26,7 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
-    limits::Account,
+    limits::{COPIES, PACKET, xcast_charge},
     maps::{IPV6, SCRATCH, WORK, counters, port, settings},
     tables::FamilyMaps,
 };
@@ -115,10 +116,8 @@ fn forward<F: FamilyMaps>(
     if !is_recirculated {
         counters.bump(Counter::Received);
     }
-    let account = Account::open::<F>(frame.view(), &port, settings);
-    if let Some(account) = &account
-        && !account.take_packet(&port)
-    {
+    let bucket = bucket_of::<F>(frame.view(), &port, settings)?;
+    if xcast_charge(bucket, port.packet_ns.into(), PACKET) == 0 {
         counters.bump(Counter::DropPacketLimit);
         return None;
     }
@@ -136,10 +135,8 @@ fn forward<F: FamilyMaps>(
         return None;
     };
     let copies = fresh(&plan.copies);
-    if let Some(account) = &account
-        && copies != 0
-        && !account.take_copies(&port, copies)
-    {
+    let price_ns = u64::from(copies) * u64::from(port.copy_ns);
+    if xcast_charge(bucket, price_ns, COPIES) == 0 {
         counters.bump(Counter::DropCopyLimit);
         return None;
     }
@@ -196,9 +193,11 @@ fn decapsulate<F: FamilyMaps>(
     settings: &Settings,
     counters: &mut PortCounters,
 ) -> Result<u16, Reject> {
-    if tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)? {
-        *port = port.for_permitted(F::VERSION);
-    }
+    let is_others = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    let no_room = Reject::Drop(Counter::DropNoRoom);
+    // SAFETY: this CPU's own.
+    let work = unsafe { &mut *WORK.get_ptr_mut(0).ok_or(no_room)? };
+    *port = port.for_permitted(F::VERSION, work.bit_through_memory(is_others));
     tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))

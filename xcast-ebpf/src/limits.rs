@@ -4,47 +4,36 @@
 //! count once, so a limit may be exceeded a little, and never by more than there are CPUs.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use xcast_common::{
-    family::Family,
-    forward::limits::{bucket_of, take},
-    maps::{Bucket, Port, Settings},
-    wire::frame::View,
-};
+use xcast_common::{forward::limits::take, maps::Settings};
 
 use crate::maps::{BUCKETS, STACK_BUDGET};
 
-/// A source's budgets, at the time of one packet.
-pub struct Account {
-    bucket: *mut Bucket,
-    now: u64,
-}
+/// [`xcast_charge`] for a packet.
+pub const PACKET: u32 = 0;
+/// [`xcast_charge`] for copies.
+pub const COPIES: u32 = 1;
 
-impl Account {
-    /// Opens the account of a packet's source; `None` where nothing is limited.
-    #[inline(always)]
-    pub fn open<F: Family>(view: View, port: &Port, settings: &Settings) -> Option<Self> {
-        if port.packet_ns | port.copy_ns == 0 {
-            return None;
+/// Takes a price from a budget of the source with this bucket; 0 if there was not enough.
+///
+/// A global function: the kernel verifies it by itself, and does not go on with each case of what it did (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32) -> u32 {
+    if price_ns == 0 {
+        return 1;
+    }
+    let Some(bucket) = BUCKETS.get_ptr_mut(bucket) else {
+        return 1;
+    };
+    // SAFETY: an element of a map, which outlives the program.
+    let until = unsafe {
+        if of == PACKET {
+            &raw mut (*bucket).packets_until
+        } else {
+            &raw mut (*bucket).copies_until
         }
-        let bucket = BUCKETS.get_ptr_mut(bucket_of::<F>(view, port, settings)?)?;
-        Some(Self { bucket, now: now() })
-    }
-
-    /// Takes a packet from the budget; whether there was enough.
-    #[inline(always)]
-    pub fn take_packet(&self, port: &Port) -> bool {
-        // SAFETY: an element of a map, which outlives the program.
-        let until = unsafe { &raw mut (*self.bucket).packets_until };
-        take_from(until, self.now, u64::from(port.packet_ns))
-    }
-
-    /// Takes copies from the budget; whether there were enough.
-    #[inline(always)]
-    pub fn take_copies(&self, port: &Port, copies: u8) -> bool {
-        // SAFETY: an element of a map, which outlives the program.
-        let until = unsafe { &raw mut (*self.bucket).copies_until };
-        take_from(until, self.now, u64::from(copies) * u64::from(port.copy_ns))
-    }
+    };
+    take_from(until, now(), price_ns) as u32
 }
 
 /// Takes a copy from the budget of the kernel stack; whether there was one left.

@@ -155,7 +155,9 @@ fn check_source<F: Family>(
     } else if mode == SourceMode::Prefixes as u8 {
         tables.may_arrive(port.slot, source)
     } else {
-        way == WayBack::Here || mode == SourceMode::Loose as u8 && way == WayBack::Elsewhere
+        way == WayBack::Here
+            || mode == SourceMode::Loose as u8 && way == WayBack::Elsewhere
+            || mode == SourceMode::NotElsewhere as u8 && way == WayBack::Nowhere
     };
     if permitted {
         Ok(way)
@@ -284,7 +286,7 @@ mod tests {
 
     #[test]
     fn each_mode_has_its_sources() {
-        use SourceMode::{Any, Closed, Loose, Prefixes, Strict};
+        use SourceMode::{Any, Closed, Loose, NotElsewhere, Prefixes, Strict};
         // What is behind: whether the source passes with `Loose`, and with `Strict`.
         let cases = [
             ("no route", [8, 8, 8, 8], false, false),
@@ -302,6 +304,11 @@ mod tests {
             assert_eq!(check(source, Any), None, "{what}");
             assert_eq!(check(source, Loose), refused(loose), "{what}");
             assert_eq!(check(source, Strict), refused(strict), "{what}");
+            assert_eq!(
+                check(source, NotElsewhere),
+                refused(strict || !loose),
+                "{what}"
+            );
             let listed = source[..2] == [10, 6];
             assert_eq!(check(source, Prefixes), refused(listed), "{what}");
             assert_eq!(check(source, Closed), Some(Counter::DropNoForwarding));

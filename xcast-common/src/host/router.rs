@@ -179,9 +179,7 @@ impl<F: Family> Router<F> {
             None => {
                 let is_others = self.decapsulate(&mut frame, &port)?.ok_or(Reject::Pass)?;
                 self.count(port.slot, Counter::Decapsulated);
-                if is_others {
-                    port = port.for_permitted(F::VERSION);
-                }
+                port = port.for_permitted(F::VERSION, is_others.into());
                 is_xcast::<F>(frame.view(), &self.settings)
                     .ok_or(Reject::Drop(Counter::DropUdpContent))?
             }

@@ -31,7 +31,10 @@ pub enum SourceMode {
     /// The source is in a prefix that the configuration lists.
     Prefixes = 3,
     /// Nothing is forwarded from this port.
-    Closed = 4,
+    Closed = 8,
+    /// No best route back leaves elsewhere: as [`Strict`](Self::Strict), but what there is no route to passes, as it
+    /// does by unicast where there is no filter. Nobody can be made the victim of answers to such a source.
+    NotElsewhere = 4,
 }
 
 /// Which of a port's [`SourceMode`]s is for which IP version.
@@ -64,14 +67,14 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port for a packet whose source the configuration permits its sender: the way back does not count.
+    /// The port for a packet whose source the configuration permits its sender, if `permitted` is 1 and not 0: the way
+    /// back does not count. Without a branch, which the verifier would follow to the end of the program.
     #[inline(always)]
-    pub fn for_permitted(self, ip_version: u8) -> Self {
+    pub fn for_permitted(self, ip_version: u8, permitted: u8) -> Self {
         let mut port = self;
-        let mode = &mut port.sources[source_mode_of(ip_version)];
-        if *mode != SourceMode::Closed as u8 {
-            *mode = SourceMode::Any as u8;
-        }
+        // All bits if it is 0, and those of one mode if it is 1.
+        let kept = permitted.wrapping_sub(1) | SourceMode::Closed as u8;
+        port.sources[source_mode_of(ip_version)] &= kept;
         port
     }
 }

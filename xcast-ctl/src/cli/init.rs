@@ -200,7 +200,7 @@ stack_copies_per_second = 10000
 
 # One table per port. Interfaces may appear later, go away and come back.
 # source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no
-# gateway is behind it. "strict": only sources to which a best route leaves by this port. "loose": only
+# gateway is behind it (without rp_filter: also sources without any route pass). "strict": only sources to which a best route leaves by this port. "loose": only
 # sources to which there is a route. "any". Or a list of networks.
 "#;
 

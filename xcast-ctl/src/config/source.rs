@@ -13,7 +13,8 @@ use super::error::{ConfigError, invalid};
 /// Which sources packets may have: what nobody may have, and the router's own, is refused in any case.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub enum Source {
-    /// What the kernel's reverse path filter of the interface says, and strict where no gateway is behind the port.
+    /// What the kernel's reverse path filter of the interface says, and strict where no gateway is behind the port. Where
+    /// the kernel has no filter, sources without any route pass there, too.
     #[default]
     Auto,
     /// Only those that a best route back to leaves by this port (RFC 3704 section 2.2).

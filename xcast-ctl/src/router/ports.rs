@@ -216,7 +216,7 @@ impl Port {
         datapath: &mut Datapath,
         sync: &RouteSync,
     ) -> anyhow::Result<()> {
-        let policy = KernelPolicy::read(&self.interface);
+        let policy = KernelPolicy::read(&link.name);
         let entry = self
             .entry(link, policy, sync)
             .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
@@ -253,7 +253,7 @@ impl Port {
         };
         attached.link = link.clone();
         // The kernel tells nobody of most of these settings.
-        attached.policy = KernelPolicy::read(&self.interface);
+        attached.policy = KernelPolicy::read(&link.name);
         self.publish(datapath, sync);
         let Some(attached) = &mut self.attached else {
             return;

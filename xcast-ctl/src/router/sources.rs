@@ -36,7 +36,9 @@ pub(super) fn modes(configured: &Source, kernel: KernelPolicy, has_gateway: bool
         Source::Loose => SourceMode::Loose,
         Source::Any => SourceMode::Any,
         Source::Prefixes(_) => SourceMode::Prefixes,
-        // Hosts have the addresses of their links.
+        // Hosts have the addresses of their links. Without a filter, the kernel also forwards from sources that it has
+        // no route to at all: one-way feeds.
+        Source::Auto if !has_gateway && rp_filter == 0 => SourceMode::NotElsewhere,
         Source::Auto if !has_gateway => SourceMode::Strict,
         Source::Auto => match rp_filter {
             0 => SourceMode::Any,
@@ -76,10 +78,16 @@ mod tests {
 
     #[test]
     fn by_default_a_port_is_as_strict_as_the_kernel_and_strict_towards_hosts() {
-        use SourceMode::{Any, Loose, Strict};
+        use SourceMode::{Any, Loose, NotElsewhere, Strict};
         for (rp_filter, mode) in [(0, Any), (1, Strict), (2, Loose)] {
             assert_modes(&Source::Auto, filter(rp_filter), true, [mode, Any]);
-            assert_modes(&Source::Auto, filter(rp_filter), false, [Strict; 2]);
+            let hosts = if rp_filter == 0 { NotElsewhere } else { Strict };
+            assert_modes(
+                &Source::Auto,
+                filter(rp_filter),
+                false,
+                [hosts, NotElsewhere],
+            );
         }
     }
 

@@ -45,6 +45,8 @@ pub struct Work {
     pub serial: u32,
     /// See [`through_memory`](Self::through_memory).
     pub(super) packet: Packet,
+    /// See [`bit_through_memory`](Self::bit_through_memory).
+    pub(super) bit: u8,
     /// Each destination's look-up.
     pub(super) look_ups: LookUps<DESTINATION_SLOTS>,
     /// Each branch's next hop, until something has been decided about it.
@@ -71,6 +73,13 @@ impl Work {
     pub fn ext_len_through_memory(&mut self, ext_len: u16) -> u16 {
         store(&mut self.packet.ext_len, ext_len);
         fresh(&self.packet.ext_len)
+    }
+
+    /// The same for a yes or no: 1 or 0.
+    #[inline(always)]
+    pub fn bit_through_memory(&mut self, bit: bool) -> u8 {
+        store(&mut self.bit, bit as u8);
+        fresh(&self.bit)
     }
 
     /// The same for what is known of a packet.
