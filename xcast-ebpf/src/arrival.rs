@@ -130,12 +130,15 @@ fn forward<F: FamilyMaps>(
     // SAFETY: these are this CPU's own, each a map of its own.
     let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
     let packet = work.through_memory(packet);
+    work.keep_charged(bucket, port.copy_ns);
     let Some(plan) = plan::<F>(frame, &packet, settings, work, scratch, counters) else {
         counters.bump(Counter::DropTruncated);
         return None;
     };
     let copies = fresh(&plan.copies);
-    let price_ns = u64::from(copies) * u64::from(port.copy_ns);
+    // SAFETY: this CPU's own; nothing else refers to it any more.
+    let [bucket, copy_ns] = unsafe { &*WORK.get_ptr(0)? }.charged();
+    let price_ns = u64::from(copies) * u64::from(copy_ns);
     if xcast_charge(bucket, price_ns, COPIES) == 0 {
         counters.bump(Counter::DropCopyLimit);
         return None;
