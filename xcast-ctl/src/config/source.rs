@@ -99,15 +99,15 @@ mod tests {
     fn a_port_says_whose_packets_it_takes() {
         let parsed = |value: &str| {
             let text = format!("[[port]]\ninterface = 'eth0'\nsource = {value}\n");
-            with_ports(&text).map(|config| config.ports[0].source.clone())
+            with_ports(&text).unwrap().ports[0].source.clone()
         };
-        assert_eq!(parsed("'auto'"), Ok(Source::Auto));
-        assert_eq!(parsed("'strict'"), Ok(Source::Strict));
-        assert_eq!(parsed("'loose'"), Ok(Source::Loose));
-        assert_eq!(parsed("'any'"), Ok(Source::Any));
+        assert_eq!(parsed("'auto'"), Source::Auto);
+        assert_eq!(parsed("'strict'"), Source::Strict);
+        assert_eq!(parsed("'loose'"), Source::Loose);
+        assert_eq!(parsed("'any'"), Source::Any);
         let prefixes = ["10.1.0.0/16", "2001:db8::/32"].map(|text| text.parse().unwrap());
         let list = parsed("['10.1.0.0/16', '2001:db8::/32']");
-        assert_eq!(list, Ok(Source::Prefixes(prefixes.to_vec())));
+        assert_eq!(list, Source::Prefixes(prefixes.to_vec()));
         for (value, said) in [
             ("'all'", "\"strict\", \"loose\""),
             ("['10.1.0.1/16']", "port 1: source: 10.1.0.1/16"),
