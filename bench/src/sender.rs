@@ -223,7 +223,8 @@ pub fn measure(
     progress.show("hosts");
     let router = Host::new(family, "sender", Kind::Xdp)?;
     let code_points = site::code_points(family);
-    let configuration = format!("{code_points}\n[[port]]\ninterface = \"{INTERFACE}\"\n");
+    let limits = site::UNREACHED_LIMITS;
+    let configuration = format!("{code_points}{limits}\n[[port]]\ninterface = \"{INTERFACE}\"\n");
     let _daemon = Daemon::start(&router.namespace, &configuration)?;
     let plain = Host::new(family, "sender-udp", Kind::Tc)?;
     let mut contestants = Vec::new();

@@ -238,12 +238,17 @@ pub fn code_points(family: Family) -> String {
     text
 }
 
+/// Limits that one source as fast as can be does not reach: they cost what they cost, and nothing is dropped.
+pub const UNREACHED_LIMITS: &str = "\n[limits]\npackets_per_second = 4000000000\n\
+    copies_per_second = 4000000000\nstack_copies_per_second = 0\n";
+
 /// The configuration of the Xcast router here; `subsets` as `router.subsets`. The first eight
 /// interfaces are a group, for all of whose sets there are device maps from the start: either that of
 /// the copies, or some others with the rest of the copies' in another group.
 pub fn configuration(family: Family, subsets: u32, one_group: bool) -> String {
     let mut text = code_points(family);
     let _ = write!(text, "\n[router]\nsubsets = {subsets}\n");
+    text += UNREACHED_LIMITS;
     let mut names: Vec<_> = (0..=LAN).map(interface).collect();
     names.push(INGRESS.to_owned());
     if !one_group {

@@ -316,11 +316,14 @@ impl Layout {
         };
         let anycast = quoted(self.anycast.iter().copied().flat_map(both));
         let tables = &self.tables;
+        // Tests send as fast as they can, and every packet counts: no limits.
         let mut text = format!(
             "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\n\
              group6 = \"{}\"\nrouting_type = {PROTOCOL}\nports_option = {PORTS_OPTION}\n\n\
              [router]\ngateways = {gateways}\nprune = \"{prune}\"\nanycast = {anycast}\n\
-             tables = {tables:?}\n",
+             tables = {tables:?}\nicmp_requests = \"forward\"\n\n\
+             [limits]\npackets_per_second = 0\ncopies_per_second = 0\n\
+             stack_copies_per_second = 0\n",
             Family::Ipv6.address(GROUP)
         );
         if let Some(udp) = &self.udp {
@@ -337,7 +340,10 @@ impl Layout {
         }
         for port in 0..self.ports {
             let (name, group_mac) = (interface(port), self.group_mac.contains(&port));
-            text += &format!("\n[[port]]\ninterface = \"{name}\"\ngroup_mac = {group_mac}\n");
+            // Sources are chosen by chance; `sources.rs` is about whose packets a port takes.
+            text += &format!(
+                "\n[[port]]\ninterface = \"{name}\"\ngroup_mac = {group_mac}\nsource = \"any\"\n"
+            );
         }
         text
     }

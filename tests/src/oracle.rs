@@ -144,6 +144,31 @@ impl RouterView {
     }
 }
 
+/// Whether a segment is a datagram that holds a whole packet which may be Xcast: copies of it would be opened and
+/// multiplied once more.
+fn holds_xcast(view: &RouterView, protocol: u8, segment: &[u8]) -> bool {
+    let Some(inside) = segment.get(8..).filter(|_| protocol == protocol::UDP) else {
+        return false;
+    };
+    let Some(first) = inside.first() else {
+        return false;
+    };
+    let (next, len) = match (view.family(), first >> 4) {
+        (Family::Ipv4, 4) => (inside.get(9), be16(inside, 2).map(usize::from)),
+        (Family::Ipv6, 6) => (
+            inside.get(6),
+            be16(inside, 4).map(|len| 40 + usize::from(len)),
+        ),
+        _ => return false,
+    };
+    let may_be = match view.family() {
+        Family::Ipv4 => next == Some(&view.protocol),
+        // Hop-by-hop options, routing header, destination options.
+        Family::Ipv6 => matches!(next, Some(0 | 43 | 60)),
+    };
+    may_be && len.map(|len| len + 8) == be16(segment, 4).map(usize::from)
+}
+
 /// What the router must make of `frame`, arriving by `port`.
 pub fn expect(view: &RouterView, port: usize, frame: &[u8]) -> Expected {
     match open(view, port, frame) {
@@ -368,6 +393,9 @@ impl Arrival {
         if xcast.protocol == view.protocol {
             return dropped("drop_nested");
         }
+        if holds_xcast(view, xcast.protocol, segment) {
+            return dropped("drop_nested");
+        }
         Ok(Self {
             group: view.group,
             segment: segment.to_vec(),
@@ -441,6 +469,9 @@ impl Arrival {
         }
         if view.own.contains(&ip.source) {
             return Err(Some("drop_spoofed"));
+        }
+        if holds_xcast(view, xcast.protocol, segment) {
+            return Err(Some("drop_nested"));
         }
         Ok(Self {
             group: view.group,

@@ -93,10 +93,13 @@ fn reverse_path_filter_switched_on_later() {
     for key in ["p1", "all"] {
         trio::with_family(Family::Ipv4, |trio| {
             trio.resolve()?;
-            ensure!(
-                trio.b.gets(trio.send_from(C, &[B, C])?)?,
-                "without a filter"
-            );
+            // Towards hosts alone, a port is strict in any case: here is a gateway as well.
+            trio.r.ip("route add 10.88.0.0/16 via 10.66.1.2")?;
+            let passes = || {
+                let number = trio.send_from(C, &[B, C])?;
+                Ok(!trio.b.misses(number)?)
+            };
+            ensure!(until(SOON, passes)?, "without a filter");
             let key = format!("ipv4/conf/{key}/rp_filter");
             trio.r.namespace.sysctl(&key, "1")?;
             ensure!(trio.b.misses(trio.unicast(C, B)?)?, "unicast");
@@ -299,6 +302,114 @@ fn port_that_takes_any_source() {
     }
 }
 
+/// Without any configuration, a port that no gateway is behind takes the packets of its own hosts only, whatever
+/// the kernel's filter is. A gateway may have anybody behind it.
+#[test]
+fn port_towards_hosts_is_strict() {
+    for family in Family::ALL {
+        trio::with_family(family, |trio| {
+            trio.resolve()?;
+            let far = Ipv4Addr::new(10, 87, 0, 1);
+            let refused = |source| trio.b.misses(trio.send_from(source, &[B, C])?);
+            ensure!(trio.b.gets(trio.send(&[B, C])?)?, "A's own is refused");
+            ensure!(refused(C)?, "C's address passes");
+            // As by unicast: it has no way back at all, and no victim.
+            ensure!(!refused(far)?, "{far} is refused");
+            trio.r.ip("route add 10.87.0.0/16 via 10.66.3.2")?;
+            ensure!(until(SOON, || refused(far))?, "{far} passes");
+            trio.r.ip("route add 10.88.0.0/16 via 10.66.1.2")?;
+            let passes = || Ok(!refused(far)?);
+            ensure!(until(SOON, passes)?, "refused although there is a gateway");
+            trio.r.ip("route del 10.88.0.0/16 via 10.66.1.2")?;
+            ensure!(until(SOON, || refused(far))?, "passes without a gateway");
+            Ok(())
+        });
+    }
+}
+
+/// A multipath route back may leave by any of its ports (RFC 3704 section 2.3).
+#[test]
+fn source_behind_several_ports() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            start_with_source(trio, "\"strict\"")?;
+            let source = Ipv4Addr::new(10, 88, 0, 1);
+            ensure!(trio.b.misses(trio.send_from(source, &[B, C])?)?);
+            trio.r.ip(
+                "route add 10.88.0.0/16 nexthop via 10.66.1.2 weight 1 nexthop via 10.66.3.2 weight 9",
+            )?;
+            let passes = || {
+                let number = trio.send_from(source, &[B, C])?;
+                Ok(!trio.b.misses(number)?)
+            };
+            ensure!(until(SOON, passes)?, "{source} is refused");
+            Ok(())
+        });
+    }
+}
+
+/// One echo request that all destinations would answer to somebody else (RFC 5058 section 14).
+#[test]
+fn nobody_is_flooded_with_echo_replies() {
+    trio::before_start(Family::Ipv4, |trio| {
+        start_with_source(trio, "\"any\"")?;
+        let request = |source: Ipv4Addr, destinations: &[Ipv4Addr]| -> Result<u64> {
+            let before = Counters::read(&trio.r.namespace)?;
+            let mut packet = trio.packet(source, destinations, 0, 0);
+            packet.xcast.protocol = packet::protocol::ICMP;
+            packet.segment = packet::icmp_echo(1, 1, b"smurf");
+            trio.tap.send(&packet.frame())?;
+            let counted = || {
+                let now = Counters::read(&trio.r.namespace)?;
+                Ok(now.value("received") + now.value("drop_icmp_request")
+                    > before.value("received") + before.value("drop_icmp_request"))
+            };
+            ensure!(until(SOON, counted)?, "the request was not seen");
+            let now = Counters::read(&trio.r.namespace)?;
+            Ok(now.value("drop_icmp_request") - before.value("drop_icmp_request"))
+        };
+        let victim = Ipv4Addr::new(8, 8, 8, 8);
+        ensure!(
+            request(victim, &[B, C])? == 1,
+            "the victim gets two replies"
+        );
+        ensure!(request(A, &[B, C])? == 0, "A cannot ping two hosts");
+        ensure!(
+            request(victim, &[B])? == 0,
+            "one reply is what unicast gets"
+        );
+        Ok(())
+    });
+}
+
+/// What one sender's lists make for the kernel's stack is bounded, and what is dropped of it is counted.
+#[test]
+fn the_stack_is_not_flooded() {
+    trio::with(|trio| {
+        const PACKETS: u32 = 1000;
+        trio.resolve()?;
+        // Hosts that nobody has: all of them are the kernel's to resolve.
+        let nobody: Vec<_> = (100..160)
+            .map(|last| Ipv4Addr::new(10, 66, 2, last))
+            .collect();
+        let flood = trio.packet(A, &nobody, 0, 0).frame();
+        let before = Counters::read(&trio.r.namespace)?;
+        for _ in 0..PACKETS {
+            trio.tap.send(&flood)?;
+        }
+        let ended = || {
+            let now = Counters::read(&trio.r.namespace)?;
+            Ok(now.value("received") - before.value("received") >= u64::from(PACKETS) * 9 / 10)
+        };
+        ensure!(until(SOON, ended)?, "the packets do not arrive");
+        let counted = Counters::read(&trio.r.namespace)?.since(&before);
+        let dropped = counted.get("drop_stack_limit").copied().unwrap_or(0);
+        let sent = counted.get("sent").copied().unwrap_or(0);
+        ensure!(dropped > 10_000 && sent < 45_000, "{counted:?}");
+        Ok(())
+    });
+}
+
 /// Addresses behind B, one copy each, that B drops.
 fn many(count: u8) -> Vec<Ipv4Addr> {
     (2..count + 2)
@@ -311,7 +422,7 @@ fn many(count: u8) -> Vec<Ipv4Addr> {
 #[test]
 fn one_source_cannot_have_everything_multiplied() {
     trio::with(|trio| {
-        const PACKETS: u32 = 5000;
+        const PACKETS: u32 = 20_000;
         const COPIES: u8 = 60;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
@@ -469,7 +580,7 @@ fn refused_sources_are_counted() {
         trio.send_from(C, &[B, A])?;
         ensure!(trio.b.gets(trio.send(&[B, C])?)?);
         let counted = Counters::read(&trio.r.namespace)?.since(&before);
-        let refused = ["drop_source", "drop_spoofed"];
+        let refused = ["drop_source", "drop_spoofed", "drop_reverse_path"];
         let counted_once = refused.iter().any(|&name| counted.get(name) == Some(&1));
         ensure!(counted_once, "{counted:?}");
         let stats = daemon::report(&trio.r.namespace, &["stats"])?;

@@ -125,7 +125,8 @@ fn a_packet_to_its_sender_comes_back() {
     });
 }
 
-/// What is handed to the kernel stays there, even if it is for the very port.
+/// What is inside UDP inside Xcast is not taken out by the next router, since it does not get there. Of the other
+/// family, it is any payload.
 #[test]
 fn nothing_is_taken_out_twice() {
     rig::with(&layout(), |rig| {
@@ -137,7 +138,13 @@ fn nothing_is_taken_out_twice() {
         let nested = inner.ip.emit(&inner.xcast.emit(Family::Ipv4));
         inner.segment = packet::udp(ends.0, ends.1, &nested, None);
         let seen = rig.check(0, &around(&inner).frame())?;
-        ensure!(seen.counters["stack_local"] == 1 && seen.counters["decapsulated"] == 1);
+        let dropped = seen.counters.get("drop_nested") == Some(&1);
+        ensure!(seen.counters["decapsulated"] == 1);
+        ensure!(
+            dropped == (rig.family() == Family::Ipv4),
+            "{:?}",
+            seen.counters
+        );
         Ok(())
     });
 }
@@ -516,8 +523,8 @@ impl<F: Routed> Host<F> {
         };
         let mut buffer = Buffer::new(frame);
         match self.router.decapsulate(&mut buffer, &port) {
-            Ok(true) => Opened::Frame(buffer.frame().to_vec()),
-            Ok(false) | Err(Reject::Pass) => Opened::Untouched,
+            Ok(Some(_)) => Opened::Frame(buffer.frame().to_vec()),
+            Ok(None) | Err(Reject::Pass) => Opened::Untouched,
             Err(Reject::Drop(reason)) => Opened::Dropped(reason.name()),
         }
     }

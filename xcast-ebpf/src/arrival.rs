@@ -9,12 +9,14 @@ use xcast_common::{
     family::{Family, V4, V6},
     forward::{
         ingress::{accept, is_family, is_xcast},
+        limits::bucket_of,
         mark,
         plan::{Memory, Plan, Scratch, Work, group},
         tunnel,
     },
     maps::{PORT_TRUSTED, Port, PortCounters, Settings, counter::Counter},
     packet::{Packet, Reject},
+    verifier::fresh,
     wire::{
         ETH_LEN,
         frame::{Frame, View},
@@ -24,6 +26,7 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
+    limits::{COPIES, PACKET, xcast_charge},
     maps::{ARRIVALS, SCRATCH, WORK, arrival, count, counters, is_orphaned, port, settings},
     tables::FamilyMaps,
 };
@@ -93,9 +96,10 @@ fn forward<F: FamilyMaps>(
         return None;
     }
     let counters = counters(port.slot)?;
+    let mut port = port;
     let mut ext_len = match found {
         Found::Native(ext_len) => Ok(ext_len),
-        Found::InUdp => decapsulate::<F>(frame, &port, settings, counters),
+        Found::InUdp => decapsulate::<F>(frame, &mut port, settings, counters),
     };
     if F::VERSION == 6 {
         // SAFETY: this CPU's own.
@@ -127,6 +131,11 @@ fn forward<F: FamilyMaps>(
             count(packet.arrival, Counter::Returned);
         }
     }
+    let bucket = bucket_of::<F>(frame.view(), &port, settings)?;
+    if xcast_charge(bucket, port.packet_ns.into(), PACKET) == 0 {
+        counters.bump(Counter::DropPacketLimit);
+        return None;
+    }
     let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
     if !frame.strip_metadata() || !frame.trim(padding) {
         counters.bump(Counter::DropNoRoom);
@@ -136,11 +145,20 @@ fn forward<F: FamilyMaps>(
     // SAFETY: these are this CPU's own, each a map of its own.
     let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
     let packet = work.through_memory(packet);
+    work.keep_charged(bucket, port.copy_ns);
     let Some(plan) = plan::<F>(frame, &packet, settings, work, scratch, counters) else {
         counters.bump(Counter::DropTruncated);
         return None;
     };
-    match plan.copies {
+    let copies = fresh(&plan.copies);
+    // SAFETY: this CPU's own; nothing else refers to it any more.
+    let [bucket, copy_ns] = unsafe { &*WORK.get_ptr(0)? }.charged();
+    let price_ns = u64::from(copies) * u64::from(copy_ns);
+    if xcast_charge(bucket, price_ns, COPIES) == 0 {
+        counters.bump(Counter::DropCopyLimit);
+        return None;
+    }
+    match copies {
         0 => None,
         1 => fanout::single(frame, plan, settings, counters),
         _ => fanout::several(frame, plan, settings, counters),
@@ -191,11 +209,15 @@ fn plan<'a, F: FamilyMaps>(
 #[inline(always)]
 fn decapsulate<F: FamilyMaps>(
     frame: &mut XdpFrame,
-    port: &Port,
+    port: &mut Port,
     settings: &Settings,
     counters: &mut PortCounters,
 ) -> Result<u16, Reject> {
-    tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    let is_others = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    let no_room = Reject::Drop(Counter::DropNoRoom);
+    // SAFETY: this CPU's own.
+    let work = unsafe { &mut *WORK.get_ptr_mut(0).ok_or(no_room)? };
+    *port = port.for_permitted(F::VERSION, work.bit_through_memory(is_others));
     tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))

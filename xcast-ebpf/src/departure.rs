@@ -13,7 +13,7 @@ use xcast_common::{
         emit::{emit, emit_rest},
         mark::{self, Mark, State},
     },
-    maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
+    maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
     verifier::fresh,
     wire::frame::Frame as _,
 };
@@ -21,6 +21,7 @@ use xcast_common::{
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
+    limits::take_for_stack,
     maps::{DEPARTURES, NEXT_HOPS, counters, port, settings_in_place},
     tables::FamilyMaps,
 };
@@ -89,6 +90,9 @@ fn prune<F: FamilyMaps>(
             state: State::Whole { hidden: 0 },
         };
         return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
+    }
+    if slot == PORT_STACK && !take_for_stack(settings) {
+        return Err(Counter::DropStackLimit);
     }
     let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS

@@ -20,6 +20,7 @@ use xcast_common::{
 
 use crate::{
     frame::XdpFrame,
+    limits::take_for_stack,
     maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PLANNED, SUBSETS, USUAL, count, counters},
 };
 
@@ -37,6 +38,10 @@ pub fn single<F: Family>(
     counters(slot)?.bump(Counter::Planned);
     if slot == PORT_STACK {
         arrival.bump_index(next_hop.reason);
+        if !take_for_stack(settings) {
+            counters(slot)?.bump(Counter::DropStackLimit);
+            return None;
+        }
     }
     let Some(form) = emit(frame, plan, b, next_hop, settings, None) else {
         arrival.bump(Counter::DropNoRoom);

@@ -10,10 +10,10 @@ use xcast_common::{
     family::{V4, V6},
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
-        EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, MAX_ECMP_GROUPS,
-        MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES,
-        NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource,
-        Port, PortCounters, SLOT_GROUPS, Settings,
+        Bucket, EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
+        MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORT_SOURCES,
+        MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES,
+        PRESET_FANOUTS, PeerSource, Port, PortCounters, PortSource, SLOT_GROUPS, Settings,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -39,7 +39,8 @@ static SETTINGS: Settings = Settings {
     routing_type: 0,
     ports_option: 0,
     ipv6: 0,
-    reserved: [0; 5],
+    icmp_requests: 0,
+    stack_copy_ns: 0,
 };
 
 /// BPF_F_MMAPABLE: the controller writes entries through memory it shares with the programs.
@@ -113,6 +114,24 @@ pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usiz
 #[btf_map]
 pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
     LpmTrie::new();
+
+/// What may arrive by ports that have a list of sources; the values mean nothing.
+#[btf_map]
+pub static PORT_SOURCES: LpmTrie<PortSource<Be32>, u32, { MAX_PORT_SOURCES as usize }> =
+    LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static PORT_SOURCES6: LpmTrie<PortSource<Be128>, u32, { MAX_PORT_SOURCES as usize }> =
+    LpmTrie::new();
+
+/// What sources have used up of their budgets; the programs' own.
+#[btf_map]
+pub static BUCKETS: Array<Bucket, { LIMIT_BUCKETS as usize }> = Array::new();
+
+/// Until when the budget of copies for the kernel stack is used up; the programs' own.
+#[btf_map]
+pub static STACK_BUDGET: Array<u64, 1> = Array::new();
 
 /// `xcast` of both generations, then `xcast6` of both: see [`arrival`]. Shared by generations.
 #[btf_map]

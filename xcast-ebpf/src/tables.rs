@@ -8,7 +8,7 @@ use xcast_common::{
         tables::{Tables, UdpSenders},
     },
     maps::{
-        MAX_NEXT_HOPS, NextHop, PeerSource,
+        MAX_NEXT_HOPS, NextHop, PeerSource, PortSource,
         lpm::{self, Entry, further_octets},
     },
     route_map,
@@ -16,9 +16,9 @@ use xcast_common::{
 };
 
 use crate::maps::{
-    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, REVISION,
-    ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6,
-    UDP_SOURCES, UDP_SOURCES6, USED, WORK,
+    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, PORT_SOURCES,
+    PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS,
+    ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, WORK,
 };
 
 /// A family with maps of its own.
@@ -37,7 +37,7 @@ pub struct KernelTables;
 
 macro_rules! tables {
     ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
-     $addresses:ident, $sources:ident, $plans:ident) => {
+     $addresses:ident, $sources:ident, $port_sources:ident, $plans:ident) => {
         route_map!($routes: $root, $segments, $blocks);
 
         impl Tables<$family> for KernelTables {
@@ -81,6 +81,16 @@ macro_rules! tables {
             fn address_flags(&self, address: <$family as Family>::Address) -> u32 {
                 // SAFETY: read at once; entries are only ever replaced whole.
                 unsafe { $addresses.get(address) }.copied().unwrap_or(0)
+            }
+
+            #[inline(always)]
+            fn may_arrive(&self, slot: u8, source: <$family as Family>::Address) -> bool {
+                let slot = u32::from(slot);
+                let key = Key::new(
+                    PortSource::<<$family as Family>::Address>::BITS,
+                    PortSource { slot, source },
+                );
+                $port_sources.get(&key).is_some()
             }
         }
 
@@ -132,8 +142,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, PLANS6);
 
 /// Notes the use of a next hop. Written only where it is news: other CPUs have the word in their caches.
 #[inline(always)]

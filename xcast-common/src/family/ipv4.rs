@@ -38,6 +38,7 @@ impl Family for V4 {
     const CHECKSUM: usize = xcast4::CHECKSUM;
     const BITMAP: usize = xcast4::BITMAP;
     const PORTS_CHECKED: bool = true;
+    const ICMP: u8 = transport::ICMP;
     const LEN_MASK: usize = 0x3ff;
 
     #[inline(always)]
@@ -82,6 +83,17 @@ impl Family for V4 {
     fn find(view: View<'_>, settings: &Settings) -> Option<u16> {
         view.at::<XCAST_AT>(0)?;
         (view.u8(ipv4::PROTOCOL)? == settings.protocol).then_some(0)
+    }
+
+    #[inline(always)]
+    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool> {
+        Some(view.u8(ipv4::PROTOCOL)? == settings.protocol)
+    }
+
+    /// Echo, timestamp (RFC 792), information and address mask request (RFC 950).
+    #[inline(always)]
+    fn is_icmp_request(kind: u8) -> bool {
+        matches!(kind, 8 | 13 | 15 | 17)
     }
 
     #[inline(always)]

@@ -45,6 +45,7 @@ impl Family for V6 {
     const CHECKSUM: usize = xcast6::CHECKSUM;
     const BITMAP: usize = xcast6::BITMAP;
     const PORTS_CHECKED: bool = false;
+    const ICMP: u8 = transport::ICMPV6;
     const LEN_MASK: usize = 0xff8;
 
     #[inline(always)]
@@ -120,6 +121,22 @@ impl Family for V6 {
             }
         }
         None
+    }
+
+    /// The headers that may come before the Xcast header, and that itself: anything else cannot be Xcast6.
+    #[inline(always)]
+    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool> {
+        let next = view.u8(ipv6::NEXT_HEADER)?;
+        let is_extension = next == ipv6::ROUTING_HEADER
+            || next == ipv6::HOP_BY_HOP_OPTIONS
+            || next == ipv6::DESTINATION_OPTIONS;
+        Some(is_extension && settings.ipv6 != 0)
+    }
+
+    /// Echo request (RFC 4443) and node information query (RFC 4620).
+    #[inline(always)]
+    fn is_icmp_request(kind: u8) -> bool {
+        matches!(kind, 128 | 139)
     }
 
     #[inline(always)]

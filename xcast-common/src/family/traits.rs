@@ -40,6 +40,8 @@ pub trait Family: Sized + 'static {
     const BITMAP: usize;
     /// Whether the checksum covers the list of ports.
     const PORTS_CHECKED: bool;
+    /// Protocol number of its ICMP.
+    const ICMP: u8;
     /// Longest Xcast header and headers before it, rounded up to a mask.
     const LEN_MASK: usize;
 
@@ -68,6 +70,12 @@ pub trait Family: Sized + 'static {
     /// Whether the IP packet in a frame carries Xcast, and how many octets of other headers come
     /// before the Xcast header; its lowest bit: one of them is that of a fragment.
     fn find(view: View<'_>, settings: &Settings) -> Option<u16>;
+
+    /// Whether what a packet's IP header says comes next may be Xcast; `None` if the frame ends before.
+    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool>;
+
+    /// Whether an ICMP message of this type is one that hosts answer.
+    fn is_icmp_request(kind: u8) -> bool;
 
     /// Where the UDP header is, if the IP packet in a frame is a datagram.
     fn udp_at(view: View<'_>) -> Option<usize>;

@@ -1,4 +1,4 @@
-//! Is this frame ours, and is it well formed?
+//! Is this frame ours, is it well formed, and may its source send it by this port?
 
 use super::tables::Tables;
 use crate::{
@@ -6,12 +6,12 @@ use crate::{
     maps::{
         address::ADDRESS_OWN,
         counter::Counter,
-        next_hop::NEXT_HOP_NEVER,
-        port::{PORT_GROUP_MAC, PORT_TRUSTED, Port},
-        settings::Settings,
+        next_hop::{EGRESS_ANY, EGRESS_NONE, NEXT_HOP_NEVER, NextHop, NextHopKind, port_bit},
+        port::{PORT_GROUP_MAC, PORT_TRUSTED, Port, SourceMode, source_mode_of},
+        settings::{IcmpRequests, Settings},
     },
     packet::{Packet, Reject, TRUNCATED},
-    wire::{address::Address as _, eth, frame::View},
+    wire::{ETH_LEN, address::Address as _, eth, frame::View, transport, udp},
 };
 
 /// Whether a frame carries Xcast of this family, and what [`Family::find`] found before it;
@@ -53,7 +53,8 @@ pub fn accept<F: Family>(
     // From here on it is ours, and what is wrong with it is counted.
     let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
-    check_source(source, port, tables)?;
+    let way_back = check_source::<F>(source, port, tables)?;
+    check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
         to_own,
         arrival: port.slot,
@@ -84,23 +85,246 @@ pub(super) fn is_to_mac(view: View<'_>, mac: [u8; 6]) -> Option<bool> {
     )
 }
 
-/// Source policy: the special sources are routes of the kind "never", so one look-up tells.
+/// Where the best route to a packet's source leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WayBack {
+    /// By the port of arrival, or it may.
+    Here,
+    /// By other interfaces only.
+    Elsewhere,
+    /// Nowhere.
+    Nowhere,
+    /// The kernel delivers it locally: it is this router.
+    Own,
+}
+
+/// Where a next hop leads, as seen from the port with this slot. Of a multipath route, any member counts
+/// (RFC 3704 section 2.3, and what the kernel does).
+#[inline(always)]
+fn way_back(next_hop: &NextHop, slot: u8) -> WayBack {
+    if next_hop.kind == NextHopKind::Ecmp as u8 {
+        return if next_hop.ports() & port_bit(slot) != 0 {
+            WayBack::Here
+        } else {
+            WayBack::Elsewhere
+        };
+    }
+    let egress = next_hop.egress;
+    if egress == slot || egress == EGRESS_ANY {
+        WayBack::Here
+    } else if egress != EGRESS_NONE {
+        WayBack::Elsewhere
+    } else if next_hop.kind == NextHopKind::Stack as u8
+        && next_hop.reason == Counter::StackLocal as u8
+    {
+        WayBack::Own
+    } else {
+        WayBack::Nowhere
+    }
+}
+
+/// Source policy: what the kernel would not forward a unicast packet from, and what the port does not permit.
+///
+/// Sources that nobody may have are routes of the kind "never", so one look-up tells.
 #[inline(always)]
 fn check_source<F: Family>(
     source: F::Address,
     port: &Port,
     tables: &impl Tables<F>,
-) -> Result<(), Reject> {
+) -> Result<WayBack, Reject> {
     let id = tables.route(source);
     if id == NEXT_HOP_NEVER {
         return Err(Reject::Drop(Counter::DropSource));
     }
-    // The hash of own addresses is only asked about what the kernel delivers locally.
-    let local = tables
-        .next_hop(id)
-        .is_some_and(|next_hop| next_hop.reason == Counter::StackLocal as u8);
-    if local && port.flags & PORT_TRUSTED == 0 && tables.address_flags(source) & ADDRESS_OWN != 0 {
+    if port.flags & PORT_TRUSTED != 0 {
+        return Ok(WayBack::Here);
+    }
+    let way = match tables.next_hop(id) {
+        Some(next_hop) => way_back(next_hop, port.slot),
+        None => WayBack::Nowhere,
+    };
+    // Own addresses are routes, too, but for those that a longer or special prefix covers. What the port
+    // itself leads to is somebody else.
+    if way == WayBack::Own
+        || way != WayBack::Here && tables.address_flags(source) & ADDRESS_OWN != 0
+    {
         return Err(Reject::Drop(Counter::DropSpoofed));
     }
+    let mode = port.sources[source_mode_of(F::VERSION)];
+    if mode == SourceMode::Closed as u8 {
+        return Err(Reject::Drop(Counter::DropNoForwarding));
+    }
+    let permitted = if mode == SourceMode::Any as u8 {
+        true
+    } else if mode == SourceMode::Prefixes as u8 {
+        tables.may_arrive(port.slot, source)
+    } else {
+        way == WayBack::Here
+            || mode == SourceMode::Loose as u8 && way == WayBack::Elsewhere
+            || mode == SourceMode::NotElsewhere as u8 && way == WayBack::Nowhere
+    };
+    if permitted {
+        Ok(way)
+    } else {
+        Err(Reject::Drop(Counter::DropReversePath))
+    }
+}
+
+/// What must not be multiplied: requests that all destinations answer to one source, unless that has proven to
+/// be the sender (RFC 5058 section 14), and packets that the next routers would multiply once more.
+#[inline(always)]
+fn check_content<F: Family>(
+    view: View<'_>,
+    packet: &Packet,
+    way_back: WayBack,
+    port: &Port,
+    settings: &Settings,
+) -> Result<(), Reject> {
+    let protocol = packet.protocol;
+    if protocol != transport::UDP && protocol != F::ICMP || port.flags & PORT_TRUSTED != 0 {
+        return Ok(());
+    }
+    // What ends before there is anything to see is what it is.
+    let header_len = packet.header_len as usize & F::LEN_MASK;
+    let content = F::xcast(view, packet.ext_len).skip(header_len);
+    if protocol == F::ICMP {
+        let may_multiply = settings.icmp_requests == IcmpRequests::Forward as u8
+            || settings.icmp_requests == IcmpRequests::Verified as u8 && way_back == WayBack::Here
+            || packet.dest_count == 1;
+        let is_request = matches!(content.u8(F::XCAST_AT), Some(kind) if F::is_icmp_request(kind));
+        if is_request && !may_multiply {
+            return Err(Reject::Drop(Counter::DropIcmpRequest));
+        }
+    } else if is_inside::<F>(
+        content.skip(F::XCAST_AT + udp::HEADER_LEN - ETH_LEN),
+        settings,
+    ) == Some(true)
+    {
+        return Err(Reject::Drop(Counter::DropNested));
+    }
     Ok(())
+}
+
+/// Whether a datagram's payload is an Xcast packet: whichever router a copy of it comes to would open and multiply
+/// that. `None` if the frame ends before. The view is that in which the payload would have a frame's Ethernet
+/// header before it.
+#[inline(always)]
+fn is_inside<F: Family>(payload: View<'_>, settings: &Settings) -> Option<bool> {
+    if payload.u8(ETH_LEN)? >> 4 != F::VERSION || !F::may_be_xcast(payload, settings)? {
+        return Some(false);
+    }
+    // It is the whole payload, or it is not taken for one.
+    let datagram_len = payload
+        .be16(ETH_LEN + udp::LENGTH - udp::HEADER_LEN)?
+        .value();
+    let len = F::total_len(payload)? + udp::HEADER_LEN as u32;
+    Some(len == u32::from(datagram_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        family::V4,
+        host::MemoryTables,
+        maps::{
+            next_hop::{EGRESS_OTHER, NEXT_HOP_NEVER_DESTINATION},
+            port::PORT_FIRST,
+        },
+        wire::endian::Be32,
+    };
+
+    const HERE: u8 = PORT_FIRST;
+    const THERE: u8 = PORT_FIRST + 5;
+
+    /// A router with a route for each case: addresses and what is said of a source there, by mode.
+    fn tables() -> MemoryTables {
+        let by = |egress| NextHop {
+            egress,
+            ..NextHop::stack(Counter::StackNoNeighbour)
+        };
+        let entries = [
+            NextHop::stack(Counter::StackNoRoute),
+            NextHop::skip(Counter::SkipNever),
+            NextHop::skip(Counter::SkipNever),
+            NextHop::stack(Counter::StackLocal),
+            by(HERE),
+            by(THERE),
+            by(EGRESS_OTHER),
+            NextHop::stack(Counter::StackNoPort),
+            NextHop::ecmp(0, port_bit(HERE) | port_bit(THERE)),
+            NextHop::ecmp(0, port_bit(THERE)),
+            NextHop::skip(Counter::SkipBlackhole),
+        ];
+        let mut tables = MemoryTables::default();
+        for (id, entry) in (0..).zip(entries) {
+            tables.set_next_hop(id, entry);
+            if id != 0 {
+                tables.set_route([10, id as u8, 0, 0].into(), 16, Some(id));
+            }
+        }
+        let link_local = [169, 254, 88, 1].into();
+        tables.set_route(
+            [169, 254, 0, 0].into(),
+            16,
+            Some(NEXT_HOP_NEVER_DESTINATION),
+        );
+        tables.set_address(link_local, ADDRESS_OWN);
+        tables.allow_on_port(HERE, [10, 6, 0, 0].into(), 16);
+        tables
+    }
+
+    fn check(source: [u8; 4], mode: SourceMode) -> Option<Counter> {
+        let port = Port {
+            slot: HERE,
+            sources: [mode as u8; 2],
+            ..Port::default()
+        };
+        let source = Be32::from(std::net::Ipv4Addr::from(source));
+        match check_source::<V4>(source, &port, &tables()) {
+            Ok(_) => None,
+            Err(Reject::Drop(counter)) => Some(counter),
+            Err(Reject::Pass) => panic!("passed"),
+        }
+    }
+
+    #[test]
+    fn each_mode_has_its_sources() {
+        use SourceMode::{Any, Closed, Loose, NotElsewhere, Prefixes, Strict};
+        // What is behind: whether the source passes with `Loose`, and with `Strict`.
+        let cases = [
+            ("no route", [8, 8, 8, 8], false, false),
+            ("link-local", [169, 254, 1, 1], false, false),
+            ("this port", [10, 4, 0, 1], true, true),
+            ("another port", [10, 5, 0, 1], true, false),
+            ("no port", [10, 6, 0, 1], true, false),
+            ("unknown", [10, 7, 0, 1], true, true),
+            ("multipath", [10, 8, 0, 1], true, true),
+            ("multipath elsewhere", [10, 9, 0, 1], true, false),
+            ("blackhole", [10, 10, 0, 1], false, false),
+        ];
+        for (what, source, loose, strict) in cases {
+            let refused = |passes: bool| (!passes).then_some(Counter::DropReversePath);
+            assert_eq!(check(source, Any), None, "{what}");
+            assert_eq!(check(source, Loose), refused(loose), "{what}");
+            assert_eq!(check(source, Strict), refused(strict), "{what}");
+            assert_eq!(
+                check(source, NotElsewhere),
+                refused(strict || !loose),
+                "{what}"
+            );
+            let listed = source[..2] == [10, 6];
+            assert_eq!(check(source, Prefixes), refused(listed), "{what}");
+            assert_eq!(check(source, Closed), Some(Counter::DropNoForwarding));
+        }
+    }
+
+    #[test]
+    fn no_mode_lets_own_and_special_addresses_in() {
+        for mode in [SourceMode::Any, SourceMode::Loose, SourceMode::Strict] {
+            assert_eq!(check([10, 1, 0, 1], mode), Some(Counter::DropSource));
+            assert_eq!(check([10, 3, 0, 1], mode), Some(Counter::DropSpoofed));
+            assert_eq!(check([169, 254, 88, 1], mode), Some(Counter::DropSpoofed));
+        }
+    }
 }

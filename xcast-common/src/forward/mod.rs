@@ -2,6 +2,7 @@
 //!
 //! 1. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
 //! 2. [`ingress`]: is this frame ours, and is it well formed?
+//!    [`limits`]: has its source any budget left?
 //! 3. [`plan`]: look up every destination and group them into *branches*, one per output copy. A repeated
 //!    list reuses the cached plan.
 //! 4. [`mark`]: what a copy carries, so that it finds its plan where it leaves.
@@ -12,6 +13,7 @@
 
 pub mod emit;
 pub mod ingress;
+pub mod limits;
 pub mod mark;
 pub mod plan;
 pub mod tables;

@@ -41,6 +41,9 @@ pub trait Tables<F: Family> {
     /// [`ADDRESS_OWN`](crate::maps::ADDRESS_OWN) and
     /// [`ADDRESS_ANYCAST`](crate::maps::ADDRESS_ANYCAST), or 0 for anyone else's address.
     fn address_flags(&self, address: F::Address) -> u32;
+
+    /// Whether the configuration lists `source` for the port with this slot.
+    fn may_arrive(&self, slot: u8, source: F::Address) -> bool;
 }
 
 /// Who may send Xcast inside UDP.

@@ -52,7 +52,8 @@ fn destination_port<F: Family>(view: View<'_>) -> Option<Be16> {
     view.be16(F::udp_at(view)? + udp::DESTINATION_PORT)
 }
 
-/// Judges a frame for which [`is_candidate`] holds: `Ok` if the packet inside may be taken out.
+/// Judges a frame for which [`is_candidate`] holds: `Ok` if the packet inside may be taken out. It says whether the
+/// configuration lets the sender use a source that is not its own: that need not be behind the port of arrival.
 ///
 /// The outer UDP checksum is not looked at: what is inside has checksums of its own, over its
 /// Xcast header and over its payload.
@@ -62,7 +63,7 @@ pub fn check<F: Family>(
     port: &Port,
     settings: &Settings,
     tables: &(impl Tables<F> + UdpSenders<F>),
-) -> Result<(), Reject> {
+) -> Result<bool, Reject> {
     // What fails these checks is somebody else's: what comes from this very host, too.
     if port.flags & PORT_TRUSTED != 0 || !is_to_mac(view, port.mac).ok_or(Reject::Pass)? {
         return Err(Reject::Pass);
@@ -101,10 +102,11 @@ pub fn check<F: Family>(
     }
     let peer = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     let source = F::Address::read(inner, F::SOURCE).ok_or(CONTENT)?;
-    if source.difference(peer) != 0 && !tables.may_send(peer, source) {
+    let is_others = source.difference(peer) != 0;
+    if is_others && !tables.may_send(peer, source) {
         return Err(Reject::Drop(Counter::DropUdpSource));
     }
-    Ok(())
+    Ok(is_others)
 }
 
 /// Takes the outer headers off: the Ethernet header moves to the packet inside. `None` if the

@@ -118,18 +118,19 @@ impl<F: Family> Router<F> {
         Outcome::Forwarded(copies)
     }
 
-    /// If the frame is Xcast inside UDP for this router, removes the outer headers. Returns whether it did.
+    /// If the frame is Xcast inside UDP for this router, removes the outer headers. Returns whether it did, and if so
+    /// whether the configuration permits its sender the source of another.
     ///
     /// # Errors
     ///
     /// [`Reject::Pass`] if the datagram is for somebody else, [`Reject::Drop`] if it is malformed or not permitted.
-    pub fn decapsulate(&self, frame: &mut Buffer, port: &Port) -> Result<bool, Reject> {
+    pub fn decapsulate(&self, frame: &mut Buffer, port: &Port) -> Result<Option<bool>, Reject> {
         if !tunnel::is_candidate::<F>(frame.view(), &self.settings) {
-            return Ok(false);
+            return Ok(None);
         }
-        tunnel::check::<F>(frame.view(), port, &self.settings, &self.tables)?;
+        let is_others = tunnel::check::<F>(frame.view(), port, &self.settings, &self.tables)?;
         tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
-        Ok(true)
+        Ok(Some(is_others))
     }
 
     /// Decides about an accepted packet: reuses [`plan`](Self::plan) if it applies, or makes a new one there.
@@ -173,15 +174,18 @@ impl<F: Family> Router<F> {
         copies: &mut Vec<(u8, Vec<u8>)>,
     ) -> Result<Option<Buffer>, Reject> {
         const NO_ROOM: Reject = Reject::Drop(Counter::DropNoRoom);
+        let mut port = *port;
         let ext_len = match is_xcast::<F>(frame.view(), &self.settings) {
             Some(ext_len) => ext_len,
-            None if self.decapsulate(&mut frame, port)? => {
+            None => {
+                let is_others = self.decapsulate(&mut frame, &port)?.ok_or(Reject::Pass)?;
                 self.count(port.slot, Counter::Decapsulated);
+                port = port.for_permitted(F::VERSION, is_others.into());
                 is_xcast::<F>(frame.view(), &self.settings)
                     .ok_or(Reject::Drop(Counter::DropUdpContent))?
             }
-            None => return Err(Reject::Pass),
         };
+        let port = &port;
         let packet = accept::<F>(frame.view(), ext_len, port, &self.settings, &self.tables)?;
         match arrival {
             None => self.count(port.slot, Counter::Received),

@@ -22,6 +22,7 @@ pub struct MemoryTables {
     groups: BTreeMap<u16, EcmpGroup>,
     addresses: BTreeMap<IpAddr, u32>,
     senders: BTreeMap<IpAddr, Prefixes<()>>,
+    sources: BTreeMap<u8, Prefixes<()>>,
 }
 
 impl MemoryTables {
@@ -52,6 +53,12 @@ impl MemoryTables {
     /// Lets `peer` send packets inside UDP whose source is in a prefix.
     pub fn allow_source(&mut self, peer: IpAddr, source: IpAddr, prefix_len: u8) {
         let prefixes = self.senders.entry(peer).or_default();
+        prefixes.set(source, prefix_len, Some(()));
+    }
+
+    /// Lists sources in a prefix for the port with this slot.
+    pub fn allow_on_port(&mut self, slot: u8, source: IpAddr, prefix_len: u8) {
+        let prefixes = self.sources.entry(slot).or_default();
         prefixes.set(source, prefix_len, Some(()));
     }
 
@@ -112,6 +119,11 @@ impl<F: Family> Tables<F> for MemoryTables {
 
     fn address_flags(&self, address: F::Address) -> u32 {
         self.addresses.get(&address.into()).copied().unwrap_or(0)
+    }
+
+    fn may_arrive(&self, slot: u8, source: F::Address) -> bool {
+        let prefixes = self.sources.get(&slot);
+        prefixes.is_some_and(|prefixes| prefixes.longest(source.into()).is_some())
     }
 }
 

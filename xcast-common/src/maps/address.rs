@@ -25,6 +25,28 @@ pub struct PeerSource<A> {
     pub source: A,
 }
 
+/// Sources that ports are restricted to, of all ports together, by family.
+pub const MAX_PORT_SOURCES: u32 = 1024;
+
+/// Key of the map of what may arrive by a port that has a list of sources: the bits of the slot and then the
+/// source's, of which a prefix counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+// Packed, so that there is no padding between the two.
+#[repr(C, packed(4))]
+pub struct PortSource<A> {
+    /// Slot of the port.
+    pub slot: u32,
+    /// Source address.
+    pub source: A,
+}
+
+impl<A: Address> PortSource<A> {
+    /// Bits of the key in front of the source's own prefix.
+    pub const SLOT_BITS: u32 = u32::BITS;
+    /// Bits of the whole key.
+    pub const BITS: u32 = Self::SLOT_BITS + 8 * A::LEN as u32;
+}
+
 impl<A: Address> PeerSource<A> {
     /// Bits of the key in front of the source's own prefix.
     pub const PEER_BITS: u32 = 8 * A::LEN as u32;
@@ -35,4 +57,6 @@ impl<A: Address> PeerSource<A> {
 const _: () = {
     assert!(size_of::<PeerSource<Be32>>() == 8);
     assert!(size_of::<PeerSource<Be128>>() == 32);
+    assert!(size_of::<PortSource<Be32>>() == 8);
+    assert!(size_of::<PortSource<Be128>>() == 20);
 };

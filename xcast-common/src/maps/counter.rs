@@ -97,12 +97,22 @@ counters! {
     DropNoDestinations = "drop_no_destinations", Packet;
     /// Packets dropped: wrong Xcast header checksum.
     DropChecksum = "drop_checksum", Packet;
-    /// Packets dropped: Xcast inside Xcast.
+    /// Packets dropped: Xcast inside Xcast, or inside UDP inside Xcast.
     DropNested = "drop_nested", Packet;
     /// Packets dropped: source is multicast, broadcast, loopback or unspecified.
     DropSource = "drop_source", Packet;
     /// Packets dropped: source is one of the router's own addresses, arriving from outside.
     DropSpoofed = "drop_spoofed", Packet;
+    /// Packets dropped: source that the port of arrival does not permit, as a rule because the way back is another.
+    DropReversePath = "drop_reverse_path", Packet;
+    /// Packets dropped: the kernel forwards nothing that arrives on this port.
+    DropNoForwarding = "drop_no_forwarding", Packet;
+    /// Packets dropped: an ICMP request for several destinations, which would all answer its source.
+    DropIcmpRequest = "drop_icmp_request", Packet;
+    /// Packets dropped: more packets per second from one source than the limit.
+    DropPacketLimit = "drop_packet_limit", Packet;
+    /// Packets dropped: their copies would be more per second for one source than the limit.
+    DropCopyLimit = "drop_copy_limit", Packet;
     /// Packets dropped: a datagram to the port for Xcast inside UDP without an Xcast packet for this router.
     DropUdpContent = "drop_udp_content", Packet;
     /// Packets dropped: a datagram to the port for Xcast inside UDP whose lengths contradict each other.
@@ -113,6 +123,8 @@ counters! {
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.
     DropRedirect = "drop_redirect", Packet;
+    /// Copies dropped: more per second for the kernel stack than the limit.
+    DropStackLimit = "drop_stack_limit", Copy;
     /// Copies dropped: their forwarding plan was overwritten before they left.
     DropPlanLost = "drop_plan_lost", Copy;
     /// Copies dropped: between plan and copy, their next hop moved to another port, to the stack, or away.

@@ -7,6 +7,7 @@
 pub(crate) mod address;
 pub mod counter;
 pub(crate) mod fanout;
+pub(crate) mod limit;
 pub mod lpm;
 pub(crate) mod next_hop;
 #[cfg(feature = "pod")]
@@ -15,20 +16,25 @@ pub(crate) mod port;
 pub(crate) mod settings;
 
 pub use self::{
-    address::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_UDP_SOURCES, PeerSource},
+    address::{
+        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_PORT_SOURCES, MAX_UDP_SOURCES,
+        PeerSource, PortSource,
+    },
     counter::PortCounters,
     fanout::{
         FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
         PresetFanout, SLOT_GROUPS,
     },
+    limit::{Bucket, LIMIT_BUCKETS},
     next_hop::{
-        ECMP_BUCKETS, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER,
-        NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind,
+        ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS,
+        MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
+        NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
+        NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
     },
     port::{
         MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_PLACES, PORT_RECIRCULATE,
-        PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, port_place,
+        PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, SourceMode, port_place, source_mode_of,
     },
-    settings::{GENERATIONS, Prune, Settings},
+    settings::{GENERATIONS, IcmpRequests, Prune, Settings},
 };

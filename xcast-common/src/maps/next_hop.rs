@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use super::counter::Counter;
+use super::{counter::Counter, port::PORT_FIRST};
 
 /// Next-hop ids that routes may use.
 pub const MAX_NEXT_HOPS: u32 = 32768;
@@ -52,6 +52,13 @@ pub const NEXT_HOP_XCAST: u8 = 1 << 0;
 /// its own packet.
 pub const NEXT_HOP_ON_LINK: u8 = 1 << 1;
 
+/// [`NextHop::egress`] of what has no way at all.
+pub const EGRESS_NONE: u8 = 0;
+/// [`NextHop::egress`] of what is behind an interface that is no port.
+pub const EGRESS_OTHER: u8 = 1;
+/// [`NextHop::egress`] of what may be behind any port, as far as the controller knows.
+pub const EGRESS_ANY: u8 = 0xff;
+
 /// One entry of the next-hop table: one per (port, next-hop IP address), plus one per reason to
 /// hand a destination to the stack or to skip it, plus one per ECMP group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -74,8 +81,12 @@ pub struct NextHop {
     pub destination_mac: [u8; 6],
     /// Link layer address of the port.
     pub source_mac: [u8; 6],
+    /// Slot of the port that what is behind it is behind, also where copies take the stack: the way back to a
+    /// source. Else [`EGRESS_NONE`], [`EGRESS_OTHER`] or [`EGRESS_ANY`]. For [`NextHopKind::Ecmp`], see
+    /// [`ports`](Self::ports).
+    pub egress: u8,
     /// Explicit padding to a multiple of eight, which array maps round up to anyway.
-    pub reserved: [u8; 4],
+    pub reserved: [u8; 3],
 }
 
 impl NextHop {
@@ -89,7 +100,33 @@ impl NextHop {
         Self::fixed(NextHopKind::Skip, reason)
     }
 
+    /// A multipath group, with the ports that its members leave by; see [`port_bit`].
+    pub const fn ecmp(group: u16, ports: u64) -> Self {
+        let [a, b, c, d, e, f, g, h] = ports.to_ne_bytes();
+        Self {
+            ecmp_group: group,
+            destination_mac: [a, b, c, d, e, f],
+            source_mac: [g, h, 0, 0, 0, 0],
+            reason: 0,
+            ..Self::fixed(NextHopKind::Ecmp, Counter::SkipNextHop)
+        }
+    }
+
+    /// The ports that the members of a multipath group leave by: they are where other entries have link layer
+    /// addresses.
+    #[inline(always)]
+    pub fn ports(&self) -> u64 {
+        self.addresses().0
+    }
+
     const fn fixed(kind: NextHopKind, reason: Counter) -> Self {
+        let egress = match (kind, reason) {
+            (NextHopKind::Stack, Counter::StackLocal)
+            | (NextHopKind::Stack, Counter::StackNoRoute)
+            | (NextHopKind::Stack, Counter::StackUnreachable) => EGRESS_NONE,
+            (NextHopKind::Stack, _) => EGRESS_ANY,
+            _ => EGRESS_NONE,
+        };
         Self {
             kind: kind as u8,
             port: 0,
@@ -99,7 +136,8 @@ impl NextHop {
             ecmp_group: 0,
             destination_mac: [0; 6],
             source_mac: [0; 6],
-            reserved: [0; 4],
+            egress,
+            reserved: [0; 3],
         }
     }
 
@@ -136,6 +174,12 @@ impl NextHop {
             )
         }
     }
+}
+
+/// The bit of a real port's slot in a set of ports.
+#[inline(always)]
+pub const fn port_bit(slot: u8) -> u64 {
+    1 << (slot.wrapping_sub(PORT_FIRST) & 63)
 }
 
 /// One ECMP group: next-hop ids by hash bucket.

@@ -1,7 +1,7 @@
 //! What lets the controller read and write the map types as bytes.
 
 use super::{
-    address::PeerSource,
+    address::{PeerSource, PortSource},
     counter::PortCounters,
     fanout::{FanoutEntry, FanoutKey},
     next_hop::{EcmpGroup, NextHop},
@@ -28,6 +28,8 @@ pod!(
     NextHop,
     PeerSource<Be32>,
     PeerSource<Be128>,
+    PortSource<Be32>,
+    PortSource<Be128>,
     Port,
     PortCounters,
     Settings,

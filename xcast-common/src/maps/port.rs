@@ -16,6 +16,33 @@ pub const PORT_GROUP_MAC: u8 = 1 << 0;
 /// The port is `xcast0-dp`: any destination MAC is accepted, own addresses may be sources.
 pub const PORT_TRUSTED: u8 = 1 << 1;
 
+/// How the sources of packets that arrive by a port are checked, beside what no source may be. The discriminants are
+/// the map's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum SourceMode {
+    /// Not at all.
+    #[default]
+    Any = 0,
+    /// There is a route back, by whatever interface (RFC 3704 section 2.4).
+    Loose = 1,
+    /// A best route back leaves by this port (RFC 3704 section 2.2).
+    Strict = 2,
+    /// The source is in a prefix that the configuration lists.
+    Prefixes = 3,
+    /// Nothing is forwarded from this port.
+    Closed = 8,
+    /// No best route back leaves elsewhere: as [`Strict`](Self::Strict), but what there is no route to passes, as it
+    /// does by unicast where there is no filter. Nobody can be made the victim of answers to such a source.
+    NotElsewhere = 4,
+}
+
+/// Which of a port's [`SourceMode`]s is for which IP version.
+#[inline(always)]
+pub const fn source_mode_of(ip_version: u8) -> usize {
+    (ip_version == 6) as usize
+}
+
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -28,8 +55,28 @@ pub struct Port {
     pub mac: [u8; 6],
     /// The interface's index; 0 in an unused entry of the port table.
     pub ifindex: u32,
+    /// A [`SourceMode`] for IPv4 and one for IPv6.
+    pub sources: [u8; 2],
     /// Explicit padding.
-    pub reserved: u32,
+    pub reserved: u16,
+    /// What a packet costs its source, in nanoseconds of its budget; 0 for nothing. See
+    /// [`forward::limits`](crate::forward::limits).
+    pub packet_ns: u32,
+    /// What each copy costs it.
+    pub copy_ns: u32,
+}
+
+impl Port {
+    /// The port for a packet whose source the configuration permits its sender, if `permitted` is 1 and not 0: the way
+    /// back does not count. Without a branch, which the verifier would follow to the end of the program.
+    #[inline(always)]
+    pub fn for_permitted(self, ip_version: u8, permitted: u8) -> Self {
+        let mut port = self;
+        // All bits if it is 0, and those of one mode if it is 1.
+        let kept = permitted.wrapping_sub(1) | SourceMode::Closed as u8;
+        port.sources[source_mode_of(ip_version)] &= kept;
+        port
+    }
 }
 
 /// Entries of the port table, where interfaces are found by index: an array, since a look-up in a
@@ -46,7 +93,7 @@ pub fn port_place(ifindex: u32, attempt: u32) -> u32 {
 }
 
 const _: () = {
-    assert!(size_of::<Port>() == 16);
+    assert!(size_of::<Port>() == 24);
     assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(PORT_FIRST as usize + MAX_REAL_PORTS <= MAX_PORTS);
 };

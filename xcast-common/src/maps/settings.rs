@@ -16,6 +16,19 @@ pub enum Prune {
     Bitmap = 1,
 }
 
+/// What becomes of ICMP requests that are for several destinations (RFC 5058 section 14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum IcmpRequests {
+    /// They are forwarded like anything else.
+    #[default]
+    Forward = 0,
+    /// They are forwarded if a best route back to their source leaves by the port of arrival.
+    Verified = 1,
+    /// They are dropped.
+    Drop = 2,
+}
+
 /// What the programs know from the start: constants to them, set while they are loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
@@ -42,8 +55,10 @@ pub struct Settings {
     pub ports_option: u8,
     /// 1 if Xcast6 is forwarded.
     pub ipv6: u8,
-    /// Explicit padding.
-    pub reserved: [u8; 5],
+    /// An [`IcmpRequests`].
+    pub icmp_requests: u8,
+    /// What a copy for the kernel stack costs, in nanoseconds of the router's budget; 0 for nothing.
+    pub stack_copy_ns: u32,
 }
 
 impl Settings {

@@ -156,6 +156,11 @@ gateways = "all"
 # the list and clears bits: packets stay as long as they were, and survive authentication (AH).
 prune = "truncate"
 
+# ICMP requests (echo and the like) for several destinations: all would answer the source (RFC 5058
+# section 14). "verified" forwards them if the way back to the source is by the port they came by,
+# "forward" always, "drop" never.
+icmp_requests = "verified"
+
 # Anycast addresses: Xcast packets may be sent to these as well as to the router's own addresses
 # (RFC 5058 section 11.5).
 anycast = []
@@ -181,6 +186,16 @@ keep = false
 # everything to the kernel's stack. 0 for ever.
 orphan_seconds = 600
 
+# What one source (an IPv4 address, or a /64 of IPv6) may use per second on each port; 0 is no limit.
+# A port may have packets_per_second and copies_per_second of its own.
+[limits]
+# Xcast packets.
+packets_per_second = 10000
+# Copies that are made of them.
+copies_per_second = 100000
+# Copies handed to the kernel's stack, of all sources together.
+stack_copies_per_second = 10000
+
 # Xcast packets inside UDP, from programs that may not send raw packets. Without this table none
 # are accepted. The port has no default: choose one that no program on this router listens on,
 # because datagrams that arrive for it from outside reach neither programs nor the packet filter.
@@ -191,6 +206,9 @@ orphan_seconds = 600
 #peers = [{ address = "10.0.0.2", sources = ["10.1.0.0/16", "10.2.0.0/16"] }]
 
 # One table per port. Interfaces may appear later, go away and come back.
+# source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no
+# gateway is behind it (without rp_filter: also sources without any route pass). "strict": only sources to which a best route leaves by this port. "loose": only
+# sources to which there is a route. "any". Or a list of networks.
 "#;
 
 fn file(interfaces: &[String], candidates: &[String]) -> String {
@@ -202,7 +220,7 @@ fn file(interfaces: &[String], candidates: &[String]) -> String {
             text,
             "\n[[port]]\ninterface = {name:?}\n\
              # Also accept frames to the group's MAC address. Two such routers on one LAN both\n\
-             # forward every packet.\ngroup_mac = false\n"
+             # forward every packet.\ngroup_mac = false\nsource = \"auto\"\n"
         );
     }
     if interfaces.is_empty() {
@@ -223,16 +241,20 @@ fn file(interfaces: &[String], candidates: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Port, Router};
+    use crate::config::{Limits, Port, Router, Source};
 
     #[test]
     fn the_file_states_the_defaults() {
         let config = Config::parse(&file(&["eth0".into(), "eth1".into()], &[])).unwrap();
         assert_eq!(config.router, Router::default());
+        assert_eq!(config.limits, Limits::default());
         assert_eq!(config.code_points.protocol, 253);
         let port = |interface: &str| Port {
             interface: interface.to_owned(),
             group_mac: false,
+            source: Source::Auto,
+            packets_per_second: None,
+            copies_per_second: None,
         };
         assert_eq!(config.ports, [port("eth0"), port("eth1")]);
     }

@@ -6,8 +6,10 @@
 mod address;
 mod code_points;
 mod error;
+mod limits;
 mod port;
 mod router;
+mod source;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -21,8 +23,10 @@ use xcast_host::CodePoints;
 use self::{code_points::StatedCodePoints, error::syntax_error, port::validate_ports};
 pub use self::{
     error::ConfigError,
+    limits::Limits,
     port::Port,
     router::{DATAPATH_SUFFIX, DEFAULT_INTERFACE, Router, prune_name},
+    source::Source,
     udp::{Peer, Udp},
 };
 
@@ -33,6 +37,8 @@ pub struct Config {
     pub code_points: CodePoints,
     /// How the router behaves.
     pub router: Router,
+    /// How much one source may use.
+    pub limits: Limits,
     /// Xcast inside UDP; `None` if it accepts none.
     pub udp: Option<Udp>,
     /// The interfaces it forwards between.
@@ -59,6 +65,7 @@ impl Config {
         let config = Self {
             code_points: file.code_points.validate()?,
             router: file.router,
+            limits: file.limits,
             udp: file.udp,
             ports: file.port,
         };
@@ -89,6 +96,8 @@ impl Config {
             udp_port: self.udp_port(),
             hash_key,
             mark,
+            icmp_requests: self.router.icmp_requests as u8,
+            stack_copy_ns: self.limits.stack_copy_ns(),
             ..Settings::default()
         };
         match ipv6 {
@@ -121,6 +130,8 @@ struct File {
     code_points: StatedCodePoints,
     #[serde(default)]
     router: Router,
+    #[serde(default)]
+    limits: Limits,
     udp: Option<Udp>,
     #[serde(default)]
     port: Vec<Port>,

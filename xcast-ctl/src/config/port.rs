@@ -3,11 +3,13 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use xcast_common::maps::MAX_REAL_PORTS;
+use xcast_common::maps::{MAX_PORT_SOURCES, MAX_REAL_PORTS};
 
 use super::{
     error::{ConfigError, invalid},
+    limits::Limits,
     router::{Router, check_name},
+    source::Source,
 };
 
 /// A `[[port]]` table: an interface the router works on.
@@ -20,6 +22,25 @@ pub struct Port {
     /// on one LAN both forward every packet. Default: false.
     #[serde(default)]
     pub group_mac: bool,
+    /// Which sources packets may have that arrive by it. Default: at least what the kernel's reverse path filter
+    /// says, and strict where no gateway is behind the port.
+    #[serde(default)]
+    pub source: Source,
+    /// Instead of the one in `[limits]`.
+    pub packets_per_second: Option<u32>,
+    /// Instead of the one in `[limits]`.
+    pub copies_per_second: Option<u32>,
+}
+
+impl Port {
+    /// What one of the port's sources may use, if `limits` hold where the port says nothing.
+    pub fn limits(&self, limits: &Limits) -> Limits {
+        Limits {
+            packets_per_second: self.packets_per_second.unwrap_or(limits.packets_per_second),
+            copies_per_second: self.copies_per_second.unwrap_or(limits.copies_per_second),
+            ..*limits
+        }
+    }
 }
 
 /// Up to [`MAX_REAL_PORTS`] different interfaces, none of them the router's own.
@@ -61,6 +82,18 @@ pub(super) fn validate_ports(ports: &[Port], router: &Router) -> Result<(), Conf
                 format!("{name:?} is listed twice: remove one"),
             ));
         }
+        port.source.validate(&format!("port {number}: source"))?;
+    }
+    let listed = ports.iter().flat_map(|port| port.source.prefixes());
+    let count = listed.count();
+    if count > MAX_PORT_SOURCES as usize {
+        return Err(invalid(
+            "port",
+            format!(
+                "{count} networks in the lists of sources, and there is room for \
+                 {MAX_PORT_SOURCES}: combine them into shorter prefixes"
+            ),
+        ));
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use xcast_common::maps::{MAX_FANOUTS, Prune};
+use xcast_common::maps::{IcmpRequests, MAX_FANOUTS, Prune};
 
 use super::{
     address::{check_addresses, is_unicast},
@@ -34,6 +34,10 @@ pub struct Router {
     /// How a copy's list is pruned. Default: truncated.
     #[serde(with = "prune")]
     pub prune: Prune,
+    /// What becomes of ICMP requests that are for several destinations (RFC 5058 section 14). Default: they are
+    /// forwarded if a best route back to their source leaves by the port of arrival.
+    #[serde(with = "icmp_requests")]
+    pub icmp_requests: IcmpRequests,
     /// Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section
     /// 11.5). Default: none.
     pub anycast: Vec<IpAddr>,
@@ -61,6 +65,7 @@ impl Default for Router {
         Self {
             gateways: Gateways::All,
             prune: Prune::Truncate,
+            icmp_requests: IcmpRequests::Verified,
             anycast: Vec::new(),
             tables: Vec::new(),
             interface: DEFAULT_INTERFACE.to_owned(),
@@ -167,6 +172,29 @@ mod prune {
     }
 }
 
+mod icmp_requests {
+    use serde::{Deserialize, Deserializer};
+    use xcast_common::maps::IcmpRequests;
+
+    #[derive(Deserialize)]
+    #[serde(rename_all = "lowercase")]
+    enum Name {
+        Forward,
+        Verified,
+        Drop,
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<IcmpRequests, D::Error> {
+        Ok(match Name::deserialize(deserializer)? {
+            Name::Forward => IcmpRequests::Forward,
+            Name::Verified => IcmpRequests::Verified,
+            Name::Drop => IcmpRequests::Drop,
+        })
+    }
+}
+
 /// What the kernel accepts as an interface's name (`dev_valid_name`).
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), ConfigError> {
     let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
@@ -196,6 +224,7 @@ mod tests {
     fn everything_can_be_set() {
         let config = with_router(
             "gateways = ['10.0.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
+             icmp_requests = 'drop'\n\
              tables = [100, 200]\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096\n\
              keep = true\norphan_seconds = 0",
         )
@@ -203,6 +232,7 @@ mod tests {
         let expected = Router {
             gateways: Gateways::List(vec![IpAddr::from([10, 0, 0, 1])]),
             prune: Prune::Bitmap,
+            icmp_requests: IcmpRequests::Drop,
             anycast: vec![IpAddr::from([10, 9, 9, 9])],
             tables: vec![100, 200],
             interface: "x".into(),

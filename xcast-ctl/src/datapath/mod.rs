@@ -280,6 +280,16 @@ impl Datapath {
         self.tables.allow_source(peer, sources)
     }
 
+    /// Lists sources for the port with this slot: where its mode is
+    /// [`SourceMode::Prefixes`](xcast_common::maps::SourceMode::Prefixes), only they may arrive by it.
+    ///
+    /// # Errors
+    ///
+    /// There are more than [`MAX_PORT_SOURCES`](xcast_common::maps::MAX_PORT_SOURCES) of a family.
+    pub fn allow_on_port(&mut self, slot: u8, sources: IpNet) -> Result<(), DatapathError> {
+        self.tables.allow_on_port(slot, sources)
+    }
+
     /// Makes an interface known under a slot, so that copies can leave by it: single ones at once,
     /// fan-outs as soon as their device maps are installed in the background.
     pub fn add_device(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use xcast_common::{
     maps::{
         EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM,
-        NextHop, NextHopKind, PORT_STACK, PeerSource, counter::Counter, lpm,
+        NextHop, NextHopKind, PORT_STACK, PeerSource, PortSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -33,6 +33,8 @@ pub(super) struct TableMaps {
     addresses6: BpfHashMap<MapData, Be128, u32>,
     udp_sources: LpmTrie<MapData, PeerSource<Be32>, u32>,
     udp_sources6: LpmTrie<MapData, PeerSource<Be128>, u32>,
+    port_sources: LpmTrie<MapData, PortSource<Be32>, u32>,
+    port_sources6: LpmTrie<MapData, PortSource<Be128>, u32>,
     stack_macs: Macs,
 }
 
@@ -73,6 +75,8 @@ impl TableMaps {
             addresses6: typed(ebpf, "ADDRESSES6")?,
             udp_sources: typed(ebpf, "UDP_SOURCES")?,
             udp_sources6: typed(ebpf, "UDP_SOURCES6")?,
+            port_sources: typed(ebpf, "PORT_SOURCES")?,
+            port_sources6: typed(ebpf, "PORT_SOURCES6")?,
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
@@ -200,6 +204,33 @@ impl TableMaps {
                     .map_err(map("UDP_SOURCES6"))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Lists sources for the port with this slot.
+    pub(super) fn allow_on_port(&mut self, slot: u8, sources: IpNet) -> Result<(), DatapathError> {
+        let (slot, len) = (u32::from(slot), u32::from(sources.prefix_len()));
+        match sources.network() {
+            IpAddr::V4(source) => {
+                let source = Be32::from(source);
+                let key = Key::new(
+                    PortSource::<Be32>::SLOT_BITS + len,
+                    PortSource { slot, source },
+                );
+                self.port_sources
+                    .insert(&key, 1, 0)
+                    .map_err(map("PORT_SOURCES"))
+            }
+            IpAddr::V6(source) => {
+                let source = Be128::from(source);
+                let key = Key::new(
+                    PortSource::<Be128>::SLOT_BITS + len,
+                    PortSource { slot, source },
+                );
+                self.port_sources6
+                    .insert(&key, 1, 0)
+                    .map_err(map("PORT_SOURCES6"))
+            }
         }
     }
 }

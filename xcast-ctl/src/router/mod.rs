@@ -14,6 +14,7 @@ mod explain;
 mod pending;
 mod ports;
 pub mod resolver;
+mod sources;
 mod state;
 
 use std::{

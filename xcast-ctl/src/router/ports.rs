@@ -3,8 +3,12 @@
 use std::collections::HashMap;
 
 use tracing::{info, warn};
-use xcast_common::maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry};
+use xcast_common::{
+    forward::limits::price_ns,
+    maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry},
+};
 
+use super::sources::{self, KernelPolicy};
 use crate::{
     config,
     datapath::Datapath,
@@ -25,6 +29,8 @@ pub(super) struct Ports {
 pub(super) struct Port {
     pub(super) interface: String,
     pub(super) group_mac: bool,
+    source: config::Source,
+    limits: config::Limits,
     pub(super) slot: u8,
     pub(super) attached: Option<Attached>,
     /// Interface for which attaching failed, so that it is not tried, and told, every second.
@@ -40,6 +46,10 @@ pub(super) struct Attached {
     asked: u64,
     /// The driver can send what XDP redirects to it, and there are device maps with it, so routes may use it.
     transmits: bool,
+    /// What the datapath knows of it.
+    entry: PortEntry,
+    /// What the kernel's own settings say of what arrives there.
+    policy: KernelPolicy,
     /// The driver's drops when it was attached.
     drops_before: u64,
 }
@@ -51,6 +61,7 @@ impl Ports {
     /// counters. Others have one whose counters are nobody's, if there is one.
     pub(super) fn new(
         configured: &[config::Port],
+        limits: &config::Limits,
         slot_of: impl Fn(&str) -> Option<u8>,
         is_used: impl Fn(u8) -> bool,
     ) -> Self {
@@ -71,6 +82,8 @@ impl Ports {
             .map(|(slot, port)| Port {
                 interface: port.interface.clone(),
                 group_mac: port.group_mac,
+                source: port.source.clone(),
+                limits: port.limits(limits),
                 slot,
                 attached: None,
                 failed: None,
@@ -139,6 +152,7 @@ impl Ports {
             if gone && let Some(attached) = port.attached.take() {
                 info!("port {} is gone", port.interface);
                 sync.detach_port(attached.link.ifindex, edits);
+                sync.set_arrival(attached.link.ifindex, None, edits);
                 if let Err(error) = datapath.remove_device(port.slot, attached.link.ifindex) {
                     warn!("{:#}", anyhow::Error::from(error));
                 }
@@ -148,8 +162,11 @@ impl Ports {
                 continue;
             };
             if port.attached.is_none() && port.failed.as_ref() != Some(link) {
-                match port.attach(link, datapath) {
-                    Ok(()) => port.failed = None,
+                match port.attach(link, datapath, sync) {
+                    Ok(()) => {
+                        port.failed = None;
+                        sync.set_arrival(link.ifindex, Some(port.slot), edits);
+                    }
                     Err(error) => {
                         warn!("cannot make {} a port: {error:#}", port.interface);
                         port.failed = Some(link.clone());
@@ -168,6 +185,13 @@ impl Ports {
                 sync,
                 edits,
             );
+        }
+    }
+
+    /// Brings the ports' sources in step with routes: where gateways are decides who may send.
+    pub(super) fn follow_gateways(&mut self, datapath: &mut Datapath, sync: &RouteSync) {
+        for port in &mut self.ports {
+            port.publish(datapath, sync);
         }
     }
 
@@ -195,18 +219,49 @@ impl Port {
         Some(kernel::transmit_drops(&self.interface).saturating_sub(attached.drops_before))
     }
 
-    fn entry(&self, link: &Link) -> Option<PortEntry> {
+    fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
         Some(PortEntry {
             slot: self.slot,
             flags: if self.group_mac { PORT_GROUP_MAC } else { 0 },
             mac: link.mac?,
+            sources: sources::modes(&self.source, policy, sync.has_gateway(link.ifindex)),
+            packet_ns: price_ns(self.limits.packets_per_second),
+            copy_ns: price_ns(self.limits.copies_per_second),
             ..PortEntry::default()
         })
     }
 
-    fn attach(&mut self, link: &Link, datapath: &mut Datapath) -> anyhow::Result<()> {
+    /// Writes what the datapath knows of the port, if it is something else now.
+    fn publish(&mut self, datapath: &mut Datapath, sync: &RouteSync) {
+        let Some(attached) = &self.attached else {
+            return;
+        };
+        let Some(entry) = self.entry(&attached.link, attached.policy, sync) else {
+            return;
+        };
+        if entry == attached.entry {
+            return;
+        }
+        // What could not be written is tried again.
+        match datapath.update_device(attached.link.ifindex, entry) {
+            Ok(()) => {
+                if let Some(attached) = &mut self.attached {
+                    attached.entry = entry;
+                }
+            }
+            Err(error) => warn!("{:#}", anyhow::Error::from(error)),
+        }
+    }
+
+    fn attach(
+        &mut self,
+        link: &Link,
+        datapath: &mut Datapath,
+        sync: &RouteSync,
+    ) -> anyhow::Result<()> {
+        let policy = KernelPolicy::read(&link.name);
         let entry = self
-            .entry(link)
+            .entry(link, policy, sync)
             .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
         datapath.add_device(link.ifindex, entry)?;
         self.attached = Some(Attached {
@@ -214,6 +269,8 @@ impl Port {
             runs: false,
             asked: datapath.asked(),
             transmits: false,
+            entry,
+            policy,
             drops_before: kernel::transmit_drops(&self.interface),
         });
         Ok(())
@@ -261,17 +318,16 @@ impl Port {
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
     ) {
-        let entry = self.entry(link);
         let Some(attached) = &mut self.attached else {
             return;
         };
-        if attached.link.mac != link.mac
-            && let Some(entry) = entry
-            && let Err(error) = datapath.update_device(link.ifindex, entry)
-        {
-            warn!("{:#}", anyhow::Error::from(error));
-        }
         attached.link = link.clone();
+        // The kernel tells nobody of most of these settings.
+        attached.policy = KernelPolicy::read(&link.name);
+        self.publish(datapath, sync);
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
         if attached.transmits != transmits {
             attached.transmits = transmits;
             if transmits {

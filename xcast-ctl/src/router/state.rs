@@ -5,7 +5,9 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use tracing::warn;
-use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
+use xcast_common::maps::{
+    PORT_FIRST, PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry,
+};
 
 use super::{pending::Pending, ports::Ports, resolver::Resolver};
 use crate::{
@@ -52,13 +54,20 @@ impl Router {
     ) -> Result<Self> {
         let settings = config.settings([kernel::random()?, 0]);
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
-        let ports = Ports::new(&config.ports, slot_of, |slot| generation.is_used(slot));
+        let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
+            generation.is_used(slot)
+        });
         let mut datapath =
             Datapath::load_generation(&settings, config.router.subsets, pair.macs, generation)?;
         datapath.trust_for(config.router.orphan_limit())?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
                 datapath.allow_source(peer.address, *source)?;
+            }
+        }
+        for (slot, port) in (PORT_FIRST..).zip(&config.ports) {
+            for prefix in port.source.prefixes() {
+                datapath.allow_on_port(slot, *prefix)?;
             }
         }
         let port = |slot, flags, mac| PortEntry {
@@ -120,6 +129,7 @@ impl Router {
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
             self.follow_ipv6_mtus(&mut edits);
         }
+        self.ports.follow_gateways(&mut self.datapath, &self.sync);
         self.carry_out(edits);
         if ended {
             self.resyncs += u64::from(self.synced);

@@ -11,8 +11,9 @@ use std::{
 };
 
 use xcast_common::maps::{
-    EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
-    NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind, counter::Counter,
+    EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER,
+    NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
+    NextHopKind, counter::Counter, port_bit,
 };
 
 use super::{
@@ -100,6 +101,8 @@ pub(super) struct EntryContext<'a> {
     pub(super) rib: &'a Rib,
     pub(super) ports: &'a HashMap<u32, u8>,
     pub(super) gateways: &'a Gateways,
+    /// Slots of the interfaces that packets arrive by, whether or not they can send.
+    pub(super) arrivals: &'a HashMap<u32, u8>,
 }
 
 /// The table of next hops.
@@ -114,6 +117,8 @@ pub(super) struct NextHops {
     free_groups: VecDeque<u16>,
     /// Ids whose entries follow a neighbour.
     by_neighbour: HashMap<(u32, IpAddr), Vec<u32>>,
+    /// Number of next hops that are gateways, by their link.
+    gateways_behind: HashMap<u32, usize>,
     /// Gateways whose use may have begun or ended since [`take_gateways`](Self::take_gateways).
     gateways: BTreeSet<(u32, IpAddr)>,
 }
@@ -146,6 +151,7 @@ impl NextHops {
             groups: 0,
             free_groups: VecDeque::new(),
             by_neighbour: HashMap::new(),
+            gateways_behind: HashMap::new(),
             gateways: BTreeSet::new(),
         }
     }
@@ -192,6 +198,7 @@ impl NextHops {
         if let Some(neighbour) = key.neighbour() {
             self.by_neighbour.entry(neighbour).or_default().push(id);
             if key.is_gateway() {
+                *self.gateways_behind.entry(neighbour.0).or_default() += 1;
                 self.gateways.insert(neighbour);
             }
         }
@@ -211,6 +218,7 @@ impl NextHops {
         edits: &mut Vec<Edit>,
     ) -> Option<u32> {
         let shares = self.acquire_members(members, context, edits)?;
+        let ports = context.egress_ports(members);
         let ids = shares.iter().map(|share| share.id).collect();
         let buckets = EcmpGroup {
             buckets: ecmp::buckets(&shares),
@@ -223,6 +231,11 @@ impl NextHops {
             if group.buckets != buckets {
                 group.buckets = buckets;
                 edits.push(group.edit());
+            }
+            let entry = NextHop::ecmp(group.index, ports);
+            if slot.entry != entry {
+                slot.entry = entry;
+                edits.push(Edit::NextHop { id, entry });
             }
             for old in std::mem::replace(&mut group.members, ids) {
                 self.release(old);
@@ -238,11 +251,7 @@ impl NextHops {
             }
             return stand_in.map(|at| shares[at].id);
         };
-        let entry = NextHop {
-            kind: NextHopKind::Ecmp as u8,
-            ecmp_group: index,
-            ..NextHop::default()
-        };
+        let entry = NextHop::ecmp(index, ports);
         let group = Group {
             index,
             members: ids,
@@ -276,6 +285,9 @@ impl NextHops {
                 }
             }
             if slot.key.is_gateway() {
+                if let Some(count) = self.gateways_behind.get_mut(&neighbour.0) {
+                    *count -= 1;
+                }
                 self.gateways.insert(neighbour);
             }
         }
@@ -330,6 +342,11 @@ impl NextHops {
             }
         }
         ids
+    }
+
+    /// Some route leads to a gateway on this link.
+    pub(super) fn has_gateway(&self, ifindex: u32) -> bool {
+        self.gateways_behind.get(&ifindex).is_some_and(|&n| n > 0)
     }
 
     /// A route leads to this gateway.
@@ -466,19 +483,45 @@ impl EntryContext<'_> {
                 mtu_bytes,
             } => self.forward(ifindex, address, mtu_bytes, NEXT_HOP_ON_LINK),
             Key::Link { ifindex } if self.port(ifindex).is_some() => {
-                NextHop::stack(Counter::StackNoNeighbour)
+                self.stack(Counter::StackNoNeighbour, ifindex)
             }
-            Key::Link { .. } | Key::Group(_) => NextHop::stack(Counter::StackNoPort),
+            Key::Link { ifindex } => self.stack(Counter::StackNoPort, ifindex),
+            Key::Group(_) => NextHop::stack(Counter::StackNoPort),
         }
+    }
+
+    /// The kernel serves what is behind this interface.
+    fn stack(&self, reason: Counter, ifindex: u32) -> NextHop {
+        NextHop {
+            egress: self.egress(ifindex),
+            ..NextHop::stack(reason)
+        }
+    }
+
+    /// The interface as [`NextHop::egress`] has it.
+    fn egress(&self, ifindex: u32) -> u8 {
+        self.arrivals.get(&ifindex).copied().unwrap_or(EGRESS_OTHER)
+    }
+
+    /// The ports that members of a group leave by, usable or not: a source behind any of them is where it should be.
+    fn egress_ports(&self, members: &[Member]) -> u64 {
+        let ports = members.iter().map(|member| match &member.target {
+            Target::Fixed(_) => u64::MAX,
+            Target::Key(key) => match key.ifindex().map(|ifindex| self.egress(ifindex)) {
+                None | Some(EGRESS_OTHER) => 0,
+                Some(slot) => port_bit(slot),
+            },
+        });
+        ports.fold(0, |all, ports| all | ports)
     }
 
     fn forward(&self, ifindex: u32, to: IpAddr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
         let Some((port, link, source_mac)) = self.port(ifindex) else {
-            return NextHop::stack(Counter::StackNoPort);
+            return self.stack(Counter::StackNoPort, ifindex);
         };
         let neighbour = self.rib.neighbour(ifindex, to);
         let Some(destination_mac) = neighbour.and_then(|neighbour| neighbour.resolved()) else {
-            return NextHop::stack(Counter::StackNoNeighbour);
+            return self.stack(Counter::StackNoNeighbour, ifindex);
         };
         let link_mtu_bytes = u16::try_from(link.mtu_bytes).unwrap_or(u16::MAX);
         NextHop {
@@ -488,6 +531,7 @@ impl EntryContext<'_> {
             mtu_bytes: mtu_bytes.map_or(link_mtu_bytes, |mtu| mtu.min(link_mtu_bytes)),
             destination_mac,
             source_mac,
+            egress: self.egress(ifindex),
             ..NextHop::default()
         }
     }

@@ -59,6 +59,8 @@ pub struct RouteSync {
     pub(super) rib: Rib,
     /// Slots of the interfaces that are ports.
     pub(super) ports: HashMap<u32, u8>,
+    /// Slots of the interfaces that packets arrive by, whether or not they can send.
+    arrivals: HashMap<u32, u8>,
     pub(super) next_hops: NextHops,
     pub(super) fib: Fib,
     /// Gateways the kernel was asked to keep resolved.
@@ -80,6 +82,7 @@ impl RouteSync {
             config,
             rib,
             ports: HashMap::new(),
+            arrivals: HashMap::new(),
             next_hops: NextHops::new(),
             fib: Fib::default(),
             resolving: HashSet::new(),
@@ -110,6 +113,24 @@ impl RouteSync {
             }
         }
         self.update(edits);
+    }
+
+    /// Packets arrive by the interface, with this slot, or with `None` do so no more: the way back to sources behind
+    /// it. Whether it can send is another matter.
+    pub fn set_arrival(&mut self, ifindex: u32, slot: Option<u8>, edits: &mut Vec<Edit>) {
+        let old = match slot {
+            Some(slot) => self.arrivals.insert(ifindex, slot),
+            None => self.arrivals.remove(&ifindex),
+        };
+        if old != slot {
+            self.rib.changes.links.insert(ifindex);
+        }
+        self.update(edits);
+    }
+
+    /// Some route leads to a gateway on this link, of either family.
+    pub fn has_gateway(&self, ifindex: u32) -> bool {
+        self.next_hops.has_gateway(ifindex)
     }
 
     /// The interface is a port now, with this slot.
@@ -510,6 +531,7 @@ impl RouteSync {
             rib: &self.rib,
             ports: &self.ports,
             gateways: &self.config.gateways,
+            arrivals: &self.arrivals,
         };
         (&mut self.next_hops, context)
     }

@@ -48,6 +48,11 @@ pub struct Work {
     pub orphaned: u32,
     /// See [`through_memory`](Self::through_memory).
     pub(super) packet: Packet,
+    /// The bucket of the packet's source, and what a copy costs it; kept here and not in registers while the packet is
+    /// planned.
+    charged: [u32; 2],
+    /// See [`bit_through_memory`](Self::bit_through_memory).
+    pub(super) bit: u8,
     /// Each destination's look-up.
     pub(super) look_ups: LookUps<DESTINATION_SLOTS>,
     /// Each branch's next hop, until something has been decided about it.
@@ -74,6 +79,25 @@ impl Work {
     pub fn ext_len_through_memory(&mut self, ext_len: u16) -> u16 {
         store(&mut self.packet.ext_len, ext_len);
         fresh(&self.packet.ext_len)
+    }
+
+    /// Keeps the bucket of the packet's source, and what a copy costs it, in nanoseconds.
+    #[inline(always)]
+    pub fn keep_charged(&mut self, bucket: u32, copy_ns: u32) {
+        store(&mut self.charged, [bucket, copy_ns]);
+    }
+
+    /// What was kept.
+    #[inline(always)]
+    pub fn charged(&self) -> [u32; 2] {
+        fresh(&self.charged)
+    }
+
+    /// The same for a yes or no: 1 or 0.
+    #[inline(always)]
+    pub fn bit_through_memory(&mut self, bit: bool) -> u8 {
+        store(&mut self.bit, bit as u8);
+        fresh(&self.bit)
     }
 
     /// The same for what is known of a packet.

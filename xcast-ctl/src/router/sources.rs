@@ -1,0 +1,122 @@
+//! Whose packets each port takes: what the configuration says, and what the kernel's own settings for unicast do.
+
+use xcast_common::maps::{SourceMode, source_mode_of};
+
+use crate::{config::Source, kernel};
+
+/// What the kernel's settings say about packets that arrive by an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KernelPolicy {
+    /// The reverse path filter, for IPv4: 0 none, 1 strict, 2 loose. The kernel takes the higher of the interface's
+    /// and the one for all.
+    rp_filter: u32,
+    /// Whether the kernel forwards IPv4 that arrives there.
+    forwards: bool,
+    /// Whether it forwards IPv6; that is one setting for all interfaces.
+    forwards6: bool,
+}
+
+impl KernelPolicy {
+    /// Reads the settings. What the kernel does not have forbids nothing.
+    pub(super) fn read(interface: &str) -> Self {
+        let of = |interface: &str, key| kernel::sysctl(&format!("ipv4/conf/{interface}/{key}"));
+        let filter = |interface| of(interface, "rp_filter").unwrap_or(0);
+        Self {
+            rp_filter: filter(interface).max(filter("all")),
+            forwards: of(interface, "forwarding") != Some(0),
+            forwards6: kernel::sysctl("ipv6/conf/all/forwarding") != Some(0),
+        }
+    }
+}
+
+/// The modes of a port, by [`source_mode_of`] an IP version. `has_gateway`: some route leads to a gateway behind it.
+pub(super) fn modes(configured: &Source, kernel: KernelPolicy, has_gateway: bool) -> [u8; 2] {
+    let mode = |rp_filter| match configured {
+        Source::Strict => SourceMode::Strict,
+        Source::Loose => SourceMode::Loose,
+        Source::Any => SourceMode::Any,
+        Source::Prefixes(_) => SourceMode::Prefixes,
+        // Hosts have the addresses of their links. Without a filter, the kernel also forwards from sources that it has
+        // no route to at all: one-way feeds.
+        Source::Auto if !has_gateway && rp_filter == 0 => SourceMode::NotElsewhere,
+        Source::Auto if !has_gateway => SourceMode::Strict,
+        Source::Auto => match rp_filter {
+            0 => SourceMode::Any,
+            1 => SourceMode::Strict,
+            _ => SourceMode::Loose,
+        },
+    };
+    let open = |forwards, mode| {
+        if forwards { mode } else { SourceMode::Closed }
+    };
+    let mut modes = [0; 2];
+    modes[source_mode_of(4)] = open(kernel.forwards, mode(kernel.rp_filter)) as u8;
+    // The kernel has no such filter for IPv6.
+    modes[source_mode_of(6)] = open(kernel.forwards6, mode(0)) as u8;
+    modes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OPEN: KernelPolicy = KernelPolicy {
+        rp_filter: 0,
+        forwards: true,
+        forwards6: true,
+    };
+
+    fn filter(rp_filter: u32) -> KernelPolicy {
+        KernelPolicy { rp_filter, ..OPEN }
+    }
+
+    #[track_caller]
+    fn assert_modes(source: &Source, kernel: KernelPolicy, has_gateway: bool, is: [SourceMode; 2]) {
+        let modes = modes(source, kernel, has_gateway);
+        assert_eq!(modes, is.map(|mode| mode as u8));
+    }
+
+    #[test]
+    fn by_default_a_port_is_as_strict_as_the_kernel_and_strict_towards_hosts() {
+        use SourceMode::{Any, Loose, NotElsewhere, Strict};
+        for (rp_filter, mode) in [(0, Any), (1, Strict), (2, Loose)] {
+            assert_modes(&Source::Auto, filter(rp_filter), true, [mode, Any]);
+            let hosts = if rp_filter == 0 { NotElsewhere } else { Strict };
+            assert_modes(
+                &Source::Auto,
+                filter(rp_filter),
+                false,
+                [hosts, NotElsewhere],
+            );
+        }
+    }
+
+    #[test]
+    fn the_configuration_decides_if_it_says_anything() {
+        use SourceMode::{Any, Loose, Prefixes, Strict};
+        let listed = Source::Prefixes(vec!["10.0.0.0/8".parse().unwrap()]);
+        for (source, mode) in [
+            (Source::Strict, Strict),
+            (Source::Loose, Loose),
+            (Source::Any, Any),
+            (listed, Prefixes),
+        ] {
+            assert_modes(&source, filter(1), false, [mode; 2]);
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_forward_is_not_forwarded() {
+        use SourceMode::{Any, Closed};
+        let only6 = KernelPolicy {
+            forwards: false,
+            ..OPEN
+        };
+        assert_modes(&Source::Any, only6, false, [Closed, Any]);
+        let only4 = KernelPolicy {
+            forwards6: false,
+            ..OPEN
+        };
+        assert_modes(&Source::Any, only4, false, [Any, Closed]);
+    }
+}

@@ -1,0 +1,71 @@
+//! Limits: how much a source may send and have copied, and how much the kernel stack gets.
+//!
+//! The budgets are shared by all CPUs and written without locks. Two that take from the same one at the same time may
+//! count once, so a limit may be exceeded a little, and never by more than there are CPUs.
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use xcast_common::{forward::limits::take, maps::Settings};
+
+use crate::maps::{BUCKETS, STACK_BUDGET};
+
+/// [`xcast_charge`] for a packet.
+pub const PACKET: u32 = 0;
+/// [`xcast_charge`] for copies.
+pub const COPIES: u32 = 1;
+
+/// Takes a price from a budget of the source with this bucket; 0 if there was not enough.
+///
+/// A global function: the kernel verifies it by itself, and does not go on with each case of what it did (Linux 5.6).
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32) -> u32 {
+    if price_ns == 0 {
+        return 1;
+    }
+    let Some(bucket) = BUCKETS.get_ptr_mut(bucket) else {
+        return 1;
+    };
+    // SAFETY: an element of a map, which outlives the program.
+    let until = unsafe {
+        if of == PACKET {
+            &raw mut (*bucket).packets_until
+        } else {
+            &raw mut (*bucket).copies_until
+        }
+    };
+    take_from(until, now(), price_ns) as u32
+}
+
+/// Takes a copy from the budget of the kernel stack; whether there was one left.
+#[inline(always)]
+pub fn take_for_stack(settings: &Settings) -> bool {
+    let price_ns = u64::from(settings.stack_copy_ns);
+    if price_ns == 0 {
+        return true;
+    }
+    match STACK_BUDGET.get_ptr_mut(0) {
+        Some(until) => take_from(until, now(), price_ns),
+        None => true,
+    }
+}
+
+#[inline(always)]
+fn take_from(until: *mut u64, now: u64, price_ns: u64) -> bool {
+    if price_ns == 0 {
+        return true;
+    }
+    // SAFETY: callers pass a word of a map; see above about others that write it.
+    let next = unsafe { take(until.read_volatile(), now, price_ns) };
+    if let Some(next) = next {
+        // SAFETY: the same.
+        unsafe { until.write_volatile(next) };
+    }
+    next.is_some()
+}
+
+/// The coarse monotonic clock, in nanoseconds: a few milliseconds are nothing to a budget of a second (Linux 5.11).
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: takes nothing and touches nothing.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
