@@ -11,6 +11,7 @@ pub mod control;
 pub mod datapath;
 pub mod gateways;
 mod kernel;
+mod log;
 mod output;
 pub mod report;
 pub mod router;

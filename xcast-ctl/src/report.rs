@@ -84,6 +84,15 @@ pub struct Status {
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
+    /// Log lines that were lost: there were too many, or they could not be written.
+    #[serde(default)]
+    pub log_lines_lost: u64,
+    /// Changes of the router's own interface by somebody else that were put right.
+    #[serde(default)]
+    pub own_interface_repairs: u64,
+    /// What could not be put right there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_interface_fault: Option<String>,
 }
 
 /// Changes that could not be carried out.
@@ -160,6 +169,9 @@ impl Status {
             prune: "truncate".into(),
             gateways: Gateways::All,
             udp_port: None,
+            log_lines_lost: 0,
+            own_interface_repairs: 0,
+            own_interface_fault: None,
         }
     }
 }

@@ -26,6 +26,7 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter};
 
 use crate::{
     config::DEFAULT_INTERFACE,
+    log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
     tools::{ping, recv, send, trace},
 };
@@ -130,7 +131,7 @@ impl Cli {
             Verb::Run(args) => args.verbose,
             _ => 0,
         };
-        log_to_stderr(verbose);
+        let _flush = log_to_stderr(verbose);
         let router = &self.router;
         match self.verb {
             Verb::Init(args) => init::run(&args),
@@ -151,8 +152,9 @@ impl Cli {
     }
 }
 
-/// Logs what RUST_LOG asks for; otherwise warnings, and more with each `--verbose`.
-fn log_to_stderr(verbose: u8) {
+/// Logs what RUST_LOG asks for; otherwise warnings, and more with each `--verbose`. What is returned
+/// has what was logged written when it is dropped.
+fn log_to_stderr(verbose: u8) -> Option<Flush> {
     let level = match verbose {
         0 => LevelFilter::WARN,
         1 => LevelFilter::INFO,
@@ -162,12 +164,17 @@ fn log_to_stderr(verbose: u8) {
     let filter = EnvFilter::builder()
         .with_default_directive(level.into())
         .from_env_lossy();
+    // Without a thread there is no log, and everything else works.
+    let (log, flush) = LossyLog::start(io::stderr()).ok()?;
     // Fails if a test has installed a subscriber before; then that one is used.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(log)
         .with_ansi(io::stderr().is_terminal())
+        // Its way to tell that a line cannot be written is to print another one, or to panic.
+        .log_internal_errors(false)
         .try_init();
+    Some(flush)
 }
 
 /// The error and its causes, each once. The verifier's log can be megabytes long, so only its

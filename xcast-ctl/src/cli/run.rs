@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use tracing::warn;
 
 use super::leave;
 use crate::{
@@ -68,7 +69,13 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
             path: args.config.clone(),
             keep: args.keep,
         };
-        router::run(start, server, |line| print(&format!("ready {line}\n"))).await
+        router::run(start, server, |line| {
+            // Whoever wanted to know has gone; what is forwarded is not theirs alone.
+            if let Err(error) = print(&format!("ready {line}\n")) {
+                warn!("{error:#}");
+            }
+        })
+        .await
     })?;
     Ok(Outcome::Done)
 }

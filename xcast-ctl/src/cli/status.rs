@@ -63,7 +63,18 @@ fn render(status: &Status) -> String {
     row("version", status.version.clone());
     row("process", status.pid.to_string());
     row("up for", duration(status.uptime_seconds));
-    row("interface", status.interface.clone());
+    let mut interface = status.interface.clone();
+    if let Some(fault) = &status.own_interface_fault {
+        // Writing to a string cannot fail.
+        let _ = write!(interface, ": {fault}");
+    } else if status.own_interface_repairs > 0 {
+        let _ = write!(
+            interface,
+            ", put right {} times",
+            status.own_interface_repairs
+        );
+    }
+    row("interface", interface);
     row("protocol", status.protocol.to_string());
     row("group", status.group.to_string());
     row("gateways", gateways(&status.gateways));
@@ -88,6 +99,9 @@ fn render(status: &Status) -> String {
         );
     }
     row("resyncs", status.resyncs.to_string());
+    if status.log_lines_lost > 0 {
+        row("log", format!("{} lines were lost", status.log_lines_lost));
+    }
     row("kernel", status.kernel.clone());
     table.to_string()
 }

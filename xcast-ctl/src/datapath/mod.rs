@@ -353,8 +353,7 @@ impl Datapath {
         Misses::open(&mut self.ebpf)
     }
 
-    /// The programs' log of dropped packets; `None` unless debugging is on. Can be taken once, within
-    /// a tokio runtime.
+    /// The programs' log of dropped packets; `None` unless debugging is on. Can be taken once.
     pub fn take_drop_log(&mut self) -> Option<DropLog> {
         DropLog::open(&mut self.ebpf)
     }

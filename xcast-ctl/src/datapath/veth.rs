@@ -8,7 +8,10 @@ use std::{io::ErrorKind, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_route::link::LinkAttribute;
-use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use rtnetlink::{
+    Handle, LinkUnspec, LinkVeth,
+    packet_route::link::{InfoData, InfoVeth, LinkMessage},
+};
 use tracing::warn;
 
 use super::ownership;
@@ -16,7 +19,15 @@ use crate::kernel::{self, Link};
 
 /// MTU of both ends: the largest whose frames stay linear under XDP on veth (a page of 4096 less
 /// 256 octets of headroom, 320 of bookkeeping, and the Ethernet header), with some room to spare.
-const MTU_BYTES: u32 = 3498;
+pub const MTU_BYTES: u32 = 3498;
+
+/// Link layer addresses of the ends, the host's first: local ones, spelling "XCAS". The pair leads nowhere but into this
+/// host, so they need not be unique. An interface that is made with an address keeps it: udev's
+/// `MACAddressPolicy=` is for those that the kernel gave a random one (`addr_assign_type`).
+const MACS: [[u8; 6]; 2] = [
+    [0x02, b'X', b'C', b'A', b'S', 1],
+    [0x02, b'X', b'C', b'A', b'S', 2],
+];
 
 /// Link layer addresses of a frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,7 +67,7 @@ impl VethPair {
         if !adopted {
             handle
                 .link()
-                .add(LinkVeth::new(name, peer).build())
+                .add(message(name, peer))
                 .execute()
                 .await
                 .with_context(|| format!("cannot create the veth pair {name}, {peer}"))?;
@@ -82,18 +93,9 @@ impl VethPair {
         address: Ipv4Addr,
         ipv6: bool,
     ) -> Result<Self> {
-        set(&format!("ipv6/conf/{peer}/disable_ipv6"), 1);
-        if ipv6 {
-            for (setting, value) in [("addr_gen_mode", 1), ("accept_ra", 0), ("disable_ipv6", 0)] {
-                set(&format!("ipv6/conf/{name}/{setting}"), value);
-            }
+        for (path, value) in settings(name, peer, ipv6) {
+            set(&path, value);
         }
-        // Copies for the stack come from anywhere, also from addresses that are this host's own.
-        // Loose mode, because 0 would not override a strict `all`.
-        set(&format!("ipv4/conf/{name}/rp_filter"), 2);
-        set(&format!("ipv4/conf/{name}/accept_local"), 1);
-        set(&format!("ipv4/conf/{name}/forwarding"), 1);
-        set(&format!("ipv4/conf/{name}/send_redirects"), 0);
         let host = made(name)?.ifindex;
         let datapath = made(peer)?.ifindex;
         for end in [host, datapath] {
@@ -140,6 +142,53 @@ impl VethPair {
         let removed = handle.link().del(made(name)?.ifindex).execute().await;
         removed.with_context(|| format!("cannot remove the interface {name}"))
     }
+}
+
+/// Asks for a pair whose ends have their addresses from the beginning.
+fn message(name: &str, peer: &str) -> LinkMessage {
+    let [own, others] = MACS.map(Vec::from);
+    let other = LinkUnspec::new_with_name(peer).address(others).build();
+    LinkVeth::new(name, peer)
+        .set_info_data(InfoData::Veth(InfoVeth::Peer(other)))
+        .address(own)
+        .build()
+}
+
+/// The settings of the pair under /proc/sys/net, and the values they have to have; with `ipv6`,
+/// packets of IPv6 go through it, too.
+pub fn settings(name: &str, peer: &str, ipv6: bool) -> Vec<(String, u32)> {
+    let mut settings = vec![(format!("ipv6/conf/{peer}/disable_ipv6"), 1)];
+    let mut own = |family: &str, wanted: &[(&str, u32)]| {
+        let path = |setting| format!("{family}/conf/{name}/{setting}");
+        settings.extend(
+            wanted
+                .iter()
+                .map(|(setting, value)| (path(setting), *value)),
+        );
+    };
+    // Nothing but Xcast is wanted here: no address that speaks up by itself.
+    if ipv6 {
+        own(
+            "ipv6",
+            &[("addr_gen_mode", 1), ("accept_ra", 0), ("disable_ipv6", 0)],
+        );
+    } else {
+        own("ipv6", &[("disable_ipv6", 1)]);
+    }
+    // Copies for the stack come from anywhere, also from addresses that are this host's own, and
+    // from where there is no way back to. The larger value of `all` and the interface counts: a
+    // strict `all` (1) becomes loose by 2; where there is no filter, none is wanted here.
+    let filtered = kernel::sysctl("ipv4/conf/all/rp_filter").is_some_and(|filter| filter != 0);
+    own(
+        "ipv4",
+        &[
+            ("rp_filter", if filtered { 2 } else { 0 }),
+            ("accept_local", 1),
+            ("forwarding", 1),
+            ("send_redirects", 0),
+        ],
+    );
+    settings
 }
 
 /// An interface that has just been made.

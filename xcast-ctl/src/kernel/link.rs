@@ -70,6 +70,22 @@ pub(crate) fn link_named(name: &str) -> Result<Option<Link>> {
     Ok(links()?.into_iter().find(|link| link.is_named(name)))
 }
 
+/// The interface with this index, if there is one in this network namespace.
+pub(crate) fn link(ifindex: u32) -> Result<Option<Link>> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let request = RouteNetlinkMessage::GetLink(message);
+    let answers = match ask(NETLINK_ROUTE, request, NLM_F_ACK) {
+        Ok(answers) => answers,
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
+        Err(error) => return Err(error).context("cannot ask for an interface"),
+    };
+    Ok(answers.into_iter().find_map(|answer| match answer {
+        RouteNetlinkMessage::NewLink(message) => Some(parse(message)),
+        _ => None,
+    }))
+}
+
 /// IPv4 addresses of an interface.
 pub(crate) fn ipv4_addresses(ifindex: u32) -> Result<Vec<Ipv4Addr>> {
     let mut message = AddressMessage::default();

@@ -14,7 +14,7 @@ mod xdp;
 
 pub(crate) use self::{
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
-    link::{Link, ipv4_addresses, link_named, links, remove_link},
+    link::{Link, ipv4_addresses, link, link_named, links, remove_link},
     managed::{ORIGIN, release_managed},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     proc::{capabilities, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},

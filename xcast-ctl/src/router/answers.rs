@@ -10,7 +10,7 @@ use super::{explain, ports::Ports, state::Router};
 use crate::{
     config,
     control::{Request, Response},
-    kernel,
+    kernel, log,
     report::{self, Counters, Mode, mac_text},
     sync::{NextHopRow, RouteRow},
 };
@@ -79,6 +79,7 @@ impl Router {
     }
 
     fn status(&self) -> report::Status {
+        let own_interface = self.own_interface.report();
         report::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -98,6 +99,9 @@ impl Router {
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+            log_lines_lost: log::lost_lines(),
+            own_interface_repairs: own_interface.repairs,
+            own_interface_fault: own_interface.fault,
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod answers;
 mod explain;
+mod own_interface;
 mod pending;
 mod ports;
 pub mod resolver;
@@ -35,7 +36,12 @@ use self::{resolver::Resolver, state::Router};
 use crate::{
     config::Config,
     control::{self, Call, Request, Response},
-    datapath::{generation::Generation, pin::Pins, rings::Misses, veth::VethPair},
+    datapath::{
+        generation::Generation,
+        pin::Pins,
+        rings::{DropLog, Following, Misses},
+        veth::VethPair,
+    },
     kernel::local_port,
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
@@ -68,11 +74,7 @@ pub struct Start {
 ///
 /// Fails only while starting: no privilege, a kernel that refuses the programs, an interface in
 /// the way.
-pub async fn run(
-    start: Start,
-    server: control::Server,
-    ready: impl FnOnce(&str) -> Result<()>,
-) -> Result<()> {
+pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)) -> Result<()> {
     let mut signals = Signals::handle()?;
     let (connection, links, _) = rtnetlink::new_connection().context("cannot open netlink")?;
     tokio::spawn(connection);
@@ -104,6 +106,8 @@ pub async fn run(
         let peer = router.config.router.datapath_interface();
         router.resolver.stop().await;
         router.datapath.end();
+        // Or it would make the pair again.
+        drop(router.own_interface);
         if let Err(error) = VethPair::remove(&links, name, &peer).await {
             warn!("{error:#}");
         }
@@ -187,6 +191,8 @@ struct Running {
     settling: Arc<Notify>,
     /// The UDP port that it reserved.
     reserved: Option<u16>,
+    /// Writes what the programs log for as long as it lives.
+    _drop_log: Option<Following>,
     /// Follows the kernel for as long as it lives.
     _netlink: Netlink,
 }
@@ -210,10 +216,8 @@ impl Running {
             let mut router = Router::start(config, &pair, resolver, generation)?;
             let (netlink, events) = Netlink::start(NetlinkOptions::default())
                 .context("cannot follow the kernel's routes")?;
-            if let Some(log) = router.datapath.take_drop_log() {
-                tokio::spawn(log.follow());
-            }
             Ok(Self {
+                _drop_log: router.datapath.take_drop_log().map(DropLog::follow),
                 events,
                 misses: router.datapath.take_misses()?,
                 settling: router.datapath.settling(),
@@ -247,6 +251,7 @@ impl Running {
                 self.router.datapath.install_subsets(keys);
             }
             () = self.settling.notified() => self.router.look_at_ports(),
+            pair = self.router.own_interface.replaced() => self.router.replace_pair(&pair),
         }
         self.router.advance()
     }
@@ -267,7 +272,7 @@ async fn serve(
     running: &mut Running,
     signals: &mut Signals,
     calls: &mut mpsc::Receiver<Call>,
-    ready: impl FnOnce(&str) -> Result<()>,
+    ready: impl FnOnce(&str),
 ) -> Result<Ending> {
     let mut ready = Some(ready);
     let mut tick = interval(TICK);
@@ -277,7 +282,7 @@ async fn serve(
             stepped = running.step() => {
                 stepped?;
                 if running.router.ready && let Some(ready) = ready.take() {
-                    ready(&running.router.summary())?;
+                    ready(&running.router.summary());
                 }
             }
             _ = tick.tick() => {

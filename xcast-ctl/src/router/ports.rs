@@ -102,6 +102,11 @@ impl Ports {
         attached.map(|attached| &attached.link)
     }
 
+    /// The slots of the ports, in the order of the configuration.
+    pub(super) fn slots(&self) -> impl Iterator<Item = u8> {
+        self.ports.iter().map(|port| port.slot)
+    }
+
     /// Takes note of links; [`reconcile`](Self::reconcile) acts.
     pub(super) fn note(&mut self, event: &KernelEvent) {
         match event {

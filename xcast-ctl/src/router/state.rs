@@ -5,11 +5,14 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use tracing::warn;
-use xcast_common::maps::{
-    PORT_FIRST, PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry,
-};
+use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
 
-use super::{pending::Pending, ports::Ports, resolver::Resolver};
+use super::{
+    own_interface::{OwnInterface, is_end},
+    pending::Pending,
+    ports::Ports,
+    resolver::Resolver,
+};
 use crate::{
     config::Config,
     datapath::{Datapath, DatapathError, generation::Generation, veth::VethPair},
@@ -29,14 +32,15 @@ pub(super) struct Router {
     pub(super) ready: bool,
     /// Dumps after the first one.
     pub(super) resyncs: u64,
-    /// Index of the datapath's end of the own pair.
-    own: u32,
     pub(super) datapath: Datapath,
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
+    pub(super) own_interface: OwnInterface,
+    /// The router's own veth pair.
+    pair: VethPair,
 }
 
 impl Router {
@@ -65,21 +69,12 @@ impl Router {
                 datapath.allow_source(peer.address, *source)?;
             }
         }
-        for (slot, port) in (PORT_FIRST..).zip(&config.ports) {
+        for (slot, port) in ports.slots().zip(&config.ports) {
             for prefix in port.source.prefixes() {
                 datapath.allow_on_port(slot, *prefix)?;
             }
         }
-        let port = |slot, flags, mac| PortEntry {
-            slot,
-            flags,
-            mac,
-            ..PortEntry::default()
-        };
-        let recirculate = port(PORT_RECIRCULATE, 0, pair.macs.destination);
-        datapath.add_device(pair.host, recirculate)?;
-        let stack = port(PORT_STACK, PORT_TRUSTED, pair.macs.source);
-        datapath.add_device(pair.datapath, stack)?;
+        add_pair(&mut datapath, pair)?;
 
         let mut tables = SyncConfig::default().tables;
         tables.extend(&config.router.tables);
@@ -96,12 +91,13 @@ impl Router {
             inherited: false,
             ready: false,
             resyncs: 0,
-            own: pair.datapath,
             ports,
             datapath,
             sync,
             resolver,
             pending: Pending::default(),
+            own_interface: OwnInterface::watch(config, pair)?,
+            pair: pair.clone(),
         };
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
@@ -122,6 +118,12 @@ impl Router {
         let ended = events.contains(&KernelEvent::ResyncEnd);
         for event in &events {
             self.ports.note(event);
+        }
+        if events
+            .iter()
+            .any(|event| self.is_about_own_interface(event))
+        {
+            self.own_interface.look();
         }
         self.sync.apply_all(events, &mut edits);
         if links_changed && !self.sync.resyncing() {
@@ -161,7 +163,7 @@ impl Router {
             .with_context(|| format!("cannot attach to {}", self.config.router.interface))?;
         // The own pair first: what a port's new program sends round again has to find the new one there.
         self.datapath
-            .attach(PORT_STACK, self.own)
+            .attach(PORT_STACK, self.pair.datapath)
             .with_context(|| {
                 format!(
                     "cannot attach to {}",
@@ -179,6 +181,18 @@ impl Router {
     pub(super) fn live_on(&mut self) {
         if let Err(error) = self.datapath.trust_for(self.config.router.orphan_limit()) {
             warn!("{:#}", anyhow::Error::from(error));
+        }
+    }
+
+    fn is_about_own_interface(&self, event: &KernelEvent) -> bool {
+        let is_end_index = |ifindex| ifindex == self.pair.host || ifindex == self.pair.datapath;
+        match event {
+            KernelEvent::Link(link) => {
+                is_end_index(link.ifindex) || is_end(&self.config, &link.name)
+            }
+            KernelEvent::LinkRemoved { ifindex } => is_end_index(*ifindex),
+            KernelEvent::AddressRemoved(address) => is_end_index(address.ifindex),
+            _ => false,
         }
     }
 
@@ -214,6 +228,24 @@ impl Router {
             })
         });
         self.sync.apply_all(mtus, edits);
+    }
+
+    /// Goes on with a pair that was made instead of one that somebody removed.
+    pub(super) fn replace_pair(&mut self, pair: &VethPair) {
+        let result = self.datapath.remove_device(PORT_STACK, self.pair.datapath);
+        let result = result.and(
+            self.datapath
+                .remove_device(PORT_RECIRCULATE, self.pair.host),
+        );
+        let result = result
+            .and_then(|()| add_pair(&mut self.datapath, pair))
+            .and_then(|()| self.datapath.attach_handover(&self.config.router.interface))
+            .map_err(anyhow::Error::from)
+            .and_then(|()| self.datapath.attach(PORT_STACK, pair.datapath));
+        if let Err(error) = result {
+            warn!("cannot use the router's own interface that was made anew: {error:#}");
+        }
+        self.pair = pair.clone();
     }
 
     fn carry_out(&mut self, edits: Vec<Edit>) {
@@ -270,4 +302,18 @@ impl Router {
             }
         }
     }
+}
+
+/// Makes both ends of the router's own pair known.
+fn add_pair(datapath: &mut Datapath, pair: &VethPair) -> Result<(), DatapathError> {
+    let port = |slot, flags, mac| PortEntry {
+        slot,
+        flags,
+        mac,
+        ..PortEntry::default()
+    };
+    let recirculate = port(PORT_RECIRCULATE, 0, pair.macs.destination);
+    datapath.add_device(pair.host, recirculate)?;
+    let stack = port(PORT_STACK, PORT_TRUSTED, pair.macs.source);
+    datapath.add_device(pair.datapath, stack)
 }

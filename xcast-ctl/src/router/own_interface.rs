@@ -1,0 +1,483 @@
+//! The router's own veth pair, watched: whatever network managers, udev or people change is put right.
+//!
+//! A thread of its own looks at the pair once a second, and at once when the loop has seen a change
+//! ([`OwnInterface::look`]). What it finds goes to [`repairs`], which says what to do about it; the
+//! rest is I/O. A pair that somebody removed is made again, and the loop is told
+//! ([`OwnInterface::replaced`]), for the programs have to be attached to the new one.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use rtnetlink::{Handle, LinkUnspec};
+use tokio::{sync::mpsc, time::timeout};
+use tracing::{info, warn};
+
+use crate::{
+    config::{Config, DATAPATH_SUFFIX},
+    datapath::veth::{MTU_BYTES, VethPair, settings},
+    kernel::{self, Link},
+};
+
+/// How often the pair is looked at without a reason. No event tells of GRO and of most settings.
+const TICK: Duration = Duration::from_secs(1);
+/// Pause after repairs: somebody who undoes them at once is not fought at full speed.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Looks in a row: a repair may need another one first (settings come back with the MTU).
+const ROUNDS: usize = 3;
+
+/// What has been found and done since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Report {
+    /// Things put right.
+    pub(super) repairs: u64,
+    /// What could not be put right at the last look.
+    pub(super) fault: Option<String>,
+}
+
+/// Handle to the thread. Dropping it ends the watch.
+pub(super) struct OwnInterface {
+    requests: Option<mpsc::UnboundedSender<()>>,
+    replacements: mpsc::UnboundedReceiver<VethPair>,
+    report: Arc<Mutex<Report>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl OwnInterface {
+    /// Starts the thread, in the network namespace of the calling one.
+    ///
+    /// # Errors
+    ///
+    /// The thread, or what it waits with, cannot be had.
+    pub(super) fn watch(config: &Config, pair: &VethPair) -> Result<Self> {
+        let (requests, queue) = mpsc::unbounded_channel();
+        let (replaced, replacements) = mpsc::unbounded_channel();
+        let report = Arc::new(Mutex::new(Report::default()));
+        let wanted = Wanted {
+            name: config.router.interface.clone(),
+            peer: config.router.datapath_interface(),
+            address: config.router.address,
+            ipv6: config.code_points.ipv6.is_some(),
+            pair: pair.clone(),
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot start the watch over the router's own interface")?;
+        let published = Arc::clone(&report);
+        let thread = thread::Builder::new()
+            .name("own-interface".to_owned())
+            .spawn(move || {
+                if let Err(error) = runtime.block_on(watch(wanted, queue, &replaced, &published)) {
+                    warn!("the router's own interface is not watched: {error:#}");
+                }
+            })
+            .context("cannot start the watch over the router's own interface")?;
+        Ok(Self {
+            requests: Some(requests),
+            replacements,
+            report,
+            thread: Some(thread),
+        })
+    }
+
+    /// Something may have happened to the pair.
+    pub(super) fn look(&self) {
+        if let Some(requests) = &self.requests {
+            // The thread only ends with this handle.
+            let _ = requests.send(());
+        }
+    }
+
+    /// Waits until the pair had to be made again. For ever, if the thread is gone.
+    pub(super) async fn replaced(&mut self) -> VethPair {
+        match self.replacements.recv().await {
+            Some(pair) => pair,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What has been found and done so far.
+    pub(super) fn report(&self) -> Report {
+        self.report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Drop for OwnInterface {
+    fn drop(&mut self) {
+        // Afterwards nobody makes the pair again.
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The pair as it has to be.
+#[derive(Clone, Debug)]
+struct Wanted {
+    name: String,
+    peer: String,
+    address: Ipv4Addr,
+    ipv6: bool,
+    pair: VethPair,
+}
+
+impl Wanted {
+    fn ends(&self) -> [(u32, &str, [u8; 6]); 2] {
+        let macs = self.pair.macs;
+        [
+            (self.pair.host, &self.name, macs.destination),
+            (self.pair.datapath, &self.peer, macs.source),
+        ]
+    }
+}
+
+/// The pair as it is.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// Its ends, host first; without those that are not in this namespace any more.
+    ends: Vec<Link>,
+    /// IPv4 addresses of the host's end.
+    addresses: Vec<Ipv4Addr>,
+    /// Receive offload of the host's end, where the kernel tells.
+    gro: Option<bool>,
+    /// The values of [`settings`] that exist, in their order.
+    settings: Vec<Option<u32>>,
+}
+
+/// One thing to put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Repair {
+    /// Make the pair again.
+    Remake,
+    Rename {
+        ifindex: u32,
+        name: String,
+    },
+    Mac {
+        ifindex: u32,
+        name: String,
+        mac: [u8; 6],
+    },
+    Mtu {
+        ifindex: u32,
+        name: String,
+    },
+    Release {
+        ifindex: u32,
+        name: String,
+    },
+    Up {
+        ifindex: u32,
+        name: String,
+    },
+    Address,
+    Gro,
+    Setting {
+        path: String,
+        value: u32,
+    },
+}
+
+/// What has to be done so that the pair is as it has to be.
+fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repair> {
+    let mut repairs = Vec::new();
+    for (ifindex, name, mac) in wanted.ends() {
+        let name = name.to_owned();
+        let Some(link) = seen.ends.iter().find(|link| link.ifindex == ifindex) else {
+            return vec![Repair::Remake];
+        };
+        if link.name != name {
+            repairs.push(Repair::Rename { ifindex, name });
+            // Everything else goes by the name.
+            return repairs;
+        }
+        if link.mac != Some(mac) {
+            let name = name.clone();
+            repairs.push(Repair::Mac { ifindex, name, mac });
+        }
+        if link.mtu != MTU_BYTES {
+            let name = name.clone();
+            repairs.push(Repair::Mtu { ifindex, name });
+        }
+        if link.master.is_some() {
+            let name = name.clone();
+            repairs.push(Repair::Release { ifindex, name });
+        }
+        if !link.up {
+            repairs.push(Repair::Up { ifindex, name });
+        }
+    }
+    if !seen.addresses.contains(&wanted.address) {
+        repairs.push(Repair::Address);
+    }
+    if seen.gro == Some(false) {
+        repairs.push(Repair::Gro);
+    }
+    for ((path, value), seen) in settings.iter().zip(&seen.settings) {
+        if seen.is_some_and(|seen| seen != *value) {
+            repairs.push(Repair::Setting {
+                path: path.clone(),
+                value: *value,
+            });
+        }
+    }
+    repairs
+}
+
+async fn watch(
+    mut wanted: Wanted,
+    mut requests: mpsc::UnboundedReceiver<()>,
+    replaced: &mpsc::UnboundedSender<VethPair>,
+    report: &Mutex<Report>,
+) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
+    tokio::spawn(connection);
+    let mut told = None;
+    loop {
+        match timeout(TICK, requests.recv()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(())) | Err(_) => {}
+        }
+        // One look serves them all.
+        while requests.try_recv().is_ok() {}
+        let outcome = put_right(&mut wanted, &handle, replaced).await;
+        let (count, fault) = match outcome {
+            Ok(count) => (count, None),
+            Err(error) => (0, Some(format!("{error:#}"))),
+        };
+        if fault != told {
+            match &fault {
+                Some(fault) => warn!("the router's own interface cannot be put right: {fault}"),
+                None => info!("the router's own interface is right again"),
+            }
+            told.clone_from(&fault);
+        }
+        {
+            let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+            report.repairs += count;
+            report.fault = fault;
+        }
+        if count > 0 {
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Looks, and repairs what is not right. Returns the number of repairs.
+async fn put_right(
+    wanted: &mut Wanted,
+    handle: &Handle,
+    replaced: &mpsc::UnboundedSender<VethPair>,
+) -> Result<u64> {
+    let mut count = 0;
+    for _ in 0..ROUNDS {
+        let settings = settings(&wanted.name, &wanted.peer, wanted.ipv6);
+        let repairs = repairs(wanted, &settings, &look(wanted, &settings)?);
+        if repairs.is_empty() {
+            break;
+        }
+        for repair in &repairs {
+            warn!(
+                "{}: somebody changed it; putting right: {repair:?}",
+                wanted.name
+            );
+            carry_out(repair, wanted, handle, replaced)
+                .await
+                .with_context(|| format!("{}: {repair:?}", wanted.name))?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
+fn look(wanted: &Wanted, settings: &[(String, u32)]) -> Result<Seen> {
+    let mut ends = Vec::new();
+    for (ifindex, _, _) in wanted.ends() {
+        ends.extend(kernel::link(ifindex)?);
+    }
+    Ok(Seen {
+        addresses: kernel::ipv4_addresses(wanted.pair.host)?,
+        gro: kernel::gro(&wanted.name),
+        settings: settings
+            .iter()
+            .map(|(path, _)| kernel::sysctl(path))
+            .collect(),
+        ends,
+    })
+}
+
+async fn carry_out(
+    repair: &Repair,
+    wanted: &mut Wanted,
+    handle: &Handle,
+    replaced: &mpsc::UnboundedSender<VethPair>,
+) -> Result<()> {
+    let set = async |message| handle.link().set(message).execute().await;
+    let of = LinkUnspec::new_with_index;
+    match repair {
+        Repair::Remake => {
+            // Where one end is left, or has been moved away, the rest goes first.
+            for (ifindex, _, _) in wanted.ends() {
+                if kernel::link(ifindex)?.is_some() {
+                    let _ = handle.link().del(ifindex).execute().await;
+                }
+            }
+            let Wanted {
+                name,
+                peer,
+                address,
+                ipv6,
+                ..
+            } = &*wanted;
+            let pair = VethPair::create(handle, name, peer, *address, *ipv6).await?;
+            wanted.pair = pair.clone();
+            // The loop is there as long as this is.
+            let _ = replaced.send(pair);
+        }
+        Repair::Rename { ifindex, name } => {
+            set(of(*ifindex).down().build()).await?;
+            set(of(*ifindex).name(name.as_str()).build()).await?;
+        }
+        Repair::Mac { ifindex, mac, .. } => set(of(*ifindex).address(mac.to_vec()).build()).await?,
+        Repair::Mtu { ifindex, .. } => set(of(*ifindex).mtu(MTU_BYTES).build()).await?,
+        Repair::Release { ifindex, .. } => set(of(*ifindex).nocontroller().build()).await?,
+        Repair::Up { ifindex, .. } => set(of(*ifindex).up().build()).await?,
+        Repair::Address => {
+            let addresses = handle.address();
+            addresses
+                .add(wanted.pair.host, wanted.address.into(), 32)
+                .execute()
+                .await?;
+        }
+        Repair::Gro => kernel::set_gro(&wanted.name, true)?,
+        Repair::Setting { path, value } => kernel::set_sysctl(path, *value)?,
+    }
+    Ok(())
+}
+
+/// Whether an interface of this name is one of the pair's ends.
+pub(super) fn is_end(config: &Config, name: &str) -> bool {
+    let own = config.router.interface.as_str();
+    name == own || name.strip_suffix(DATAPATH_SUFFIX) == Some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::Macs;
+
+    fn wanted() -> Wanted {
+        Wanted {
+            name: "xcast0".to_owned(),
+            peer: "xcast0-dp".to_owned(),
+            address: Ipv4Addr::new(169, 254, 88, 1),
+            ipv6: true,
+            pair: VethPair {
+                host: 7,
+                datapath: 8,
+                macs: Macs {
+                    destination: [2, 0, 0, 0, 0, 1],
+                    source: [2, 0, 0, 0, 0, 2],
+                },
+            },
+        }
+    }
+
+    fn wanted_settings() -> Vec<(String, u32)> {
+        vec![("ipv4/conf/xcast0/forwarding".to_owned(), 1)]
+    }
+
+    fn right() -> Seen {
+        let end = |(ifindex, name, mac): (u32, &str, [u8; 6])| Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: Some(mac),
+            mtu: MTU_BYTES,
+            up: true,
+            ..Link::default()
+        };
+        Seen {
+            ends: wanted().ends().map(end).to_vec(),
+            addresses: vec![Ipv4Addr::new(169, 254, 88, 1)],
+            gro: Some(true),
+            settings: vec![Some(1)],
+        }
+    }
+
+    #[track_caller]
+    fn assert_repairs(change: impl Fn(&mut Seen), expected: &[Repair]) {
+        let mut seen = right();
+        change(&mut seen);
+        assert_eq!(repairs(&wanted(), &wanted_settings(), &seen), expected);
+    }
+
+    #[test]
+    fn what_is_right_is_left_alone() {
+        assert_repairs(|_| {}, &[]);
+        // A kernel without that setting; further addresses.
+        assert_repairs(|seen| seen.settings[0] = None, &[]);
+        assert_repairs(|seen| seen.addresses.push(Ipv4Addr::LOCALHOST), &[]);
+    }
+
+    #[test]
+    fn what_is_not_right_is_repaired() {
+        let name = || "xcast0-dp".to_owned();
+        let ifindex = 8;
+        let mac = [2, 0, 0, 0, 0, 2];
+        assert_repairs(
+            |seen| seen.ends[1].mac = Some([9; 6]),
+            &[Repair::Mac {
+                ifindex,
+                name: name(),
+                mac,
+            }],
+        );
+        assert_repairs(
+            |seen| seen.ends[1].mtu = 700,
+            &[Repair::Mtu {
+                ifindex,
+                name: name(),
+            }],
+        );
+        assert_repairs(
+            |seen| seen.ends[1].up = false,
+            &[Repair::Up {
+                ifindex,
+                name: name(),
+            }],
+        );
+        assert_repairs(
+            |seen| seen.ends[1].master = Some(3),
+            &[Repair::Release {
+                ifindex,
+                name: name(),
+            }],
+        );
+        assert_repairs(
+            |seen| seen.ends[1].name = "eth7".to_owned(),
+            &[Repair::Rename {
+                ifindex,
+                name: name(),
+            }],
+        );
+        assert_repairs(|seen| seen.addresses.clear(), &[Repair::Address]);
+        assert_repairs(|seen| seen.gro = Some(false), &[Repair::Gro]);
+        assert_repairs(
+            |seen| seen.settings[0] = Some(0),
+            &[Repair::Setting {
+                path: "ipv4/conf/xcast0/forwarding".to_owned(),
+                value: 1,
+            }],
+        );
+        assert_repairs(|seen| drop(seen.ends.pop()), &[Repair::Remake]);
+    }
+}
