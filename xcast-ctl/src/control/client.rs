@@ -3,17 +3,18 @@
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::net::UnixStream,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
-
-use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use super::{
     error::ControlError,
     message::{Request, Response},
-    socket,
+    socket::{self, Found},
 };
 
+/// How long a client waits for a place in the router's backlog.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client waits for the response, all in all.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -28,24 +29,28 @@ pub fn ask(interface: &str, request: &Request) -> Result<Response, ControlError>
         name: name.clone(),
         source,
     };
-    let stream = socket::address(interface)
-        .and_then(|address| UnixStream::connect_addr(&address))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::ConnectionRefused => ControlError::NotRunning(name.clone()),
-            _ => io_error(error),
-        })?;
-    let uid = getsockopt(&stream, PeerCredentials)
-        .map_err(|errno| io_error(errno.into()))?
-        .uid();
-    // Root trusts nobody but root.
-    if !socket::trusted(uid) {
-        return Err(ControlError::Refused {
-            name,
-            reason: format!(
-                "it belongs to user {uid}, and only root or this user may run the router"
-            ),
-        });
-    }
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    let stream = loop {
+        match socket::find(interface).map_err(io_error)? {
+            Found::Router(stream) => break stream,
+            Found::Nobody => return Err(ControlError::NotRunning(name)),
+            Found::Others(uid) => {
+                return Err(ControlError::Refused {
+                    name,
+                    reason: format!(
+                        "it belongs to user {uid}, and only root or this user may run the router"
+                    ),
+                });
+            }
+            Found::Busy if Instant::now() > deadline => {
+                return Err(ControlError::NoAnswer {
+                    name,
+                    reason: "the router has too many clients",
+                });
+            }
+            Found::Busy => thread::sleep(Duration::from_millis(5)),
+        }
+    };
     let no_answer = |reason| ControlError::NoAnswer {
         name: name.clone(),
         reason,
@@ -70,7 +75,11 @@ fn exchange(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
     stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
     let mut line = serde_json::to_string(request)?;
     line.push('\n');
-    stream.write_all(line.as_bytes())?;
+    match stream.write_all(line.as_bytes()) {
+        // Sent away; it may have been told why.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+        result => result?,
+    }
     let mut response = String::new();
     BufReader::new(stream).read_line(&mut response)?;
     Ok(response)

@@ -1,6 +1,6 @@
 //! The router's end of the control socket.
 
-use std::{io, os::unix::net::UnixListener, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
@@ -11,7 +11,7 @@ use tokio::{
 use super::{
     error::ControlError,
     message::{Request, Response},
-    socket,
+    socket::{self, Found},
 };
 
 /// Longest request, in octets: [`Request::Explain`] with 127 destinations needs about 7 KiB.
@@ -48,21 +48,26 @@ impl Server {
     ///
     /// [`ControlError::Running`] if there is such a router, [`ControlError::Io`] otherwise.
     pub fn bind(interface: &str) -> Result<Self, ControlError> {
-        let bind = || {
-            let listener = UnixListener::bind_addr(&socket::address(interface)?)?;
+        let io_error = |source| ControlError::Io {
+            name: socket::name(interface),
+            source,
+        };
+        // Who answers, or has too much to do to answer, runs. The name of somebody else does not count.
+        match socket::find(interface).map_err(io_error)? {
+            Found::Router(_) => return Err(ControlError::Running(socket::name(interface))),
+            Found::Others(uid) => tracing::warn!(
+                "user {uid} has the name of the control socket, @{}; the router takes another",
+                socket::name(interface)
+            ),
+            Found::Busy | Found::Nobody => {}
+        }
+        let listen = || {
+            let listener = socket::listen(interface)?;
             listener.set_nonblocking(true)?;
             tokio::net::UnixListener::from_std(listener)
         };
-        match bind() {
-            Ok(listener) => Ok(Self { listener }),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(ControlError::Running(socket::name(interface)))
-            }
-            Err(source) => Err(ControlError::Io {
-                name: socket::name(interface),
-                source,
-            }),
-        }
+        let listener = listen().map_err(io_error)?;
+        Ok(Self { listener })
     }
 
     /// Serves clients for ever. Once the receiver of `calls` is dropped, clients are told that the
@@ -70,26 +75,51 @@ impl Server {
     /// others that it is.
     pub async fn serve(self, calls: mpsc::Sender<Call>) {
         let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
-        // The semaphore is never closed.
-        while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let calls = calls.clone();
-                    tokio::spawn(async move {
-                        if let Err(error) = serve_client(stream, &calls).await {
-                            tracing::debug!(%error, "control client");
-                        }
-                        drop(permit);
-                    });
-                }
+        loop {
+            let stream = match self.listener.accept().await {
+                Ok((stream, _)) => stream,
                 Err(error) => {
                     // Most likely out of file descriptors: trying again at once would spin.
                     tracing::warn!(%error, "cannot accept a control client");
                     tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
                 }
+            };
+            if !is_welcome(&stream) {
+                continue;
             }
+            // The semaphore is never closed.
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
+            let calls = calls.clone();
+            tokio::spawn(async move {
+                if let Err(error) = serve_client(stream, &calls).await {
+                    tracing::debug!(%error, "control client");
+                }
+                drop(permit);
+            });
         }
     }
+}
+
+/// Whether the client may ask. Others are told at once and sent away, whatever they say or do not
+/// say: they take no place from those who may.
+fn is_welcome(stream: &tokio::net::UnixStream) -> bool {
+    let Ok(credentials) = stream.peer_cred() else {
+        return false;
+    };
+    let uid = credentials.uid();
+    if socket::trusted(uid) {
+        return true;
+    }
+    let refusal = Response::Error(format!("user {uid} may not control this router; use root"));
+    if let Ok(mut line) = serde_json::to_vec(&refusal) {
+        line.push(b'\n');
+        // A client that does not take it has to do without.
+        let _ = stream.try_write(&line);
+    }
+    false
 }
 
 async fn serve_client(
@@ -106,15 +136,9 @@ async fn answer(
     stream: &mut tokio::net::UnixStream,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<Response> {
-    let uid = stream.peer_cred()?.uid();
     let mut line = String::new();
     let mut reader = tokio::io::BufReader::new(stream.take(MAX_REQUEST_LEN));
     timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
-    // Only now, because a client reads nothing before it has sent its request.
-    if !socket::trusted(uid) {
-        let refusal = format!("user {uid} may not control this router; use root");
-        return Ok(Response::Error(refusal));
-    }
     let request = match serde_json::from_str(&line) {
         Ok(request) => request,
         Err(error) => return Ok(Response::Error(format!("not a request: {error}"))),

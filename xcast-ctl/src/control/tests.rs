@@ -3,7 +3,10 @@
 use std::{
     io::{Read as _, Write as _},
     net::IpAddr,
-    os::unix::net::UnixStream,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixStream},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -140,7 +143,10 @@ fn a_second_router_is_refused() {
 fn bad_and_slow_clients_do_not_stall_others() {
     let name = "test-clients";
     let daemon = fake_daemon(name);
-    let connect = || UnixStream::connect_addr(&socket::address(name).unwrap()).unwrap();
+    let connect = || {
+        UnixStream::connect_addr(&SocketAddr::from_abstract_name(socket::name(name)).unwrap())
+            .unwrap()
+    };
     // One says nothing, one reads nothing, one talks nonsense, one does not stop talking.
     let _silent = connect();
     let mut deaf = connect();

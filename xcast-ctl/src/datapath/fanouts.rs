@@ -34,15 +34,21 @@ use xcast_common::maps::{
     PresetFanout, SLOT_GROUPS,
 };
 
-use super::{bpf, error::DatapathError};
+use super::{bpf, error::DatapathError, pending::Pending};
 
 /// Subsets installed in one go; bounds the file descriptors in use.
 const BATCH: usize = 256;
+/// Batches that everything that may wait makes.
+const PENDING_BATCHES: usize = 8;
 
 /// What the thread is asked to do.
 enum Task {
-    Device { slot: u8, ifindex: Option<u32> },
-    Install(Vec<FanoutKey>),
+    Device {
+        slot: u8,
+        ifindex: Option<u32>,
+    },
+    /// There is something in the list of what waits.
+    Install,
 }
 
 /// Handle to the thread that keeps the device maps.
@@ -55,6 +61,7 @@ pub struct Fanouts {
     done: Arc<AtomicU64>,
     /// Told when some are.
     settling: Arc<Notify>,
+    pending: Arc<Mutex<Pending>>,
 }
 
 impl Fanouts {
@@ -68,6 +75,7 @@ impl Fanouts {
     ) -> Result<Self, DatapathError> {
         let (tasks, queue) = mpsc::channel();
         let installed = Arc::new(Mutex::new(HashSet::new()));
+        let pending = Arc::new(Mutex::new(Pending::default()));
         let capacity = capacity.clamp(1, MAX_FANOUTS);
         let mut keeper = Keeper {
             subsets,
@@ -79,6 +87,7 @@ impl Fanouts {
             // Popped from the back: low indices first.
             free: (0..capacity).rev().collect(),
             published: Arc::clone(&installed),
+            pending: Arc::clone(&pending),
         };
         let (done, settling) = (Arc::<AtomicU64>::default(), Arc::<Notify>::default());
         let tell = (Arc::clone(&done), Arc::clone(&settling));
@@ -95,6 +104,7 @@ impl Fanouts {
             asked: AtomicU64::new(0),
             done,
             settling,
+            pending,
         })
     }
 
@@ -103,9 +113,14 @@ impl Fanouts {
         self.send(Task::Device { slot, ifindex });
     }
 
-    /// Asks for device maps of these subsets.
+    /// Asks for device maps of these subsets. Not all of them are made if there are very many.
     pub fn install(&self, keys: Vec<FanoutKey>) {
-        self.send(Task::Install(keys));
+        let mut pending = lock(&self.pending);
+        let was_empty = pending.is_empty();
+        pending.ask(keys);
+        if was_empty {
+            self.send(Task::Install);
+        }
     }
 
     /// Number of tasks so far.
@@ -134,10 +149,7 @@ impl Fanouts {
     }
 
     fn keys(&self) -> MutexGuard<'_, HashSet<FanoutKey>> {
-        // A set of plain keys is whole even if the thread panicked while it held the lock.
-        self.installed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.installed)
     }
 
     fn send(&self, task: Task) {
@@ -158,39 +170,62 @@ struct Keeper {
     free: Vec<u32>,
     /// Copy of the keys of `index_of`, for whoever asks.
     published: Arc<Mutex<HashSet<FanoutKey>>>,
+    pending: Arc<Mutex<Pending>>,
+}
+
+/// Plain keys are whole even if a thread panicked while it held the lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Keeper {
     fn run(&mut self, queue: &mpsc::Receiver<Task>, done: &AtomicU64, settling: &Notify) {
-        while let Ok(first) = queue.recv() {
-            let mut tasks = 0;
+        loop {
+            let first = if lock(&self.pending).is_empty() {
+                queue.recv().map(Some).ok()
+            } else {
+                match queue.try_recv() {
+                    Err(mpsc::TryRecvError::Disconnected) => None,
+                    task => Some(task.ok()),
+                }
+            };
+            let Some(first) = first else { return };
             let mut changed = Vec::new();
-            let mut wanted = Vec::new();
+            let mut tasks = 0;
             // Whatever has piled up meanwhile is done in one go.
-            for task in std::iter::once(first).chain(queue.try_iter().take(BATCH)) {
+            for task in first.into_iter().chain(queue.try_iter().take(BATCH)) {
                 tasks += 1;
                 match task {
                     Task::Device { slot, ifindex } => {
                         self.set_device(slot, ifindex);
                         changed.push(slot);
                     }
-                    Task::Install(keys) => wanted.extend(keys),
+                    Task::Install => {}
                 }
             }
             if !changed.is_empty() {
                 self.install_usual(&changed);
             }
-            for keys in wanted.chunks(BATCH) {
-                if let Err(error) = self.install(keys) {
-                    warn!("cannot install device maps: {error}");
-                }
+            self.install_pending();
+            // Whoever waits for these tasks wants all that was asked for until now; more may come all the time.
+            for _ in 1..if tasks > 0 { PENDING_BATCHES } else { 1 } {
+                self.install_pending();
             }
-            *self
-                .published
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = self.index_of.keys().copied().collect();
-            done.fetch_add(tasks, Ordering::AcqRel);
-            settling.notify_one();
+            *lock(&self.published) = self.index_of.keys().copied().collect();
+            if tasks > 0 {
+                done.fetch_add(tasks, Ordering::AcqRel);
+                settling.notify_one();
+            }
+        }
+    }
+
+    /// Installs some of the subsets that wait.
+    fn install_pending(&mut self) {
+        let keys = lock(&self.pending).take(BATCH);
+        if !keys.is_empty()
+            && let Err(error) = self.install(&keys)
+        {
+            warn!("cannot install device maps: {error}");
         }
     }
 

@@ -26,6 +26,7 @@ mod handover;
 mod mapping;
 mod object;
 pub(crate) mod ownership;
+mod pending;
 pub mod pin;
 mod revised;
 pub mod rings;
