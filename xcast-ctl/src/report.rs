@@ -303,6 +303,9 @@ pub struct Port {
     pub group_mac: bool,
     /// The interface is up and has a carrier.
     pub up: bool,
+    /// Why the router is not attached to it, or why no copies leave by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// The document of `xcast-ctl explain`.

@@ -1,6 +1,7 @@
 //! `xcast-ctl init`.
 
 use std::{
+    collections::HashMap,
     fmt::Write as _,
     fs::{self, OpenOptions},
     io::Write as _,
@@ -122,9 +123,16 @@ fn candidates() -> Result<Vec<String>> {
     let own = |name: &str| name.strip_suffix(DATAPATH_SUFFIX).unwrap_or(name) == DEFAULT_INTERFACE;
     let links = kernel::links()
         .map_err(|error| error.context("cannot suggest ports: name them with --interface"))?;
+    let features: HashMap<_, _> = kernel::xdp_features()
+        .ok()
+        .flatten()
+        .into_iter()
+        .flatten()
+        .collect();
+    let native = |ifindex| features.get(&ifindex).map(|features| features.native());
     Ok(links
         .into_iter()
-        .filter(|link| !link.loopback && link.mac.is_some() && !own(&link.name))
+        .filter(|link| link.obstacle(native(link.ifindex)).is_none() && !own(&link.name))
         .map(|link| link.name)
         .collect())
 }

@@ -54,6 +54,7 @@ fn render(ports: &[Port]) -> String {
         ("MODE", Align::Left),
         ("UP", Align::Left),
         ("GROUP MAC", Align::Left),
+        ("ERROR", Align::Left),
     ]);
     for port in ports {
         table.row([
@@ -68,6 +69,7 @@ fn render(ports: &[Port]) -> String {
             })),
             yes_no(port.up),
             yes_no(port.group_mac),
+            or_dash(port.error.as_ref()),
         ]);
     }
     table.to_string()

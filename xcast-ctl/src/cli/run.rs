@@ -2,16 +2,21 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use tracing::warn;
 
 use super::leave;
 use crate::{
     config::Config,
     control::{self, Request},
+    kernel,
     output::{Outcome, print},
     router,
 };
+
+/// File descriptors that a router needs at most, beside one for each port: some 60 for maps, programs
+/// and sockets, 311 while the device maps of a group of slots are made, and those of clients.
+const DESCRIPTORS: u64 = 448;
 
 /// Run the router in the foreground
 ///
@@ -53,6 +58,15 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> Result<Outcome> {
     let config = Config::load(&args.config)?;
+    let missing = kernel::missing_capabilities()?;
+    if !missing.is_empty() {
+        bail!(
+            "this process lacks {}, which a router needs: run it as root, or give it these \
+             capabilities",
+            missing.join(" and ")
+        );
+    }
+    kernel::raise_open_files(DESCRIPTORS + config.ports.len() as u64)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

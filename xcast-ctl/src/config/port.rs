@@ -8,7 +8,7 @@ use xcast_common::maps::{MAX_PORT_SOURCES, MAX_REAL_PORTS};
 use super::{
     error::{ConfigError, invalid},
     limits::Limits,
-    router::{Router, check_name},
+    router::{Router, check_any_name},
     source::Source,
 };
 
@@ -16,7 +16,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Port {
-    /// Name of the interface. It may appear later, go away and come back.
+    /// Name of the interface, or one of its further names (`ip link property add`). It may appear later, go away and come back.
     pub interface: String,
     /// Accept frames to the group's MAC address, not only to the interface's own. Two such routers
     /// on one LAN both forward every packet. Default: false.
@@ -64,7 +64,7 @@ pub(super) fn validate_ports(ports: &[Port], router: &Router) -> Result<(), Conf
     for (number, port) in (1..).zip(ports) {
         let name = &port.interface;
         let field = format!("port {number}: interface");
-        check_name(&field, name)?;
+        check_any_name(&field, name)?;
         if *name == router.interface || *name == router.datapath_interface() {
             return Err(invalid(
                 field,
@@ -121,9 +121,11 @@ mod tests {
             ("xcast0", "the router's own"),
             ("xcast0-dp", "the router's own"),
             ("lo", "nowhere"),
-            ("sixteen-letters0", "15 characters"),
+            ("more-than-127", "127 characters"),
             ("eth0", "twice"),
         ] {
+            let long = "x".repeat(128);
+            let name = if name == "more-than-127" { &long } else { name };
             let names = &mut ["eth0", name].into_iter().map(String::from);
             assert_says(ports(names), &["port 2: interface", said]);
         }

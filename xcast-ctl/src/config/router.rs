@@ -23,6 +23,8 @@ pub const DATAPATH_SUFFIX: &str = "-dp";
 
 /// Longest interface name that the kernel accepts, in octets.
 const MAX_NAME_LEN: usize = libc::IFNAMSIZ - 1;
+/// Longest further name of an interface.
+const MAX_FURTHER_NAME_LEN: usize = 127;
 
 /// The `[router]` table: how the router behaves.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -197,6 +199,15 @@ mod icmp_requests {
 
 /// What the kernel accepts as an interface's name (`dev_valid_name`).
 pub(super) fn check_name(field: &str, name: &str) -> Result<(), ConfigError> {
+    check_name_within(MAX_NAME_LEN, field, name)
+}
+
+/// The same for a name that may be a further one (`ALTIFNAMSIZ`).
+pub(super) fn check_any_name(field: &str, name: &str) -> Result<(), ConfigError> {
+    check_name_within(MAX_FURTHER_NAME_LEN, field, name)
+}
+
+fn check_name_within(most: usize, field: &str, name: &str) -> Result<(), ConfigError> {
     let refused = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if name.is_empty() || name == "." || name == ".." || name.contains(refused) {
         return Err(invalid(
@@ -204,12 +215,10 @@ pub(super) fn check_name(field: &str, name: &str) -> Result<(), ConfigError> {
             format!("{name:?} is not an interface's name"),
         ));
     }
-    if name.len() > MAX_NAME_LEN {
+    if name.len() > most {
         return Err(invalid(
             field,
-            format!(
-                "{name:?} is longer than the {MAX_NAME_LEN} characters an interface's name can have"
-            ),
+            format!("{name:?} is longer than the {most} characters an interface's name can have"),
         ));
     }
     Ok(())

@@ -12,7 +12,9 @@ use super::routes::Full;
 #[derive(Debug, Error)]
 pub enum DatapathError {
     /// The object file could not be loaded: no privilege, or a kernel without BPF.
-    #[error("cannot load the BPF programs' maps (needs root and a kernel with BPF)")]
+    #[error(
+        "cannot load the BPF programs' maps (needs CAP_BPF, a kernel with BPF, and enough memory: see the memory limit of the service or container)"
+    )]
     Load(#[source] aya::EbpfError),
     /// A program was refused.
     #[error("the kernel refused the BPF program `{name}`")]

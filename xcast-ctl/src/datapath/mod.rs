@@ -51,7 +51,7 @@ use xcast_common::maps::{
 use self::{
     counters::Counters,
     devices::Devices,
-    error::map,
+    error::{map, program_error},
     fanouts::Fanouts,
     generation::Generation,
     object::{duplicate, load_program, map_fd, program, typed},
@@ -323,6 +323,17 @@ impl Datapath {
     /// There is no such interface, or the kernel has no `clsact` or `bpf` in its traffic control.
     pub fn attach_handover(&mut self, interface: &str) -> Result<(), DatapathError> {
         handover::attach(&mut self.ebpf, interface)
+    }
+
+    /// The kernel's id of the program that [`attach`](Self::attach) attaches.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not tell.
+    pub fn ingress_program_id(&mut self) -> Result<u32, DatapathError> {
+        let program = program(&mut self.ebpf, "xcast")?;
+        let info = program.info().map_err(program_error("xcast"))?;
+        Ok(info.id())
     }
 
     /// Forgets an interface: detaches the program if the interface still exists, and takes its

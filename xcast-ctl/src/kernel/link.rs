@@ -46,6 +46,30 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Why it cannot be a port; `None` if nothing is known against it. `native` says whether its
+    /// driver runs XDP programs, if anybody knows.
+    pub(crate) fn obstacle(&self, native: Option<bool>) -> Option<String> {
+        if self.loopback || self.mac.is_none() {
+            return Some("not an Ethernet interface, and a port has to be one".to_owned());
+        }
+        let kind = self.kind.as_deref()?;
+        let remedy = match kind {
+            "veth" | "tun" => return None,
+            // XDP runs on the members, and is told their indices.
+            "bond" | "team" => "make its members ports: they accept its address",
+            _ if native == Some(true) => return None,
+            "bridge" => "make its members ports: they accept its address",
+            "macvlan" | "macvtap" | "ipvlan" => {
+                "make the interface below it a port: that accepts its address"
+            }
+            "vlan" => "a port is an interface without a tag",
+            _ => "use another interface",
+        };
+        Some(format!(
+            "a {kind} cannot run XDP programs natively; {remedy}"
+        ))
+    }
+
     /// Whether this is a name of it.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name == name || self.alt_names.iter().any(|other| other == name)

@@ -2,6 +2,7 @@
 //! neighbours, settings. [`sync`](crate::sync) is what follows the kernel.
 
 mod ethtool;
+mod limits;
 mod link;
 pub(crate) mod local_port;
 mod managed;
@@ -14,6 +15,7 @@ mod xdp;
 
 pub(crate) use self::{
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    limits::{missing_capabilities, raise_open_files},
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},
     managed::{ORIGIN, release_managed},
     netfilter::{Chain, Hook, Netfilter, netfilter},

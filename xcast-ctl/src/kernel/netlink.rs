@@ -7,6 +7,13 @@ use netlink_packet_core::{
     NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::{TimeVal, TimeValLike as _},
+};
+
+/// How long the kernel may take for each part of its answer.
+const PATIENCE_SECONDS: i64 = 10;
 
 /// Sends one request and collects the answers until the kernel says that it is done.
 pub(super) fn ask<T>(protocol: isize, request: T, flags: u16) -> io::Result<Vec<T>>
@@ -15,6 +22,11 @@ where
     NetlinkPayload<T>: From<T>,
 {
     let socket = Socket::new(protocol)?;
+    setsockopt(
+        &socket,
+        sockopt::ReceiveTimeout,
+        &TimeVal::seconds(PATIENCE_SECONDS),
+    )?;
     socket.connect(&SocketAddr::new(0, 0))?;
     let mut message = NetlinkMessage::from(request);
     message.header.flags = NLM_F_REQUEST | flags;

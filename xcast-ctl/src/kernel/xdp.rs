@@ -61,11 +61,12 @@ pub(crate) fn xdp_features() -> Result<Option<Vec<(u32, XdpFeatures)>>> {
     Ok(Some(answers.into_iter().map(features).collect()))
 }
 
-/// Name of a loaded BPF program; `None` if it is gone, or this process may not see it.
+/// Name of a BPF program, if the kernel tells.
 pub(crate) fn program_name(id: u32) -> Option<String> {
-    let mut programs = loaded_programs().filter_map(Result::ok);
-    let program = programs.find(|program| program.id() == id)?;
-    program.name_as_str().map(str::to_owned)
+    let program = loaded_programs()
+        .flatten()
+        .find(|program| program.id() == id)?;
+    Some(program.name_as_str()?.to_owned()).filter(|name| !name.is_empty())
 }
 
 /// NETDEV_CMD_DEV_GET, as a request and as an answer.

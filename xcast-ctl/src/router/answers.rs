@@ -146,6 +146,7 @@ impl Ports {
                     mode: link.map(|_| Mode::Native),
                     group_mac: port.group_mac,
                     up: link.is_some_and(|link| link.up && link.carrier),
+                    error: port.cause().map(str::to_owned),
                 }
             })
             .collect()

@@ -17,6 +17,7 @@ mod ports;
 pub mod resolver;
 mod sources;
 mod state;
+mod survey;
 
 use std::{
     path::{Path, PathBuf},
@@ -251,6 +252,7 @@ impl Running {
                 self.router.datapath.install_subsets(keys);
             }
             () = self.settling.notified() => self.router.look_at_ports(),
+            () = self.router.ports.surveyor.changed() => self.router.look_at_ports(),
             pair = self.router.own_interface.replaced() => self.router.replace_pair(&pair),
         }
         self.router.advance()
@@ -287,7 +289,7 @@ async fn serve(
             }
             _ = tick.tick() => {
                 running.router.live_on();
-                running.router.look_at_ports();
+                running.router.ports.surveyor.ask();
                 running.router.tend();
             }
             asked = signals.next() => match asked {

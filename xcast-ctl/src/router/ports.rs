@@ -1,20 +1,36 @@
 //! The configured interfaces, and what has become of them.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
+use anyhow::Result;
 use tracing::{info, warn};
 use xcast_common::{
     forward::limits::price_ns,
     maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry},
 };
 
-use super::sources::{self, KernelPolicy};
+use super::{
+    sources::{self, KernelPolicy},
+    survey::{Survey, Surveyor},
+};
 use crate::{
     config,
     datapath::Datapath,
     kernel,
     sync::{Edit, KernelEvent, RouteSync, event::Link},
 };
+
+/// Pause before a port that could not be attached is tried again; each further pause is twice as
+/// long.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+/// What is wrong with a driver that does not transmit.
+const CANNOT_SEND: &str =
+    "the driver cannot send XDP frames (a veth peer without GRO or a program?)";
 
 /// All configured ports.
 pub(super) struct Ports {
@@ -23,6 +39,7 @@ pub(super) struct Ports {
     links: HashMap<u32, Link>,
     /// Links seen in a dump that is under way.
     dump: Option<Vec<u32>>,
+    pub(super) surveyor: Surveyor,
 }
 
 /// One configured port.
@@ -33,8 +50,20 @@ pub(super) struct Port {
     limits: config::Limits,
     pub(super) slot: u8,
     pub(super) attached: Option<Attached>,
-    /// Interface for which attaching failed, so that it is not tried, and told, every second.
-    failed: Option<Link>,
+    /// Why it is not attached, where its interface exists.
+    failed: Option<Failed>,
+}
+
+/// An attempt to attach that failed.
+struct Failed {
+    /// The interface as it was: if it changes, it is tried again at once.
+    link: Link,
+    /// The XDP program that was there, likewise.
+    program: Option<u32>,
+    cause: String,
+    attempts: u32,
+    /// When it is tried again, whatever has or has not changed.
+    again: Instant,
 }
 
 /// A port whose interface exists and runs the program.
@@ -42,6 +71,8 @@ pub(super) struct Attached {
     pub(super) link: Link,
     /// The program runs on it.
     pub(super) runs: bool,
+    /// Since when.
+    at: Instant,
     /// The device maps with it were asked for by then; see [`Datapath::is_settled`].
     asked: u64,
     /// The driver can send what XDP redirects to it, and there are device maps with it, so routes may use it.
@@ -64,7 +95,7 @@ impl Ports {
         limits: &config::Limits,
         slot_of: impl Fn(&str) -> Option<u8>,
         is_used: impl Fn(u8) -> bool,
-    ) -> Self {
+    ) -> Result<Self> {
         let kept: Vec<_> = configured
             .iter()
             .map(|port| slot_of(&port.interface))
@@ -89,11 +120,12 @@ impl Ports {
                 failed: None,
             })
             .collect();
-        Self {
+        Ok(Self {
             ports,
             links: HashMap::new(),
             dump: None,
-        }
+            surveyor: Surveyor::start()?,
+        })
     }
 
     /// The links of the ports that are attached.
@@ -138,24 +170,16 @@ impl Ports {
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
     ) {
-        // A kernel that cannot say is trusted to send.
-        let features: Option<HashMap<u32, kernel::XdpFeatures>> = kernel::xdp_features()
-            .ok()
-            .flatten()
-            .map(|list| list.into_iter().collect());
-        let transmits = |ifindex: u32| {
-            features
-                .as_ref()
-                .is_none_or(|known| known.get(&ifindex).is_none_or(|f| f.transmit()))
-        };
+        let survey = self.surveyor.last();
+        let ours = datapath.ingress_program_id().ok();
         for port in &mut self.ports {
             let link = self.links.values().find(|link| link.name == port.interface);
-            let gone = port
-                .attached
-                .as_ref()
-                .is_some_and(|attached| link.is_none_or(|l| l.ifindex != attached.link.ifindex));
-            if gone && let Some(attached) = port.attached.take() {
-                info!("port {} is gone", port.interface);
+            // By another name: the survey knows those.
+            let link = link.or_else(|| self.links.get(&survey.named(&port.interface)?));
+            if let Some(why) = port.lost(link, &survey, ours)
+                && let Some(attached) = port.attached.take()
+            {
+                warn!("port {}: {why}", port.interface);
                 sync.detach_port(attached.link.ifindex, edits);
                 sync.set_arrival(attached.link.ifindex, None, edits);
                 if let Err(error) = datapath.remove_device(port.slot, attached.link.ifindex) {
@@ -166,30 +190,16 @@ impl Ports {
                 port.failed = None;
                 continue;
             };
-            if port.attached.is_none() && port.failed.as_ref() != Some(link) {
-                match port.attach(link, datapath, sync) {
-                    Ok(()) => {
-                        port.failed = None;
-                        sync.set_arrival(link.ifindex, Some(port.slot), edits);
-                    }
-                    Err(error) => {
-                        warn!("cannot make {} a port: {error:#}", port.interface);
-                        port.failed = Some(link.clone());
-                    }
-                }
+            if port.attached.is_none() {
+                port.try_to_add(link, &survey, datapath, sync, edits);
             }
             let copies = port.attached.as_ref();
             let copies = copies.is_some_and(|attached| datapath.is_settled(attached.asked));
             if may_run && copies {
-                port.run(link, datapath, sync, edits);
+                port.run(link, &survey, datapath, sync, edits);
             }
-            port.follow(
-                link,
-                copies && transmits(link.ifindex),
-                datapath,
-                sync,
-                edits,
-            );
+            let transmits = copies && survey.transmits(link.ifindex);
+            port.follow(link, transmits, datapath, sync, edits);
         }
     }
 
@@ -221,7 +231,95 @@ impl Port {
     /// Frames that the driver dropped instead of sending, since the port was attached.
     pub(super) fn driver_drops(&self) -> Option<u64> {
         let attached = self.attached.as_ref()?;
-        Some(kernel::transmit_drops(&self.interface).saturating_sub(attached.drops_before))
+        Some(kernel::transmit_drops(&attached.link.name).saturating_sub(attached.drops_before))
+    }
+
+    /// Why copies do not leave by it.
+    pub(super) fn cause(&self) -> Option<&str> {
+        match (&self.attached, &self.failed) {
+            (Some(attached), _) if attached.transmits => None,
+            (Some(_), _) => Some(CANNOT_SEND),
+            (None, Some(failed)) => Some(&failed.cause),
+            (None, None) => Some("there is no such interface"),
+        }
+    }
+
+    /// Why the port is none any more, if it was one. `ours` is the id of the router's program.
+    fn lost(&self, link: Option<&Link>, survey: &Survey, ours: Option<u32>) -> Option<String> {
+        let attached = self.attached.as_ref()?;
+        if link.is_none_or(|link| link.ifindex != attached.link.ifindex) {
+            return Some("the interface is gone".to_owned());
+        }
+        // An answer from before it was attached says nothing.
+        if !attached.runs || survey.asked <= attached.at || ours.is_none() {
+            return None;
+        }
+        let program = survey.link(attached.link.ifindex)?.xdp_program;
+        (program != ours).then(|| match program {
+            Some(other) => format!("somebody put {} in its place", program_text(other)),
+            None => "somebody took the XDP program off".to_owned(),
+        })
+    }
+
+    /// Makes the interface known, unless that, or attaching, failed a moment ago and nothing has changed.
+    fn try_to_add(
+        &mut self,
+        link: &Link,
+        survey: &Survey,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        // What the survey does not know yet, it will soon.
+        let Some(surveyed) = survey.link(link.ifindex) else {
+            return;
+        };
+        if let Some(failed) = &self.failed
+            && failed.link == *link
+            && failed.program == surveyed.xdp_program
+            && Instant::now() < failed.again
+        {
+            return;
+        }
+        let outcome = match surveyed.obstacle(survey.native(link.ifindex)) {
+            Some(obstacle) => Err(anyhow::anyhow!(obstacle)),
+            None => self.add(link, datapath, sync),
+        };
+        match outcome {
+            Ok(()) => sync.set_arrival(link.ifindex, Some(self.slot), edits),
+            Err(error) => self.note_failure(link, survey, &error),
+        }
+    }
+
+    /// Says why the interface is no port, if that is news, and when it is tried again.
+    fn note_failure(&mut self, link: &Link, survey: &Survey, error: &anyhow::Error) {
+        let surveyed = survey.link(link.ifindex);
+        let program = surveyed.and_then(|surveyed| surveyed.xdp_program);
+        let cause = match program {
+            Some(other) => format!("{} is attached to it", program_text(other)),
+            None => format!("{error:#}"),
+        };
+        let before = self.failed.as_ref();
+        if before.is_none_or(|failed| failed.cause != cause) {
+            warn!(
+                "cannot make {} a port: {cause}; it is tried again",
+                self.interface
+            );
+        }
+        let attempts = match before {
+            Some(failed) if failed.link == *link && failed.program == program => {
+                failed.attempts + 1
+            }
+            _ => 1,
+        };
+        let delay = FIRST_RETRY.saturating_mul(1 << (attempts - 1).min(10));
+        self.failed = Some(Failed {
+            link: link.clone(),
+            program,
+            cause,
+            attempts,
+            again: Instant::now() + delay.min(LAST_RETRY),
+        });
     }
 
     fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
@@ -258,12 +356,8 @@ impl Port {
         }
     }
 
-    fn attach(
-        &mut self,
-        link: &Link,
-        datapath: &mut Datapath,
-        sync: &RouteSync,
-    ) -> anyhow::Result<()> {
+    /// Makes the interface known to the datapath.
+    fn add(&mut self, link: &Link, datapath: &mut Datapath, sync: &RouteSync) -> Result<()> {
         let policy = KernelPolicy::read(&link.name);
         let entry = self
             .entry(link, policy, sync)
@@ -272,11 +366,12 @@ impl Port {
         self.attached = Some(Attached {
             link: link.clone(),
             runs: false,
+            at: Instant::now(),
             asked: datapath.asked(),
             transmits: false,
             entry,
             policy,
-            drops_before: kernel::transmit_drops(&self.interface),
+            drops_before: kernel::transmit_drops(&link.name),
         });
         Ok(())
     }
@@ -285,6 +380,7 @@ impl Port {
     fn run(
         &mut self,
         link: &Link,
+        survey: &Survey,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
@@ -299,17 +395,19 @@ impl Port {
             Ok(()) => {
                 info!("port {} attached", self.interface);
                 attached.runs = true;
+                attached.at = Instant::now();
+                self.failed = None;
             }
             Err(error) => {
                 let error = error.context(
                     "native XDP did not attach (another program there, an MTU above what one page \
                      holds, or a driver without it; see: xcast-ctl check)",
                 );
-                warn!("cannot make {} a port: {error:#}", self.interface);
+                self.note_failure(link, survey, &error);
                 sync.detach_port(link.ifindex, edits);
+                sync.set_arrival(link.ifindex, None, edits);
                 let _ = datapath.remove_device(self.slot, link.ifindex);
                 self.attached = None;
-                self.failed = Some(link.clone());
             }
         }
     }
@@ -339,12 +437,19 @@ impl Port {
                 sync.attach_port(link.ifindex, self.slot, edits);
             } else {
                 warn!(
-                    "{} cannot send XDP frames (a veth peer without GRO or a program?): \
-                     its traffic takes the kernel stack",
+                    "{}: {CANNOT_SEND}: its traffic takes the kernel stack",
                     self.interface
                 );
                 sync.detach_port(link.ifindex, edits);
             }
         }
+    }
+}
+
+/// An XDP program for people: its id, and its name if the kernel tells.
+fn program_text(id: u32) -> String {
+    match kernel::program_name(id) {
+        Some(name) => format!("another XDP program, id {id} ({name}),"),
+        None => format!("another XDP program, id {id},"),
     }
 }

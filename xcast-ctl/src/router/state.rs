@@ -60,7 +60,7 @@ impl Router {
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
         let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
             generation.is_used(slot)
-        });
+        })?;
         let mut datapath =
             Datapath::load_generation(&settings, config.router.subsets, pair.macs, generation)?;
         datapath.trust_for(config.router.orphan_limit())?;
@@ -127,6 +127,7 @@ impl Router {
         }
         self.sync.apply_all(events, &mut edits);
         if links_changed && !self.sync.resyncing() {
+            self.ports.surveyor.ask();
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
             self.follow_ipv6_mtus(&mut edits);

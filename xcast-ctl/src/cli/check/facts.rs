@@ -156,6 +156,7 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         .find(|other| !link.peer_elsewhere && Some(other.ifindex) == link.peer);
     // The kernel's settings have the name itself, which may be another one than the configuration's.
     let kernel_name = &link.name;
+    let written = name;
     let filter = |name: &str| kernel::sysctl(&format!("ipv4/conf/{name}/rp_filter"));
     let find = |ifindex: u32| links.iter().find(|other| other.ifindex == ifindex);
     let takes_vlan_tags_off = match peer {
@@ -167,7 +168,7 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         _ => kernel::takes_vlan_tags_off(kernel_name),
     };
     Interface {
-        name: name.to_owned(),
+        name: written.to_owned(),
         features: features.and_then(|features| {
             let found = features
                 .iter()
@@ -202,6 +203,11 @@ fn page_size() -> u32 {
 }
 
 fn no_bpf() -> Option<String> {
+    if let Ok(missing) = kernel::missing_capabilities()
+        && !missing.is_empty()
+    {
+        return Some(format!("this process lacks {}", missing.join(" and ")));
+    }
     match is_program_supported(ProgramType::Xdp) {
         Ok(true) => None,
         Ok(false) => Some("the kernel has no XDP programs".to_owned()),

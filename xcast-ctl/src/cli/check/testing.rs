@@ -69,6 +69,7 @@ pub(super) fn running() -> Running {
         mode: Some(report::Mode::Native),
         group_mac: false,
         up: true,
+        error: None,
     };
     Running {
         ports: vec![port("eth0"), port("eth1")],

@@ -1,0 +1,143 @@
+//! What the kernel says of the interfaces, asked beside the loop: which XDP program each runs, what
+//! its driver can do, what kind it is, and by which names it goes.
+//!
+//! Asking takes as long as the kernel takes. The loop goes on, and acts on the last answer.
+
+use std::{collections::HashMap, sync::mpsc as std_mpsc, thread, time::Instant};
+
+use anyhow::{Context as _, Result};
+use tokio::sync::watch;
+use tracing::debug;
+
+use crate::kernel::{self, Link, XdpFeatures};
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub(super) struct Survey {
+    /// When it was asked for: it knows nothing of what happened later.
+    pub(super) asked: Instant,
+    links: HashMap<u32, Link>,
+    features: Features,
+}
+
+/// What drivers can do.
+#[derive(Clone, Debug)]
+enum Features {
+    /// Nothing is known: the kernel did not answer.
+    Unknown,
+    /// The kernel is too old to tell; drivers are trusted.
+    Untold,
+    Known(HashMap<u32, XdpFeatures>),
+}
+
+impl Survey {
+    /// Asks the kernel. What it does not answer is as it was in `before`.
+    fn take(before: Option<&Self>) -> Self {
+        let asked = Instant::now();
+        let links = kernel::links().map(|links| {
+            let by_index = links.into_iter().map(|link| (link.ifindex, link));
+            by_index.collect()
+        });
+        let features = kernel::xdp_features().map(|features| match features {
+            Some(list) => Features::Known(list.into_iter().collect()),
+            None => Features::Untold,
+        });
+        let failed = |error: &anyhow::Error| debug!("{error:#}");
+        Self {
+            // An old answer stays an old one.
+            asked: match (&links, before) {
+                (Err(_), Some(before)) => before.asked,
+                _ => asked,
+            },
+            links: links
+                .inspect_err(failed)
+                .unwrap_or_else(|_| before.map(|old| old.links.clone()).unwrap_or_default()),
+            features: features
+                .inspect_err(failed)
+                .unwrap_or_else(|_| before.map_or(Features::Unknown, |old| old.features.clone())),
+        }
+    }
+
+    /// The interface with this index.
+    pub(super) fn link(&self, ifindex: u32) -> Option<&Link> {
+        self.links.get(&ifindex)
+    }
+
+    /// The index of the interface that has this name, or this as a further name.
+    pub(super) fn named(&self, name: &str) -> Option<u32> {
+        let links = || self.links.values();
+        links()
+            .find(|link| link.name == name)
+            .or_else(|| links().find(|link| link.is_named(name)))
+            .map(|link| link.ifindex)
+    }
+
+    /// Whether the driver runs XDP programs; `None` if nobody knows.
+    pub(super) fn native(&self, ifindex: u32) -> Option<bool> {
+        match &self.features {
+            Features::Known(known) => known.get(&ifindex).map(|features| features.native()),
+            Features::Unknown | Features::Untold => None,
+        }
+    }
+
+    /// Whether the driver sends what XDP redirects to it, as far as anybody knows.
+    pub(super) fn transmits(&self, ifindex: u32) -> bool {
+        match &self.features {
+            Features::Unknown => false,
+            Features::Untold => true,
+            Features::Known(known) => known
+                .get(&ifindex)
+                .is_some_and(|features| features.transmit()),
+        }
+    }
+}
+
+/// Handle to the thread that asks. It ends with the handle.
+pub(super) struct Surveyor {
+    requests: std_mpsc::Sender<()>,
+    answers: watch::Receiver<Survey>,
+}
+
+impl Surveyor {
+    /// Asks for the first time, and starts the thread for the times to come.
+    ///
+    /// # Errors
+    ///
+    /// The thread cannot be started.
+    pub(super) fn start() -> Result<Self> {
+        let (requests, queue) = std_mpsc::channel();
+        let (publish, answers) = watch::channel(Survey::take(None));
+        thread::Builder::new()
+            .name("survey".to_owned())
+            .spawn(move || {
+                while queue.recv().is_ok() {
+                    // One answer serves all who asked meanwhile.
+                    while queue.try_recv().is_ok() {}
+                    let survey = Survey::take(Some(&publish.borrow()));
+                    if publish.send(survey).is_err() {
+                        return;
+                    }
+                }
+            })
+            .context("cannot start a thread")?;
+        Ok(Self { requests, answers })
+    }
+
+    /// Asks again; [`changed`](Self::changed) tells when there is an answer.
+    pub(super) fn ask(&self) {
+        // The thread only ends with this handle.
+        let _ = self.requests.send(());
+    }
+
+    /// Waits for an answer that has not been looked at.
+    pub(super) async fn changed(&mut self) {
+        if self.answers.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+
+    /// The last answer.
+    pub(super) fn last(&self) -> Survey {
+        self.answers.borrow().clone()
+    }
+}
