@@ -11,9 +11,10 @@ use xcast_common::{
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
         Bucket, EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
-        MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORT_SOURCES,
-        MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES,
-        PRESET_FANOUTS, PeerSource, Port, PortCounters, PortSource, SLOT_GROUPS, Settings,
+        MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORT_MACS,
+        MAX_PORT_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
+        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac, PortSource,
+        SLOT_GROUPS, Settings,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -149,6 +150,10 @@ pub static PORTS: Array<Port, { PORT_TABLE_ENTRIES as usize }> = Array::new();
 /// Ports by slot: where the kernel stack is to see a copy arrive.
 #[btf_map]
 pub static SLOTS: Array<Port, { MAX_PORTS as usize }> = Array::new();
+
+/// Further link layer addresses of ports; the values mean nothing.
+#[btf_map]
+pub static PORT_MACS: HashMap<PortMac, u32, { MAX_PORT_MACS as usize }> = HashMap::new();
 
 /// Every counter of every port; written by the programs.
 #[btf_map]

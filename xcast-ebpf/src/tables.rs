@@ -8,7 +8,7 @@ use xcast_common::{
         tables::{Tables, UdpSenders},
     },
     maps::{
-        MAX_NEXT_HOPS, NextHop, PeerSource, PortSource,
+        MAX_NEXT_HOPS, NextHop, PeerSource, PortMac, PortSource,
         lpm::{self, Entry, further_octets},
     },
     route_map,
@@ -16,9 +16,9 @@ use xcast_common::{
 };
 
 use crate::maps::{
-    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, PORT_SOURCES,
-    PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS,
-    ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, WORK,
+    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, PORT_MACS,
+    PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6,
+    ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, WORK,
 };
 
 /// A family with maps of its own.
@@ -91,6 +91,11 @@ macro_rules! tables {
                     PortSource { slot, source },
                 );
                 $port_sources.get(&key).is_some()
+            }
+
+            #[inline(always)]
+            fn is_port_mac(&self, mac: PortMac) -> bool {
+                PORT_MACS.get_ptr(mac).is_some()
             }
         }
 

@@ -7,7 +7,9 @@ use crate::{
         address::ADDRESS_OWN,
         counter::Counter,
         next_hop::{EGRESS_ANY, EGRESS_NONE, NEXT_HOP_NEVER, NextHop, NextHopKind, port_bit},
-        port::{PORT_GROUP_MAC, PORT_TRUSTED, Port, SourceMode, source_mode_of},
+        port::{
+            PORT_GROUP_MAC, PORT_MORE_MACS, PORT_TRUSTED, Port, PortMac, SourceMode, source_mode_of,
+        },
         settings::{IcmpRequests, Settings},
     },
     packet::{Packet, Reject, TRUNCATED},
@@ -41,7 +43,7 @@ pub fn accept<F: Family>(
     tables: &impl Tables<F>,
 ) -> Result<Packet, Reject> {
     // The first checks only say whether the packet is meant for us: what fails them passes.
-    if !to_our_mac::<F>(view, port, settings).ok_or(Reject::Pass)? {
+    if !to_our_mac::<F>(view, port, settings, tables).ok_or(Reject::Pass)? {
         return Err(Reject::Pass);
     }
     let destination = F::Address::read(view, F::DESTINATION).ok_or(Reject::Pass)?;
@@ -64,19 +66,46 @@ pub fn accept<F: Family>(
 
 /// Whether the frame's destination MAC is one the port accepts.
 #[inline(always)]
-fn to_our_mac<F: Family>(view: View<'_>, port: &Port, settings: &Settings) -> Option<bool> {
+fn to_our_mac<F: Family>(
+    view: View<'_>,
+    port: &Port,
+    settings: &Settings,
+    tables: &impl Tables<F>,
+) -> Option<bool> {
     if port.flags & PORT_TRUSTED != 0 {
         return Some(true);
     }
-    if is_to_mac(view, port.mac)? {
+    if is_to_port(view, port, tables)? {
         return Some(true);
     }
     Some(port.flags & PORT_GROUP_MAC != 0 && is_to_mac(view, F::group_mac(settings))?)
 }
 
+/// Whether the frame is for an address of the port's own, or for a further one.
+#[inline(always)]
+pub(super) fn is_to_port<F: Family>(
+    view: View<'_>,
+    port: &Port,
+    tables: &impl Tables<F>,
+) -> Option<bool> {
+    if is_to_mac(view, port.mac)? {
+        return Some(true);
+    }
+    if port.flags & PORT_MORE_MACS == 0 {
+        return Some(false);
+    }
+    let [a, b, c, d] = view.be32(eth::DESTINATION)?.memory().to_ne_bytes();
+    let [e, f] = view.be16(eth::DESTINATION + 4)?.memory().to_ne_bytes();
+    Some(tables.is_port_mac(PortMac {
+        slot: port.slot,
+        reserved: 0,
+        mac: [a, b, c, d, e, f],
+    }))
+}
+
 /// Whether this is the frame's destination MAC.
 #[inline(always)]
-pub(super) fn is_to_mac(view: View<'_>, mac: [u8; 6]) -> Option<bool> {
+fn is_to_mac(view: View<'_>, mac: [u8; 6]) -> Option<bool> {
     let high = view.be32(eth::DESTINATION)?.memory();
     let low = view.be16(eth::DESTINATION + 4)?.memory();
     Some(

@@ -2,7 +2,7 @@
 
 use crate::{
     family::traits::Family,
-    maps::{lpm::Entry, next_hop::NextHop},
+    maps::{lpm::Entry, next_hop::NextHop, port::PortMac},
 };
 
 /// What a router knows of a family: route map, next-hop and ECMP tables, own addresses.
@@ -44,6 +44,11 @@ pub trait Tables<F: Family> {
 
     /// Whether the configuration lists `source` for the port with this slot.
     fn may_arrive(&self, slot: u8, source: F::Address) -> bool;
+
+    /// Whether this is a further link layer address of a port.
+    fn is_port_mac(&self, _mac: PortMac) -> bool {
+        false
+    }
 }
 
 /// Who may send Xcast inside UDP.

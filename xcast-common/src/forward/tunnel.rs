@@ -11,7 +11,7 @@
 //! TTL, DS field and everything else are the inner packet's own.
 
 use super::{
-    ingress::{is_family, is_to_mac},
+    ingress::{is_family, is_to_port},
     tables::{Tables, UdpSenders},
 };
 use crate::{
@@ -65,7 +65,7 @@ pub fn check<F: Family>(
     tables: &(impl Tables<F> + UdpSenders<F>),
 ) -> Result<bool, Reject> {
     // What fails these checks is somebody else's: what comes from this very host, too.
-    if port.flags & PORT_TRUSTED != 0 || !is_to_mac(view, port.mac).ok_or(Reject::Pass)? {
+    if port.flags & PORT_TRUSTED != 0 || !is_to_port(view, port, tables).ok_or(Reject::Pass)? {
         return Err(Reject::Pass);
     }
     let router = F::Address::read(view, F::DESTINATION).ok_or(Reject::Pass)?;

@@ -33,8 +33,9 @@ pub use self::{
         NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
     },
     port::{
-        MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_PLACES, PORT_RECIRCULATE,
-        PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, SourceMode, port_place, source_mode_of,
+        MAX_PORT_MACS, MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_MORE_MACS,
+        PORT_PLACES, PORT_RECIRCULATE, PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, PortMac,
+        SourceMode, port_place, source_mode_of,
     },
     settings::{GENERATIONS, IcmpRequests, Prune, Settings},
 };

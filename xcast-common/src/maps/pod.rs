@@ -5,7 +5,7 @@ use super::{
     counter::PortCounters,
     fanout::{FanoutEntry, FanoutKey},
     next_hop::{EcmpGroup, NextHop},
-    port::Port,
+    port::{Port, PortMac},
     settings::Settings,
 };
 use crate::wire::endian::{Be16, Be32, Be128};
@@ -32,6 +32,7 @@ pod!(
     PortSource<Be128>,
     Port,
     PortCounters,
+    PortMac,
     Settings,
     FanoutEntry,
     FanoutKey

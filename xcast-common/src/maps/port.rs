@@ -43,13 +43,31 @@ pub const fn source_mode_of(ip_version: u8) -> usize {
     (ip_version == 6) as usize
 }
 
+/// There are [`PortMac`]s of the port: other addresses by which it receives.
+pub const PORT_MORE_MACS: u8 = 1 << 7;
+
+/// Further link layer addresses of all ports: of virtual routers (VRRP), of a bridge or a bond.
+pub const MAX_PORT_MACS: u32 = 1024;
+
+/// A further link layer address of a port: a key of 8 octets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[repr(C)]
+pub struct PortMac {
+    /// Slot of the port.
+    pub slot: u8,
+    /// Explicit padding.
+    pub reserved: u8,
+    /// The address.
+    pub mac: [u8; 6],
+}
+
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Port {
     /// Slot, the key of the per-port counters and device maps.
     pub slot: u8,
-    /// [`PORT_GROUP_MAC`] and [`PORT_TRUSTED`].
+    /// [`PORT_GROUP_MAC`], [`PORT_TRUSTED`] and [`PORT_MORE_MACS`].
     pub flags: u8,
     /// The interface's own link layer address.
     pub mac: [u8; 6],
@@ -94,6 +112,7 @@ pub fn port_place(ifindex: u32, attempt: u32) -> u32 {
 
 const _: () = {
     assert!(size_of::<Port>() == 24);
+    assert!(size_of::<PortMac>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(PORT_FIRST as usize + MAX_REAL_PORTS <= MAX_PORTS);
 };

@@ -7,10 +7,10 @@ use std::{
 
 use aya::{
     Ebpf,
-    maps::{Array, MapData, xdp::DevMap},
+    maps::{Array, HashMap as BpfHashMap, MapData, xdp::DevMap},
     programs::{ProgramFd, Xdp, xdp::XdpLink},
 };
-use xcast_common::maps::{PORT_PLACES, Port, port_place};
+use xcast_common::maps::{PORT_PLACES, Port, PortMac, port_place};
 
 use super::{
     bpf,
@@ -25,6 +25,8 @@ pub(super) struct Devices {
     slots: Array<MapData, Port>,
     /// The port table's places in use, with the interface indices there.
     places: HashMap<u32, u32>,
+    /// Further link layer addresses.
+    macs: BpfHashMap<MapData, PortMac, u32>,
     devices: DevMap<MapData>,
     devices_fd: OwnedFd,
     /// Runs on each copy, just before it leaves.
@@ -41,6 +43,7 @@ impl Devices {
             ports: typed(ebpf, "PORTS")?,
             slots: typed(ebpf, "SLOTS")?,
             places: HashMap::new(),
+            macs: typed(ebpf, "PORT_MACS")?,
             devices: typed(ebpf, "DEVICES")?,
             devices_fd,
             copy_program,
@@ -74,6 +77,26 @@ impl Devices {
             .set(u32::from(port.slot), entry, 0)
             .map_err(map("SLOTS"))?;
         self.ports.set(place, entry, 0).map_err(map("PORTS"))
+    }
+
+    /// Sets the further link layer addresses by which a port receives. They are only looked at where the
+    /// port's entry says that there are any ([`PORT_MORE_MACS`](xcast_common::maps::PORT_MORE_MACS)).
+    pub(super) fn set_macs(&mut self, slot: u8, macs: &[[u8; 6]]) -> Result<(), DatapathError> {
+        let known: Vec<PortMac> = self.macs.keys().flatten().collect();
+        for key in known.iter().filter(|key| key.slot == slot) {
+            if !macs.contains(&key.mac) {
+                self.macs.remove(key).map_err(map("PORT_MACS"))?;
+            }
+        }
+        for mac in macs {
+            let key = PortMac {
+                slot,
+                mac: *mac,
+                ..PortMac::default()
+            };
+            self.macs.insert(key, 0, 0).map_err(map("PORT_MACS"))?;
+        }
+        Ok(())
     }
 
     /// Attaches the ingress program to an interface, in native mode.

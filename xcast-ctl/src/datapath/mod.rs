@@ -304,6 +304,18 @@ impl Datapath {
         self.devices.update(ifindex, port)
     }
 
+    /// Sets the further link layer addresses by which a port receives: those of virtual routers on top
+    /// of it, or of the bridge or bond it is a member of. Its entry has to have
+    /// [`PORT_MORE_MACS`](xcast_common::maps::PORT_MORE_MACS).
+    ///
+    /// # Errors
+    ///
+    /// There are too many of all ports
+    /// ([`MAX_PORT_MACS`](xcast_common::maps::MAX_PORT_MACS)).
+    pub fn set_macs(&mut self, slot: u8, macs: &[[u8; 6]]) -> Result<(), DatapathError> {
+        self.devices.set_macs(slot, macs)
+    }
+
     /// Attaches the ingress program to an interface, in native mode.
     ///
     /// # Errors

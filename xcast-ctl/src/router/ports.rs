@@ -9,7 +9,7 @@ use anyhow::Result;
 use tracing::{info, warn};
 use xcast_common::{
     forward::limits::price_ns,
-    maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, Port as PortEntry},
+    maps::{MAX_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_MORE_MACS, Port as PortEntry},
 };
 
 use super::{
@@ -69,6 +69,8 @@ struct Failed {
 /// A port whose interface exists and runs the program.
 pub(super) struct Attached {
     pub(super) link: Link,
+    /// Further addresses by which it receives.
+    macs: Vec<[u8; 6]>,
     /// The program runs on it.
     pub(super) runs: bool,
     /// Since when.
@@ -198,8 +200,7 @@ impl Ports {
             if may_run && copies {
                 port.run(link, &survey, datapath, sync, edits);
             }
-            let transmits = copies && survey.transmits(link.ifindex);
-            port.follow(link, transmits, datapath, sync, edits);
+            port.follow(link, &survey, copies, datapath, sync, edits);
         }
     }
 
@@ -325,7 +326,7 @@ impl Port {
     fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
         Some(PortEntry {
             slot: self.slot,
-            flags: if self.group_mac { PORT_GROUP_MAC } else { 0 },
+            flags: PORT_MORE_MACS | if self.group_mac { PORT_GROUP_MAC } else { 0 },
             mac: link.mac?,
             sources: sources::modes(&self.source, policy, sync.has_gateway(link.ifindex)),
             packet_ns: price_ns(self.limits.packets_per_second),
@@ -366,6 +367,7 @@ impl Port {
         self.attached = Some(Attached {
             link: link.clone(),
             runs: false,
+            macs: Vec::new(),
             at: Instant::now(),
             asked: datapath.asked(),
             transmits: false,
@@ -416,7 +418,8 @@ impl Port {
     fn follow(
         &mut self,
         link: &Link,
-        transmits: bool,
+        survey: &Survey,
+        may_send: bool,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
@@ -424,6 +427,13 @@ impl Port {
         let Some(attached) = &mut self.attached else {
             return;
         };
+        let macs = survey.further_macs(link.ifindex);
+        if attached.macs != macs {
+            if let Err(error) = datapath.set_macs(self.slot, &macs) {
+                warn!("{:#}", anyhow::Error::from(error));
+            }
+            attached.macs = macs;
+        }
         attached.link = link.clone();
         // The kernel tells nobody of most of these settings.
         attached.policy = KernelPolicy::read(&link.name);
@@ -431,6 +441,7 @@ impl Port {
         let Some(attached) = &mut self.attached else {
             return;
         };
+        let transmits = may_send && survey.transmits(link.ifindex);
         if attached.transmits != transmits {
             attached.transmits = transmits;
             if transmits {

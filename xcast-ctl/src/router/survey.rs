@@ -72,6 +72,26 @@ impl Survey {
             .map(|link| link.ifindex)
     }
 
+    /// Further link layer addresses by which an interface receives for this host: of interfaces on top
+    /// of it that share its link (virtual routers), and of the bridge or bond that it is a member of.
+    pub(super) fn further_macs(&self, ifindex: u32) -> Vec<[u8; 6]> {
+        let master = self.link(ifindex).and_then(|link| link.master);
+        let belongs = |link: &&Link| match link.kind.as_deref() {
+            Some("macvlan" | "macvtap") => link.peer == Some(ifindex) && !link.peer_elsewhere,
+            Some("bridge" | "bond" | "team") => Some(link.ifindex) == master,
+            _ => false,
+        };
+        let belonging = self.links.values().filter(belongs);
+        let own = self.link(ifindex).and_then(|link| link.mac);
+        let mut macs: Vec<_> = belonging
+            .filter(|link| link.up && link.mac != own)
+            .filter_map(|link| link.mac)
+            .collect();
+        macs.sort_unstable();
+        macs.dedup();
+        macs
+    }
+
     /// Whether the driver runs XDP programs; `None` if nobody knows.
     pub(super) fn native(&self, ifindex: u32) -> Option<bool> {
         match &self.features {

@@ -2,6 +2,8 @@
 
 use xcast_common::wire;
 
+use crate::kernel::program_name;
+
 use super::{
     facts::{Facts, Interface, Running},
     finding::{Finding, Severity, finding, ok},
@@ -46,11 +48,11 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
         );
         return;
     };
-    if link.mac.is_none() {
+    if let Some(obstacle) = link.obstacle(port.features.map(|features| features.native())) {
         add(
             "ethernet",
             Severity::Fault,
-            "not an Ethernet interface, and a port has to be one".into(),
+            obstacle,
             "remove its [[port]] from the configuration".into(),
         );
         return;
@@ -190,24 +192,37 @@ fn max_mtu(page_size: u32) -> u32 {
 
 fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
     let known = running.ports.iter().find(|known| known.name == port.name);
-    let has_program = port
-        .link
-        .as_ref()
-        .is_some_and(|link| link.xdp_program.is_some());
-    let (what, remedy) = match known {
-        Some(known) if known.mode.is_some() && has_program => return,
-        Some(known) if known.mode.is_some() => (
+    let foreign = port.link.as_ref().and_then(|link| link.xdp_program);
+    let cause = known.and_then(|known| known.error.as_deref());
+    let (what, remedy) = match (known, foreign) {
+        (Some(known), Some(_)) if known.mode.is_some() => return,
+        (Some(known), None) if known.mode.is_some() => (
             "the running router was attached, but no XDP program is: somebody detached it, and \
-             nothing that arrives is taken",
-            "find out who removes XDP programs; restart the router if it does not attach again",
+             nothing that arrives is taken"
+                .to_owned(),
+            "find out who removes XDP programs; the router attaches again by itself".to_owned(),
         ),
-        Some(_) => (
-            "the running router could not attach to it",
-            "see the router's log for the reason",
+        (Some(_), Some(id)) => (
+            format!(
+                "the running router is not attached to it: the XDP program with id {id} is there{}",
+                program_name(id).map_or(String::new(), |name| format!(", {name}"))
+            ),
+            format!(
+                "remove it with: ip link set dev {} xdp off (or end the program that put it there); \
+                 the router tries again by itself",
+                port.name
+            ),
         ),
-        None => (
-            "the running router does not know this port",
-            "restart it with this configuration",
+        (Some(_), None) => (
+            format!(
+                "the running router could not attach to it: {}",
+                cause.unwrap_or("it does not say why")
+            ),
+            "mend the cause; the router tries again by itself".to_owned(),
+        ),
+        (None, _) => (
+            "the running router does not know this port".to_owned(),
+            "restart it with this configuration".to_owned(),
         ),
     };
     findings.push(finding(
