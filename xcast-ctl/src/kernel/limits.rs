@@ -21,10 +21,11 @@ pub(crate) fn missing_capabilities() -> Result<Vec<&'static str>> {
 }
 
 fn missing(effective: u64) -> Vec<&'static str> {
-    let has = |number: u32| effective >> number & 1 == 1;
+    let bit = |number: u32| effective >> number & 1 == 1;
+    let has = |number: u32| bit(number) || number >= 38 && bit(CAP_SYS_ADMIN);
     NEEDED
         .into_iter()
-        .filter(|(number, _)| !has(*number) && !(*number >= 38 && has(CAP_SYS_ADMIN)))
+        .filter(|(number, _)| !has(*number))
         .map(|(_, name)| name)
         .collect()
 }

@@ -243,9 +243,8 @@ async fn watch(
     tokio::spawn(connection);
     let mut told = None;
     loop {
-        match timeout(TICK, requests.recv()).await {
-            Ok(None) => return Ok(()),
-            Ok(Some(())) | Err(_) => {}
+        if let Ok(None) = timeout(TICK, requests.recv()).await {
+            return Ok(());
         }
         // One look serves them all.
         while requests.try_recv().is_ok() {}

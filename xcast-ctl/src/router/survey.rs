@@ -152,7 +152,7 @@ impl Surveyor {
     /// Waits for an answer that has not been looked at.
     pub(super) async fn changed(&mut self) {
         if self.answers.changed().await.is_err() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
