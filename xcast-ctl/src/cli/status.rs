@@ -36,7 +36,7 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let status = ask(router, &Request::Status, |response| match response {
-        Response::Status(status) => Some(status),
+        Response::Status(status) => Some(*status),
         _ => None,
     })?;
     if args.json {

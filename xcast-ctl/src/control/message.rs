@@ -57,7 +57,7 @@ pub struct ExplainRequest {
 #[serde(tag = "response", content = "report", rename_all = "snake_case")]
 pub enum Response {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Stats`].
     Stats(Stats),
     /// To [`Request::Routes`].

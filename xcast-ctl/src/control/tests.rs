@@ -73,7 +73,7 @@ fn respond(request: Request) -> Response {
                 .collect(),
             path: Path::None,
         }),
-        Request::Status => Response::Status(Status::example()),
+        Request::Status => Response::Status(Box::new(Status::example())),
         Request::Stop => Response::Stopping,
         _ => Response::Error("not now".into()),
     }

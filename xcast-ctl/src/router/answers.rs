@@ -23,7 +23,7 @@ impl Router {
     /// The kernel does not tell, or the question makes no sense.
     pub(super) fn answer(&self, request: &Request) -> Result<Response> {
         Ok(match request {
-            Request::Status => Response::Status(self.status()),
+            Request::Status => Response::Status(Box::new(self.status())),
             Request::Stats => Response::Stats(self.stats()?),
             Request::Routes { limit, ipv6 } => {
                 let limit = limit.unwrap_or(usize::MAX);

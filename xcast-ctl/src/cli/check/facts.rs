@@ -222,7 +222,7 @@ fn running(name: &str) -> Result<Option<Running>> {
         Err(error) => return Err(error.into()),
     };
     let reported = match control::ask(name, &Request::Status)? {
-        Response::Status(status) => Reported::from(&status),
+        Response::Status(status) => Reported::from(&*status),
         _ => Reported::default(),
     };
     Ok(match control::ask(name, &Request::Stats)? {

@@ -243,11 +243,11 @@ mod tests {
     #[test]
     fn code_points_are_never_guessed() {
         let running = || {
-            Ok(Response::Status(Status {
+            Ok(Response::Status(Box::new(Status {
                 protocol: 254,
                 group: "224.0.0.254".parse().unwrap(),
                 ..Status::example()
-            }))
+            })))
         };
         let none = || Err(ControlError::NotRunning("xcast/xcast0".into()));
         let given = args("--protocol 253 --group 224.0.0.254");
