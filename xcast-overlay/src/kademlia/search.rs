@@ -25,7 +25,7 @@ pub(super) const STORE_RETRIES: u32 = 2;
 /// So many times k nodes of the table a look-up begins with.
 const SEEDS: usize = 4;
 /// Room for everything in a `put` but value, salt and tokens, in octets.
-const PUT_OCTETS: usize = 250;
+const PUT_OCTETS: usize = 300;
 /// A node that left more requests in a row unanswered is not asked again in the same look-up.
 const MAX_SILENT_IN_A_ROW: u32 = 1;
 

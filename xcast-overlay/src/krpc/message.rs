@@ -581,6 +581,8 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
                     w.key_integer("seq", signed.seq);
                     w.key_octets("sig", &signed.signature);
                 }
+                // BEP 44 has none, but the crate `mainline` does not read a `put` without one.
+                w.key_octets("target", item.target().octets());
                 write_token(w, token);
                 w.octets(b"v");
                 w.raw(&item.value);

@@ -3,7 +3,6 @@
 use std::{
     env,
     net::{IpAddr, SocketAddr},
-    path::Path,
     process::Command,
     thread,
     time::Duration,
@@ -20,14 +19,10 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Addresses in the namespace: 1 to this.
 const ADDRESSES: u8 = 9;
 
-/// Runs a test in a namespace of its own. Where the rights for one, or one of the programs, are
-/// missing, the test fails; with `XCAST_ALLOW_SKIP=1` it is skipped, and says so.
-pub fn in_namespace(programs: &[&str], test: impl AsyncFnOnce() + Send + 'static) {
-    let mut missing: Vec<_> = programs
-        .iter()
-        .filter(|path| !Path::new(path).exists())
-        .copied()
-        .collect();
+/// Runs a test in a namespace of its own. Where the rights for one, or something else that the
+/// caller says, are missing, the test fails; with `XCAST_ALLOW_SKIP=1` it is skipped, and says so.
+pub fn in_namespace(missing: &[&str], test: impl AsyncFnOnce() + Send + 'static) {
+    let mut missing = missing.to_vec();
     if !Uid::effective().is_root() {
         missing.push("root, for a network namespace");
     }
