@@ -72,7 +72,8 @@ async fn they_ask(ipv6: bool) {
     let stored = ours
         .during(partner.ask(json!(["put", "never changes"])))
         .await;
-    assert_eq!(stored[1], 1, "{stored}");
+    // It may count itself.
+    assert!(stored[1].as_u64() >= Some(1), "{stored}");
     let got = ours.during(partner.ask(json!(["get", stored[0]]))).await;
     assert_eq!(got, "never changes");
 
@@ -81,7 +82,7 @@ async fn they_ask(ipv6: bool) {
     for (salt, value) in [("", "plain"), ("salt", "salted")] {
         let put = json!(["put_mutable", secret, public, value, salt]);
         let stored = ours.during(partner.ask(put)).await;
-        assert_eq!(stored, json!(1));
+        assert!(stored.as_u64() >= Some(1), "{stored}");
         let got = ours
             .during(partner.ask(json!(["get_mutable", public, salt])))
             .await;
