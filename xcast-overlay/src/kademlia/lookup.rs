@@ -410,7 +410,12 @@ mod tests {
         let (asked, claimed) = (Id::random(&mut random), Id::random(&mut random));
         let mut lookup = Lookup::new(claimed, 8, 3, [contact(asked, 0)]);
         assert_eq!(lookup.next_round().len(), 1);
+        let another = Id::random(&mut random);
         lookup.answered(contact(claimed, 0), Some(asked), None, []);
+        assert!(lookup.closest().is_empty());
+        // It is asked under that one, once.
+        assert_eq!(lookup.next_round(), [contact(claimed, 0)]);
+        lookup.answered(contact(another, 0), Some(claimed), None, []);
         assert!(lookup.next_round().is_empty() && lookup.is_finished());
         assert!(lookup.closest().is_empty());
     }
