@@ -417,7 +417,12 @@ impl Node {
             .into_iter()
             .filter(|node| Family::of(&node.address) == family);
         let token = response.token.map(|octets| Token { octets, in_list });
-        run.lookup.answered(contact, tag.expected, token, nodes);
+        if contact.id == self.id {
+            // Somebody named this node under another identifier.
+            run.lookup.silent(&contact.address, tag.expected, false);
+        } else {
+            run.lookup.answered(contact, tag.expected, token, nodes);
+        }
         let peers = response.values.into_iter();
         let peers = peers
             .filter(|peer| Family::of(peer) == family && is_unicast(peer))
