@@ -4,7 +4,7 @@
 //! store, news of members. Each of these is one Xcast packet (RFC 5058) where there is a router that
 //! understands it (WO 2007/030742, paragraphs 19 to 34). This crate has the protocols, without
 //! sockets and without a clock: for programs, which give them both, and for simulators, which make
-//! them up.
+//! them up. A driver for programs is here, too.
 //!
 //! # What is here
 //!
@@ -17,6 +17,7 @@
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
 //! | [`id`] | identifiers and their distance |
+//! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
 //! # A node
 //!
@@ -77,12 +78,15 @@
 //!
 //! # Features
 //!
+//! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize`.
 
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+#[cfg(feature = "net")]
+pub mod net;
 pub mod places;
 pub mod runtime;
 pub mod services;

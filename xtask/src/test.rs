@@ -20,6 +20,9 @@ use crate::{
 /// How long the advisory database may take to arrive before its check is skipped.
 const ADVISORIES_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Features that are off by default and tested all the same.
+const OPTIONAL: &str = "xcast-overlay/net";
+
 /// Arguments of `test`.
 #[derive(Debug, Args)]
 pub struct Test {
@@ -65,6 +68,8 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
             "--exclude",
             "xcast-bench-ebpf",
             "--all-targets",
+            "--features",
+            OPTIONAL,
             "--",
             "-D",
             "warnings",
@@ -97,6 +102,8 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
             "xcast-bench-ebpf",
             "--no-deps",
             "--document-private-items",
+            "--features",
+            OPTIONAL,
         ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     );
@@ -108,6 +115,8 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
         "--exclude",
         "xcast-bench-ebpf",
         "--no-fail-fast",
+        "--features",
+        OPTIONAL,
         "--",
     ];
     command.extend(arguments.arguments.iter().map(String::as_str));

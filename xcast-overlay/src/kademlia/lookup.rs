@@ -143,7 +143,8 @@ impl Lookup {
     /// A node has answered, perhaps after it was given up.
     ///
     /// `expected` is the identifier it was asked under. A node with another one is not what was
-    /// looked for: what it says does not count.
+    /// looked for: what it says does not count. It may be asked under its own, though, once:
+    /// libtorrent takes another identifier when it has learnt its address (BEP 42).
     pub fn answered(
         &mut self,
         contact: Contact,
@@ -156,6 +157,13 @@ impl Lookup {
             && expected != contact.id
         {
             self.set_silent(expected, &contact.address, false);
+            let mut candidates = self.candidates.values();
+            let known = |known: &Candidate| {
+                known.contact.address == contact.address && known.contact.id != expected
+            };
+            if !candidates.any(known) {
+                self.add([contact]);
+            }
             return;
         }
         let candidate = Candidate {
@@ -402,7 +410,12 @@ mod tests {
         let (asked, claimed) = (Id::random(&mut random), Id::random(&mut random));
         let mut lookup = Lookup::new(claimed, 8, 3, [contact(asked, 0)]);
         assert_eq!(lookup.next_round().len(), 1);
+        let another = Id::random(&mut random);
         lookup.answered(contact(claimed, 0), Some(asked), None, []);
+        assert!(lookup.closest().is_empty());
+        // It is asked under that one, once.
+        assert_eq!(lookup.next_round(), [contact(claimed, 0)]);
+        lookup.answered(contact(another, 0), Some(claimed), None, []);
         assert!(lookup.next_round().is_empty() && lookup.is_finished());
         assert!(lookup.closest().is_empty());
     }

@@ -27,7 +27,7 @@ pub(super) const STORE_RETRIES: u32 = 2;
 /// So many times k nodes of the table a look-up begins with.
 const SEEDS: usize = 4;
 /// Room for everything in a `put` but value, salt and tokens, in octets.
-const PUT_OCTETS: usize = 250;
+const PUT_OCTETS: usize = 300;
 /// A node that left more requests in a row unanswered is not asked again in the same look-up.
 const MAX_SILENT_IN_A_ROW: u32 = 1;
 
@@ -406,7 +406,12 @@ impl Node {
             .into_iter()
             .filter(|node| Family::of(&node.address) == family);
         let token = response.token.map(|octets| Token { octets, in_list });
-        run.lookup.answered(contact, tag.expected, token, nodes);
+        if contact.id == self.id {
+            // Somebody named this node under another identifier.
+            run.lookup.silent(&contact.address, tag.expected, false);
+        } else {
+            run.lookup.answered(contact, tag.expected, token, nodes);
+        }
         let peers = response.values.into_iter();
         let peers = peers
             .filter(|peer| Family::of(peer) == family && is_unicast(peer))

@@ -9,7 +9,7 @@ use super::{
     bencode::{BencodeError, Bencoded, Writer},
     compact::{self, Contact, Family},
     error::{ErrorCode, QueryError},
-    item::{Item, Signed},
+    item::{Item, MAX_VALUE_OCTETS, Signed},
 };
 use crate::{id::Id, runtime::Body};
 
@@ -580,6 +580,12 @@ fn write_query(w: &mut Writer, sender: &Id, query: &Query, tokens: &[Bytes]) -> 
                     }
                     w.key_integer("seq", signed.seq);
                     w.key_octets("sig", &signed.signature);
+                }
+                // BEP 44 has none, but the crate `mainline` does not read a `put` without one. The
+                // longest items have no room for it.
+                let salt = item.signed.as_ref().map_or(0, |signed| signed.salt.len());
+                if item.value.len() + salt <= MAX_VALUE_OCTETS {
+                    w.key_octets("target", item.target().octets());
                 }
                 write_token(w, token);
                 w.octets(b"v");

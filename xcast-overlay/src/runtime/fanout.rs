@@ -88,8 +88,10 @@ pub struct Policy {
     pub max_wait: Duration,
     /// Length of transaction identifiers in octets.
     ///
-    /// Eight is hard to guess for somebody who does not see the request. BEP 5 sets no length, and
-    /// some implementations take 4 octets only.
+    /// Eight is hard to guess for somebody who does not see the request. BEP 5 sets no length;
+    /// libtorrent and Transmission answer identifiers of eight octets. The crate `mainline` (8.0)
+    /// reads identifiers of exactly four, and does not answer others: a node that needs such
+    /// partners takes four, where a guess hits one of 2^32, and the source address must fit, too.
     pub transaction_octets: usize,
 }
 

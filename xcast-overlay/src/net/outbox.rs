@@ -1,0 +1,241 @@
+//! Messages on their way out: the queue, the sender, and what waits for room in the send buffer.
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tracing::debug;
+use xcast_host::{
+    Destination, Options, SendError, Sender, Settings as SenderSettings, UnicastCause,
+    envelope::Tag,
+    queue::{Message, Queue, QueueLimits, Refusal, TagTaken},
+};
+
+use super::statistics::Statistics;
+use crate::runtime::{Mode, Segment, Transmit};
+
+/// How long to wait for room in a full send buffer.
+const FULL: Duration = Duration::from_millis(1);
+/// Most packets that wait for room; more are dropped, as a network would.
+const MAX_BACKLOG: usize = 1024;
+/// How often to look for a router's answer while none has come.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Messages on their way out. Nothing here waits.
+#[derive(Debug)]
+pub struct Outbox {
+    queue: Queue,
+    sender: Sender<UdpSocket>,
+    options: Options,
+    backlog: VecDeque<(Vec<Destination>, Bytes)>,
+    /// When to try the backlog again.
+    retry: Option<Instant>,
+    /// When to look after the router.
+    tend: Option<Instant>,
+    /// All but what queue and sender count.
+    counted: Statistics,
+}
+
+impl Outbox {
+    pub fn new(
+        socket: UdpSocket,
+        settings: SenderSettings,
+        limits: QueueLimits,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let options = settings.options.clone();
+        let mut outbox = Self {
+            queue: Queue::new(limits),
+            sender: Sender::new(socket, settings)?,
+            options,
+            backlog: VecDeque::new(),
+            retry: None,
+            tend: None,
+            counted: Statistics::default(),
+        };
+        outbox.look_after_router(now);
+        Ok(outbox)
+    }
+
+    /// Takes a message.
+    pub fn push(&mut self, now: Instant, transmit: Transmit) {
+        let counted = &mut self.counted;
+        counted.messages += 1;
+        counted.receivers += transmit.to.len() as u64;
+        match transmit.mode {
+            Mode::Unicast => {
+                counted.unicast_messages += 1;
+                for (at, to) in transmit.to.iter().enumerate() {
+                    let to = Destination::from(*to);
+                    self.send(now, vec![to], transmit.datagram(at));
+                }
+            }
+            Mode::Shared if transmit.body.is_same_for_all() => {
+                let segments = segments(&transmit, 0);
+                self.queue_up(now, Message::to_many(transmit.to, segments));
+            }
+            Mode::Shared => {
+                for (at, to) in transmit.to.iter().enumerate() {
+                    self.queue_up(now, Message::to_one(*to, segments(&transmit, at)));
+                }
+            }
+        }
+    }
+
+    /// Sends what is due, and looks after the router.
+    pub fn work(&mut self, now: Instant) {
+        if self.tend.is_some_and(|at| at <= now) {
+            self.look_after_router(now);
+        }
+        if self.retry.is_some_and(|at| at <= now) {
+            self.retry = None;
+            // What still finds no room comes to the end again.
+            for _ in 0..self.backlog.len() {
+                if let Some((to, payload)) = self.backlog.pop_front() {
+                    self.send(now, to, payload);
+                }
+            }
+        }
+        while let Some(packet) = self.queue.poll(now) {
+            let waited = now.saturating_duration_since(packet.since());
+            self.counted.delay_us += waited.as_micros() as u64;
+            let has_router = |to: SocketAddr| self.sender.router_for(to.ip()).is_ok();
+            if packet.destinations().all(has_router) {
+                let to = packet.destinations().map(Destination::from).collect();
+                self.send(now, to, packet.payload());
+            } else {
+                // Each receiver would get all of an envelope for nothing.
+                for (to, payload) in packet.apart() {
+                    let to = to.into_iter().map(Destination::from).collect();
+                    self.send(now, to, payload);
+                }
+            }
+        }
+    }
+
+    /// When to [`work`](Self::work) next.
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.queue.deadline(), self.retry, self.tend]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Sends all that is in the queue.
+    pub fn flush(&mut self, now: Instant) {
+        self.queue.flush();
+        self.work(now);
+    }
+
+    /// When packets that found no room are tried again; `None` if there are none.
+    pub fn waits_for_room(&self) -> Option<Instant> {
+        self.retry
+    }
+
+    /// Whether messages go by a router, in every family that uplink and socket have.
+    pub fn router(&self) -> Result<(), UnicastCause> {
+        self.sender.router()
+    }
+
+    pub fn opt_in(&mut self, to: SocketAddr, tag: Tag) -> Result<(), TagTaken> {
+        self.queue.opt_in(to, tag)
+    }
+
+    pub fn opt_out(&mut self, to: SocketAddr) {
+        self.queue.opt_out(to);
+    }
+
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            queue: *self.queue.statistics(),
+            sender: *self.sender.statistics(),
+            ..self.counted
+        }
+    }
+
+    fn look_after_router(&mut self, now: Instant) {
+        let next_probe = self.sender.tend();
+        self.tend = next_probe.map(|at| match self.sender.router() {
+            Ok(()) => at,
+            // Its answer may come any moment.
+            Err(_) => at.min(now + LOOK),
+        });
+    }
+
+    fn queue_up(&mut self, now: Instant, message: Message) {
+        let Err(refused) = self.queue.push(now, message) else {
+            return;
+        };
+        if refused.reason == Refusal::Full {
+            self.flush(now);
+        }
+        if let Err(refused) = self.queue.push(now, refused.message) {
+            let Message {
+                destinations,
+                segments,
+            } = refused.message;
+            let to = destinations.into_iter().map(Destination::from).collect();
+            self.send(now, to, segments.concat().into());
+        }
+    }
+
+    fn send(&mut self, now: Instant, mut to: Vec<Destination>, payload: Bytes) {
+        while !to.is_empty() {
+            match self.sender.try_send_with(&self.options, &to, &payload) {
+                Ok(_) => return,
+                Err(SendError::WouldBlock { failed, rest, .. }) => {
+                    self.counted.failed += failed.len() as u64;
+                    self.keep(now, rest, payload);
+                    return;
+                }
+                Err(SendError::Unreached { failed, .. }) => {
+                    for unreached in &failed {
+                        debug!(to = %unreached.address, error = %unreached.error, "not sent");
+                    }
+                    self.counted.failed += failed.len() as u64;
+                    return;
+                }
+                // One address that somebody made up must not cost the others their message.
+                Err(SendError::Destination {
+                    index,
+                    address,
+                    reason,
+                }) if index < to.len() => {
+                    debug!(to = %address, %reason, "not sent");
+                    self.counted.failed += 1;
+                    to.remove(index);
+                }
+                Err(error) => {
+                    debug!(%error, receivers = to.len(), "not sent");
+                    self.counted.failed += to.len() as u64;
+                    return;
+                }
+            }
+        }
+    }
+
+    fn keep(&mut self, now: Instant, rest: Vec<Destination>, payload: Bytes) {
+        if self.backlog.len() >= MAX_BACKLOG {
+            self.counted.failed += rest.len() as u64;
+            return;
+        }
+        self.counted.waited += 1;
+        self.backlog.push_back((rest, payload));
+        self.retry = Some(now + FULL);
+    }
+}
+
+/// The pieces of a message for the receiver at place `at`.
+fn segments(transmit: &Transmit, at: usize) -> Vec<Bytes> {
+    let pieces = transmit.body.segments().iter();
+    pieces
+        .filter_map(|segment| match segment {
+            Segment::Shared(piece) => Some(piece.clone()),
+            Segment::Own(pieces) => pieces.get(at).cloned(),
+        })
+        .collect()
+}
