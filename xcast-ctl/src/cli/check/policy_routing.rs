@@ -85,7 +85,7 @@ mod tests {
         facts.wants_ipv6 = true;
         facts.forwards_ipv6 = Some(true);
         let marks = ("rule_by_mark", Severity::Warning, None);
-        assert_eq!(found(&facts), [marks.clone()]);
+        assert_eq!(found(&facts), std::slice::from_ref(&marks));
         facts.rules.push(rule(false, false, false));
         assert_eq!(found(&facts), [marks, ("rule", Severity::Warning, None)]);
         let many = vec![rule(false, false, false); 11];
