@@ -450,7 +450,21 @@ fn what_is_wrong_is_said() {
                     "--group",
                     "224.0.0.254",
                 ],
-                "--via fd77::1: no destination",
+                // It may be of the other family, but then it has to be on a link.
+                "--via fd77::1: this router is behind a gateway",
+            ),
+            (
+                &[
+                    "ping",
+                    "--via",
+                    "10.77.0.1",
+                    "fd77::1",
+                    "--protocol",
+                    "253",
+                    "--group",
+                    "224.0.0.254",
+                ],
+                "--via 10.77.0.1: no destination",
             ),
             (
                 &[

@@ -64,7 +64,8 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
         add(
             "own_address",
             Severity::Fault,
-            "it has no IPv4 address: the kernel drops IPv4 packets that it gets by this interface"
+            "it has no IPv4 address: the kernel drops what programs on this host send into it and its \
+             stack has to deliver"
                 .into(),
             format!(
                 "ip address add ADDRESS/32 dev {name}, with router.address of the configuration"
@@ -115,7 +116,9 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
         add(
             "own_rp_filter",
             Severity::Fault,
-            "the strict reverse path filter drops everything for the kernel's stack".into(),
+            "the strict reverse path filter drops what programs on this host send into it and the \
+             kernel's stack has to deliver"
+                .into(),
             format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
         );
     }

@@ -19,8 +19,7 @@ fn unfit(kind: &str) -> Option<(&'static str, &'static str)> {
         "bond" | "team" => (
             "a bond or team cannot be a port: XDP sees packets arrive by its members, which are not \
              ports",
-            "name the members as ports, each with an address of its own, and let routes share the \
-             load (ECMP)",
+            "name the members as ports: they accept its link layer address",
         ),
         "vlan" => (
             "a VLAN interface cannot be a port: it has no native XDP, and tagged frames pass to the \
@@ -61,9 +60,6 @@ pub(super) fn judge_neighbours(facts: &Facts, port: &Interface, findings: &mut V
         match upper.kind.as_deref() {
             Some("vlan") if on_port && port.takes_vlan_tags_off == Some(true) => {
                 findings.push(tags(port, link, upper));
-            }
-            Some("macvlan" | "macvtap") if on_port && upper.mac != link.mac => {
-                findings.push(other_address(port, upper));
             }
             _ => {}
         }
@@ -125,21 +121,6 @@ fn tags(port: &Interface, link: &Link, vlan: &Link) -> Finding {
     )
 }
 
-fn other_address(port: &Interface, upper: &Link) -> Finding {
-    finding(
-        "other_mac",
-        Severity::Warning,
-        Some(port),
-        format!(
-            "{} is on it with a link layer address of its own, as for a virtual router (VRRP): Xcast \
-             packets sent to that address may not be taken, while unicast is",
-            upper.name
-        ),
-        "have hosts send to the address of the port itself, or use the virtual router without a link \
-         layer address of its own (keepalived: no use_vmac)",
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::testing::{facts, found, link};
@@ -182,12 +163,12 @@ mod tests {
     #[test]
     fn what_is_on_a_port() {
         let mut facts = facts();
+        // A port accepts the address of a virtual router on it (VRRP).
         facts.uppers = vec![upper("vlan"), upper("macvlan")];
-        let about = |check| (check, Severity::Warning, Some("eth0".to_owned()));
-        assert_eq!(found(&facts), [about("other_mac")]);
+        assert_eq!(found(&facts), []);
         facts.ports[0].takes_vlan_tags_off = Some(true);
-        assert_eq!(found(&facts), [about("vlan"), about("other_mac")]);
-        facts.uppers[1].mac = Some([2; 6]);
+        let expected = ("vlan", Severity::Warning, Some("eth0".to_owned()));
+        assert_eq!(found(&facts), [expected]);
         facts.uppers[0].peer_elsewhere = true;
         assert_eq!(found(&facts), []);
     }

@@ -363,7 +363,8 @@ fn frame_to(
     let router = way.router;
     ensure!(
         way.gateway.is_none(),
-        "--via {router}: --to needs a router on a link of this host, but this one is behind a gateway"
+        "--via {router}: this router is behind a gateway, but --to, and packets of the other family than \
+         its address, need one on a link of this host"
     );
     let macs = link.mac.zip(router_mac);
     let (mac, router_mac) = macs.with_context(|| {
