@@ -22,6 +22,8 @@ pub struct Packet {
     pub protocol: u8,
     /// The IP destination is not the group: it is one of ours.
     pub to_own: bool,
+    /// The way that it takes depends on what only the kernel looks at.
+    pub to_stack: bool,
 }
 
 /// Why a frame is not forwarded as Xcast.

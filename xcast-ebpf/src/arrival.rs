@@ -96,7 +96,7 @@ fn forward<F: FamilyMaps>(
     }
     let accepted =
         ext_len.and_then(|ext_len| accept::<F>(frame.view(), ext_len, &port, settings, &F::TABLES));
-    let packet = match accepted {
+    let mut packet = match accepted {
         Ok(packet) => packet,
         Err(Reject::Pass) => return Some(XDP_PASS),
         Err(Reject::Drop(reason)) => {
@@ -107,10 +107,15 @@ fn forward<F: FamilyMaps>(
             return None;
         }
     };
-    let is_recirculated =
-        port.flags & PORT_TRUSTED != 0 && mark::read::<F>(frame.view(), settings).is_some();
-    if !is_recirculated {
-        counters.bump(Counter::Received);
+    let mark = if port.flags & PORT_TRUSTED != 0 {
+        mark::read::<F>(frame.view(), settings)
+    } else {
+        None
+    };
+    match mark {
+        // What is left of a packet goes the way of the rest.
+        Some(mark) => packet.to_stack |= mark.to_stack,
+        None => counters.bump(Counter::Received),
     }
     let padding = frame.view().len() as u32 - (ETH_LEN as u32 + u32::from(packet.total_len));
     if !frame.strip_metadata() || !frame.trim(padding) {

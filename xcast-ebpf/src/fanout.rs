@@ -81,6 +81,7 @@ pub fn several<F: Family>(
     let mark = Mark {
         serial: plan.serial,
         stripped,
+        to_stack: fresh(&plan.packet.to_stack),
     };
     mark::write::<F>(frame.view(), settings, mark)?;
     let Some(devices) = devices else {

@@ -10,8 +10,9 @@ use xcast_common::{
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
         EcmpGroup, FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_ECMP_GROUPS, MAX_FANOUTS,
-        MAX_OWN_ADDRESSES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
-        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, SLOT_GROUPS, Settings,
+        MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES,
+        NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters,
+        SLOT_GROUPS, Settings,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
     },
@@ -100,6 +101,14 @@ pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usiz
 #[btf_map]
 pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
     LpmTrie::new();
+
+/// Sources that policy rules decide about; the values mean nothing. Asked only where a port says that there are any.
+#[btf_map]
+pub static POLICY_SOURCES: LpmTrie<Be32, u32, { MAX_POLICY_SOURCES as usize }> = LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static POLICY_SOURCES6: LpmTrie<Be128, u32, { MAX_POLICY_SOURCES as usize }> = LpmTrie::new();
 
 /// The program that serves IPv6.
 #[btf_map]

@@ -13,12 +13,13 @@ use xcast_common::{
     },
     route_map,
     verifier::fresh,
+    wire::address::Address as _,
 };
 
 use crate::maps::{
-    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, REVISION,
-    ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6,
-    UDP_SOURCES, UDP_SOURCES6, WORK,
+    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, POLICY_SOURCES,
+    POLICY_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6,
+    ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, WORK,
 };
 
 /// A family with maps of its own.
@@ -37,7 +38,7 @@ pub struct KernelTables;
 
 macro_rules! tables {
     ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
-     $addresses:ident, $sources:ident, $plans:ident) => {
+     $addresses:ident, $sources:ident, $policy:ident, $plans:ident) => {
         route_map!($routes: $root, $segments, $blocks);
 
         impl Tables<$family> for KernelTables {
@@ -76,6 +77,12 @@ macro_rules! tables {
             fn address_flags(&self, address: <$family as Family>::Address) -> u32 {
                 // SAFETY: read at once; entries are only ever replaced whole.
                 unsafe { $addresses.get(address) }.copied().unwrap_or(0)
+            }
+
+            #[inline(always)]
+            fn is_policy_source(&self, source: <$family as Family>::Address) -> bool {
+                let bits = 8 * <$family as Family>::Address::LEN as u32;
+                $policy.get(&Key::new(bits, source)).is_some()
             }
         }
 
@@ -127,8 +134,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, POLICY_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, POLICY_SOURCES6, PLANS6);
 
 /// All steps that a packet's look-ups may take after the first.
 #[inline(always)]

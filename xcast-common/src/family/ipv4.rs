@@ -164,6 +164,7 @@ impl Family for V4 {
             ttl: header.u8(ipv4::TTL),
             protocol,
             to_own: false,
+            to_stack: false,
         })
     }
 

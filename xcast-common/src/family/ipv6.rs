@@ -226,6 +226,7 @@ impl Family for V6 {
             ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
             protocol,
             to_own: false,
+            to_stack: false,
         })
     }
 

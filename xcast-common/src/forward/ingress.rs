@@ -54,7 +54,14 @@ pub fn accept<F: Family>(
     let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     check_source(source, port, tables)?;
-    Ok(Packet { to_own, ..packet })
+    let is_ipv6 = F::VERSION == 6;
+    let to_stack =
+        port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
+    Ok(Packet {
+        to_own,
+        to_stack,
+        ..packet
+    })
 }
 
 /// Whether the frame's destination MAC is one the port accepts.

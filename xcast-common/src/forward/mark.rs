@@ -42,6 +42,8 @@ pub struct Mark {
     pub serial: u32,
     /// What [`strip`](super::emit::strip) said, if the frame is without its Xcast header.
     pub stripped: Option<Stripped>,
+    /// [`Packet::to_stack`](crate::packet::Packet::to_stack), for the rest that recirculates; not of a stripped frame.
+    pub to_stack: bool,
 }
 
 /// Marks a frame; `None` if it ends before.
@@ -50,8 +52,10 @@ pub fn write<F: Family>(view: View, settings: &Settings, mark: Mark) -> Option<(
     let addresses = view.window::<MARK_LEN>(eth::DESTINATION)?;
     let above = u64::from(mark.serial << 1 | mark.stripped.is_some() as u32);
     addresses.set_u64(0, secret::<F>(settings) | above << SECRET_BITS);
-    let sums = mark.stripped.unwrap_or_default();
-    let sums = u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum);
+    let sums = match mark.stripped {
+        Some(sums) => u32::from(sums.ip_sum) << 16 | u32::from(sums.transport_sum),
+        None => mark.to_stack as u32,
+    };
     addresses.set_u32(WORD_LEN, sums);
     Some(())
 }
@@ -70,9 +74,11 @@ pub fn read<F: Family>(view: View, settings: &Settings) -> Option<Mark> {
         ip_sum: (sums >> 16) as u16,
         transport_sum: sums as u16,
     };
+    let is_stripped = above & 1 != 0;
     Some(Mark {
         serial: above >> 1,
-        stripped: (above & 1 != 0).then_some(stripped),
+        stripped: is_stripped.then_some(stripped),
+        to_stack: !is_stripped && sums != 0,
     })
 }
 
@@ -103,10 +109,11 @@ mod tests {
             ip_sum: 0xfedc,
             transport_sum: 0xba98,
         };
-        for stripped in [Some(sums), None] {
+        for (stripped, to_stack) in [(Some(sums), false), (None, true), (None, false)] {
             let mark = Mark {
                 serial: MAX_SERIAL - 5058,
                 stripped,
+                to_stack,
             };
             write::<V4>(frame.view(), &settings, mark).unwrap();
             assert_eq!(read::<V4>(frame.view(), &settings), Some(mark));

@@ -37,6 +37,12 @@ pub trait Tables<F: Family> {
     /// [`ADDRESS_OWN`](crate::maps::ADDRESS_OWN) and
     /// [`ADDRESS_ANYCAST`](crate::maps::ADDRESS_ANYCAST), or 0 for anyone else's address.
     fn address_flags(&self, address: F::Address) -> u32;
+
+    /// Whether policy rules decide about packets from this source. Only asked where a port says that there
+    /// are such rules.
+    fn is_policy_source(&self, _source: F::Address) -> bool {
+        false
+    }
 }
 
 /// Who may send Xcast inside UDP.

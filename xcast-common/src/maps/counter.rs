@@ -69,6 +69,8 @@ counters! {
     StackNoPort = "stack_no_port", Destination;
     /// Destinations handed to the kernel stack because the copy exceeds the egress MTU.
     StackMtu = "stack_mtu", Destination;
+    /// Destinations handed to the kernel stack because a policy rule, a VRF or an attribute of their route asks what only the kernel answers.
+    StackPolicy = "stack_policy", Destination;
 
     /// Packets dropped: IP header with a version other than its EtherType's, or a length below 20 octets.
     DropIpHeader = "drop_ip_header", Packet;

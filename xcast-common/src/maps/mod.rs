@@ -15,7 +15,10 @@ pub(crate) mod port;
 pub(crate) mod settings;
 
 pub use self::{
-    address::{ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_UDP_SOURCES, PeerSource},
+    address::{
+        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_UDP_SOURCES,
+        PeerSource,
+    },
     counter::PortCounters,
     fanout::{
         FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
@@ -24,11 +27,12 @@ pub use self::{
     next_hop::{
         ECMP_BUCKETS, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER,
         NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU,
-        NEXT_HOP_XCAST, NextHop, NextHopKind,
+        NEXT_HOP_STACK_POLICY, NEXT_HOP_XCAST, NextHop, NextHopKind,
     },
     port::{
-        MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_PLACES, PORT_RECIRCULATE,
-        PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, port_place,
+        MAX_PORTS, MAX_REAL_PORTS, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_FIRST, PORT_GROUP_MAC,
+        PORT_PLACES, PORT_RECIRCULATE, PORT_STACK, PORT_TABLE_ENTRIES, PORT_TO_STACK,
+        PORT_TO_STACK6, PORT_TRUSTED, Port, port_place,
     },
     settings::{Prune, Settings},
 };

@@ -16,13 +16,23 @@ pub const PORT_GROUP_MAC: u8 = 1 << 0;
 /// The port is `xcast0-dp`: any destination MAC is accepted, own addresses may be sources.
 pub const PORT_TRUSTED: u8 = 1 << 1;
 
+/// A policy rule, or a VRF, decides about what arrives by the port over IPv4: every destination that unicast could
+/// reach goes to the kernel stack.
+pub const PORT_TO_STACK: u8 = 1 << 4;
+/// The same for IPv6.
+pub const PORT_TO_STACK6: u8 = 1 << 5;
+/// Policy rules decide about some sources of IPv4: the map of these is asked about each packet.
+pub const PORT_ASK_SOURCE: u8 = 1 << 6;
+/// The same for IPv6.
+pub const PORT_ASK_SOURCE6: u8 = 1 << 7;
+
 /// An interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Port {
     /// Slot, the key of the per-port counters and device maps.
     pub slot: u8,
-    /// [`PORT_GROUP_MAC`] and [`PORT_TRUSTED`].
+    /// [`PORT_GROUP_MAC`], [`PORT_TRUSTED`], and what policy rules say: [`PORT_TO_STACK`] and so on.
     pub flags: u8,
     /// The interface's own link layer address.
     pub mac: [u8; 6],
@@ -30,6 +40,30 @@ pub struct Port {
     pub ifindex: u32,
     /// Explicit padding.
     pub reserved: u32,
+}
+
+impl Port {
+    /// Whether everything of a family that arrives here goes to the stack.
+    #[inline(always)]
+    pub const fn is_to_stack(&self, is_ipv6: bool) -> bool {
+        let flag = if is_ipv6 {
+            PORT_TO_STACK6
+        } else {
+            PORT_TO_STACK
+        };
+        self.flags & flag != 0
+    }
+
+    /// Whether that depends on the source.
+    #[inline(always)]
+    pub const fn asks_source(&self, is_ipv6: bool) -> bool {
+        let flag = if is_ipv6 {
+            PORT_ASK_SOURCE6
+        } else {
+            PORT_ASK_SOURCE
+        };
+        self.flags & flag != 0
+    }
 }
 
 /// Entries of the port table, where interfaces are found by index: an array, since a look-up in a

@@ -132,6 +132,7 @@ fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
         ttl: 64,
         protocol: transport::UDP,
         to_own: false,
+        to_stack: false,
     };
     Some((frame, packet))
 }

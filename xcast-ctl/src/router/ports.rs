@@ -34,6 +34,8 @@ pub(super) struct Port {
 /// A port whose interface exists and runs the program.
 pub(super) struct Attached {
     pub(super) link: Link,
+    /// What the port table says.
+    entry: PortEntry,
     /// The driver can send what XDP redirects to it, so routes may use it.
     transmits: bool,
     /// The driver's drops when it was attached.
@@ -117,7 +119,7 @@ impl Ports {
                 continue;
             };
             if port.attached.is_none() && port.failed.as_ref() != Some(link) {
-                match port.attach(link, datapath) {
+                match port.attach(link, datapath, sync) {
                     Ok(()) => port.failed = None,
                     Err(error) => {
                         warn!("cannot make {} a port: {error:#}", port.interface);
@@ -127,6 +129,11 @@ impl Ports {
             }
             port.follow(link, transmits(link.ifindex), datapath, sync, edits);
         }
+    }
+
+    /// The interface of this name, if it exists.
+    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
     }
 
     /// Number of ports that are attached.
@@ -153,18 +160,23 @@ impl Port {
         Some(kernel::transmit_drops(&self.interface).saturating_sub(attached.drops_before))
     }
 
-    fn entry(&self, link: &Link) -> Option<PortEntry> {
+    fn entry(&self, link: &Link, sync: &RouteSync) -> Option<PortEntry> {
         Some(PortEntry {
             slot: self.slot,
-            flags: if self.group_mac { PORT_GROUP_MAC } else { 0 },
+            flags: if self.group_mac { PORT_GROUP_MAC } else { 0 } | sync.port_flags(link),
             mac: link.mac?,
             ..PortEntry::default()
         })
     }
 
-    fn attach(&mut self, link: &Link, datapath: &mut Datapath) -> anyhow::Result<()> {
+    fn attach(
+        &mut self,
+        link: &Link,
+        datapath: &mut Datapath,
+        sync: &RouteSync,
+    ) -> anyhow::Result<()> {
         let entry = self
-            .entry(link)
+            .entry(link, sync)
             .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
         datapath.add_device(link.ifindex, entry)?;
         if let Err(error) = datapath.attach(self.slot, link.ifindex) {
@@ -177,6 +189,7 @@ impl Port {
         info!("port {} attached", self.interface);
         self.attached = Some(Attached {
             link: link.clone(),
+            entry,
             transmits: false,
             drops_before: kernel::transmit_drops(&self.interface),
         });
@@ -192,15 +205,15 @@ impl Port {
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
     ) {
-        let entry = self.entry(link);
+        let entry = self.entry(link, sync);
         let Some(attached) = &mut self.attached else {
             return;
         };
-        if attached.link.mac != link.mac
-            && let Some(entry) = entry
-            && let Err(error) = datapath.update_device(link.ifindex, entry)
-        {
-            warn!("{:#}", anyhow::Error::from(error));
+        if let Some(entry) = entry.filter(|entry| *entry != attached.entry) {
+            match datapath.update_device(link.ifindex, entry) {
+                Ok(()) => attached.entry = entry,
+                Err(error) => warn!("{:#}", anyhow::Error::from(error)),
+            }
         }
         attached.link = link.clone();
         if attached.transmits != transmits {

@@ -26,6 +26,8 @@ pub(super) struct Router {
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
+    /// The datapath's end of the router's own veth pair, and its port entry.
+    stack: (u32, PortEntry),
 }
 
 impl Router {
@@ -71,6 +73,7 @@ impl Router {
             datapath,
             sync,
             resolver,
+            stack: (pair.datapath, stack),
         };
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
@@ -89,7 +92,11 @@ impl Router {
         let links_changed = events.iter().any(|event| {
             matches!(
                 event,
-                KernelEvent::Link(_) | KernelEvent::LinkRemoved { .. } | KernelEvent::ResyncEnd
+                KernelEvent::Link(_)
+                    | KernelEvent::LinkRemoved { .. }
+                    | KernelEvent::Rule { .. }
+                    | KernelEvent::RuleRemoved(_)
+                    | KernelEvent::ResyncEnd
             )
         });
         let ended = events.contains(&KernelEvent::ResyncEnd);
@@ -100,6 +107,7 @@ impl Router {
         if links_changed && !self.sync.resyncing() {
             self.ports
                 .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
+            self.follow_policy();
         }
         self.carry_out(edits);
         if ended {
@@ -117,6 +125,24 @@ impl Router {
         self.ports
             .reconcile(&mut self.datapath, &mut self.sync, &mut edits);
         self.carry_out(edits);
+    }
+
+    /// Brings what policy rules say about packets of this host, which come by the router's own interface, into
+    /// the port table.
+    fn follow_policy(&mut self) {
+        let Some(link) = self.ports.link(&self.config.router.interface) else {
+            return;
+        };
+        let (ifindex, old) = self.stack;
+        let flags = PORT_TRUSTED | self.sync.port_flags(link);
+        if flags == old.flags {
+            return;
+        }
+        let entry = PortEntry { flags, ..old };
+        match self.datapath.update_device(ifindex, entry) {
+            Ok(()) => self.stack.1 = entry,
+            Err(error) => warn!("{:#}", anyhow::Error::from(error)),
+        }
     }
 
     fn carry_out(&mut self, edits: Vec<Edit>) {
@@ -138,6 +164,9 @@ impl Router {
             Edit::RemoveRoute { prefix } => self.datapath.set_route(prefix, None),
             Edit::OwnAddress { address, flags } => self.datapath.set_address(address, Some(flags)),
             Edit::RemoveOwnAddress { address } => self.datapath.set_address(address, None),
+            Edit::PolicySource { source, is_there } => {
+                self.datapath.set_policy_source(source, is_there)
+            }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
                 Ok(())

@@ -26,6 +26,8 @@ impl Verdict {
     pub(super) const SEPARATE: u32 = 1 << 16;
     /// The copy exceeds the egress MTU: the kernel stack fragments or answers.
     pub(super) const OVERSIZE: u32 = 1 << 17;
+    /// Only the kernel stack knows the way.
+    pub(super) const POLICY: u32 = 1 << 19;
     /// No copy; the number is a counter, not a port.
     pub(super) const SKIP: u32 = 1 << 18;
 
@@ -60,6 +62,16 @@ pub(super) fn judge<F: Family>(
     next_hop: &NextHop,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
+    // What is delivered here, and what is never a destination, does not depend on the way.
+    if fresh(&plan.packet.to_stack)
+        && next_hop.reason != Counter::StackLocal as u8
+        && next_hop.reason != Counter::SkipNever as u8
+    {
+        if must_stay_xcast {
+            return Verdict::skip(Counter::SkipXStack as u8);
+        }
+        return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::POLICY);
+    }
     if next_hop.kind != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {
             return Verdict::skip(next_hop.reason);
