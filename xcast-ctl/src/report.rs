@@ -84,6 +84,18 @@ pub struct Status {
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
+    /// Policy rules and VRFs that put something to the kernel's stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicyRow>,
+}
+
+/// A part of the kernel's state that puts something to its stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The rule, much as `ip rule` shows it, or the port that belongs to a VRF.
+    pub cause: String,
+    /// What goes to the stack.
+    pub effect: String,
 }
 
 /// Changes that could not be carried out.
@@ -160,6 +172,7 @@ impl Status {
             prune: "truncate".into(),
             gateways: Gateways::All,
             udp_port: None,
+            policy: Vec::new(),
         }
     }
 }

@@ -44,6 +44,12 @@ pub trait Tables<F: Family> {
 
     /// Whether the configuration lists `source` for the port with this slot.
     fn may_arrive(&self, slot: u8, source: F::Address) -> bool;
+
+    /// Whether policy rules decide about packets from this source. Only asked where a port says that there
+    /// are such rules.
+    fn is_policy_source(&self, _source: F::Address) -> bool {
+        false
+    }
 }
 
 /// Who may send Xcast inside UDP.

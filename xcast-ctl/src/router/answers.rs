@@ -12,7 +12,7 @@ use crate::{
     control::{Request, Response},
     kernel,
     report::{self, Counters, Mode, mac_text},
-    sync::{NextHopRow, RouteRow},
+    sync::{NextHopRow, PolicyRow, RouteRow},
 };
 
 impl Router {
@@ -98,6 +98,12 @@ impl Router {
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+            policy: self
+                .sync
+                .policy_rows()
+                .into_iter()
+                .map(Into::into)
+                .collect(),
         }
     }
 
@@ -162,6 +168,15 @@ impl Ports {
                 driver_drops: port.driver_drops(),
             })
             .collect()
+    }
+}
+
+impl From<PolicyRow> for report::PolicyRow {
+    fn from(row: PolicyRow) -> Self {
+        Self {
+            cause: row.cause,
+            effect: row.effect,
+        }
     }
 }
 

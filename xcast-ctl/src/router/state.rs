@@ -37,6 +37,8 @@ pub(super) struct Router {
     pub(super) resolver: Resolver,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
+    /// The port entry of the datapath's end of the router's own veth pair.
+    stack: PortEntry,
 }
 
 impl Router {
@@ -102,6 +104,7 @@ impl Router {
             sync,
             resolver,
             pending: Pending::default(),
+            stack,
         };
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
@@ -116,7 +119,11 @@ impl Router {
         let links_changed = events.iter().any(|event| {
             matches!(
                 event,
-                KernelEvent::Link(_) | KernelEvent::LinkRemoved { .. } | KernelEvent::ResyncEnd
+                KernelEvent::Link(_)
+                    | KernelEvent::LinkRemoved { .. }
+                    | KernelEvent::Rule { .. }
+                    | KernelEvent::RuleRemoved(_)
+                    | KernelEvent::ResyncEnd
             )
         });
         let ended = events.contains(&KernelEvent::ResyncEnd);
@@ -128,6 +135,7 @@ impl Router {
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
             self.follow_ipv6_mtus(&mut edits);
+            self.follow_policy();
         }
         self.ports.follow_gateways(&mut self.datapath, &self.sync);
         self.carry_out(edits);
@@ -216,6 +224,26 @@ impl Router {
         self.sync.apply_all(mtus, edits);
     }
 
+    /// Brings what policy rules say about packets of this host, which come by the router's own interface, into
+    /// the port table.
+    fn follow_policy(&mut self) {
+        let Some(link) = self.ports.link(&self.config.router.interface) else {
+            return;
+        };
+        let flags = PORT_TRUSTED | self.sync.port_flags(link);
+        if flags == self.stack.flags {
+            return;
+        }
+        let entry = PortEntry {
+            flags,
+            ..self.stack
+        };
+        match self.datapath.update_device(self.own, entry) {
+            Ok(()) => self.stack = entry,
+            Err(error) => warn!("{:#}", anyhow::Error::from(error)),
+        }
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
         let now = self.started.elapsed().as_secs();
         let (mut failed, mut makes_room) = (0_usize, false);
@@ -256,6 +284,9 @@ impl Router {
             Edit::RemoveRoute { prefix } => self.datapath.set_route(prefix, None),
             Edit::OwnAddress { address, flags } => self.datapath.set_address(address, Some(flags)),
             Edit::RemoveOwnAddress { address } => self.datapath.set_address(address, None),
+            Edit::PolicySource { source, is_there } => {
+                self.datapath.set_policy_source(source, is_there)
+            }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
                 Ok(())
