@@ -29,6 +29,7 @@ mod netlink;
 mod next_hops;
 mod node;
 mod parse;
+mod parse_address;
 mod parse_rule;
 mod path;
 mod prefix;

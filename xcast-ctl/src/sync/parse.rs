@@ -23,6 +23,7 @@ use super::{
         Address, Hop, KernelEvent, KernelOnly, Link, Neighbour, NeighbourState, NextHopObject,
         NextHopObjectKind, Placement, Route, RouteKind, Via,
     },
+    parse_address::{ip, octets},
     parse_rule,
 };
 
@@ -526,17 +527,6 @@ fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
         ifindex,
         ignore,
     }))
-}
-
-pub(super) fn ip(attribute: &NlaBuffer<&[u8]>) -> Result<IpAddr> {
-    octets(attribute.value())
-        .ok_or_else(|| format!("attribute {} is not an IP address", attribute.kind()).into())
-}
-
-fn octets(value: &[u8]) -> Option<IpAddr> {
-    let ipv4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-    ipv4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
-        .ok()
 }
 
 /// `struct rtvia`: a gateway of another family than the route's.

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use netlink_packet_core::{DecodeError, NlaBuffer, NlasIterator, parse_string, parse_u32};
 
 use super::{
-    parse,
+    parse_address::ip,
     rules::{Rule, RuleAction},
 };
 
@@ -126,7 +126,7 @@ fn set(value: u32) -> Option<u32> {
 }
 
 fn prefix(attribute: &NlaBuffer<&[u8]>, len: u8) -> Result<IpNet, DecodeError> {
-    let prefix = IpNet::new(parse::ip(attribute)?, len);
+    let prefix = IpNet::new(ip(attribute)?, len);
     let prefix = prefix.map_err(|_| "prefix of a rule is longer than an address")?;
     Ok(prefix.trunc())
 }
