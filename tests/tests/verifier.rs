@@ -12,9 +12,9 @@ use xcast_ctl::datapath::{Datapath, Macs};
 /// that multiplies states goes through this at once, a compiler or kernel of another version
 /// should not.
 const LIMITS: [(&str, u32); 3] = [
-    ("xcast", 660_000),
-    ("xcast6", 810_000),
-    ("xcast_copy", 290_000),
+    ("xcast", 875_000),
+    ("xcast6", 840_000),
+    ("xcast_copy", 480_000),
 ];
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::maps::counter::Counter;
 
 /// What is known of an accepted packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Packet {
     /// Length of the IP packet, in octets; the frame has at least that much.
@@ -24,6 +24,8 @@ pub struct Packet {
     pub to_own: bool,
     /// Slot of the port that the packet arrived at, before any rounds through `xcast0`.
     pub arrival: u8,
+    /// The way that it takes depends on what only the kernel looks at.
+    pub to_stack: bool,
 }
 
 /// Why a frame is not forwarded as Xcast.

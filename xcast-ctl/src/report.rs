@@ -93,6 +93,18 @@ pub struct Status {
     /// What could not be put right there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_interface_fault: Option<String>,
+    /// Policy rules and VRFs that put something to the kernel's stack.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policy: Vec<PolicyRow>,
+}
+
+/// A part of the kernel's state that puts something to its stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// The rule, much as `ip rule` shows it, or the port that belongs to a VRF.
+    pub cause: String,
+    /// What goes to the stack.
+    pub effect: String,
 }
 
 /// Changes that could not be carried out.
@@ -172,6 +184,7 @@ impl Status {
             log_lines_lost: 0,
             own_interface_repairs: 0,
             own_interface_fault: None,
+            policy: Vec::new(),
         }
     }
 }

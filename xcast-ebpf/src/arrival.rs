@@ -108,7 +108,7 @@ fn forward<F: FamilyMaps>(
     }
     let accepted =
         ext_len.and_then(|ext_len| accept::<F>(frame.view(), ext_len, &port, settings, &F::TABLES));
-    let packet = match accepted {
+    let mut packet = match accepted {
         Ok(packet) => packet,
         Err(Reject::Pass) => return Some(XDP_PASS),
         Err(Reject::Drop(reason)) => {
@@ -123,11 +123,12 @@ fn forward<F: FamilyMaps>(
         0 => None,
         _ => mark::read::<F>(frame.view(), settings),
     };
-    let mut packet = packet;
     match mark {
         None => counters.bump(Counter::Received),
         Some(mark) => {
-            packet.arrival = mark.serial as u8;
+            packet.arrival = mark.arrival();
+            // What is left of a packet goes the way of the rest.
+            packet.to_stack |= mark.is_to_stack();
             count(packet.arrival, Counter::Returned);
         }
     }

@@ -85,10 +85,7 @@ fn prune<F: FamilyMaps>(
     if slot == PORT_RECIRCULATE {
         emit_rest(frame, plan).ok_or(Counter::DropNoRoom)?;
         // It tells the second round from a new packet.
-        let mark = Mark {
-            serial: u32::from(plan.packet.arrival),
-            state: State::Whole { hidden: 0 },
-        };
+        let mark = Mark::of_rest(&plan.packet);
         return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
     }
     if slot == PORT_STACK && !take_for_stack(settings) {

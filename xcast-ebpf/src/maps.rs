@@ -11,10 +11,10 @@ use xcast_common::{
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
         Bucket, EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
-        MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_PORT_MACS,
-        MAX_PORT_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop, PORT_PLACES,
-        PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac, PortSource,
-        SLOT_GROUPS, Settings,
+        MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES,
+        MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
+        PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac,
+        PortSource, SLOT_GROUPS, Settings,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -115,6 +115,14 @@ pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usiz
 #[btf_map]
 pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
     LpmTrie::new();
+
+/// Sources that policy rules decide about; the values mean nothing. Asked only where a port says that there are any.
+#[btf_map]
+pub static POLICY_SOURCES: LpmTrie<Be32, u32, { MAX_POLICY_SOURCES as usize }> = LpmTrie::new();
+
+/// The same for IPv6.
+#[btf_map]
+pub static POLICY_SOURCES6: LpmTrie<Be128, u32, { MAX_POLICY_SOURCES as usize }> = LpmTrie::new();
 
 /// What may arrive by ports that have a list of sources; the values mean nothing.
 #[btf_map]

@@ -13,12 +13,14 @@ use xcast_common::{
     },
     route_map,
     verifier::fresh,
+    wire::address::Address as _,
 };
 
 use crate::maps::{
-    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, PORT_MACS,
-    PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6,
-    ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, WORK,
+    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, POLICY_SOURCES,
+    POLICY_SOURCES6, PORT_MACS, PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6,
+    ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED,
+    WORK,
 };
 
 /// A family with maps of its own.
@@ -37,7 +39,7 @@ pub struct KernelTables;
 
 macro_rules! tables {
     ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
-     $addresses:ident, $sources:ident, $port_sources:ident, $plans:ident) => {
+     $addresses:ident, $sources:ident, $port_sources:ident, $policy:ident, $plans:ident) => {
         route_map!($routes: $root, $segments, $blocks);
 
         impl Tables<$family> for KernelTables {
@@ -97,6 +99,12 @@ macro_rules! tables {
             fn is_port_mac(&self, mac: PortMac) -> bool {
                 PORT_MACS.get_ptr(mac).is_some()
             }
+
+            #[inline(always)]
+            fn is_policy_source(&self, source: <$family as Family>::Address) -> bool {
+                let bits = 8 * <$family as Family>::Address::LEN as u32;
+                $policy.get(&Key::new(bits, source)).is_some()
+            }
         }
 
         impl UdpSenders<$family> for KernelTables {
@@ -147,8 +155,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, POLICY_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, POLICY_SOURCES6, PLANS6);
 
 /// Notes the use of a next hop. Written only where it is news: other CPUs have the word in their caches.
 #[inline(always)]

@@ -177,6 +177,7 @@ impl Family for V4 {
             protocol,
             to_own: false,
             arrival: 0,
+            to_stack: false,
         })
     }
 

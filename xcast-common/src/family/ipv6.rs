@@ -244,6 +244,7 @@ impl Family for V6 {
             protocol,
             to_own: false,
             arrival: 0,
+            to_stack: false,
         })
     }
 

@@ -57,9 +57,13 @@ pub fn accept<F: Family>(
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     let way_back = check_source::<F>(source, port, tables)?;
     check_content::<F>(view, &packet, way_back, port, settings)?;
+    let is_ipv6 = F::VERSION == 6;
+    let to_stack =
+        port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
     Ok(Packet {
         to_own,
         arrival: port.slot,
+        to_stack,
         ..packet
     })
 }

@@ -11,6 +11,7 @@
 use crate::{
     family::{V4, V6, traits::Family},
     maps::settings::Settings,
+    packet::Packet,
     wire::{
         eth,
         frame::{Frame, View},
@@ -34,6 +35,9 @@ pub const SERIAL_BITS: u32 = u64::BITS - SECRET_BITS - 1;
 /// The highest serial number, after which comes 0.
 pub const MAX_SERIAL: u32 = (1 << SERIAL_BITS) - 1;
 
+/// Bit of the serial number that says [`Packet::to_stack`]; the arrival's slot is below.
+const REST_TO_STACK: u32 = u8::BITS;
+
 /// The sums that [`strip`](super::emit::strip) began, to be finished for each copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stripped {
@@ -47,11 +51,35 @@ pub struct Stripped {
 /// What a frame is marked with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
-    /// Serial number of the packet's plan. In a frame that comes round once more, which gets a new plan, the slot of
-    /// the port that its packet arrived at.
+    /// Serial number of the packet's plan. In a frame that comes round once more, which gets a new plan, what
+    /// [`of_rest`](Self::of_rest) says.
     pub serial: u32,
     /// What was done to the frame since its packet arrived.
     pub state: State,
+}
+
+impl Mark {
+    /// The mark of what is left of a packet and comes round once more: the slot of the port that it arrived at, and
+    /// whether all of it goes to the stack.
+    #[inline(always)]
+    pub fn of_rest(packet: &Packet) -> Self {
+        Self {
+            serial: u32::from(packet.arrival) | u32::from(packet.to_stack) << REST_TO_STACK,
+            state: State::Whole { hidden: 0 },
+        }
+    }
+
+    /// [`Packet::arrival`], in a frame that comes round once more.
+    #[inline(always)]
+    pub fn arrival(self) -> u8 {
+        self.serial as u8
+    }
+
+    /// [`Packet::to_stack`], in a frame that comes round once more.
+    #[inline(always)]
+    pub fn is_to_stack(self) -> bool {
+        self.serial >> REST_TO_STACK & 1 != 0
+    }
 }
 
 /// What was done to a frame since its packet arrived.
@@ -201,6 +229,23 @@ mod tests {
         assert_eq!(read::<V4>(frame.view(), &other), None);
         assert!(!is_of_other_generation(frame.view(), &other));
         assert_eq!(frame.frame()[12..], [2; 48]);
+    }
+
+    #[test]
+    fn the_rest_keeps_where_it_arrived_and_where_it_goes() {
+        for to_stack in [true, false] {
+            let packet = Packet {
+                arrival: u8::MAX,
+                to_stack,
+                ..Packet::default()
+            };
+            let mut frame = Buffer::new(&[2; 60]);
+            let settings = Settings::default();
+            write::<V6>(frame.view(), &settings, Mark::of_rest(&packet)).unwrap();
+            let mark = read::<V6>(frame.view(), &settings).unwrap();
+            assert_eq!(mark.arrival(), packet.arrival);
+            assert_eq!(mark.is_to_stack(), to_stack);
+        }
     }
 
     #[test]

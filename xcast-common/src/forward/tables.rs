@@ -49,6 +49,12 @@ pub trait Tables<F: Family> {
     fn is_port_mac(&self, _mac: PortMac) -> bool {
         false
     }
+
+    /// Whether policy rules decide about packets from this source. Only asked where a port says that there
+    /// are such rules.
+    fn is_policy_source(&self, _source: F::Address) -> bool {
+        false
+    }
 }
 
 /// Who may send Xcast inside UDP.

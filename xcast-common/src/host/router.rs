@@ -14,7 +14,7 @@ use crate::{
     },
     maps::{
         counter::{Counter, PortCounters},
-        port::{MAX_PORTS, PORT_STACK, PORT_TRUSTED, Port},
+        port::{MAX_PORTS, PORT_STACK, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port},
         settings::Settings,
     },
     packet::{Packet, Reject},
@@ -102,7 +102,8 @@ impl<F: Family> Router<F> {
         };
         let trusted = Port {
             slot: PORT_STACK,
-            flags: PORT_TRUSTED,
+            // In the kernel, the mark says so.
+            flags: PORT_TRUSTED | port.flags & (PORT_TO_STACK | PORT_TO_STACK6),
             ..Port::default()
         };
         while let Some(frame) = rest {

@@ -14,6 +14,9 @@ pub const ADDRESS_ANYCAST: u32 = 1 << 1;
 /// Prefixes that peers may send from inside UDP, of all peers together.
 pub const MAX_UDP_SOURCES: u32 = 1024;
 
+/// Sources that policy rules decide about, of each family.
+pub const MAX_POLICY_SOURCES: u32 = 1024;
+
 /// Key of the map of what peers may send inside UDP besides their own packets: the bits of the
 /// peer's address and then the source's, of which a prefix counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -76,6 +76,8 @@ counters! {
     /// Destinations handed to the kernel stack because no controller has kept the tables up to date for longer than
     /// `router.orphan_seconds`.
     StackOrphan = "stack_orphan", Destination;
+    /// Destinations handed to the kernel stack because a policy rule, a VRF or an attribute of their route asks what only the kernel answers.
+    StackPolicy = "stack_policy", Destination;
 
     /// Packets dropped: IP header with a version other than its EtherType's, or a length below 20 octets.
     DropIpHeader = "drop_ip_header", Packet;

@@ -17,8 +17,8 @@ pub(crate) mod settings;
 
 pub use self::{
     address::{
-        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_PORT_SOURCES, MAX_UDP_SOURCES,
-        PeerSource, PortSource,
+        ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_PORT_SOURCES,
+        MAX_UDP_SOURCES, PeerSource, PortSource,
     },
     counter::PortCounters,
     fanout::{
@@ -30,12 +30,13 @@ pub use self::{
         ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS,
         MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
         NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
-        NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
+        NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
     },
     port::{
-        MAX_PORT_MACS, MAX_PORTS, MAX_REAL_PORTS, PORT_FIRST, PORT_GROUP_MAC, PORT_MORE_MACS,
-        PORT_PLACES, PORT_RECIRCULATE, PORT_STACK, PORT_TABLE_ENTRIES, PORT_TRUSTED, Port, PortMac,
-        SourceMode, port_place, source_mode_of,
+        MAX_PORT_MACS, MAX_PORTS, MAX_REAL_PORTS, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_FIRST,
+        PORT_GROUP_MAC, PORT_MORE_MACS, PORT_PLACES, PORT_RECIRCULATE, PORT_STACK,
+        PORT_TABLE_ENTRIES, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port, PortMac, SourceMode,
+        port_place, source_mode_of,
     },
     settings::{GENERATIONS, IcmpRequests, Prune, Settings},
 };

@@ -19,6 +19,9 @@ pub const NEXT_HOP_NO_ROUTE: u32 = 0;
 pub const NEXT_HOP_NEVER: u32 = 1;
 /// Next-hop id of what is never a destination but may be a source: link-local and 240/4.
 pub const NEXT_HOP_NEVER_DESTINATION: u32 = 2;
+/// Next-hop id of the kernel stack for destinations whose way depends on what only the kernel looks at, counted as
+/// `stack_policy`. The controller fills it in before the first packet.
+pub const NEXT_HOP_STACK_POLICY: u32 = 7;
 /// Next-hop id of the kernel stack for destinations whose copy exceeds the egress MTU; one past
 /// the ids that routes may use.
 pub const NEXT_HOP_STACK_MTU: u32 = MAX_NEXT_HOPS;

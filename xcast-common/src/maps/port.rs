@@ -42,9 +42,18 @@ pub enum SourceMode {
 pub const fn source_mode_of(ip_version: u8) -> usize {
     (ip_version == 6) as usize
 }
+/// A policy rule, or a VRF, decides about what arrives by the port over IPv4: every destination that unicast could
+/// reach goes to the kernel stack.
+pub const PORT_TO_STACK: u8 = 1 << 4;
+/// The same for IPv6.
+pub const PORT_TO_STACK6: u8 = 1 << 5;
+/// Policy rules decide about some sources of IPv4: the map of these is asked about each packet.
+pub const PORT_ASK_SOURCE: u8 = 1 << 6;
+/// The same for IPv6.
+pub const PORT_ASK_SOURCE6: u8 = 1 << 7;
 
 /// There are [`PortMac`]s of the port: other addresses by which it receives.
-pub const PORT_MORE_MACS: u8 = 1 << 7;
+pub const PORT_MORE_MACS: u8 = 1 << 2;
 
 /// Further link layer addresses of all ports: of virtual routers (VRRP), of a bridge or a bond.
 pub const MAX_PORT_MACS: u32 = 1024;
@@ -67,7 +76,7 @@ pub struct PortMac {
 pub struct Port {
     /// Slot, the key of the per-port counters and device maps.
     pub slot: u8,
-    /// [`PORT_GROUP_MAC`], [`PORT_TRUSTED`] and [`PORT_MORE_MACS`].
+    /// [`PORT_GROUP_MAC`], [`PORT_TRUSTED`], [`PORT_MORE_MACS`], and what policy rules say: [`PORT_TO_STACK`] and so on.
     pub flags: u8,
     /// The interface's own link layer address.
     pub mac: [u8; 6],
@@ -94,6 +103,30 @@ impl Port {
         let kept = permitted.wrapping_sub(1) | SourceMode::Closed as u8;
         port.sources[source_mode_of(ip_version)] &= kept;
         port
+    }
+}
+
+impl Port {
+    /// Whether everything of a family that arrives here goes to the stack.
+    #[inline(always)]
+    pub const fn is_to_stack(&self, is_ipv6: bool) -> bool {
+        let flag = if is_ipv6 {
+            PORT_TO_STACK6
+        } else {
+            PORT_TO_STACK
+        };
+        self.flags & flag != 0
+    }
+
+    /// Whether that depends on the source.
+    #[inline(always)]
+    pub const fn asks_source(&self, is_ipv6: bool) -> bool {
+        let flag = if is_ipv6 {
+            PORT_ASK_SOURCE6
+        } else {
+            PORT_ASK_SOURCE
+        };
+        self.flags & flag != 0
     }
 }
 

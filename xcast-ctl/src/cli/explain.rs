@@ -43,6 +43,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "OCTETS")]
     length: Option<u16>,
 
+    /// The port that the packet arrives by, which policy rules and VRFs may ask for
+    #[arg(long, value_name = "PORT")]
+    ingress: Option<String>,
+
     /// One JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -55,6 +59,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         "{count} destinations are too many: an Xcast packet lists at most {MAX_DESTINATIONS}"
     );
     let request = Request::Explain(ExplainRequest {
+        ingress: args.ingress.clone(),
         source: args.source,
         destinations: args.destinations.clone(),
         x: args.x,

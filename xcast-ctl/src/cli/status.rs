@@ -103,7 +103,14 @@ fn render(status: &Status) -> String {
         row("log", format!("{} lines were lost", status.log_lines_lost));
     }
     row("kernel", status.kernel.clone());
-    table.to_string()
+    let mut text = table.to_string();
+    if !status.policy.is_empty() {
+        text += "\nleft to the kernel's stack\n";
+    }
+    for row in &status.policy {
+        text += &format!("  {} ({})\n", row.effect, row.cause);
+    }
+    text
 }
 
 fn gateways(gateways: &Gateways) -> String {

@@ -39,6 +39,9 @@ pub enum Request {
 /// The packet [`Request::Explain`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {
+    /// Name of the port that the packet arrives by; absent where it makes no difference.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<String>,
     /// Source address of the packet.
     pub source: IpAddr,
     /// Its destination list.

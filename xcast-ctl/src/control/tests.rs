@@ -103,6 +103,7 @@ fn requests_and_responses_go_round() {
     };
     assert_eq!(routes.len(), 100_000);
     let explain = Request::Explain(ExplainRequest {
+        ingress: Some("eth0".into()),
         source: IpAddr::from([10, 0, 0, 1]),
         destinations: vec!["10.0.0.2:5".parse().unwrap(); 127],
         x: true,

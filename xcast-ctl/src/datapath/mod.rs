@@ -291,6 +291,15 @@ impl Datapath {
         self.tables.allow_on_port(slot, sources)
     }
 
+    /// Adds or removes sources whose packets policy rules decide about.
+    pub fn set_policy_source(
+        &mut self,
+        sources: IpNet,
+        is_there: bool,
+    ) -> Result<(), DatapathError> {
+        self.tables.set_policy_source(sources, is_there)
+    }
+
     /// Makes an interface known under a slot, so that copies can leave by it: single ones at once,
     /// fan-outs as soon as their device maps are installed in the background.
     pub fn add_device(&mut self, ifindex: u32, port: Port) -> Result<(), DatapathError> {

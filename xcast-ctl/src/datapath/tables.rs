@@ -35,6 +35,8 @@ pub(super) struct TableMaps {
     udp_sources6: LpmTrie<MapData, PeerSource<Be128>, u32>,
     port_sources: LpmTrie<MapData, PortSource<Be32>, u32>,
     port_sources6: LpmTrie<MapData, PortSource<Be128>, u32>,
+    policy_sources: LpmTrie<MapData, Be32, u32>,
+    policy_sources6: LpmTrie<MapData, Be128, u32>,
     stack_macs: Macs,
 }
 
@@ -77,6 +79,8 @@ impl TableMaps {
             udp_sources6: typed(ebpf, "UDP_SOURCES6")?,
             port_sources: typed(ebpf, "PORT_SOURCES")?,
             port_sources6: typed(ebpf, "PORT_SOURCES6")?,
+            policy_sources: typed(ebpf, "POLICY_SOURCES")?,
+            policy_sources6: typed(ebpf, "POLICY_SOURCES6")?,
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
@@ -232,6 +236,41 @@ impl TableMaps {
                     .map_err(map("PORT_SOURCES6"))
             }
         }
+    }
+
+    /// Adds or removes sources that policy rules decide about.
+    pub(super) fn set_policy_source(
+        &mut self,
+        sources: IpNet,
+        is_there: bool,
+    ) -> Result<(), DatapathError> {
+        let len = u32::from(sources.prefix_len());
+        match sources.network() {
+            IpAddr::V4(source) => {
+                let key = Key::new(len, Be32::from(source));
+                set_member(&mut self.policy_sources, &key, is_there).map_err(map("POLICY_SOURCES"))
+            }
+            IpAddr::V6(source) => {
+                let key = Key::new(len, Be128::from(source));
+                set_member(&mut self.policy_sources6, &key, is_there)
+                    .map_err(map("POLICY_SOURCES6"))
+            }
+        }
+    }
+}
+
+/// Adds a key, or removes it if it is there.
+fn set_member<K: aya::Pod>(
+    map: &mut LpmTrie<MapData, K, u32>,
+    key: &Key<K>,
+    is_there: bool,
+) -> Result<(), MapError> {
+    if is_there {
+        return map.insert(key, 1, 0);
+    }
+    match map.remove(key) {
+        Err(MapError::KeyNotFound) => Ok(()),
+        result => result,
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     control::{Request, Response},
     kernel, log,
     report::{self, Counters, Mode, mac_text},
-    sync::{NextHopRow, RouteRow},
+    sync::{NextHopRow, PolicyRow, RouteRow},
 };
 
 impl Router {
@@ -102,6 +102,12 @@ impl Router {
             log_lines_lost: log::lost_lines(),
             own_interface_repairs: own_interface.repairs,
             own_interface_fault: own_interface.fault,
+            policy: self
+                .sync
+                .policy_rows()
+                .into_iter()
+                .map(Into::into)
+                .collect(),
         }
     }
 
@@ -167,6 +173,15 @@ impl Ports {
                 driver_drops: port.driver_drops(),
             })
             .collect()
+    }
+}
+
+impl From<PolicyRow> for report::PolicyRow {
+    fn from(row: PolicyRow) -> Self {
+        Self {
+            cause: row.cause,
+            effect: row.effect,
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use xcast_common::{
     forward::plan::{BRANCH_SLOTS, NONE, Plan},
     host::{Buffer, MemoryTables, Router},
     maps::{
-        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind, PORT_STACK, Settings,
+        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
+        PORT_STACK, Settings,
         counter::{self, Counter},
     },
     packet::Packet,
@@ -72,14 +73,28 @@ fn explain_family<F: Family>(
     }
     let settings = config.settings([0; 2]);
     let tables = tables(sync, request, datapath);
-    let (mut buffer, packet) = packet::<F>(request).context("mixed address families")?;
+    if let Some(name) = &request.ingress
+        && !ports.ports.iter().any(|port| port.interface == *name)
+        && *name != config.router.interface
+    {
+        bail!("{name} is no port of this router: name one of the configuration");
+    }
+    let policy = sync.stack_policy(request.source, request.ingress.as_deref());
+    let to_stack = policy.is_some();
+    let (mut buffer, packet) = packet::<F>(request, to_stack).context("mixed address families")?;
     let mut router = Router::<F>::new(settings, tables.clone());
     if router.decide(&mut buffer, &packet).is_none() {
         bail!("the length {} is too short for the list", packet.total_len);
     }
     let plan = &*router.plan;
 
-    let why = |destination: &Destination| sync.lookup(destination.address).why;
+    let why = |destination: &Destination| {
+        let looked_up = sync.lookup(destination.address).why;
+        match &policy {
+            Some(policy) => format!("{policy}; without it: {looked_up}"),
+            None => looked_up,
+        }
+    };
     let mut copies = Vec::new();
     for b in 0..plan.branch_count {
         if plan.copy_of(b).is_none() {
@@ -88,7 +103,7 @@ fn explain_family<F: Family>(
         copies.push(branch(plan, b, request, &tables, sync, ports, why));
     }
     Ok(Explain {
-        skipped: skipped(plan, request, &settings, &tables, why),
+        skipped: skipped(plan, request, to_stack, &settings, &tables, why),
         path: match plan.copies {
             0 => Path::None,
             1 => Path::Single,
@@ -100,7 +115,7 @@ fn explain_family<F: Family>(
 }
 
 /// A packet with the request's list, as the ingress check would have accepted it.
-fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
+fn packet<F: Family>(request: &ExplainRequest, to_stack: bool) -> Option<(Buffer, Packet)> {
     let count = request.destinations.len() as u32;
     let with_ports = request.destinations.iter().any(|d| d.port.is_some());
     let flags = if with_ports { FLAG_P } else { 0 } | if request.x { FLAG_X } else { 0 };
@@ -134,6 +149,7 @@ fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
         protocol: transport::UDP,
         to_own: false,
         arrival: PORT_STACK,
+        to_stack,
     };
     Some((frame, packet))
 }
@@ -141,6 +157,9 @@ fn packet<F: Family>(request: &ExplainRequest) -> Option<(Buffer, Packet)> {
 /// What the maps say about one packet's destinations.
 fn tables(sync: &RouteSync, request: &ExplainRequest, datapath: &Datapath) -> MemoryTables {
     let mut tables = MemoryTables::default();
+    if let Some(entry) = sync.next_hop(NEXT_HOP_STACK_POLICY) {
+        tables.set_next_hop(NEXT_HOP_STACK_POLICY, entry);
+    }
     for destination in &request.destinations {
         let address = destination.address;
         if datapath.lacks_room(address) {
@@ -230,6 +249,7 @@ fn stack_reason(entry: Option<&NextHop>) -> &'static str {
 fn skipped<F: Family>(
     plan: &Plan<F>,
     request: &ExplainRequest,
+    to_stack: bool,
     settings: &Settings,
     tables: &MemoryTables,
     why: impl Fn(&Destination) -> String,
@@ -242,7 +262,7 @@ fn skipped<F: Family>(
                 destinations: vec![destination],
                 ..request.clone()
             };
-            let (mut buffer, packet) = packet::<F>(&alone)?;
+            let (mut buffer, packet) = packet::<F>(&alone, to_stack)?;
             let mut router = Router::<F>::new(*settings, tables.clone());
             let counters = router.decide(&mut buffer, &packet)?;
             let reason = counters.counts.iter().position(|&count| count != 0);

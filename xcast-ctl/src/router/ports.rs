@@ -211,6 +211,11 @@ impl Ports {
         }
     }
 
+    /// The interface of this name, if it exists.
+    pub(super) fn link(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
     /// Number of ports that are attached.
     pub(super) fn attached(&self) -> usize {
         self.ports
@@ -326,7 +331,9 @@ impl Port {
     fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
         Some(PortEntry {
             slot: self.slot,
-            flags: PORT_MORE_MACS | if self.group_mac { PORT_GROUP_MAC } else { 0 },
+            flags: PORT_MORE_MACS
+                | if self.group_mac { PORT_GROUP_MAC } else { 0 }
+                | sync.port_flags(link),
             mac: link.mac?,
             sources: sources::modes(&self.source, policy, sync.has_gateway(link.ifindex)),
             packet_ns: price_ns(self.limits.packets_per_second),

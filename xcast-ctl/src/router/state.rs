@@ -41,6 +41,8 @@ pub(super) struct Router {
     pub(super) own_interface: OwnInterface,
     /// The router's own veth pair.
     pair: VethPair,
+    /// The port entry of the datapath's end of the router's own veth pair.
+    stack: PortEntry,
 }
 
 impl Router {
@@ -74,7 +76,7 @@ impl Router {
                 datapath.allow_on_port(slot, *prefix)?;
             }
         }
-        add_pair(&mut datapath, pair)?;
+        let stack = add_pair(&mut datapath, pair)?;
 
         let mut tables = SyncConfig::default().tables;
         tables.extend(&config.router.tables);
@@ -98,6 +100,7 @@ impl Router {
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
+            stack,
         };
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
@@ -112,7 +115,11 @@ impl Router {
         let links_changed = events.iter().any(|event| {
             matches!(
                 event,
-                KernelEvent::Link(_) | KernelEvent::LinkRemoved { .. } | KernelEvent::ResyncEnd
+                KernelEvent::Link(_)
+                    | KernelEvent::LinkRemoved { .. }
+                    | KernelEvent::Rule { .. }
+                    | KernelEvent::RuleRemoved(_)
+                    | KernelEvent::ResyncEnd
             )
         });
         let ended = events.contains(&KernelEvent::ResyncEnd);
@@ -131,6 +138,7 @@ impl Router {
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
             self.follow_ipv6_mtus(&mut edits);
+            self.follow_policy();
         }
         self.ports.follow_gateways(&mut self.datapath, &self.sync);
         self.carry_out(edits);
@@ -240,6 +248,7 @@ impl Router {
         );
         let result = result
             .and_then(|()| add_pair(&mut self.datapath, pair))
+            .map(|stack| self.stack = stack)
             .and_then(|()| self.datapath.attach_handover(&self.config.router.interface))
             .map_err(anyhow::Error::from)
             .and_then(|()| self.datapath.attach(PORT_STACK, pair.datapath));
@@ -247,6 +256,26 @@ impl Router {
             warn!("cannot use the router's own interface that was made anew: {error:#}");
         }
         self.pair = pair.clone();
+    }
+
+    /// Brings what policy rules say about packets of this host, which come by the router's own interface, into
+    /// the port table.
+    fn follow_policy(&mut self) {
+        let Some(link) = self.ports.link(&self.config.router.interface) else {
+            return;
+        };
+        let flags = PORT_TRUSTED | self.sync.port_flags(link);
+        if flags == self.stack.flags {
+            return;
+        }
+        let entry = PortEntry {
+            flags,
+            ..self.stack
+        };
+        match self.datapath.update_device(self.pair.datapath, entry) {
+            Ok(()) => self.stack = entry,
+            Err(error) => warn!("{:#}", anyhow::Error::from(error)),
+        }
     }
 
     fn carry_out(&mut self, edits: Vec<Edit>) {
@@ -289,6 +318,9 @@ impl Router {
             Edit::RemoveRoute { prefix } => self.datapath.set_route(prefix, None),
             Edit::OwnAddress { address, flags } => self.datapath.set_address(address, Some(flags)),
             Edit::RemoveOwnAddress { address } => self.datapath.set_address(address, None),
+            Edit::PolicySource { source, is_there } => {
+                self.datapath.set_policy_source(source, is_there)
+            }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
                 Ok(())
@@ -305,8 +337,8 @@ impl Router {
     }
 }
 
-/// Makes both ends of the router's own pair known.
-fn add_pair(datapath: &mut Datapath, pair: &VethPair) -> Result<(), DatapathError> {
+/// Makes both ends of the router's own pair known; returns the port entry of the datapath's end.
+fn add_pair(datapath: &mut Datapath, pair: &VethPair) -> Result<PortEntry, DatapathError> {
     let port = |slot, flags, mac| PortEntry {
         slot,
         flags,
@@ -316,5 +348,6 @@ fn add_pair(datapath: &mut Datapath, pair: &VethPair) -> Result<(), DatapathErro
     let recirculate = port(PORT_RECIRCULATE, 0, pair.macs.destination);
     datapath.add_device(pair.host, recirculate)?;
     let stack = port(PORT_STACK, PORT_TRUSTED, pair.macs.source);
-    datapath.add_device(pair.datapath, stack)
+    datapath.add_device(pair.datapath, stack)?;
+    Ok(stack)
 }

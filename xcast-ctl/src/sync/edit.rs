@@ -51,6 +51,13 @@ pub enum Edit {
         /// The address.
         address: IpAddr,
     },
+    /// Add or remove sources whose packets go to the stack, since policy rules decide about them.
+    PolicySource {
+        /// The sources.
+        source: IpNet,
+        /// Whether they are to be there.
+        is_there: bool,
+    },
     /// Have the kernel keep a gateway resolved. The request may be repeated.
     Resolve {
         /// Interface the gateway is on.

@@ -8,6 +8,8 @@ use std::{fmt, net::IpAddr};
 use ipnet::IpNet;
 use serde::Serialize;
 
+use super::rules::Rule;
+
 /// A link layer address.
 pub type Mac = [u8; 6];
 
@@ -75,6 +77,20 @@ pub enum KernelEvent {
     },
     /// A route is gone.
     RouteRemoved(Route),
+    /// A policy rule exists.
+    Rule {
+        /// The rule.
+        rule: Rule,
+        /// A dump mentions it; otherwise it is new.
+        is_dumped: bool,
+    },
+    /// A policy rule is gone.
+    RuleRemoved(Rule),
+    /// All policy rules of a family have been told. Without this, the kernel has none to be told.
+    RulesKnown {
+        /// Those of IPv6.
+        ipv6: bool,
+    },
 }
 
 impl KernelEvent {
@@ -84,7 +100,8 @@ impl KernelEvent {
         match self {
             Self::Address(address) | Self::AddressRemoved(address) => address.address.is_ipv6(),
             Self::Route { route, .. } | Self::RouteRemoved(route) => route.prefix.addr().is_ipv6(),
-            Self::IgnoreLinkDown { ipv6, .. } => *ipv6,
+            Self::IgnoreLinkDown { ipv6, .. } | Self::RulesKnown { ipv6 } => *ipv6,
+            Self::Rule { rule, .. } | Self::RuleRemoved(rule) => rule.ipv6,
             Self::Ipv6Mtu { .. } => true,
             _ => false,
         }
@@ -102,6 +119,8 @@ pub struct Link {
     pub mac: Option<Mac>,
     /// Largest IP packet, in octets.
     pub mtu_bytes: u32,
+    /// It belongs to a VRF: what arrives by it is routed by tables of its own.
+    pub in_vrf: bool,
     /// The administrator set it up (`IFF_UP`).
     pub up: bool,
     /// It has a carrier (`IFF_RUNNING` or `IFF_LOWER_UP`, as the kernel's routing decides it).
@@ -220,6 +239,8 @@ pub struct Route {
     pub table: u32,
     /// Type of service it is limited to; 0 for none.
     pub tos: u8,
+    /// Sources it is limited to (of IPv6).
+    pub source: Option<IpNet>,
     /// Priority: the lowest is used.
     pub metric: u32,
     /// What to do with packets.
@@ -230,6 +251,11 @@ pub struct Route {
     pub preferred_source: Option<IpAddr>,
     /// MTU metric of the route, in octets.
     pub mtu_bytes: Option<u32>,
+    /// Preference of the router that it leads to (RFC 4191), 0 for medium: among routes of one
+    /// metric, the highest is used.
+    pub preference: i8,
+    /// Why only the kernel knows what becomes of its packets, if so.
+    pub kernel_only: Option<KernelOnly>,
     /// Its next hops; several for a multipath route. With a nexthop object, the kernel's rendering of
     /// it, used while the object is not known.
     pub hops: Vec<Hop>,
@@ -237,6 +263,30 @@ pub struct Route {
     pub object: Option<u32>,
     /// Interfaces of next hops that the kernel marks as dead (`RTNH_F_DEAD`).
     pub dead: Vec<u32>,
+}
+
+/// Why only the kernel knows what becomes of a route's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KernelOnly {
+    /// The route has a lifetime, and the kernel does not say when it passes it over.
+    Lifetime,
+    /// The route or one of its next hops has a flag that is unknown here.
+    Flags(u32),
+    /// The route has an attribute (`RTA_*`) that is unknown here.
+    Attribute(u16),
+    /// Routes that share their traffic differ in preference.
+    Preference,
+}
+
+impl fmt::Display for KernelOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lifetime => f.write_str("it has a lifetime"),
+            Self::Flags(flags) => write!(f, "unknown flags {flags:#x}"),
+            Self::Attribute(number) => write!(f, "unknown attribute {number}"),
+            Self::Preference => f.write_str("its next hops differ in preference"),
+        }
+    }
 }
 
 /// One next hop of a route.

@@ -14,11 +14,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE};
 
 use super::{
-    next_hops::Key,
+    next_hops::{Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_POLICY, NEXT_HOP_UNREACHABLE},
     node::Standing,
     path::{OnLink, PathId, Resolution},
     prefix::PrefixMap,
-    rib::Rib,
+    rib::{Consulted, Rib, Table},
 };
 
 /// Prefixes that are never a destination, whatever the kernel's routes say, and their next-hop ids.
@@ -42,13 +42,23 @@ pub(super) const NEVER: [(IpNet, u32); 12] = [
 /// Why a prefix has the next hop it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Decision {
-    /// Index of the table that decides.
-    pub(super) table: usize,
+    /// What decides.
+    pub(super) by: By,
     /// The deciding route's prefix: the prefix itself, or one that contains it.
     pub(super) prefix: IpNet,
-    pub(super) path: PathId,
     pub(super) id: u32,
     pub(super) on_link: Option<OnLink>,
+}
+
+/// What decides about a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// A route: index of its table, and its path.
+    Route { table: usize, path: PathId },
+    /// Routes for some packets only: index of their table.
+    Scope { table: usize },
+    /// A policy rule: its place in the order.
+    Rule(usize),
 }
 
 /// What the map should say at a prefix.
@@ -69,7 +79,8 @@ pub(super) struct Fib {
     pub(super) own_addresses: HashMap<IpAddr, u32>,
     /// How many routes lead to each next-hop id.
     users: HashMap<u32, u32>,
-    /// Prefixes with a `throw` route.
+    /// Prefixes with a route that sends packets on to later tables: of the type `throw`, or one that a policy rule
+    /// suppresses.
     throws: BTreeSet<IpNet>,
 }
 
@@ -110,23 +121,45 @@ impl Fib {
     pub(super) fn note(&mut self, rib: &mut Rib, prefix: IpNet, affected: &mut Vec<IpNet>) {
         let mut throw = false;
         for at in 0..rib.tables.len() {
-            let Some(node) = rib.tables[at].routes.get_mut(prefix) else {
+            let table = &mut rib.tables[at];
+            let is_scoped = !table.scope.is_all();
+            let Some(node) = table.routes.get_mut(prefix) else {
                 continue;
             };
             let standing = match node.best(&rib.paths) {
+                // Whether a packet goes this way is the kernel's to say, also as long as no next hop is usable.
+                _ if is_scoped && !node.candidates.is_empty() => Standing::Route,
                 None => Standing::Silent,
                 Some(path) if rib.paths[path].resolution == Resolution::Throw => Standing::Throw,
                 Some(_) => Standing::Route,
             };
             throw |= standing == Standing::Throw;
+            let is_silent = standing == Standing::Silent;
             let changed = node.standing != standing;
             node.standing = standing;
             if node.candidates.is_empty() {
                 rib.tables[at].routes.remove(prefix);
             }
+            let order = rib.order(prefix);
+            let consults = |step: &&Consulted| matches!(step, Consulted::Table { tables, .. } if tables.contains(&at));
+            throw |= !is_silent
+                && order.iter().filter(consults).any(|step| {
+                    matches!(step, Consulted::Table { longer_than: Some(len), .. } if prefix.prefix_len() <= *len)
+                });
             if changed {
-                for later in &rib.tables[at + 1..] {
-                    affected.extend(later.routes.more_specific(prefix));
+                let later = order.iter().skip_while(|step| !consults(step)).skip(1);
+                for step in later {
+                    match step {
+                        Consulted::Table { tables, .. } => {
+                            for &table in tables {
+                                affected.extend(rib.tables[table].routes.more_specific(prefix));
+                            }
+                        }
+                        Consulted::Stack { prefix: stack, .. } if prefix.contains(stack) => {
+                            affected.push(*stack);
+                        }
+                        Consulted::Stack { .. } => {}
+                    }
                 }
             }
         }
@@ -177,22 +210,73 @@ impl Fib {
 /// What the kernel's tables decide for the addresses of `prefix` for which there is no more specific
 /// route.
 pub(super) fn decide(rib: &Rib, prefix: IpNet) -> Option<Decision> {
-    for (table, routes) in rib.tables.iter().map(|table| &table.routes).enumerate() {
-        let Some((prefix, path)) = routes.longest(prefix, |node| node.best(&rib.paths)) else {
+    let to_stack = |by, prefix| {
+        Some(Decision {
+            by,
+            prefix,
+            id: NEXT_HOP_POLICY,
+            on_link: None,
+        })
+    };
+    for (at, step) in rib.order(prefix).iter().enumerate() {
+        let (tables, longer_than) = match step {
+            Consulted::Table {
+                tables,
+                longer_than,
+            } => (tables, *longer_than),
+            Consulted::Stack { prefix: stack, .. } if stack.contains(&prefix) => {
+                return to_stack(By::Rule(at), *stack);
+            }
+            Consulted::Stack { .. } => continue,
+        };
+        let mut longest: Option<Match> = None;
+        for &table in tables {
+            let Table { scope, routes, .. } = &rib.tables[table];
+            let found = if scope.is_all() {
+                let found = routes.longest(prefix, |node| node.best(&rib.paths));
+                found.map(|(prefix, path)| (prefix, By::Route { table, path }))
+            } else {
+                routes.longest(prefix, |node| {
+                    (!node.candidates.is_empty()).then_some(By::Scope { table })
+                })
+            };
+            let Some((prefix, by)) = found else { continue };
+            let is_longer = longest.is_none_or(|(other, other_by)| {
+                let is_scope =
+                    matches!(by, By::Scope { .. }) && matches!(other_by, By::Route { .. });
+                prefix.prefix_len() > other.prefix_len()
+                    || prefix.prefix_len() == other.prefix_len() && is_scope
+            });
+            if is_longer {
+                longest = Some((prefix, by));
+            }
+        }
+        let Some((prefix, by)) = longest else {
             continue;
         };
-        if let Resolution::Use { id, on_link } = rib.paths[path].resolution {
-            return Some(Decision {
-                table,
-                prefix,
-                path,
-                id,
-                on_link,
-            });
+        let By::Route { path, .. } = by else {
+            return to_stack(by, prefix);
+        };
+        let Resolution::Use { id, on_link } = rib.paths[path].resolution else {
+            continue;
+        };
+        // What discards with an error is never suppressed (`fib_rules_lookup`).
+        let discards = id == NEXT_HOP_BLACKHOLE || id == NEXT_HOP_UNREACHABLE;
+        if longer_than.is_some_and(|len| prefix.prefix_len() <= len) && !discards {
+            continue;
         }
+        return Some(Decision {
+            by,
+            prefix,
+            id,
+            on_link,
+        });
     }
     None
 }
+
+/// A prefix that matches, and what says so.
+type Match = (IpNet, By);
 
 /// The block of addresses that are never a destination which contains `prefix`.
 pub(super) fn never(prefix: IpNet) -> Option<(IpNet, u32)> {

@@ -7,10 +7,10 @@ use xcast_common::maps::{EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NextHop};
 
 use super::{
     event::{Hop, RouteKind, Via},
-    fib::{self, Decision},
+    fib::{self, By, Decision},
     next_hops::{FIXED, Key},
     prefix,
-    rib::Hops,
+    rib::{Consulted, Hops, Scope},
     route_sync::RouteSync,
 };
 
@@ -130,7 +130,12 @@ impl RouteSync {
                 entry: self.next_hop(id).unwrap_or_default(),
                 via,
                 device: ifindex.map(|ifindex| self.link_name(ifindex)),
-                table: decision.map(|decision| self.rib.tables[decision.table].id),
+                table: decision.and_then(|decision| match decision.by {
+                    By::Route { table, .. } | By::Scope { table } => {
+                        Some(self.rib.tables[table].id)
+                    }
+                    By::Rule(_) => None,
+                }),
                 why: self.why(prefix, id),
             }
         })
@@ -199,7 +204,16 @@ impl RouteSync {
 
     /// A route, much as `ip route` shows it.
     fn route_text(&self, decision: &Decision) -> String {
-        let path = &self.rib.paths[decision.path];
+        let path = match decision.by {
+            By::Route { path, .. } => &self.rib.paths[path],
+            By::Scope { table } => return self.scope_text(decision.prefix, table),
+            By::Rule(at) => {
+                return match self.rib.order(decision.prefix).get(at) {
+                    Some(Consulted::Stack { rule, .. }) => format!("rule {rule}"),
+                    _ => "rule".to_owned(),
+                };
+            }
+        };
         let mut text = match path.spec.kind {
             RouteKind::Unicast => decision.prefix.to_string(),
             kind => format!("{kind} {}", decision.prefix),
@@ -216,10 +230,33 @@ impl RouteSync {
                 }
             }
         }
+        if path.spec.preference != 0 {
+            text += if path.spec.preference > 0 {
+                " pref high"
+            } else {
+                " pref low"
+            };
+        }
+        if let Some(why) = path.spec.kernel_only {
+            text += &format!(" (only the kernel knows: {why})");
+        }
         if let Some(protocol) = protocol_name(path.spec.protocol) {
             text += &format!(" proto {protocol}");
         }
         text
+    }
+
+    /// What a prefix has routes for, besides those for all packets.
+    fn scope_text(&self, prefix: IpNet, table: usize) -> String {
+        let Scope { tos, source } = self.rib.tables[table].scope;
+        let mut text = prefix.to_string();
+        if tos != 0 {
+            text += &format!(" tos {tos:#x}");
+        }
+        if let Some(source) = source {
+            text += &format!(" from {source}");
+        }
+        text + " (a route for some packets: only the kernel knows)"
     }
 
     fn hop_text(&self, hop: &Hop) -> String {

@@ -7,11 +7,12 @@
 //!
 //! A change passes through the modules in this order:
 //!
-//! * `netlink` follows the kernel, and `parse` reads its messages.
+//! * `netlink` follows the kernel, and `parse` reads its messages, `parse_rule` those about policy rules, and `parse_address` addresses for both.
 //! * [`event`] says what happened.
 //! * `route_sync` takes events in and decides what to look at again.
 //! * `rib` holds the kernel's state. Its tables hold a `node` for each prefix; `siblings` has the
 //!   order of routes of IPv6, `path` what routes have in common.
+//! * [`rules`] says which tables are consulted, and what policy rules leave to the stack.
 //! * `fib` merges the tables into one map that longest-prefix match alone decides.
 //! * `next_hops` gives out next-hop ids and says what their entries contain, with `ecmp` for
 //!   multipath.
@@ -28,10 +29,13 @@ mod netlink;
 mod next_hops;
 mod node;
 mod parse;
+mod parse_address;
+mod parse_rule;
 mod path;
 mod prefix;
 mod rib;
 mod route_sync;
+pub mod rules;
 mod siblings;
 #[cfg(test)]
 mod tests;
@@ -42,4 +46,5 @@ pub use self::{
     inspect::{Lookup, NextHopRow, RouteRow},
     netlink::{Netlink, NetlinkError, NetlinkOptions},
     route_sync::{RouteSync, SyncConfig},
+    rules::PolicyRow,
 };

@@ -140,6 +140,8 @@ struct Follower {
     batch: Vec<KernelEvent>,
     buffer: Vec<u8>,
     sequence: u32,
+    /// Number of dumps that ended without an error.
+    known: u64,
 }
 
 impl Follower {
@@ -160,9 +162,11 @@ impl Follower {
             libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV4_ROUTE,
             libc::RTNLGRP_IPV4_NETCONF,
+            libc::RTNLGRP_IPV4_RULE,
             libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV6_ROUTE,
             libc::RTNLGRP_IPV6_NETCONF,
+            libc::RTNLGRP_IPV6_RULE,
             libc::RTNLGRP_NEXTHOP,
         ] {
             match socket.add_membership(group) {
@@ -182,6 +186,7 @@ impl Follower {
             batch: Vec::new(),
             buffer: Vec::with_capacity(MESSAGE_LEN),
             sequence: 0,
+            known: 0,
         })
     }
 
@@ -227,6 +232,13 @@ impl Follower {
         consistent &= self.dump(libc::RTM_GETADDR, &request::<8>(INET6), true)?;
         consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET), false)?;
         consistent &= self.dump(libc::RTM_GETNEIGH, &request::<12>(INET6), true)?;
+        for (family, ipv6) in [(INET, false), (INET6, true)] {
+            let known = self.known;
+            consistent &= self.dump(libc::RTM_GETRULE, &request::<12>(family), true)?;
+            if self.known > known {
+                self.push(KernelEvent::RulesKnown { ipv6 })?;
+            }
+        }
         consistent &= self.dump(parse::message::GET_NEXT_HOP, &request::<8>(UNSPEC), true)?;
         consistent &= self.dump(libc::RTM_GETROUTE, &request::<12>(INET), false)?;
         consistent &= self.dump(libc::RTM_GETROUTE, &request::<12>(INET6), true)?;
@@ -268,7 +280,10 @@ impl Follower {
             consistent &= progress.consistent;
             match progress.end {
                 None => {}
-                Some(0) => return Ok(consistent),
+                Some(0) => {
+                    self.known += 1;
+                    return Ok(consistent);
+                }
                 Some(code) => {
                     let error = io::Error::from_raw_os_error(code);
                     if !optional {

@@ -12,8 +12,8 @@ use std::{
 
 use xcast_common::maps::{
     EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER,
-    NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop,
-    NextHopKind, counter::Counter, port_bit,
+    NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_POLICY,
+    NEXT_HOP_XCAST, NextHop, NextHopKind, counter::Counter, port_bit,
 };
 
 use super::{
@@ -29,9 +29,10 @@ pub(super) const NEXT_HOP_LOCAL: u32 = 3;
 pub(super) const NEXT_HOP_UNREACHABLE: u32 = 4;
 pub(super) const NEXT_HOP_NO_PORT: u32 = 5;
 pub(super) const NEXT_HOP_BLACKHOLE: u32 = 6;
+pub(super) const NEXT_HOP_POLICY: u32 = NEXT_HOP_STACK_POLICY;
 
 /// The entries that are always there, in order of their ids from 0.
-pub(super) const FIXED: [NextHop; 7] = [
+pub(super) const FIXED: [NextHop; 8] = [
     NextHop::stack(Counter::StackNoRoute),
     NextHop::skip(Counter::SkipNever),
     NextHop::skip(Counter::SkipNever),
@@ -39,12 +40,14 @@ pub(super) const FIXED: [NextHop; 7] = [
     NextHop::stack(Counter::StackUnreachable),
     NextHop::stack(Counter::StackNoPort),
     NextHop::skip(Counter::SkipBlackhole),
+    NextHop::stack(Counter::StackPolicy),
 ];
 
 const _: () = {
     assert!(NEXT_HOP_NO_ROUTE == 0);
     assert!(NEXT_HOP_NEVER == 1);
     assert!(NEXT_HOP_NEVER_DESTINATION == 2);
+    assert!(NEXT_HOP_STACK_POLICY == 7);
 };
 
 /// What a next-hop id stands for, beside the ones that are always there.

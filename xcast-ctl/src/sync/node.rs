@@ -65,8 +65,24 @@ impl Node {
     }
 
     /// The route that is in force, if there is a usable one.
+    ///
+    /// Of IPv6, the one with the highest preference among those of the lowest metric; if none of these is
+    /// usable, among all others (`find_rr_leaf` in the kernel).
     pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
         let usable = |c: &&Candidate| paths[c.path].resolution != Resolution::Unusable;
-        self.candidates.iter().find(usable).map(|c| c.path)
+        let all = &self.candidates;
+        let first = all.first()?.metric;
+        let (lowest, others) = all.split_at(all.partition_point(|c| c.metric == first));
+        let preferred = |candidates: &[Candidate]| {
+            let mut usable = candidates.iter().filter(usable);
+            let mut best = usable.next()?;
+            for candidate in usable {
+                if paths[candidate.path].spec.preference > paths[best.path].spec.preference {
+                    best = candidate;
+                }
+            }
+            Some(best.path)
+        };
+        preferred(lowest).or_else(|| preferred(others))
     }
 }

@@ -18,9 +18,13 @@ use netlink_packet_route::{
     route::{RouteFlags, RouteHeader, RouteNextHopFlags, RouteType},
 };
 
-use super::event::{
-    Address, Hop, KernelEvent, Link, Neighbour, NeighbourState, NextHopObject, NextHopObjectKind,
-    Placement, Route, RouteKind, Via,
+use super::{
+    event::{
+        Address, Hop, KernelEvent, KernelOnly, Link, Neighbour, NeighbourState, NextHopObject,
+        NextHopObjectKind, Placement, Route, RouteKind, Via,
+    },
+    parse_address::{ip, octets},
+    parse_rule,
 };
 
 /// Message types that `libc` lacks.
@@ -34,6 +38,12 @@ pub(super) mod message {
 mod attribute {
     /// Within `RTA_METRICS`.
     pub(super) const ROUTE_MTU: u16 = 2;
+    pub(super) const ROUTE_EXPIRES: u16 = 23;
+    pub(super) const ROUTE_PAD: u16 = 24;
+    pub(super) const ROUTE_PREFERENCE: u16 = 20;
+    pub(super) const ROUTE_ENCAP_TYPE: u16 = 21;
+    pub(super) const ROUTE_ENCAP: u16 = 22;
+    pub(super) const ROUTE_TTL_PROPAGATE: u16 = 26;
     pub(super) const ROUTE_NEXT_HOP_ID: u16 = 30;
     /// `NDA_FLAGS_EXT`, since 5.16.
     pub(super) const NEIGHBOUR_FLAGS_EXT: u16 = 15;
@@ -86,6 +96,11 @@ pub(super) fn event(
         })),
         libc::RTM_DELROUTE => Ok(route(payload)?.map(KernelEvent::RouteRemoved)),
         libc::RTM_NEWNETCONF => net_conf(payload),
+        libc::RTM_NEWRULE => Ok(parse_rule::rule(payload)?.map(|rule| KernelEvent::Rule {
+            rule,
+            is_dumped: dump,
+        })),
+        libc::RTM_DELRULE => Ok(parse_rule::rule(payload)?.map(KernelEvent::RuleRemoved)),
         _ => Ok(None),
     }
 }
@@ -117,12 +132,14 @@ fn link(payload: &[u8]) -> Result<Option<Link>> {
     }
     let carrier = LinkFlags::Running | LinkFlags::LowerUp;
     let (mut name, mut mac, mut mtu_bytes) = (None, None, None);
+    let mut in_vrf = false;
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::IFLA_IFNAME => name = Some(parse_string(attribute.value())?),
             libc::IFLA_ADDRESS => mac = parse_mac(attribute.value()).ok(),
             libc::IFLA_MTU => mtu_bytes = Some(parse_u32(attribute.value())?),
+            libc::IFLA_LINKINFO => in_vrf = is_vrf_member(attribute.value())?,
             _ => {}
         }
     }
@@ -135,9 +152,21 @@ fn link(payload: &[u8]) -> Result<Option<Link>> {
         name,
         mac,
         mtu_bytes,
+        in_vrf,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.intersects(carrier),
     }))
+}
+
+/// Whether a link is a member of a VRF, by its `IFLA_LINKINFO`.
+fn is_vrf_member(info: &[u8]) -> Result<bool> {
+    for attribute in NlasIterator::new(info) {
+        let attribute = attribute?;
+        if attribute.kind() == libc::IFLA_INFO_SLAVE_KIND {
+            return Ok(attribute.value().trim_ascii_end().strip_suffix(b"\0") == Some(b"vrf"));
+        }
+    }
+    Ok(false)
 }
 
 fn removed_link(payload: &[u8]) -> Result<Option<KernelEvent>> {
@@ -285,6 +314,7 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
         prefix: IpNet::default(),
         table: header.table.into(),
         tos: header.tos,
+        source: None,
         metric: 0,
         kind: match header.kind {
             RouteType::Unicast => RouteKind::Unicast,
@@ -302,10 +332,16 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
         protocol: header.protocol.into(),
         preferred_source: None,
         mtu_bytes: None,
+        preference: 0,
+        kernel_only: None,
         hops: Vec::new(),
         object: None,
         dead: Vec::new(),
     };
+    let unknown = header.flags.bits() & !KNOWN_ROUTE_FLAGS;
+    if unknown != 0 {
+        route.kernel_only = Some(KernelOnly::Flags(unknown));
+    }
     let mut destination = match is_ipv6 {
         true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
@@ -319,9 +355,31 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
             libc::RTA_TABLE => route.table = parse_u32(attribute.value())?,
             libc::RTA_PREFSRC => route.preferred_source = Some(ip(&attribute)?),
             libc::RTA_METRICS => route.mtu_bytes = route_mtu(attribute.value())?,
-            libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value(), &mut route.dead)?),
+            libc::RTA_MULTIPATH => multipath = Some(hops(attribute.value(), &mut route)?),
+            libc::RTA_SRC => {
+                let source = IpNet::new(ip(&attribute)?, header.source_prefix_length);
+                let source = source.map_err(|_| "source prefix is longer than an address")?;
+                route.source = Some(source.trunc());
+            }
+            attribute::ROUTE_PREFERENCE => {
+                route.preference = match attribute.value() {
+                    [1] => 1,
+                    [3] => -1,
+                    _ => 0,
+                };
+            }
+            attribute::ROUTE_EXPIRES => route.kernel_only = Some(KernelOnly::Lifetime),
+            libc::RTA_CACHEINFO if has_lifetime(attribute.value()) => {
+                route.kernel_only = Some(KernelOnly::Lifetime);
+            }
             attribute::ROUTE_NEXT_HOP_ID => route.object = Some(parse_u32(attribute.value())?),
-            _ => hop.take(&attribute)?,
+            // What says who may use it, or what it counts for, does not change where it goes.
+            libc::RTA_CACHEINFO | libc::RTA_FLOW | attribute::ROUTE_PAD => {}
+            _ => {
+                if !hop.take(&attribute)? {
+                    route.kernel_only = Some(KernelOnly::Attribute(attribute.kind()));
+                }
+            }
         }
     }
     let prefix = IpNet::new(destination, header.destination_prefix_length);
@@ -340,6 +398,20 @@ fn route(payload: &[u8]) -> Result<Option<Route>> {
     Ok(Some(route))
 }
 
+/// Flags of a route (`RTM_F_*`, and `RTNH_F_*` of its next hop) that are known, and say nothing more about where it
+/// goes than is followed here. Hardware that forwards by itself (offload, trap) goes the same way.
+const KNOWN_ROUTE_FLAGS: u32 = 0x2000_fb5f;
+/// The same of a next hop (`RTNH_F_*`): dead, pervasive, on link, offload, link down, trap; not unresolved.
+const KNOWN_NEXT_HOP_FLAGS: u8 = 0x5f;
+
+/// Whether a `struct rta_cacheinfo` says that the route ends by itself.
+fn has_lifetime(cache_info: &[u8]) -> bool {
+    /// Where `rta_expires` is.
+    const EXPIRES: usize = 8;
+    let expires = cache_info.get(EXPIRES..).and_then(<[u8]>::first_chunk::<4>);
+    expires.is_some_and(|expires| *expires != [0; 4])
+}
+
 fn route_mtu(metrics: &[u8]) -> Result<Option<u32>> {
     for metric in NlasIterator::new(metrics) {
         let metric = metric?;
@@ -351,8 +423,8 @@ fn route_mtu(metrics: &[u8]) -> Result<Option<u32>> {
 }
 
 /// The next hops of a multipath route: `struct rtnexthop` each, followed by attributes. Interfaces of
-/// those that are not in use are added to `dead`.
-fn hops(mut value: &[u8], dead: &mut Vec<u32>) -> Result<Vec<Hop>> {
+/// those that are not in use are added to the dead ones of `route`.
+fn hops(mut value: &[u8], route: &mut Route) -> Result<Vec<Hop>> {
     /// Length of `struct rtnexthop`, in octets.
     const HEADER_LEN: usize = 8;
     let mut hops = Vec::new();
@@ -362,14 +434,21 @@ fn hops(mut value: &[u8], dead: &mut Vec<u32>) -> Result<Vec<Hop>> {
         let body = body.ok_or("next hop of a multipath route ends early")?;
         let ifindex = u32::from_ne_bytes([c, d, e, f]);
         if RouteNextHopFlags::from_bits_retain(flags).contains(RouteNextHopFlags::Dead) {
-            dead.push(ifindex);
+            route.dead.push(ifindex);
+        }
+        let unknown = flags & !KNOWN_NEXT_HOP_FLAGS;
+        if unknown != 0 {
+            route.kernel_only = Some(KernelOnly::Flags(unknown.into()));
         }
         let mut hop = HopAttributes {
             ifindex: Some(ifindex),
             via: None,
         };
         for attribute in NlasIterator::new(body) {
-            hop.take(&attribute?)?;
+            let attribute = attribute?;
+            if attribute.kind() != libc::RTA_FLOW && !hop.take(&attribute)? {
+                route.kernel_only = Some(KernelOnly::Attribute(attribute.kind()));
+            }
         }
         hops.extend(hop.hop(u32::from(weight) + 1));
         value = value.get(len.next_multiple_of(4)..).unwrap_or_default();
@@ -385,7 +464,8 @@ struct HopAttributes {
 }
 
 impl HopAttributes {
-    fn take(&mut self, attribute: &NlaBuffer<&[u8]>) -> Result<()> {
+    /// Takes an attribute in; whether it is known.
+    fn take(&mut self, attribute: &NlaBuffer<&[u8]>) -> Result<bool> {
         match attribute.kind() {
             libc::RTA_GATEWAY if self.via.is_none() => {
                 self.via = Some(Via::Gateway(ip(attribute)?));
@@ -393,12 +473,17 @@ impl HopAttributes {
             libc::RTA_VIA => {
                 self.via = Some(via(attribute.value()).map_or(Via::Kernel, Via::Gateway));
             }
-            libc::RTA_ENCAP_TYPE if parse_u16(attribute.value())? != 0 => {
+            attribute::ROUTE_ENCAP_TYPE if parse_u16(attribute.value())? != 0 => {
                 self.via = Some(Via::Kernel);
             }
-            _ => {}
+            // The encapsulation's own, if there is one.
+            libc::RTA_GATEWAY
+            | attribute::ROUTE_ENCAP_TYPE
+            | attribute::ROUTE_ENCAP
+            | attribute::ROUTE_TTL_PROPAGATE => {}
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn hop(&self, weight: u32) -> Option<Hop> {
@@ -442,17 +527,6 @@ fn net_conf(payload: &[u8]) -> Result<Option<KernelEvent>> {
         ifindex,
         ignore,
     }))
-}
-
-fn ip(attribute: &NlaBuffer<&[u8]>) -> Result<IpAddr> {
-    octets(attribute.value())
-        .ok_or_else(|| format!("attribute {} is not an IP address", attribute.kind()).into())
-}
-
-fn octets(value: &[u8]) -> Option<IpAddr> {
-    let ipv4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-    ipv4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from))
-        .ok()
 }
 
 /// `struct rtvia`: a gateway of another family than the route's.

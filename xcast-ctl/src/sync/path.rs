@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::event::{Hop, Route, RouteKind, Via};
+use super::event::{Hop, KernelOnly, Route, RouteKind, Via};
 
 /// Names a [`Path`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +22,8 @@ pub(super) struct PathSpec {
     pub(super) protocol: u8,
     pub(super) preferred_source: Option<IpAddr>,
     pub(super) mtu_bytes: Option<u32>,
+    pub(super) preference: i8,
+    pub(super) kernel_only: Option<KernelOnly>,
     pub(super) next: Next,
 }
 
@@ -114,6 +116,8 @@ impl Paths {
             protocol: route.protocol,
             preferred_source: route.preferred_source,
             mtu_bytes: route.mtu_bytes,
+            preference: route.preference,
+            kernel_only: route.kernel_only,
             next,
         };
         if let Some(&id) = self.ids.get(&spec) {
@@ -142,8 +146,18 @@ impl Paths {
         (id, true)
     }
 
-    /// The path of a route, if there is one.
+    /// The path of a route, if there is one. The kernel gives a route a lifetime, or takes it away, without a word.
     pub(super) fn find(&self, route: &Route) -> Option<PathId> {
+        let other = match route.kernel_only {
+            None => Some(KernelOnly::Lifetime),
+            Some(KernelOnly::Lifetime) => None,
+            same => same,
+        };
+        self.find_with(route, route.kernel_only)
+            .or_else(|| self.find_with(route, other))
+    }
+
+    fn find_with(&self, route: &Route, kernel_only: Option<KernelOnly>) -> Option<PathId> {
         let next = match route.object {
             Some(object) => Next::Object(object),
             None => Next::Hops(route.hops.clone()),
@@ -155,6 +169,8 @@ impl Paths {
                 protocol: route.protocol,
                 preferred_source: route.preferred_source,
                 mtu_bytes: route.mtu_bytes,
+                preference: route.preference,
+                kernel_only,
                 next,
             })
             .copied()

@@ -14,7 +14,6 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tracing::debug;
 
 use super::{
     event::{
@@ -24,6 +23,7 @@ use super::{
     node::{Candidate, Node},
     path::{Next, Path, PathId, Paths},
     prefix::PrefixMap,
+    rules::Step,
     siblings::{self, same_hop},
 };
 
@@ -35,8 +35,12 @@ pub(super) const TABLE_LOCAL: u32 = 255;
 /// The kernel's state.
 #[derive(Debug)]
 pub(super) struct Rib {
-    /// Routing tables, in the order in which they are consulted.
+    /// Routing tables, consulted or not.
     pub(super) tables: Vec<Table>,
+    /// What is consulted, in order, for IPv4 and IPv6.
+    order: [Vec<Consulted>; 2],
+    /// What the order is made from.
+    steps: [Vec<Step>; 2],
     pub(super) paths: Paths,
     pub(super) changes: Changes,
     links: HashMap<u32, Seen<Link>>,
@@ -75,11 +79,56 @@ struct Seen<T> {
     generation: u32,
 }
 
-/// A routing table.
+/// A routing table, or what is in one for packets that only the kernel knows.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) id: u32,
+    /// Whom its routes are for.
+    pub(super) scope: Scope,
     pub(super) routes: PrefixMap<Node>,
+}
+
+/// For which packets a route is.
+///
+/// The kernel keeps routes of different scopes apart, each with its own order and its own replacements, and
+/// decides among those of a destination by the packet. Routes that are not for all stand for the stack here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Scope {
+    /// Type of service; 0 for any.
+    pub(super) tos: u8,
+    /// Sources.
+    pub(super) source: Option<IpNet>,
+}
+
+impl Scope {
+    fn of(route: &Route) -> Self {
+        Self {
+            tos: route.tos,
+            source: route.source.filter(|source| source.prefix_len() > 0),
+        }
+    }
+
+    pub(super) fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Something that decides about destinations.
+#[derive(Debug)]
+pub(super) enum Consulted {
+    /// A routing table.
+    Table {
+        /// Where its routes are: for all packets, and for some.
+        tables: Vec<usize>,
+        /// Routes count only if their prefix is longer than this.
+        longer_than: Option<u8>,
+    },
+    /// These destinations go to the stack.
+    Stack {
+        prefix: IpNet,
+        /// The policy rule that says so.
+        rule: String,
+    },
 }
 
 /// Where a path leads, nexthop objects looked up.
@@ -104,12 +153,15 @@ pub(super) enum Liveness {
 
 impl Rib {
     pub(super) fn new(tables: &[u32]) -> Self {
-        let table = |&id: &u32| Table {
+        let step = |&id: &u32| Step::Table {
             id,
-            routes: PrefixMap::default(),
+            longer_than: None,
         };
-        Self {
-            tables: tables.iter().map(table).collect(),
+        let steps: Vec<Step> = tables.iter().map(step).collect();
+        let mut rib = Self {
+            tables: Vec::new(),
+            order: [Vec::new(), Vec::new()],
+            steps: [steps.clone(), steps],
             paths: Paths::default(),
             changes: Changes::default(),
             links: HashMap::new(),
@@ -121,7 +173,55 @@ impl Rib {
             groups_of: HashMap::new(),
             generation: 0,
             resyncing: false,
+        };
+        rib.arrange();
+        rib
+    }
+
+    /// What decides about destinations of a family, from now on.
+    pub(super) fn set_steps(&mut self, ipv6: bool, steps: Vec<Step>) {
+        let old = std::mem::replace(&mut self.steps[usize::from(ipv6)], steps);
+        if old == self.steps[usize::from(ipv6)] {
+            return;
         }
+        self.arrange();
+        let of_family = |prefix: &IpNet| is_ipv6(*prefix) == ipv6;
+        let tables = self.tables.iter();
+        let routes = tables.flat_map(|table| table.routes.iter());
+        let routes = routes.map(|(prefix, _)| prefix).filter(of_family);
+        self.changes.prefixes.extend(routes);
+        let steps = old.iter().chain(&self.steps[usize::from(ipv6)]);
+        let stack = steps.filter_map(|step| match step {
+            Step::Stack { prefix, .. } => Some(*prefix),
+            Step::Table { .. } => None,
+        });
+        self.changes.prefixes.extend(stack);
+    }
+
+    /// Finds the tables that the steps name.
+    fn arrange(&mut self) {
+        let tables = &self.tables;
+        let indices = |id: u32| {
+            let of = |table: &Table| table.id == id;
+            let all = tables.iter().enumerate().filter(|(_, table)| of(table));
+            all.map(|(at, _)| at).collect()
+        };
+        let consulted = |step: &Step| match step {
+            Step::Table { id, longer_than } => Consulted::Table {
+                tables: indices(*id),
+                longer_than: *longer_than,
+            },
+            Step::Stack { prefix, rule } => Consulted::Stack {
+                prefix: *prefix,
+                rule: rule.clone(),
+            },
+        };
+        self.order = [0, 1].map(|family| self.steps[family].iter().map(consulted).collect());
+    }
+
+    /// What decides about a prefix, in order.
+    pub(super) fn order(&self, prefix: IpNet) -> &[Consulted] {
+        &self.order[usize::from(is_ipv6(prefix))]
     }
 
     /// A dump is under way: the state is incomplete.
@@ -187,6 +287,10 @@ impl Rib {
                 route.kind = self.own_kind(&route);
                 self.remove_route(&route);
             }
+            // For whoever says what is consulted.
+            KernelEvent::Rule { .. }
+            | KernelEvent::RuleRemoved(_)
+            | KernelEvent::RulesKnown { .. } => {}
         }
     }
 
@@ -199,6 +303,10 @@ impl Rib {
         let link_mtu = self.link(ifindex).map_or(0, |link| link.mtu_bytes);
         let ipv6_mtu = self.ipv6_mtus.get(&ifindex).filter(|_| ipv6);
         ipv6_mtu.map_or(link_mtu, |&mtu| mtu.min(link_mtu))
+    }
+
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values().map(|seen| &seen.value)
     }
 
     pub(super) fn neighbour(&self, ifindex: u32, address: IpAddr) -> Option<&Neighbour> {
@@ -531,18 +639,23 @@ impl Rib {
         members.iter().filter_map(hop).collect()
     }
 
-    fn table_index(&self, id: u32) -> Option<usize> {
-        self.tables.iter().position(|table| table.id == id)
+    /// Where a route belongs, if there is such a table.
+    fn table_index(&self, route: &Route) -> Option<usize> {
+        let scope = Scope::of(route);
+        let mut tables = self.tables.iter();
+        tables.position(|table| table.id == route.table && table.scope == scope)
     }
 
     fn insert_route(&mut self, route: &Route, placement: Placement) {
-        let Some(table) = self.table_index(route.table) else {
-            return;
-        };
-        if route.tos != 0 {
-            debug!(prefix = %route.prefix, tos = route.tos, "route for one type of service ignored");
-            return;
-        }
+        let table = self.table_index(route).unwrap_or_else(|| {
+            self.tables.push(Table {
+                id: route.table,
+                scope: Scope::of(route),
+                routes: PrefixMap::default(),
+            });
+            self.arrange();
+            self.tables.len() - 1
+        });
         if is_ipv6(route.prefix) {
             self.insert_route_ipv6(table, route, placement);
             return;
@@ -614,7 +727,7 @@ impl Rib {
     }
 
     fn remove_route(&mut self, route: &Route) {
-        let Some(table) = self.table_index(route.table) else {
+        let Some(table) = self.table_index(route) else {
             return;
         };
         if is_ipv6(route.prefix) && route.object.is_none() {
@@ -671,11 +784,14 @@ impl Rib {
                 prefix,
                 table: self.tables[table].id,
                 tos: 0,
+                source: None,
                 metric,
                 kind: spec.kind,
                 protocol: spec.protocol,
                 preferred_source: spec.preferred_source,
                 mtu_bytes: spec.mtu_bytes,
+                preference: spec.preference,
+                kernel_only: spec.kernel_only,
                 hops: left,
                 object: None,
                 dead: Vec::new(),

@@ -11,19 +11,23 @@ use std::{
 
 use ipnet::IpNet;
 use tracing::warn;
-use xcast_common::maps::{ADDRESS_ANYCAST, ADDRESS_OWN, NEXT_HOP_NEVER};
+use xcast_common::maps::{
+    ADDRESS_ANYCAST, ADDRESS_OWN, MAX_POLICY_SOURCES, NEXT_HOP_NEVER, PORT_ASK_SOURCE,
+    PORT_ASK_SOURCE6, PORT_TO_STACK, PORT_TO_STACK6,
+};
 
 use super::{
     edit::Edit,
-    event::{Hop, KernelEvent, NeighbourState, RouteKind, Via},
+    event::{Hop, KernelEvent, Link, NeighbourState, RouteKind, Via},
     fib::{self, Entry, Fib},
     next_hops::{
         EntryContext, FIXED, GroupKey, Key, Member, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL,
-        NEXT_HOP_NO_PORT, NEXT_HOP_UNREACHABLE, NextHops, Target,
+        NEXT_HOP_NO_PORT, NEXT_HOP_POLICY, NEXT_HOP_UNREACHABLE, NextHops, Target,
     },
     path::{OnLink, PathId, Resolution},
     prefix,
     rib::{Hops, Liveness, Rib, TABLE_LOCAL, TABLE_MAIN},
+    rules::{Policy, PolicyRow, Rules, Step},
 };
 use crate::gateways::Gateways;
 
@@ -34,8 +38,9 @@ pub struct SyncConfig {
     pub gateways: Gateways,
     /// Anycast addresses this router answers to (RFC 5058 section 11.5).
     pub anycast: Vec<IpAddr>,
-    /// Routing tables, in the order in which they are consulted: the first that has a matching route
-    /// decides, as with the kernel's policy rules.
+    /// Routing tables, in the order in which they are consulted as long as the kernel has no policy rules to
+    /// tell: the first that has a matching route decides. Those besides the local and the main table are
+    /// consulted after the tables that its rules name.
     pub tables: Vec<u32>,
     /// Whether routes of IPv6 are followed, too.
     pub ipv6: bool,
@@ -63,6 +68,12 @@ pub struct RouteSync {
     arrivals: HashMap<u32, u8>,
     pub(super) next_hops: NextHops,
     pub(super) fib: Fib,
+    /// Policy rules of IPv4 and IPv6.
+    rules: [Rules; 2],
+    /// They may amount to something else than before.
+    rules_changed: bool,
+    /// What they amount to.
+    policy: [Policy; 2],
     /// Gateways the kernel was asked to keep resolved.
     resolving: HashSet<(u32, IpAddr)>,
     /// The entries that are always there are written.
@@ -85,6 +96,9 @@ impl RouteSync {
             arrivals: HashMap::new(),
             next_hops: NextHops::new(),
             fib: Fib::default(),
+            rules: Default::default(),
+            rules_changed: false,
+            policy: Default::default(),
             resolving: HashSet::new(),
             started: false,
             starved_paths: HashSet::new(),
@@ -109,6 +123,7 @@ impl RouteSync {
     ) {
         for event in events {
             if self.config.ipv6 || !event.is_route_of_ipv6() {
+                self.take_in_rule(&event);
                 self.rib.apply(event);
             }
         }
@@ -183,6 +198,116 @@ impl RouteSync {
         }
     }
 
+    fn take_in_rule(&mut self, event: &KernelEvent) {
+        let family = |ipv6: bool| usize::from(ipv6);
+        match event {
+            KernelEvent::ResyncBegin => self.rules.iter_mut().for_each(Rules::begin),
+            KernelEvent::ResyncEnd => self.rules.iter_mut().for_each(Rules::end),
+            KernelEvent::RulesKnown { ipv6 } => self.rules[family(*ipv6)].complete(),
+            KernelEvent::Rule { rule, is_dumped } => {
+                self.rules[family(rule.ipv6)].add(rule.clone(), *is_dumped);
+            }
+            KernelEvent::RuleRemoved(rule) => self.rules[family(rule.ipv6)].remove(rule),
+            _ => return,
+        }
+        self.rules_changed = true;
+    }
+
+    /// What policy rules, or its VRF, say about an interface as a port: flags of the port table.
+    pub fn port_flags(&self, interface: &Link) -> u8 {
+        let mut flags = 0;
+        let of_families = [
+            (PORT_TO_STACK, PORT_ASK_SOURCE),
+            (PORT_TO_STACK6, PORT_ASK_SOURCE6),
+        ];
+        for (policy, (to_stack, ask_source)) in self.policy.iter().zip(of_families) {
+            if interface.in_vrf
+                || policy.interfaces.contains_key(&interface.name)
+                || policy.sources.len() > MAX_POLICY_SOURCES as usize
+            {
+                flags |= to_stack;
+            } else if !policy.sources.is_empty() {
+                flags |= ask_source;
+            }
+        }
+        flags
+    }
+
+    /// Why all that arrives from a source by an interface goes to the stack, if so.
+    pub fn stack_policy(&self, source: IpAddr, interface: Option<&str>) -> Option<String> {
+        let policy = &self.policy[usize::from(source.is_ipv6())];
+        let by_interface = interface.and_then(|name| {
+            let rule = policy
+                .interfaces
+                .get(name)
+                .map(|rule| format!("rule {rule}"));
+            let in_vrf = || {
+                self.rib
+                    .links()
+                    .any(|link| link.name == name && link.in_vrf)
+            };
+            rule.or_else(|| in_vrf().then(|| format!("{name} belongs to a VRF")))
+        });
+        by_interface.or_else(|| policy.of_source(source).map(|rule| format!("rule {rule}")))
+    }
+
+    /// Policy rules and VRFs that put something to the stack.
+    pub fn policy_rows(&self) -> Vec<PolicyRow> {
+        let rules = self
+            .policy
+            .iter()
+            .flat_map(|policy| policy.rows.iter().cloned());
+        let members = self
+            .rib
+            .links()
+            .filter(|link| link.in_vrf && self.ports.contains_key(&link.ifindex));
+        let members = members.map(|link| PolicyRow {
+            cause: format!("{} belongs to a VRF", link.name),
+            effect: format!("what arrives by {}", link.name),
+        });
+        let mut rows: Vec<PolicyRow> = rules.chain(members).collect();
+        rows.sort_by(|a, b| a.effect.cmp(&b.effect));
+        rows
+    }
+
+    /// Decides anew what is consulted.
+    fn update_policy(&mut self, edits: &mut Vec<Edit>) {
+        let step = |&id: &u32| Step::Table {
+            id,
+            longer_than: None,
+        };
+        for (ipv6, family) in [(false, 0), (true, 1)] {
+            let new = self.rules[family].policy();
+            let mut steps = match &new {
+                Some(policy) => policy.steps.clone(),
+                None => [TABLE_LOCAL, TABLE_MAIN].iter().map(step).collect(),
+            };
+            let is_new = |id: &&u32| {
+                let named =
+                    |step: &Step| matches!(step, Step::Table { id: named, .. } if named == *id);
+                **id != TABLE_LOCAL && **id != TABLE_MAIN && !steps.iter().any(named)
+            };
+            let more: Vec<Step> = self.config.tables.iter().filter(is_new).map(step).collect();
+            steps.extend(more);
+            self.rib.set_steps(ipv6, steps);
+
+            let new = new.unwrap_or_default();
+            let old = std::mem::replace(&mut self.policy[family], new);
+            let new = &self.policy[family];
+            if new.sources.len() > MAX_POLICY_SOURCES as usize {
+                warn!(
+                    "policy rules name more than {MAX_POLICY_SOURCES} sources: everything goes to the kernel stack"
+                );
+                continue;
+            }
+            let source = |is_there| move |&source: &IpNet| Edit::PolicySource { source, is_there };
+            let missing = |prefix: &&IpNet| !old.sources.contains_key(*prefix);
+            edits.extend(new.sources.keys().filter(missing).map(source(true)));
+            let gone = |prefix: &&IpNet| !new.sources.contains_key(*prefix);
+            edits.extend(old.sources.keys().filter(gone).map(source(false)));
+        }
+    }
+
     /// A dump is under way: edits wait for its end.
     pub fn resyncing(&self) -> bool {
         self.rib.resyncing()
@@ -196,6 +321,9 @@ impl RouteSync {
         }
         if self.rib.resyncing() {
             return;
+        }
+        if std::mem::take(&mut self.rules_changed) {
+            self.update_policy(edits);
         }
         let changes = std::mem::take(&mut self.rib.changes);
         let mut prefixes = changes.prefixes;
@@ -296,6 +424,9 @@ impl RouteSync {
         let fixed = |id| Resolution::Use { id, on_link: None };
         let spec = &self.rib.paths[id].spec;
         let mtu_bytes = spec.mtu_bytes;
+        if spec.kernel_only.is_some() && spec.kind != RouteKind::Local {
+            return fixed(NEXT_HOP_POLICY);
+        }
         match spec.kind {
             RouteKind::Unicast => {}
             RouteKind::Local => return fixed(NEXT_HOP_LOCAL),
@@ -303,7 +434,7 @@ impl RouteSync {
             RouteKind::Blackhole => return fixed(NEXT_HOP_BLACKHOLE),
             RouteKind::Unreachable | RouteKind::Prohibit => return fixed(NEXT_HOP_UNREACHABLE),
             RouteKind::Throw => return Resolution::Throw,
-            RouteKind::Other => return fixed(NEXT_HOP_NO_PORT),
+            RouteKind::Other => return fixed(NEXT_HOP_POLICY),
         }
         let (object, members) = match self.rib.hops(&self.rib.paths[id]) {
             None => return Resolution::Unusable,
@@ -370,7 +501,7 @@ impl RouteSync {
                 gateway,
                 mtu_bytes: self.lowered_mtu(ifindex, mtu_bytes, ipv6),
             }),
-            Via::Kernel => Target::Fixed(NEXT_HOP_NO_PORT),
+            Via::Kernel => Target::Fixed(NEXT_HOP_POLICY),
         }
     }
 

@@ -11,7 +11,7 @@
 use std::iter;
 
 use super::{
-    event::{Hop, Placement, Route, Via},
+    event::{Hop, KernelOnly, Placement, Route, Via},
     node::{Candidate, Node},
     path::{Next, Path, PathId, Paths},
 };
@@ -158,7 +158,14 @@ pub(super) fn grown(route: &Route, siblings: &Path) -> Route {
     let old = siblings.shared_hops().unwrap_or_default();
     let known = |hop: &&Hop| old.iter().any(|other| same_hop(hop, other));
     let new = all.iter().filter(|hop| !known(hop)).copied();
+    let same = route.preference == siblings.spec.preference;
     Route {
+        preference: siblings.spec.preference,
+        kernel_only: siblings
+            .spec
+            .kernel_only
+            .or(route.kernel_only)
+            .or((!same).then_some(KernelOnly::Preference)),
         kind: siblings.spec.kind,
         protocol: siblings.spec.protocol,
         preferred_source: siblings.spec.preferred_source,

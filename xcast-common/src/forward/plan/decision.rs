@@ -145,6 +145,7 @@ impl<F: Family> Plan<F> {
         self.packet.protocol = packet.protocol;
         self.packet.to_own = packet.to_own;
         self.packet.arrival = packet.arrival;
+        store(&mut self.packet.to_stack, packet.to_stack);
         store(&mut self.branch_count, 0);
         store(&mut self.copies, 0);
         self.last_branch = NONE;

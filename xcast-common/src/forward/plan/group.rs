@@ -13,7 +13,10 @@ use crate::{
     maps::{
         counter::{Counter, PortCounters},
         lpm::Entry,
-        next_hop::{ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NextHopKind},
+        next_hop::{
+            ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_POLICY,
+            NextHopKind,
+        },
         settings::Settings,
     },
     packet::Packet,
@@ -227,6 +230,9 @@ fn decide<F: Family>(
         if verdict.is(Verdict::ORPHANED) {
             plan.is_private = 1;
             plan.branches[b].next_hop = NEXT_HOP_STACK_ORPHAN as u16;
+        }
+        if verdict.is(Verdict::POLICY) {
+            plan.branches[b].next_hop = NEXT_HOP_STACK_POLICY as u16;
         }
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {

@@ -45,6 +45,7 @@ impl<F: Family> Plan<F> {
             | u32::from(self.packet.protocol ^ packet.protocol)
             | u32::from(self.packet.to_own ^ packet.to_own)
             | u32::from(self.packet.arrival ^ packet.arrival)
+            | u32::from(self.packet.to_stack ^ packet.to_stack)
             | u32::from(self.checksum_at ^ F::checksum_at(packet))
             | u32::from(self.is_private);
         // Where the longer packet fits, the shorter one does.

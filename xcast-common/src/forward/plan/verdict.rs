@@ -30,6 +30,8 @@ impl Verdict {
     pub(super) const SKIP: u32 = 1 << 18;
     /// Nobody has kept the entry up to date for too long: the kernel stack knows.
     pub(super) const ORPHANED: u32 = 1 << 19;
+    /// Only the kernel stack knows the way.
+    pub(super) const POLICY: u32 = 1 << 20;
 
     #[inline(always)]
     pub(super) fn skip(counter: u8) -> Self {
@@ -63,6 +65,16 @@ pub(super) fn judge<F: Family>(
     orphaned: bool,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
+    // What is delivered here, and what is never a destination, does not depend on the way.
+    if fresh(&plan.packet.to_stack)
+        && next_hop.reason != Counter::StackLocal as u8
+        && next_hop.reason != Counter::SkipNever as u8
+    {
+        if must_stay_xcast {
+            return Verdict::skip(Counter::SkipXStack as u8);
+        }
+        return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::POLICY);
+    }
     if next_hop.kind != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {
             return Verdict::skip(next_hop.reason);

@@ -1,7 +1,7 @@
 //! The datapath's maps, for tests: carries edits out and complains about unsafe ones.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -29,6 +29,7 @@ pub(super) struct Maps {
     pub(super) routes: BTreeMap<IpNet, u32>,
     pub(super) own_addresses: BTreeMap<IpAddr, u32>,
     pub(super) resolving: BTreeSet<(u32, IpAddr)>,
+    pub(super) policy_sources: HashSet<IpNet>,
 }
 
 /// What becomes of packets to an address.
@@ -122,6 +123,14 @@ impl Maps {
             }
             Edit::RemoveOwnAddress { address } => {
                 assert!(self.own_addresses.remove(address).is_some(), "{edit:?}");
+            }
+            Edit::PolicySource { source, is_there } => {
+                let changed = if *is_there {
+                    self.policy_sources.insert(*source)
+                } else {
+                    self.policy_sources.remove(source)
+                };
+                assert!(changed, "needless {edit:?}");
             }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolving.insert((*ifindex, *gateway));

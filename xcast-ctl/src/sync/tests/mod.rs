@@ -4,6 +4,7 @@ mod family;
 mod maps;
 mod model;
 mod neighbours;
+mod policy;
 mod rules;
 mod whole;
 
@@ -43,6 +44,7 @@ fn link(ifindex: u32) -> Link {
         name: format!("eth{ifindex}"),
         mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
         mtu_bytes: 1500,
+        in_vrf: false,
         up: true,
         carrier: true,
     }
@@ -82,11 +84,14 @@ fn route(prefix: &str, hops: &[Hop]) -> Route {
         prefix: net(prefix),
         table: TABLE_MAIN,
         tos: 0,
+        source: None,
         metric: 0,
         kind: RouteKind::Unicast,
         protocol: 4,
         preferred_source: None,
         mtu_bytes: None,
+        preference: 0,
+        kernel_only: None,
         hops: hops.to_vec(),
         object: None,
         dead: Vec::new(),

@@ -739,7 +739,7 @@ impl Kernel {
     /// `destination` is given where an on-link neighbour may be the next hop.
     fn hop_fate(&self, hop: &Hop, mtu_bytes: Option<u32>, destination: Option<IpAddr>) -> Fate {
         let (to, flags) = match hop.via {
-            Via::Kernel => return Fate::stack(Counter::StackNoPort),
+            Via::Kernel => return Fate::stack(Counter::StackPolicy),
             Via::Link => (destination, NEXT_HOP_ON_LINK),
             Via::Gateway(gateway) => (Some(gateway), NEXT_HOP_XCAST),
         };

@@ -203,7 +203,8 @@ fn what_leaves_by_no_port_is_for_the_stack() {
         add(route("20.0.0.0/8", &[gateway(3, "10.3.0.2")])),
         add(route("21.0.0.0/8", &[to(1, Via::Kernel)])),
     ]);
-    for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1", "21.0.0.1"] {
+    assert_eq!(router.fate("21.0.0.1"), Fate::stack(Counter::StackPolicy));
+    for address in ["10.3.0.3", "10.3.0.9", "20.0.0.1"] {
         assert_eq!(
             router.fate(address),
             Fate::stack(Counter::StackNoPort),
@@ -325,8 +326,11 @@ fn the_lowest_metric_is_used_and_the_others_are_kept() {
     router.apply([
         add(with_metric(20, RouteKind::Blackhole)),
         add(with_metric(10, RouteKind::Unreachable)),
-        add(limited),
+        add(limited.clone()),
     ]);
+    // Only the kernel knows for whom it is.
+    assert_eq!(router.fate("20.0.0.1"), Fate::stack(Counter::StackPolicy));
+    router.apply([KernelEvent::RouteRemoved(limited)]);
     assert_eq!(
         router.fate("20.0.0.1"),
         Fate::stack(Counter::StackUnreachable)

@@ -141,7 +141,7 @@ fn a_full_next_hop_table_leaves_the_rest_to_the_stack() {
             .filter(|&kind| kind == NextHopKind::Forward as u8)
             .count() as u32
     };
-    let room = MAX_NEXT_HOPS - 8; // The fixed ones and that of the on-link route.
+    let room = MAX_NEXT_HOPS - 9; // The fixed ones and that of the on-link route.
     assert_eq!(resolved(&router), room);
     assert_eq!(
         router.fate(&address(MAX_NEXT_HOPS + 5)),
