@@ -157,7 +157,7 @@ pub static PORTS: Array<Port, { PORT_TABLE_ENTRIES as usize }> = Array::new();
 
 /// Ports by slot: where the kernel stack is to see a copy arrive.
 #[btf_map]
-pub static SLOTS: Array<Port, { MAX_PORTS as usize }> = Array::new();
+pub static SLOTS: Array<Port, MAX_PORTS> = Array::new();
 
 /// Further link layer addresses of ports; the values mean nothing.
 #[btf_map]
