@@ -22,7 +22,8 @@ pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
 /// filter of the clsact queueing discipline (Linux 4.5), which needs no process that holds it.
 pub(super) fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<(), DatapathError> {
     match qdisc_add_clsact(interface) {
-        Err(TcError::AlreadyAttached) | Ok(()) => {}
+        Ok(()) => {}
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(program_error(NAME)(error.into())),
     }
     // A predecessor's. What arrives in between stays on `interface`.
