@@ -208,7 +208,7 @@ fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
                 program_name(id).map_or(String::new(), |name| format!(", {name}"))
             ),
             format!(
-                "remove it with: ip link set dev {} xdp off (or end the program that put it there); \
+                "see whose it is with: bpftool prog show id {id}; end that program, or: ip link set dev {} xdp off; \
                  the router tries again by itself",
                 port.name
             ),
