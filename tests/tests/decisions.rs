@@ -1059,7 +1059,10 @@ fn rows_in_the_kernel<F: Routed>(view: &RouterView, tables: &MemoryTables) {
             );
         }
         if let Some(unicast) = host.stack.first() {
-            let mut frame = [STACK_MACS.destination, STACK_MACS.source].concat();
+            // The last octet of the source tells by which port the packet arrived (ADR 13).
+            let mut source = STACK_MACS.source;
+            source[5] = PORT_FIRST;
+            let mut frame = [STACK_MACS.destination, source].concat();
             frame.extend(view.family().ether_type().to_be_bytes());
             frame.extend(unicast);
             assert_eq!(packet::hex(&out), packet::hex(&frame), "{description}");

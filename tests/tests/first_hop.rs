@@ -262,7 +262,9 @@ fn first_router_that_is_not_there() {
 fn interrupted_send_says_what_it_sent() {
     trio::with_family(Family::Ipv4, |trio| {
         let to = entry(B.into(), PORT);
-        let mut command = trio.a.namespace.command(daemon::program());
+        // A shell that runs the tests in the background has them ignore the signal.
+        let mut command = trio.a.namespace.command("env");
+        command.arg("--default-signal=INT").arg(daemon::program());
         command.arg("send").args(code_points());
         command.args(["--count", "100000", "--interval", "20", &to]);
         let child = command
