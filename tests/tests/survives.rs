@@ -564,6 +564,11 @@ fn orphan_leaves_it_to_the_stack() {
         trio.start()?;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        let is_followed = || {
+            let output = daemon::ctl(&trio.r.namespace, &["routes"])?;
+            Ok(String::from_utf8_lossy(&output.stdout).contains("10.99.0.0/16"))
+        };
+        ensure!(until(SOON, is_followed)?, "the route is not followed");
         ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
         trio.daemon.take().context("no router")?.kill()?;
         trio.r.ip("route replace 10.99.0.0/16 via 10.66.3.2")?;
