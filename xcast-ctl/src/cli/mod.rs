@@ -1,5 +1,5 @@
 //! The command line. Each verb is a module with its `Args` and `run`: those about a router are
-//! here, those that a host without a router has use for are [`tools`](crate::tools).
+//! here, those that a host without a router has use for are in `tools`.
 
 mod ask;
 mod check;

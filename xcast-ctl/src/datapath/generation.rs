@@ -11,7 +11,7 @@
 //! * what the programs count;
 //! * the tables of programs, by which each generation leaves the other's frames to it;
 //! * the device maps' keys, so that the next generation has the same ones;
-//! * [`Lineage`]: the secret of marks, the generation's number, and which interface has which slot.
+//! * `Lineage`: the secret of marks, the generation's number, and which interface has which slot.
 
 use std::collections::HashMap;
 

@@ -38,7 +38,7 @@ impl Message {
         self.segments.iter().map(Bytes::len).sum()
     }
 
-    /// What it counts for against [`QueueLimits::max_octets`].
+    /// What it counts for against [`QueueLimits::max_octets`](crate::queue::QueueLimits::max_octets).
     pub(super) fn cost(&self) -> usize {
         self.octets() + self.destinations.len() * size_of::<Recipient>()
     }

@@ -27,7 +27,7 @@
 //!
 //! * A message to a list ([`Mode::Shared`](crate::runtime::Mode)) passes the combining queue of
 //!   [`xcast_host::queue`], where messages of other operations may join it, and leaves as one Xcast
-//!   packet: by a router on this host, or inside UDP to one on the network ([`Settings::uplink`]).
+//!   packet: by a router on this host, or inside UDP to one on the network (the `uplink` of its settings).
 //!   Without a router that works it leaves as unicast.
 //! * A message that must be unicast leaves at once, as a datagram for each receiver. Answers are
 //!   such: nothing can be gained by letting them wait.
