@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::SigSet;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -70,7 +71,12 @@ impl LossyLog {
         let (queue, lines) = sync_channel(QUEUE_LINES);
         thread::Builder::new()
             .name("log".to_owned())
-            .spawn(move || write_lines(sink, &lines))?;
+            .spawn(move || {
+                // Tools wait for signals that they block. One that this thread does not block would end
+                // the process instead.
+                let _ = SigSet::all().thread_block();
+                write_lines(sink, &lines);
+            })?;
         let log = Self {
             queue: queue.clone(),
             urgent: Mutex::new(Budget::new(Instant::now())),
