@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, BufRead as _, BufReader, Write as _},
     process::{Command, ExitStatus, Output, Stdio},
 };
 
@@ -44,6 +44,34 @@ pub fn status(command: &mut Command) -> Result<ExitStatus> {
     command
         .status()
         .with_context(|| format!("failed to start `{}`", name(command)))
+}
+
+/// Runs a command to its end, hands each line of its standard output to `see`, and prints it as well.
+///
+/// # Errors
+///
+/// The command cannot be started, or its output cannot be read.
+pub fn lines(command: &mut Command, mut see: impl FnMut(&str)) -> Result<ExitStatus> {
+    let name = name(command);
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("failed to start `{name}`"))?;
+    let mut output = BufReader::new(child.stdout.take().context("no standard output")?);
+    let mut line = Vec::new();
+    while output
+        .read_until(b'\n', &mut line)
+        .with_context(|| format!("failed to read what `{name}` prints"))?
+        > 0
+    {
+        see(&String::from_utf8_lossy(&line));
+        // Whoever does not want the output any longer still wants the result.
+        let _ = io::stdout().write_all(&line);
+        line.clear();
+    }
+    child
+        .wait()
+        .with_context(|| format!("failed to wait for `{name}`"))
 }
 
 /// Has iproute2 carry out one command per line, in a namespace or in ours.

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 use crate::{
     build::cargo,
     process,
+    second_try::Seen,
     setup::{self, bounded},
     toolchain, workspace,
 };
@@ -126,7 +127,11 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     };
     steps.table();
     // Last, so that the counted results are what one sees in the end.
-    steps.cargo("tests", &command, variables);
+    let mut again = Vec::new();
+    steps.step("tests", || tests(&command, variables, &mut again));
+    if !again.is_empty() {
+        eprintln!("\nxtask: passed at the second try only: {}", again.join(", "));
+    }
     Ok(steps.finish())
 }
 
@@ -187,6 +192,40 @@ fn attempt(command: &mut Command) -> Result<Outcome> {
         true => Outcome::Passed,
         false => Outcome::Failed,
     })
+}
+
+/// Runs the tests, and a few that failed once more, by themselves; those that pass then are added to
+/// `again`.
+fn tests(
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+    again: &mut Vec<String>,
+) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(arguments).envs(variables.iter().copied());
+    eprintln!("$ {}", process::name(&command));
+    let mut seen = Seen::default();
+    if process::lines(&mut command, |line| seen.line(line))?.success() {
+        return Ok(Outcome::Passed);
+    }
+    let Some(failed) = seen.worth_a_second_try() else {
+        return Ok(Outcome::Failed);
+    };
+    eprintln!("\n== a second try for {}", failed.join(", "));
+    let end = arguments.iter().position(|argument| *argument == "--");
+    let mut command = cargo();
+    command
+        .args(&arguments[..end.unwrap_or(arguments.len())])
+        .args(["--", "--exact", "--test-threads=1"])
+        .args(failed)
+        .envs(variables.iter().copied());
+    let mut second = Seen::default();
+    let status = process::lines(&mut command, |line| second.line(line))?;
+    if !status.success() || !second.have_passed(failed) {
+        return Ok(Outcome::Failed);
+    }
+    again.extend_from_slice(failed);
+    Ok(Outcome::Passed)
 }
 
 /// The programs' own compiler has to look at them: other targets do not have their intrinsics.
