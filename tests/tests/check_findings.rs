@@ -8,14 +8,6 @@ use tests::family::Family;
 use tests::namespace;
 use tests::trio::{self, B, C, R1, Trio};
 
-/// Loads rules of a packet filter on the router.
-fn nft(trio: &Trio, rules: &str) -> Result<()> {
-    // It wants the end of a chain to be the end of a line.
-    let rules = rules.replace("; }", ";\n}\n");
-    let mut command = trio.r.namespace.command("nft");
-    namespace::run(command.args(["-f", "-"]), &rules).map(|_| ())
-}
-
 /// After `change`, `check` finds something that it did not find before, and it mentions one of these words.
 fn names(words: &[&str], change: impl Fn(&Trio) -> Result<()>) {
     for family in Family::ALL {
@@ -46,8 +38,7 @@ const FILTER: &[&str] = &["netfilter", "nft", "iptables", "firewall", "packet fi
 #[test]
 fn forward_policy_that_drops() {
     names(FILTER, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain forward { type filter hook forward priority 0; policy drop; \
              iifname p1 accept; } }",
         )?;
@@ -59,8 +50,7 @@ fn forward_policy_that_drops() {
 #[test]
 fn reverse_path_rule_before_routing() {
     names(FILTER, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain pre { type filter hook prerouting priority -10; \
              fib saddr . iif oif missing drop; } }",
         )
@@ -72,8 +62,7 @@ fn reverse_path_rule_before_routing() {
 fn rule_for_the_real_port() {
     trio::with(|trio| {
         let before = trio.check()?;
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain input { type filter hook input priority 0; \
              iifname p1 udp dport 5000 drop; } }",
         )?;
@@ -97,8 +86,7 @@ fn rule_for_the_real_port() {
 fn masquerading_on_a_port() {
     let words = [FILTER, &["masquerade", "nat", "address translation"]].concat();
     names(&words, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet n { chain post { type nat hook postrouting priority 100; \
              oifname p2 masquerade; } }",
         )
@@ -125,8 +113,7 @@ fn policy_routing() {
 #[test]
 fn translation_of_destinations() {
     names(&["nat"], |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet n { chain pre { type nat hook prerouting priority -100; \
              iifname p1 udp dport 5001 redirect to 5000; } }",
         )
@@ -139,12 +126,10 @@ fn translation_of_destinations() {
 fn what_changes_nothing_is_not_complained_about() {
     trio::with(|trio| {
         let before = trio.check()?;
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain forward { type filter hook forward priority 0; policy accept; } }",
         )?;
-        nft(
-            trio,
+        trio.nft(
             "table inet g { chain output { type filter hook output priority 0; policy drop; \
              accept; } }",
         )?;
