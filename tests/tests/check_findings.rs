@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tests::bpf::Attached;
-use tests::daemon;
+use tests::daemon::{self, Daemon, Launch};
 use tests::family::Family;
 use tests::namespace;
 use tests::trio::{self, B, C, R1, Trio};
@@ -186,6 +186,43 @@ fn capability_that_is_missing() {
             named.is_some_and(|line| line.starts_with("FAULT")),
             "{text}"
         );
+        Ok(())
+    });
+}
+
+/// No BPF file system is in reach that outlives the router: before it is started `check` says so by itself, and
+/// of a router that runs so.
+#[test]
+fn forwarding_that_ends_with_the_process() {
+    const FEW: &[&str] = &[
+        "setpriv",
+        "--bounding-set",
+        "-all,+bpf,+net_admin,+perfmon",
+        "--inh-caps",
+        "-all",
+    ];
+    trio::before_start(Family::Ipv4, |trio| {
+        let directory = tempfile::TempDir::new()?;
+        let config = directory.path().join("xcast.toml");
+        std::fs::write(&config, &trio.configuration)?;
+        let mut command = trio.r.namespace.command(FEW[0]);
+        command.args(&FEW[1..]).arg(daemon::program());
+        command.args(["check", "--config"]).arg(&config);
+        let output = namespace::outcome(&mut command, "")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let named = |text: &str| text.contains("BPF file system") && text.contains("mount -t bpf");
+        ensure!(named(&text), "{text}");
+        let launch = Launch {
+            under: FEW,
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        let status = daemon::report(&trio.r.namespace, &["status"])?;
+        ensure!(status["lasting"] == false, "{status}");
+        let found = trio.check()?;
+        let mut all = found.iter();
+        ensure!(all.any(|finding| finding.check == "lasting"), "{found:?}");
         Ok(())
     });
 }

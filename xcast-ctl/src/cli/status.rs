@@ -84,10 +84,10 @@ fn render(status: &Status) -> String {
     });
     row("in UDP", udp_port);
     let lasting = match status.lasting {
-        true => "outlives the process",
-        false => "ends with the process",
+        true => "forwarding outlives the process",
+        false => "forwarding ends with the process",
     };
-    row("forwarding", lasting.to_owned());
+    row("lasting", lasting.to_owned());
     row("prune", status.prune.clone());
     row("ports", status.ports.to_string());
     row("routes", status.routes.to_string());
