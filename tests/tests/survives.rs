@@ -602,7 +602,7 @@ fn gateway_of_a_killed_router_is_released_by_the_next() {
         trio.daemon.take().context("no router")?.kill()?;
         trio.r.ip("route del 10.99.0.0/16")?;
         trio.start()?;
-        let is_kept = |host| Ok(trio.neighbour(host)?.contains("managed"));
+        let is_kept = |host| -> Result<bool> { Ok(trio.neighbour(host)?.contains("managed")) };
         ensure!(until(SOON, || Ok(!is_kept(B)?))?, "{}", trio.neighbour(B)?);
         ensure!(is_kept(C)?, "{}", trio.neighbour(C)?);
         Ok(())
