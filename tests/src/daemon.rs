@@ -200,12 +200,13 @@ impl Counters {
         self.0.get(name).copied().unwrap_or(0)
     }
 
-    /// How far each went up since `earlier`, those that did not left out.
+    /// How far each went up since `earlier`, those that did not left out. A router that began to count anew
+    /// started from 0.
     pub fn since(&self, earlier: &Self) -> BTreeMap<String, u64> {
-        let grown = self
-            .0
-            .iter()
-            .map(|(name, value)| (name.clone(), value - earlier.value(name)));
+        let grown = self.0.iter().map(|(name, value)| {
+            let difference = value.checked_sub(earlier.value(name));
+            (name.clone(), difference.unwrap_or(*value))
+        });
         grown.filter(|&(_, difference)| difference > 0).collect()
     }
 }

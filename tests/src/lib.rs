@@ -5,7 +5,8 @@
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
 //! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
-//! router between ordinary hosts, beside which [`bpf`] plays other programs.
+//! router between ordinary hosts, beside which [`bpf`] plays other programs. [`faults`] measures what is
+//! lost when something fails.
 //!
 //! [`layering`] is about the project's own source: which file depends on which.
 
@@ -14,6 +15,7 @@ pub mod bpf;
 pub mod cpu;
 pub mod daemon;
 pub mod family;
+pub mod faults;
 pub mod layering;
 pub mod layout;
 pub mod namespace;

@@ -125,6 +125,11 @@ impl Host {
         self.namespace.ip(&Family::under_test().command(command))
     }
 
+    /// Its socket, for another thread to read instead of [`count`](Self::count).
+    pub fn socket(&self) -> Result<UdpSocket> {
+        Ok(self.socket.try_clone()?)
+    }
+
     /// How often a message has come.
     pub fn count(&self, number: u32) -> Result<usize> {
         let mut buffer = [0; 9000];
@@ -242,37 +247,15 @@ pub fn host_mac(host: u8) -> Mac {
 }
 
 impl Trio {
-    fn new(family: Family) -> Result<Self> {
+    /// Sets the hosts up, for the family that the caller is in ([`family::with`]). No router runs yet.
+    pub fn new(family: Family) -> Result<Self> {
         let hosts = ["a", "b", "c"].map(Host::new);
         let [a, b, c] = hosts;
         let (a, b, c, r) = (a?, b?, c?, Host::new("r")?);
         r.namespace.sysctl("ipv4/ip_forward", "1")?;
         r.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
-        for (number, name, host) in [(1, "a0", &a), (2, "b0", &b), (3, "c0", &c)] {
-            let port = format!("p{number}");
-            let [at_port, at_host] =
-                [port_mac(number), host_mac(number)].map(crate::layout::mac_text);
-            let mut commands = format!(
-                "link add {port} address {at_port} type veth peer name {name} address {at_host} netns {}\n\
-                 link set {port} up\n",
-                host.namespace.name()
-            );
-            let mut at_host = format!("link set {name} up\n");
-            for family in Family::ALL {
-                let address = |last| family.address(Ipv4Addr::new(10, 66, number, last));
-                let (len, nodad) = match family {
-                    Family::Ipv4 => (24, ""),
-                    Family::Ipv6 => (family.prefix_len(24), " nodad"),
-                };
-                commands += &format!("address add {}/{len} dev {port}{nodad}\n", address(1));
-                at_host += &format!("address add {}/{len} dev {name}{nodad}\n", address(2));
-                at_host += &format!("route add default via {}\n", address(1));
-            }
-            r.namespace.ip_batch(&commands)?;
-            host.namespace.ip_batch(&at_host)?;
-            host.namespace.set_gro(name, true)?;
-            host.namespace.set_tx_checksum(name, false)?;
-            r.namespace.set_gro(&port, true)?;
+        for (number, host) in [(1, &a), (2, &b), (3, &c)] {
+            connect(number, host, &r)?;
         }
         for host in [&b, &c] {
             for family in Family::ALL {
@@ -292,6 +275,11 @@ impl Trio {
             daemon: None,
             sent: Cell::new(0),
         })
+    }
+
+    /// Makes port p3 and its link again, after it was removed.
+    pub fn restore_p3(&self) -> Result<()> {
+        connect(3, &self.c, &self.r)
     }
 
     /// Starts the router.
@@ -367,21 +355,7 @@ impl Trio {
         number: u32,
         padding: usize,
     ) -> Packet {
-        let payload = payload(number, padding);
-        Packet {
-            destination_mac: port_mac(1),
-            source_mac: host_mac(1),
-            ip: Ip {
-                // As Linux sends it: not to be fragmented.
-                fragment: 0x4000,
-                ..Ip::new(source, GROUP, PROTOCOL)
-            },
-            xcast: Xcast::new(
-                protocol::UDP,
-                destinations.iter().copied().map(Destination::new).collect(),
-            ),
-            segment: packet::udp((source, SOURCE_PORT), (GROUP, PORT), &payload, None),
-        }
+        xcast(source, destinations, number, padding)
     }
 
     /// Sends one ordinary datagram to the router, for its kernel to forward; returns its number.
@@ -398,20 +372,7 @@ impl Trio {
         padding: usize,
     ) -> Result<u32> {
         let number = self.number();
-        let (source, destination) = (self.address(source), self.address(destination));
-        let ip = Ip {
-            ds,
-            // As Linux sends it: not to be fragmented.
-            fragment: match self.family {
-                Family::Ipv4 => 0x4000,
-                Family::Ipv6 => 0,
-            },
-            ..Ip::new(source, destination, protocol::UDP)
-        };
-        let payload = payload(number, padding);
-        let segment = packet::udp((source, SOURCE_PORT), (destination, PORT), &payload, None);
-        let ether_type = self.family.ether_type();
-        let frame = packet::ethernet(port_mac(1), host_mac(1), ether_type, &ip.emit(&segment));
+        let frame = datagram(self.family, source, destination, number, ds, padding);
         self.tap.send(&frame)?;
         Ok(number)
     }
@@ -518,6 +479,14 @@ impl Trio {
             }
         }
         Ok(None)
+    }
+
+    /// Loads rules of a packet filter on the router.
+    pub fn nft(&self, rules: &str) -> Result<()> {
+        // It wants the end of a chain to be the end of a line.
+        let rules = rules.replace("; }", ";\n}\n");
+        let mut command = self.r.namespace.command("nft");
+        namespace::run(command.args(["-f", "-"]), &rules).map(|_| ())
     }
 
     /// What `xcast-ctl check` finds wrong.
@@ -630,6 +599,78 @@ pub fn code_points() -> String {
         "[code_points]\nprotocol = {PROTOCOL}\ngroup = \"{GROUP}\"\ngroup6 = \"{group6}\"\n\
          routing_type = {PROTOCOL}\nports_option = {PORTS_OPTION}\n"
     )
+}
+
+/// Makes the link between host `number` (1 to 3) and the router, with everything on it.
+fn connect(number: u8, host: &Host, router: &Host) -> Result<()> {
+    let port = format!("p{number}");
+    let name = ["a0", "b0", "c0"][usize::from(number) - 1];
+    let [at_port, at_host] = [port_mac(number), host_mac(number)].map(crate::layout::mac_text);
+    let mut commands = format!(
+        "link add {port} address {at_port} type veth peer name {name} address {at_host} netns {}\n\
+         link set {port} up\n",
+        host.namespace.name()
+    );
+    let mut at_host = format!("link set {name} up\n");
+    for family in Family::ALL {
+        let address = |last| family.address(Ipv4Addr::new(10, 66, number, last));
+        let (len, nodad) = match family {
+            Family::Ipv4 => (24, ""),
+            Family::Ipv6 => (family.prefix_len(24), " nodad"),
+        };
+        commands += &format!("address add {}/{len} dev {port}{nodad}\n", address(1));
+        at_host += &format!("address add {}/{len} dev {name}{nodad}\n", address(2));
+        at_host += &format!("route add default via {}\n", address(1));
+    }
+    router.namespace.ip_batch(&commands)?;
+    host.namespace.ip_batch(&at_host)?;
+    host.namespace.set_gro(name, true)?;
+    host.namespace.set_tx_checksum(name, false)?;
+    router.namespace.set_gro(&port, true)
+}
+
+/// An Xcast packet from A, with a message that has this number, and `padding` more octets of payload.
+pub fn xcast(source: Ipv4Addr, destinations: &[Ipv4Addr], number: u32, padding: usize) -> Packet {
+    let payload = payload(number, padding);
+    Packet {
+        destination_mac: port_mac(1),
+        source_mac: host_mac(1),
+        ip: Ip {
+            // As Linux sends it: not to be fragmented.
+            fragment: 0x4000,
+            ..Ip::new(source, GROUP, PROTOCOL)
+        },
+        xcast: Xcast::new(
+            protocol::UDP,
+            destinations.iter().copied().map(Destination::new).collect(),
+        ),
+        segment: packet::udp((source, SOURCE_PORT), (GROUP, PORT), &payload, None),
+    }
+}
+
+/// The frame of an ordinary datagram from A with such a message, with a DS byte.
+pub fn datagram(
+    family: Family,
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    number: u32,
+    ds: u8,
+    padding: usize,
+) -> Vec<u8> {
+    let (source, destination) = (family.address(source), family.address(destination));
+    let ip = Ip {
+        ds,
+        // As Linux sends it: not to be fragmented.
+        fragment: match family {
+            Family::Ipv4 => 0x4000,
+            Family::Ipv6 => 0,
+        },
+        ..Ip::new(source, destination, protocol::UDP)
+    };
+    let payload = payload(number, padding);
+    let segment = packet::udp((source, SOURCE_PORT), (destination, PORT), &payload, None);
+    let packet = ip.emit(&segment);
+    packet::ethernet(port_mac(1), host_mac(1), family.ether_type(), &packet)
 }
 
 fn payload(number: u32, padding: usize) -> Vec<u8> {

@@ -3,18 +3,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 use tests::bpf::Attached;
-use tests::daemon;
+use tests::daemon::{self, Daemon, Launch};
 use tests::family::Family;
 use tests::namespace;
 use tests::trio::{self, B, C, R1, Trio};
-
-/// Loads rules of a packet filter on the router.
-fn nft(trio: &Trio, rules: &str) -> Result<()> {
-    // It wants the end of a chain to be the end of a line.
-    let rules = rules.replace("; }", ";\n}\n");
-    let mut command = trio.r.namespace.command("nft");
-    namespace::run(command.args(["-f", "-"]), &rules).map(|_| ())
-}
 
 /// After `change`, `check` finds something that it did not find before, and it mentions one of these words.
 fn names(words: &[&str], change: impl Fn(&Trio) -> Result<()>) {
@@ -46,8 +38,7 @@ const FILTER: &[&str] = &["netfilter", "nft", "iptables", "firewall", "packet fi
 #[test]
 fn forward_policy_that_drops() {
     names(FILTER, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain forward { type filter hook forward priority 0; policy drop; \
              iifname p1 accept; } }",
         )?;
@@ -59,8 +50,7 @@ fn forward_policy_that_drops() {
 #[test]
 fn reverse_path_rule_before_routing() {
     names(FILTER, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain pre { type filter hook prerouting priority -10; \
              fib saddr . iif oif missing drop; } }",
         )
@@ -72,8 +62,7 @@ fn reverse_path_rule_before_routing() {
 fn rule_for_the_real_port() {
     trio::with(|trio| {
         let before = trio.check()?;
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain input { type filter hook input priority 0; \
              iifname p1 udp dport 5000 drop; } }",
         )?;
@@ -97,8 +86,7 @@ fn rule_for_the_real_port() {
 fn masquerading_on_a_port() {
     let words = [FILTER, &["masquerade", "nat", "address translation"]].concat();
     names(&words, |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet n { chain post { type nat hook postrouting priority 100; \
              oifname p2 masquerade; } }",
         )
@@ -125,8 +113,7 @@ fn policy_routing() {
 #[test]
 fn translation_of_destinations() {
     names(&["nat"], |trio| {
-        nft(
-            trio,
+        trio.nft(
             "table inet n { chain pre { type nat hook prerouting priority -100; \
              iifname p1 udp dport 5001 redirect to 5000; } }",
         )
@@ -139,12 +126,10 @@ fn translation_of_destinations() {
 fn what_changes_nothing_is_not_complained_about() {
     trio::with(|trio| {
         let before = trio.check()?;
-        nft(
-            trio,
+        trio.nft(
             "table inet f { chain forward { type filter hook forward priority 0; policy accept; } }",
         )?;
-        nft(
-            trio,
+        trio.nft(
             "table inet g { chain output { type filter hook output priority 0; policy drop; \
              accept; } }",
         )?;
@@ -201,6 +186,43 @@ fn capability_that_is_missing() {
             named.is_some_and(|line| line.starts_with("FAULT")),
             "{text}"
         );
+        Ok(())
+    });
+}
+
+/// No BPF file system is in reach that outlives the router: before it is started `check` says so by itself, and
+/// of a router that runs so.
+#[test]
+fn forwarding_that_ends_with_the_process() {
+    const FEW: &[&str] = &[
+        "setpriv",
+        "--bounding-set",
+        "-all,+bpf,+net_admin,+perfmon",
+        "--inh-caps",
+        "-all",
+    ];
+    trio::before_start(Family::Ipv4, |trio| {
+        let directory = tempfile::TempDir::new()?;
+        let config = directory.path().join("xcast.toml");
+        std::fs::write(&config, &trio.configuration)?;
+        let mut command = trio.r.namespace.command(FEW[0]);
+        command.args(&FEW[1..]).arg(daemon::program());
+        command.args(["check", "--config"]).arg(&config);
+        let output = namespace::outcome(&mut command, "")?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let named = |text: &str| text.contains("BPF file system") && text.contains("mount -t bpf");
+        ensure!(named(&text), "{text}");
+        let launch = Launch {
+            under: FEW,
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        let status = daemon::report(&trio.r.namespace, &["status"])?;
+        ensure!(status["lasting"] == false, "{status}");
+        let found = trio.check()?;
+        let mut all = found.iter();
+        ensure!(all.any(|finding| finding.check == "lasting"), "{found:?}");
         Ok(())
     });
 }

@@ -461,10 +461,11 @@ fn lost_beside_a_flood(trio: &Trio, other: &Tap, flood: &[u8], packets: u32) -> 
             (number, packet.frame())
         })
         .collect();
+    let tap = &trio.tap;
     thread::scope(|scope| -> Result<()> {
         let flooding = scope.spawn(|| -> Result<()> {
             for _ in 0..packets {
-                trio.tap.send(flood)?;
+                tap.send(flood)?;
             }
             Ok(())
         });

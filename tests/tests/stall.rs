@@ -1,11 +1,15 @@
 //! The router cannot be stalled or filled from outside: not by packets, not by users of the machine.
 //! And what is lost on the way to the stack is shown.
 
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tests::daemon::{self, Daemon};
 use tests::family::Family;
 use tests::layout::{self, Layout};
@@ -211,6 +215,185 @@ fn loss_at_the_own_interface_is_shown() {
             pair(trio)? - before,
             daemon::report(&trio.r.namespace, &["stats"])?["loss"]
         );
+        Ok(())
+    });
+}
+
+/// Gives the router so many routes, by one of its neighbours.
+fn add_routes(trio: &trio::Trio, count: u32) -> Result<()> {
+    let gateway = trio.address(B);
+    let commands: String = (0..count)
+        .map(|number| {
+            let prefix = trio
+                .family
+                .prefix(Ipv4Addr::from_bits(0x1400_0000 | number << 8), 24);
+            format!("route add {prefix} via {gateway}\n")
+        })
+        .collect();
+    trio.r.namespace.ip_batch(&commands)
+}
+
+/// How many rows `routes` has.
+fn routes(namespace: &Namespace) -> Result<usize> {
+    let routes = daemon::report(namespace, &["routes"])?;
+    Ok(routes.as_array().context("no rows")?.len())
+}
+
+/// Whether the router has taken over a route to this prefix.
+fn follows(trio: &trio::Trio, prefix: &str) -> Result<bool> {
+    let output = daemon::ctl(&trio.r.namespace, &["routes"])?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().any(|line| line.starts_with(prefix)))
+}
+
+/// A client of the control socket that asks, and does with the answer whatever it wants.
+fn client(namespace: &Namespace) -> Result<UnixStream> {
+    let names = listening(namespace)?;
+    let name = names.first().context("no control socket")?;
+    let address = SocketAddr::from_abstract_name(name)?;
+    namespace.enter(|| Ok(UnixStream::connect_addr(&address)?))
+}
+
+/// Many clients want the whole of a long table and do not read what they get. The router stays as small as
+/// it is, and routes are followed meanwhile.
+#[test]
+fn long_answers_that_nobody_reads() {
+    trio::with_family(Family::Ipv4, |trio| {
+        const COUNT: u32 = 30_000;
+        add_routes(trio, COUNT)?;
+        let r = &trio.r.namespace;
+        let known = || Ok(routes(r)? > COUNT as usize);
+        ensure!(until(SOON * 2, known)?, "{} routes", routes(r)?);
+        let before = resident_kib(trio.daemon()?)?;
+        let mut clients = Vec::new();
+        for _ in 0..40 {
+            let mut client = client(r)?;
+            // Again and again, as much as it is listened to.
+            client.set_nonblocking(true)?;
+            for _ in 0..100 {
+                let _ = client.write_all(b"{\"request\":\"routes\"}\n");
+            }
+            clients.push(client);
+        }
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.3.2")?;
+        ensure!(
+            until(SOON, || follows(trio, "10.99.0.0/16"))?,
+            "the route is not followed"
+        );
+        let after = resident_kib(trio.daemon()?)?;
+        ensure!(
+            after < before + 32 * 1024,
+            "{before} KiB became {after} KiB"
+        );
+        drop(clients);
+        Ok(())
+    });
+}
+
+/// A table is read in parts: what changes behind the part that is being read is in the parts to come.
+#[test]
+fn routes_that_change_while_they_are_read() {
+    trio::with_family(Family::Ipv4, |trio| {
+        add_routes(trio, 2000)?;
+        let r = &trio.r.namespace;
+        ensure!(
+            until(SOON, || Ok(routes(r)? > 2000))?,
+            "{} routes",
+            routes(r)?
+        );
+        let mut stream = BufReader::new(client(r)?);
+        let mut ask = |after: Option<String>| -> Result<Value> {
+            let request = serde_json::json!({"request": "routes", "after": after, "ipv6": false});
+            stream
+                .get_mut()
+                .write_all(format!("{request}\n").as_bytes())?;
+            let mut line = String::new();
+            stream.read_line(&mut line)?;
+            Ok(serde_json::from_str::<Value>(&line)?["report"].take())
+        };
+        let mut page = ask(None)?;
+        ensure!(page["more"] == true, "all at once");
+        // It sorts behind all others, and before none.
+        trio.r.ip("route add 100.99.0.0/16 via 10.66.3.2")?;
+        ensure!(
+            until(SOON, || follows(trio, "100.99.0.0/16"))?,
+            "not followed"
+        );
+        let mut seen = Vec::new();
+        loop {
+            let rows = page["rows"].as_array().context("no rows")?;
+            let prefixes = rows.iter().filter_map(|row| row["prefix"].as_str());
+            seen.extend(prefixes.map(str::to_owned));
+            if page["more"] != true {
+                break;
+            }
+            page = ask(seen.last().cloned())?;
+        }
+        ensure!(seen.contains(&"100.99.0.0/16".to_owned()), "the new route");
+        let mut sorted = seen.clone();
+        sorted.sort();
+        sorted.dedup();
+        ensure!(sorted.len() == seen.len(), "a route came twice");
+        Ok(())
+    });
+}
+
+/// The neighbour table changes faster than anybody can follow, without end: routes are followed all the same, and
+/// nothing grows but by what is in the table.
+#[test]
+fn storm_of_neighbours() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let r = trio.r.namespace.name().to_owned();
+        trio.r.ip("route add 10.55.0.0/16 dev p2")?;
+        // Permanent ones are not limited by the size of the table, which is the machine's.
+        let batch = |mac: u8| -> String {
+            let neighbour = |number: u32| {
+                let [.., high, low] = number.to_be_bytes();
+                format!(
+                    "neigh replace 10.55.{high}.{low} dev p2 lladdr 02:00:00:55:00:{mac:02x} nud permanent\n"
+                )
+            };
+            (256..8448).map(neighbour).collect()
+        };
+        let batches = [batch(1), batch(2)];
+        trio.r.namespace.ip_batch(&batches[0])?;
+        let known = || follows(trio, "10.55.32.255/32");
+        ensure!(until(SOON * 2, known)?, "the neighbours are not known");
+        let before = resident_kib(trio.daemon()?)?;
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let storm = scope.spawn(|| -> Result<()> {
+                let namespace = Namespace::of(&r);
+                while !stop.load(Ordering::Relaxed) {
+                    for batch in &batches {
+                        namespace.ip_batch(batch)?;
+                    }
+                }
+                Ok(())
+            });
+            let work = || -> Result<()> {
+                for number in 1..=5 {
+                    let prefix = format!("100.99.{number}.0/24");
+                    trio.r.ip(&format!("route add {prefix} via 10.66.3.2"))?;
+                    ensure!(
+                        until(SOON, || follows(trio, &prefix))?,
+                        "{prefix} is not followed"
+                    );
+                }
+                ensure!(!storm.is_finished(), "the storm was over before");
+                Ok(())
+            };
+            let outcome = work();
+            stop.store(true, Ordering::Relaxed);
+            let ended = storm.join().map_err(|_| anyhow::anyhow!("the storm"))?;
+            outcome.and(ended)
+        })?;
+        let after = resident_kib(trio.daemon()?)?;
+        ensure!(
+            after < before + 48 * 1024,
+            "{before} KiB became {after} KiB"
+        );
+        ensure!(trio.is_reached(&trio.b, &[B, C])?);
         Ok(())
     });
 }

@@ -584,3 +584,121 @@ fn orphan_leaves_it_to_the_stack() {
         Ok(())
     });
 }
+
+/// The configuration with another line in its section `router`.
+fn with_line(configuration: &str, line: &str) -> String {
+    configuration.replace("[router]\n", &format!("[router]\n{line}\n"))
+}
+
+/// A gateway that a killed router had the kernel keep resolved, and that the next one has no use for, is released.
+#[test]
+fn gateway_of_a_killed_router_is_released_by_the_next() {
+    trio::with(|trio| {
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        trio.r.ip("route add 10.98.0.0/16 via 10.66.3.2")?;
+        let is_kept = |host| Ok(trio.neighbour(host)?.contains("managed"));
+        ensure!(until(SOON, || is_kept(B))?, "{}", trio.neighbour(B)?);
+        ensure!(until(SOON, || is_kept(C))?, "{}", trio.neighbour(C)?);
+        trio.daemon.take().context("no router")?.kill()?;
+        trio.r.ip("route del 10.99.0.0/16")?;
+        trio.start()?;
+        let is_kept = |host| -> Result<bool> { Ok(trio.neighbour(host)?.contains("managed")) };
+        ensure!(until(SOON, || Ok(!is_kept(B)?))?, "{}", trio.neighbour(B)?);
+        ensure!(is_kept(C)?, "{}", trio.neighbour(C)?);
+        Ok(())
+    });
+}
+
+/// The IPv4 addresses of the router's own interface.
+fn own_addresses(trio: &Trio) -> Result<Vec<String>> {
+    let text = trio
+        .r
+        .namespace
+        .ip(&format!("-4 -o address show dev {STACK_INTERFACE}"))?;
+    let address = |line: &str| Some(line.split_whitespace().nth(3)?.to_owned());
+    Ok(text.lines().filter_map(address).collect())
+}
+
+/// Another address in the configuration takes the place of the one before, on SIGHUP and after `kill -9` alike; an
+/// address that somebody else gave the interface stays.
+#[test]
+fn address_from_before_goes() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let plain = trio.configuration.clone();
+        let foreign = format!("address add 10.55.0.1/32 dev {STACK_INTERFACE}");
+        trio.r.namespace.ip(&foreign)?;
+        let has_only = |trio: &Trio, address: &str| {
+            let wanted = ["10.55.0.1/32", address];
+            let right = || {
+                let addresses = own_addresses(trio)?;
+                Ok(addresses.len() == 2 && wanted.iter().all(|a| addresses.iter().any(|b| a == b)))
+            };
+            ensure!(until(SOON, right)?, "{:?}", own_addresses(trio)?);
+            Ok(())
+        };
+        has_only(trio, "169.254.88.1/32")?;
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        let other = with_line(&plain, "address = \"10.254.0.1\"");
+        std::fs::write(daemon.config(), other)?;
+        kill(daemon.pid(), Signal::SIGHUP)?;
+        has_only(trio, "10.254.0.1/32")?;
+        is_served(trio)?;
+        trio.daemon.take().context("no router")?.kill()?;
+        trio.configuration = with_line(&plain, "address = \"10.254.0.2\"");
+        trio.start()?;
+        has_only(trio, "10.254.0.2/32")?;
+        is_served(trio)
+    });
+}
+
+/// Ports that the kernel gives to nobody who asks for any.
+fn reserved_ports(trio: &Trio) -> Result<String> {
+    let path = "/proc/sys/net/ipv4/ip_local_reserved_ports";
+    let text = trio
+        .r
+        .namespace
+        .enter(|| Ok(std::fs::read_to_string(path)?))?;
+    Ok(text.trim().to_owned())
+}
+
+/// The port of Xcast inside UDP is reserved while a router forwards, killed or not, and no longer: not after
+/// a configuration without it, nor after `unload`. What an administrator reserved stays.
+#[test]
+fn reserved_port_is_given_back() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let are = |trio: &Trio, ports: &str| {
+            let right = || Ok(reserved_ports(trio)? == ports);
+            ensure!(until(SOON, right)?, "{:?}", reserved_ports(trio)?);
+            Ok(())
+        };
+        are(trio, "40000")?;
+        trio.r
+            .namespace
+            .sysctl("ipv4/ip_local_reserved_ports", "7000,40000")?;
+        let plain = trio.configuration.clone();
+        // Killed, and taken over with another port.
+        trio.daemon.take().context("no router")?.kill()?;
+        are(trio, "7000,40000")?;
+        trio.configuration = plain.replace("port = 40000", "port = 40001");
+        trio.start()?;
+        are(trio, "7000,40001")?;
+        // The same by SIGHUP, without any, and with one that is reserved already.
+        for (port, expected) in [("", "7000"), ("[udp]\nport = 7000\n", "7000")] {
+            let daemon = trio.daemon.as_mut().context("no router")?;
+            let config = plain.replace("[udp]\nport = 40000\n", port);
+            std::fs::write(daemon.config(), config)?;
+            kill(daemon.pid(), Signal::SIGHUP)?;
+            are(trio, expected)?;
+        }
+        trio.daemon.take().context("no router")?.stop()?;
+        are(trio, "7000")?;
+        // Killed, and unloaded.
+        trio.configuration = plain;
+        trio.start()?;
+        are(trio, "7000,40000")?;
+        trio.daemon.take().context("no router")?.kill()?;
+        let output = daemon::ctl(&trio.r.namespace, &["unload"])?;
+        ensure!(output.status.success(), "{output:?}");
+        are(trio, "7000")
+    });
+}

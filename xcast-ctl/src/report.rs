@@ -84,6 +84,9 @@ pub struct Status {
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
+    /// Forwarding goes on when the router's process ends without an order to detach.
+    #[serde(default)]
+    pub lasting: bool,
     /// Log lines that were lost: there were too many, or they could not be written.
     #[serde(default)]
     pub log_lines_lost: u64,
@@ -93,9 +96,12 @@ pub struct Status {
     /// What could not be put right there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub own_interface_fault: Option<String>,
-    /// Policy rules and VRFs that put something to the kernel's stack.
+    /// Policy rules and VRFs that put something to the kernel's stack; not all of them, if there are very many.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policy: Vec<PolicyRow>,
+    /// How many more there are.
+    #[serde(default)]
+    pub policy_more: usize,
 }
 
 /// A part of the kernel's state that puts something to its stack.
@@ -181,10 +187,12 @@ impl Status {
             prune: "truncate".into(),
             gateways: Gateways::All,
             udp_port: None,
+            lasting: true,
             log_lines_lost: 0,
             own_interface_repairs: 0,
             own_interface_fault: None,
             policy: Vec::new(),
+            policy_more: 0,
         }
     }
 }

@@ -58,10 +58,21 @@ pub fn cargo() -> Command {
 ///
 /// It does not compile.
 pub fn package(name: &str, release: bool) -> Result<PathBuf> {
+    program(name, name, release)
+}
+
+/// The same for a program that has another name than its package.
+///
+/// # Errors
+///
+/// It does not compile.
+pub fn program(package: &str, name: &str, release: bool) -> Result<PathBuf> {
     let mut command = cargo();
     command.args([
         "build",
         "--package",
+        package,
+        "--bin",
         name,
         "--message-format",
         "json-render-diagnostics",

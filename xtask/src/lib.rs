@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod faults;
 pub mod process;
 pub mod second_try;
 pub mod setup;

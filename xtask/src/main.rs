@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, setup, test, testbed};
+use xtask::{bench, build, demo, faults, setup, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -41,6 +41,13 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask bench --quick\n  cargo xtask bench --json results.json --out docs/performance\n  cargo xtask bench -- --help     what else xcast-bench knows"
     )]
     Bench(bench::Bench),
+    /// Measure what is lost when something fails, beside the kernel's unicast
+    ///
+    /// Exit status: 0 the router kept what it promises, 1 it did not, 2 error.
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask faults --list\n  cargo xtask faults --only killed,restarted --family 4\n  cargo xtask faults --release --json faults.json --markdown faults.md\n  cargo xtask faults -- --help     what else xcast-faults knows"
+    )]
+    Faults(faults::Faults),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
@@ -57,6 +64,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => build::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Faults(arguments) => faults::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{ask::ask, family::Families};
+use super::{ask::ask_pages, family::Families};
 use crate::{
     control::{Request, Response},
     output::{
@@ -38,8 +38,11 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let mut next_hops = ask(router, &Request::NextHops, |response| match response {
-        Response::NextHops(next_hops) => Some(next_hops),
+    let request = |last: Option<&NextHop>, _| Request::NextHops {
+        after: last.map(|next_hop| next_hop.id),
+    };
+    let mut next_hops = ask_pages(router, None, request, |response| match response {
+        Response::NextHops(page) => Some(page),
         _ => None,
     })?;
     if let Some(ipv6) = args.family.ipv6() {

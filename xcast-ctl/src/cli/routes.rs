@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{ask::ask, family::Families};
+use super::{ask::ask_pages, family::Families};
 use crate::{
     control::{Request, Response},
     output::{
@@ -16,7 +16,7 @@ use crate::{
 ///
 /// These are the kernel's routes as the datapath has them, plus a host route for each known
 /// neighbour and the blocks that are never destinations. The longest matching prefix decides.
-/// Destinations that match none are handed to the kernel.
+/// Destinations that match none are handed to the kernel. A long table is read in parts, while the router goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -42,12 +42,13 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let request = Request::Routes {
-        limit: args.limit,
+    let request = |last: Option<&Route>, limit| Request::Routes {
+        after: last.map(|route| route.prefix),
+        limit,
         ipv6: args.family.ipv6(),
     };
-    let routes = ask(router, &request, |response| match response {
-        Response::Routes(routes) => Some(routes),
+    let routes = ask_pages(router, args.limit, request, |response| match response {
+        Response::Routes(page) => Some(page),
         _ => None,
     })?;
     if args.json {

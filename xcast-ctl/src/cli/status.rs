@@ -83,6 +83,11 @@ fn render(status: &Status) -> String {
         format!("accepted at port {port}")
     });
     row("in UDP", udp_port);
+    let lasting = match status.lasting {
+        true => "forwarding outlives the process",
+        false => "forwarding ends with the process",
+    };
+    row("lasting", lasting.to_owned());
     row("prune", status.prune.clone());
     row("ports", status.ports.to_string());
     row("routes", status.routes.to_string());
@@ -109,6 +114,9 @@ fn render(status: &Status) -> String {
     }
     for row in &status.policy {
         text += &format!("  {} ({})\n", row.effect, row.cause);
+    }
+    if status.policy_more > 0 {
+        text += &format!("  and {} more\n", status.policy_more);
     }
     text
 }

@@ -8,6 +8,7 @@ use crate::{
     config::DATAPATH_SUFFIX,
     control::Request,
     datapath::{
+        generation,
         ownership::{self, Pair},
         pin::Pins,
     },
@@ -67,6 +68,10 @@ fn remove_leftovers(router: &str) -> Result<Unloaded> {
     let detached = match Pins::open(router) {
         Ok(pins) => {
             let detached = pins.are_live()?;
+            for port in generation::reserved(&pins) {
+                let released = kernel::local_port::release(port);
+                released.with_context(|| format!("cannot release UDP port {port}"))?;
+            }
             pins.clear();
             detached
         }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::report::{Destination, Explain, NextHop, Port, Route, Stats, Status};
@@ -16,7 +17,10 @@ pub enum Request {
     Stats,
     /// Answered by [`Response::Routes`], in the order of prefixes.
     Routes {
-        /// Most rows to answer with; `None` for all.
+        /// Only what comes after this prefix: where the page before ended.
+        #[serde(default)]
+        after: Option<IpNet>,
+        /// Most rows to answer with; `None` for as many as a page has.
         #[serde(default)]
         limit: Option<usize>,
         /// Only routes of IPv6 (true) or IPv4 (false); `None` for both.
@@ -24,7 +28,11 @@ pub enum Request {
         ipv6: Option<bool>,
     },
     /// Answered by [`Response::NextHops`], in the order of ids.
-    NextHops,
+    NextHops {
+        /// Only what comes after this id: where the page before ended.
+        #[serde(default)]
+        after: Option<u32>,
+    },
     /// Answered by [`Response::Ports`], in the order of the configuration.
     Ports,
     /// Answered by [`Response::Explain`].
@@ -55,6 +63,32 @@ pub struct ExplainRequest {
     pub length: Option<u16>,
 }
 
+/// Some rows of a long table: an answer is never longer, however long the table is. Each row is as of the moment at which
+/// its page was asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// There are more: ask for what comes after the last row.
+    pub more: bool,
+}
+
+impl<T> Page<T> {
+    /// Rows on a page at most.
+    pub const ROWS: usize = 256;
+
+    /// The first of these rows, as many as a page has, or `limit` if that is less.
+    pub(crate) fn of(rows: impl Iterator<Item = T>, limit: Option<usize>) -> Self {
+        let most = limit.unwrap_or(Self::ROWS).min(Self::ROWS);
+        let mut rows = rows.fuse();
+        let page = rows.by_ref().take(most).collect();
+        Self {
+            rows: page,
+            more: rows.next().is_some(),
+        }
+    }
+}
+
 /// What the router answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "response", content = "report", rename_all = "snake_case")]
@@ -64,9 +98,9 @@ pub enum Response {
     /// To [`Request::Stats`].
     Stats(Stats),
     /// To [`Request::Routes`].
-    Routes(Vec<Route>),
+    Routes(Page<Route>),
     /// To [`Request::NextHops`].
-    NextHops(Vec<NextHop>),
+    NextHops(Page<NextHop>),
     /// To [`Request::Ports`].
     Ports(Vec<Port>),
     /// To [`Request::Explain`].

@@ -1,13 +1,14 @@
-//! How the verbs talk to a running router: one JSON line each way, over an abstract Unix socket.
+//! How the verbs talk to a running router: a JSON line each way, again and again, over an abstract Unix socket.
 //!
 //! Abstract sockets belong to a network namespace, as the router does: `ip netns exec R1 xcast-ctl
 //! stats` finds R1's router without any path, and a killed router leaves nothing behind. Several
 //! routers in one namespace differ by the name of their interface.
 //!
-//! A verb calls [`ask`]. The router's [`Server`] turns each request into a [`Call`] for the event
-//! loop, which alone knows the answer. Clients are bounded in number, size and time, so none can
-//! stall the router. Each end checks that the other runs as root or as the same user, since anyone
-//! may bind an abstract name.
+//! A verb calls [`ask`], or goes through a long table page by page on one [`Connection`]. The router's
+//! [`Server`] turns each request into a [`Call`] for the event loop, which alone knows the answer.
+//! Clients are bounded in number, size and time, and so are answers, so none can stall the router or
+//! fill its memory. Each end checks that the other runs as root or as the same user, since anyone may
+//! bind an abstract name.
 
 mod client;
 mod error;
@@ -18,8 +19,8 @@ mod socket;
 mod tests;
 
 pub use self::{
-    client::ask,
+    client::{Connection, ask},
     error::ControlError,
-    message::{ExplainRequest, Request, Response},
+    message::{ExplainRequest, Page, Request, Response},
     server::{Call, Server},
 };

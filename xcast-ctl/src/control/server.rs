@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     sync::{Semaphore, mpsc, oneshot},
     time::timeout,
 };
@@ -17,13 +17,14 @@ use super::{
 /// Longest request, in octets: [`Request::Explain`] with 127 destinations needs about 7 KiB.
 const MAX_REQUEST_LEN: u64 = 64 * 1024;
 /// Clients served at once; more wait in the socket's backlog.
-const MAX_CLIENTS: usize = 16;
-/// How long a client may take to send its request.
+const MAX_CLIENTS: usize = 64;
+/// How long a client may take to send its request, the first one or another.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the event loop may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a client may take to read its response.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to read its response, of which a socket's buffer holds most or all. One that does not read keeps its
+/// place for so long, and no more than one response in memory.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request on its way to the router's event loop.
 #[derive(Debug)]
@@ -122,34 +123,43 @@ fn is_welcome(stream: &tokio::net::UnixStream) -> bool {
     false
 }
 
+/// Answers requests one after the other, until the client goes or says nothing for a while.
 async fn serve_client(
     mut stream: tokio::net::UnixStream,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<()> {
-    let response = answer(&mut stream, calls).await?;
-    let mut line = serde_json::to_vec(&response)?;
-    line.push(b'\n');
-    timeout(RESPONSE_TIMEOUT, stream.write_all(&line)).await?
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader);
+    loop {
+        let mut request = String::new();
+        let mut limited = (&mut reader).take(MAX_REQUEST_LEN);
+        let len = timeout(REQUEST_TIMEOUT, limited.read_line(&mut request)).await??;
+        if len == 0 {
+            return Ok(());
+        }
+        let request = serde_json::from_str(&request);
+        let is_last = request.is_err();
+        let response = match request {
+            Ok(request) => answer(request, calls).await,
+            Err(error) => Response::Error(format!("not a request: {error}")),
+        };
+        let mut line = serde_json::to_vec(&response)?;
+        line.push(b'\n');
+        timeout(RESPONSE_TIMEOUT, writer.write_all(&line)).await??;
+        if is_last {
+            return Ok(());
+        }
+    }
 }
 
-async fn answer(
-    stream: &mut tokio::net::UnixStream,
-    calls: &mpsc::Sender<Call>,
-) -> io::Result<Response> {
-    let mut line = String::new();
-    let mut reader = tokio::io::BufReader::new(stream.take(MAX_REQUEST_LEN));
-    timeout(REQUEST_TIMEOUT, reader.read_line(&mut line)).await??;
-    let request = match serde_json::from_str(&line) {
-        Ok(request) => request,
-        Err(error) => return Ok(Response::Error(format!("not a request: {error}"))),
-    };
+async fn answer(request: Request, calls: &mpsc::Sender<Call>) -> Response {
     let (reply, response) = oneshot::channel();
     if calls.send(Call { request, reply }).await.is_err() {
-        return Ok(Response::Error("the router is stopping".to_owned()));
+        return Response::Error("the router is stopping".to_owned());
     }
-    Ok(match timeout(ANSWER_TIMEOUT, response).await {
+    match timeout(ANSWER_TIMEOUT, response).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Response::Error("the router is stopping".to_owned()),
         Err(_) => Response::Error("the router is too busy to answer".to_owned()),
-    })
+    }
 }

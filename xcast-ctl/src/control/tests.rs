@@ -14,7 +14,8 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    ControlError, ExplainRequest, Request, Response, Server, ask, server::REQUEST_TIMEOUT, socket,
+    Connection, ControlError, ExplainRequest, Page, Request, Response, Server, ask,
+    server::REQUEST_TIMEOUT, socket,
 };
 use crate::report::{self, Explain, Path, Route, Stats, Status};
 
@@ -49,18 +50,18 @@ fn fake_daemon(interface: &'static str) -> thread::JoinHandle<()> {
 fn respond(request: Request) -> Response {
     match request {
         Request::Stats => Response::Stats(Stats::new(Vec::new())),
-        Request::Routes { limit, .. } => Response::Routes(vec![
-            Route {
+        Request::Routes { limit, .. } => {
+            let route = Route {
                 prefix: "10.0.0.0/8".parse().unwrap(),
                 next_hop: 3,
                 kind: "forward".into(),
                 via: None,
                 device: None,
                 table: None,
-                why: "because".into(),
+                why: "because ".repeat(1000),
             };
-            limit.unwrap_or(100_000)
-        ]),
+            Response::Routes(Page::of(std::iter::repeat_n(route, 1000), limit))
+        }
         Request::Explain(request) => Response::Explain(Explain {
             copies: Vec::new(),
             skipped: request
@@ -89,19 +90,25 @@ fn requests_and_responses_go_round() {
     let daemon = fake_daemon(name);
     assert_eq!(ask(name, &Request::Stats).unwrap(), respond(Request::Stats));
     let limited = Request::Routes {
+        after: None,
         limit: Some(2),
         ipv6: None,
     };
     assert_eq!(ask(name, &limited).unwrap(), respond(limited));
     // Much more than a socket buffer holds.
     let all = Request::Routes {
+        after: None,
         limit: None,
         ipv6: None,
     };
-    let Response::Routes(routes) = ask(name, &all).unwrap() else {
-        panic!("no routes");
-    };
-    assert_eq!(routes.len(), 100_000);
+    let mut connection = Connection::open(name).unwrap();
+    // Again and again on one connection.
+    for _ in 0..3 {
+        let Response::Routes(page) = connection.ask(&all).unwrap() else {
+            panic!("no routes");
+        };
+        assert_eq!((page.rows.len(), page.more), (Page::<Route>::ROWS, true));
+    }
     let explain = Request::Explain(ExplainRequest {
         ingress: Some("eth0".into()),
         source: IpAddr::from([10, 0, 0, 1]),

@@ -21,8 +21,10 @@ use nix::{
         stat::{Mode, mkdirat},
         statfs::{BPF_FS_MAGIC, statfs},
     },
-    unistd::getpid,
+    unistd::{AccessFlags, access, getpid},
 };
+
+use crate::kernel;
 
 /// Where the file system is mounted.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
@@ -34,18 +36,54 @@ const MOUNT_POINT: &str = "/sys/fs/bpf";
 /// No BPF file system outlives this process: what was tried last is the error. Needs CAP_SYS_ADMIN where it has to be
 /// mounted, or is in another mount namespace.
 pub(super) fn directory(name: &str) -> io::Result<OwnedFd> {
-    let own = mount_namespace("self").ok();
-    for ancestor in ancestors() {
-        let Ok(namespace) = mount_namespace(&ancestor) else {
-            continue;
-        };
-        let elsewhere = own.as_deref() != Some(&*namespace);
-        if let Ok(found) = in_thread(elsewhere.then_some(&*ancestor), name) {
-            return Ok(found);
-        }
+    match outermost(|| open_here(name, true)) {
+        Some(found) => Ok(found),
+        // Whoever mounted it here did not do so for this process alone.
+        None => open_here(name, false),
     }
-    // Whoever mounted it here did not do so for this process alone.
-    open_here(name, false)
+}
+
+/// What `work` comes to in the outermost mount namespace of an ancestor in which it does not fail.
+fn outermost<T: Send>(work: impl Fn() -> io::Result<T> + Sync) -> Option<T> {
+    let own = mount_namespace("self").ok();
+    ancestors().iter().find_map(|ancestor| {
+        let namespace = mount_namespace(ancestor).ok()?;
+        let elsewhere = own.as_deref() != Some(&*namespace);
+        in_thread(elsewhere.then_some(&**ancestor), &work).ok()
+    })
+}
+
+/// Where a directory that outlives this process would be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Nobody has looked.
+    #[default]
+    Unknown,
+    /// In a file system that is mounted.
+    There,
+    /// In one that this process would mount.
+    ToBeMounted,
+    /// Nowhere, and why.
+    Nowhere(String),
+}
+
+/// Finds what [`directory`] would, without making or mounting anything.
+pub(crate) fn look() -> Place {
+    let found = outermost(|| look_here(kernel::may_mount()));
+    let found = found.map_or_else(|| look_here(false), Ok);
+    found.unwrap_or_else(|error| Place::Nowhere(format!("{MOUNT_POINT}: {error}")))
+}
+
+fn look_here(may_mount: bool) -> io::Result<Place> {
+    if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
+        return match may_mount {
+            true => Ok(Place::ToBeMounted),
+            false => Err(io::Error::other("there is no BPF file system")),
+        };
+    }
+    // Also of one that is mounted read-only, this is an error.
+    access(MOUNT_POINT, AccessFlags::W_OK)?;
+    Ok(Place::There)
 }
 
 /// This process's ancestors, the most distant one first.
@@ -74,9 +112,12 @@ fn mount_namespace(process: &str) -> io::Result<String> {
     Ok(link.to_string_lossy().into_owned())
 }
 
-/// Opens the directory in the mount namespace of a process, or in the own one. A thread does it, since entering a
+/// Does something in the mount namespace of a process, or in the own one. A thread does it, since entering a
 /// namespace is for good.
-fn in_thread(process: Option<&str>, name: &str) -> io::Result<OwnedFd> {
+fn in_thread<T: Send>(
+    process: Option<&str>,
+    work: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
     let namespace = process
         .map(|process| File::open(format!("/proc/{process}/ns/mnt")))
         .transpose()?;
@@ -85,7 +126,7 @@ fn in_thread(process: Option<&str>, name: &str) -> io::Result<OwnedFd> {
             unshare(CloneFlags::CLONE_FS)?;
             setns(namespace, CloneFlags::CLONE_NEWNS)?;
         }
-        open_here(name, true)
+        work()
     };
     thread::scope(|scope| {
         let thread = thread::Builder::new().spawn_scoped(scope, work)?;

@@ -49,6 +49,8 @@ mod word {
     pub(super) const LAYOUT: u32 = 1;
     pub(super) const SECRET: u32 = 2;
     pub(super) const NUMBER: u32 = 3;
+    /// UDP ports that routers have the kernel keep: that of the generation that forwards, and of one that is about to.
+    pub(super) const RESERVED: [u32; 2] = [4, 5];
     /// The first slot's interface; the others follow.
     pub(super) const SLOTS: u32 = 8;
 }
@@ -63,6 +65,8 @@ pub struct Generation {
     slots: HashMap<u8, u32>,
     /// Subsets of ports for which the predecessor has device maps.
     subsets: Vec<FanoutKey>,
+    /// UDP ports that this router or one before it had the kernel keep.
+    reserved: Vec<u16>,
 }
 
 impl Generation {
@@ -79,6 +83,7 @@ impl Generation {
             secret: kernel::random()?,
             slots: HashMap::new(),
             subsets: Vec::new(),
+            reserved: Vec::new(),
         };
         let Some(pins) = &generation.pins else {
             return Ok(generation);
@@ -112,8 +117,44 @@ impl Generation {
         {
             generation.subsets = subsets.keys().filter_map(Result::ok).collect();
         }
+        generation.reserved = reserved_in(&lineage);
         generation.lineage = Some(lineage);
         Ok(generation)
+    }
+
+    /// Whether this router, or one before it, had the kernel keep a UDP port.
+    pub fn has_reserved(&self, port: u16) -> bool {
+        self.reserved.contains(&port)
+    }
+
+    /// Notes that this router has the kernel keep a UDP port.
+    pub fn note_reserved(&mut self, port: u16) {
+        self.reserved.push(port);
+        self.write_reserved();
+    }
+
+    /// Forgets the UDP ports that the kernel was to keep, apart from `but`, and returns them.
+    pub fn forget_reserved(&mut self, but: Option<u16>) -> Vec<u16> {
+        let (kept, forgotten) = std::mem::take(&mut self.reserved)
+            .into_iter()
+            .partition(|port| Some(*port) == but);
+        self.reserved = kept;
+        self.write_reserved();
+        forgotten
+    }
+
+    fn write_reserved(&mut self) {
+        let Some(lineage) = &mut self.lineage else {
+            return;
+        };
+        // The one that is about to forward comes last, and is the one to know if there is no room for all.
+        let mut ports = self.reserved.iter().rev();
+        for index in word::RESERVED {
+            let port = ports.next().copied().unwrap_or(0);
+            if let Err(error) = lineage.set(index, u64::from(port), 0) {
+                warn!("cannot note the UDP ports that are reserved: {error}");
+            }
+        }
     }
 
     /// One that follows no other, and that none follows, with this secret of marks.
@@ -125,6 +166,7 @@ impl Generation {
             secret: mark,
             slots: HashMap::new(),
             subsets: Vec::new(),
+            reserved: Vec::new(),
         }
     }
 
@@ -246,6 +288,19 @@ fn replace(program: &mut Xdp, link: FdLink) -> Result<XdpLink> {
 /// Each of two generations in a row has a name of its own.
 fn subsets_name(number: u64) -> String {
     format!("subsets-{}", number & 1)
+}
+
+/// The UDP ports that routers had the kernel keep, by what is pinned.
+pub fn reserved(pins: &Pins) -> Vec<u16> {
+    let lineage = MapData::from_pin(pins.path("lineage")).ok();
+    let lineage = lineage.and_then(|map| Array::try_from(Map::Array(map)).ok());
+    lineage.map_or_else(Vec::new, |lineage| reserved_in(&lineage))
+}
+
+fn reserved_in(lineage: &Array<MapData, u64>) -> Vec<u16> {
+    let ports = word::RESERVED.into_iter().rev();
+    let ports = ports.filter_map(|index| lineage.get(&index, 0).ok()?.try_into().ok());
+    ports.filter(|port| *port != 0).collect()
 }
 
 /// The predecessor's lineage, if there is one that this program can go on from.

@@ -16,7 +16,7 @@
 //! * `bpf` and `mapping` are calls to the kernel that aya lacks.
 
 mod bpf;
-mod bpffs;
+pub(crate) mod bpffs;
 mod counters;
 mod devices;
 mod error;
@@ -178,6 +178,11 @@ impl Datapath {
     /// The generation that this is.
     pub fn generation(&self) -> &Generation {
         &self.generation
+    }
+
+    /// The same, to note something for the next one.
+    pub fn generation_mut(&mut self) -> &mut Generation {
+        &mut self.generation
     }
 
     /// Has the device maps made that the predecessor had.

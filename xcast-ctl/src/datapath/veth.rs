@@ -7,7 +7,8 @@
 use std::{io::ErrorKind, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
-use netlink_packet_route::link::LinkAttribute;
+use futures_util::StreamExt as _;
+use netlink_packet_route::{address::AddressAttribute, link::LinkAttribute};
 use rtnetlink::{
     Handle, LinkUnspec, LinkVeth,
     packet_route::link::{InfoData, InfoVeth, LinkMessage},
@@ -108,18 +109,9 @@ impl VethPair {
         }
         // Without GRO (or a program) a veth end does not receive what XDP sends to it.
         kernel::set_gro(name, true).with_context(|| format!("cannot switch GRO on at {name}"))?;
-        match handle
-            .address()
-            .add(host, address.into(), 32)
-            .execute()
+        add_address(handle, host, address)
             .await
-        {
-            // It had it already.
-            Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => {}
-            result => {
-                result.with_context(|| format!("cannot give {name} the address {address}"))?;
-            }
-        }
+            .with_context(|| format!("cannot give {name} the address {address}"))?;
         Ok(Self {
             host,
             datapath,
@@ -142,6 +134,49 @@ impl VethPair {
         let removed = handle.link().del(made(name)?.ifindex).execute().await;
         removed.with_context(|| format!("cannot remove the interface {name}"))
     }
+}
+
+/// Gives the host's end its address, marked as a router's, unless it has it.
+pub async fn add_address(
+    handle: &Handle,
+    host: u32,
+    address: Ipv4Addr,
+) -> Result<(), rtnetlink::Error> {
+    let mut request = handle.address().add(host, address.into(), 32);
+    let origin = AddressAttribute::Protocol(kernel::ADDRESS_ORIGIN);
+    request.message_mut().attributes.push(origin);
+    match request.execute().await {
+        Err(rtnetlink::Error::NetlinkError(error)) if error.raw_code() == -libc::EEXIST => Ok(()),
+        result => result,
+    }
+}
+
+/// Takes the addresses away that routers with another configuration gave the host's end.
+///
+/// # Errors
+///
+/// The kernel does not list or remove them.
+pub async fn remove_other_addresses(handle: &Handle, host: u32, but: Ipv4Addr) -> Result<()> {
+    let request = handle.address().get().set_link_index_filter(host);
+    let mut addresses = request.execute();
+    let mut others = Vec::new();
+    while let Some(address) = addresses.next().await {
+        let address = address.context("cannot list the addresses of the router's own interface")?;
+        let is_ours = address
+            .attributes
+            .contains(&AddressAttribute::Protocol(kernel::ADDRESS_ORIGIN));
+        let is_wanted = address
+            .attributes
+            .contains(&AddressAttribute::Local(but.into()));
+        if address.header.index == host && is_ours && !is_wanted {
+            others.push(address);
+        }
+    }
+    for address in others {
+        let removed = handle.address().del(address).execute().await;
+        removed.context("cannot remove an address of the router's own interface")?;
+    }
+    Ok(())
 }
 
 /// Asks for a pair whose ends have their addresses from the beginning.

@@ -6,18 +6,27 @@ use anyhow::{Context as _, Result, bail};
 
 /// Capabilities that a router needs, with their numbers in linux/capability.h.
 const NEEDED: [(u32, &str); 3] = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
-/// Stands for CAP_BPF and CAP_PERFMON, which were parts of it.
+/// Stands for CAP_BPF and CAP_PERFMON, which were parts of it before Linux 5.8; permits to mount.
 const CAP_SYS_ADMIN: u32 = 21;
 
-/// The capabilities that a router needs and this process does not have.
+/// The capabilities that a router needs and this process does not have: to load programs, to let the verifier follow
+/// pointers in them as for root, and to attach them.
 pub(crate) fn missing_capabilities() -> Result<Vec<&'static str>> {
+    Ok(missing(effective()?))
+}
+
+/// Whether this process may mount file systems.
+pub(crate) fn may_mount() -> bool {
+    effective().is_ok_and(|effective| effective >> CAP_SYS_ADMIN & 1 == 1)
+}
+
+/// The capabilities of this thread in effect, a bit for each (capabilities(7)).
+fn effective() -> Result<u64> {
     let status = fs::read_to_string("/proc/thread-self/status")
         .context("cannot read this process's capabilities")?;
     let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let effective = line.context("the kernel does not tell this process's capabilities")?;
-    let effective = u64::from_str_radix(effective.trim(), 16)
-        .context("cannot read this process's capabilities")?;
-    Ok(missing(effective))
+    u64::from_str_radix(effective.trim(), 16).context("cannot read this process's capabilities")
 }
 
 fn missing(effective: u64) -> Vec<&'static str> {

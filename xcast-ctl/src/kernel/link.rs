@@ -1,13 +1,19 @@
 //! Interfaces.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, Prop},
+    link::{
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+        LinkXdp, Prop,
+    },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
@@ -43,31 +49,58 @@ pub(crate) struct Link {
     pub(crate) master: Option<u32>,
     /// Further names, by which it can be found as well.
     pub(crate) alt_names: Vec<String>,
+    /// Its own reverse path filter (`net.ipv4.conf.X.rp_filter`).
+    pub(crate) rp_filter: Option<u32>,
+    /// The kernel forwards IPv4 that arrives on it (`net.ipv4.conf.X.forwarding`).
+    pub(crate) forwarding: Option<bool>,
+    /// Largest packet of IPv6 that it sends, in octets (`net.ipv6.conf.X.mtu`).
+    pub(crate) ipv6_mtu: Option<u32>,
+}
+
+/// Why an interface cannot be a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Obstacle {
+    pub(crate) what: String,
+    /// What to do instead.
+    pub(crate) remedy: &'static str,
+}
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.what, self.remedy)
+    }
 }
 
 impl Link {
     /// Why it cannot be a port; `None` if nothing is known against it. `native` says whether its
     /// driver runs XDP programs, if anybody knows.
-    pub(crate) fn obstacle(&self, native: Option<bool>) -> Option<String> {
+    pub(crate) fn obstacle(&self, native: Option<bool>) -> Option<Obstacle> {
         if self.loopback || self.mac.is_none() {
-            return Some("not an Ethernet interface, and a port has to be one".to_owned());
+            return Some(Obstacle {
+                what: "not an Ethernet interface, and a port has to be one".to_owned(),
+                remedy: "use another interface",
+            });
         }
         let kind = self.kind.as_deref()?;
         let remedy = match kind {
             "veth" | "tun" => return None,
             // XDP runs on the members, and is told their indices.
             "bond" | "team" => "make its members ports: they accept its address",
+            "vrf" => "make its members ports",
             _ if native == Some(true) => return None,
             "bridge" => "make its members ports: they accept its address",
-            "macvlan" | "macvtap" | "ipvlan" => {
+            "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => {
                 "make the interface below it a port: that accepts its address"
             }
-            "vlan" => "a port is an interface without a tag",
+            "vlan" => {
+                "make the interface below it a port, and have frames arrive there without a tag"
+            }
             _ => "use another interface",
         };
-        Some(format!(
-            "a {kind} cannot run XDP programs natively; {remedy}"
-        ))
+        Some(Obstacle {
+            what: format!("a {kind} cannot be a port: XDP programs cannot run on it natively"),
+            remedy,
+        })
     }
 
     /// Whether this is a name of it.
@@ -163,6 +196,11 @@ fn parse(message: LinkMessage) -> Link {
                     _ => None,
                 });
             }
+            LinkAttribute::AfSpecUnspec(families) => {
+                families
+                    .iter()
+                    .for_each(|family| read_settings(&mut link, family));
+            }
             LinkAttribute::Xdp(attributes) => {
                 link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
                     LinkXdp::ProgId(id) => Some(*id),
@@ -173,6 +211,28 @@ fn parse(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+/// What the kernel tells of the interface's settings for one family.
+fn read_settings(link: &mut Link, family: &AfSpecUnspec) {
+    match family {
+        AfSpecUnspec::Inet(attributes) => {
+            for attribute in attributes {
+                if let AfSpecInet::DevConf(settings) = attribute {
+                    link.rp_filter = settings.rp_filter.try_into().ok();
+                    link.forwarding = Some(settings.forwarding != 0);
+                }
+            }
+        }
+        AfSpecUnspec::Inet6(attributes) => {
+            for attribute in attributes {
+                if let AfSpecInet6::DevConf(settings) = attribute {
+                    link.ipv6_mtu = settings.mtu6.try_into().ok();
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Removes an interface; the other end of a pair goes with it.
@@ -190,7 +250,7 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::sysctl, *};
 
     #[test]
     fn every_namespace_has_a_loopback_interface() {
@@ -198,5 +258,17 @@ mod tests {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert!(lo.loopback);
         assert_eq!(lo.ifindex, 1);
+    }
+
+    #[test]
+    fn settings_come_with_the_interface() {
+        let links = links().unwrap();
+        let lo = links.iter().find(|link| link.name == "lo").unwrap();
+        assert_eq!(lo.rp_filter, sysctl("ipv4/conf/lo/rp_filter"));
+        assert_eq!(
+            lo.forwarding.map(u32::from),
+            sysctl("ipv4/conf/lo/forwarding")
+        );
+        assert_eq!(lo.ipv6_mtu, sysctl("ipv6/conf/lo/mtu"));
     }
 }

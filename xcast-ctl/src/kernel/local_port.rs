@@ -12,20 +12,20 @@ pub(crate) fn is_ephemeral(port: u16) -> bool {
     let (Some(Ok(first)), Some(Ok(last))) = (ends.next(), ends.next()) else {
         return false;
     };
-    let reserved = fs::read_to_string(RESERVED).unwrap_or_default();
-    (first..=last).contains(&port) && !parse(&reserved).iter().any(|range| range.contains(&port))
+    (first..=last).contains(&port) && !is_reserved(port)
 }
 
-/// Keeps a port from sockets that ask for any, in this network namespace. False if it was kept
-/// already.
-pub(crate) fn reserve(port: u16) -> io::Result<bool> {
+/// Whether a port is kept from sockets that ask for any, in this network namespace.
+pub(crate) fn is_reserved(port: u16) -> bool {
+    let reserved = fs::read_to_string(RESERVED).unwrap_or_default();
+    parse(&reserved).iter().any(|range| range.contains(&port))
+}
+
+/// Keeps a port from sockets that ask for any, in this network namespace.
+pub(crate) fn reserve(port: u16) -> io::Result<()> {
     let mut ranges = parse(&fs::read_to_string(RESERVED)?);
-    if ranges.iter().any(|range| range.contains(&port)) {
-        return Ok(false);
-    }
     ranges.push(port..=port);
-    fs::write(RESERVED, text(&ranges))?;
-    Ok(true)
+    fs::write(RESERVED, text(&ranges))
 }
 
 /// Takes such a reservation back.

@@ -1,19 +1,28 @@
 //! Neighbours that a router has the kernel keep resolved.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
 use netlink_packet_route::{
     RouteNetlinkMessage,
-    neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState},
+    address::AddressProtocol,
+    neighbour::{
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+    },
     route::RouteProtocol,
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::netlink::ask;
 
-/// Whom the kernel names as the origin of entries that a router made (NDA_PROTOCOL; `ip neigh` tells it): a number that
+/// Whom the kernel names as the origin of what a router made (NDA_PROTOCOL, IFA_PROTO; `ip` tells it): a number that
 /// nobody else is known to use.
-pub(crate) const ORIGIN: RouteProtocol = RouteProtocol::Other(158);
+const NUMBER: u8 = 158;
+/// The origin of neighbours.
+pub(crate) const ORIGIN: RouteProtocol = RouteProtocol::Other(NUMBER);
+/// The origin of addresses.
+pub(crate) const ADDRESS_ORIGIN: AddressProtocol = AddressProtocol::Other(NUMBER);
 
 /// Removes the entries that a router made and that are managed still; returns how many.
 pub(crate) fn release_managed() -> Result<usize> {
@@ -42,6 +51,24 @@ pub(crate) fn release_managed() -> Result<usize> {
         }
     }
     Ok(released)
+}
+
+/// Interface and address of an entry, if it is one that a router made and that is managed still.
+pub(crate) fn kept_neighbour(neighbour: &NeighbourMessage) -> Option<(u32, IpAddr)> {
+    let address = neighbour
+        .attributes
+        .iter()
+        .find_map(|attribute| match attribute {
+            NeighbourAttribute::Destination(NeighbourAddress::Inet(address)) => {
+                Some((*address).into())
+            }
+            NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => {
+                Some((*address).into())
+            }
+            _ => None,
+        });
+    let address = address.filter(|_| is_ours(neighbour));
+    address.map(|address| (neighbour.header.ifindex, address))
 }
 
 fn is_ours(neighbour: &NeighbourMessage) -> bool {

@@ -15,11 +15,11 @@ mod xdp;
 
 pub(crate) use self::{
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
-    limits::{missing_capabilities, raise_open_files},
+    limits::{may_mount, missing_capabilities, raise_open_files},
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},
-    managed::{ORIGIN, release_managed},
+    managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
     netfilter::{Chain, Hook, Netfilter, netfilter},
-    proc::{capabilities, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},
     xdp::{XdpFeatures, program_name, xdp_features},

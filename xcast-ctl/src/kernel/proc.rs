@@ -1,6 +1,7 @@
 //! Settings and facts that the kernel has in files.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read as _},
 };
@@ -32,30 +33,24 @@ pub(crate) fn udp_port_in_use(port: u16) -> bool {
     })
 }
 
-/// The capabilities of this process in effect, a bit for each (capabilities(7)).
-pub(crate) fn capabilities() -> Option<u64> {
-    let text = fs::read_to_string("/proc/self/status").ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
-    u64::from_str_radix(value.trim(), 16).ok()
-}
-
 /// Release of the running kernel, as `uname -r` prints it.
 pub(crate) fn release() -> Result<String> {
     let uname = nix::sys::utsname::uname().context("cannot ask for the kernel's release")?;
     Ok(uname.release().to_string_lossy().into_owned())
 }
 
-/// Frames that the driver of an interface dropped instead of sending, as the interface counts them.
-pub(crate) fn transmit_drops(interface: &str) -> u64 {
+/// Frames that the driver of each interface dropped instead of sending, as the interface counts them, by its name.
+pub(crate) fn transmit_drops() -> HashMap<String, u64> {
     // /proc/net belongs to the network namespace of the reader, wherever /sys is from.
     let Ok(text) = fs::read_to_string("/proc/net/dev") else {
-        return 0;
+        return HashMap::new();
     };
-    text.lines()
-        .filter_map(|line| line.split_once(':'))
-        .find(|(name, _)| name.trim() == interface)
-        .and_then(|(_, fields)| fields.split_whitespace().nth(11)?.parse().ok())
-        .unwrap_or(0)
+    let interface = |line: &str| {
+        let (name, fields) = line.split_once(':')?;
+        let drops = fields.split_whitespace().nth(11)?.parse().ok()?;
+        Some((name.trim().to_owned(), drops))
+    };
+    text.lines().filter_map(interface).collect()
 }
 
 /// A random number from the kernel.
@@ -82,8 +77,8 @@ mod tests {
     }
 
     #[test]
-    fn a_process_has_capabilities_or_none() {
-        assert!(capabilities().is_some());
+    fn every_interface_counts_what_it_drops() {
+        assert!(transmit_drops().contains_key("lo"));
     }
 
     #[test]

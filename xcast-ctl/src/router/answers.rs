@@ -9,11 +9,14 @@ use xcast_common::maps::{
 use super::{explain, ports::Ports, state::Router};
 use crate::{
     config,
-    control::{Request, Response},
+    control::{Page, Request, Response},
     kernel, log,
     report::{self, Counters, Mode, mac_text},
     sync::{NextHopRow, PolicyRow, RouteRow},
 };
+
+/// Policy rules and VRFs that the status names.
+const POLICY_ROWS: usize = 100;
 
 impl Router {
     /// Answers a question.
@@ -25,17 +28,14 @@ impl Router {
         Ok(match request {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::Stats => Response::Stats(self.stats()?),
-            Request::Routes { limit, ipv6 } => {
-                let limit = limit.unwrap_or(usize::MAX);
-                let of_family = |route: &RouteRow| {
-                    ipv6.is_none_or(|ipv6| route.prefix.addr().is_ipv6() == ipv6)
-                };
-                let routes = self.sync.routes().filter(of_family).take(limit);
+            Request::Routes { after, limit, ipv6 } => {
+                let routes = self.sync.routes_after(*after, *ipv6);
                 let routes = routes.map(|route| self.as_written(route));
-                Response::Routes(routes.collect())
+                Response::Routes(Page::of(routes, *limit))
             }
-            Request::NextHops => {
-                Response::NextHops(self.sync.next_hops().map(Into::into).collect())
+            Request::NextHops { after } => {
+                let next_hops = self.sync.next_hops_after(*after).map(Into::into);
+                Response::NextHops(Page::of(next_hops, None))
             }
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Explain(request) => Response::Explain(explain::explain(
@@ -80,6 +80,7 @@ impl Router {
 
     fn status(&self) -> report::Status {
         let own_interface = self.own_interface.report();
+        let policy = self.sync.policy_rows();
         report::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -99,13 +100,14 @@ impl Router {
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+            lasting: self.datapath.generation().is_pinned(),
             log_lines_lost: log::lost_lines(),
             own_interface_repairs: own_interface.repairs,
             own_interface_fault: own_interface.fault,
-            policy: self
-                .sync
-                .policy_rows()
+            policy_more: policy.len().saturating_sub(POLICY_ROWS),
+            policy: policy
                 .into_iter()
+                .take(POLICY_ROWS)
                 .map(Into::into)
                 .collect(),
         }
@@ -160,6 +162,7 @@ impl Ports {
 
     /// For the `stats` verb.
     fn stats(&self, values: impl Fn(u8) -> Counters) -> Vec<report::PortStats> {
+        let drops = kernel::transmit_drops();
         self.ports
             .iter()
             .map(|port| report::PortStats {
@@ -170,7 +173,7 @@ impl Ports {
                     .as_ref()
                     .map_or(0, |attached| attached.link.ifindex),
                 counters: values(port.slot),
-                driver_drops: port.driver_drops(),
+                driver_drops: port.driver_drops(&drops),
             })
             .collect()
     }

@@ -224,10 +224,7 @@ fn branch<F: Family>(
         } else {
             ports.name(plan.branches[at].port).unwrap_or("?").to_owned()
         },
-        next_hop: sync
-            .next_hops()
-            .find(|next_hop| next_hop.id == id)
-            .and_then(|next_hop| next_hop.address),
+        next_hop: sync.next_hop_address(id),
         mac: entry
             .filter(|entry| entry.kind == NextHopKind::Forward as u8)
             .map(|entry| mac_text(entry.destination_mac)),

@@ -18,9 +18,11 @@ pub mod resolver;
 mod sources;
 mod state;
 mod survey;
+mod udp_port;
 
 use std::{
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
 };
 
@@ -38,12 +40,11 @@ use crate::{
     config::Config,
     control::{self, Call, Request, Response},
     datapath::{
-        generation::Generation,
+        generation::{Generation, reserved},
         pin::Pins,
         rings::{DropLog, Following, Misses},
         veth::VethPair,
     },
-    kernel::local_port,
     sync::{KernelEvent, Netlink, NetlinkOptions},
 };
 
@@ -93,7 +94,7 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
         ready,
     )
     .await;
-    let router = running.router;
+    let mut router = running.router;
     let keep = match outcome {
         Ok(Ending::Keep) => true,
         Ok(Ending::Detach) => false,
@@ -105,6 +106,7 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
     } else {
         let name = &router.config.router.interface;
         let peer = router.config.router.datapath_interface();
+        udp_port::give_back(router.datapath.generation_mut(), None);
         router.resolver.stop().await;
         router.datapath.end();
         // Or it would make the pair again.
@@ -112,25 +114,8 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
         if let Err(error) = VethPair::remove(&links, name, &peer).await {
             warn!("{error:#}");
         }
-        running.reserved.iter().copied().for_each(give_back);
     }
     outcome.map(drop)
-}
-
-/// Keeps the port of Xcast inside UDP from programs that ask for any port: XDP would take the answers
-/// they wait for. True if it was not kept before.
-fn keep_from_others(port: u16) -> bool {
-    local_port::reserve(port).unwrap_or_else(|error| {
-        warn!("cannot put UDP port {port} into ip_local_reserved_ports: {error}");
-        false
-    })
-}
-
-/// Lets other programs have the port again.
-fn give_back(port: u16) {
-    if let Err(error) = local_port::release(port) {
-        warn!("cannot take UDP port {port} out of ip_local_reserved_ports: {error}");
-    }
 }
 
 /// How a router ends.
@@ -190,8 +175,6 @@ struct Running {
     events: mpsc::Receiver<Vec<KernelEvent>>,
     misses: Misses,
     settling: Arc<Notify>,
-    /// The UDP port that it reserved.
-    reserved: Option<u16>,
     /// Writes what the programs log for as long as it lives.
     _drop_log: Option<Following>,
     /// Follows the kernel for as long as it lives.
@@ -204,7 +187,6 @@ impl Running {
         let name = &config.router.interface;
         let peer = config.router.datapath_interface();
         let ipv6 = config.code_points.ipv6.is_some();
-        let udp_port = config.udp.as_ref().map(|udp| udp.port.get());
         let pair = VethPair::create(links, name, &peer, config.router.address, ipv6).await?;
         let pins = Pins::open(name)
             .inspect_err(|error| warn!("forwarding will end with this process: {error:#}"))
@@ -214,7 +196,7 @@ impl Running {
             let generation = Generation::next(pins)?;
             owned = Some(generation.has_predecessor());
             let resolver = Resolver::start(links.clone());
-            let mut router = Router::start(config, &pair, resolver, generation)?;
+            let mut router = Router::start(config, &pair, resolver, generation).await?;
             let (netlink, events) = Netlink::start(NetlinkOptions::default())
                 .context("cannot follow the kernel's routes")?;
             Ok(Self {
@@ -222,7 +204,6 @@ impl Running {
                 events,
                 misses: router.datapath.take_misses()?,
                 settling: router.datapath.settling(),
-                reserved: udp_port.filter(|port| keep_from_others(*port)),
                 router,
                 _netlink: netlink,
             })
@@ -231,6 +212,7 @@ impl Running {
         // A predecessor's stays, for it forwards.
         if outcome.is_err() && owned == Some(false) {
             if let Ok(pins) = Pins::open(name) {
+                reserved(&pins).into_iter().for_each(udp_port::release);
                 pins.clear();
             }
             if let Err(error) = VethPair::remove(links, name, &peer).await {
@@ -277,6 +259,7 @@ async fn serve(
     ready: impl FnOnce(&str),
 ) -> Result<Ending> {
     let mut ready = Some(ready);
+    let mut reload = Reload::default();
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -284,8 +267,16 @@ async fn serve(
             stepped = running.step() => {
                 stepped?;
                 if running.router.ready && let Some(ready) = ready.take() {
+                    running.router.tidy(links);
                     ready(&running.router.summary());
                 }
+            }
+            new = reload.done() => {
+                match new {
+                    Ok(new) => replace(running, new, links),
+                    Err(error) => warn!("the configuration stays as it was: {error:#}"),
+                }
+                reload.go_on(&start.path, links, &running.router);
             }
             _ = tick.tick() => {
                 running.router.live_on();
@@ -299,9 +290,8 @@ async fn serve(
                 }
                 Asked::End => return Ok(Ending::Detach),
                 Asked::Reload => {
-                    if let Err(error) = reload(&start.path, links, running).await {
-                        warn!("the configuration stays as it was: {error:#}");
-                    }
+                    reload.ask();
+                    reload.go_on(&start.path, links, &running.router);
                 }
             },
             call = calls.recv() => {
@@ -323,27 +313,66 @@ async fn serve(
     }
 }
 
-/// Has a new generation take over that is configured as the file says by now. The old one forwards until then, and goes
-/// on if that fails.
-async fn reload(path: &Path, links: &Handle, running: &mut Running) -> Result<()> {
+/// A generation that is being made, configured as the file says by now, and whether another one is asked for.
+#[derive(Default)]
+struct Reload {
+    new: Option<Pin<Box<dyn Future<Output = Result<Running>>>>>,
+    is_asked: bool,
+}
+
+impl Reload {
+    fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// Begins what was asked for, unless something is under way. The old generation forwards until the new one has
+    /// taken over, and goes on if that fails.
+    fn go_on(&mut self, path: &Path, links: &Handle, old: &Router) {
+        if self.new.is_some() || !std::mem::take(&mut self.is_asked) {
+            return;
+        }
+        match reloadable(path, old) {
+            Ok(config) => {
+                let links = links.clone();
+                self.new = Some(Box::pin(async move {
+                    let mut new = Running::start(&config, &links).await?;
+                    new.take_over().await?;
+                    Ok(new)
+                }));
+            }
+            Err(error) => warn!("the configuration stays as it was: {error:#}"),
+        }
+    }
+
+    /// Waits for the new generation; for ever, if none is under way.
+    async fn done(&mut self) -> Result<Running> {
+        let Some(new) = &mut self.new else {
+            return std::future::pending().await;
+        };
+        let outcome = new.await;
+        self.new = None;
+        outcome
+    }
+}
+
+/// The configuration as the file says by now, if another generation can go by it.
+fn reloadable(path: &Path, old: &Router) -> Result<Config> {
     let config = Config::load(path)?;
-    let old = &running.router;
     if config.router.interface != old.config.router.interface {
         bail!("router.interface cannot be changed while the router runs: restart it");
     }
     if !old.ready || !old.datapath.generation().is_pinned() {
         bail!("nothing is pinned that another generation could take over: restart the router");
     }
-    let mut new = Running::start(&config, links).await?;
-    new.take_over().await?;
+    Ok(config)
+}
+
+/// Goes on with the generation that has taken over.
+fn replace(running: &mut Running, new: Running, links: &Handle) {
     let old = std::mem::replace(running, new);
-    if let Some(port) = old.reserved {
-        match running.router.config.udp.as_ref() {
-            Some(udp) if udp.port.get() == port => running.reserved = Some(port),
-            _ => give_back(port),
-        }
-    }
     old.router.resolver.abandon();
+    // Or it would put right what is no longer wanted.
+    drop(old.router.own_interface);
+    running.router.tidy(links);
     info!("the configuration was read again");
-    Ok(())
 }

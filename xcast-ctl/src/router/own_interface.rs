@@ -19,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
-    datapath::veth::{MTU_BYTES, VethPair, settings},
+    datapath::veth::{self, MTU_BYTES, VethPair, settings},
     kernel::{self, Link},
 };
 
@@ -351,11 +351,7 @@ async fn carry_out(
         Repair::Release { ifindex, .. } => set(of(*ifindex).nocontroller().build()).await?,
         Repair::Up { ifindex, .. } => set(of(*ifindex).up().build()).await?,
         Repair::Address => {
-            let addresses = handle.address();
-            addresses
-                .add(wanted.pair.host, wanted.address.into(), 32)
-                .execute()
-                .await?;
+            veth::add_address(handle, wanted.pair.host, wanted.address).await?;
         }
         Repair::Gro => kernel::set_gro(&wanted.name, true)?,
         Repair::Setting { path, value } => kernel::set_sysctl(path, *value)?,

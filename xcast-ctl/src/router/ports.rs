@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tracing::{info, warn};
 use xcast_common::{
     forward::limits::price_ns,
@@ -130,10 +130,16 @@ impl Ports {
         })
     }
 
-    /// The links of the ports that are attached.
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    /// The MTUs for IPv6 of the ports that are attached.
+    pub(super) fn ipv6_mtus(&self) -> Vec<KernelEvent> {
+        let survey = self.surveyor.last();
         let attached = self.ports.iter().filter_map(|port| port.attached.as_ref());
-        attached.map(|attached| &attached.link)
+        let mtu = |attached: &Attached| {
+            let ifindex = attached.link.ifindex;
+            let mtu_bytes = survey.link(ifindex)?.ipv6_mtu?;
+            Some(KernelEvent::Ipv6Mtu { ifindex, mtu_bytes })
+        };
+        attached.filter_map(mtu).collect()
     }
 
     /// The slots of the ports, in the order of the configuration.
@@ -234,10 +240,12 @@ impl Ports {
 }
 
 impl Port {
-    /// Frames that the driver dropped instead of sending, since the port was attached.
-    pub(super) fn driver_drops(&self) -> Option<u64> {
+    /// Frames that the driver dropped instead of sending, since the port was attached, given what interfaces
+    /// dropped in all.
+    pub(super) fn driver_drops(&self, drops: &HashMap<String, u64>) -> Option<u64> {
         let attached = self.attached.as_ref()?;
-        Some(kernel::transmit_drops(&attached.link.name).saturating_sub(attached.drops_before))
+        let now = drops.get(&attached.link.name).copied().unwrap_or(0);
+        Some(now.saturating_sub(attached.drops_before))
     }
 
     /// Why copies do not leave by it.
@@ -288,8 +296,8 @@ impl Port {
             return;
         }
         let outcome = match surveyed.obstacle(survey.native(link.ifindex)) {
-            Some(obstacle) => Err(anyhow::anyhow!(obstacle)),
-            None => self.add(link, datapath, sync),
+            Some(obstacle) => Err(anyhow::anyhow!("{obstacle}")),
+            None => self.add(link, survey, datapath, sync),
         };
         match outcome {
             Ok(()) => sync.set_arrival(link.ifindex, Some(self.slot), edits),
@@ -365,11 +373,18 @@ impl Port {
     }
 
     /// Makes the interface known to the datapath.
-    fn add(&mut self, link: &Link, datapath: &mut Datapath, sync: &RouteSync) -> Result<()> {
-        let policy = KernelPolicy::read(&link.name);
+    fn add(
+        &mut self,
+        link: &Link,
+        survey: &Survey,
+        datapath: &mut Datapath,
+        sync: &RouteSync,
+    ) -> Result<()> {
+        let policy = survey.policy(link.ifindex);
+        let policy = policy.context("nothing is known of it yet")?;
         let entry = self
             .entry(link, policy, sync)
-            .ok_or_else(|| anyhow::anyhow!("it has no Ethernet address"))?;
+            .context("it has no Ethernet address")?;
         datapath.add_device(link.ifindex, entry)?;
         self.attached = Some(Attached {
             link: link.clone(),
@@ -380,7 +395,10 @@ impl Port {
             transmits: false,
             entry,
             policy,
-            drops_before: kernel::transmit_drops(&link.name),
+            drops_before: kernel::transmit_drops()
+                .get(&link.name)
+                .copied()
+                .unwrap_or(0),
         });
         Ok(())
     }
@@ -442,8 +460,7 @@ impl Port {
             attached.macs = macs;
         }
         attached.link = link.clone();
-        // The kernel tells nobody of most of these settings.
-        attached.policy = KernelPolicy::read(&link.name);
+        attached.policy = survey.policy(link.ifindex).unwrap_or(attached.policy);
         self.publish(datapath, sync);
         let Some(attached) = &mut self.attached else {
             return;

@@ -32,6 +32,7 @@ pub struct Resolver {
 
 #[derive(Debug)]
 enum Request {
+    Adopt(HashSet<(u32, IpAddr)>),
     Resolve(u32, IpAddr),
     Release(u32, IpAddr),
 }
@@ -78,6 +79,12 @@ impl Resolver {
     /// that.
     pub fn release(&self, ifindex: u32, gateway: IpAddr) {
         self.send(Request::Release(ifindex, gateway));
+    }
+
+    /// Takes over the entries that routers before this one had the kernel keep: those that are `wanted` still go on,
+    /// the others are released.
+    pub fn adopt(&self, wanted: HashSet<(u32, IpAddr)>) {
+        self.send(Request::Adopt(wanted));
     }
 
     /// Leaves every gateway as it is, for a router that takes over.
@@ -128,6 +135,11 @@ impl Neighbours {
                 }
             };
             match request {
+                Request::Adopt(wanted) => {
+                    if let Err(error) = self.adopt(wanted).await {
+                        warn!("neighbours that a router before this one kept stay so: {error:#}");
+                    }
+                }
                 Request::Resolve(ifindex, gateway) => match self.resolve(ifindex, gateway).await {
                     Ok(()) => drop(self.refused.remove(&(ifindex, gateway))),
                     Err(error) if self.refused.insert((ifindex, gateway)) => warn!("{error:#}"),
@@ -146,6 +158,21 @@ impl Neighbours {
                 debug!("{error:#}");
             }
         }
+    }
+
+    async fn adopt(&mut self, wanted: HashSet<(u32, IpAddr)>) -> Result<()> {
+        let mut all = self.handle.neighbours().get().execute();
+        let mut kept = Vec::new();
+        while let Some(neighbour) = all.next().await {
+            kept.extend(kernel::kept_neighbour(&neighbour?));
+        }
+        for (ifindex, address) in kept {
+            self.installed.insert((ifindex, address));
+            if !wanted.contains(&(ifindex, address)) {
+                self.release(ifindex, address).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn resolve(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {

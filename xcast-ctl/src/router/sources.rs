@@ -2,7 +2,7 @@
 
 use xcast_common::maps::{SourceMode, source_mode_of};
 
-use crate::{config::Source, kernel};
+use crate::{config::Source, kernel::Link};
 
 /// What the kernel's settings say about packets that arrive by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +17,23 @@ pub(super) struct KernelPolicy {
 }
 
 impl KernelPolicy {
-    /// Reads the settings. What the kernel does not have forbids nothing.
-    pub(super) fn read(interface: &str) -> Self {
-        let of = |interface: &str, key| kernel::sysctl(&format!("ipv4/conf/{interface}/{key}"));
-        let filter = |interface| of(interface, "rp_filter").unwrap_or(0);
+    /// What an interface's settings and those for all come to. What the kernel does not have forbids nothing.
+    pub(super) fn of(link: &Link, all: ForAll) -> Self {
         Self {
-            rp_filter: filter(interface).max(filter("all")),
-            forwards: of(interface, "forwarding") != Some(0),
-            forwards6: kernel::sysctl("ipv6/conf/all/forwarding") != Some(0),
+            rp_filter: link.rp_filter.unwrap_or(0).max(all.rp_filter),
+            forwards: link.forwarding.unwrap_or(true),
+            forwards6: all.forwards6,
         }
     }
+}
+
+/// Settings for all interfaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ForAll {
+    /// `net.ipv4.conf.all.rp_filter`.
+    pub(super) rp_filter: u32,
+    /// `net.ipv6.conf.all.forwarding`.
+    pub(super) forwards6: bool,
 }
 
 /// The modes of a port, by [`source_mode_of`] an IP version. `has_gateway`: some route leads to a gateway behind it.
@@ -74,6 +81,26 @@ mod tests {
     fn assert_modes(source: &Source, kernel: KernelPolicy, has_gateway: bool, is: [SourceMode; 2]) {
         let modes = modes(source, kernel, has_gateway);
         assert_eq!(modes, is.map(|mode| mode as u8));
+    }
+
+    #[test]
+    fn the_stricter_filter_counts_and_what_is_not_there_forbids_nothing() {
+        let all = |rp_filter| ForAll {
+            rp_filter,
+            forwards6: true,
+        };
+        let link = |rp_filter, forwarding| Link {
+            rp_filter,
+            forwarding,
+            ..Link::default()
+        };
+        for (own, of_all, expected) in [(0, 0, 0), (1, 0, 1), (0, 2, 2), (2, 1, 2)] {
+            let link = link(Some(own), Some(true));
+            assert_eq!(KernelPolicy::of(&link, all(of_all)), filter(expected));
+        }
+        assert_eq!(KernelPolicy::of(&link(None, None), all(0)), OPEN);
+        let closed = KernelPolicy::of(&link(Some(0), Some(false)), all(0));
+        assert!(!closed.forwards && closed.forwards6);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
+use rtnetlink::Handle;
 use tracing::warn;
 use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
 
@@ -12,10 +13,15 @@ use super::{
     pending::Pending,
     ports::Ports,
     resolver::Resolver,
+    udp_port,
 };
 use crate::{
     config::Config,
-    datapath::{Datapath, DatapathError, generation::Generation, veth::VethPair},
+    datapath::{
+        Datapath, DatapathError,
+        generation::Generation,
+        veth::{self, VethPair},
+    },
     kernel,
     sync::{Edit, KernelEvent, RouteSync, SyncConfig},
 };
@@ -52,7 +58,7 @@ impl Router {
     /// # Errors
     ///
     /// No privilege, or a kernel that refuses the programs.
-    pub(super) fn start(
+    pub(super) async fn start(
         config: &Config,
         pair: &VethPair,
         resolver: Resolver,
@@ -63,8 +69,12 @@ impl Router {
         let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
             generation.is_used(slot)
         })?;
-        let mut datapath =
-            Datapath::load_generation(&settings, config.router.subsets, pair.macs, generation)?;
+        let (subsets, macs) = (config.router.subsets, pair.macs);
+        // The verifier takes its time.
+        let load = move || Datapath::load_generation(&settings, subsets, macs, generation);
+        let mut datapath = tokio::task::spawn_blocking(load)
+            .await
+            .context("the programs were not loaded")??;
         datapath.trust_for(config.router.orphan_limit())?;
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
@@ -77,6 +87,7 @@ impl Router {
             }
         }
         let stack = add_pair(&mut datapath, pair)?;
+        udp_port::keep(config, datapath.generation_mut());
 
         let mut tables = SyncConfig::default().tables;
         tables.extend(&config.router.tables);
@@ -122,6 +133,9 @@ impl Router {
                     | KernelEvent::ResyncEnd
             )
         });
+        if events.contains(&KernelEvent::SettingsChanged) {
+            self.ports.surveyor.ask();
+        }
         let ended = events.contains(&KernelEvent::ResyncEnd);
         for event in &events {
             self.ports.note(event);
@@ -186,6 +200,19 @@ impl Router {
         self.datapath.commit()
     }
 
+    /// Takes away what routers before this one made, and this one does not want. For the time when nobody but this one
+    /// forwards.
+    pub(super) fn tidy(&mut self, links: &Handle) {
+        udp_port::give_back(self.datapath.generation_mut(), Some(&self.config));
+        self.resolver.adopt(self.sync.resolving().collect());
+        let (links, end, address) = (links.clone(), self.pair.host, self.config.router.address);
+        tokio::spawn(async move {
+            if let Err(error) = veth::remove_other_addresses(&links, end, address).await {
+                warn!("{error:#}");
+            }
+        });
+    }
+
     /// Says that somebody still keeps the tables up to date.
     pub(super) fn live_on(&mut self) {
         if let Err(error) = self.datapath.trust_for(self.config.router.orphan_limit()) {
@@ -213,6 +240,7 @@ impl Router {
         let mut edits = Vec::new();
         self.ports
             .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
+        self.follow_ipv6_mtus(&mut edits);
         self.carry_out(edits);
     }
 
@@ -222,21 +250,13 @@ impl Router {
         let used = self.datapath.take_used();
         // What failed comes first: what sync asks for now is newer.
         let mut edits = self.pending.due(self.started.elapsed().as_secs());
-        self.follow_ipv6_mtus(&mut edits);
         self.sync.tend(&used, &mut edits);
         self.carry_out(edits);
     }
 
-    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, so each port's is looked at.
+    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, so each survey is looked at.
     fn follow_ipv6_mtus(&mut self, edits: &mut Vec<Edit>) {
-        let mtus = self.ports.links().filter_map(|link| {
-            let mtu_bytes = kernel::sysctl(&format!("ipv6/conf/{}/mtu", link.name))?;
-            Some(KernelEvent::Ipv6Mtu {
-                ifindex: link.ifindex,
-                mtu_bytes,
-            })
-        });
-        self.sync.apply_all(mtus, edits);
+        self.sync.apply_all(self.ports.ipv6_mtus(), edits);
     }
 
     /// Goes on with a pair that was made instead of one that somebody removed.

@@ -1,5 +1,5 @@
 //! What the kernel says of the interfaces, asked beside the loop: which XDP program each runs, what
-//! its driver can do, what kind it is, and by which names it goes.
+//! its driver can do, what kind it is, by which names it goes, and what is set for it.
 //!
 //! Asking takes as long as the kernel takes. The loop goes on, and acts on the last answer.
 
@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 use tokio::sync::watch;
 use tracing::debug;
 
+use super::sources::{ForAll, KernelPolicy};
 use crate::kernel::{self, Link, XdpFeatures};
 
 /// One answer.
@@ -18,6 +19,7 @@ pub(super) struct Survey {
     pub(super) asked: Instant,
     links: HashMap<u32, Link>,
     features: Features,
+    for_all: ForAll,
 }
 
 /// What drivers can do.
@@ -42,6 +44,10 @@ impl Survey {
             Some(list) => Features::Known(list.into_iter().collect()),
             None => Features::Untold,
         });
+        let for_all = ForAll {
+            rp_filter: kernel::sysctl("ipv4/conf/all/rp_filter").unwrap_or(0),
+            forwards6: kernel::sysctl("ipv6/conf/all/forwarding") != Some(0),
+        };
         let failed = |error: &anyhow::Error| debug!("{error:#}");
         Self {
             // An old answer stays an old one.
@@ -55,12 +61,19 @@ impl Survey {
             features: features
                 .inspect_err(failed)
                 .unwrap_or_else(|_| before.map_or(Features::Unknown, |old| old.features.clone())),
+            for_all,
         }
     }
 
     /// The interface with this index.
     pub(super) fn link(&self, ifindex: u32) -> Option<&Link> {
         self.links.get(&ifindex)
+    }
+
+    /// What the kernel's settings say about packets that arrive by it.
+    pub(super) fn policy(&self, ifindex: u32) -> Option<KernelPolicy> {
+        let link = self.link(ifindex)?;
+        Some(KernelPolicy::of(link, self.for_all))
     }
 
     /// The index of the interface that has this name, or this as a further name.

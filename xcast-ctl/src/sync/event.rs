@@ -48,6 +48,8 @@ pub enum KernelEvent {
         /// Whether routes over an interface without carrier are passed over.
         ignore: bool,
     },
+    /// Somebody changed a setting of an interface, or of all of them, that the kernel tells of without saying which.
+    SettingsChanged,
     /// An interface has an address.
     Address(Address),
     /// An interface lost an address.

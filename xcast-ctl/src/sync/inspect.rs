@@ -114,56 +114,80 @@ impl RouteSync {
 
     /// The route map, in order of the prefixes.
     pub fn routes(&self) -> impl Iterator<Item = RouteRow> {
-        self.fib.routes.iter().map(|(prefix, &id)| {
-            let slot = self.next_hops.get(id);
-            let (via, ifindex) = match slot.map(|slot| &slot.key) {
-                Some(&Key::Gateway {
-                    ifindex, gateway, ..
-                }) => (Some(gateway), Some(ifindex)),
-                Some(&(Key::Host { ifindex, .. } | Key::Link { ifindex })) => (None, Some(ifindex)),
-                Some(Key::Group(_)) | None => (None, None),
-            };
-            let decision = self.decision(prefix);
-            RouteRow {
-                prefix,
-                next_hop: id,
-                entry: self.next_hop(id).unwrap_or_default(),
-                via,
-                device: ifindex.map(|ifindex| self.link_name(ifindex)),
-                table: decision.and_then(|decision| match decision.by {
-                    By::Route { table, .. } | By::Scope { table } => {
-                        Some(self.rib.tables[table].id)
-                    }
-                    By::Rule(_) => None,
-                }),
-                why: self.why(prefix, id),
-            }
-        })
+        self.routes_after(None, None)
+    }
+
+    /// The same from behind a prefix on, of IPv6 (true), IPv4 (false), or both.
+    pub fn routes_after(
+        &self,
+        after: Option<IpNet>,
+        ipv6: Option<bool>,
+    ) -> impl Iterator<Item = RouteRow> {
+        let routes = self.fib.routes.iter_after(after, ipv6);
+        routes.map(|(prefix, &id)| self.route_row(prefix, id))
+    }
+
+    fn route_row(&self, prefix: IpNet, id: u32) -> RouteRow {
+        let slot = self.next_hops.get(id);
+        let (via, ifindex) = match slot.map(|slot| &slot.key) {
+            Some(&Key::Gateway {
+                ifindex, gateway, ..
+            }) => (Some(gateway), Some(ifindex)),
+            Some(&(Key::Host { ifindex, .. } | Key::Link { ifindex })) => (None, Some(ifindex)),
+            Some(Key::Group(_)) | None => (None, None),
+        };
+        let decision = self.decision(prefix);
+        RouteRow {
+            prefix,
+            next_hop: id,
+            entry: self.next_hop(id).unwrap_or_default(),
+            via,
+            device: ifindex.map(|ifindex| self.link_name(ifindex)),
+            table: decision.and_then(|decision| match decision.by {
+                By::Route { table, .. } | By::Scope { table } => Some(self.rib.tables[table].id),
+                By::Rule(_) => None,
+            }),
+            why: self.why(prefix, id),
+        }
     }
 
     /// The entries of the next-hop table in use, in order of their ids.
     pub fn next_hops(&self) -> impl Iterator<Item = NextHopRow> {
-        let fixed = (0..).zip(FIXED.iter().map(|entry| (None, *entry)));
-        let rest = self.next_hops.iter();
-        let rest = rest.map(|(id, slot)| (id, (Some(&slot.key), slot.entry)));
-        fixed.chain(rest).map(|(id, (key, entry))| {
-            let (ifindex, address) = match key {
-                Some(&Key::Gateway {
-                    ifindex, gateway, ..
-                }) => (Some(ifindex), Some(gateway)),
-                Some(&Key::Host {
-                    ifindex, address, ..
-                }) => (Some(ifindex), Some(address)),
-                Some(&Key::Link { ifindex }) => (Some(ifindex), None),
-                Some(Key::Group(_)) | None => (None, None),
-            };
-            NextHopRow {
-                id,
-                entry,
-                address,
-                device: ifindex.map(|ifindex| self.link_name(ifindex)),
-            }
-        })
+        self.next_hops_after(None)
+    }
+
+    /// The same from behind an id on.
+    pub fn next_hops_after(&self, after: Option<u32>) -> impl Iterator<Item = NextHopRow> {
+        let first = after.map_or(0, |id| id.saturating_add(1));
+        let fixed = (0..).zip(FIXED).skip(first as usize);
+        let fixed = fixed.map(|(id, entry)| self.next_hop_row(id, None, entry));
+        let rest = self.next_hops.iter().filter(move |(id, _)| *id >= first);
+        fixed.chain(rest.map(|(id, slot)| self.next_hop_row(id, Some(&slot.key), slot.entry)))
+    }
+
+    /// The IP address of a next hop, if it has one.
+    pub fn next_hop_address(&self, id: u32) -> Option<IpAddr> {
+        let slot = self.next_hops.get(id)?;
+        self.next_hop_row(id, Some(&slot.key), slot.entry).address
+    }
+
+    fn next_hop_row(&self, id: u32, key: Option<&Key>, entry: NextHop) -> NextHopRow {
+        let (ifindex, address) = match key {
+            Some(&Key::Gateway {
+                ifindex, gateway, ..
+            }) => (Some(ifindex), Some(gateway)),
+            Some(&Key::Host {
+                ifindex, address, ..
+            }) => (Some(ifindex), Some(address)),
+            Some(&Key::Link { ifindex }) => (Some(ifindex), None),
+            Some(Key::Group(_)) | None => (None, None),
+        };
+        NextHopRow {
+            id,
+            entry,
+            address,
+            device: ifindex.map(|ifindex| self.link_name(ifindex)),
+        }
     }
 
     /// Name of an interface; its number if it is gone.

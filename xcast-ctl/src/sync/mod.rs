@@ -7,7 +7,7 @@
 //!
 //! A change passes through the modules in this order:
 //!
-//! * `netlink` follows the kernel, and `parse` reads its messages, `parse_rule` those about policy rules, and `parse_address` addresses for both.
+//! * `netlink` follows the kernel, with a `backlog` of what nobody has taken yet, and `parse` reads its messages, `parse_rule` those about policy rules, and `parse_address` addresses for both.
 //! * [`event`] says what happened.
 //! * `route_sync` takes events in and decides what to look at again.
 //! * `rib` holds the kernel's state. Its tables hold a `node` for each prefix; `siblings` has the
@@ -20,6 +20,7 @@
 //!
 //! `inspect` shows what is in the maps, and why.
 
+mod backlog;
 mod ecmp;
 mod edit;
 pub mod event;

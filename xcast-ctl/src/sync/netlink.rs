@@ -3,8 +3,8 @@
 //! One thread has one socket for everything: it subscribes, then dumps, then follows. What changes
 //! during a dump is announced on the same socket, so dump and changes come in the order in which they
 //! happened. When the socket's buffer overflows the kernel says so, and everything is dumped again.
-//! Events go through a bounded channel: if nobody takes them the thread waits, the buffer overflows,
-//! and no memory grows.
+//! Events go through a bounded channel. If nobody takes them, a backlog grows up to a bound, with one event for each
+//! neighbour; then the thread waits, and the buffer overflows.
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -24,15 +24,16 @@ use nix::{
     sys::socket::{setsockopt, sockopt},
 };
 use thiserror::Error;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tracing::{debug, error, warn};
 
-use super::{event::KernelEvent, parse};
+use super::{backlog::Backlog, event::KernelEvent, parse};
 
-/// Batches of events under way between the netlink thread and its consumer.
-const CHANNEL_BATCHES: usize = 16;
-/// Events in a batch, about.
-const BATCH_EVENTS: usize = 4096;
+/// Batches of events under way between the netlink thread and its consumer. Few: what waits here is not shortened
+/// any more.
+const CHANNEL_BATCHES: usize = 4;
+/// How long a consumer that has no room for more is given until it is tried again, in milliseconds.
+const PAUSE_FOR_CONSUMER_MS: u8 = 2;
 /// Longer than any message the kernel sends, in octets.
 const MESSAGE_LEN: usize = 256 * 1024;
 /// How often a dump may be interrupted by changes before it is taken as it is. Whatever it lacks was
@@ -137,7 +138,7 @@ struct Follower {
     port: u32,
     control: UnixStream,
     events: mpsc::Sender<Vec<KernelEvent>>,
-    batch: Vec<KernelEvent>,
+    backlog: Backlog,
     buffer: Vec<u8>,
     sequence: u32,
     /// Number of dumps that ended without an error.
@@ -183,7 +184,7 @@ impl Follower {
             port: address.port_number(),
             control,
             events,
-            batch: Vec::new(),
+            backlog: Backlog::default(),
             buffer: Vec::with_capacity(MESSAGE_LEN),
             sequence: 0,
             known: 0,
@@ -246,8 +247,7 @@ impl Follower {
             debug!("a dump was interrupted by changes: dumping again");
             return Err(Interruption::Resync);
         }
-        self.push(KernelEvent::ResyncEnd)?;
-        self.flush()
+        self.push(KernelEvent::ResyncEnd)
     }
 
     /// Forwards changes until something interrupts.
@@ -329,7 +329,7 @@ impl Follower {
                 message_type => {
                     let payload = message.payload();
                     match parse::event(message_type, message.flags(), ours, payload) {
-                        Ok(event) => self.batch.extend(event),
+                        Ok(event) => event.into_iter().for_each(|event| self.backlog.push(event)),
                         Err(error) => {
                             debug!(%error, message_type, "netlink message not understood");
                         }
@@ -337,9 +337,7 @@ impl Follower {
                 }
             }
         }
-        if self.batch.len() >= BATCH_EVENTS {
-            self.flush()?;
-        }
+        self.hand_on_if_due()?;
         Ok(progress)
     }
 
@@ -358,8 +356,11 @@ impl Follower {
                 Ok(_) => return Ok(()),
                 Err(error) => match error.raw_os_error().map(Errno::from_raw) {
                     Some(Errno::EAGAIN) => {
-                        self.flush()?;
-                        self.wait()?;
+                        let timeout = match self.hand_on()? {
+                            true => PollTimeout::NONE,
+                            false => PollTimeout::from(PAUSE_FOR_CONSUMER_MS),
+                        };
+                        self.wait(timeout)?;
                     }
                     Some(Errno::EINTR) => {}
                     Some(Errno::ENOBUFS) => return Err(Interruption::Overrun),
@@ -369,12 +370,12 @@ impl Follower {
         }
     }
 
-    fn wait(&mut self) -> Followed<()> {
+    fn wait(&mut self, timeout: PollTimeout) -> Followed<()> {
         let mut fds = [
             PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.control.as_fd(), PollFlags::POLLIN),
         ];
-        match poll(&mut fds, PollTimeout::NONE) {
+        match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(Interruption::Failed(error.into())),
         }
@@ -390,7 +391,7 @@ impl Follower {
     /// Throws away all that has been received. Until the buffer is empty once, the kernel drops what it
     /// has to say without a word.
     fn drain(&mut self) {
-        self.batch.clear();
+        self.backlog.clear();
         loop {
             self.buffer.clear();
             match self.socket.recv_from(&mut self.buffer, libc::MSG_DONTWAIT) {
@@ -402,20 +403,32 @@ impl Follower {
     }
 
     fn push(&mut self, event: KernelEvent) -> Followed<()> {
-        self.batch.push(event);
-        if self.batch.len() >= BATCH_EVENTS {
-            self.flush()?;
+        self.backlog.push(event);
+        self.hand_on_if_due()
+    }
+
+    /// Hands events on if there are many. Waits only if there are too many.
+    fn hand_on_if_due(&mut self) -> Followed<()> {
+        if self.backlog.is_due() && !self.hand_on()? {
+            self.backlog.shorten();
+        }
+        while self.backlog.is_full() {
+            let sent = self.events.blocking_send(self.backlog.next_batch());
+            sent.map_err(|_| Interruption::Stop)?;
         }
         Ok(())
     }
 
-    fn flush(&mut self) -> Followed<()> {
-        if self.batch.is_empty() {
-            return Ok(());
+    /// Hands on what the consumer has room for; says whether that was all.
+    fn hand_on(&mut self) -> Followed<bool> {
+        while !self.backlog.is_empty() {
+            match self.events.try_reserve() {
+                Ok(place) => place.send(self.backlog.next_batch()),
+                Err(TrySendError::Full(())) => return Ok(false),
+                Err(TrySendError::Closed(())) => return Err(Interruption::Stop),
+            }
         }
-        let batch = std::mem::take(&mut self.batch);
-        let sent = self.events.blocking_send(batch);
-        sent.map_err(|_| Interruption::Stop)
+        Ok(true)
     }
 }
 

@@ -95,7 +95,11 @@ pub(super) fn event(
             placement: placement(flags, dump),
         })),
         libc::RTM_DELROUTE => Ok(route(payload)?.map(KernelEvent::RouteRemoved)),
-        libc::RTM_NEWNETCONF => net_conf(payload),
+        libc::RTM_NEWNETCONF => {
+            let known = net_conf(payload)?;
+            // A dump tells them all.
+            Ok(known.or((!dump).then_some(KernelEvent::SettingsChanged)))
+        }
         libc::RTM_NEWRULE => Ok(parse_rule::rule(payload)?.map(|rule| KernelEvent::Rule {
             rule,
             is_dumped: dump,

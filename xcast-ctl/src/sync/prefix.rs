@@ -92,6 +92,25 @@ impl<T> PrefixMap<T> {
             .chain(ipv6.map(|(&key, value)| (key.net(), value)))
     }
 
+    /// The same from behind a prefix on, of IPv6 (true), IPv4 (false), or both.
+    pub(super) fn iter_after(
+        &self,
+        after: Option<IpNet>,
+        ipv6: Option<bool>,
+    ) -> impl Iterator<Item = (IpNet, &T)> {
+        let (after4, after6) = match after {
+            Some(IpNet::V4(prefix)) => (Some(Key4::from(prefix)), None),
+            Some(IpNet::V6(prefix)) => (None, Some(Key6::from(prefix))),
+            None => (None, None),
+        };
+        // Those of IPv4 come first.
+        let wants4 = ipv6 != Some(true) && after6.is_none();
+        let ipv4 = wants4.then(|| self.ipv4.after(after4));
+        let ipv6 = (ipv6 != Some(false)).then(|| self.ipv6.after(after6));
+        let ipv4 = ipv4.into_iter().flatten();
+        ipv4.chain(ipv6.into_iter().flatten())
+    }
+
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (IpNet, &mut T)> {
         let ipv4 = self.ipv4.entries.iter_mut();
         let ipv6 = self.ipv6.entries.iter_mut();
@@ -248,6 +267,12 @@ impl<K: Key, T> Tree<K, T> {
         old
     }
 
+    fn after(&self, key: Option<K>) -> impl Iterator<Item = (IpNet, &T)> {
+        let first = key.map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = self.entries.range((first, Bound::Unbounded));
+        entries.map(|(&key, value)| (key.net(), value))
+    }
+
     fn more_specific(&self, key: K) -> impl Iterator<Item = IpNet> {
         let inside = (Bound::Excluded(key), Bound::Included(key.last()));
         // A host has nothing inside; such a range would be refused.
@@ -299,6 +324,34 @@ mod tests {
         assert_eq!(at("10.1.0.0/12", 32), Some(8));
         assert_eq!(at("11.0.0.0/32", 32), Some(0));
         assert_eq!(at("11.0.0.0/32", -1), None);
+    }
+
+    #[test]
+    fn pages_go_on_behind_a_prefix() {
+        let mut map = PrefixMap::default();
+        let all = [
+            "10.0.0.0/8",
+            "10.0.0.0/9",
+            "11.0.0.0/8",
+            "::/0",
+            "2001:db8::/32",
+        ]
+        .map(net);
+        for prefix in all {
+            map.insert(prefix, ());
+        }
+        let after = |after: Option<&str>, ipv6| {
+            let rows = map.iter_after(after.map(net), ipv6);
+            rows.map(|(prefix, &())| prefix).collect::<Vec<_>>()
+        };
+        assert_eq!(after(None, None), all);
+        assert_eq!(after(None, Some(false)), all[..3]);
+        assert_eq!(after(None, Some(true)), all[3..]);
+        assert_eq!(after(Some("10.0.0.0/8"), None), all[1..]);
+        // It may have gone by now.
+        assert_eq!(after(Some("10.64.0.0/10"), None), all[2..]);
+        assert_eq!(after(Some("11.0.0.0/8"), Some(false)), []);
+        assert_eq!(after(Some("::/0"), None), all[4..]);
     }
 
     #[test]

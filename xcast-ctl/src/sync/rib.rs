@@ -288,7 +288,8 @@ impl Rib {
                 self.remove_route(&route);
             }
             // For whoever says what is consulted.
-            KernelEvent::Rule { .. }
+            KernelEvent::SettingsChanged
+            | KernelEvent::Rule { .. }
             | KernelEvent::RuleRemoved(_)
             | KernelEvent::RulesKnown { .. } => {}
         }

@@ -148,6 +148,11 @@ impl RouteSync {
         self.next_hops.has_gateway(ifindex)
     }
 
+    /// The gateways that the kernel is to keep resolved, with their interfaces.
+    pub fn resolving(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        self.resolving.iter().copied()
+    }
+
     /// The interface is a port now, with this slot.
     pub fn attach_port(&mut self, ifindex: u32, slot: u8, edits: &mut Vec<Edit>) {
         if self.ports.insert(ifindex, slot) != Some(slot) {

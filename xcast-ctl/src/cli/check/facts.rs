@@ -3,11 +3,11 @@
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 
-use super::status::Reported;
 use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
     control::{self, ControlError, Request, Response},
+    datapath::bpffs::{self, Place},
     report,
 };
 
@@ -20,8 +20,10 @@ pub(super) struct Facts {
     pub(super) page_size: u32,
     /// Why XDP programs cannot be loaded, if they cannot.
     pub(super) no_bpf: Option<String>,
-    /// Capabilities of this process, a bit for each; `None` if the kernel does not tell.
-    pub(super) capabilities: Option<u64>,
+    /// Capabilities that a router needs and this process does not have.
+    pub(super) missing_capabilities: Vec<&'static str>,
+    /// Where a router started by this process would pin what is to outlive it.
+    pub(super) place: Place,
     /// The packet filter.
     pub(super) netfilter: Netfilter,
     /// Rules of policy routing.
@@ -85,7 +87,7 @@ pub(super) struct Interface {
 pub(super) struct Running {
     pub(super) ports: Vec<report::Port>,
     pub(super) stats: report::Stats,
-    pub(super) reported: Reported,
+    pub(super) status: report::Status,
 }
 
 impl Interface {
@@ -108,7 +110,8 @@ impl Facts {
             kernel: kernel::release()?,
             page_size: page_size(),
             no_bpf: no_bpf(),
-            capabilities: kernel::capabilities(),
+            missing_capabilities: kernel::missing_capabilities().unwrap_or_default(),
+            place: bpffs::look(),
             netfilter: kernel::netfilter(),
             rules: kernel::rules()?,
             own_peer: links.iter().find(|link| link.name == own_peer).cloned(),
@@ -203,11 +206,6 @@ fn page_size() -> u32 {
 }
 
 fn no_bpf() -> Option<String> {
-    if let Ok(missing) = kernel::missing_capabilities()
-        && !missing.is_empty()
-    {
-        return Some(format!("this process lacks {}", missing.join(" and ")));
-    }
     match is_program_supported(ProgramType::Xdp) {
         Ok(true) => None,
         Ok(false) => Some("the kernel has no XDP programs".to_owned()),
@@ -221,15 +219,13 @@ fn running(name: &str) -> Result<Option<Running>> {
         Ok(_) | Err(ControlError::NotRunning(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let reported = match control::ask(name, &Request::Status)? {
-        Response::Status(status) => Reported::from(&*status),
-        _ => Reported::default(),
-    };
-    Ok(match control::ask(name, &Request::Stats)? {
-        Response::Stats(stats) => Some(Running {
+    let status = control::ask(name, &Request::Status)?;
+    let stats = control::ask(name, &Request::Stats)?;
+    Ok(match (status, stats) {
+        (Response::Status(status), Response::Stats(stats)) => Some(Running {
             ports,
             stats,
-            reported,
+            status: *status,
         }),
         _ => None,
     })

@@ -16,7 +16,7 @@ const COPIES_FIXED: [(u32, u32, u32); 4] = [(6, 1, 178), (6, 6, 145), (6, 12, 96
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     findings.push(copies(&facts.kernel));
-    let missing = missing_capabilities(facts.capabilities);
+    let missing = &facts.missing_capabilities;
     if missing.is_empty() || facts.running.is_some() {
         findings.push(bpf(facts));
     } else {
@@ -93,26 +93,6 @@ fn copies_fixed((major, minor, patch): (u32, u32, u32)) -> bool {
     }
 }
 
-/// Which capabilities are missing that `run` needs: to load programs, to let the verifier follow
-/// pointers in them as for root, and to attach them. CAP_SYS_ADMIN stands for the first two, as
-/// before Linux 5.8 (capabilities(7)).
-fn missing_capabilities(held: Option<u64>) -> Vec<&'static str> {
-    const SYS_ADMIN: u8 = 21;
-    let Some(held) = held else {
-        return Vec::new();
-    };
-    let has = |bit: u8| held & 1 << bit != 0;
-    [
-        ("CAP_BPF", has(39) || has(SYS_ADMIN)),
-        ("CAP_PERFMON", has(38) || has(SYS_ADMIN)),
-        ("CAP_NET_ADMIN", has(12)),
-    ]
-    .into_iter()
-    .filter(|(_, has)| !has)
-    .map(|(name, _)| name)
-    .collect()
-}
-
 fn bpf(facts: &Facts) -> Finding {
     match &facts.no_bpf {
         None => ok("bpf", None, "XDP programs can be loaded"),
@@ -132,9 +112,9 @@ fn bpf(facts: &Facts) -> Finding {
 mod tests {
     use super::super::{
         finding::Severity,
+        judge as judge_all,
         testing::{facts, found, start},
     };
-    use super::missing_capabilities;
 
     #[test]
     fn kernels() {
@@ -162,28 +142,17 @@ mod tests {
 
     #[test]
     fn capabilities_that_run_needs() {
-        const NET_ADMIN: u64 = 1 << 12;
-        const SYS_ADMIN: u64 = 1 << 21;
-        const PERFMON: u64 = 1 << 38;
-        const BPF: u64 = 1 << 39;
-        for (held, missing) in [
-            (u64::MAX, ""),
-            (BPF | PERFMON | NET_ADMIN, ""),
-            (SYS_ADMIN | NET_ADMIN, ""),
-            (BPF | NET_ADMIN, "CAP_PERFMON"),
-            (NET_ADMIN, "CAP_BPF and CAP_PERFMON"),
-            (SYS_ADMIN, "CAP_NET_ADMIN"),
-        ] {
-            let mut facts = facts();
-            facts.capabilities = Some(held);
-            assert_eq!(
-                missing_capabilities(facts.capabilities).join(" and "),
-                missing
-            );
-            let expected = Some(("capabilities", Severity::Fault, None));
-            let expected = expected.filter(|_| !missing.is_empty());
-            assert_eq!(found(&facts), Vec::from_iter(expected), "{missing}");
-        }
+        let mut facts = facts();
+        facts.missing_capabilities = vec!["CAP_PERFMON"];
+        facts.no_bpf = Some("not tried".to_owned());
+        let expected = [("capabilities", Severity::Fault, None)];
+        assert_eq!(found(&facts), expected);
+        let named = judge_all(&facts)
+            .iter()
+            .any(|finding| finding.what.contains("CAP_PERFMON"));
+        assert!(named);
+        start(&mut facts);
+        assert_eq!(found(&facts), []);
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod finding;
 mod forwarding;
 mod ipv6;
 mod kernel;
+mod lasting;
 mod loss;
 mod own_interface;
 mod packet_filter;
@@ -14,7 +15,6 @@ mod policy_routing;
 mod port;
 mod reported;
 mod stacked;
-mod status;
 #[cfg(test)]
 mod testing;
 mod udp;
@@ -109,6 +109,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         udp::judge,
         loss::judge,
         reported::judge,
+        lasting::judge,
     ] {
         rule(facts, &mut findings);
     }
@@ -171,7 +172,8 @@ mod tests {
                 "packet_filter",
                 "rule",
                 "port",
-                "port"
+                "port",
+                "lasting"
             ]
         );
     }

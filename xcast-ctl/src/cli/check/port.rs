@@ -19,9 +19,8 @@ const TAILROOM: u32 = 320;
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     for port in &facts.ports {
         let before = findings.len();
-        if !stacked::judge_kind(port, findings) {
-            judge_port(facts, port, findings);
-            stacked::judge_neighbours(facts, port, findings);
+        if judge_port(facts, port, findings) {
+            stacked::judge(facts, port, findings);
         }
         if let (Some(running), true) = (&facts.running, port.link.is_some()) {
             attached(running, port, findings);
@@ -34,7 +33,8 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     }
 }
 
-fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
+/// Judges the interface itself. False if it cannot be a port at all: nothing else matters then.
+fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) -> bool {
     let name = &port.name;
     let mut add = |check, severity, what: String, remedy: String| {
         findings.push(finding(check, severity, Some(port), what, remedy));
@@ -46,16 +46,12 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
             "there is no such interface in this network namespace".into(),
             "create it, or remove its [[port]] from the configuration".into(),
         );
-        return;
+        return false;
     };
     if let Some(obstacle) = link.obstacle(port.features.map(|features| features.native())) {
-        add(
-            "ethernet",
-            Severity::Fault,
-            obstacle,
-            "remove its [[port]] from the configuration".into(),
-        );
-        return;
+        let remedy = obstacle.remedy.to_owned();
+        add("kind", Severity::Fault, obstacle.what, remedy);
+        return false;
     }
     if !link.up {
         add(
@@ -86,6 +82,7 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
             format!("ip link set {name} mtu {most}, or less, on both ends"),
         );
     }
+    true
 }
 
 fn xdp(
@@ -254,7 +251,7 @@ mod tests {
             port.link = None;
             port.forwarding = None;
         });
-        assert_port("ethernet", Severity::Fault, |port| {
+        assert_port("kind", Severity::Fault, |port| {
             link(port).mac = None;
         });
         assert_port("up", Severity::Fault, |port| {
@@ -273,6 +270,16 @@ mod tests {
         assert_port("forwarding", Severity::Fault, |port| {
             port.forwarding = Some(false);
         });
+    }
+
+    #[test]
+    fn kinds_that_cannot_be_a_port() {
+        for kind in ["bridge", "bond", "team", "vlan", "macvlan", "ipvlan", "vrf"] {
+            assert_port("kind", Severity::Fault, |port| {
+                link(port).kind = Some(kind.to_owned());
+                port.features = None;
+            });
+        }
     }
 
     /// What unicast would be refused, Xcast is refused: that is no fault.

@@ -1,5 +1,4 @@
-//! Interfaces that are made of others: a port that is one, a port that belongs to one, and those
-//! that are on a port.
+//! Interfaces that are made of others: a port that belongs to one, and those that are on a port.
 
 use super::{
     facts::{Facts, Interface},
@@ -7,50 +6,8 @@ use super::{
 };
 use crate::kernel::Link;
 
-/// Whether a port may be of this kind, and if not, why.
-fn unfit(kind: &str) -> Option<(&'static str, &'static str)> {
-    const BELOW: &str =
-        "name the interface below it as the port, and have it receive untagged frames";
-    Some(match kind {
-        "bridge" => (
-            "a bridge cannot be a port: it has no native XDP, and packets belong to its members",
-            "route between the interfaces themselves, without the bridge, and name those as ports",
-        ),
-        "bond" | "team" => (
-            "a bond or team cannot be a port: XDP sees packets arrive by its members, which are not \
-             ports",
-            "name the members as ports: they accept its link layer address",
-        ),
-        "vlan" => (
-            "a VLAN interface cannot be a port: it has no native XDP, and tagged frames pass to the \
-             kernel untouched",
-            BELOW,
-        ),
-        "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => (
-            "an interface on top of another one (macvlan, ipvlan) cannot be a port: it has no native \
-             XDP",
-            BELOW,
-        ),
-        "vrf" => (
-            "a VRF cannot be a port: its members are",
-            "name the members as ports",
-        ),
-        _ => return None,
-    })
-}
-
-/// Whether the port is of a kind that cannot be one. Nothing else matters then.
-pub(super) fn judge_kind(port: &Interface, findings: &mut Vec<Finding>) -> bool {
-    let kind = port.link.as_ref().and_then(|link| link.kind.as_deref());
-    let Some((what, remedy)) = kind.and_then(unfit) else {
-        return false;
-    };
-    findings.push(finding("kind", Severity::Fault, Some(port), what, remedy));
-    true
-}
-
 /// What a port belongs to, and what is on it.
-pub(super) fn judge_neighbours(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
+pub(super) fn judge(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
     let Some(link) = &port.link else { return };
     if let Some(master) = &port.master {
         findings.push(member(port, master));
@@ -123,7 +80,7 @@ fn tags(port: &Interface, link: &Link, vlan: &Link) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, found, link};
+    use super::super::testing::{facts, found};
     use super::*;
 
     fn upper(kind: &str) -> Link {
@@ -134,16 +91,6 @@ mod tests {
             mac: Some([4; 6]),
             peer: Some(7),
             ..Link::default()
-        }
-    }
-
-    #[test]
-    fn kinds_that_cannot_be_a_port() {
-        for kind in ["bridge", "bond", "team", "vlan", "macvlan", "ipvlan", "vrf"] {
-            let mut facts = facts();
-            link(&mut facts.ports[0]).kind = Some(kind.to_owned());
-            let expected = ("kind", Severity::Fault, Some("eth0".to_owned()));
-            assert_eq!(found(&facts), [expected], "{kind}");
         }
     }
 

@@ -4,7 +4,6 @@ use super::{
     facts::{Facts, Interface, Running},
     finding::Severity,
     judge,
-    status::Reported,
 };
 use crate::{
     kernel::{Link, XdpFeatures},
@@ -74,7 +73,7 @@ pub(super) fn running() -> Running {
     Running {
         ports: vec![port("eth0"), port("eth1")],
         stats: report::Stats::new(Vec::new()),
-        reported: Reported::default(),
+        status: report::Status::example(),
     }
 }
 
