@@ -137,7 +137,7 @@ impl Router {
             self.ports.surveyor.ask();
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
-            self.follow_ipv6_mtus(&mut edits);
+            self.follow_sysctls(&mut edits);
             self.follow_policy();
         }
         self.ports.follow_gateways(&mut self.datapath, &self.sync);
@@ -222,13 +222,16 @@ impl Router {
         let used = self.datapath.take_used();
         // What failed comes first: what sync asks for now is newer.
         let mut edits = self.pending.due(self.started.elapsed().as_secs());
-        self.follow_ipv6_mtus(&mut edits);
+        self.follow_sysctls(&mut edits);
         self.sync.tend(&used, &mut edits);
         self.carry_out(edits);
     }
 
-    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, so each port's is looked at.
-    fn follow_ipv6_mtus(&mut self, edits: &mut Vec<Edit>) {
+    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, or whether multipath routes ask for neighbours,
+    /// so these are looked at.
+    fn follow_sysctls(&mut self, edits: &mut Vec<Edit>) {
+        let uses_neighbours = kernel::sysctl("ipv4/fib_multipath_use_neigh") == Some(1);
+        let uses_neighbours = KernelEvent::MultipathUsesNeighbours(uses_neighbours);
         let mtus = self.ports.links().filter_map(|link| {
             let mtu_bytes = kernel::sysctl(&format!("ipv6/conf/{}/mtu", link.name))?;
             Some(KernelEvent::Ipv6Mtu {
@@ -236,7 +239,7 @@ impl Router {
                 mtu_bytes,
             })
         });
-        self.sync.apply_all(mtus, edits);
+        self.sync.apply_all(mtus.chain([uses_neighbours]), edits);
     }
 
     /// Goes on with a pair that was made instead of one that somebody removed.
