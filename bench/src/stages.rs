@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use xcast_common::{
     maps::{
-        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, PORT_TRUSTED, Port, Settings,
+        NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, PORT_STACK, Port, Settings, SourceMode,
         counter::Counter,
     },
     wire::{Be32, Be128},
@@ -49,6 +49,20 @@ const REPEAT: u32 = 2000;
 /// Runs per value where each one takes one off the TTL.
 const FEW: u32 = 200;
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// Secret of the programs' marks, and where packets come from: behind the port that they arrive by.
+const MARK: u64 = 0xfedc_ba98_7654_3210;
+const SOURCE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const SOURCE_ID: u32 = 98;
+/// What a packet and a copy cost: limits are looked after, and never reached.
+const PRICE_NS: u32 = 1;
+
+/// The link layer address of the port that packets arrive by: what a packet has there after a run left its mark, so
+/// that the next run takes it. The first octets of a mark are its secret and never change.
+fn port_mac(family: Family) -> [u8; 6] {
+    let secret = MARK ^ u64::from(number(family));
+    let [a, b, c, d, e, f, ..] = secret.to_ne_bytes();
+    [a, b, c, d, e, f]
+}
 
 /// What a stage takes.
 #[derive(Clone, Debug, Serialize)]
@@ -215,7 +229,7 @@ fn router(family: Family) -> Result<Datapath> {
         group: Be32::from(GROUP),
         protocol: PROTOCOL,
         hash_key: 0x1234_5678_9abc_def1,
-        mark: 0xfedc_ba98_7654_3210,
+        mark: MARK,
         ..Settings::default()
     };
     if let IpAddr::V6(group) = family.address(GROUP) {
@@ -230,16 +244,25 @@ fn router(family: Family) -> Result<Datapath> {
     };
     let mut datapath = Datapath::load(&settings, 1024, macs)?;
     let slots = [PORT_STACK].into_iter().chain(PORT_FIRST..);
+    // Packets arrive by the last one, which has sources and limits as a port towards hosts has by default.
+    let mut arrival = Port::default();
     for slot in slots.take(1 + NEXT_HOPS) {
-        let port = Port {
+        arrival = Port {
             slot,
-            // Takes any link layer address: marks are in their place.
-            flags: PORT_TRUSTED,
-            mac: MAC,
+            mac: port_mac(family),
+            sources: [SourceMode::Strict as u8; 2],
+            packet_ns: PRICE_NS,
+            copy_ns: PRICE_NS,
             ..Port::default()
         };
-        datapath.add_device(1, port)?;
+        datapath.add_device(1, arrival)?;
     }
+    let host = NextHop {
+        egress: arrival.slot,
+        ..NextHop::stack(Counter::StackNoNeighbour)
+    };
+    datapath.set_next_hop(SOURCE_ID, host)?;
+    datapath.set_route(family.prefix(SOURCE, 24), Some(SOURCE_ID))?;
     for number in 0..NEXT_HOPS as u8 {
         let next_hop = NextHop {
             kind: NextHopKind::Forward as u8,
@@ -278,13 +301,12 @@ fn frame(
         let next_hop = (number % next_hops) as u8;
         Destination::new(Ipv4Addr::new(10, next_hop, 0, number as u8 + 1))
     });
-    let source = Ipv4Addr::new(192, 0, 2, 1);
     let mut packet = Packet {
-        destination_mac: MAC,
+        destination_mac: port_mac(family),
         source_mac: MAC,
-        ip: Ip::new(source, GROUP, PROTOCOL),
+        ip: Ip::new(SOURCE, GROUP, PROTOCOL),
         xcast: Xcast::new(protocol::UDP, list.collect()),
-        segment: packet::udp((source, 4000), (GROUP, 5000), &[0; 200], None),
+        segment: packet::udp((SOURCE, 4000), (GROUP, 5000), &[0; 200], None),
     };
     change(&mut packet);
     packet.in_family(family).frame()

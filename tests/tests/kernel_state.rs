@@ -179,6 +179,27 @@ fn rule_from_before_the_start() {
     }
 }
 
+/// A source whose way back, by the main table, is not where a rule's packets arrive. Only the kernel knows the way
+/// back then, and its own filter judges.
+#[test]
+fn source_of_what_a_rule_decides_about() {
+    const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 5);
+    trio::with(|trio| {
+        two_tables(trio)?;
+        trio.r.ip("route add 10.44.0.0/24 via 10.66.3.2")?;
+        rule(trio, "add iif p1 lookup 100 priority 100")?;
+        trio.goes(Way::C, ELSEWHERE, BEHIND)
+            .context("without a filter")?;
+        if trio.family == Family::Ipv4 {
+            trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", "1")?;
+            trio.goes(Way::Nowhere, ELSEWHERE, BEHIND)
+                .context("with a filter")?;
+            trio.goes(Way::C, A, BEHIND)?;
+        }
+        Ok(())
+    });
+}
+
 /// A port that belongs to a VRF: its packets go by the table of that.
 #[test]
 fn port_in_a_vrf() {

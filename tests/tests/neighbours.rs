@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use tests::daemon::Counters;
 use tests::family::Family;
 use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, until};
 
@@ -247,6 +248,49 @@ fn moved_gateway_is_reached_again() {
     });
 }
 
+/// Sends an Xcast packet to [`BEHIND`] in a flow of its own: the choice between gateways is made for a flow.
+fn send_in_flow(trio: &Trio, channel: u128) -> Result<u32> {
+    let number = trio.number();
+    let mut packet = trio.packet(A, &[BEHIND], number, 0);
+    packet.xcast.channel = channel;
+    trio.tap.send(&packet.frame())?;
+    Ok(number)
+}
+
+/// Of two gateways B and C, B fails: from then on every flow goes by C, and by the fast path.
+fn dead_gateway_attracts_no_flow(trio: &Trio) -> Result<()> {
+    let flows = 1..=16;
+    let all = || {
+        flows
+            .clone()
+            .try_fold(0, |_, channel| send_in_flow(trio, channel))
+    };
+    for host in [&trio.b, &trio.c] {
+        ensure!(trio.is_reached_by(host, all)?, "at the start");
+    }
+    trio.b.ip("address flush dev b0")?;
+    trio.r.ip("neigh replace 10.66.2.2 dev p2 nud failed")?;
+    for channel in flows.clone() {
+        ensure!(
+            trio.is_reached_by(&trio.c, || send_in_flow(trio, channel))?,
+            "flow {channel} has to do with the dead gateway"
+        );
+    }
+    let fast = || {
+        let before = Counters::read(&trio.r.namespace)?;
+        let last = all()?;
+        ensure!(trio.c.gets(last)?, "C gets nothing");
+        let counted = Counters::read(&trio.r.namespace)?.since(&before);
+        Ok(!counted.contains_key("stack_no_neighbour"))
+    };
+    ensure!(
+        until(SOON, fast)?,
+        "some flows still go to the kernel's stack: {}",
+        trio.neighbour(B)?
+    );
+    Ok(())
+}
+
 /// With `fib_multipath_use_neigh`, the kernel sends nothing to a gateway whose neighbour entry has failed while another one lives.
 #[test]
 fn dead_gateway_attracts_nothing() {
@@ -257,28 +301,20 @@ fn dead_gateway_attracts_nothing() {
             .sysctl("ipv4/fib_multipath_use_neigh", "1")?;
         trio.r
             .ip("route add 10.99.0.0/16 nexthop via 10.66.2.2 nexthop via 10.66.3.2")?;
-        // The choice is made for a flow, so there are several.
-        let send = |channel: u128| {
-            let number = trio.number();
-            let mut packet = trio.packet(A, &[BEHIND], number, 0);
-            packet.xcast.channel = channel;
-            trio.tap.send(&packet.frame())?;
-            Ok(number)
-        };
-        let flows = 1..=16;
-        let all = || flows.clone().try_fold(0, |_, channel| send(channel));
-        for host in [&trio.b, &trio.c] {
-            ensure!(trio.is_reached_by(host, all)?, "at the start");
-        }
-        trio.b.ip("address flush dev b0")?;
-        trio.r.ip("neigh replace 10.66.2.2 dev p2 nud failed")?;
-        for channel in flows.clone() {
-            ensure!(
-                trio.is_reached_by(&trio.c, || send(channel))?,
-                "flow {channel} has to do with the dead gateway"
-            );
-        }
-        Ok(())
+        dead_gateway_attracts_no_flow(trio)
+    });
+}
+
+/// With groups of nexthop objects, the kernel always does so, in both families.
+#[test]
+fn dead_gateway_of_a_nexthop_group_attracts_nothing() {
+    trio::with(|trio| {
+        trio.quick_neighbours()?;
+        trio.r.ip("nexthop add id 1 via 10.66.2.2 dev p2")?;
+        trio.r.ip("nexthop add id 2 via 10.66.3.2 dev p3")?;
+        trio.r.ip("nexthop add id 3 group 1/2")?;
+        trio.r.ip("route add 10.99.0.0/16 nhid 3")?;
+        dead_gateway_attracts_no_flow(trio)
     });
 }
 

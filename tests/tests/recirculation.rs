@@ -1,9 +1,12 @@
 //! Sets of ports that no device map was made for yet: the packet goes round, and nothing is lost.
 
+use std::thread;
 use std::time::Instant;
 
-use anyhow::{Result, ensure};
-use tests::daemon::PATIENCE;
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use tests::cpu;
+use tests::daemon::{self, PATIENCE};
 use tests::layout::{self, Layout};
 use tests::packet::Destination;
 use tests::rig::{self, Rig};
@@ -122,6 +125,84 @@ fn long_lists_go_round() {
             ensure!(expected.branches.len() == count);
             until_exact(rig, &frame)?;
         }
+        Ok(())
+    });
+}
+
+/// What `stats` shows as loss.
+fn loss(rig: &Rig) -> Result<u64> {
+    let stats = daemon::report(&rig.router, &["stats"])?;
+    stats["loss"].as_u64().context("stats has no loss")
+}
+
+/// Does something while the controller makes no device maps, and repairs nothing.
+fn without_controller<T>(rig: &Rig, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let pid = rig.daemon()?.pid();
+    kill(pid, Signal::SIGSTOP)?;
+    let done = work();
+    kill(pid, Signal::SIGCONT)?;
+    done
+}
+
+/// A round that does not come back takes its copies with it: that is shown as loss, although no copy of it was planned.
+#[test]
+fn rounds_that_are_lost_are_shown() {
+    rig::with(&layout(), |rig| {
+        let frame = rig::udp(for_ports(0b1000_0001, 8)).frame();
+        let before = rig.counters()?;
+        let lost = loss(rig)?;
+        without_controller(rig, || {
+            rig.router.ip("link set xcast0 down")?;
+            let sent = rig.taps[0].send(&frame);
+            rig.router.ip("link set xcast0 up")?;
+            sent
+        })?;
+        let counted = rig.counters()?.since(&before);
+        ensure!(counted.get("recirculated") == Some(&1), "{counted:?}");
+        ensure!(!counted.contains_key("returned"), "{counted:?}");
+        ensure!(loss(rig)? - lost == 1, "{} shown", loss(rig)? - lost);
+        Ok(())
+    });
+}
+
+/// Two processors send packets round as fast as they can, more than the own pair may have room for. Each copy that is due
+/// is sent, or what is missing is shown.
+#[test]
+fn rounds_of_two_processors_are_sent_or_shown() {
+    rig::with(&layout(), |rig| {
+        let list = for_ports(0b1000_0011, 8);
+        let copies = list.len() as u64;
+        let frame = rig::udp(list).frame();
+        let before = rig.counters()?;
+        let lost = loss(rig)?;
+        let flood = |port: usize| {
+            cpu::on_one(|| {
+                for _ in 0..20_000 {
+                    // What the wire has no room for never arrives.
+                    let _ = rig.taps[port].send(&frame);
+                }
+                Ok(())
+            })
+        };
+        without_controller(rig, || {
+            thread::scope(|scope| {
+                let other = scope.spawn(|| flood(2));
+                flood(3)?;
+                other.join().unwrap_or_else(|_| bail!("panicked"))
+            })
+        })?;
+        let counted = rig.counters()?.since(&before);
+        ensure!(counted.contains_key("recirculated"), "{counted:?}");
+        let of = |name| counted.get(name).copied().unwrap_or(0);
+        let limited = of("drop_packet_limit") + of("drop_copy_limit");
+        let due = (of("received") - limited) * copies;
+        let missing = due.checked_sub(of("sent"));
+        let missing = missing.with_context(|| format!("more than {due} sent: {counted:?}"))?;
+        let shown = loss(rig)? - lost + of("drop_redirect");
+        ensure!(
+            (missing > 0) == (shown > 0) && shown <= missing,
+            "{missing} of {due} missing, {shown} shown: {counted:?}"
+        );
         Ok(())
     });
 }

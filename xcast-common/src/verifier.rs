@@ -4,6 +4,8 @@
 //! values in registers where it can. What goes through memory, or through an instruction that the
 //! compiler cannot look into, is one unknown value to both. Arithmetic on packet pointers is in
 //! [`wire::frame`](crate::wire::frame).
+//!
+//! A panic of a BPF program is a loop without end: the verifier refuses whatever can reach one.
 
 /// Reads a field that lives in memory, not in a register: to the verifier, every value that a register can
 /// have is a state of its own.
@@ -33,4 +35,12 @@ pub(crate) fn opaque(number: u64) -> u64 {
         number
     };
     number
+}
+
+/// Of every BPF program that uses this crate. It must not be code that never runs in the compiler's eyes, which would
+/// remove the check before it as well.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
 }

@@ -11,10 +11,10 @@ use xcast_common::{
         ingress::{accept, is_family, is_xcast},
         limits::bucket_of,
         mark,
-        plan::{Memory, Plan, Scratch, Work, group},
+        plan::{Memory, Payer, Plan, group, look_up},
         tunnel,
     },
-    maps::{PORT_TRUSTED, Port, PortCounters, Settings, counter::Counter},
+    maps::{PORT_TRUSTED, Port, Settings, Tally, counter::Counter},
     packet::{Packet, Reject},
     verifier::fresh,
     wire::{
@@ -26,8 +26,8 @@ use xcast_common::{
 use crate::{
     fanout,
     frame::XdpFrame,
-    limits::{COPIES, PACKET, xcast_charge},
-    maps::{ARRIVALS, SCRATCH, WORK, arrival, count, counters, is_orphaned, port, settings},
+    limits::{COPIES, PACKET, now, xcast_charge},
+    maps::{ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, work},
     tables::FamilyMaps,
 };
 
@@ -102,8 +102,7 @@ fn forward<F: FamilyMaps>(
         Found::InUdp => decapsulate::<F>(frame, &mut port, settings, counters),
     };
     if F::VERSION == 6 {
-        // SAFETY: this CPU's own.
-        let work = unsafe { &mut *WORK.get_ptr_mut(0)? };
+        let work = work()?;
         ext_len = ext_len.map(|ext_len| work.ext_len_through_memory(ext_len));
     }
     let accepted =
@@ -133,7 +132,9 @@ fn forward<F: FamilyMaps>(
         }
     }
     let bucket = bucket_of::<F>(frame.view(), &port, settings)?;
-    if xcast_charge(bucket, port.packet_ns.into(), PACKET) == 0 {
+    // Once for each packet: reading the clock is a call.
+    let now = now();
+    if xcast_charge(bucket, port.packet_ns.into(), PACKET, now) == 0 {
         counters.bump(Counter::DropPacketLimit);
         return None;
     }
@@ -143,19 +144,21 @@ fn forward<F: FamilyMaps>(
         return None;
     }
 
-    // SAFETY: these are this CPU's own, each a map of its own.
-    let (work, scratch) = unsafe { (&mut *WORK.get_ptr_mut(0)?, &mut *SCRATCH.get_ptr_mut(0)?) };
-    let packet = work.through_memory(packet);
-    work.keep_charged(bucket, port.copy_ns);
-    let Some(plan) = plan::<F>(frame, &packet, settings, work, scratch, counters) else {
+    let memory = work()?;
+    let packet = memory.through_memory(packet);
+    memory.keep_payer(Payer {
+        now,
+        bucket,
+        copy_ns: port.copy_ns,
+    });
+    let Some(plan) = plan::<F>(frame, &packet, settings, counters) else {
         counters.bump(Counter::DropTruncated);
         return None;
     };
     let copies = fresh(&plan.copies);
-    // SAFETY: this CPU's own; nothing else refers to it any more.
-    let [bucket, copy_ns] = unsafe { &*WORK.get_ptr(0)? }.charged();
-    let price_ns = u64::from(copies) * u64::from(copy_ns);
-    if xcast_charge(bucket, price_ns, COPIES) == 0 {
+    let payer = work()?.payer();
+    let price_ns = u64::from(copies) * u64::from(payer.copy_ns);
+    if xcast_charge(payer.bucket, price_ns, COPIES, payer.now) == 0 {
         counters.bump(Counter::DropCopyLimit);
         return None;
     }
@@ -173,27 +176,31 @@ fn plan<'a, F: FamilyMaps>(
     frame: &mut XdpFrame,
     packet: &Packet,
     settings: &Settings,
-    work: &mut Work,
-    scratch: &mut Scratch,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) -> Option<&'a mut Plan<F>> {
     let checksum = F::xcast(frame.view(), packet.ext_len).be16(F::CHECKSUM)?;
     let checksum = checksum.memory();
-    let orphaned = is_orphaned();
-    work.orphaned = orphaned as u32;
-    if !orphaned && let Some(serial) = work.recent.find(checksum, work.serial) {
-        let plan = F::plan(serial)?;
-        if plan.applies(serial, frame, packet, &F::TABLES)? {
+    let memory = work()?;
+    let orphaned = is_orphaned(memory.payer().now);
+    memory.orphaned = orphaned as u32;
+    let serial = memory.serial;
+    if !orphaned && let Some(recent) = memory.recent.find(checksum, serial) {
+        let plan = F::plan(recent)?;
+        if plan.applies(recent, frame, packet, &F::TABLES)? {
             counters.bump(Counter::PlanReused);
             return Some(plan);
         }
     }
-    let serial = work.serial;
     let plan = F::plan(serial)?;
     plan.begin(packet, serial);
+    if look_up(frame, plan, work()?, &F::TABLES)? {
+        // The steps find the plan and the look-ups by themselves: nothing here refers to them meanwhile.
+        F::finish_look_ups();
+    }
+    let (plan, work) = (F::plan(serial)?, work()?);
     let memory = Memory {
         plan: &mut *plan,
-        scratch,
+        scratch: scratch()?,
         work: &mut *work,
     };
     group(frame, packet, settings, &F::TABLES, memory, counters)?;
@@ -212,12 +219,10 @@ fn decapsulate<F: FamilyMaps>(
     frame: &mut XdpFrame,
     port: &mut Port,
     settings: &Settings,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) -> Result<u16, Reject> {
     let is_others = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
-    let no_room = Reject::Drop(Counter::DropNoRoom);
-    // SAFETY: this CPU's own.
-    let work = unsafe { &mut *WORK.get_ptr_mut(0).ok_or(no_room)? };
+    let work = work().ok_or(Reject::Drop(Counter::DropNoRoom))?;
     *port = port.for_permitted(F::VERSION, work.bit_through_memory(is_others));
     tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);

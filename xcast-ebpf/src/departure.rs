@@ -22,7 +22,7 @@ use crate::{
     fanout::count_sent,
     frame::XdpFrame,
     limits::take_for_stack,
-    maps::{DEPARTURES, NEXT_HOPS, counters, port, settings_in_place},
+    maps::{DEPARTURES, NEXT_HOPS, count, port_in_place, settings_in_place},
     tables::FamilyMaps,
 };
 
@@ -49,15 +49,13 @@ pub fn leave(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn finish<F: FamilyMaps>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) -> u32 {
-    let Some(Port { slot, .. }) = port(frame.egress_ifindex()) else {
+    let Some(port) = port_in_place(frame.egress_ifindex()) else {
         return XDP_DROP;
     };
-    match prune::<F>(frame, mark, slot, settings) {
+    match prune::<F>(frame, mark, port, settings) {
         Ok(()) => XDP_PASS,
         Err(reason) => {
-            if let Some(counters) = counters(slot) {
-                counters.bump(reason);
-            }
+            count(port.slot, reason);
             XDP_DROP
         }
     }
@@ -68,9 +66,11 @@ fn finish<F: FamilyMaps>(frame: &mut XdpFrame, mark: Mark, settings: &Settings) 
 fn prune<F: FamilyMaps>(
     frame: &mut XdpFrame,
     mark: Mark,
-    slot: u8,
+    port: &Port,
     settings: &Settings,
 ) -> Result<(), Counter> {
+    // Read again where it has been compared: what it is not would keep cases apart.
+    let slot = || fresh(&port.slot);
     let plan = F::plan(mark.serial).ok_or(Counter::DropPlanLost)?;
     if plan.serial != mark.serial {
         return Err(Counter::DropPlanLost);
@@ -82,25 +82,25 @@ fn prune<F: FamilyMaps>(
             None
         }
     };
-    if slot == PORT_RECIRCULATE {
+    if slot() == PORT_RECIRCULATE {
         emit_rest(frame, plan).ok_or(Counter::DropNoRoom)?;
         // It tells the second round from a new packet.
         let mark = Mark::of_rest(&plan.packet);
         return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
     }
-    if slot == PORT_STACK && !take_for_stack(settings) {
+    if slot() == PORT_STACK && !take_for_stack(settings) {
         return Err(Counter::DropStackLimit);
     }
-    let b = plan.take(slot).ok_or(Counter::DropPlanLost)?;
+    let b = plan.take(slot()).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
     let form = emit(frame, plan, b, next_hop, settings, stripped).ok_or(Counter::DropNoRoom)?;
     // The next hop may be another one than when the plan was made. Read again, for its port is written before its
     // addresses: if it is still this one, so is what they belong to.
-    if fresh(&next_hop.port) != slot {
+    if fresh(&next_hop.port) != slot() {
         return Err(Counter::DropNextHop);
     }
-    count_sent(slot, form);
+    count_sent(slot(), form);
     Ok(())
 }

@@ -11,7 +11,7 @@ use xcast_common::{
         plan::{BRANCH_SLOTS, Plan},
     },
     maps::{
-        FanoutKey, GROUP_PRESETS, PORT_STACK, PortCounters, PresetFanout, SLOT_GROUPS, Settings,
+        FanoutKey, GROUP_PRESETS, PORT_STACK, PresetFanout, SLOT_GROUPS, Settings, Tally,
         counter::Counter,
     },
     verifier::fresh,
@@ -30,7 +30,7 @@ pub fn single<F: Family>(
     frame: &mut XdpFrame,
     plan: &mut Plan<F>,
     settings: &Settings,
-    arrival: &mut PortCounters,
+    arrival: Tally<'_>,
 ) -> Option<u32> {
     let b = fresh(&plan.last_branch);
     let slot = fresh(&plan.branches[b as usize].port);
@@ -47,6 +47,8 @@ pub fn single<F: Family>(
         arrival.bump(Counter::DropNoRoom);
         return None;
     };
+    // Read again: what it was found not to be would keep cases apart.
+    let slot = fresh(&plan.branches[b as usize].port);
     // It may have changed since it was looked at.
     if fresh(&next_hop.port) != slot {
         counters(slot)?.bump(Counter::DropNextHop);
@@ -70,7 +72,7 @@ pub fn several<F: Family>(
     frame: &mut XdpFrame,
     plan: &mut Plan<F>,
     settings: &Settings,
-    arrival: &mut PortCounters,
+    arrival: Tally<'_>,
 ) -> Option<u32> {
     let preset = plan.fanout.preset();
     let devices = if preset.is_all {
@@ -161,11 +163,7 @@ fn count_preset(group: u32, index: u32) {
 
 /// A copy leaves by each port of a preset fan-out; the rest recirculates through `xcast0`.
 #[inline(always)]
-fn some<F: Family>(
-    plan: &mut Plan<F>,
-    preset: PresetFanout,
-    arrival: &mut PortCounters,
-) -> Option<u32> {
+fn some<F: Family>(plan: &mut Plan<F>, preset: PresetFanout, arrival: Tally<'_>) -> Option<u32> {
     let devices = USUAL.get(preset.index_with_rest());
     let action = devices.and_then(|devices| devices.redirect(0, u64::from(BPF_F_BROADCAST)).ok());
     let Some(action) = action else {
@@ -186,7 +184,7 @@ fn some<F: Family>(
 
 /// Counts why the kernel stack gets the first `most` copies that it gets.
 #[inline(always)]
-fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: &mut PortCounters) {
+fn count_for_stack<F: Family>(plan: &Plan<F>, most: u32, arrival: Tally<'_>) {
     let Some(mut b) = plan.first_on(PORT_STACK) else {
         return;
     };

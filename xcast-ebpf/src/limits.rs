@@ -13,12 +13,12 @@ pub const PACKET: u32 = 0;
 /// [`xcast_charge`] for copies.
 pub const COPIES: u32 = 1;
 
-/// Takes a price from a budget of the source with this bucket; 0 if there was not enough.
+/// Takes a price from a budget of the source with this bucket, at this time; 0 if there was not enough.
 ///
 /// A global function: the kernel verifies it by itself, and does not go on with each case of what it did (Linux 5.6).
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32) -> u32 {
+pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32, now: u64) -> u32 {
     if price_ns == 0 {
         return 1;
     }
@@ -33,7 +33,7 @@ pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32) -> u32 {
             &raw mut (*bucket).copies_until
         }
     };
-    take_from(until, now(), price_ns) as u32
+    take_from(until, now, price_ns) as u32
 }
 
 /// Takes a copy from the budget of the kernel stack; whether there was one left.
@@ -65,7 +65,7 @@ fn take_from(until: *mut u64, now: u64, price_ns: u64) -> bool {
 
 /// The coarse monotonic clock, in nanoseconds: a few milliseconds are nothing to a budget of a second (Linux 5.11).
 #[inline(always)]
-fn now() -> u64 {
+pub fn now() -> u64 {
     // SAFETY: takes nothing and touches nothing.
     unsafe { bpf_ktime_get_coarse_ns() }
 }

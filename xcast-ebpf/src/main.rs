@@ -51,13 +51,6 @@ pub fn xcast_stack(ctx: TcContext) -> i32 {
     handover::hand_over(&ctx)
 }
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: the verifier refuses programs in which a panic is reachable.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
 /// The helpers used are GPL-only.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -3,7 +3,6 @@
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, DevMap, HashMap, LpmTrie, PerCpuArray, ProgramArray, RingBuf},
-    helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use xcast_common::{
@@ -14,7 +13,7 @@ use xcast_common::{
         MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES,
         MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
         PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac,
-        PortSource, SLOT_GROUPS, Settings,
+        PortSource, SLOT_GROUPS, Settings, Tally,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -236,10 +235,16 @@ pub fn settings_in_place() -> &'static Settings {
 /// The port with this interface index.
 #[inline(always)]
 pub fn port(ifindex: u32) -> Option<Port> {
+    port_in_place(ifindex).copied()
+}
+
+/// The same, where it is.
+#[inline(always)]
+pub fn port_in_place(ifindex: u32) -> Option<&'static Port> {
     for attempt in 0..PORT_PLACES {
         let port = PORTS.get(port_place(ifindex, attempt))?;
         if port.ifindex == ifindex {
-            return Some(*port);
+            return Some(port);
         }
     }
     None
@@ -255,17 +260,31 @@ pub fn count(slot: u8, counter: Counter) {
 
 /// Whether no controller has kept the tables up to date for too long.
 #[inline(always)]
-pub fn is_orphaned() -> bool {
-    // SAFETY: a helper without arguments (Linux 5.11).
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
+pub fn is_orphaned(now: u64) -> bool {
     ALIVE_UNTIL.get(0).is_none_or(|until| now > *until)
 }
 
 /// The counters of a port.
 #[inline(always)]
-pub fn counters<'a>(slot: u8) -> Option<&'a mut PortCounters> {
+pub fn counters<'a>(slot: u8) -> Option<Tally<'a>> {
     let counters = COUNTERS.get_ptr_mut(u32::from(slot))?;
-    // SAFETY: this CPU's own, and no program holds two references to the same port's at a time
-    // across a call that writes through both.
-    Some(unsafe { &mut *counters })
+    // SAFETY: this CPU's own element of a map, which outlives the program; it is used through tallies alone.
+    Some(unsafe { Tally::of(counters) })
+}
+
+/// Working memory. Whoever has it lets go of it before anyone asks for it again, and before the steps of look-ups, which
+/// do that.
+#[inline(always)]
+pub fn work<'a>() -> Option<&'a mut Work> {
+    let work = WORK.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own, and nothing else refers to it, as said above.
+    Some(unsafe { &mut *work })
+}
+
+/// Branches by next hop. Asked for once for each packet.
+#[inline(always)]
+pub fn scratch<'a>() -> Option<&'a mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: this CPU's own, and nothing else refers to it.
+    Some(unsafe { &mut *scratch })
 }

@@ -20,7 +20,7 @@ use crate::maps::{
     ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, POLICY_SOURCES,
     POLICY_SOURCES6, PORT_MACS, PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6,
     ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED,
-    WORK,
+    work,
 };
 
 /// A family with maps of its own.
@@ -30,15 +30,19 @@ pub trait FamilyMaps: Family {
     /// Its tables.
     const TABLES: Self::Tables;
 
-    /// The plan with this serial number: this CPU's own.
+    /// The plan with this serial number: this CPU's own. Whoever has it lets go of it before anyone asks for it again,
+    /// and before [`finish_look_ups`](Self::finish_look_ups).
     fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>>;
+
+    /// All further steps of the look-ups of the packet at hand, whose destinations have taken the first.
+    fn finish_look_ups();
 }
 
 /// The kernel's maps as a router's tables.
 pub struct KernelTables;
 
 macro_rules! tables {
-    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $step:ident;
+    ($family:ty, $routes:ident: $root:ident, $segments:ident, $blocks:ident, $steps:ident, $step:ident;
      $addresses:ident, $sources:ident, $port_sources:ident, $policy:ident, $plans:ident) => {
         route_map!($routes: $root, $segments, $blocks);
 
@@ -56,11 +60,6 @@ macro_rules! tables {
             #[inline(always)]
             fn revision(&self) -> u32 {
                 REVISION.get(0).map_or(0, fresh)
-            }
-
-            #[inline(always)]
-            fn finish_look_ups(&self) {
-                steps::<$family>($step);
             }
 
             #[inline(always)]
@@ -129,24 +128,40 @@ macro_rules! tables {
             #[inline(always)]
             fn plan<'a>(serial: u32) -> Option<&'a mut Plan<Self>> {
                 let plan = $plans.get_ptr_mut(serial % PLANS_PER_CPU)?;
-                // SAFETY: this CPU's own, and no program holds two references to the same one.
+                // SAFETY: this CPU's own, and nothing else refers to it, as said where this is declared.
                 Some(unsafe { &mut *plan })
+            }
+
+            #[inline(always)]
+            fn finish_look_ups() {
+                $steps();
             }
         }
 
-        /// One of these steps, for the packet at hand; 0 if it was the last.
+        /// All further steps of the look-ups of the packet at hand; returns the number of the last.
         ///
-        /// A global function: the kernel verifies it once and by itself, not again for each step and for
-        /// each number of destinations (Linux 5.6). It may be given numbers only, and finds everything
-        /// else anew.
+        /// A global function: the kernel verifies it by itself, and does not go on with each number of steps (Linux 5.6).
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $steps() -> u32 {
+            for octet in further_octets::<<$family as Family>::Address>() {
+                if $step(octet) == 0 {
+                    return octet;
+                }
+            }
+            0
+        }
+
+        /// One of these steps; 0 if it was the last.
+        ///
+        /// A global function as well: it is verified once, not again for each step and for each number of destinations. It
+        /// may be given numbers only, and finds everything else anew.
         #[unsafe(no_mangle)]
         #[inline(never)]
         extern "C" fn $step(octet: u32) -> u32 {
-            let Some(work) = WORK.get_ptr_mut(0) else {
+            let Some(work) = work() else {
                 return 0;
             };
-            // SAFETY: this CPU's own; whoever calls this does nothing with it meanwhile.
-            let work = unsafe { &mut *work };
             let Some(plan) = <$family>::plan(work.serial) else {
                 return 0;
             };
@@ -155,8 +170,8 @@ macro_rules! tables {
     };
 }
 
-tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, POLICY_SOURCES, PLANS);
-tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, POLICY_SOURCES6, PLANS6);
+tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_steps, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, POLICY_SOURCES, PLANS);
+tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_steps, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, POLICY_SOURCES6, PLANS6);
 
 /// Notes the use of a next hop. Written only where it is news: other CPUs have the word in their caches.
 #[inline(always)]
@@ -169,16 +184,6 @@ fn note_use(id: u32) {
         let word = (&raw mut (*used)[id as usize % MAX_NEXT_HOPS as usize]).cast::<u32>();
         if word.read_volatile() == 0 {
             word.write_volatile(1);
-        }
-    }
-}
-
-/// All steps that a packet's look-ups may take after the first.
-#[inline(always)]
-fn steps<F: Family>(step: extern "C" fn(u32) -> u32) {
-    for octet in further_octets::<F::Address>() {
-        if step(octet) == 0 {
-            break;
         }
     }
 }

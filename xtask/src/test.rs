@@ -21,6 +21,9 @@ use crate::{
 /// How long the advisory database may take to arrive before its check is skipped.
 const ADVISORIES_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Cases of each property under Miri, which takes some thousand times as long as the processor.
+const MIRI_CASES: &str = "2";
+
 /// Features that are off by default and tested all the same.
 const OPTIONAL: &str = "xcast-overlay/net";
 
@@ -108,6 +111,7 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
         ],
         &[("RUSTDOCFLAGS", "-D warnings")],
     );
+    steps.step("undefined behaviour (Miri)", miri);
     let mut command = vec![
         "test",
         "--workspace",
@@ -262,7 +266,40 @@ fn bpf_clippy() -> Result<Outcome> {
             "CARGO_ENCODED_RUSTFLAGS",
             format!("--cfg=bpf_target_arch=\"{}\"", env::consts::ARCH),
         );
-    // Of our own toolchain, set by the cargo that runs us.
+    without_own_toolchain(&mut command);
+    if toolchain::needs_bootstrap(&name) {
+        command.env("RUSTC_BOOTSTRAP", "1");
+    }
+    attempt(&mut command)
+}
+
+/// Runs the unit tests of what the BPF programs share with the host in an interpreter that finds undefined behaviour.
+/// Miri is a component of nightly toolchains, and not installed for this: where there is none, nothing is missing but
+/// this step.
+fn miri() -> Result<Outcome> {
+    let mut version = Command::new("rustup");
+    version.args(["run", toolchain::NIGHTLY, "cargo", "miri", "--version"]);
+    without_own_toolchain(&mut version);
+    let has_miri = version.output().is_ok_and(|out| out.status.success());
+    if !has_miri || !toolchain::has_rust_src(toolchain::NIGHTLY) {
+        let why = "not installed (rustup component add --toolchain nightly miri rust-src)";
+        eprintln!("Miri is {why}");
+        return Ok(Outcome::Skipped(why.to_owned()));
+    }
+    let mut command = Command::new("rustup");
+    command
+        .args(["run", toolchain::NIGHTLY, "cargo", "miri", "test"])
+        .args(["--package", "xcast-common", "--lib"])
+        .current_dir(workspace())
+        .env("PROPTEST_CASES", MIRI_CASES)
+        // Of the file system, properties want to know where they are.
+        .env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    without_own_toolchain(&mut command);
+    attempt(&mut command)
+}
+
+/// Takes away what is set by the cargo that runs us, for a cargo of another toolchain.
+fn without_own_toolchain(command: &mut Command) {
     for variable in [
         "CARGO",
         "RUSTC",
@@ -271,10 +308,6 @@ fn bpf_clippy() -> Result<Outcome> {
     ] {
         command.env_remove(variable);
     }
-    if toolchain::needs_bootstrap(&name) {
-        command.env("RUSTC_BOOTSTRAP", "1");
-    }
-    attempt(&mut command)
 }
 
 fn advisories() -> Result<Outcome> {

@@ -63,13 +63,6 @@ pub fn clone_redirect(ctx: TcContext) -> i32 {
     rivals::clone_redirect(&ctx)
 }
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: the verifier refuses programs in which a panic is reachable.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
 /// As the router's own programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

@@ -287,13 +287,6 @@ fn read<const N: usize>(words: &[u32; N], index: usize) -> Option<u32> {
     Some(unsafe { core::ptr::from_ref(word).read_volatile() })
 }
 
-#[cfg(not(test))]
-#[panic_handler]
-fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
-    // SAFETY: the verifier refuses programs in which a panic is reachable.
-    unsafe { core::hint::unreachable_unchecked() }
-}
-
 /// As the router's own programs.
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

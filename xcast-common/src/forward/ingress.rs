@@ -55,11 +55,11 @@ pub fn accept<F: Family>(
     // From here on it is ours, and what is wrong with it is counted.
     let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
-    let way_back = check_source::<F>(source, port, tables)?;
-    check_content::<F>(view, &packet, way_back, port, settings)?;
     let is_ipv6 = F::VERSION == 6;
     let to_stack =
         port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
+    let way_back = check_source::<F>(source, port, to_stack, tables)?;
+    check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
         to_own,
         arrival: port.slot,
@@ -158,11 +158,14 @@ fn way_back(next_hop: &NextHop, slot: u8) -> WayBack {
 
 /// Source policy: what the kernel would not forward a unicast packet from, and what the port does not permit.
 ///
-/// Sources that nobody may have are routes of the kind "never", so one look-up tells.
+/// Sources that nobody may have are routes of the kind "never", so one look-up tells. Where a policy rule decides, only
+/// the kernel knows the way back: what goes to the stack arrives there by the true port (ADR 13), and meets the kernel's
+/// own filter.
 #[inline(always)]
 fn check_source<F: Family>(
     source: F::Address,
     port: &Port,
+    to_stack: bool,
     tables: &impl Tables<F>,
 ) -> Result<WayBack, Reject> {
     let id = tables.route(source);
@@ -192,7 +195,8 @@ fn check_source<F: Family>(
     } else if mode == SourceMode::Prefixes as u8 {
         tables.may_arrive(port.slot, source)
     } else {
-        way == WayBack::Here
+        to_stack
+            || way == WayBack::Here
             || mode == SourceMode::Loose as u8 && way == WayBack::Elsewhere
             || mode == SourceMode::NotElsewhere as u8 && way == WayBack::Nowhere
     };
@@ -308,13 +312,17 @@ mod tests {
     }
 
     fn check(source: [u8; 4], mode: SourceMode) -> Option<Counter> {
+        check_on_its_way(source, mode, false)
+    }
+
+    fn check_on_its_way(source: [u8; 4], mode: SourceMode, to_stack: bool) -> Option<Counter> {
         let port = Port {
             slot: HERE,
             sources: [mode as u8; 2],
             ..Port::default()
         };
         let source = Be32::from(std::net::Ipv4Addr::from(source));
-        match check_source::<V4>(source, &port, &tables()) {
+        match check_source::<V4>(source, &port, to_stack, &tables()) {
             Ok(_) => None,
             Err(Reject::Drop(counter)) => Some(counter),
             Err(Reject::Pass) => panic!("passed"),
@@ -350,6 +358,23 @@ mod tests {
             assert_eq!(check(source, Prefixes), refused(listed), "{what}");
             assert_eq!(check(source, Closed), Some(Counter::DropNoForwarding));
         }
+    }
+
+    #[test]
+    fn the_way_back_of_what_goes_to_the_stack_is_for_the_kernel_to_judge() {
+        use SourceMode::{Closed, Loose, NotElsewhere, Prefixes, Strict};
+        let to_stack = |source, mode| check_on_its_way(source, mode, true);
+        for mode in [Loose, Strict, NotElsewhere] {
+            assert_eq!(to_stack([8, 8, 8, 8], mode), None);
+            assert_eq!(to_stack([10, 5, 0, 1], mode), None);
+            assert_eq!(to_stack([10, 1, 0, 1], mode), Some(Counter::DropSource));
+            assert_eq!(to_stack([10, 3, 0, 1], mode), Some(Counter::DropSpoofed));
+        }
+        let refused = Some(Counter::DropReversePath);
+        assert_eq!(to_stack([10, 5, 0, 1], Prefixes), refused);
+        assert_eq!(to_stack([10, 6, 0, 1], Prefixes), None);
+        let closed = Some(Counter::DropNoForwarding);
+        assert_eq!(to_stack([10, 4, 0, 1], Closed), closed);
     }
 
     #[test]

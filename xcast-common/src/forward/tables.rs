@@ -18,15 +18,10 @@ pub trait Tables<F: Family> {
     }
 
     /// First step of [`route`](Self::route), for addresses in a row. Tables may do everything in
-    /// this step; where they do not, [`finish_look_ups`](Self::finish_look_ups) has to do the others.
+    /// this step; where they do not, [`Work::step`](super::plan::Work::step) does the others.
     fn route_entry(&self, address: F::Address) -> Entry {
         Entry::route(self.route(address), 0)
     }
-
-    /// All further steps of the look-ups of the packet at hand, whose destinations have taken the first: calls
-    /// [`Work::step`](super::plan::Work::step) until nothing is left to be done. Tables that need this find the
-    /// packet's plan and the look-ups by themselves.
-    fn finish_look_ups(&self) {}
 
     /// The next hop with this id.
     fn next_hop(&self, id: u32) -> Option<&NextHop>;

@@ -9,7 +9,7 @@ use crate::{
         emit::{Form, emit, emit_rest, strip},
         ingress::{accept, is_xcast},
         mark::{MAX_SERIAL, Stripped},
-        plan::{Memory, Plan, Scratch, Work, group},
+        plan::{Memory, Plan, Scratch, Work, group, look_up},
         tunnel,
     },
     maps::{
@@ -149,6 +149,8 @@ impl<F: Family> Router<F> {
         let serial = self.work.serial;
         self.work.serial = serial.wrapping_add(1) & MAX_SERIAL;
         self.plan.begin(packet, serial);
+        // Tables in memory do everything in the first step.
+        look_up(frame, &mut self.plan, &mut self.work, &self.tables)?;
         let memory = Memory {
             plan: &mut self.plan,
             scratch: &mut self.scratch,
@@ -160,7 +162,7 @@ impl<F: Family> Router<F> {
             &self.settings,
             &self.tables,
             memory,
-            &mut counters,
+            counters.tally(),
         )?;
         Some(counters)
     }

@@ -4,6 +4,8 @@
 //! controller prints its [`NAMES`]. Every counter exists once per port: events on the way in count
 //! on the port the packet arrived on, events on the way out on the port the copy leaves by.
 
+use core::cell::Cell;
+
 /// What one unit of a counter stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -170,19 +172,55 @@ impl PortCounters {
     /// Counts one.
     #[inline(always)]
     pub fn bump(&mut self, counter: Counter) {
-        self.bump_index(counter as u8);
+        self.tally().bump(counter);
     }
 
     /// Counts one, for a counter that was stored as its index.
     #[inline(always)]
     pub fn bump_index(&mut self, index: u8) {
+        self.tally().bump_index(index);
+    }
+
+    /// The counters, to count in from several places.
+    #[inline(always)]
+    pub fn tally(&mut self) -> Tally<'_> {
+        Tally(Cell::from_mut(&mut self.counts).as_array_of_cells())
+    }
+}
+
+/// Counters of one port, to count in from several places: a copy may leave by the port that its packet arrived by.
+#[derive(Clone, Copy)]
+pub struct Tally<'a>(&'a [Cell<u64>; 64]);
+
+impl Tally<'_> {
+    /// The counters at an address.
+    ///
+    /// # Safety
+    ///
+    /// They must live for `'a`. Meanwhile, only this thread may use them, and only through tallies.
+    #[inline(always)]
+    pub unsafe fn of(counters: *mut PortCounters) -> Self {
+        // SAFETY: a cell has the layout of what is in it, and the rest is the caller's promise.
+        Self(unsafe { &*(&raw const (*counters).counts).cast() })
+    }
+
+    /// Counts one.
+    #[inline(always)]
+    pub fn bump(self, counter: Counter) {
+        self.bump_index(counter as u8);
+    }
+
+    /// Counts one, for a counter that was stored as its index.
+    #[inline(always)]
+    pub fn bump_index(self, index: u8) {
         self.add_index(index, 1);
     }
 
     /// Counts several, for a counter that was stored as its index.
     #[inline(always)]
-    pub fn add_index(&mut self, index: u8, count: u64) {
-        self.counts[index as usize & 63] += count;
+    pub fn add_index(self, index: u8, count: u64) {
+        let counter = &self.0[index as usize & 63];
+        counter.set(counter.get() + count);
     }
 }
 

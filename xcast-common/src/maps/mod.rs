@@ -20,7 +20,7 @@ pub use self::{
         ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_PORT_SOURCES,
         MAX_UDP_SOURCES, PeerSource, PortSource,
     },
-    counter::PortCounters,
+    counter::{PortCounters, Tally},
     fanout::{
         FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
         PresetFanout, SLOT_GROUPS,

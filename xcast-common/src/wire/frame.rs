@@ -276,3 +276,79 @@ load!(load8, u8);
 load!(load16, u16);
 load!(load32, u32);
 load!(load64, u64);
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::host::Buffer;
+
+    /// Offsets within a short frame, just past it, and where sums with them wrap around.
+    fn offset() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            4 => 0..80_usize,
+            1 => (0..80_usize).prop_map(|n| usize::MAX - n),
+            1 => (0..80_usize).prop_map(|n| isize::MAX as usize - 40 + n),
+            1 => any::<usize>(),
+        ]
+    }
+
+    /// The `N` octets of a slice from an offset on.
+    fn part<const N: usize>(octets: &[u8], offset: usize) -> Option<[u8; N]> {
+        octets.get(offset..)?.first_chunk().copied()
+    }
+
+    proptest! {
+        /// A view reads what a slice reads, and nothing where that has nothing.
+        #[test]
+        fn a_view_sees_what_a_slice_sees(
+            octets in prop::collection::vec(any::<u8>(), 0..64),
+            skips in prop::collection::vec(offset(), 0..3),
+            at in offset(),
+        ) {
+            let mut buffer = Buffer::new(&octets);
+            let mut view = buffer.view();
+            let mut left = &octets[..];
+            for octets in skips {
+                view = view.skip(octets);
+                left = &left[octets.min(left.len())..];
+            }
+            prop_assert_eq!(view.len(), left.len());
+            prop_assert_eq!(view.is_empty(), left.is_empty());
+            prop_assert_eq!(view.u8(at), part(left, at).map(|[octet]| octet));
+            prop_assert_eq!(view.fresh_u8(at), view.u8(at));
+            let memory16 = view.be16(at).map(Be16::memory);
+            prop_assert_eq!(memory16, part(left, at).map(u16::from_ne_bytes));
+            let memory32 = view.be32(at).map(Be32::memory);
+            prop_assert_eq!(memory32, part(left, at).map(u32::from_ne_bytes));
+            prop_assert_eq!(view.be64_memory(at), part(left, at).map(u64::from_ne_bytes));
+            let window = view.window::<12>(at).map(|window| {
+                let (a, b) = (window.u64(0), window.u32(8));
+                [&a.to_ne_bytes()[..], &b.to_ne_bytes()].concat()
+            });
+            prop_assert_eq!(window, part::<12>(left, at).map(Vec::from));
+        }
+
+        /// And it writes there, and nowhere else.
+        #[test]
+        fn a_view_writes_where_a_slice_writes(
+            octets in prop::collection::vec(any::<u8>(), 0..64),
+            skip in offset(),
+            at in offset(),
+            value in any::<u64>(),
+        ) {
+            let mut expected = octets.clone();
+            let start = skip.min(octets.len());
+            let place = expected[start..].get_mut(at..);
+            let place = place.and_then(|place| place.first_chunk_mut());
+            let is_there = place.map(|place| *place = value.to_ne_bytes()).is_some();
+            let mut buffer = Buffer::new(&octets);
+            let written = buffer.view().skip(skip).set_be64_memory(at, value);
+            prop_assert_eq!(written.is_some(), is_there);
+            prop_assert_eq!(buffer.frame(), expected);
+        }
+    }
+}

@@ -44,7 +44,9 @@ impl Counters {
             for cpu in per_cpu.iter() {
                 for (index, packets) in (0..).zip(cpu).filter(|(_, packets)| **packets != 0) {
                     for slot in PresetFanout::slots_of(group, index) {
-                        all[slot].add_index(Counter::Planned as u8, *packets);
+                        all[slot]
+                            .tally()
+                            .add_index(Counter::Planned as u8, *packets);
                     }
                 }
             }

@@ -130,8 +130,9 @@ impl Ports {
         })
     }
 
-    /// The MTUs for IPv6 of the ports that are attached.
-    pub(super) fn ipv6_mtus(&self) -> Vec<KernelEvent> {
+    /// Settings that routes depend on: the MTUs for IPv6 of the ports that are attached, and whether multipath routes
+    /// mind failed neighbours.
+    pub(super) fn settings(&self) -> Vec<KernelEvent> {
         let survey = self.surveyor.last();
         let attached = self.ports.iter().filter_map(|port| port.attached.as_ref());
         let mtu = |attached: &Attached| {
@@ -139,7 +140,9 @@ impl Ports {
             let mtu_bytes = survey.link(ifindex)?.ipv6_mtu?;
             Some(KernelEvent::Ipv6Mtu { ifindex, mtu_bytes })
         };
-        attached.filter_map(mtu).collect()
+        let uses_neighbours = survey.multipath_uses_neighbours;
+        let uses_neighbours = KernelEvent::MultipathUsesNeighbours(uses_neighbours);
+        attached.filter_map(mtu).chain([uses_neighbours]).collect()
     }
 
     /// The slots of the ports, in the order of the configuration.

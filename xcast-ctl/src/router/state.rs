@@ -151,7 +151,7 @@ impl Router {
             self.ports.surveyor.ask();
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
-            self.follow_ipv6_mtus(&mut edits);
+            self.follow_sysctls(&mut edits);
             self.follow_policy();
         }
         self.ports.follow_gateways(&mut self.datapath, &self.sync);
@@ -240,7 +240,7 @@ impl Router {
         let mut edits = Vec::new();
         self.ports
             .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
-        self.follow_ipv6_mtus(&mut edits);
+        self.follow_settings(&mut edits);
         self.carry_out(edits);
     }
 
@@ -254,9 +254,10 @@ impl Router {
         self.carry_out(edits);
     }
 
-    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, so each survey is looked at.
-    fn follow_ipv6_mtus(&mut self, edits: &mut Vec<Edit>) {
-        self.sync.apply_all(self.ports.ipv6_mtus(), edits);
+    /// Nothing tells when somebody sets the MTU for IPv6 of an interface, or whether multipath routes mind failed
+    /// neighbours, so each survey is looked at.
+    fn follow_settings(&mut self, edits: &mut Vec<Edit>) {
+        self.sync.apply_all(self.ports.settings(), edits);
     }
 
     /// Goes on with a pair that was made instead of one that somebody removed.

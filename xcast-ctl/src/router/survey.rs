@@ -20,6 +20,8 @@ pub(super) struct Survey {
     links: HashMap<u32, Link>,
     features: Features,
     for_all: ForAll,
+    /// The sysctl `fib_multipath_use_neigh` of IPv4.
+    pub(super) multipath_uses_neighbours: bool,
 }
 
 /// What drivers can do.
@@ -62,6 +64,7 @@ impl Survey {
                 .inspect_err(failed)
                 .unwrap_or_else(|_| before.map_or(Features::Unknown, |old| old.features.clone())),
             for_all,
+            multipath_uses_neighbours: kernel::sysctl("ipv4/fib_multipath_use_neigh") == Some(1),
         }
     }
 

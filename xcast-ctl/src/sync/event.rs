@@ -50,6 +50,9 @@ pub enum KernelEvent {
     },
     /// Somebody changed a setting of an interface, or of all of them, that the kernel tells of without saying which.
     SettingsChanged,
+    /// The sysctl `fib_multipath_use_neigh` of IPv4: whether multipath routes pass gateways over whose neighbour entry
+    /// has failed.
+    MultipathUsesNeighbours(bool),
     /// An interface has an address.
     Address(Address),
     /// An interface lost an address.
@@ -158,17 +161,17 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
+    /// Whether the kernel takes it for one that can be reached (`NUD_VALID`).
+    pub(super) fn is_valid(&self) -> bool {
+        !matches!(
+            self.state,
+            NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed
+        )
+    }
+
     /// The link layer address, if the kernel would send to it without asking first.
     pub fn resolved(&self) -> Option<Mac> {
-        match self.state {
-            NeighbourState::Reachable
-            | NeighbourState::Stale
-            | NeighbourState::Delay
-            | NeighbourState::Probe
-            | NeighbourState::Permanent
-            | NeighbourState::NoArp => self.mac,
-            NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed => None,
-        }
+        self.mac.filter(|_| self.is_valid())
     }
 }
 

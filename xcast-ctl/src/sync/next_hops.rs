@@ -75,8 +75,9 @@ pub(super) enum Key {
 /// What tells one ECMP group from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum GroupKey {
-    /// The members of a multipath route, with their weights.
-    Members(Vec<(Target, u32)>),
+    /// The members of a multipath route, with their weights, and whether it is of IPv6: which of them are used depends on
+    /// that.
+    Members(Vec<(Target, u32)>, bool),
     /// A nexthop group, with the MTU metric of the routes that use it, and whether they are of IPv6.
     Object(u32, Option<u32>, bool),
 }

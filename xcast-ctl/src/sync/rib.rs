@@ -18,7 +18,7 @@ use ipnet::IpNet;
 use super::{
     event::{
         Address, Hop, KernelEvent, Link, Neighbour, NextHopObject, NextHopObjectKind, Placement,
-        Route, RouteKind,
+        Route, RouteKind, Via,
     },
     node::{Candidate, Node},
     path::{Next, Path, PathId, Paths},
@@ -49,6 +49,8 @@ pub(super) struct Rib {
     ignore_link_down: HashMap<(bool, Option<u32>), Seen<bool>>,
     addresses: HashMap<Address, Seen<()>>,
     neighbours: BTreeMap<(IpAddr, u32), Seen<Neighbour>>,
+    /// The sysctl `fib_multipath_use_neigh`.
+    multipath_uses_neighbours: bool,
     objects: HashMap<u32, Seen<NextHopObjectKind>>,
     /// Groups that each nexthop object is a member of.
     groups_of: HashMap<u32, HashSet<u32>>,
@@ -169,6 +171,7 @@ impl Rib {
             ignore_link_down: HashMap::new(),
             addresses: HashMap::new(),
             neighbours: BTreeMap::new(),
+            multipath_uses_neighbours: false,
             objects: HashMap::new(),
             groups_of: HashMap::new(),
             generation: 0,
@@ -251,6 +254,12 @@ impl Rib {
                 ifindex,
                 ignore,
             } => self.set_ignore_link_down(ipv6, ifindex, ignore),
+            KernelEvent::MultipathUsesNeighbours(yes) => {
+                if std::mem::replace(&mut self.multipath_uses_neighbours, yes) != yes {
+                    let of_ipv4 = self.paths_where(|_, path| !path.spec.ipv6);
+                    self.changes.paths.extend(of_ipv4);
+                }
+            }
             KernelEvent::Address(address) => {
                 let seen = self.seen(());
                 if self.addresses.insert(address, seen).is_none() {
@@ -381,6 +390,31 @@ impl Rib {
             return Liveness::Dead;
         }
         self.link_liveness(hop.ifindex, path.spec.ipv6)
+    }
+
+    /// Whether the kernel passes a member of a multipath route over because its gateway does not answer. It does so with
+    /// nexthop objects of both families, with other routes of IPv4 if it was told to, and never with those of IPv6.
+    pub(super) fn passes_over(&self, path: &Path, hop: &Hop) -> bool {
+        let asks = match path.spec.next {
+            Next::Object(_) => true,
+            Next::Hops(_) => !path.spec.ipv6 && self.multipath_uses_neighbours,
+        };
+        let Via::Gateway(gateway) = hop.via else {
+            return false;
+        };
+        let neighbour = self.neighbour(hop.ifindex, gateway);
+        asks && neighbour.is_some_and(|neighbour| !neighbour.is_valid())
+    }
+
+    /// The multipath routes that have one of these gateways, by interface.
+    pub(super) fn multipath_by(&self, gateways: &HashSet<(u32, IpAddr)>) -> Vec<PathId> {
+        let is_one = |hop: &Hop| match hop.via {
+            Via::Gateway(gateway) => gateways.contains(&(hop.ifindex, gateway)),
+            Via::Link | Via::Kernel => false,
+        };
+        self.paths_where(|rib, path| {
+            matches!(rib.hops(path), Some(Hops::Many(_, hops)) if hops.iter().any(is_one))
+        })
     }
 
     fn link_liveness(&self, ifindex: u32, ipv6: bool) -> Liveness {

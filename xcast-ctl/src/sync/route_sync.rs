@@ -76,6 +76,8 @@ pub struct RouteSync {
     policy: [Policy; 2],
     /// Gateways the kernel was asked to keep resolved.
     resolving: HashSet<(u32, IpAddr)>,
+    /// Neighbours that do not answer.
+    unanswering: HashSet<(u32, IpAddr)>,
     /// The entries that are always there are written.
     started: bool,
     /// Paths and neighbours that got no next-hop id of their own because there were none left.
@@ -100,6 +102,7 @@ impl RouteSync {
             rules_changed: false,
             policy: Default::default(),
             resolving: HashSet::new(),
+            unanswering: HashSet::new(),
             started: false,
             starved_paths: HashSet::new(),
             starved_hosts: HashSet::new(),
@@ -341,6 +344,7 @@ impl RouteSync {
             prefixes.extend(self.starved_hosts.drain());
         }
         let mut entries = self.note_links(&changes.links, &mut paths, &mut prefixes);
+        paths.extend(self.note_answers(&changes.neighbours));
         for &(ifindex, address) in &changes.neighbours {
             entries.extend(self.next_hops.of_neighbour(ifindex, address));
             prefixes.push(prefix::host(address));
@@ -395,6 +399,25 @@ impl RouteSync {
         let there = everywhere.filter(|neighbour| links.contains(&neighbour.ifindex));
         prefixes.extend(there.map(|neighbour| prefix::host(neighbour.address)));
         self.next_hops.of_links(links)
+    }
+
+    /// Notes which neighbours answer; returns the multipath routes that may pass over other gateways than before.
+    fn note_answers(&mut self, neighbours: &[(u32, IpAddr)]) -> Vec<PathId> {
+        let mut gateways = HashSet::new();
+        for &neighbour @ (ifindex, address) in neighbours {
+            let known = self.rib.neighbour(ifindex, address);
+            let is_news = match known.is_some_and(|known| !known.is_valid()) {
+                true => self.unanswering.insert(neighbour),
+                false => self.unanswering.remove(&neighbour),
+            };
+            if is_news && self.next_hops.uses_gateway(ifindex, address) {
+                gateways.insert(neighbour);
+            }
+        }
+        if gateways.is_empty() {
+            return Vec::new();
+        }
+        self.rib.multipath_by(&gateways)
     }
 
     /// Looks at where a path leads; if that changed, its users are added to `prefixes`.
@@ -457,7 +480,8 @@ impl RouteSync {
             }
             None => {
                 let members = members.iter();
-                GroupKey::Members(members.map(|m| (m.target.clone(), m.weight)).collect())
+                let members = members.map(|m| (m.target.clone(), m.weight)).collect();
+                GroupKey::Members(members, self.rib.paths[id].spec.ipv6)
             }
         };
         let (next_hops, context) = self.parts();
@@ -484,15 +508,23 @@ impl RouteSync {
         }
     }
 
-    /// The members of a group; those without carrier are used if there is nothing better.
+    /// The members of a group; those without carrier, or whose gateways do not answer, are used if there is nothing
+    /// better.
     fn members(&self, id: PathId, hops: &[Hop]) -> Vec<Member> {
         let path = &self.rib.paths[id];
         let best = hops.iter().map(|hop| self.rib.liveness(path, hop)).max();
         let needed = best.unwrap_or(Liveness::Dead).max(Liveness::NoCarrier);
+        let is_fit = |hop: &Hop| self.rib.liveness(path, hop) >= needed;
+        let answers = |hop: &Hop| is_fit(hop) && !self.rib.passes_over(path, hop);
+        let some_answers = hops.iter().any(answers);
         let member = |hop: &Hop| Member {
             target: self.target(hop, path.spec.mtu_bytes, path.spec.ipv6),
             weight: hop.weight,
-            usable: self.rib.liveness(path, hop) >= needed,
+            usable: if some_answers {
+                answers(hop)
+            } else {
+                is_fit(hop)
+            },
         };
         hops.iter().map(member).collect()
     }

@@ -11,7 +11,7 @@ use crate::{
     family::traits::Family,
     forward::tables::Tables,
     maps::{
-        counter::{Counter, PortCounters},
+        counter::{Counter, Tally},
         lpm::Entry,
         next_hop::{
             ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_POLICY,
@@ -40,9 +40,9 @@ pub struct Memory<'a, F: Family> {
     pub work: &'a mut Work,
 }
 
-/// Looks up all destinations of an accepted packet and groups them: fills the plan, after
-/// [`Plan::begin`]. Skipped destinations are counted in `counters`. `None` if the frame is shorter
-/// than it was when it was accepted.
+/// Groups the destinations of an accepted packet, whose look-ups are at their end: fills the plan, after
+/// [`look_up`]. Skipped destinations are counted in `counters`. `None` if the frame is shorter than it was when
+/// it was accepted.
 #[inline(always)]
 pub fn group<F: Family>(
     frame: &mut impl Frame,
@@ -50,16 +50,15 @@ pub fn group<F: Family>(
     settings: &Settings,
     tables: &impl Tables<F>,
     memory: Memory<'_, F>,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) -> Option<()> {
     let Memory {
         plan,
         scratch,
         work,
     } = memory;
-    plan.revision = tables.revision();
     let bucket = bucket_of::<F>(frame.view(), packet)?;
-    look_up(frame, plan, work, tables)?;
+    read_rest(frame, plan, work)?;
     collect(plan, work, scratch, tables, bucket, counters);
     note_uses(plan, tables);
     decide(plan, work, settings, counters);
@@ -69,17 +68,20 @@ pub fn group<F: Family>(
     Some(())
 }
 
-/// Pass 1: reads the list and starts to look every destination up.
+/// Pass 1, after [`Plan::begin`]: reads the addresses of an accepted packet and starts to look all of them up. Whether
+/// look-ups have to go on, by [`Work::step`], before the next pass. `None` if the frame is shorter than it was when it
+/// was accepted.
 ///
 /// Takes a new view for every loop: what the verifier learned about the old one's range would be
 /// another difference between cases.
 #[inline(always)]
-fn look_up<F: Family>(
+pub fn look_up<F: Family>(
     frame: &mut impl Frame,
     plan: &mut Plan<F>,
     work: &mut Work,
     tables: &impl Tables<F>,
-) -> Option<()> {
+) -> Option<bool> {
+    plan.revision = tables.revision();
     // Whether any bit is clear, and whether any look-up takes more than one step.
     let mut cleared = 0;
     let mut unfinished = 0;
@@ -90,10 +92,14 @@ fn look_up<F: Family>(
     each_address(frame, plan, |plan, i, address| {
         unfinished |= start(plan, work, tables, i, address);
     })?;
-    if Entry::from_word(unfinished).block().is_some() {
-        tables.finish_look_ups();
-    }
-    if cleared != 0 {
+    store(&mut work.cleared, cleared);
+    Some(Entry::from_word(unfinished).block().is_some())
+}
+
+/// The rest of the list: which destinations do not count, and what the others have besides an address.
+#[inline(always)]
+fn read_rest<F: Family>(frame: &mut impl Frame, plan: &mut Plan<F>, work: &mut Work) -> Option<()> {
+    if fresh(&work.cleared) != 0 {
         for i in 0..F::MAX_DESTINATIONS {
             if i >= fresh(&plan.packet.dest_count) as usize {
                 break;
@@ -133,7 +139,7 @@ fn collect<F: Family>(
     scratch: &mut Scratch,
     tables: &impl Tables<F>,
     bucket: u32,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) {
     for i in 0..F::MAX_DESTINATIONS {
         if i >= fresh(&plan.packet.dest_count) as usize {
@@ -202,7 +208,7 @@ fn decide<F: Family>(
     plan: &mut Plan<F>,
     work: &mut Work,
     settings: &Settings,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) {
     for b in 0..F::MAX_DESTINATIONS {
         if b >= fresh(&plan.branch_count) as usize {

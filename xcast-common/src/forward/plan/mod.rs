@@ -4,7 +4,8 @@
 //! Grouping goes in passes, each a loop with a small body, which suits the processor (independent
 //! look-ups overlap) as well as the verifier:
 //!
-//! 1. read the list and start to look every destination up;
+//! 1. read the list and start to look every destination up ([`look_up`]; whoever has tables with several steps does the
+//!    others, by [`Work::step`], before the other passes, [`group`]);
 //! 2. collect destinations with the same next hop into a branch;
 //! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
 //! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.
@@ -29,7 +30,7 @@ mod work;
 pub(super) use self::list::{addresses_at, bit, ds_at, leading_ones};
 pub use self::{
     decision::{BRANCH_SLOTS, Branch, DESTINATION_SLOTS, Destination, NONE, Plan},
-    group::{Memory, group},
+    group::{Memory, group, look_up},
     recent::{MAX_AGE, Recent},
-    work::{Scratch, Work},
+    work::{Payer, Scratch, Work},
 };

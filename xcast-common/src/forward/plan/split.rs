@@ -8,7 +8,7 @@ use crate::{
     family::traits::Family,
     forward::tables::Tables,
     maps::{
-        counter::{Counter, PortCounters},
+        counter::{Counter, Tally},
         settings::Settings,
     },
     verifier::{fresh, store},
@@ -30,7 +30,7 @@ pub(super) fn split<F: Family>(
     work: &mut Work,
     settings: &Settings,
     tables: &impl Tables<F>,
-    counters: &mut PortCounters,
+    counters: Tally<'_>,
 ) {
     store(&mut plan.split_from, fresh(&plan.branch_count));
     for i in 0..F::MAX_DESTINATIONS {

@@ -38,6 +38,18 @@ impl Scratch {
     }
 }
 
+/// Who pays for a packet's copies, and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Payer {
+    /// When the packet arrived, in nanoseconds of the coarse monotonic clock.
+    pub now: u64,
+    /// The bucket of its source.
+    pub bucket: u32,
+    /// What a copy costs, in nanoseconds of the source's budget.
+    pub copy_ns: u32,
+}
+
 /// What is only needed while a packet is grouped, and the serial number of its plan.
 #[repr(C)]
 pub struct Work {
@@ -48,11 +60,12 @@ pub struct Work {
     pub orphaned: u32,
     /// See [`through_memory`](Self::through_memory).
     pub(super) packet: Packet,
-    /// The bucket of the packet's source, and what a copy costs it; kept here and not in registers while the packet is
-    /// planned.
-    charged: [u32; 2],
+    /// Who pays for the packet; kept here and not in registers while it is planned.
+    payer: Payer,
     /// See [`bit_through_memory`](Self::bit_through_memory).
     pub(super) bit: u8,
+    /// Not 0 if the bit of some destination is clear.
+    pub(super) cleared: u32,
     /// Each destination's look-up.
     pub(super) look_ups: LookUps<DESTINATION_SLOTS>,
     /// Each branch's next hop, until something has been decided about it.
@@ -81,16 +94,16 @@ impl Work {
         fresh(&self.packet.ext_len)
     }
 
-    /// Keeps the bucket of the packet's source, and what a copy costs it, in nanoseconds.
+    /// Keeps who pays for the packet.
     #[inline(always)]
-    pub fn keep_charged(&mut self, bucket: u32, copy_ns: u32) {
-        store(&mut self.charged, [bucket, copy_ns]);
+    pub fn keep_payer(&mut self, payer: Payer) {
+        store(&mut self.payer, payer);
     }
 
     /// What was kept.
     #[inline(always)]
-    pub fn charged(&self) -> [u32; 2] {
-        fresh(&self.charged)
+    pub fn payer(&self) -> Payer {
+        fresh(&self.payer)
     }
 
     /// The same for a yes or no: 1 or 0.

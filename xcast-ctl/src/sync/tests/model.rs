@@ -64,6 +64,8 @@ enum Operation {
     RemoveLink(u32),
     /// Of IPv6, `None` says nothing.
     IgnoreLinkDown(Option<u32>, bool),
+    /// Of IPv4.
+    MultipathUsesNeighbours(bool),
     Neighbour(Neighbour),
     RemoveNeighbour(u32, IpAddr),
     Object(u32, NextHopObjectKind),
@@ -165,6 +167,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (1_u32..4).prop_map(Operation::RemoveLink),
         1 => (prop::option::of(1_u32..4), any::<bool>())
             .prop_map(|(ifindex, ignore)| Operation::IgnoreLinkDown(ifindex, ignore)),
+        1 => any::<bool>().prop_map(Operation::MultipathUsesNeighbours),
         6 => a_neighbour.prop_map(Operation::Neighbour),
         2 => (1_u32..4, select(&NEIGHBOURS[..]))
             .prop_map(|(ifindex, address)| Operation::RemoveNeighbour(ifindex, ip(address))),
@@ -197,6 +200,7 @@ fn shares(route: &Route) -> bool {
 struct Kernel {
     links: BTreeMap<u32, Link>,
     ignore_link_down: BTreeMap<Option<u32>, bool>,
+    multipath_uses_neighbours: bool,
     neighbours: BTreeMap<(u32, IpAddr), Neighbour>,
     objects: BTreeMap<u32, NextHopObjectKind>,
     /// Routes of the same table, prefix and metric are in their order.
@@ -594,6 +598,11 @@ impl Kernel {
                     });
                 }
             }
+            Operation::MultipathUsesNeighbours(yes) => {
+                self.multipath_uses_neighbours = yes;
+                self.announced
+                    .push(KernelEvent::MultipathUsesNeighbours(yes));
+            }
             Operation::Neighbour(neighbour) => {
                 let link = self.links.get(&neighbour.ifindex);
                 if link.is_some_and(|link| link.up && link.carrier) {
@@ -705,6 +714,21 @@ impl Kernel {
         let mut usable: Vec<&Hop> = hops.iter().filter(live).collect();
         if usable.is_empty() {
             usable = hops.iter().filter(tried).collect();
+        }
+        let asks =
+            route.object.is_some() || family() == Family::Ipv4 && self.multipath_uses_neighbours;
+        let answers = |hop: &&Hop| match hop.via {
+            Via::Gateway(gateway) => !matches!(
+                self.neighbours.get(&(hop.ifindex, gateway)),
+                Some(Neighbour {
+                    state: NeighbourState::Incomplete | NeighbourState::Failed,
+                    ..
+                })
+            ),
+            _ => true,
+        };
+        if asks && hops.len() > 1 && usable.iter().any(|hop| answers(hop)) {
+            usable.retain(|hop| answers(hop));
         }
         match (usable.as_slice(), hops.as_slice()) {
             ([], _) => None,

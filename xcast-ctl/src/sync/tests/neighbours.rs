@@ -1,12 +1,18 @@
 //! Tests of what keeps neighbours alive, and of what interfaces say of them.
 
-use xcast_common::maps::NextHopKind;
+use xcast_common::maps::{NEXT_HOP_XCAST, NextHopKind, counter::Counter};
 
 use super::*;
 
 both_families! {
     a_used_neighbour_is_probed_when_it_is_stale,
     a_gateway_that_lost_its_flag_is_asked_for_again,
+    a_nexthop_group_passes_over_gateways_that_do_not_answer,
+}
+
+/// What a neighbour of `neighbour` looks like in this state.
+fn in_state(neighbour: Neighbour, state: NeighbourState) -> KernelEvent {
+    KernelEvent::Neighbour(Neighbour { state, ..neighbour })
 }
 
 fn tend(router: &Router, used: &[u32]) -> Vec<Edit> {
@@ -57,6 +63,77 @@ fn a_gateway_that_lost_its_flag_is_asked_for_again() {
     let state = NeighbourState::Permanent;
     router.apply([KernelEvent::Neighbour(Neighbour { state, ..next })]);
     assert_eq!(tend(&router, &[]), [], "the administrator's");
+}
+
+fn a_nexthop_group_passes_over_gateways_that_do_not_answer() {
+    let mut router = router();
+    let (a, b) = (neighbour(1, "10.0.0.2"), neighbour(2, "10.0.1.2"));
+    let (to_a, to_b) = (forward(&a, NEXT_HOP_XCAST), forward(&b, NEXT_HOP_XCAST));
+    router.apply([
+        KernelEvent::Neighbour(a),
+        KernelEvent::Neighbour(b),
+        object(1, NextHopObjectKind::Hop(gateway(1, "10.0.0.2"))),
+        object(2, NextHopObjectKind::Hop(gateway(2, "10.0.1.2"))),
+        object(3, NextHopObjectKind::Group(vec![(1, 1), (2, 1)])),
+        add(Route {
+            object: Some(3),
+            ..route("20.0.0.0/8", &[])
+        }),
+    ]);
+    let both = ecmp([(to_a, 32), (to_b.clone(), 32)]);
+    assert_eq!(router.fate("20.0.0.1"), both);
+    for state in [NeighbourState::Failed, NeighbourState::Incomplete] {
+        router.apply([in_state(a, state)]);
+        assert_eq!(router.fate("20.0.0.1"), ecmp([(to_b.clone(), 64)]));
+    }
+    // Where none answers, the kernel has the last word.
+    router.apply([in_state(b, NeighbourState::Failed)]);
+    let waiting = Fate::stack(Counter::StackNoNeighbour);
+    assert_eq!(router.fate("20.0.0.1"), ecmp([(waiting, 64)]));
+    router.apply([
+        in_state(a, NeighbourState::Stale),
+        in_state(b, NeighbourState::Probe),
+    ]);
+    assert_eq!(router.fate("20.0.0.1"), both);
+}
+
+/// Routes of IPv4 do so if the kernel was told to, those of IPv6 never, and each has buckets of its own.
+#[test]
+fn other_multipath_routes_pass_over_gateways_if_the_kernel_was_told_to() {
+    let mut router = router();
+    let name = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (a, b) = (name("2001:db8::2"), name("2001:db8:1::2"));
+    let known = |ifindex, address| Neighbour {
+        address,
+        ..neighbour(ifindex, "10.0.0.2")
+    };
+    let (known_a, known_b) = (known(1, a), known(2, b));
+    let by = |prefix: &str| {
+        add(Route {
+            prefix: prefix.parse().unwrap(),
+            ..route(
+                "20.0.0.0/8",
+                &[to(1, Via::Gateway(a)), to(2, Via::Gateway(b))],
+            )
+        })
+    };
+    router.apply([
+        in_state(known_a, NeighbourState::Failed),
+        KernelEvent::Neighbour(known_b),
+        by("30.0.0.0/8"),
+        by("2001:db8:3::/48"),
+    ]);
+    let to_b = forward(&known_b, NEXT_HOP_XCAST);
+    let shared = ecmp([
+        (Fate::stack(Counter::StackNoNeighbour), 32),
+        (to_b.clone(), 32),
+    ]);
+    let only_b = ecmp([(to_b, 64)]);
+    for (told, of_ipv4) in [(false, &shared), (true, &only_b), (false, &shared)] {
+        router.apply([KernelEvent::MultipathUsesNeighbours(told)]);
+        assert_eq!(&router.maps.fate(name("30.0.0.1")), of_ipv4);
+        assert_eq!(router.maps.fate(name("2001:db8:3::1")), shared);
+    }
 }
 
 /// Largest packet of the way to an address, in octets.
