@@ -55,7 +55,7 @@ pub struct Node {
     pub(super) peers: Peers,
     fanouts: Fanouts<Tag>,
     replies: VecDeque<Transmit>,
-    external: ExternalAddress,
+    external: BTreeMap<Family, ExternalAddress>,
     requests: BTreeMap<(Family, Method), MethodCounters>,
     served: ServedCounters,
 }
@@ -79,7 +79,7 @@ impl Node {
             peers: Peers::new(config.max_peers, config.pace),
             fanouts: Fanouts::new(),
             replies: VecDeque::new(),
-            external: ExternalAddress::default(),
+            external: BTreeMap::new(),
             requests: BTreeMap::new(),
             served: ServedCounters::default(),
             random,
@@ -95,6 +95,23 @@ impl Node {
     /// The routing table of a family.
     pub fn table(&self, family: Family) -> Option<&Table> {
         self.tables.get(&family)
+    }
+
+    /// The routing tables.
+    pub fn tables(&self) -> &BTreeMap<Family, Table> {
+        &self.tables
+    }
+
+    /// Takes back tables that [`tables`](Self::tables) gave: to compare operations that begin with the
+    /// same. Those of another identifier are left out.
+    pub fn set_tables(&mut self, tables: &BTreeMap<Family, Table>) {
+        for (family, table) in tables {
+            if table.own() == self.id
+                && let Some(own) = self.tables.get_mut(family)
+            {
+                own.clone_from(table);
+            }
+        }
     }
 
     /// What is known of peers: round-trip times, silence.
@@ -131,7 +148,7 @@ impl Node {
         };
         Status {
             id: self.id,
-            external: self.external.address(),
+            external: self.external.values().filter_map(ExternalAddress::address).collect(),
             read_only: self.config.read_only,
             families: self.tables.iter().map(family).collect(),
             fanouts: self.fanouts.counters(),
@@ -197,12 +214,12 @@ impl Node {
             |transaction| {
                 let message = Message {
                     transaction: Bytes::copy_from_slice(transaction.octets()),
-                    version: Some(version),
+                    version: Some(version.clone()),
                     extension,
                     kind: Kind::Query {
                         sender,
                         read_only,
-                        query,
+                        query: query.clone(),
                     },
                 };
                 message.encode_for(tokens)
@@ -340,11 +357,11 @@ impl Node {
             .entry((family, answer.tag.method))
             .or_default()
             .answered += 1;
-        if let Some(seen) = external
-            && let Some(address) = self.external.vote(from.ip(), seen.ip())
-        {
-            self.events.push_back(Event::ExternalAddress { address });
-        }
+        let seen = external.filter(|seen| Family::of(seen) == family);
+        let address = seen.and_then(|seen| {
+            let external = self.external.entry(family).or_default();
+            external.vote(from.ip(), seen.ip())
+        });
         if let Some(table) = self.tables.get_mut(&family) {
             if answer
                 .tag
@@ -355,6 +372,12 @@ impl Node {
             }
             if let Err(refusal) = table.answered(now, contact) {
                 trace!(%from, %refusal, "not in the table");
+            }
+        }
+        if let Some(address) = address {
+            self.events.push_back(Event::ExternalAddress { address });
+            if self.config.id.is_none() {
+                self.follow_address(now, address);
             }
         }
         let nodes = self.credible(&from, &response);
