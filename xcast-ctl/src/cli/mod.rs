@@ -259,8 +259,12 @@ mod tests {
     #[test]
     fn reading_verbs_have_json() {
         let command = Cli::command();
-        let parts = command.get_subcommands().flat_map(clap::Command::get_subcommands);
-        let verbs = command.get_subcommands().filter(|verb| !verb.has_subcommands());
+        let parts = command
+            .get_subcommands()
+            .flat_map(clap::Command::get_subcommands);
+        let verbs = command
+            .get_subcommands()
+            .filter(|verb| !verb.has_subcommands());
         for verb in verbs.chain(parts) {
             let has_json = verb.get_arguments().any(|arg| arg.get_id() == "json");
             let runs = ["run", "join"].contains(&verb.get_name());

@@ -58,6 +58,7 @@ pub struct Node {
     external: BTreeMap<Family, ExternalAddress>,
     requests: BTreeMap<(Family, Method), MethodCounters>,
     served: ServedCounters,
+    served_methods: BTreeMap<(Family, Method), u64>,
 }
 
 impl Node {
@@ -82,6 +83,7 @@ impl Node {
             external: BTreeMap::new(),
             requests: BTreeMap::new(),
             served: ServedCounters::default(),
+            served_methods: BTreeMap::new(),
             random,
             config,
         }
@@ -127,6 +129,13 @@ impl Node {
     /// Its state at this moment.
     pub fn status(&self, now: Instant) -> Status {
         let family = |(family, table): (&Family, &Table)| {
+            let served = self
+                .served_methods
+                .iter()
+                .filter(|((of, _), _)| of == family);
+            let served = served
+                .map(|((_, method), count)| (*method, *count))
+                .collect();
             let requests: BTreeMap<Method, MethodCounters> = self
                 .requests
                 .iter()
@@ -143,12 +152,17 @@ impl Node {
                 buckets: table.buckets(now),
                 refusals: table.refusals().clone(),
                 requests,
+                served,
                 why_empty,
             }
         };
         Status {
             id: self.id,
-            external: self.external.values().filter_map(ExternalAddress::address).collect(),
+            external: self
+                .external
+                .values()
+                .filter_map(ExternalAddress::address)
+                .collect(),
             read_only: self.config.read_only,
             families: self.tables.iter().map(family).collect(),
             fanouts: self.fanouts.counters(),
@@ -282,9 +296,16 @@ impl Node {
             self.served.read_only += 1;
             return;
         }
+        let method = Method::of(&query);
         let answer = self
             .server
             .answer(now, from, query, &self.tables, &mut self.random);
+        if answer.is_ok() {
+            *self
+                .served_methods
+                .entry((Family::of(&from), method))
+                .or_default() += 1;
+        }
         self.reply(now, from, transaction, answer);
     }
 

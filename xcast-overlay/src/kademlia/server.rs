@@ -59,7 +59,9 @@ impl Server {
 
     /// The entries of services under a key that this node stores itself.
     pub fn entries(&self, now: Instant, key: Id) -> Vec<Entry> {
-        self.shelf.page(self.unix_s(now), key, None, usize::MAX).entries
+        self.shelf
+            .page(self.unix_s(now), key, None, usize::MAX)
+            .entries
     }
 
     /// Whether an answer of so many octets may be sent now.

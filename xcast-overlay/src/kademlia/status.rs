@@ -119,6 +119,8 @@ pub struct FamilyStatus {
     pub refusals: BTreeMap<Refusal, u64>,
     /// Requests by method.
     pub requests: BTreeMap<Method, MethodCounters>,
+    /// Queries that were answered, by method.
+    pub served: BTreeMap<Method, u64>,
     /// Why the table is empty, if it is.
     pub why_empty: Option<WhyEmpty>,
 }

@@ -67,9 +67,13 @@ impl Storage {
     pub fn set_id(&mut self, own: Id) {
         let change = self.own.distance(own);
         let peers = std::mem::take(&mut self.peers).into_iter();
-        self.peers = peers.map(|(distance, peers)| (distance ^ change, peers)).collect();
+        self.peers = peers
+            .map(|(distance, peers)| (distance ^ change, peers))
+            .collect();
         let items = std::mem::take(&mut self.items).into_iter();
-        self.items = items.map(|(distance, item)| (distance ^ change, item)).collect();
+        self.items = items
+            .map(|(distance, item)| (distance ^ change, item))
+            .collect();
         self.own = own;
     }
 

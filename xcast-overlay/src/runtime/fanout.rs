@@ -275,12 +275,18 @@ impl<T: Clone> Fanouts<T> {
             let group = all.filter(|(_, receiver)| reads_short(receiver) == wanted);
             group.map(|(place, _)| place).collect::<Vec<_>>()
         });
-        for (group, octets) in groups.iter().zip([policy.transaction_octets, short.unwrap_or(0)]) {
+        for (group, octets) in groups
+            .iter()
+            .zip([policy.transaction_octets, short.unwrap_or(0)])
+        {
             let policy = Policy {
                 transaction_octets: octets,
                 ..policy
             };
-            let receivers = group.iter().map(|place| receivers[*place].clone()).collect();
+            let receivers = group
+                .iter()
+                .map(|place| receivers[*place].clone())
+                .collect();
             let body = |id: &TransactionId| body(id).select(group);
             self.begin(now, peers, random, policy, receivers, body);
         }
@@ -362,7 +368,8 @@ impl<T: Clone> Fanouts<T> {
         if let Some(timer) = fanout.next_timer(now) {
             fanout.timer = timer;
             self.timers.insert((timer, id));
-            self.shorts.extend(fanout.short.iter().map(|(short, _)| (*short, id)));
+            self.shorts
+                .extend(fanout.short.iter().map(|(short, _)| (*short, id)));
             self.fanouts.insert(id, fanout);
         }
     }
@@ -517,7 +524,8 @@ impl<T: Clone> Fanouts<T> {
                 }
             }
             // First what others read as well, so that they answer that first.
-            self.transmits.extend(fanout.transmit(&again, Mode::Unicast));
+            self.transmits
+                .extend(fanout.transmit(&again, Mode::Unicast));
             let address = |place: &usize| fanout.receivers[*place].address;
             ask.retain(|place| {
                 fanout.receivers[*place].attempts > 0 && peers.heard(&address(place)).is_none()
@@ -864,7 +872,10 @@ mod tests {
         assert_eq!(bench.answer(short, 1), Some(Answer { tag: 1, late: true }));
         let (short, transmit) = bench.ask(&[1], policy);
         let to = |transmit: Option<Transmit>| transmit.map(|transmit| transmit.to);
-        assert_eq!((short.octets().len(), to(transmit)), (4, Some(vec![address(1)])));
+        assert_eq!(
+            (short.octets().len(), to(transmit)),
+            (4, Some(vec![address(1)]))
+        );
         // With others it is asked apart, since they get a long one.
         let (_, transmit) = bench.ask(&[1, 2], policy);
         assert_eq!(to(transmit), Some(vec![address(2)]));
@@ -888,7 +899,11 @@ mod tests {
             assert!(silent.is_empty());
             let short = sent.last().map(|sent| sent.datagram(0)).expect("another");
             let short = TransactionId::try_from(&short[..]).expect("an identifier");
-            let [first, second] = if short_first { [short, long] } else { [long, short] };
+            let [first, second] = if short_first {
+                [short, long]
+            } else {
+                [long, short]
+            };
             assert!(bench.answer(first, 1).is_some_and(|answer| !answer.late));
             assert_eq!(bench.answer(second, 1), None);
             assert!(!bench.peers.reads_short_only(&address(1)));

@@ -85,7 +85,9 @@ impl Peers {
 
     /// Whether the peer answers only requests with short transaction identifiers.
     pub fn reads_short_only(&self, peer: &SocketAddr) -> bool {
-        self.peers.get(peer).is_some_and(|peer| peer.reads_short_only)
+        self.peers
+            .get(peer)
+            .is_some_and(|peer| peer.reads_short_only)
     }
 
     /// The peer answered a request with a short transaction identifier, and none with a longer one;

@@ -131,7 +131,10 @@ fn compare(
             succeeded &= outcome(&report);
         }
     }
-    let costs: Vec<_> = sums.iter().map(|sum| sum.cost(times, links.has_all())).collect();
+    let costs: Vec<_> = sums
+        .iter()
+        .map(|sum| sum.cost(times, links.has_all()))
+        .collect();
     if args.json {
         print_json(&costs)?;
     } else {
@@ -240,7 +243,10 @@ impl Sum {
 /// The smallest value that so large a part of them does not exceed (nearest rank).
 fn quantile(sorted: &[f64], part: f64) -> f64 {
     let rank = (part * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    sorted
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 fn render(costs: &[Cost], times: u32) -> String {
@@ -270,9 +276,21 @@ fn render(costs: &[Cost], times: u32) -> String {
     row("messages", |c| Some(c.messages), false);
     row("packets sent", |c| Some(c.packets), true);
     row("datagrams received", |c| Some(c.received), false);
-    row("first link: packets sent", |c| Some(c.first_link_packets), true);
-    row("first link: octets sent", |c| Some(c.first_link_octets), true);
-    row("first link: octets both ways", |c| Some(c.first_link_octets_both_ways), true);
+    row(
+        "first link: packets sent",
+        |c| Some(c.first_link_packets),
+        true,
+    );
+    row(
+        "first link: octets sent",
+        |c| Some(c.first_link_octets),
+        true,
+    );
+    row(
+        "first link: octets both ways",
+        |c| Some(c.first_link_octets_both_ways),
+        true,
+    );
     row("every link: packets", |c| c.every_link_packets, true);
     row("every link: octets", |c| c.every_link_octets, true);
     row("time, median, in ms", |c| Some(c.p50_ms), false);
@@ -287,7 +305,10 @@ mod tests {
     #[test]
     fn quantiles_by_nearest_rank() {
         let sorted: Vec<f64> = (1..=20).map(f64::from).collect();
-        assert_eq!((quantile(&sorted, 0.5), quantile(&sorted, 0.95)), (10.0, 19.0));
+        assert_eq!(
+            (quantile(&sorted, 0.5), quantile(&sorted, 0.95)),
+            (10.0, 19.0)
+        );
         assert_eq!(quantile(&[7.0], 0.95), 7.0);
         assert_eq!(quantile(&[], 0.5), 0.0);
     }

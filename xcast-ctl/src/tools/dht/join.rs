@@ -21,8 +21,7 @@ use super::{
     node::{self, Server, Start, Watch},
     parse::{Endpoint, endpoint},
     progress::Line,
-    render,
-    socket,
+    render, socket,
     state::State,
 };
 use crate::{
@@ -185,7 +184,10 @@ fn uplink(args: &Args, router: &str) -> Result<(Uplink, String)> {
         let to = router_addresses(&args.udp)?;
         let uplink = Uplink::udp(args.code_points.find(router)?, to);
         let names: Vec<_> = args.udp.iter().map(ToString::to_string).collect();
-        return Ok((uplink, format!("Xcast inside UDP to {}", names.join(" and "))));
+        return Ok((
+            uplink,
+            format!("Xcast inside UDP to {}", names.join(" and ")),
+        ));
     }
     let runs = control::ask(router, &Request::Status);
     if matches!(runs, Err(ControlError::NotRunning(_))) {
@@ -200,7 +202,10 @@ fn uplink(args: &Args, router: &str) -> Result<(Uplink, String)> {
         code_points: args.code_points.find(router)?,
         interface: router.to_owned(),
     };
-    Ok((uplink, format!("Xcast by the router of {router} on this machine")))
+    Ok((
+        uplink,
+        format!("Xcast by the router of {router} on this machine"),
+    ))
 }
 
 /// Tells on standard output and error how it goes.

@@ -132,7 +132,9 @@ fn list(text: &str) -> Result<BTreeMap<Option<String>, BTreeSet<String>>> {
             [] => {}
             [namespace, interface] => {
                 let namespace = (namespace != "-").then(|| namespace.to_owned());
-                list.entry(namespace).or_default().insert(interface.to_owned());
+                list.entry(namespace)
+                    .or_default()
+                    .insert(interface.to_owned());
             }
             _ => bail!("line {number} is not NAMESPACE INTERFACE (- for this namespace)"),
         }

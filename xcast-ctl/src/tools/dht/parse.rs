@@ -28,12 +28,17 @@ pub(super) struct Endpoint(pub(super) Vec<SocketAddr>);
 ///
 /// Why there are none.
 pub(super) fn endpoint(text: &str) -> Result<Endpoint, String> {
-    if text.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+    if text
+        .rsplit_once(':')
+        .is_none_or(|(_, port)| port.parse::<u16>().is_err())
+    {
         return Err(format!(
             "{text:?} is not ADDRESS:PORT or NAME:PORT (brackets around an address of IPv6)"
         ));
     }
-    let found = text.to_socket_addrs().map_err(|error| format!("{text:?}: {error}"))?;
+    let found = text
+        .to_socket_addrs()
+        .map_err(|error| format!("{text:?}: {error}"))?;
     let found: Vec<SocketAddr> = found
         .map(|found| SocketAddr::new(found.ip().to_canonical(), found.port()))
         .collect();
@@ -59,7 +64,9 @@ pub(super) fn place(text: &str) -> Result<(f64, f64), String> {
     let (latitude, longitude) = text
         .split_once(',')
         .and_then(|(latitude, longitude)| Some((degrees(latitude)?, degrees(longitude)?)))
-        .ok_or_else(|| format!("{text:?} is not LATITUDE,LONGITUDE in degrees, as in 52.52,13.41"))?;
+        .ok_or_else(|| {
+            format!("{text:?} is not LATITUDE,LONGITUDE in degrees, as in 52.52,13.41")
+        })?;
     Place::new(latitude, longitude).map_err(|error| format!("{text:?}: {error}"))?;
     Ok((latitude, longitude))
 }
@@ -82,7 +89,10 @@ pub(super) fn attribute(text: &str) -> Result<(String, String), String> {
 ///
 /// Why they are none.
 pub(super) fn hex(text: &str) -> Result<Vec<u8>, String> {
-    let digit = |at: usize| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    let digit = |at: usize| {
+        text.get(at..at + 2)
+            .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+    };
     let octets: Option<Vec<u8>> = (0..text.len()).step_by(2).map(digit).collect();
     octets
         .filter(|_| text.bytes().all(|octet| octet.is_ascii_hexdigit()))
@@ -120,8 +130,14 @@ mod tests {
     #[test]
     fn endpoints() {
         let found = |text| endpoint(text).map(|endpoint| endpoint.0);
-        assert_eq!(found("10.0.0.1:6881").unwrap(), ["10.0.0.1:6881".parse().unwrap()]);
-        assert_eq!(found("[fd00::1]:6881").unwrap(), ["[fd00::1]:6881".parse().unwrap()]);
+        assert_eq!(
+            found("10.0.0.1:6881").unwrap(),
+            ["10.0.0.1:6881".parse().unwrap()]
+        );
+        assert_eq!(
+            found("[fd00::1]:6881").unwrap(),
+            ["[fd00::1]:6881".parse().unwrap()]
+        );
         for (text, said) in [
             ("10.0.0.1", "is not ADDRESS:PORT"),
             ("10.0.0.1:70000", "is not ADDRESS:PORT"),

@@ -24,7 +24,12 @@ pub(super) fn one_line(status: &NodeStatus) -> String {
     let mut separator = "";
     for family in &status.node.families {
         // Writing to a string cannot fail.
-        let _ = write!(line, "{separator} {} nodes of {}", family.nodes, name(family.family));
+        let _ = write!(
+            line,
+            "{separator} {} nodes of {}",
+            family.nodes,
+            name(family.family)
+        );
         if let Some(why) = family.why_empty {
             let _ = write!(line, " ({why})");
         }
@@ -64,7 +69,10 @@ pub(super) fn status(status: &NodeStatus) -> String {
     row("sends", uplink(status));
     row("read-only", yes_no(node.read_only));
     let (keys, peers, items) = node.stored;
-    row("stores", format!("{peers} addresses under {keys} keys, and {items} items"));
+    row(
+        "stores",
+        format!("{peers} addresses under {keys} keys, and {items} items"),
+    );
     row("under way", format!("{} operations", node.operations));
     let sent = &status.sent;
     row(
@@ -76,7 +84,10 @@ pub(super) fn status(status: &NodeStatus) -> String {
     );
     row(
         "combined",
-        format!("{} messages, which waited {} us on average", sent.combined, status.mean_delay_us),
+        format!(
+            "{} messages, which waited {} us on average",
+            sent.combined, status.mean_delay_us
+        ),
     );
     row("received", format!("{} datagrams", sent.received));
     let asked = &node.fanouts;
@@ -95,17 +106,16 @@ pub(super) fn status(status: &NodeStatus) -> String {
         ),
     );
     let ignored = asked.unknown_transaction + asked.wrong_source;
-    row("ignored", format!("{ignored} answers that nobody waited for"));
+    row(
+        "ignored",
+        format!("{ignored} answers that nobody waited for"),
+    );
     let served = &node.served;
     row(
         "served",
         format!(
             "{} queries answered, {} refused, {} over budget, {} unanswered since read-only, {} malformed",
-            served.answered,
-            served.refused,
-            served.over_budget,
-            served.read_only,
-            served.malformed
+            served.answered, served.refused, served.over_budget, served.read_only, served.malformed
         ),
     );
     for service in &status.published {
@@ -143,6 +153,10 @@ fn family(status: &FamilyStatus) -> String {
         text += &table.to_string();
     }
     text += &requests(&status.requests);
+    for (method, times) in &status.served {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{times} times {method} was answered");
+    }
     for (reason, times) in &status.refusals {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{times} times a node was not taken: {reason}");
@@ -237,7 +251,11 @@ pub(super) fn found_nodes(report: &Report) -> String {
 
 /// Who is stored under a key.
 pub(super) fn found_peers(report: &Report) -> String {
-    let peers: String = report.peers.iter().map(|peer| format!("{peer}\n")).collect();
+    let peers: String = report
+        .peers
+        .iter()
+        .map(|peer| format!("{peer}\n"))
+        .collect();
     peers + &how(report)
 }
 
@@ -250,7 +268,7 @@ pub(super) fn found_under_keys(report: &Report) -> String {
         for peer in &under.peers {
             let _ = writeln!(text, "  peer  {peer}");
         }
-        for found in &under.item {
+        if let Some(found) = &under.item {
             let _ = writeln!(text, "  item  {}", item(found));
         }
         for node in &under.nodes {
@@ -261,7 +279,9 @@ pub(super) fn found_under_keys(report: &Report) -> String {
 }
 
 fn item(item: &Item) -> String {
-    item.text.clone().unwrap_or_else(|| format!("{} (bencoded)", item.value))
+    item.text
+        .clone()
+        .unwrap_or_else(|| format!("{} (bencoded)", item.value))
 }
 
 /// Where something was stored.
@@ -313,8 +333,10 @@ pub(super) fn services(report: &Report) -> String {
             distance_m,
             ..
         } = service;
-        let attributes: Vec<_> =
-            attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let attributes: Vec<_> = attributes
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         table.row([
             kind.clone(),
             uri.clone(),

@@ -54,7 +54,9 @@ impl Node {
         let name = &self.name;
         let context = || format!("control socket @{name}");
         let stream = self.connect()?;
-        stream.set_read_timeout(Some(LINE_TIMEOUT)).with_context(context)?;
+        stream
+            .set_read_timeout(Some(LINE_TIMEOUT))
+            .with_context(context)?;
         let mut line = serde_json::to_string(request)?;
         line.push('\n');
         match (&stream).write_all(line.as_bytes()) {
@@ -65,15 +67,20 @@ impl Node {
         let mut reader = BufReader::new(stream);
         loop {
             line.clear();
-            let length = reader.read_line(&mut line).map_err(|error| match error.kind() {
-                io::ErrorKind::WouldBlock => anyhow!("{}: the node does not answer", context()),
-                _ => anyhow::Error::from(error).context(context()),
-            })?;
+            let length = reader
+                .read_line(&mut line)
+                .map_err(|error| match error.kind() {
+                    io::ErrorKind::WouldBlock => anyhow!("{}: the node does not answer", context()),
+                    _ => anyhow::Error::from(error).context(context()),
+                })?;
             if length == 0 {
                 bail!("{}: the node ended before it was done", context());
             }
             let response = serde_json::from_str(&line).with_context(|| {
-                format!("{}: cannot read the answer; is the node of another version?", context())
+                format!(
+                    "{}: cannot read the answer; is the node of another version?",
+                    context()
+                )
             })?;
             match response {
                 Response::Progress(now) => progress(now),

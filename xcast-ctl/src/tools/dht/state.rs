@@ -60,7 +60,9 @@ impl State {
         };
         let wrong = || format!("--state: {} is no state of a DHT node", path.display());
         let file: File = serde_json::from_str(&text).with_context(wrong)?;
-        let octets = hex(&file.secret).ok().and_then(|octets| octets.try_into().ok());
+        let octets = hex(&file.secret)
+            .ok()
+            .and_then(|octets| octets.try_into().ok());
         new.secret = octets.with_context(wrong)?;
         (new.id, new.nodes) = (file.id, file.nodes);
         Ok(new)

@@ -52,7 +52,10 @@ impl Server {
                 context()
             ),
             Found::Others(uid) => {
-                warn!("user {uid} has the name of the {}; the node takes another", context());
+                warn!(
+                    "user {uid} has the name of the {}; the node takes another",
+                    context()
+                );
             }
             Found::Busy | Found::Nobody => {}
         }

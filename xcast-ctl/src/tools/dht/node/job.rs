@@ -5,7 +5,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tokio::sync::mpsc;
 use xcast_overlay::{
     kademlia::{ManyReport, Node, OperationId, Report as NodeReport},
@@ -86,10 +86,11 @@ pub(super) fn begin(
             };
             report.key = Some(put.target());
             report.item = Some(item(&put));
-            vec![match keep {
+            let begun = match keep {
                 true => node.publish_item(now, put),
                 false => node.put(now, put, cas),
-            }?]
+            };
+            vec![begun.map_err(|error| anyhow!("value: {error}"))?]
         }
         Operation::Get { key, salt } => {
             report.key = Some(key);
@@ -110,7 +111,9 @@ pub(super) fn begin(
         } => {
             let near = near.map(|(latitude, longitude)| Place::new(latitude, longitude));
             let near = near.transpose().context("near")?;
-            let area = near.zip(radius_m).map(|(place, radius_m)| Area::Circle { place, radius_m });
+            let area = near
+                .zip(radius_m)
+                .map(|(place, radius_m)| Area::Circle { place, radius_m });
             let text = text.iter().map(|pattern| pattern.parse());
             let asked = Query {
                 mechanism: kind.map(|kind| kind.to_lowercase()),

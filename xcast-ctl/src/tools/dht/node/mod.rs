@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tokio::{
     select,
     signal::unix::{SignalKind, signal},
@@ -35,7 +35,7 @@ use self::{
     reports::{sent, table_rows},
 };
 use super::{
-    message::{Delivery, NodeStatus, Operation, Progress, Report, Request, Response, Sent},
+    message::{Delivery, NodeStatus, Operation, Progress, Report, Request, Response},
     state::State,
 };
 
@@ -99,7 +99,9 @@ pub(super) async fn run(start: Start, server: Server, watch: &mut impl Watch) ->
     let report = node.end().await?;
     // The socket goes last: that it is gone tells others that the node is.
     for leaver in report.1 {
-        let _ = leaver.send(Response::Done(Box::new(report.0.clone()))).await;
+        let _ = leaver
+            .send(Response::Done(Box::new(report.0.clone())))
+            .await;
     }
     drop(receiver);
     // What was said is on its way.
@@ -179,7 +181,9 @@ impl Running {
                 }
             }
             Event::ExternalAddress { address } => {
-                let changed = self.driver.command(|node, now| node.follow_address(now, address));
+                let changed = self
+                    .driver
+                    .command(|node, now| node.follow_address(now, address));
                 if changed {
                     let id = self.driver.protocol().id();
                     warn!("others see this node at {address}: its identifier is now {id} (BEP 42)");
@@ -220,10 +224,13 @@ impl Running {
                     ..Report::default()
                 }))
             }
-            Request::Run(run) if comparing || (run.comparing.is_some() && !self.jobs.is_empty()) => {
+            Request::Run(run)
+                if comparing || (run.comparing.is_some() && !self.jobs.is_empty()) =>
+            {
                 drop(run);
                 Response::Error(
-                    "the node compares, or is to, and is busy: try again when it is done".to_owned(),
+                    "the node compares, or is to, and is busy: try again when it is done"
+                        .to_owned(),
                 )
             }
             Request::Run(run) => match self.run(run.operation, run.comparing, reply.clone()) {
@@ -260,7 +267,8 @@ impl Running {
 
     fn begin_operation(&mut self, operation: Operation) -> Result<Job> {
         let (key, publisher) = (&self.key, &mut self.publisher);
-        self.driver.command(|node, now| job::begin(node, now, operation, key, publisher))
+        self.driver
+            .command(|node, now| job::begin(node, now, operation, key, publisher))
     }
 
     /// Answers what is finished.
@@ -294,7 +302,8 @@ impl Running {
             job.tell(&progress);
         }
         let (key, publisher) = (&self.key, &mut self.publisher);
-        self.driver.command(|node, now| publisher.refresh(node, now, key));
+        self.driver
+            .command(|node, now| publisher.refresh(node, now, key));
         if self.saved.elapsed() > SAVE {
             self.save();
         }

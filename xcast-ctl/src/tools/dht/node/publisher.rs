@@ -81,14 +81,17 @@ impl Publisher {
     /// No longer keeps services alive that have this key: how many.
     pub(super) fn withdraw(&mut self, key: Id) -> u32 {
         let before = self.published.len();
-        self.published.retain(|name, published| *name != key && !published.keys.contains(&key));
+        self.published
+            .retain(|name, published| *name != key && !published.keys.contains(&key));
         (before - self.published.len()) as u32
     }
 
     /// What is kept alive.
     pub(super) fn services(&self) -> Vec<Service> {
         let services = self.published.values();
-        services.map(|published| published.service.clone()).collect()
+        services
+            .map(|published| published.service.clone())
+            .collect()
     }
 }
 
@@ -101,7 +104,9 @@ fn next(now: Instant, service: &Service, node: &Node) -> Instant {
 }
 
 fn sign(service: &Service, signer: &SigningKey) -> Result<Entry> {
-    let place = service.place.map(|(latitude, longitude)| Place::new(latitude, longitude));
+    let place = service
+        .place
+        .map(|(latitude, longitude)| Place::new(latitude, longitude));
     let description = Description {
         mechanism: service.kind.clone(),
         uri: service.uri.clone(),
@@ -122,8 +127,12 @@ pub(super) fn described(entry: &Entry, now_unix_s: i64, near: Option<Place>) -> 
         kind: service.mechanism.clone(),
         uri: service.uri.clone(),
         attributes: service.attributes.clone(),
-        place: service.place.map(|place| (place.latitude(), place.longitude())),
-        distance_m: near.zip(service.place).map(|(near, place)| near.distance_m(place)),
+        place: service
+            .place
+            .map(|place| (place.latitude(), place.longitude())),
+        distance_m: near
+            .zip(service.place)
+            .map(|(near, place)| near.distance_m(place)),
         life_s: entry.expires_unix_s - now_unix_s,
     }
 }

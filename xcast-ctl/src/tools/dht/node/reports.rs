@@ -23,7 +23,9 @@ pub(super) fn add(report: &mut Report, found: &NodeReport) {
         report.silent += family.silent;
         report.stored += family.stored;
         let refused = family.refused.iter();
-        report.refused.extend(refused.map(|(from, error)| (*from, error.to_string())));
+        report
+            .refused
+            .extend(refused.map(|(from, error)| (*from, error.to_string())));
         report.nodes.extend(family.closest.iter().map(peer));
     }
     report.peers.extend(&found.peers);
@@ -43,7 +45,9 @@ pub(super) fn add_many(report: &mut Report, found: &ManyReport) {
     report.silent += found.asked.saturating_sub(found.answered);
     report.stored += found.stored;
     let refused = found.refused.iter();
-    report.refused.extend(refused.map(|(from, error)| (*from, error.to_string())));
+    report
+        .refused
+        .extend(refused.map(|(from, error)| (*from, error.to_string())));
     for (key, found) in &found.targets {
         let under = UnderKey {
             nodes: found.closest.iter().map(peer).collect(),
@@ -97,12 +101,17 @@ pub(super) fn table_rows(node: &Node, now: Instant) -> Vec<TableRow> {
     for (family, table) in node.tables() {
         let mut closest = table.closest(now, node.id(), usize::MAX);
         closest.reverse();
-        rows.extend(closest.iter().map(|contact| TableRow {
-            family: *family,
-            prefix_bits: node.id().common_prefix(contact.id),
-            peer: peer(contact),
-            rtt_us: node.peers().rtt(&contact.address).map(|rtt| rtt.smoothed().as_micros() as u64),
-            silent_in_a_row: node.peers().silent_in_a_row(&contact.address),
+        rows.extend(closest.iter().map(|contact| {
+            TableRow {
+                family: *family,
+                prefix_bits: node.id().common_prefix(contact.id),
+                peer: peer(contact),
+                rtt_us: node
+                    .peers()
+                    .rtt(&contact.address)
+                    .map(|rtt| rtt.smoothed().as_micros() as u64),
+                silent_in_a_row: node.peers().silent_in_a_row(&contact.address),
+            }
         }));
     }
     rows

@@ -56,11 +56,16 @@ pub(in super::super) struct Args {
 }
 
 fn pattern(text: &str) -> Result<String, String> {
-    text.parse::<Pattern>().map(|_| text.to_owned()).map_err(|error| error.to_string())
+    text.parse::<Pattern>()
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
 }
 
 fn kilometres(text: &str) -> Result<f64, String> {
-    let radius = text.parse().ok().filter(|radius| (0.0..=20_100.0).contains(radius));
+    let radius = text
+        .parse()
+        .ok()
+        .filter(|radius| (0.0..=20_100.0).contains(radius));
     radius.ok_or_else(|| format!("{text:?} is no distance on the Earth in kilometres"))
 }
 
@@ -73,8 +78,14 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         limit: args.limit,
     };
     let render = |report: &Report| match args.uris_only && !report.services.is_empty() {
-        true => report.services.iter().map(|service| format!("{}\n", service.uri)).collect(),
+        true => report
+            .services
+            .iter()
+            .map(|service| format!("{}\n", service.uri))
+            .collect(),
         false => render::services(report),
     };
-    ask(&args.ask, router, operation, render, |report| !report.services.is_empty())
+    ask(&args.ask, router, operation, render, |report| {
+        !report.services.is_empty()
+    })
 }

@@ -44,9 +44,16 @@ pub(in super::super) struct Args {
 
 pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let of_author = |author| Item::mutable_target(author, args.salt.as_bytes());
-    let key = args.key.or(args.public_key.as_ref().map(of_author)).unwrap_or_default();
+    let key = args
+        .key
+        .or(args.public_key.as_ref().map(of_author))
+        .unwrap_or_default();
     let salt = args.salt.clone();
-    ask(&args.ask, router, Operation::Get { key, salt }, render::found_item, |report| {
-        report.item.is_some()
-    })
+    ask(
+        &args.ask,
+        router,
+        Operation::Get { key, salt },
+        render::found_item,
+        |report| report.item.is_some(),
+    )
 }

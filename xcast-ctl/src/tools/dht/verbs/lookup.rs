@@ -46,7 +46,11 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
             &args.ask,
             router,
             Operation::Lookup { key, peers },
-            if peers { render::found_peers } else { render::found_nodes },
+            if peers {
+                render::found_peers
+            } else {
+                render::found_nodes
+            },
             |report| match peers {
                 true => !report.peers.is_empty(),
                 false => !report.nodes.is_empty(),
@@ -55,13 +59,19 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         _ => {
             let keys = args.keys.clone();
             let operation = Operation::LookupMany { keys };
-            ask(&args.ask, router, operation, render::found_under_keys, |report| {
-                let found = |of: &super::super::message::UnderKey| match peers {
-                    true => !of.peers.is_empty(),
-                    false => !of.nodes.is_empty(),
-                };
-                report.keys.values().all(found)
-            })
+            ask(
+                &args.ask,
+                router,
+                operation,
+                render::found_under_keys,
+                |report| {
+                    let found = |of: &super::super::message::UnderKey| match peers {
+                        true => !of.peers.is_empty(),
+                        false => !of.nodes.is_empty(),
+                    };
+                    report.keys.values().all(found)
+                },
+            )
         }
     }
 }

@@ -33,8 +33,16 @@ pub(in super::super) struct Args {
 }
 
 pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let to = args.nodes.iter().filter_map(|node| node.0.first().copied()).collect();
-    ask(&args.ask, router, Operation::Ping { to }, render::found_nodes, |report| {
-        report.asked > 0 && report.answered == report.asked
-    })
+    let to = args
+        .nodes
+        .iter()
+        .filter_map(|node| node.0.first().copied())
+        .collect();
+    ask(
+        &args.ask,
+        router,
+        Operation::Ping { to },
+        render::found_nodes,
+        |report| report.asked > 0 && report.answered == report.asked,
+    )
 }

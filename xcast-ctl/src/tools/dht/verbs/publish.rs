@@ -60,7 +60,11 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         distance_m: None,
         life_s: args.life,
     };
-    ask(&args.ask, router, Operation::Publish(service), render::stored, |report| {
-        report.stored > 0
-    })
+    ask(
+        &args.ask,
+        router,
+        Operation::Publish(service),
+        render::stored,
+        |report| report.stored > 0,
+    )
 }

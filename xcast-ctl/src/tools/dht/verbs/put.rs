@@ -37,7 +37,11 @@ EXIT STATUS
   2  error, such as a value that is too long, or no node here")]
 pub(in super::super) struct Args {
     /// The value: text, which is stored as a byte string
-    #[arg(value_name = "VALUE", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(
+        value_name = "VALUE",
+        required_unless_present = "file",
+        conflicts_with = "file"
+    )]
     value: Option<String>,
 
     /// Store the content of this file as a byte string; - for standard input
@@ -88,7 +92,9 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         value.len()
     );
     let checked = Item::immutable(value.clone());
-    checked.check().map_err(|error| anyhow::anyhow!("VALUE: {}", error.message))?;
+    checked
+        .check()
+        .map_err(|error| anyhow::anyhow!("VALUE: {}", error.message))?;
     ensure!(
         args.salt.len() <= MAX_SALT_OCTETS,
         "--salt has {} octets; at most {MAX_SALT_OCTETS} may be",
@@ -102,7 +108,9 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         cas: args.cas,
         keep: args.keep,
     };
-    ask(&args.ask, router, operation, render::stored, |report| report.stored > 0)
+    ask(&args.ask, router, operation, render::stored, |report| {
+        report.stored > 0
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

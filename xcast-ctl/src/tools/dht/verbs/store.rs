@@ -57,7 +57,9 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         port: args.port,
         keep: args.keep,
     };
-    ask(&args.ask, router, operation, render::stored, |report| report.stored > 0)
+    ask(&args.ask, router, operation, render::stored, |report| {
+        report.stored > 0
+    })
 }
 
 fn withdraw(args: &Args) -> Result<Outcome> {
