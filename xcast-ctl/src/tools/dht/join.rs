@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tracing::info;
+use tracing::{info, warn};
 use xcast_host::{Uplink, queue::QueueLimits};
 use xcast_overlay::{
     kademlia::Config,
@@ -212,9 +212,12 @@ fn uplink(args: &Args, router: &str) -> Result<(Uplink, String)> {
 struct Terminal(Line);
 
 impl Watch for Terminal {
-    fn joined(&mut self, status: &NodeStatus) -> Result<()> {
+    fn joined(&mut self, status: &NodeStatus) {
         self.0.clear();
-        print(&format!("ready {}\n", render::one_line(status)))
+        // Whoever wanted to know has gone; others may ask the node.
+        if let Err(error) = print(&format!("ready {}\n", render::one_line(status))) {
+            warn!("{error:#}");
+        }
     }
 
     fn joining(&mut self, status: &NodeStatus) {

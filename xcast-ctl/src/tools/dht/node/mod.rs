@@ -65,7 +65,7 @@ pub(super) struct Start {
 /// What a node tells while it runs.
 pub(super) trait Watch {
     /// It has joined, or looked for others in vain.
-    fn joined(&mut self, status: &NodeStatus) -> Result<()>;
+    fn joined(&mut self, status: &NodeStatus);
     /// It has not joined yet.
     fn joining(&mut self, status: &NodeStatus);
 }
@@ -85,7 +85,7 @@ pub(super) async fn run(start: Start, server: Server, watch: &mut impl Watch) ->
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         select! {
-            event = node.driver.next() => node.event(event?, watch)?,
+            event = node.driver.next() => node.event(event?, watch),
             Some(call) = receiver.recv() => node.call(call),
             _ = ticks.tick() => node.tick(watch),
             _ = interrupts.recv() => node.leave(None),
@@ -172,12 +172,12 @@ impl Running {
         })
     }
 
-    fn event(&mut self, event: Event, watch: &mut impl Watch) -> Result<()> {
+    fn event(&mut self, event: Event, watch: &mut impl Watch) {
         match event {
             Event::Joined { .. } => {
                 if !self.joined {
                     self.joined = true;
-                    watch.joined(&self.status())?;
+                    watch.joined(&self.status());
                 }
             }
             Event::ExternalAddress { address } => {
@@ -203,7 +203,6 @@ impl Running {
             }
             Event::Peers { .. } | Event::Found { .. } => {}
         }
-        Ok(())
     }
 
     fn call(&mut self, Call { request, reply }: Call) {
