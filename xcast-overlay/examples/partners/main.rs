@@ -20,9 +20,12 @@ mod transmission;
 use std::{env, thread, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use self::{namespace::in_namespace, outcome::Talk};
+use self::{
+    namespace::in_namespace,
+    outcome::{Asker, Talk},
+};
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -44,7 +47,7 @@ fn main() -> Result<()> {
         None => talks(),
         Some(time) => soaks(time),
     };
-    let rows: Vec<Value> = talks.iter().flat_map(Talk::rows).collect();
+    let rows: Vec<Value> = talks.iter().flat_map(rows).collect();
     println!("{}", serde_json::to_string_pretty(&rows)?);
     Ok(())
 }
@@ -84,4 +87,23 @@ fn soaks(time: Duration) -> Vec<Talk> {
         };
         threads.into_iter().filter_map(join).collect()
     })
+}
+
+/// A row for each operation.
+fn rows(talk: &Talk) -> Vec<Value> {
+    let row = |outcome: &outcome::Outcome| {
+        let (works, note) = match &outcome.result {
+            Ok(note) => (true, note),
+            Err(why) => (false, why),
+        };
+        json!({
+            "partner": talk.partner,
+            "family": if talk.ipv6 { "IPv6" } else { "IPv4" },
+            "asks": match talk.asker { Asker::We => "we", Asker::They => "they" },
+            "operation": outcome.operation,
+            "works": works,
+            "note": note,
+        })
+    };
+    talk.outcomes.iter().map(row).collect()
 }

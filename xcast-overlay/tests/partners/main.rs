@@ -12,12 +12,24 @@ mod outcome;
 mod program;
 mod transmission;
 
+use std::time::Duration;
+
 use self::{namespace::in_namespace, outcome::Talk};
+
+/// A short form of `cargo xtask partners --soak 20m`.
+const SOAK: Duration = Duration::from_secs(2);
 
 #[track_caller]
 fn works(missing: &[&str], talks: impl AsyncFnOnce() -> Vec<Talk> + Send + 'static) {
     let talks = in_namespace(missing, talks).unwrap_or_default();
-    talks.iter().for_each(Talk::assert);
+    for talk in talks {
+        let outcomes = &talk.outcomes;
+        let failed: Vec<_> = outcomes
+            .iter()
+            .filter(|outcome| outcome.result.is_err())
+            .collect();
+        assert!(failed.is_empty() && !outcomes.is_empty(), "{talk:#?}");
+    }
 }
 
 #[test]
@@ -84,4 +96,14 @@ fn mainline_answers_us() {
 #[test]
 fn we_answer_mainline() {
     works(&[], async || vec![mainline::they_ask().await]);
+}
+
+#[test]
+fn partners_stay() {
+    let missing = [libtorrent::missing(), transmission::missing()].concat();
+    works(&missing, async || vec![libtorrent::soak(false, SOAK).await]);
+    works(&missing, async || {
+        vec![transmission::soak(true, SOAK).await]
+    });
+    works(&missing, async || vec![mainline::soak(SOAK).await]);
 }

@@ -20,7 +20,7 @@ pub(super) enum Request {
     /// No longer keeps alive what is stored under a key. Answered by [`Response::Done`], in which
     /// `stored` says whether there was something.
     Withdraw {
-        /// The key; for a service, any of its keys will do, or the hash that it was published with.
+        /// The key; for a service, the one that its publication was answered with.
         key: Id,
     },
     /// Answered by [`Response::Done`] when the node has nothing more to do. Then it ends.

@@ -97,7 +97,9 @@ pub(super) fn begin(
             vec![node.find_item(now, key, salt.into_bytes())]
         }
         Operation::Publish(service) => {
-            let (operations, left_out) = publisher.publish(node, now, signer, service.clone())?;
+            let (name, operations, left_out) =
+                publisher.publish(node, now, signer, service.clone())?;
+            report.key = Some(name);
             report.services = vec![service];
             report.keys_left_out = left_out;
             operations

@@ -27,12 +27,11 @@ pub(super) struct Publisher {
 struct Published {
     service: Service,
     next: Instant,
-    keys: Vec<Id>,
 }
 
 impl Publisher {
-    /// Publishes a service, and keeps it alive from now on: what was begun, and how many keys were
-    /// left out.
+    /// Publishes a service, and keeps it alive from now on: what it can be withdrawn by, what was
+    /// begun, and how many keys were left out.
     ///
     /// # Errors
     ///
@@ -43,7 +42,7 @@ impl Publisher {
         now: Instant,
         signer: &SigningKey,
         service: Service,
-    ) -> Result<(Vec<OperationId>, usize)> {
+    ) -> Result<(Id, Vec<OperationId>, usize)> {
         let most = ShelfConfig::default().max_life_s;
         ensure!(
             (1..=most).contains(&service.life_s),
@@ -51,17 +50,11 @@ impl Publisher {
             service.life_s
         );
         let entry = sign(&service, signer)?;
-        let keys = Keys::of(&entry.service);
+        let left_out = Keys::of(&entry.service).left_out;
         let next = next(now, &service, node);
-        self.published.insert(
-            entry.name(),
-            Published {
-                service,
-                next,
-                keys: keys.keys,
-            },
-        );
-        Ok((node.put_entry(now, &entry), keys.left_out))
+        self.published
+            .insert(entry.name(), Published { service, next });
+        Ok((entry.name(), node.put_entry(now, &entry), left_out))
     }
 
     /// Publishes again what would soon expire.
@@ -78,12 +71,9 @@ impl Publisher {
         }
     }
 
-    /// No longer keeps services alive that have this key: how many.
-    pub(super) fn withdraw(&mut self, key: Id) -> u32 {
-        let before = self.published.len();
-        self.published
-            .retain(|name, published| *name != key && !published.keys.contains(&key));
-        (before - self.published.len()) as u32
+    /// No longer keeps a service alive: how many there were, one or none.
+    pub(super) fn withdraw(&mut self, name: Id) -> u32 {
+        u32::from(self.published.remove(&name).is_some())
     }
 
     /// What is kept alive.

@@ -99,7 +99,7 @@ pub(super) fn sent(statistics: &Statistics) -> Sent {
 pub(super) fn table_rows(node: &Node, now: Instant) -> Vec<TableRow> {
     let mut rows = Vec::new();
     for (family, table) in node.tables() {
-        let mut closest = table.closest(now, node.id(), usize::MAX);
+        let mut closest = table.closest(now, node.id(), table.len());
         closest.reverse();
         rows.extend(closest.iter().map(|contact| {
             TableRow {

@@ -14,7 +14,8 @@ use crate::output::Outcome;
 ///
 /// The description is signed with the node's key and stored at nodes of this kind, under its type, its
 /// place, and the words of its URI and attributes. The node stores it again before it expires, as long
-/// as it runs. The same type and URI again replace what was published before.
+/// as it runs. The same type and URI again replace what was published before; `dht store KEY --withdraw`
+/// with the key that is shown ends it.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
