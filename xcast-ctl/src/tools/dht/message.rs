@@ -172,25 +172,25 @@ pub(super) struct Report {
     /// Nodes that stored.
     pub(super) stored: u32,
     /// Nodes that refused, and why.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) refused: Vec<(SocketAddr, String)>,
     /// What it was about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) key: Option<Id>,
     /// The closest nodes that answered, the closest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) nodes: Vec<Peer>,
     /// Who is stored.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) peers: Vec<SocketAddr>,
     /// The item that was stored or found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) item: Option<Item>,
     /// What was found under each of several keys.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default)]
     pub(super) keys: BTreeMap<Id, UnderKey>,
     /// Services, the nearest first if a place was named.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) services: Vec<Service>,
     /// Keys of a service that were left out because it has too many words.
     #[serde(default)]
