@@ -79,7 +79,7 @@
 //! # Features
 //!
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
-//! * `serde`: what status consists of implements `Serialize`.
+//! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
 pub mod id;
 pub mod kademlia;

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod faults;
+pub mod partners;
 pub mod process;
 pub mod second_try;
 pub mod setup;

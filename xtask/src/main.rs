@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, faults, setup, test, testbed};
+use xtask::{bench, build, demo, faults, partners, setup, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -53,6 +53,13 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
     )]
     Demo(demo::Demo),
+    /// Show what works between DHT nodes of ours and of others, both ways
+    ///
+    /// EXIT STATUS: 0 everything works, 1 something does not, 2 error.
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask partners\n  cargo xtask partners --markdown     as in docs/overlays.md\n  cargo xtask partners --soak 20m"
+    )]
+    Partners(partners::Partners),
     /// Networks of namespaces to try things in
     #[command(after_help = "EXAMPLE:\n  cargo xtask testbed up fig3 --run")]
     Testbed(testbed::command::Command),
@@ -66,6 +73,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Faults(arguments) => faults::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Partners(arguments) => partners::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };
     result.unwrap_or_else(|error| {

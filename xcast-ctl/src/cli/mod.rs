@@ -28,7 +28,7 @@ use crate::{
     config::DEFAULT_INTERFACE,
     log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
-    tools::{ping, recv, send, trace},
+    tools::{dht, ping, recv, send, trace},
 };
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
@@ -80,6 +80,7 @@ enum Verb {
     Trace(trace::Args),
     Send(send::Args),
     Recv(recv::Args),
+    Dht(dht::Args),
     Unload(unload::Args),
 }
 
@@ -129,6 +130,7 @@ impl Cli {
     fn run(self) -> Result<Outcome> {
         let verbose = match &self.verb {
             Verb::Run(args) => args.verbose,
+            Verb::Dht(args) => args.verbose(),
             _ => 0,
         };
         let _flush = log_to_stderr(verbose);
@@ -147,6 +149,7 @@ impl Cli {
             Verb::Trace(args) => trace::run(&args, router),
             Verb::Send(args) => send::run(&args, router),
             Verb::Recv(args) => recv::run(&args),
+            Verb::Dht(args) => dht::run(&args, router),
             Verb::Unload(args) => unload::run(&args, router),
         }
     }
@@ -218,9 +221,17 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 14);
+        assert_eq!(verbs.len(), 15);
+        let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
+            for part in verb.get_subcommands() {
+                named.push((format!("{name} {}", part.get_name()), part.clone()));
+            }
+            named.push((name, verb.clone()));
+        }
+        assert_eq!(named.len(), 15 + 11);
+        for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");
             for (wanted, what) in [
@@ -248,9 +259,16 @@ mod tests {
     #[test]
     fn reading_verbs_have_json() {
         let command = Cli::command();
-        for verb in command.get_subcommands() {
+        let parts = command
+            .get_subcommands()
+            .flat_map(clap::Command::get_subcommands);
+        let verbs = command
+            .get_subcommands()
+            .filter(|verb| !verb.has_subcommands());
+        for verb in verbs.chain(parts) {
             let has_json = verb.get_arguments().any(|arg| arg.get_id() == "json");
-            assert_eq!(has_json, verb.get_name() != "run", "{}", verb.get_name());
+            let runs = ["run", "join"].contains(&verb.get_name());
+            assert_eq!(has_json, !runs, "{}", verb.get_name());
         }
     }
 

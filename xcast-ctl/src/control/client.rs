@@ -49,8 +49,8 @@ impl Connection {
         };
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let stream = loop {
-            match socket::find(interface).map_err(io_error)? {
-                Found::Router(stream) => break stream,
+            match socket::find(&name).map_err(io_error)? {
+                Found::Daemon(stream) => break stream,
                 Found::Nobody => return Err(ControlError::NotRunning(name)),
                 Found::Others(uid) => {
                     return Err(ControlError::Refused {

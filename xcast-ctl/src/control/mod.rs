@@ -14,7 +14,7 @@ mod client;
 mod error;
 mod message;
 mod server;
-mod socket;
+pub(crate) mod socket;
 #[cfg(test)]
 mod tests;
 

@@ -54,8 +54,8 @@ impl Server {
             source,
         };
         // Who answers, or has too much to do to answer, runs. The name of somebody else does not count.
-        match socket::find(interface).map_err(io_error)? {
-            Found::Router(_) => return Err(ControlError::Running(socket::name(interface))),
+        match socket::find(&socket::name(interface)).map_err(io_error)? {
+            Found::Daemon(_) => return Err(ControlError::Running(socket::name(interface))),
             Found::Others(uid) => tracing::warn!(
                 "user {uid} has the name of the control socket, @{}; the router takes another",
                 socket::name(interface)
@@ -63,7 +63,7 @@ impl Server {
             Found::Busy | Found::Nobody => {}
         }
         let listen = || {
-            let listener = socket::listen(interface)?;
+            let listener = socket::listen(&socket::name(interface))?;
             listener.set_nonblocking(true)?;
             tokio::net::UnixListener::from_std(listener)
         };

@@ -1,6 +1,6 @@
-//! The control socket: its name, and who may use it.
+//! Control sockets of routers and other daemons: their names, and who may use them.
 //!
-//! Anybody may bind an abstract name. Where somebody else has the router's name, the router takes another
+//! Anybody may bind an abstract name. Where somebody else has the daemon's name, the daemon takes another
 //! one that begins with it, and clients look for it: whose a socket is, the kernel tells them.
 
 use std::{
@@ -16,19 +16,19 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::kernel;
 
-/// Names tried at random before the router gives up.
+/// Names tried at random before the daemon gives up.
 const ATTEMPTS: u32 = 8;
 
 /// Name of the control socket of the router that owns `interface`.
-pub(super) fn name(interface: &str) -> String {
+pub(crate) fn name(interface: &str) -> String {
     format!("xcast/{interface}")
 }
 
-/// What a search for a router found.
+/// What a search for a daemon found.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// A connection to it.
-    Router(UnixStream),
+    Daemon(UnixStream),
     /// Only sockets of others; one of these users.
     Others(u32),
     /// It, or somebody else, has no place for another client at the moment.
@@ -36,10 +36,10 @@ pub(super) enum Found {
     Nobody,
 }
 
-/// Connects to the router that owns `interface`, in the network namespace of the calling thread.
-pub(super) fn find(interface: &str) -> io::Result<Found> {
+/// Connects to the daemon of this name, in the network namespace of the calling thread.
+pub(crate) fn find(name: &str) -> io::Result<Found> {
     let mut found = Found::Nobody;
-    for name in names(interface) {
+    for name in names(name) {
         let stream = match connect(&name) {
             Ok(stream) => stream,
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => continue,
@@ -52,7 +52,7 @@ pub(super) fn find(interface: &str) -> io::Result<Found> {
         let uid = getsockopt(&stream, PeerCredentials)?.uid();
         // Root trusts nobody but root.
         if trusted(uid) {
-            return Ok(Found::Router(stream));
+            return Ok(Found::Daemon(stream));
         }
         if matches!(found, Found::Nobody) {
             found = Found::Others(uid);
@@ -61,9 +61,8 @@ pub(super) fn find(interface: &str) -> io::Result<Found> {
     Ok(found)
 }
 
-/// The names that the router may have: the usual one, and what listens at names made of it.
-fn names(interface: &str) -> Vec<String> {
-    let usual = name(interface);
+/// The names that the daemon may have: the usual one, and what listens at names made of it.
+fn names(usual: &str) -> Vec<String> {
     let prefix = format!("@{usual}/");
     // "Num RefCount Protocol Flags Type St Inode Path"; the flag says that it listens.
     let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
@@ -74,7 +73,7 @@ fn names(interface: &str) -> Vec<String> {
         (listens && path.starts_with(&prefix)).then(|| path[1..].to_owned())
     });
     let others: Vec<_> = others.collect();
-    [usual].into_iter().chain(others).collect()
+    [usual.to_owned()].into_iter().chain(others).collect()
 }
 
 /// Connects without waiting for a place in the socket's backlog.
@@ -87,10 +86,9 @@ fn connect(name: &str) -> io::Result<UnixStream> {
     Ok(socket.into())
 }
 
-/// Listens at the router's name, or at one made of it if somebody else has that.
-pub(super) fn listen(interface: &str) -> io::Result<UnixListener> {
-    let usual = name(interface);
-    let mut result = bind(&usual);
+/// Listens at the daemon's name, or at one made of it if somebody else has that.
+pub(crate) fn listen(usual: &str) -> io::Result<UnixListener> {
+    let mut result = bind(usual);
     for _ in 0..ATTEMPTS {
         match &result {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
@@ -108,6 +106,6 @@ fn bind(name: &str) -> io::Result<UnixListener> {
 }
 
 /// Root and the user itself may talk to each other.
-pub(super) fn trusted(uid: u32) -> bool {
+pub(crate) fn trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }

@@ -5,6 +5,7 @@
 //! reads the answers, and [`receiver`] waits for them. An [`interrupt`] ends a tool, but not before it has
 //! said what it did.
 
+pub(crate) mod dht;
 mod first_hop;
 mod icmp;
 mod interrupt;

@@ -13,10 +13,11 @@ use crate::{
 /// Settings of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The node's identifier; `None` for a random one.
+    /// The node's identifier; `None` for a random one, which is changed into one that follows from
+    /// the node's address when others have told it that (BEP 42).
     ///
-    /// A node that is to be known to nodes that enforce BEP 42 needs one that follows from its
-    /// address ([`bep42::random_id`](super::bep42::random_id)).
+    /// A node that knows its address takes one that follows from it at once
+    /// ([`bep42::random_id`](super::bep42::random_id)).
     pub id: Option<Id>,
     /// Address families that the node has sockets for.
     pub families: Vec<Family>,
@@ -69,7 +70,10 @@ impl Config {
                 enforce_bep42: false,
             },
             alpha: 4,
-            policy: Policy::default(),
+            policy: Policy {
+                short_transaction_octets: Some(4),
+                ..Policy::default()
+            },
             pace: Pace::new(20, Duration::from_millis(500)),
             max_peers: 4096,
             answers: AnswerLimits::default(),
@@ -94,6 +98,7 @@ impl Config {
                 k: 20,
                 ..mainline.table
             },
+            policy: Policy::default(),
             ..mainline
         }
     }

@@ -57,6 +57,11 @@ impl Node {
                 let keys: Vec<Id> = many.found.keys().copied().collect();
                 let receivers = many.receivers();
                 many.waiting = Some(receivers.len());
+                // This node may be one of the closest: then it stores as well.
+                if !self.config.read_only {
+                    let table = self.tables.values().find(|table| !table.is_empty());
+                    let _ = self.server.put_entry(now, &keys, &entry, table);
+                }
                 let query = |token| Query::PutEntry {
                     keys: keys.clone(),
                     entry: entry.clone(),

@@ -44,8 +44,9 @@ pub enum Event {
         /// What came of it.
         report: Box<ManyReport>,
     },
-    /// Others see this node at another address than before. A node whose identifier does not follow
-    /// from it may want to begin anew with one that does (BEP 42).
+    /// Others see this node at another address than before. A node whose identifier was not given
+    /// has taken one that follows from it (BEP 42), and joins again; with another, see
+    /// [`Node::follow_address`](super::Node::follow_address).
     ExternalAddress {
         /// The address.
         address: IpAddr,

@@ -59,7 +59,7 @@ impl Node {
                 },
             )
         };
-        let many = Many {
+        let mut many = Many {
             then,
             tokens: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -75,7 +75,14 @@ impl Node {
                 .collect(),
             rounds: 0,
             asked: 0,
+            answered: 0,
         };
+        if let Then::Fetch = many.then {
+            // What this node stores itself, nobody else need have.
+            for (key, found) in &mut many.found {
+                found.entries = self.server.entries(now, *key);
+            }
+        }
         let id = self.new_operation();
         self.many.insert(id, many);
         self.advance_many(now, id);
@@ -105,6 +112,7 @@ impl Node {
             return;
         };
         run.in_flight.remove(&contact.address);
+        many.answered += 1;
         if let Some(octets) = response.token {
             many.tokens
                 .insert(contact.address, (contact.id, Token { octets, in_list }));

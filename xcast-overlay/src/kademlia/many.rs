@@ -35,6 +35,8 @@ pub struct ManyReport {
     pub rounds: u32,
     /// Nodes asked in these rounds.
     pub asked: u32,
+    /// Nodes that answered in these rounds.
+    pub answered: u32,
     /// What was found under each key.
     pub targets: BTreeMap<Id, OfTarget>,
     /// Nodes that stored the entry.
@@ -78,6 +80,7 @@ pub(super) struct Many {
     pub refused: Vec<(SocketAddr, QueryError)>,
     pub rounds: u32,
     pub asked: u32,
+    pub answered: u32,
 }
 
 /// Its look-ups in one family.
@@ -142,6 +145,7 @@ impl Many {
             took: now - self.started,
             rounds: self.rounds,
             asked: self.asked,
+            answered: self.answered,
             targets: self.found,
             stored: self.stored,
             refused: self.refused,

@@ -15,6 +15,8 @@ use crate::{
 
 /// Buckets that are filled at the same time after joining.
 const PARALLEL_REFRESHES: usize = 2;
+/// Most items that a node hands over when it leaves.
+const MAX_HANDED_OVER: usize = 64;
 
 impl Node {
     /// Joins: finds this node's neighbours, and then nodes in each part of the network. Ends with
@@ -53,17 +55,25 @@ impl Node {
         self.upkeep.withdraw(target)
     }
 
-    /// Leaves: nothing new is begun; what is under way goes on, and queries are answered until the
-    /// owner stops. BEP 5 has no message for it.
+    /// Leaves: items that this node stores for others are put to those that are now the closest,
+    /// at most 64 of them; otherwise nothing new is begun. What is under way goes on, and queries are
+    /// answered until the owner stops, best when the node [is idle](Self::is_idle). BEP 5 has no
+    /// message for it; others notice that the node is silent.
     ///
     /// The good nodes, to begin with next time.
     pub fn leave(&mut self, now: Instant) -> Vec<Contact> {
+        let good = self.tables.values().flat_map(|table| table.good(now));
+        let good: Vec<Contact> = good.collect();
+        if !self.leaving && !good.is_empty() {
+            let items = self.server.storage.items().take(MAX_HANDED_OVER);
+            for item in items.cloned().collect::<Vec<_>>() {
+                let (target, goal) = (item.target(), Goal::Put { item, cas: None });
+                self.begin(now, Origin::Republish, goal, target);
+            }
+        }
         self.leaving = true;
         self.upkeep.stop();
-        self.tables
-            .values()
-            .flat_map(|table| table.good(now))
-            .collect()
+        good
     }
 
     /// Does what is due from time to time.

@@ -33,6 +33,7 @@ mod entries;
 mod event;
 mod external;
 mod find_many;
+mod identity;
 mod limits;
 mod lookup;
 mod many;

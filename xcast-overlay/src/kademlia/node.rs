@@ -55,9 +55,10 @@ pub struct Node {
     pub(super) peers: Peers,
     fanouts: Fanouts<Tag>,
     replies: VecDeque<Transmit>,
-    external: ExternalAddress,
+    external: BTreeMap<Family, ExternalAddress>,
     requests: BTreeMap<(Family, Method), MethodCounters>,
     served: ServedCounters,
+    served_methods: BTreeMap<(Family, Method), u64>,
 }
 
 impl Node {
@@ -79,9 +80,10 @@ impl Node {
             peers: Peers::new(config.max_peers, config.pace),
             fanouts: Fanouts::new(),
             replies: VecDeque::new(),
-            external: ExternalAddress::default(),
+            external: BTreeMap::new(),
             requests: BTreeMap::new(),
             served: ServedCounters::default(),
+            served_methods: BTreeMap::new(),
             random,
             config,
         }
@@ -97,6 +99,23 @@ impl Node {
         self.tables.get(&family)
     }
 
+    /// The routing tables.
+    pub fn tables(&self) -> &BTreeMap<Family, Table> {
+        &self.tables
+    }
+
+    /// Takes back tables that [`tables`](Self::tables) gave: to compare operations that begin with the
+    /// same. Those of another identifier are left out.
+    pub fn set_tables(&mut self, tables: &BTreeMap<Family, Table>) {
+        for (family, table) in tables {
+            if table.own() == self.id
+                && let Some(own) = self.tables.get_mut(family)
+            {
+                own.clone_from(table);
+            }
+        }
+    }
+
     /// What is known of peers: round-trip times, silence.
     pub fn peers(&self) -> &Peers {
         &self.peers
@@ -110,6 +129,13 @@ impl Node {
     /// Its state at this moment.
     pub fn status(&self, now: Instant) -> Status {
         let family = |(family, table): (&Family, &Table)| {
+            let served = self
+                .served_methods
+                .iter()
+                .filter(|((of, _), _)| of == family);
+            let served = served
+                .map(|((_, method), count)| (*method, *count))
+                .collect();
             let requests: BTreeMap<Method, MethodCounters> = self
                 .requests
                 .iter()
@@ -126,12 +152,17 @@ impl Node {
                 buckets: table.buckets(now),
                 refusals: table.refusals().clone(),
                 requests,
+                served,
                 why_empty,
             }
         };
         Status {
             id: self.id,
-            external: self.external.address(),
+            external: self
+                .external
+                .values()
+                .filter_map(ExternalAddress::address)
+                .collect(),
             read_only: self.config.read_only,
             families: self.tables.iter().map(family).collect(),
             fanouts: self.fanouts.counters(),
@@ -197,12 +228,12 @@ impl Node {
             |transaction| {
                 let message = Message {
                     transaction: Bytes::copy_from_slice(transaction.octets()),
-                    version: Some(version),
+                    version: Some(version.clone()),
                     extension,
                     kind: Kind::Query {
                         sender,
                         read_only,
-                        query,
+                        query: query.clone(),
                     },
                 };
                 message.encode_for(tokens)
@@ -265,9 +296,16 @@ impl Node {
             self.served.read_only += 1;
             return;
         }
+        let method = Method::of(&query);
         let answer = self
             .server
             .answer(now, from, query, &self.tables, &mut self.random);
+        if answer.is_ok() {
+            *self
+                .served_methods
+                .entry((Family::of(&from), method))
+                .or_default() += 1;
+        }
         self.reply(now, from, transaction, answer);
     }
 
@@ -340,11 +378,11 @@ impl Node {
             .entry((family, answer.tag.method))
             .or_default()
             .answered += 1;
-        if let Some(seen) = external
-            && let Some(address) = self.external.vote(from.ip(), seen.ip())
-        {
-            self.events.push_back(Event::ExternalAddress { address });
-        }
+        let seen = external.filter(|seen| Family::of(seen) == family);
+        let address = seen.and_then(|seen| {
+            let external = self.external.entry(family).or_default();
+            external.vote(from.ip(), seen.ip())
+        });
         if let Some(table) = self.tables.get_mut(&family) {
             if answer
                 .tag
@@ -355,6 +393,12 @@ impl Node {
             }
             if let Err(refusal) = table.answered(now, contact) {
                 trace!(%from, %refusal, "not in the table");
+            }
+        }
+        if let Some(address) = address {
+            self.events.push_back(Event::ExternalAddress { address });
+            if self.config.id.is_none() {
+                self.follow_address(now, address);
             }
         }
         let nodes = self.credible(&from, &response);

@@ -1,6 +1,7 @@
 //! Operations of a node: look-ups, and storing at what they find.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -40,25 +41,32 @@ pub(super) type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>
 impl Node {
     /// Pings a node: the report has its identifier, if it answers.
     pub fn ping(&mut self, now: Instant, address: SocketAddr) -> OperationId {
-        let family = Family::of(&address);
-        let mut lookup = Lookup::new(Id::default(), 1, 1, []);
-        lookup.begin_with([address]);
+        self.ping_all(now, &[address])
+    }
+
+    /// Pings nodes, those of a family by one message: the report has the identifiers of those that
+    /// answer. Addresses of a family that this node does not use are left out.
+    pub fn ping_all(&mut self, now: Instant, addresses: &[SocketAddr]) -> OperationId {
         let id = self.insert(now, Origin::Owner, Goal::Ping, Id::default());
-        if let Some(operation) = self.operations.get_mut(&id) {
-            operation.runs.insert(family, Run::new(lookup));
-        }
         let policy = Policy {
             retries: 2,
             ..self.config.policy
         };
-        self.ask(
-            now,
-            policy,
-            Purpose::Search(id),
-            Query::Ping,
-            &[(address, None)],
-            &[],
-        );
+        for family in self.config.families.clone() {
+            let of_family = addresses.iter().filter(|to| Family::of(to) == family);
+            let to: BTreeSet<SocketAddr> = of_family.copied().collect();
+            let to: Vec<_> = to.into_iter().map(|address| (address, None)).collect();
+            if to.is_empty() {
+                continue;
+            }
+            let mut lookup = Lookup::new(Id::default(), to.len(), to.len(), []);
+            lookup.begin_with(to.iter().map(|(address, _)| *address));
+            if let Some(operation) = self.operations.get_mut(&id) {
+                operation.runs.insert(family, Run::new(lookup));
+            }
+            self.ask(now, policy, Purpose::Search(id), Query::Ping, &to, &[]);
+        }
+        self.advance(now, id);
         self.settle(now);
         id
     }
@@ -172,16 +180,13 @@ impl Node {
             lookup.begin_with(bootstrap.iter().map(|(address, _)| *address));
         }
         operation.runs.insert(family, Run::new(lookup));
-        let query = self.query(id, family);
-        if let Some(query) = query {
-            self.ask(
-                now,
-                self.config.policy,
-                Purpose::Search(id),
-                query,
-                &bootstrap,
-                &[],
-            );
+        // There may be nobody else, so they are asked twice.
+        let policy = Policy {
+            retries: self.config.policy.retries.max(1),
+            ..self.config.policy
+        };
+        if let Some(query) = self.query(id, family) {
+            self.ask(now, policy, Purpose::Search(id), query, &bootstrap, &[]);
         }
     }
 

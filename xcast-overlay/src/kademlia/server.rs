@@ -51,6 +51,19 @@ impl Server {
         }
     }
 
+    /// The node has taken another identifier.
+    pub fn set_id(&mut self, id: Id) {
+        self.own = id;
+        self.storage.set_id(id);
+    }
+
+    /// The entries of services under a key that this node stores itself.
+    pub fn entries(&self, now: Instant, key: Id) -> Vec<Entry> {
+        self.shelf
+            .page(self.unix_s(now), key, None, usize::MAX)
+            .entries
+    }
+
     /// Whether an answer of so many octets may be sent now.
     pub fn may_answer(&mut self, now: Instant, to: &SocketAddr, octets: usize) -> bool {
         self.budget.take(now, to, octets)
@@ -153,7 +166,11 @@ impl Server {
 
     /// Stores an entry under the keys to which this node is one of the k closest that it knows of: a
     /// request names the keys of all its receivers.
-    fn put_entry(
+    ///
+    /// # Errors
+    ///
+    /// Why it is stored under none of them.
+    pub fn put_entry(
         &mut self,
         now: Instant,
         keys: &[Id],

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     feature = "serde",
-    derive(serde::Serialize),
+    derive(serde::Serialize, serde::Deserialize),
     serde(rename_all = "snake_case")
 )]
 pub enum Method {
@@ -54,9 +54,26 @@ impl Method {
     }
 }
 
+impl fmt::Display for Method {
+    /// Its name in messages.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ping => "ping",
+            Self::FindNode => "find_node",
+            Self::GetPeers => "get_peers",
+            Self::AnnouncePeer => "announce_peer",
+            Self::Get => "get",
+            Self::Put => "put",
+            Self::GetMany => "xc_get_many",
+            Self::PutEntry => "xc_put_entry",
+            Self::GetEntries => "xc_get_entries",
+        })
+    }
+}
+
 /// What became of requests of one method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct MethodCounters {
     /// Receivers that were asked.
     pub asked: u64,
@@ -70,7 +87,7 @@ pub struct MethodCounters {
 
 /// What became of datagrams that came in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct ServedCounters {
     /// Queries that were answered.
     pub answered: u64,
@@ -90,7 +107,7 @@ pub struct ServedCounters {
 
 /// State of one address family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct FamilyStatus {
     /// The family.
     pub family: Family,
@@ -102,17 +119,20 @@ pub struct FamilyStatus {
     pub refusals: BTreeMap<Refusal, u64>,
     /// Requests by method.
     pub requests: BTreeMap<Method, MethodCounters>,
+    /// Queries that were answered, by method.
+    pub served: BTreeMap<Method, u64>,
     /// Why the table is empty, if it is.
     pub why_empty: Option<WhyEmpty>,
 }
 
 /// State of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Status {
     /// Its identifier.
     pub id: Id,
-    /// Its address as others see it.
-    pub external: Option<IpAddr>,
+    /// Its addresses as others see them, of each family at most one.
+    pub external: Vec<IpAddr>,
     /// Whether it serves no queries.
     pub read_only: bool,
     /// Each family.
@@ -131,7 +151,7 @@ pub struct Status {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
-    derive(serde::Serialize),
+    derive(serde::Serialize, serde::Deserialize),
     serde(rename_all = "snake_case")
 )]
 pub enum WhyEmpty {

@@ -63,6 +63,25 @@ impl Storage {
         }
     }
 
+    /// The node has taken another identifier: keys are as far from it as they are.
+    pub fn set_id(&mut self, own: Id) {
+        let change = self.own.distance(own);
+        let peers = std::mem::take(&mut self.peers).into_iter();
+        self.peers = peers
+            .map(|(distance, peers)| (distance ^ change, peers))
+            .collect();
+        let items = std::mem::take(&mut self.items).into_iter();
+        self.items = items
+            .map(|(distance, item)| (distance ^ change, item))
+            .collect();
+        self.own = own;
+    }
+
+    /// The items.
+    pub fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.values().map(|(item, _)| item)
+    }
+
     /// Number of keys, of peers under all of them, and of items.
     pub fn counts(&self) -> (usize, usize, usize) {
         (

@@ -38,7 +38,7 @@ pub struct TableConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     feature = "serde",
-    derive(serde::Serialize),
+    derive(serde::Serialize, serde::Deserialize),
     serde(rename_all = "snake_case")
 )]
 pub enum Refusal {
@@ -116,7 +116,7 @@ impl Entry {
 
 /// How many nodes of a bucket are in which state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct BucketStatus {
     /// Leading bits that the bucket's nodes share with this node.
     pub prefix_bits: usize,
@@ -131,6 +131,11 @@ pub struct BucketStatus {
 }
 
 impl Table {
+    /// Whose table it is.
+    pub fn own(&self) -> Id {
+        self.own
+    }
+
     /// An empty table of the node `own`.
     pub fn new(own: Id, config: TableConfig) -> Self {
         Self {

@@ -18,7 +18,7 @@ mod tests;
 pub use self::{
     compact::{Contact, Family},
     error::{ErrorCode, QueryError},
-    item::{Item, MAX_SALT_OCTETS, MAX_VALUE_OCTETS, Signature, Signed, signing_key},
+    item::{Item, MAX_SALT_OCTETS, MAX_VALUE_OCTETS, Signature, Signed, SigningKey, signing_key},
     message::{
         DecodeError, Kind, MAX_DATAGRAM_OCTETS, MAX_ITEM_DATAGRAM_OCTETS, MAX_TARGETS, Message,
         Query, Response, Want,

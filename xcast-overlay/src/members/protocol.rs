@@ -379,8 +379,8 @@ impl Members {
             let transaction = Bytes::copy_from_slice(transaction.octets());
             Message {
                 transaction,
-                overlay,
-                kind: Kind::Request(request),
+                overlay: overlay.clone(),
+                kind: Kind::Request(request.clone()),
             }
             .encode()
         };

@@ -179,6 +179,12 @@ impl<P: Protocol> Driver<P> {
         self.outbox.router()
     }
 
+    /// From now on all messages leave as unicast, or no longer so: to compare, with the same
+    /// protocol in the same state.
+    pub fn set_unicast(&mut self, unicast: bool) {
+        self.outbox.set_unicast(Instant::now(), unicast);
+    }
+
     /// Lets messages to this receiver share packets with others that are the same in part: it opens
     /// envelopes with this tag.
     ///

@@ -34,6 +34,8 @@ pub struct Outbox {
     backlog: VecDeque<(Vec<Destination>, Bytes)>,
     /// When to try the backlog again.
     retry: Option<Instant>,
+    /// Whether all messages are unicast.
+    unicast: bool,
     /// When to look after the router.
     tend: Option<Instant>,
     /// All but what queue and sender count.
@@ -54,6 +56,7 @@ impl Outbox {
             options,
             backlog: VecDeque::new(),
             retry: None,
+            unicast: false,
             tend: None,
             counted: Statistics::default(),
         };
@@ -67,12 +70,10 @@ impl Outbox {
         counted.messages += 1;
         counted.receivers += transmit.to.len() as u64;
         match transmit.mode {
+            _ if self.unicast => self.send_apart(now, &transmit),
             Mode::Unicast => {
                 counted.unicast_messages += 1;
-                for (at, to) in transmit.to.iter().enumerate() {
-                    let to = Destination::from(*to);
-                    self.send(now, vec![to], transmit.datagram(at));
-                }
+                self.send_apart(now, &transmit);
             }
             Mode::Shared if transmit.body.is_same_for_all() => {
                 let segments = segments(&transmit, 0);
@@ -84,6 +85,20 @@ impl Outbox {
                 }
             }
         }
+    }
+
+    /// Sends a datagram to each receiver.
+    fn send_apart(&mut self, now: Instant, transmit: &Transmit) {
+        for (at, to) in transmit.to.iter().enumerate() {
+            let to = Destination::from(*to);
+            self.send(now, vec![to], transmit.datagram(at));
+        }
+    }
+
+    /// Whether messages to lists leave as unicast, as if there were no router.
+    pub fn set_unicast(&mut self, now: Instant, unicast: bool) {
+        self.flush(now);
+        self.unicast = unicast;
     }
 
     /// Sends what is due, and looks after the router.

@@ -7,6 +7,11 @@
 //! is judged by the whole list. As long as nobody has answered, nobody is reported silent. If all
 //! time-outs pass so, half of the receivers are asked again at once, by unicast. After the first
 //! answer each receiver is judged by itself.
+//!
+//! Some peers do not read long transaction identifiers. A peer that has never answered and is silent
+//! is sent the request twice more by unicast, also with a short identifier
+//! ([`Policy::short_transaction_octets`]). If only that is answered, the peer is asked with short
+//! ones from then on, those that share this by a packet of their own.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -89,10 +94,17 @@ pub struct Policy {
     /// Length of transaction identifiers in octets.
     ///
     /// Eight is hard to guess for somebody who does not see the request. BEP 5 sets no length;
-    /// libtorrent and Transmission answer identifiers of eight octets. The crate `mainline` (8.0)
-    /// reads identifiers of exactly four, and does not answer others: a node that needs such
-    /// partners takes four, where a guess hits one of 2^32, and the source address must fit, too.
+    /// libtorrent and Transmission answer identifiers of eight octets.
     pub transaction_octets: usize,
+    /// Length of the identifier that a peer is tried with which has never answered a longer one;
+    /// `None` to do without.
+    ///
+    /// The crate `mainline` (8.0) reads identifiers of exactly four octets, and does not answer
+    /// others. What it costs: two datagrams more to each stranger that is silent, since one that is
+    /// gone looks the same; a packet more in rounds that ask peers of both kinds; and a guess hits
+    /// one of 2^32, if the source address fits, too. Look-ups do not wait for it: an answer then
+    /// counts as a late one.
+    pub short_transaction_octets: Option<usize>,
 }
 
 impl Default for Policy {
@@ -105,6 +117,7 @@ impl Default for Policy {
             linger: Duration::from_secs(4),
             max_wait: Duration::from_secs(2),
             transaction_octets: 8,
+            short_transaction_octets: None,
         }
     }
 }
@@ -131,7 +144,7 @@ pub struct Silent<T> {
 
 /// What became of requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Counters {
     /// Fan-outs.
     pub fanouts: u64,
@@ -147,6 +160,10 @@ pub struct Counters {
     pub retried: u64,
     /// Fan-outs to several without any answer, asked again by unicast.
     pub repaired: u64,
+    /// Receivers tried with a short identifier because they have never answered a longer one.
+    pub tried_short: u64,
+    /// Answers to a short identifier where a longer one was not answered.
+    pub answered_short: u64,
     /// Requests that waited for the receiver's budget of messages.
     pub paced: u64,
     /// Receivers not asked because their budget of messages was used up.
@@ -162,6 +179,8 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Fanouts<T> {
     fanouts: BTreeMap<TransactionId, Fanout<T>>,
+    /// Which fan-out a short identifier belongs to.
+    shorts: BTreeMap<TransactionId, TransactionId>,
     timers: BTreeSet<(Instant, TransactionId)>,
     transmits: VecDeque<Transmit>,
     silent: VecDeque<Silent<T>>,
@@ -172,6 +191,8 @@ pub struct Fanouts<T> {
 struct Fanout<T> {
     policy: Policy,
     body: Body,
+    /// The same request with a short identifier, for receivers that have never answered.
+    short: Option<(TransactionId, Body)>,
     receivers: Vec<Receiver<T>>,
     answered: bool,
     may_repair: bool,
@@ -210,6 +231,7 @@ impl<T: Clone> Fanouts<T> {
     pub fn new() -> Self {
         Self {
             fanouts: BTreeMap::new(),
+            shorts: BTreeMap::new(),
             timers: BTreeSet::new(),
             transmits: VecDeque::new(),
             silent: VecDeque::new(),
@@ -229,7 +251,8 @@ impl<T: Clone> Fanouts<T> {
             .all(|fanout| !fanout.receivers.iter().any(Receiver::is_open))
     }
 
-    /// Asks receivers, all by one message that `body` makes for the transaction identifier.
+    /// Asks receivers, all by one message that `body` makes for the transaction identifier; those
+    /// that are known to read only short ones by another.
     ///
     /// An address that comes twice is asked once; the pieces of its own in the body follow the
     /// list as given.
@@ -240,12 +263,58 @@ impl<T: Clone> Fanouts<T> {
         random: &mut Random,
         policy: Policy,
         receivers: Vec<(SocketAddr, T)>,
-        body: impl FnOnce(&TransactionId) -> Body,
+        mut body: impl FnMut(&TransactionId) -> Body,
+    ) {
+        let short = policy.short_transaction_octets;
+        let reads_short = |(address, _): &(SocketAddr, T)| peers.reads_short_only(address);
+        if short.is_none() || !receivers.iter().any(reads_short) {
+            return self.begin(now, peers, random, policy, receivers, body);
+        }
+        let groups = [false, true].map(|wanted| {
+            let all = receivers.iter().enumerate();
+            let group = all.filter(|(_, receiver)| reads_short(receiver) == wanted);
+            group.map(|(place, _)| place).collect::<Vec<_>>()
+        });
+        for (group, octets) in groups
+            .iter()
+            .zip([policy.transaction_octets, short.unwrap_or(0)])
+        {
+            let policy = Policy {
+                transaction_octets: octets,
+                ..policy
+            };
+            let receivers = group
+                .iter()
+                .map(|place| receivers[*place].clone())
+                .collect();
+            let body = |id: &TransactionId| body(id).select(group);
+            self.begin(now, peers, random, policy, receivers, body);
+        }
+    }
+
+    /// Asks receivers, all by one message.
+    fn begin(
+        &mut self,
+        now: Instant,
+        peers: &mut Peers,
+        random: &mut Random,
+        policy: Policy,
+        receivers: Vec<(SocketAddr, T)>,
+        mut body: impl FnMut(&TransactionId) -> Body,
     ) {
         if receivers.is_empty() {
             return;
         }
         let id = TransactionId::random(random, policy.transaction_octets);
+        let mut short = None;
+        let stranger = |(address, _): &(SocketAddr, T)| peers.heard(address).is_none();
+        if let Some(octets) = policy.short_transaction_octets
+            && octets < policy.transaction_octets
+            && receivers.iter().any(stranger)
+        {
+            let short_id = TransactionId::random(random, octets);
+            short = Some((short_id, body(&short_id)));
+        }
         let mut seen = BTreeSet::new();
         let receivers: Vec<Receiver<T>> = receivers
             .into_iter()
@@ -285,6 +354,7 @@ impl<T: Clone> Fanouts<T> {
         let mut fanout = Fanout {
             policy,
             body: body(&id),
+            short,
             receivers,
             answered: false,
             may_repair: policy.repair && places.len() > 1,
@@ -298,6 +368,8 @@ impl<T: Clone> Fanouts<T> {
         if let Some(timer) = fanout.next_timer(now) {
             fanout.timer = timer;
             self.timers.insert((timer, id));
+            self.shorts
+                .extend(fanout.short.iter().map(|(short, _)| (*short, id)));
             self.fanouts.insert(id, fanout);
         }
     }
@@ -310,7 +382,9 @@ impl<T: Clone> Fanouts<T> {
         id: &[u8],
         from: SocketAddr,
     ) -> Option<Answer<T>> {
-        let id = TransactionId::try_from(id).ok();
+        let given = TransactionId::try_from(id).ok();
+        let short = given.and_then(|given| self.shorts.get(&given).copied());
+        let id = short.or(given);
         let Some((id, fanout)) = id.and_then(|id| Some((id, self.fanouts.get_mut(&id)?))) else {
             self.counters.unknown_transaction += 1;
             return None;
@@ -322,6 +396,10 @@ impl<T: Clone> Fanouts<T> {
             return None;
         };
         let late = receiver.state == State::Silent;
+        // Who answers both reads both, whichever answer comes first.
+        if fanout.short.is_some() && (short.is_none() || receiver.state != State::Answered) {
+            peers.set_reads_short_only(now, from, short.is_some());
+        }
         if receiver.state == State::Answered {
             // The same answer again, or the answers to a request and to its repetition.
             self.counters.unknown_transaction += 1;
@@ -337,6 +415,9 @@ impl<T: Clone> Fanouts<T> {
             late,
         };
         peers.answered(now, from, measured);
+        if short.is_some() {
+            self.counters.answered_short += 1;
+        }
         if late {
             self.counters.late += 1;
         } else {
@@ -383,7 +464,7 @@ impl<T: Clone> Fanouts<T> {
             return;
         };
         let policy = fanout.policy;
-        let mut ask = Vec::new();
+        let (mut ask, mut try_short) = (Vec::new(), Vec::new());
         for (place, receiver) in fanout.receivers.iter_mut().enumerate() {
             match receiver.state {
                 State::Paced { until } if until <= now => {
@@ -410,6 +491,10 @@ impl<T: Clone> Fanouts<T> {
                 } else {
                     self.counters.silent += 1;
                     give_up(receiver, peers, &mut self.silent);
+                    // Nobody waits for it, but an answer is welcome.
+                    if receiver.attempts == 0 {
+                        try_short.push(place);
+                    }
                 }
             }
         } else if !waits && !overdue.is_empty() {
@@ -427,6 +512,34 @@ impl<T: Clone> Fanouts<T> {
             }
         }
         self.transmits.extend(fanout.transmit(&ask, Mode::Unicast));
+        // Who has never answered may not have read the identifier.
+        if let Some((_, short)) = &fanout.short {
+            let mut again = Vec::new();
+            for place in &try_short {
+                let address = fanout.receivers[*place].address;
+                if peers.heard(&address).is_none()
+                    && peers.reserve(now, address, Duration::ZERO).is_some()
+                {
+                    again.push(*place);
+                }
+            }
+            // First what others read as well, so that they answer that first.
+            self.transmits
+                .extend(fanout.transmit(&again, Mode::Unicast));
+            let address = |place: &usize| fanout.receivers[*place].address;
+            ask.retain(|place| {
+                fanout.receivers[*place].attempts > 0 && peers.heard(&address(place)).is_none()
+            });
+            again.extend(ask);
+            self.counters.tried_short += again.len() as u64;
+            if !again.is_empty() {
+                self.transmits.push_back(Transmit {
+                    to: again.iter().map(address).collect(),
+                    body: short.select(&again),
+                    mode: Mode::Unicast,
+                });
+            }
+        }
     }
 
     /// Sets the timer of a fan-out to its next event, or forgets the fan-out.
@@ -440,7 +553,10 @@ impl<T: Clone> Fanouts<T> {
                 Some(timer)
             }
             None => {
-                self.fanouts.remove(&id);
+                let fanout = self.fanouts.remove(&id);
+                if let Some((short, _)) = fanout.and_then(|fanout| fanout.short) {
+                    self.shorts.remove(&short);
+                }
                 None
             }
         }
@@ -737,6 +853,61 @@ mod tests {
             times.push((bench.now - start).as_secs());
         }
         assert_eq!(times, [1, 3, 7]);
+    }
+
+    #[test]
+    fn a_stranger_is_tried_with_a_short_identifier_and_remembered() {
+        let mut bench = Bench::new();
+        let policy = Policy {
+            short_transaction_octets: Some(4),
+            ..Policy::default()
+        };
+        bench.ask(&[1], policy);
+        let (sent, silent) = bench.next();
+        assert_eq!(silent, [1], "nobody waits for it");
+        let ids: Vec<_> = sent.iter().map(|sent| sent.datagram(0)).collect();
+        assert_eq!(ids.iter().map(|id| id.len()).collect::<Vec<_>>(), [8, 4]);
+        let short = TransactionId::try_from(&ids[1][..]).expect("an identifier");
+        assert_eq!(bench.answer(short, 2), None, "the source counts as well");
+        assert_eq!(bench.answer(short, 1), Some(Answer { tag: 1, late: true }));
+        let (short, transmit) = bench.ask(&[1], policy);
+        let to = |transmit: Option<Transmit>| transmit.map(|transmit| transmit.to);
+        assert_eq!(
+            (short.octets().len(), to(transmit)),
+            (4, Some(vec![address(1)]))
+        );
+        // With others it is asked apart, since they get a long one.
+        let (_, transmit) = bench.ask(&[1, 2], policy);
+        assert_eq!(to(transmit), Some(vec![address(2)]));
+        assert_eq!(to(bench.fanouts.poll_transmit()), Some(vec![address(1)]));
+        let counters = bench.fanouts.counters();
+        assert_eq!((counters.tried_short, counters.answered_short), (1, 1));
+    }
+
+    /// A packet may have been lost: who answers the long one in the end is asked with long ones.
+    #[test]
+    fn who_answers_both_identifiers_reads_both() {
+        for short_first in [false, true] {
+            let mut bench = Bench::new();
+            let policy = Policy {
+                short_transaction_octets: Some(4),
+                retries: 1,
+                ..Policy::default()
+            };
+            let (long, _) = bench.ask(&[1, 2], policy);
+            let (sent, silent) = bench.next();
+            assert!(silent.is_empty());
+            let short = sent.last().map(|sent| sent.datagram(0)).expect("another");
+            let short = TransactionId::try_from(&short[..]).expect("an identifier");
+            let [first, second] = if short_first {
+                [short, long]
+            } else {
+                [long, short]
+            };
+            assert!(bench.answer(first, 1).is_some_and(|answer| !answer.late));
+            assert_eq!(bench.answer(second, 1), None);
+            assert!(!bench.peers.reads_short_only(&address(1)));
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ struct Peer {
     silent_in_a_row: u32,
     heard: Option<Instant>,
     pace: Pace,
+    reads_short_only: bool,
 }
 
 impl Peers {
@@ -82,6 +83,19 @@ impl Peers {
         self.peers.get(peer).map_or(0, |peer| peer.silent_in_a_row)
     }
 
+    /// Whether the peer answers only requests with short transaction identifiers.
+    pub fn reads_short_only(&self, peer: &SocketAddr) -> bool {
+        self.peers
+            .get(peer)
+            .is_some_and(|peer| peer.reads_short_only)
+    }
+
+    /// The peer answered a request with a short transaction identifier, and none with a longer one;
+    /// or it did.
+    pub fn set_reads_short_only(&mut self, now: Instant, peer: SocketAddr, short_only: bool) {
+        self.touch(now, peer).reads_short_only = short_only;
+    }
+
     /// When the peer answered last.
     pub fn heard(&self, peer: &SocketAddr) -> Option<Instant> {
         self.peers.get(peer).and_then(|peer| peer.heard)
@@ -112,6 +126,7 @@ impl Peers {
             silent_in_a_row: 0,
             heard: None,
             pace,
+            reads_short_only: false,
         });
         self.by_use.remove(&(peer.used, address));
         self.by_use.insert((now, address));

@@ -1,23 +1,26 @@
 //! libtorrent, by its Python module.
 
-use std::process::Command;
+use std::{net::SocketAddr, process::Command, time::Duration};
 
-use serde_json::json;
-use xcast_overlay::krpc::signing_key;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+use xcast_overlay::{kademlia::Method, krpc::signing_key};
 
 use super::{
-    namespace::{address, in_namespace},
+    namespace::address,
     ours::Ours,
+    outcome::{Asker, Talk},
     program::Program,
 };
 
+const NAME: &str = "libtorrent";
 const PYTHON: &str = "/usr/bin/python3";
 const SCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/partners/libtorrent_node.py"
 );
 
-fn missing() -> &'static [&'static str] {
+pub fn missing() -> &'static [&'static str] {
     let there = Command::new(PYTHON)
         .args(["-c", "import libtorrent"])
         .status();
@@ -27,7 +30,7 @@ fn missing() -> &'static [&'static str] {
     }
 }
 
-async fn start(ipv6: bool) -> Program {
+async fn start(ipv6: bool) -> (Program, SocketAddr) {
     let local = address(ipv6, 1, 6881);
     let arguments = [
         SCRIPT.to_owned(),
@@ -36,82 +39,118 @@ async fn start(ipv6: bool) -> Program {
     ];
     let mut partner = Program::start(PYTHON, arguments);
     assert_eq!(partner.line().await, "ready");
-    partner
+    (partner, local)
 }
 
 /// It answers all that we ask.
-async fn we_ask(ipv6: bool) {
-    let _partner = start(ipv6).await;
-    let local = address(ipv6, 1, 6881);
-    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local], 8);
-    ours.ask_bep5(local).await;
-    ours.ask_bep44(local).await;
-    ours.is_listed_by(local).await;
+pub async fn we_ask(ipv6: bool) -> Talk {
+    let mut talk = Talk::new(NAME, ipv6, Asker::We);
+    let (_partner, local) = start(ipv6).await;
+    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
+    ours.ask_bep5(&mut talk, local).await;
+    ours.ask_bep44(&mut talk, local).await;
+    let listed = ours.is_listed_by(local).await;
+    talk.add("lists us", listed);
     ours.close().await;
+    talk
+}
+
+/// It stays with us for so long.
+pub async fn soak(ipv6: bool, time: Duration) -> Talk {
+    let mut talk = Talk::new(NAME, ipv6, Asker::We);
+    let (_partner, local) = start(ipv6).await;
+    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
+    let soaked = ours.soak(local, time).await;
+    talk.note("soak", soaked);
+    talk
+}
+
+/// A partner that knows of us, and nobody else.
+struct Theirs {
+    partner: Program,
+    local: SocketAddr,
+    ours: Ours,
+}
+
+impl Theirs {
+    async fn ask(&mut self, question: Value) -> Result<Value> {
+        self.ours.ask(self.partner.ask(question)).await
+    }
+
+    async fn find_us(&mut self) -> Result<()> {
+        let us = self.ours.address();
+        let added = self
+            .ask(json!(["add", us.ip().to_string(), us.port()]))
+            .await?;
+        ensure!(added == true, "{added}");
+        self.ours.is_listed_by(self.local).await
+    }
+
+    async fn announce(&mut self, key: &str) -> Result<()> {
+        self.ask(json!(["announce", key])).await?;
+        self.ours
+            .until("announce_peer", |ours| ours.stored().1 == 1)
+            .await
+    }
+
+    async fn get_peers(&mut self, key: &str) -> Result<()> {
+        let peers = self.ask(json!(["get_peers", key])).await?;
+        ensure!(peers == json!([self.local.to_string()]), "{peers}");
+        Ok(())
+    }
+
+    async fn immutable(&mut self) -> Result<()> {
+        let stored = self.ask(json!(["put", "never changes"])).await?;
+        // It may count itself.
+        ensure!(stored[1].as_u64() >= Some(1), "{stored}");
+        let got = self.ask(json!(["get", stored[0]])).await?;
+        ensure!(got == "never changes", "{got}");
+        Ok(())
+    }
+
+    async fn mutable(&mut self, salt: &str, value: &str) -> Result<()> {
+        let secret = hex(&[7; 32]);
+        let public = hex(&signing_key([7; 32]).verifying_key().to_bytes());
+        let stored = self
+            .ask(json!(["put_mutable", secret, public, value, salt]))
+            .await?;
+        ensure!(stored.as_u64() >= Some(1), "{stored}");
+        let got = self.ask(json!(["get_mutable", public, salt])).await?;
+        ensure!(got == json!([value, 1]), "{got}");
+        Ok(())
+    }
 }
 
 /// It finds us, lists us, and gets from us what it stored at us: nobody else is there.
-async fn they_ask(ipv6: bool) {
-    let mut partner = start(ipv6).await;
-    let local = address(ipv6, 1, 6881);
-    let mut ours = Ours::start(address(ipv6, 9, 6881), &[], 8);
-    let (ip, port) = (ours.address().ip().to_string(), ours.address().port());
-    assert_eq!(
-        ours.during(partner.ask(json!(["add", ip, port]))).await,
-        true
-    );
-    ours.is_listed_by(local).await;
-
+pub async fn they_ask(ipv6: bool) -> Talk {
+    let mut talk = Talk::new(NAME, ipv6, Asker::They);
+    let (partner, local) = start(ipv6).await;
+    let ours = Ours::start(address(ipv6, 9, 6881), &[]);
+    let mut theirs = Theirs {
+        partner,
+        local,
+        ours,
+    };
+    let listed = theirs.find_us().await;
+    talk.add("lists us", listed);
     let key = "11".repeat(20);
-    ours.during(partner.ask(json!(["announce", key]))).await;
-    ours.until("announce_peer", |ours| ours.stored().1 == 1)
-        .await;
-    let peers = ours.during(partner.ask(json!(["get_peers", key]))).await;
-    assert_eq!(peers, json!([local.to_string()]));
-
-    let stored = ours
-        .during(partner.ask(json!(["put", "never changes"])))
-        .await;
-    // It may count itself.
-    assert!(stored[1].as_u64() >= Some(1), "{stored}");
-    let got = ours.during(partner.ask(json!(["get", stored[0]]))).await;
-    assert_eq!(got, "never changes");
-
-    let secret = hex(&[7; 32]);
-    let public = hex(&signing_key([7; 32]).verifying_key().to_bytes());
-    for (salt, value) in [("", "plain"), ("salt", "salted")] {
-        let put = json!(["put_mutable", secret, public, value, salt]);
-        let stored = ours.during(partner.ask(put)).await;
-        assert!(stored.as_u64() >= Some(1), "{stored}");
-        let got = ours
-            .during(partner.ask(json!(["get_mutable", public, salt])))
-            .await;
-        assert_eq!(got, json!([value, 1]));
-    }
-    assert_eq!(ours.stored().2, 3);
-    ours.close().await;
+    let announced = theirs.announce(&key).await;
+    let got = theirs.get_peers(&key).await;
+    let found = theirs.ours.was_asked(Method::FindNode);
+    let found = found.or_else(|_| theirs.ours.was_asked(Method::GetPeers));
+    talk.add("find_node", found);
+    talk.add("announce_peer", announced);
+    talk.add("get_peers", got);
+    let immutable = theirs.immutable().await;
+    talk.add("put, get: immutable", immutable);
+    let mutable = theirs.mutable("", "plain").await;
+    talk.add("put, get: mutable", mutable);
+    let salted = theirs.mutable("salt", "salted").await;
+    talk.add("put, get: mutable, with salt", salted);
+    theirs.ours.close().await;
+    talk
 }
 
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
-}
-
-#[test]
-fn libtorrent_answers_us() {
-    in_namespace(missing(), async || we_ask(false).await);
-}
-
-#[test]
-fn libtorrent_answers_us_over_ipv6() {
-    in_namespace(missing(), async || we_ask(true).await);
-}
-
-#[test]
-fn we_answer_libtorrent() {
-    in_namespace(missing(), async || they_ask(false).await);
-}
-
-#[test]
-fn we_answer_libtorrent_over_ipv6() {
-    in_namespace(missing(), async || they_ask(true).await);
 }

@@ -1,23 +1,24 @@
-//! The crate `mainline`.
+//! The crate `mainline`: IPv4 only. It reads transaction identifiers of exactly four octets.
 
 #![expect(
     deprecated,
     reason = "its other interface needs a feature more, and tells no more"
 )]
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
+use anyhow::{Context as _, Result, ensure};
 use mainline::{Dht, Id as TheirId, MutableItem, SigningKey};
 use tokio::task::spawn_blocking;
-use xcast_overlay::id::Id;
+use xcast_overlay::{id::Id, kademlia::Method};
 
 use super::{
-    namespace::{address, in_namespace},
+    namespace::address,
     ours::Ours,
+    outcome::{Asker, Talk},
 };
 
-/// It reads transaction identifiers of exactly this length.
-const TRANSACTION_OCTETS: usize = 4;
+const NAME: &str = "mainline";
 
 fn start(bootstrap: &[SocketAddr]) -> (Dht, SocketAddr) {
     let local = address(false, 1, 6882);
@@ -33,84 +34,112 @@ fn start(bootstrap: &[SocketAddr]) -> (Dht, SocketAddr) {
     (builder.build().expect("a socket"), local)
 }
 
-/// A blocking call of the partner, while our node works.
-async fn ask<T: Send + 'static>(
-    ours: &mut Ours,
-    partner: &Dht,
-    what: impl FnOnce(Dht) -> T + Send + 'static,
-) -> T {
-    let partner = partner.clone();
-    ours.during(spawn_blocking(move || what(partner)))
-        .await
-        .expect("no panic")
+/// It answers all that we ask.
+pub async fn we_ask() -> Talk {
+    let mut talk = Talk::new(NAME, false, Asker::We);
+    let (_partner, local) = start(&[]);
+    let mut ours = Ours::start(address(false, 9, 6881), &[local]);
+    ours.ask_bep5(&mut talk, local).await;
+    ours.ask_bep44(&mut talk, local).await;
+    let listed = ours.is_listed_by(local).await;
+    talk.add("lists us", listed);
+    ours.close().await;
+    talk
 }
 
-#[test]
-fn mainline_answers_us() {
-    in_namespace(&[], async || {
-        let (_partner, local) = start(&[]);
-        let mut ours = Ours::start(address(false, 9, 6881), &[local], TRANSACTION_OCTETS);
-        ours.ask_bep5(local).await;
-        ours.ask_bep44(local).await;
-        ours.is_listed_by(local).await;
-        ours.close().await;
-    });
+/// It stays with us for so long.
+pub async fn soak(time: Duration) -> Talk {
+    let mut talk = Talk::new(NAME, false, Asker::We);
+    let (_partner, local) = start(&[]);
+    let mut ours = Ours::start(address(false, 9, 6881), &[local]);
+    let soaked = ours.soak(local, time).await;
+    talk.note("soak", soaked);
+    talk
 }
 
-/// If this fails, the crate has learnt to read longer identifiers: the advice at
-/// `Policy::transaction_octets` can go.
-#[test]
-fn mainline_reads_no_longer_transaction_identifiers() {
-    in_namespace(&[], async || {
-        let (_partner, local) = start(&[]);
-        let mut ours = Ours::start(address(false, 9, 6881), &[local], 8);
-        let (_, ping) = ours.run(|node, now| node.ping(now, local)).await;
-        assert_eq!((ping.answered, ping.silent), (0, 1), "{ping:?}");
-        ours.close().await;
-    });
+/// A partner that knows of us, and nobody else.
+struct Theirs {
+    partner: Dht,
+    local: SocketAddr,
+    ours: Ours,
 }
 
-#[test]
-fn we_answer_mainline() {
-    in_namespace(&[], async || {
-        let mut ours = Ours::start(address(false, 9, 6881), &[], TRANSACTION_OCTETS);
-        let (partner, local) = start(&[ours.address()]);
-        ours.is_listed_by(local).await;
+impl Theirs {
+    /// A blocking call of the partner, while our node works.
+    async fn ask<T: Send + 'static>(
+        &mut self,
+        what: impl FnOnce(Dht) -> T + Send + 'static,
+    ) -> Result<T> {
+        let partner = self.partner.clone();
+        Ok(self
+            .ours
+            .ask(spawn_blocking(move || what(partner)))
+            .await??)
+    }
 
-        let key = TheirId::from(*Id::hash_of(&[b"what they announce"]).octets());
-        ask(&mut ours, &partner, move |it| {
-            it.announce_peer(key, Some(7001))
-        })
-        .await
-        .expect("stored");
-        let peers = ask(&mut ours, &partner, move |it| it.get_peers(key).next()).await;
-        let it = SocketAddr::new(local.ip(), 7001);
-        let peers = peers.expect("peers");
-        assert!(
+    async fn announce(&mut self, key: TheirId) -> Result<()> {
+        self.ask(move |it| it.announce_peer(key, Some(7001)))
+            .await??;
+        ensure!(self.ours.stored().1 == 1, "it was not our node that stored");
+        Ok(())
+    }
+
+    async fn get_peers(&mut self, key: TheirId) -> Result<()> {
+        let peers = self.ask(move |it| it.get_peers(key).next()).await?;
+        let peers = peers.context("no peers")?;
+        let it = SocketAddr::new(self.local.ip(), 7001);
+        ensure!(
             peers.iter().any(|peer| SocketAddr::V4(*peer) == it),
             "{peers:?}"
         );
+        Ok(())
+    }
 
-        let target = ask(&mut ours, &partner, |it| it.put_immutable(b"never changes"));
-        let target = target.await.expect("stored");
-        let got = ask(&mut ours, &partner, move |it| it.get_immutable(target)).await;
-        assert_eq!(got.as_deref(), Some(&b"never changes"[..]));
+    async fn immutable(&mut self) -> Result<()> {
+        let target = self.ask(|it| it.put_immutable(b"never changes")).await??;
+        let got = self.ask(move |it| it.get_immutable(target)).await?;
+        ensure!(got.as_deref() == Some(&b"never changes"[..]), "{got:?}");
+        Ok(())
+    }
 
+    async fn mutable(&mut self, salt: Option<&'static [u8]>) -> Result<()> {
         let signer = SigningKey::from_bytes(&[7; 32]);
         let public = signer.verifying_key().to_bytes();
-        for salt in [None, Some(&b"salt"[..])] {
-            let item = MutableItem::new(signer.clone(), b"changes", 3, salt);
-            ask(&mut ours, &partner, |it| it.put_mutable(item, None))
-                .await
-                .expect("stored");
-            let got = ask(&mut ours, &partner, move |it| {
-                it.get_mutable_most_recent(&public, salt)
-            });
-            let got = got.await.expect("an item");
-            assert_eq!((got.value(), got.seq()), (&b"changes"[..], 3));
-        }
-        let (_, peers, items) = ours.stored();
-        assert_eq!((peers, items), (1, 3), "it was our node that stored");
-        ours.close().await;
-    });
+        let item = MutableItem::new(signer, b"changes", 3, salt);
+        self.ask(|it| it.put_mutable(item, None)).await??;
+        let got = self
+            .ask(move |it| it.get_mutable_most_recent(&public, salt))
+            .await?;
+        let got = got.context("no item")?;
+        ensure!((got.value(), got.seq()) == (&b"changes"[..], 3), "{got:?}");
+        Ok(())
+    }
+}
+
+/// It finds us, lists us, and gets from us what it stored at us: nobody else is there.
+pub async fn they_ask() -> Talk {
+    let mut talk = Talk::new(NAME, false, Asker::They);
+    let ours = Ours::start(address(false, 9, 6881), &[]);
+    let (partner, local) = start(&[ours.address()]);
+    let mut theirs = Theirs {
+        partner,
+        local,
+        ours,
+    };
+    let listed = theirs.ours.is_listed_by(local).await;
+    talk.add("lists us", listed);
+    talk.add("find_node", theirs.ours.was_asked(Method::FindNode));
+    let key = TheirId::from(*Id::hash_of(&[b"what they announce"]).octets());
+    let announced = theirs.announce(key).await;
+    talk.add("announce_peer", announced);
+    let got = theirs.get_peers(key).await;
+    talk.add("get_peers", got);
+    let immutable = theirs.immutable().await;
+    talk.add("put, get: immutable", immutable);
+    let mutable = theirs.mutable(None).await;
+    talk.add("put, get: mutable", mutable);
+    let salted = theirs.mutable(Some(b"salt")).await;
+    talk.add("put, get: mutable, with salt", salted);
+    theirs.ours.close().await;
+    talk
 }

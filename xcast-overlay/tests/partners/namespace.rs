@@ -21,7 +21,10 @@ const ADDRESSES: u8 = 9;
 
 /// Runs a test in a namespace of its own. Where the rights for one, or something else that the
 /// caller says, are missing, the test fails; with `XCAST_ALLOW_SKIP=1` it is skipped, and says so.
-pub fn in_namespace(missing: &[&str], test: impl AsyncFnOnce() + Send + 'static) {
+pub fn in_namespace<T: Send + 'static>(
+    missing: &[&str],
+    test: impl AsyncFnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let mut missing = missing.to_vec();
     if !Uid::effective().is_root() {
         missing.push("root, for a network namespace");
@@ -34,17 +37,18 @@ pub fn in_namespace(missing: &[&str], test: impl AsyncFnOnce() + Send + 'static)
             missing.join(", ")
         );
         eprintln!("SKIPPED: missing: {}", missing.join(", "));
-        return;
+        return None;
     }
     let run = || {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
         set_up();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().expect("a runtime");
-        runtime.block_on(test());
+        runtime.block_on(test())
     };
-    if let Err(panic) = thread::spawn(run).join() {
-        std::panic::resume_unwind(panic);
+    match thread::spawn(run).join() {
+        Ok(result) => Some(result),
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

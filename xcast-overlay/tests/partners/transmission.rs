@@ -5,16 +5,19 @@ use std::{
     net::SocketAddr,
     path::Path,
     process::{Child, Command, Stdio},
-    time::Instant,
+    time::Duration,
 };
 
 use tempfile::TempDir;
+use xcast_overlay::kademlia::Method;
 
 use super::{
-    namespace::{address, in_namespace},
+    namespace::address,
     ours::Ours,
+    outcome::{Asker, Talk},
 };
 
+const NAME: &str = "Transmission";
 const DAEMON: &str = "/usr/bin/transmission-daemon";
 const PORT: u16 = 51413;
 
@@ -60,33 +63,43 @@ impl Drop for Transmission {
     }
 }
 
-fn missing() -> &'static [&'static str] {
+pub fn missing() -> &'static [&'static str] {
     match Path::new(DAEMON).exists() {
         true => &[],
         false => &["transmission-daemon"],
     }
 }
 
-/// It answers what we ask, asks us, and lists us.
-async fn both_ways(ipv6: bool) {
+/// It asks us, answers what we ask, and lists us. Without torrents it asks for nodes only.
+pub async fn both_ways(ipv6: bool) -> [Talk; 2] {
+    let [mut we, mut they] = [Asker::We, Asker::They].map(|asker| Talk::new(NAME, ipv6, asker));
     let local = address(ipv6, 1, PORT);
-    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local], 8);
+    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
     let _partner = Transmission::start(ours.address());
-    ours.until("it has asked us", |ours| {
-        ours.node().status(Instant::now()).served.answered > 0
-    })
-    .await;
-    ours.ask_bep5(local).await;
-    ours.is_listed_by(local).await;
+    let asked = ours.until("it asks for nodes", |ours| {
+        ours.was_asked(Method::FindNode).is_ok()
+    });
+    they.add("find_node", asked.await);
+    ours.ask_bep5(&mut we, local).await;
+    let listed = ours.is_listed_by(local).await;
+    we.add("lists us", listed);
     ours.close().await;
+    [we, they]
 }
 
-#[test]
-fn transmission_both_ways() {
-    in_namespace(missing(), async || both_ways(false).await);
-}
-
-#[test]
-fn transmission_both_ways_over_ipv6() {
-    in_namespace(missing(), async || both_ways(true).await);
+/// It stays with us for so long.
+pub async fn soak(ipv6: bool, time: Duration) -> Talk {
+    let mut talk = Talk::new(NAME, ipv6, Asker::We);
+    let local = address(ipv6, 1, PORT);
+    let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
+    let _partner = Transmission::start(ours.address());
+    let asked = ours.until("it asks for nodes", |ours| {
+        ours.was_asked(Method::FindNode).is_ok()
+    });
+    let soaked = match asked.await {
+        Ok(()) => ours.soak(local, time).await,
+        Err(error) => Err(error),
+    };
+    talk.note("soak", soaked);
+    talk
 }

@@ -1,6 +1,9 @@
 //! Addresses that packets of ours may have.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Result, ensure};
+use xcast_host::RouterAddresses;
 
 /// An address that a list may name: one of one host, which routers forward to.
 ///
@@ -39,6 +42,39 @@ pub(super) fn source(text: &str) -> Result<IpAddr, String> {
         None => Ok(address),
         Some(kind) => Err(format!("routers drop packets from {address}: it is {kind}")),
     }
+}
+
+/// The address of a router that takes Xcast inside UDP.
+///
+/// # Errors
+///
+/// Why it is none.
+pub(in crate::tools) fn router_in_udp(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| format!("{text:?} is not ADDRESS:PORT (of IPv6, with brackets)"))?;
+    let ip = address.ip();
+    if ip.is_unspecified() || ip.is_multicast() || address.port() == 0 {
+        return Err(format!("{address} is no address of a router"));
+    }
+    Ok(address)
+}
+
+/// The addresses of a router that takes Xcast inside UDP, as given with `--udp`.
+///
+/// # Errors
+///
+/// There are two of a family.
+pub(in crate::tools) fn router_addresses(given: &[SocketAddr]) -> Result<RouterAddresses> {
+    let mut router = RouterAddresses::default();
+    for &address in given {
+        let twice = match address {
+            SocketAddr::V4(address) => router.ipv4.replace(address).is_some(),
+            SocketAddr::V6(address) => router.ipv6.replace(address).is_some(),
+        };
+        ensure!(!twice, "--udp {address}: give one address of each family");
+    }
+    Ok(router)
 }
 
 /// What kind of address it is, if routers forward nothing to or from it.
@@ -98,5 +134,19 @@ mod tests {
             assert_eq!(source(text), Ok(text.parse().unwrap()));
         }
         assert!(destination("host").unwrap_err().contains("\"host\""));
+    }
+
+    #[test]
+    fn routers_that_are_none() {
+        assert!(router_in_udp("10.0.0.1:4242").is_ok() && router_in_udp("[fd00::1]:4242").is_ok());
+        for text in [
+            "0.0.0.0:4242",
+            "224.0.0.1:4242",
+            "10.0.0.1:0",
+            "10.0.0.1",
+            "fd00::1:4242",
+        ] {
+            assert!(router_in_udp(text).is_err(), "{text}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 mod address;
 mod args;
+mod code_points;
 mod neighbour;
 
 use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
@@ -12,8 +13,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use xcast_host::{CodePoints, RawSocket};
 
 pub(super) use self::{
-    address::{destination, servable},
+    address::{destination, router_addresses, router_in_udp, servable},
     args::FirstHopArgs,
+    code_points::CodePointArgs,
 };
 use self::{
     args::{To, Via},
@@ -53,7 +55,7 @@ impl FirstHopArgs {
     pub(super) fn open(&self, router: &str, destinations: &[IpAddr]) -> Result<Vec<FirstHop>> {
         let status = control::ask(router, &Request::Status);
         let running = !matches!(status, Err(ControlError::NotRunning(_)));
-        let code_points = self.code_points_from(status)?;
+        let code_points = self.code_points.code_points_from(status)?;
         let families = [false, true].map(|ipv6| {
             let family = destinations.iter().copied();
             family.filter(|to| to.is_ipv6() == ipv6).collect::<Vec<_>>()

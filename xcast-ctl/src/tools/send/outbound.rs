@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, RouterAddresses, Sender, SenderStatistics, Settings, Uplink,
+    Options, Sender, SenderStatistics, Settings, Uplink,
     packet::{Entry, Template},
 };
 
@@ -17,7 +17,7 @@ use super::{
     args::Args,
     summary::{How, Way, listed},
 };
-use crate::tools::first_hop::FirstHop;
+use crate::tools::first_hop::{FirstHop, router_addresses};
 
 /// How long a router may take to say that it accepts Xcast inside UDP.
 const ROUTER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,14 +74,7 @@ impl Outbound {
     }
 
     fn open_udp(args: &Args, own_router: &str) -> Result<Self> {
-        let mut router = RouterAddresses::default();
-        for &address in &args.udp {
-            let twice = match address {
-                SocketAddr::V4(address) => router.ipv4.replace(address).is_some(),
-                SocketAddr::V6(address) => router.ipv6.replace(address).is_some(),
-            };
-            ensure!(!twice, "--udp {address}: give one address of each family");
-        }
+        let router = router_addresses(&args.udp)?;
         // An IPv6 socket serves IPv4, too.
         let destinations = args.destinations.iter().map(|entry| entry.address);
         let ipv6 = router.ipv6.is_some() || destinations.into_iter().any(|to| to.is_ipv6());
@@ -91,7 +84,7 @@ impl Outbound {
         };
         let local = SocketAddr::new(args.first_hop.source.unwrap_or(any), args.source_port);
         let socket = UdpSocket::bind(local).with_context(|| format!("cannot send from {local}"))?;
-        let uplink = Uplink::udp(args.first_hop.code_points(own_router)?, router);
+        let uplink = Uplink::udp(args.first_hop.code_points.find(own_router)?, router);
         let settings = Settings {
             options: Options {
                 ttl: args.ttl,

@@ -1,0 +1,496 @@
+//! `xcast-ctl dht`: verbs that ask real nodes, with a real Xcast router between them.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    net::{IpAddr, SocketAddr},
+    process::{Child, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use tests::{
+    bed::Bed,
+    daemon::{Counters, PATIENCE, ctl, program},
+    family::Family,
+    layout::{GROUP, PORTS_OPTION, PROTOCOL},
+    namespace::{self, Namespace},
+};
+use xtask::testbed::{RouterConfig, Routing, Topology};
+
+const UDP_PORT: u16 = 4242;
+const PORT: u16 = 6881;
+/// Nodes beside the one that asks.
+const OTHERS: usize = 6;
+
+/// A node that runs.
+struct Node {
+    child: Child,
+    namespace: Namespace,
+    address: SocketAddr,
+}
+
+impl Node {
+    /// Starts a node, and waits until it is ready.
+    fn join(namespace: Namespace, ip: IpAddr, arguments: &[&str]) -> Result<Self> {
+        let address = SocketAddr::new(ip, PORT);
+        let mut child = namespace
+            .command(program())
+            .args(["dht", "join", "--listen", &address.to_string()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no standard output")?;
+        let node = Self {
+            child,
+            namespace,
+            address,
+        };
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        let line = lines
+            .recv_timeout(PATIENCE)
+            .context("the node is not ready")?;
+        ensure!(line.starts_with("ready "), "{line}");
+        Ok(node)
+    }
+
+    /// Runs a verb: its exit status, and what it printed.
+    fn ask(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = ctl(&self.namespace, &[&["dht"], arguments].concat())?;
+        let code = output.status.code().context("ended by a signal")?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(code < 2, "{arguments:?}: {errors}");
+        Ok((code, String::from_utf8(output.stdout)?))
+    }
+
+    /// Runs a verb that has to succeed: its document.
+    fn done(&self, arguments: &[&str]) -> Result<Value> {
+        let (code, text) = self.ask(&[arguments, &["--json"]].concat())?;
+        ensure!(code == 0, "{arguments:?}: {text}");
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// Waits until its status is so.
+    fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (_, text) = self.ask(&["status", "--json"])?;
+            if is_so(&serde_json::from_str(&text)?) {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "not so: {what}: {text}");
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    /// Waits until it ends, and with which status.
+    fn ended(&mut self) -> Result<Option<i32>> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status.code());
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the node does not end")
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One node on A, whose router is R1, and others on H1 and so on, which know nothing of Xcast.
+struct Network {
+    a: Node,
+    others: Vec<Node>,
+    router: Namespace,
+    /// A's end of the first link.
+    first_link: String,
+    _bed: Bed,
+}
+
+impl Network {
+    fn up(family: Family) -> Result<Self> {
+        let mut bed = Bed::up(&Topology::star(OTHERS), Routing::Static)?;
+        let udp = [("port".to_owned(), i64::from(UDP_PORT).into())];
+        bed.start_routers_with(&RouterConfig {
+            udp: Some(udp.into_iter().collect()),
+            ..RouterConfig::default()
+        })?;
+        let router = bed.namespace("R1")?;
+        // Linux limits ICMP, by which the router answers, to one message a second.
+        router.sysctl("ipv4/icmp_ratelimit", "0")?;
+        router.sysctl("ipv6/icmp/ratelimit", "0")?;
+        let of_family = |ipv4: Option<_>, ipv6: Option<_>| match family {
+            Family::Ipv4 => ipv4.map(IpAddr::V4),
+            Family::Ipv6 => ipv6.map(IpAddr::V6),
+        };
+        let host = |name: &str| {
+            let node = bed.testbed.node(name)?;
+            of_family(node.address, node.address6).context("no address")
+        };
+        // Hosts of the testbed share a /64.
+        let kind = ["--own-network", "--per-network", "0"];
+        let first = SocketAddr::new(host("H1")?, PORT).to_string();
+        let mut others: Vec<Node> = Vec::new();
+        for number in 1..=OTHERS {
+            let name = format!("H{number}");
+            let mut arguments = kind.to_vec();
+            if number > 1 {
+                arguments.extend(["--bootstrap", &first]);
+            }
+            others.push(Node::join(bed.namespace(&name)?, host(&name)?, &arguments)?);
+        }
+        let interface = bed.testbed.interface("R1", "A")?;
+        let gateway = of_family(interface.address, interface.address6).context("no address")?;
+        let gateway = SocketAddr::new(gateway, UDP_PORT).to_string();
+        let code_points = code_points();
+        let mut arguments = [&kind[..], &["--bootstrap", &first, "--udp", &gateway]].concat();
+        arguments.extend(code_points.iter().map(String::as_str));
+        let a = Node::join(bed.namespace("A")?, host("A")?, &arguments)?;
+        a.until("a router takes Xcast", |status| {
+            status["unicast_because"].is_null()
+        })?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Those who joined last are known to the first one a little later.
+            let found = a.done(&["lookup", "text:everybody"])?;
+            if found["nodes"]
+                .as_array()
+                .is_some_and(|nodes| nodes.len() == OTHERS)
+            {
+                break;
+            }
+            ensure!(Instant::now() < deadline, "not all are known: {found}");
+            thread::sleep(Duration::from_millis(200));
+        }
+        let first_link = bed.testbed.interface("A", "R1")?.name.clone();
+        Ok(Self {
+            a,
+            others,
+            router,
+            first_link,
+            _bed: bed,
+        })
+    }
+}
+
+fn code_points() -> Vec<String> {
+    let options = [
+        ("--protocol", PROTOCOL.to_string()),
+        ("--group", GROUP.to_string()),
+        ("--group6", "ff02::114".to_owned()),
+        ("--routing-type", PROTOCOL.to_string()),
+        ("--ports-option", PORTS_OPTION.to_string()),
+    ];
+    let options = options.into_iter();
+    options
+        .flat_map(|(option, value)| [option.to_owned(), value])
+        .collect()
+}
+
+#[track_caller]
+fn with(test: impl Fn(Network) -> Result<()>) {
+    if !namespace::available() {
+        return;
+    }
+    for family in Family::ALL {
+        if let Err(error) = Network::up(family).and_then(&test) {
+            panic!("{family:?}: {error:#}");
+        }
+    }
+}
+
+/// What a list of costs has for one kind of delivery.
+fn cost(costs: &Value, delivery: &str, name: &str) -> Result<f64> {
+    let costs = costs.as_array().context("no list")?;
+    let cost = costs.iter().find(|cost| cost["delivery"] == delivery);
+    cost.and_then(|cost| cost[name].as_f64())
+        .with_context(|| format!("no {name}"))
+}
+
+/// Requests of a round leave A as one packet, which R1 turns into one for each receiver: every verb,
+/// what is counted on the first link, and a node that leaves.
+#[test]
+fn verbs_by_a_real_router() {
+    with(|mut network| {
+        let a = &network.a;
+        let addresses: Vec<_> = network
+            .others
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
+
+        let before = Counters::read(&network.router)?;
+        let pinged = a.done(&[&["ping"], &addresses[..]].concat())?;
+        ensure!(pinged["answered"] == OTHERS, "{pinged}");
+        ensure!(
+            pinged["sent"]["xcast_packets"].as_u64() >= Some(1),
+            "{pinged}"
+        );
+        let counted = Counters::read(&network.router)?.since(&before);
+        ensure!(counted.contains_key("decapsulated"), "{counted:?}");
+
+        // All are asked at once, so there are as many requests in either way.
+        let ping = [
+            "ping",
+            "--compare",
+            "3",
+            "--first-link",
+            &network.first_link,
+        ];
+        let costs = a.done(&[&ping[..], &addresses].concat())?;
+        for name in ["packets", "first_link_packets", "first_link_octets"] {
+            let [unicast, xcast] = ["unicast", "xcast"].map(|kind| cost(&costs, kind, name));
+            ensure!(xcast? < unicast?, "{name}: {costs}");
+        }
+        ensure!(
+            cost(&costs, "unicast", "requests")? == OTHERS as f64,
+            "{costs}"
+        );
+        ensure!(cost(&costs, "unicast", "xcast_packets")? == 0.0, "{costs}");
+        ensure!(cost(&costs, "xcast", "xcast_packets")? >= 1.0, "{costs}");
+
+        let found = a.done(&["lookup", "text:somewhere"])?;
+        ensure!(
+            found["nodes"]
+                .as_array()
+                .is_some_and(|nodes| nodes.len() == OTHERS),
+            "{found}"
+        );
+        let costs = a.done(&["lookup", "text:somewhere", "--compare", "2"])?;
+        ensure!(cost(&costs, "xcast", "requests")? > 0.0, "{costs}");
+        let (_, text) = a.ask(&["lookup", "text:somewhere", "--compare", "1"])?;
+        ensure!(text.contains("first link: octets both ways"), "{text}");
+        let many = a.done(&["lookup", "text:somewhere", "text:elsewhere"])?;
+        ensure!(
+            many["keys"].as_object().is_some_and(|keys| keys.len() == 2),
+            "{many}"
+        );
+
+        let stored = a.done(&["store", "text:it", "--port", "8080", "--keep"])?;
+        ensure!(stored["stored"].as_u64() >= Some(1), "{stored}");
+        let b = &network.others[OTHERS - 1];
+        let peers = b.done(&["lookup", "--peers", "text:it"])?;
+        let own = SocketAddr::new(a.address.ip(), 8080).to_string();
+        ensure!(peers["peers"][0] == own, "{peers}");
+        a.done(&["store", "text:it", "--withdraw"])?;
+        let (code, _) = a.ask(&["store", "text:it", "--withdraw"])?;
+        ensure!(code == 1, "it was withdrawn already");
+
+        let put = a.done(&["put", "never changes"])?;
+        let key = put["key"].as_str().context("no key")?;
+        let (code, text) = b.ask(&["get", key])?;
+        ensure!((code, text.as_str()) == (0, "never changes\n"), "{text}");
+        let put = a.done(&["put", "--mutable", "--salt", "s", "--seq", "1", "first"])?;
+        a.done(&[
+            "put",
+            "--mutable",
+            "--salt",
+            "s",
+            "--seq",
+            "2",
+            "--cas",
+            "1",
+            "second",
+        ])?;
+        let public = put["item"]["public_key"]
+            .as_str()
+            .context("no public key")?;
+        let (_, text) = b.ask(&["get", "--public-key", public, "--salt", "s"])?;
+        ensure!(text == "second\n", "{text}");
+        let (code, text) = b.ask(&["get", &"00".repeat(20)])?;
+        ensure!(code == 1 && text.contains("nothing found"), "{text}");
+
+        services(a, b)?;
+
+        let (code, text) = a.ask(&["table"])?;
+        ensure!(
+            code == 0 && addresses.iter().all(|address| text.contains(address)),
+            "{text}"
+        );
+        let (_, text) = a.ask(&["status"])?;
+        ensure!(
+            text.contains("BUCKET") && text.contains("find_node"),
+            "{text}"
+        );
+
+        let left = a.done(&["leave"])?;
+        ensure!(left["stored"] == OTHERS, "{left}");
+        ensure!(network.a.ended()? == Some(0));
+        let output = ctl(&network.a.namespace, &["dht", "status"])?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(2) && errors.contains("dht join"),
+            "{errors}"
+        );
+
+        let b = &mut network.others[OTHERS - 1];
+        kill(Pid::from_raw(b.child.id() as i32), Signal::SIGTERM)?;
+        ensure!(b.ended()? == Some(0));
+        Ok(())
+    });
+}
+
+/// Services are found by type, text and place, the nearest first.
+fn services(a: &Node, b: &Node) -> Result<()> {
+    for (uri, place) in [
+        ("ldap://hamburg.example.org", "53.55,9.99"),
+        ("ldap://potsdam.example.org", "52.4,13.06"),
+        ("ldap://mitte.example.org", "52.52,13.4"),
+    ] {
+        let name = format!("name=Directory of {uri}");
+        let published = a.done(&[
+            "publish",
+            "--type",
+            "ldap",
+            "--uri",
+            uri,
+            "--place",
+            place,
+            "--attribute",
+            &name,
+        ])?;
+        ensure!(published["stored"].as_u64() >= Some(1), "{published}");
+    }
+    let near = [
+        "find",
+        "--type",
+        "ldap",
+        "--near",
+        "52.5,13.3",
+        "--radius",
+        "50",
+    ];
+    let (code, text) = b.ask(&[&near[..], &["--uri"]].concat())?;
+    let expected = "ldap://mitte.example.org\nldap://potsdam.example.org\n";
+    ensure!((code, text.as_str()) == (0, expected), "{text}");
+    let (_, text) = b.ask(&[&near[..], &["--uri", "--limit", "1"]].concat())?;
+    ensure!(text == "ldap://mitte.example.org\n", "{text}");
+    let by_text = b.done(&["find", "--text", "hambu*"])?;
+    let services = by_text["services"].as_array().context("no services")?;
+    ensure!(services.len() == 1, "{by_text}");
+    let (code, _) = b.ask(&["find", "--type", "slp"])?;
+    ensure!(code == 1, "there is none");
+    Ok(())
+}
+
+/// A node that nobody answers says so at any time.
+#[test]
+fn an_empty_table_says_why() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let namespace = Namespace::new("dht")?;
+        namespace.ip("link set lo up")?;
+        let ip = IpAddr::from([127, 0, 0, 1]);
+        let state = tempfile::tempdir()?;
+        let path = state.path().join("state");
+        let path = path.to_str().context("a path")?;
+        let nobody = ["--bootstrap", "127.0.0.1:9", "--state", path];
+        let node = Node::join(namespace, ip, &nobody)?;
+        node.until("the time is over", |status| {
+            !status["node"]["families"][0]["why_empty"]["no_answer"].is_null()
+        })?;
+        for verb in ["status", "table"] {
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let (code, text) = node.ask(&[verb])?;
+                ensure!(code == 1, "{text}");
+                // It tries again from time to time, and waits for answers then.
+                if text.contains("check the bootstrap addresses") {
+                    break;
+                }
+                ensure!(Instant::now() < deadline, "{text}");
+                thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let (code, text) = node.ask(&["lookup", "text:anything"])?;
+        ensure!(code == 1, "{text}");
+        // The identifier stays.
+        let (_, text) = node.ask(&["status", "--json"])?;
+        let status: Value = serde_json::from_str(&text)?;
+        let kept: Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
+        ensure!(status["node"]["id"] == kept["id"], "{status} {kept}");
+        let output = ctl(&node.namespace, &["dht", "join", "--listen", "127.0.0.1:0"])?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(2) && errors.contains("already"),
+            "{errors}"
+        );
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// What is wrong is named, before any node is asked.
+#[test]
+fn wrong_input_is_named() {
+    if !namespace::available() {
+        return;
+    }
+    let namespace = Namespace::new("dht").expect("a namespace");
+    for (arguments, said) in [
+        (&["lookup", "somewhere"][..], "text:WORDS"),
+        (&["ping", "10.0.0.1"], "ADDRESS:PORT"),
+        (&["join", "--bootstrap", "10.0.0.1:0"], "--bootstrap"),
+        (
+            &[
+                "join",
+                "--listen",
+                "10.0.0.1:1",
+                "--bootstrap",
+                "[fd00::1]:1",
+            ],
+            "family of --listen",
+        ),
+        (&["join", "--udp", "10.0.0.1:4242"], "no code points"),
+        (&["join", "--state", "/nowhere/state"], "--state"),
+        (
+            &[
+                "publish", "--type", "ldap", "--uri", "ldap://x", "--place", "91,0",
+            ],
+            "--place",
+        ),
+        (
+            &[
+                "publish", "--type", "ldap", "--uri", "ldap://x", "--life", "0",
+            ],
+            "--life",
+        ),
+        (&["find"], "--type"),
+        (&["find", "--text", "*"], "--text"),
+        (&["find", "--type", "ldap", "--radius", "50"], "--near"),
+        (&["put", "--bencoded", "nothing"], "VALUE"),
+        (&["put", &"x".repeat(1000)], "VALUE has 1005 octets"),
+        (&["get", "--public-key", "00"], "64 hexadecimal digits"),
+        (&["status"], "no DHT node runs"),
+    ] {
+        let output = ctl(&namespace, &[&["dht"], arguments].concat()).expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains(said), "{arguments:?}: {errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+}
