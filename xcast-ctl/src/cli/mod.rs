@@ -28,7 +28,7 @@ use crate::{
     config::DEFAULT_INTERFACE,
     log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
-    tools::{ping, recv, send, trace},
+    tools::{exec, ping, recv, send, trace},
 };
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
@@ -80,6 +80,7 @@ enum Verb {
     Trace(trace::Args),
     Send(send::Args),
     Recv(recv::Args),
+    Exec(exec::Args),
     Unload(unload::Args),
 }
 
@@ -147,6 +148,7 @@ impl Cli {
             Verb::Trace(args) => trace::run(&args, router),
             Verb::Send(args) => send::run(&args, router),
             Verb::Recv(args) => recv::run(&args),
+            Verb::Exec(args) => exec::run(&args, router),
             Verb::Unload(args) => unload::run(&args, router),
         }
     }
@@ -218,7 +220,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 14);
+        assert_eq!(verbs.len(), 15);
         for verb in verbs {
             let name = verb.get_name().to_owned();
             let help = verb.render_long_help().to_string();

@@ -1,19 +1,12 @@
 //! What the command line says about the first hop.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
-    str::FromStr,
-};
+use std::{net::IpAddr, str::FromStr};
 
-use anyhow::{Context as _, Result, bail};
-use xcast_host::{CodePoints, Ipv6CodePoints};
+use anyhow::Result;
+use xcast_host::CodePoints;
 
-use super::address;
-use crate::{
-    config::load_code_points,
-    control::{self, ControlError, Request, Response},
-};
+use super::{address, code_points::CodePointArgs};
+use crate::control::{ControlError, Response};
 
 /// How packets are to leave this host, and the numbers that mark them as Xcast.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,29 +36,8 @@ pub(in crate::tools) struct FirstHopArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = address::source)]
     pub(in crate::tools) source: Option<IpAddr>,
 
-    /// Take the code points from this configuration file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["protocol", "group"])]
-    config: Option<PathBuf>,
-
-    /// IPv4 protocol number of Xcast
-    #[arg(long, value_name = "N", requires = "group")]
-    protocol: Option<u8>,
-
-    /// All-Xcast-Routers group of IPv4
-    #[arg(long, value_name = "ADDRESS", requires = "protocol")]
-    group: Option<Ipv4Addr>,
-
-    /// All-Xcast-Routers group of IPv6
-    #[arg(long, value_name = "ADDRESS", requires_all = ["protocol", "routing_type", "ports_option"])]
-    group6: Option<Ipv6Addr>,
-
-    /// Routing type of Xcast6
-    #[arg(long, value_name = "N", requires = "group6")]
-    routing_type: Option<u8>,
-
-    /// Option type of the Xcast6 port list, decimal or hexadecimal with 0x
-    #[arg(long, value_name = "N", requires = "group6", value_parser = octet)]
-    ports_option: Option<u8>,
+    #[command(flatten)]
+    code_points: CodePointArgs,
 }
 
 /// A first-hop router that the user names.
@@ -136,7 +108,7 @@ impl FirstHopArgs {
     ///
     /// There are none, or they cannot be used.
     pub(in crate::tools) fn code_points(&self, router: &str) -> Result<CodePoints> {
-        self.code_points_from(control::ask(router, &Request::Status))
+        self.code_points.read(router)
     }
 
     /// The code points these options state, otherwise those of the running router.
@@ -148,37 +120,7 @@ impl FirstHopArgs {
         &self,
         running: Result<Response, ControlError>,
     ) -> Result<CodePoints> {
-        if let Some(path) = &self.config {
-            return Ok(load_code_points(path)?);
-        }
-        if let (Some(protocol), Some(group)) = (self.protocol, self.group) {
-            let ipv4 = CodePoints::new(protocol, group)?;
-            let ipv6 = (self.group6, self.routing_type, self.ports_option);
-            let (Some(group), Some(routing_type), Some(ports_option)) = ipv6 else {
-                return Ok(ipv4);
-            };
-            return Ok(ipv4.with_ipv6(Ipv6CodePoints {
-                group,
-                routing_type,
-                ports_option,
-            })?);
-        }
-        const REMEDY: &str = "give --config FILE, or the network's own --protocol and --group";
-        match running {
-            Ok(Response::Status(status)) => Ok(CodePoints {
-                protocol: status.protocol,
-                group: status.group,
-                ipv6: status.ipv6.map(Into::into),
-            }),
-            Ok(_) => bail!("the running router does not tell its code points; {REMEDY}"),
-            Err(ControlError::NotRunning(_)) => bail!(
-                "no code points: no router runs here to take them from, and they have no default; \
-                 {REMEDY}"
-            ),
-            Err(error) => Err(error).with_context(|| {
-                format!("cannot take the code points from the running router; {REMEDY}")
-            }),
-        }
+        self.code_points.read_from(running)
     }
 
     /// Options that apply to one family only, by name.
@@ -211,14 +153,6 @@ impl FirstHopArgs {
             ..self.clone()
         }
     }
-}
-
-fn octet(text: &str) -> Result<u8, String> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u8::from_str_radix(digits, 16),
-        None => text.parse(),
-    }
-    .map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

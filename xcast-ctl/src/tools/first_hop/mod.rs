@@ -3,7 +3,9 @@
 
 mod address;
 mod args;
+mod code_points;
 mod neighbour;
+mod udp;
 
 use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
@@ -14,6 +16,8 @@ use xcast_host::{CodePoints, RawSocket};
 pub(super) use self::{
     address::{destination, servable},
     args::FirstHopArgs,
+    code_points::CodePointArgs,
+    udp::{udp_router, udp_routers},
 };
 use self::{
     args::{To, Via},

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, RouterAddresses, Sender, SenderStatistics, Settings, Uplink,
+    Options, Sender, SenderStatistics, Settings, Uplink,
     packet::{Entry, Template},
 };
 
@@ -17,7 +17,7 @@ use super::{
     args::Args,
     summary::{How, Way, listed},
 };
-use crate::tools::first_hop::FirstHop;
+use crate::tools::first_hop::{FirstHop, udp_routers};
 
 /// How long a router may take to say that it accepts Xcast inside UDP.
 const ROUTER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,14 +74,7 @@ impl Outbound {
     }
 
     fn open_udp(args: &Args, own_router: &str) -> Result<Self> {
-        let mut router = RouterAddresses::default();
-        for &address in &args.udp {
-            let twice = match address {
-                SocketAddr::V4(address) => router.ipv4.replace(address).is_some(),
-                SocketAddr::V6(address) => router.ipv6.replace(address).is_some(),
-            };
-            ensure!(!twice, "--udp {address}: give one address of each family");
-        }
+        let router = udp_routers(&args.udp)?;
         // An IPv6 socket serves IPv4, too.
         let destinations = args.destinations.iter().map(|entry| entry.address);
         let ipv6 = router.ipv6.is_some() || destinations.into_iter().any(|to| to.is_ipv6());
