@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     sync::{Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
@@ -27,6 +27,8 @@ use crate::{
 const TEND: Duration = Duration::from_millis(20);
 /// How long after its latest repetition a socket's router is still asked whether it is there.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// Largest packet, in octets ([`xcast_host::PacketLimits`]).
+const MTU: usize = 1500;
 
 static ENGINE: Mutex<Option<Engine>> = Mutex::new(None);
 
@@ -51,6 +53,8 @@ struct Record {
     /// Errors are reported to it.
     errors: bool,
     destinations: Destinations,
+    /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was taken.
+    sources: [Option<IpAddr>; 2],
     sender: Sender<Descriptor>,
     tend_at: Instant,
     used: Instant,
@@ -107,14 +111,20 @@ impl Engine {
     /// Takes a datagram into a group, or says that it is to pass. In either case, what has to leave
     /// before it has left.
     pub fn offer(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
-        let now = Instant::now();
-        let opens = !self.groups.is_open(thread, fd);
-        match self.judge(fd, to, payload.len(), opens, now) {
+        let opened = self.groups.opened(thread, fd);
+        // What holds for a group that is open holds for a datagram that joins it.
+        let now = opened.unwrap_or_else(Instant::now);
+        let judged = match opened {
+            Some(_) if self.is_fit(fd, to, payload.len(), now) => Ok(()),
+            _ => self.judge(fd, to, payload.len(), opened.is_none(), now),
+        };
+        match judged {
             Ok(()) => {
                 let Self { groups, ended, .. } = self;
                 groups.take(thread, fd, to, payload, now, ended);
-                count(Counter::Taken, 1);
-                table::hold(fd, true);
+                if opened.is_none() {
+                    table::hold(fd, true);
+                }
                 self.leave();
                 true
             }
@@ -143,7 +153,6 @@ impl Engine {
 
     /// Sends a group of a call.
     pub fn send(&mut self, fd: RawFd, payload: &[u8], to: Vec<SocketAddr>) {
-        count(Counter::Taken, to.len());
         self.ended.push(Group {
             socket: fd,
             payload: payload.to_vec(),
@@ -228,6 +237,20 @@ impl Engine {
         open
     }
 
+    /// Whether a datagram may be taken while a group of the socket is open: its destination has been
+    /// judged before, and like the group's.
+    fn is_fit(&self, fd: RawFd, to: SocketAddr, payload: usize, now: Instant) -> bool {
+        let record = self.sockets.get(&fd);
+        record.is_some_and(|record| match record.destinations.standing(to, now) {
+            Standing::Fit(path) => {
+                let ipv6 = path.source.is_ipv6();
+                record.sources[usize::from(ipv6)] == Some(path.source)
+                    && has_room(payload, self.settings.min, ipv6, path.mtu.min(MTU))
+            }
+            _ => false,
+        })
+    }
+
     /// Whether a datagram may be taken.
     fn judge(
         &mut self,
@@ -265,6 +288,7 @@ impl Engine {
         }
         for group in std::mem::take(&mut self.ended) {
             table::hold(group.socket, self.groups.count(group.socket) > 0);
+            count(Counter::Taken, group.to.len());
             match self.sockets.get_mut(&group.socket) {
                 Some(record) => record.send(&group, self.settings.min),
                 None => one_by_one(&group, &group.to, Counter::FellBack, |_| ()),
@@ -296,6 +320,7 @@ impl Record {
             headers,
             errors: traits.errors,
             destinations: Destinations::default(),
+            sources: [None; 2],
             sender,
             tend_at: now,
             used: now,
@@ -319,6 +344,7 @@ impl Record {
             return Err(Counter::NewDestination);
         }
         let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
+        self.sources[usize::from(ip.is_ipv6())] = None;
         if standing == Standing::Taken {
             self.destinations
                 .looked(to, kernel::look(self.local.ip(), to), now);
@@ -333,13 +359,13 @@ impl Record {
         if self.headers[usize::from(ip.is_ipv6())].is_none() {
             return Err(Counter::Socket);
         }
-        let mtu = path.mtu.min(xcast_host::PacketLimits::default().mtu_octets);
-        if !has_room(payload, min, ip.is_ipv6(), mtu) {
+        if !has_room(payload, min, ip.is_ipv6(), path.mtu.min(MTU)) {
             return Err(Counter::Size);
         }
         if opens && self.errors && kernel::has_error(fd) {
             return Err(Counter::Socket);
         }
+        self.sources[usize::from(ip.is_ipv6())] = Some(source);
         Ok(())
     }
 

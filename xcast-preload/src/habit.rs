@@ -12,7 +12,7 @@ pub struct Habit(u64);
 const GAIN: u64 = 4;
 const MOST: u64 = 100;
 /// Of each part of the content that is looked at, in octets.
-const SAMPLE: usize = 16;
+const SAMPLE: usize = 8;
 
 impl Habit {
     /// As it was [stored](Self::word).
@@ -49,20 +49,15 @@ impl Habit {
 /// A hash of the length, and of octets at the beginning, in the middle and at the end.
 pub fn sample(payload: &[u8]) -> u64 {
     let len = payload.len();
-    let parts = match len {
-        0..=48 => [payload, &[], &[]],
-        _ => [
-            &payload[..SAMPLE],
-            &payload[len / 2..len / 2 + SAMPLE],
-            &payload[len - SAMPLE..],
-        ],
+    let word = |at: usize| {
+        let mut octets = [0; SAMPLE];
+        let part = &payload[at..len.min(at + SAMPLE)];
+        octets[..part.len()].copy_from_slice(part);
+        u64::from_le_bytes(octets)
     };
-    let words = parts.into_iter().flat_map(|part| part.chunks(8));
-    words.fold(mix(len as u64 + 1), |hash, chunk| {
-        let mut octets = [0; 8];
-        octets[..chunk.len()].copy_from_slice(chunk);
-        mix(hash ^ u64::from_le_bytes(octets))
-    })
+    let middle = word(len / 2).rotate_left(21);
+    let end = word(len.saturating_sub(SAMPLE)).rotate_left(42);
+    mix(mix(word(0) ^ len as u64) ^ middle ^ end)
 }
 
 /// The finalizer of MurmurHash3.

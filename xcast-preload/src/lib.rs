@@ -25,6 +25,11 @@
 //! one thread, [`statistics`] what is counted. `hooks` is what the program calls, and with [`raw`] all
 //! that is unsafe.
 
+#![cfg_attr(
+    test,
+    expect(dead_code, reason = "hooks would take the place of the test program's own functions")
+)]
+
 mod engine;
 mod group;
 mod habit;

@@ -15,11 +15,14 @@ use std::{
 use nix::errno::Errno;
 
 thread_local! {
-    /// The thread is at work for the library: its calls of libc are the library's own.
-    static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// The thread may have an open group.
-    static PENDING: Cell<bool> = const { Cell::new(false) };
+    /// What the thread is at. One place, since every hook looks here.
+    static STATE: Cell<u8> = const { Cell::new(0) };
 }
+
+/// The thread is at work for the library: its calls of libc are the library's own.
+const INSIDE: u8 = 1;
+/// The thread may have an open group.
+const PENDING: u8 = 2;
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
@@ -30,22 +33,23 @@ const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
 /// Whether the thread is at work for the library.
 pub fn is_inside() -> bool {
-    INSIDE.get()
+    STATE.get() & INSIDE != 0
 }
 
 /// The thread works for the library from now on.
 pub fn stay_inside() {
-    INSIDE.set(true);
+    STATE.set(INSIDE);
 }
 
-/// Whether the thread may have an open group.
+/// Whether the thread may have an open group, and is not at work for the library.
 pub fn is_pending() -> bool {
-    PENDING.get() && !INSIDE.get()
+    STATE.get() == PENDING
 }
 
 /// Notes whether the thread may have an open group.
 pub fn set_pending(pending: bool) {
-    PENDING.set(pending);
+    let others = STATE.get() & !PENDING;
+    STATE.set(if pending { others | PENDING } else { others });
 }
 
 /// Does some work of the library, during which the thread's calls of libc are the library's own. The
@@ -53,9 +57,10 @@ pub fn set_pending(pending: bool) {
 /// the work and not the program. `None` if the thread was inside already (a signal handler that
 /// interrupted the library).
 pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
-    if INSIDE.replace(true) {
+    if is_inside() {
         return None;
     }
+    STATE.set(STATE.get() | INSIDE);
     let errno = Errno::last_raw();
     let mut state = 0;
     // SAFETY: `state` is a valid place for the state until now. Without this a thread could be
@@ -65,13 +70,13 @@ pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: a null pointer means that the old state is not asked for.
     unsafe { pthread_setcancelstate(state, ptr::null_mut()) };
     Errno::set_raw(errno);
-    INSIDE.set(false);
+    STATE.set(STATE.get() & !INSIDE);
     result
 }
 
 /// A number for the calling thread that no other living thread has.
 pub fn thread() -> usize {
-    INSIDE.with(|place| ptr::from_ref(place).addr())
+    STATE.with(|place| ptr::from_ref(place).addr())
 }
 
 /// The function of this name, which ends in NUL, that the program would have without this library.

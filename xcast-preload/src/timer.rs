@@ -26,7 +26,8 @@ pub fn wake() {
         if !STARTED.swap(true, Ordering::AcqRel) {
             start();
         }
-    } else if SLEEPS.swap(false, Ordering::AcqRel)
+    } else if SLEEPS.load(Ordering::Acquire)
+        && SLEEPS.swap(false, Ordering::AcqRel)
         && let Some(thread) = engine::with(|engine| engine.timer.clone()).flatten()
     {
         thread.unpark();
