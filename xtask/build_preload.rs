@@ -38,7 +38,13 @@ pub fn build() -> Result<()> {
     let target_dir = out_dir.join("preload");
     let mut command = Command::new(variable("CARGO")?);
     command
-        .args(["build", "--release", "--package", "xcast-preload", "--target"])
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "xcast-preload",
+            "--target",
+        ])
         .arg(&target)
         .arg("--target-dir")
         .arg(&target_dir)

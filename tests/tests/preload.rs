@@ -7,8 +7,8 @@ mod model;
 #[path = "preload/programs.rs"]
 mod programs;
 
-use std::time::{Duration, Instant};
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use tests::daemon::PATIENCE;
@@ -63,7 +63,10 @@ fn one_packet_instead_of_20(family: Family) {
             }
         }
         // Nobody there: the same program, one by one.
-        hosts.bed.testbed.stop_router("R1", nix::sys::signal::Signal::SIGTERM)?;
+        hosts
+            .bed
+            .testbed
+            .stop_router("R1", nix::sys::signal::Signal::SIGTERM)?;
         let namespace = hosts.bed.namespace("A")?;
         let (own, router) = (hosts.address("A", "R1")?, hosts.address("R1", "A")?);
         let mut command = exec(&namespace, Some(router));
@@ -112,15 +115,24 @@ fn the_program_is_what_runs() {
         };
         let output = run(&["sh", "-c", "echo out; echo err >&2; exit 7"])?;
         ensure!(output.status.code() == Some(7), "{output:?}");
-        ensure!(output.stdout == b"out\n" && output.stderr == b"err\n", "{output:?}");
+        ensure!(
+            output.stdout == b"out\n" && output.stderr == b"err\n",
+            "{output:?}"
+        );
         let output = run(&["no-such-program"])?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(output.status.code() == Some(2), "{output:?}");
-        ensure!(stderr.contains("no-such-program") && stderr.lines().count() == 1, "{stderr}");
+        ensure!(
+            stderr.contains("no-such-program") && stderr.lines().count() == 1,
+            "{stderr}"
+        );
         // Without a router here or on the network there is nothing to do.
         let output = exec(&host, None).args(["--", "true"]).output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        ensure!(output.status.code() == Some(2) && stderr.contains("--protocol"), "{stderr}");
+        ensure!(
+            output.status.code() == Some(2) && stderr.contains("--protocol"),
+            "{stderr}"
+        );
         Ok(())
     };
     if let Err(error) = test() {

@@ -385,7 +385,10 @@ impl Record {
         let Some(options) = options.filter(|_| group.to.len() >= min) else {
             return one_by_one(group, &group.to, Counter::Few, refused);
         };
-        match self.sender.try_send_with(options, &group.to, &group.payload) {
+        match self
+            .sender
+            .try_send_with(options, &group.to, &group.payload)
+        {
             Ok(sent) => {
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::FellBack, sent.unicast_packets);
@@ -394,7 +397,10 @@ impl Record {
             Err(SendError::Unreached { failed, .. }) => {
                 count(Counter::Failed, failed.len());
                 count(Counter::FellBack, group.to.len() - failed.len());
-                failed.iter().map(|unreached| unreached.address).for_each(refused);
+                failed
+                    .iter()
+                    .map(|unreached| unreached.address)
+                    .for_each(refused);
             }
             Err(SendError::WouldBlock {
                 sent, failed, rest, ..
@@ -405,9 +411,8 @@ impl Record {
                 count(Counter::Shared, group.to.len().saturating_sub(left));
                 let is_left = |to: &&SocketAddr| {
                     let at = (to.ip().to_canonical(), to.port());
-                    rest.iter().any(|rest| {
-                        (rest.address.ip().to_canonical(), rest.address.port()) == at
-                    })
+                    rest.iter()
+                        .any(|rest| (rest.address.ip().to_canonical(), rest.address.port()) == at)
                 };
                 let rest: Vec<_> = group.to.iter().filter(is_left).copied().collect();
                 one_by_one(group, &rest, Counter::FellBack, refused);

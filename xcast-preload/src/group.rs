@@ -41,7 +41,10 @@ impl Group {
     fn admits(&self, socket: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
         self.socket == socket
             && self.to.len() < MAX_DESTINATIONS
-            && self.to.first().is_none_or(|first| is_ipv6(*first) == is_ipv6(to))
+            && self
+                .to
+                .first()
+                .is_none_or(|first| is_ipv6(*first) == is_ipv6(to))
             && !self.to.contains(&to)
             && self.payload == payload
     }
@@ -205,7 +208,8 @@ fn group_by_content(
         let fits = |group: &&usize| {
             let members = &groups[**group];
             let first = members.first().and_then(|place| datagrams[*place]);
-            members.len() < MAX_DESTINATIONS && first.is_none_or(|(_, there)| is_ipv6(there) == is_ipv6(to))
+            members.len() < MAX_DESTINATIONS
+                && first.is_none_or(|(_, there)| is_ipv6(there) == is_ipv6(to))
         };
         let group = match same[first..].iter().find(fits) {
             Some(group) => *group,
@@ -300,8 +304,7 @@ mod tests {
                 }
                 Event::Pass(thread, socket, to, content) => {
                     let to = address(to);
-                    self.groups
-                        .make_way(thread, socket, Some(to), &mut ended);
+                    self.groups.make_way(thread, socket, Some(to), &mut ended);
                     self.leave(ended);
                     self.given.entry((socket, to)).or_default().push(content);
                     self.left.entry((socket, to)).or_default().push(content);

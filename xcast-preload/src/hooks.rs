@@ -16,8 +16,8 @@ use std::{
 };
 
 use libc::{
-    epoll_event, fd_set, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t, size_t,
-    sockaddr, socklen_t, ssize_t, timespec, timeval,
+    epoll_event, fd_set, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t,
+    size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
 };
 use nix::errno::Errno;
 
@@ -107,7 +107,10 @@ fn show_statistics() {
     {
         // SAFETY: `getpid` has no conditions.
         let process = unsafe { libc::getpid() };
-        raw::append(path, statistics::line(process.unsigned_abs(), *json).octets());
+        raw::append(
+            path,
+            statistics::line(process.unsigned_abs(), *json).octets(),
+        );
     }
 }
 
@@ -290,7 +293,10 @@ unsafe fn content<'a>(
             return None;
         }
         if let [piece] = list {
-            return Some((to, slice::from_raw_parts(piece.iov_base.cast(), piece.iov_len)));
+            return Some((
+                to,
+                slice::from_raw_parts(piece.iov_base.cast(), piece.iov_len),
+            ));
         }
         for piece in list {
             pieces.extend_from_slice(slice::from_raw_parts(piece.iov_base.cast(), piece.iov_len));
@@ -484,9 +490,12 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
     let datagrams: Vec<_> = parts.collect();
     let call = engine::with(|engine| {
         // What never repeats anything need not be judged.
-        let repeats = datagrams.iter().flatten().fold(false, |repeats, (payload, to)| {
-            table::note(fd, payload, destination(*to)) || repeats
-        });
+        let repeats = datagrams
+            .iter()
+            .flatten()
+            .fold(false, |repeats, (payload, to)| {
+                table::note(fd, payload, destination(*to)) || repeats
+            });
         (repeats || is_repetitive(&datagrams)).then(|| engine.divide(fd, &datagrams))?
     })??;
     let single = call.single.iter().map(|place| messages[*place]).collect();
@@ -501,7 +510,9 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
 /// Whether the first content of a call is in it again: clients after clients, each with the same.
 fn is_repetitive(datagrams: &[Option<(&[u8], SocketAddr)>]) -> bool {
     let mut datagrams = datagrams.iter().flatten();
-    datagrams.next().is_some_and(|(first, _)| datagrams.any(|(other, _)| other == first))
+    datagrams
+        .next()
+        .is_some_and(|(first, _)| datagrams.any(|(other, _)| other == first))
 }
 
 /// # Safety

@@ -61,7 +61,10 @@ pub fn traits(fd: RawFd) -> Traits {
     let local = local.and_then(|local| local.as_socket());
     let ipv6 = local.is_some_and(|local| local.is_ipv6());
     // A socket of IPv6 may serve IPv4, with the TTL and TOS that it has for it.
-    let v4 = (number((libc::IPPROTO_IP, libc::IP_TTL)), number((libc::IPPROTO_IP, libc::IP_TOS)));
+    let v4 = (
+        number((libc::IPPROTO_IP, libc::IP_TTL)),
+        number((libc::IPPROTO_IP, libc::IP_TOS)),
+    );
     let v6 = (
         number((libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)),
         number((libc::IPPROTO_IPV6, libc::IPV6_TCLASS)),
@@ -72,9 +75,9 @@ pub fn traits(fd: RawFd) -> Traits {
         connected: kernel.peer_addr().is_ok(),
         special: timestamps
             || NUMBERS.into_iter().any(|of| number(of) != 0)
-            || LISTS.into_iter().any(|(level, name)| {
-                option(fd, level, name).is_some_and(|value| value.len > 0)
-            }),
+            || LISTS
+                .into_iter()
+                .any(|(level, name)| option(fd, level, name).is_some_and(|value| value.len > 0)),
         errors: number((libc::IPPROTO_IP, libc::IP_RECVERR)) != 0
             || number((libc::IPPROTO_IPV6, libc::IPV6_RECVERR)) != 0,
         headers: [Some(v4), ipv6.then_some(v6)],

@@ -27,7 +27,10 @@
 
 #![cfg_attr(
     test,
-    expect(dead_code, reason = "hooks would take the place of the test program's own functions")
+    expect(
+        dead_code,
+        reason = "hooks would take the place of the test program's own functions"
+    )
 )]
 
 mod engine;

@@ -114,15 +114,8 @@ pub fn option(fd: RawFd, level: c_int, name: c_int) -> Option<Value> {
     let mut buffer = [0_u8; 64];
     let mut len = buffer.len() as libc::socklen_t;
     // SAFETY: address and length of the buffer are those of the array.
-    let answer = unsafe {
-        libc::getsockopt(
-            fd,
-            level,
-            name,
-            buffer.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
+    let answer =
+        unsafe { libc::getsockopt(fd, level, name, buffer.as_mut_ptr().cast(), &raw mut len) };
     let mut octets = [0; 4];
     octets.copy_from_slice(&buffer[..4]);
     (answer == 0).then(|| Value {

@@ -113,7 +113,9 @@ fn uplink(variable: &impl Fn(&str) -> Option<String>) -> Result<Uplink, Settings
             code_points,
             interface: interface.to_owned(),
         }),
-        Some(("udp", addresses)) => routers(addresses).map(|routers| Uplink::udp(code_points, routers)),
+        Some(("udp", addresses)) => {
+            routers(addresses).map(|routers| Uplink::udp(code_points, routers))
+        }
         _ => None,
     };
     uplink.ok_or(SettingsError {
@@ -187,7 +189,9 @@ mod tests {
         ])
         .unwrap();
         let Uplink::Udp {
-            router, code_points, ..
+            router,
+            code_points,
+            ..
         } = settings.uplink
         else {
             panic!("not in UDP");
@@ -200,12 +204,26 @@ mod tests {
     fn what_cannot_be_used_is_named() {
         let wrong = |variables: &[(&str, &str)]| read(variables).unwrap_err().to_string();
         let numbers = ("XCAST_CODE_POINTS", "253,224.0.0.254");
-        for uplink in ["tcp:10.0.0.1:4", "udp:10.0.0.1", "native:", "udp:10.0.0.1:4,10.0.0.2:4"] {
+        for uplink in [
+            "tcp:10.0.0.1:4",
+            "udp:10.0.0.1",
+            "native:",
+            "udp:10.0.0.1:4,10.0.0.2:4",
+        ] {
             let error = wrong(&[("XCAST_UPLINK", uplink), numbers]);
             assert!(error.starts_with("XCAST_UPLINK: "), "{error}");
         }
-        for numbers in ["", "253", "17,224.0.0.254", "253,10.0.0.1", "253,224.0.0.254,ff02::114"] {
-            let error = wrong(&[("XCAST_UPLINK", "native:xcast0"), ("XCAST_CODE_POINTS", numbers)]);
+        for numbers in [
+            "",
+            "253",
+            "17,224.0.0.254",
+            "253,10.0.0.1",
+            "253,224.0.0.254,ff02::114",
+        ] {
+            let error = wrong(&[
+                ("XCAST_UPLINK", "native:xcast0"),
+                ("XCAST_CODE_POINTS", numbers),
+            ]);
             assert!(error.starts_with("XCAST_CODE_POINTS: "), "{error}");
         }
         assert!(wrong(&[("XCAST_MIN", "few")]).contains("\"few\" is not a number"));

@@ -106,14 +106,21 @@ impl Hosts {
     pub fn up(family: Family) -> Result<Self> {
         let names: Vec<_> = (1..=RECEIVERS).map(|n| format!("H{n}")).collect();
         let hosts = names.iter().map(|name| (name.clone(), Role::Host));
-        let mut nodes: Vec<_> = [("A".to_owned(), Role::Host)].into_iter().chain(hosts).collect();
+        let mut nodes: Vec<_> = [("A".to_owned(), Role::Host)]
+            .into_iter()
+            .chain(hosts)
+            .collect();
         nodes.extend(["R1", "R2"].map(|name| (name.to_owned(), Role::Router)));
         let mut links = vec![Link::new("A", "R1"), Link::new("R1", "R2")];
         links.extend(names.iter().map(|name| Link::new("R2", name)));
         let topology = Topology::new("fan", nodes, links)?;
         let mut bed = Bed::up(&topology, Routing::Static)?;
         bed.start_routers_with(&RouterConfig {
-            udp: Some([("port".to_owned(), i64::from(UDP_PORT).into())].into_iter().collect()),
+            udp: Some(
+                [("port".to_owned(), i64::from(UDP_PORT).into())]
+                    .into_iter()
+                    .collect(),
+            ),
             ..RouterConfig::default()
         })?;
         let (mut receivers, mut to) = (Vec::new(), Vec::new());
@@ -176,4 +183,3 @@ pub fn frames(tap: &Tap, message: &str) -> Result<usize> {
     }
     Ok(count)
 }
-

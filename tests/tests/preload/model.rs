@@ -49,11 +49,16 @@ struct Run {
 impl Wire {
     fn new() -> Result<Self> {
         let (host, router) = (Namespace::new("host")?, Namespace::new("router")?);
-        host.ip(&format!("link add name lan type veth peer name lan netns {}", router.name()))?;
+        host.ip(&format!(
+            "link add name lan type veth peer name lan netns {}",
+            router.name()
+        ))?;
         host.ip_batch(&format!(
             "address add {HOST}/24 brd + dev lan\nlink set lan up\n"
         ))?;
-        router.ip_batch(&format!("address add {ROUTER}/24 dev lan\nlink set lan up\n"))?;
+        router.ip_batch(&format!(
+            "address add {ROUTER}/24 dev lan\nlink set lan up\n"
+        ))?;
         host.ip_batch(&format!(
             "route add default via {ROUTER}\nroute add unreachable 10.9.2.0/24\n"
         ))?;
@@ -142,16 +147,28 @@ impl Run {
     fn note(&mut self, from: SocketAddr, to: SocketAddr, sent: Sent) {
         if sent.2 != b"warm" {
             let actor = sent.2.first().copied().unwrap_or_default();
-            self.streams.entry((from, to, actor)).or_default().push(sent);
+            self.streams
+                .entry((from, to, actor))
+                .or_default()
+                .push(sent);
         }
     }
 }
 
 fn udp<'a>(ip: &Ip, segment: &'a [u8]) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
-    let port = |at: usize| Some(u16::from_be_bytes([*segment.get(at)?, *segment.get(at + 1)?]));
+    let port = |at: usize| {
+        Some(u16::from_be_bytes([
+            *segment.get(at)?,
+            *segment.get(at + 1)?,
+        ]))
+    };
     let (from, to) = (port(0)?, port(2)?);
     let payload = segment.get(UDP_LEN..)?;
-    Some(((ip.source, from).into(), (ip.destination, to).into(), payload))
+    Some((
+        (ip.source, from).into(),
+        (ip.destination, to).into(),
+        payload,
+    ))
 }
 
 /// Random sequences of socket calls, threads and forks, with the library and without: calls answer the
@@ -172,13 +189,19 @@ fn programs_and_receivers_notice_nothing() {
         let each = 5000;
         for first in (0..sequences).step_by(each as usize) {
             let count = each.min(sequences - first);
-            let (without, with) = (wire.run(false, first, count)?, wire.run(true, first, count)?);
+            let (without, with) = (
+                wire.run(false, first, count)?,
+                wire.run(true, first, count)?,
+            );
             ensure!(without.shared == 0);
             shared += with.shared;
             compare(&without, &with).with_context(|| format!("sequences from {first}"))?;
         }
         // The comparison was about something.
-        ensure!(shared as u64 > sequences, "{shared} datagrams shared packets");
+        ensure!(
+            shared as u64 > sequences,
+            "{shared} datagrams shared packets"
+        );
         println!("{sequences} sequences, {shared} datagrams shared packets");
         Ok(())
     };
@@ -191,7 +214,10 @@ fn compare(without: &Run, with: &Run) -> Result<()> {
     for (without, with) in without.answers.iter().zip(&with.answers) {
         ensure!(without == with, "answered\n{with} instead of\n{without}");
     }
-    ensure!(without.answers.len() == with.answers.len(), "answers are missing");
+    ensure!(
+        without.answers.len() == with.answers.len(),
+        "answers are missing"
+    );
     let shown = |sent: Option<&Sent>| match sent {
         None => "nothing".to_owned(),
         Some((ttl, ds, content)) => {
@@ -212,7 +238,9 @@ fn compare(without: &Run, with: &Run) -> Result<()> {
             );
         }
     }
-    ensure!(without.streams.len() == with.streams.len(), "sent to others, too");
+    ensure!(
+        without.streams.len() == with.streams.len(),
+        "sent to others, too"
+    );
     Ok(())
 }
-

@@ -43,7 +43,11 @@ fn gstreamer(family: Family) -> Result<()> {
         let buffer = format!("{number:05} ").repeat(BUFFER);
         media.write_all(&buffer.as_bytes()[..BUFFER])?;
     }
-    let clients: Vec<_> = hosts.to.iter().map(|to| format!("{}:{}", to.ip(), to.port())).collect();
+    let clients: Vec<_> = hosts
+        .to
+        .iter()
+        .map(|to| format!("{}:{}", to.ip(), to.port()))
+        .collect();
     let namespace = hosts.bed.namespace("A")?;
     let tap = hosts.tap("A", "R1")?;
     let mut packets = Vec::new();
@@ -59,7 +63,14 @@ fn gstreamer(family: Family) -> Result<()> {
         command.arg("-q").arg("filesrc");
         command.arg(format!("location={}", media.path().display()));
         command.arg(format!("blocksize={BUFFER}"));
-        command.args(["!", "identity", "sleep-time=5000", "!", "multiudpsink", "sync=false"]);
+        command.args([
+            "!",
+            "identity",
+            "sleep-time=5000",
+            "!",
+            "multiudpsink",
+            "sync=false",
+        ]);
         command.arg(format!("bind-address={own}"));
         command.arg(format!("clients={}", clients.join(",")));
         let status = command.status().context("gst-launch-1.0")?;
@@ -76,17 +87,32 @@ fn gstreamer(family: Family) -> Result<()> {
         for receiver in &hosts.receivers {
             for number in 0..BUFFERS {
                 let mut buffer = [0; 2000];
-                let len = receiver.recv(&mut buffer).with_context(|| format!("buffer {number}"))?;
+                let len = receiver
+                    .recv(&mut buffer)
+                    .with_context(|| format!("buffer {number}"))?;
                 let wanted = format!("{number:05} ").repeat(BUFFER);
-                ensure!(buffer[..len] == wanted.as_bytes()[..BUFFER], "buffer {number} differs");
+                ensure!(
+                    buffer[..len] == wanted.as_bytes()[..BUFFER],
+                    "buffer {number} differs"
+                );
             }
         }
         packets.push(counts);
     }
-    ensure!(packets[0].iter().all(|count| *count == RECEIVERS), "{:?}", packets[0]);
+    ensure!(
+        packets[0].iter().all(|count| *count == RECEIVERS),
+        "{:?}",
+        packets[0]
+    );
     let shared = packets[1].iter().filter(|count| **count == 1).count();
     // All from when the router has answered and each client is known.
-    ensure!(packets[1].iter().all(|count| [1, RECEIVERS].contains(count)), "{:?}", packets[1]);
+    ensure!(
+        packets[1]
+            .iter()
+            .all(|count| [1, RECEIVERS].contains(count)),
+        "{:?}",
+        packets[1]
+    );
     ensure!(shared > BUFFERS / 2, "{:?}", packets[1]);
     Ok(())
 }

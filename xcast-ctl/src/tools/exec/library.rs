@@ -46,9 +46,15 @@ fn directories() -> Vec<PathBuf> {
     let user = geteuid();
     let runtime = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let run = user.is_root().then(|| PathBuf::from("/run"));
-    let bases = [runtime.filter(|path| path.is_absolute()), run, Some("/tmp".into())];
+    let bases = [
+        runtime.filter(|path| path.is_absolute()),
+        run,
+        Some("/tmp".into()),
+    ];
     let bases = bases.into_iter().flatten();
-    bases.map(|base| base.join(format!("xcast-{user}"))).collect()
+    bases
+        .map(|base| base.join(format!("xcast-{user}")))
+        .collect()
 }
 
 fn write(directory: &Path, name: &str) -> Result<PathBuf> {

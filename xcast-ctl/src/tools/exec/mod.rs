@@ -103,7 +103,10 @@ fn numbers(code_points: CodePoints) -> String {
         ipv6,
     } = code_points;
     let ipv6 = ipv6.map_or_else(String::new, |ipv6| {
-        format!(",{},{},{}", ipv6.group, ipv6.routing_type, ipv6.ports_option)
+        format!(
+            ",{},{},{}",
+            ipv6.group, ipv6.routing_type, ipv6.ports_option
+        )
     });
     format!("{protocol},{group}{ipv6}")
 }

@@ -82,8 +82,13 @@ pub(super) fn obstacle(path: &Path) -> Option<Obstacle> {
 
 /// The interpreter of a script, by its first line.
 fn interpreter(beginning: &[u8]) -> Option<PathBuf> {
-    let line = beginning.strip_prefix(b"#!")?.split(|octet| *octet == b'\n').next()?;
-    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let line = beginning
+        .strip_prefix(b"#!")?
+        .split(|octet| *octet == b'\n')
+        .next()?;
+    let mut words = line
+        .split(u8::is_ascii_whitespace)
+        .filter(|word| !word.is_empty());
     let first = Path::new(OsStr::from_bytes(words.next()?));
     match first.file_name() {
         Some(name) if name == "env" => {
@@ -206,7 +211,10 @@ mod tests {
             judge(&elf(own, &[(interp, b"/lib/ld-musl-x86_64.so.1\0")])),
             Some(Obstacle::OtherLibc)
         );
-        assert_eq!(judge(&elf(8, &[(interp, glibc)])), Some(Obstacle::OtherMachine));
+        assert_eq!(
+            judge(&elf(8, &[(interp, glibc)])),
+            Some(Obstacle::OtherMachine)
+        );
         assert_eq!(judge(b"\x7fELF\x01\x01\x01"), Some(Obstacle::OtherMachine));
         assert_eq!(judge(b"text"), None);
     }
