@@ -12,7 +12,10 @@ use std::{
     ffi::{CString, c_char, c_int, c_long, c_uint, c_void},
     net::SocketAddr,
     slice,
-    sync::{MutexGuard, OnceLock, atomic::AtomicPtr},
+    sync::{
+        MutexGuard, OnceLock,
+        atomic::{AtomicI32, AtomicPtr, Ordering},
+    },
 };
 
 use libc::{
@@ -50,6 +53,20 @@ macro_rules! original {
 /// Where statistics go, if anywhere, and whether as JSON.
 static STATISTICS: OnceLock<Option<(CString, bool)>> = OnceLock::new();
 
+/// The process that the library's notes are about. The child of a `vfork` works in its parent's
+/// memory, but has descriptors of its own: what it closes stays open for the parent.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+
+fn process() -> c_int {
+    // SAFETY: `getpid` has no conditions.
+    unsafe { libc::getpid() }
+}
+
+/// Whether this is the child of a `vfork`.
+fn is_borrowed() -> bool {
+    PROCESS.load(Ordering::Relaxed) != process()
+}
+
 thread_local! {
     /// The engine's lock while the process forks.
     static FORKING: RefCell<Option<MutexGuard<'static, Option<Engine>>>> = const { RefCell::new(None) };
@@ -74,6 +91,7 @@ static INIT: extern "C" fn() = init;
 static FINI: extern "C" fn() = fini;
 
 extern "C" fn init() {
+    PROCESS.store(process(), Ordering::Relaxed);
     let _ = inside(|| {
         let settings = match Settings::read(|name| std::env::var(name).ok()) {
             Ok(settings) => settings,
@@ -96,7 +114,9 @@ extern "C" fn init() {
 
 extern "C" fn fini() {
     let _ = inside(engine::finish);
-    show_statistics();
+    if !is_borrowed() {
+        show_statistics();
+    }
 }
 
 /// Shows what was counted, if that is wanted and there is anything. A signal handler may call this.
@@ -133,6 +153,7 @@ unsafe extern "C" fn after_fork() {
 unsafe extern "C" fn in_child() {
     let guard = FORKING.try_with(|forking| forking.borrow_mut().take());
     let guard = guard.ok().flatten();
+    PROCESS.store(process(), Ordering::Relaxed);
     let _ = inside(|| {
         if let Some(mut guard) = guard {
             guard.iter_mut().for_each(Engine::forked);
@@ -560,10 +581,10 @@ unsafe fn send_group(fd: c_int, messages: &mut [mmsghdr], places: &[usize]) {
 fn changed(fd: c_int) {
     if !is_inside() && !table::is_ours(fd) {
         end_own();
-        if table::is_used(fd) {
+        if table::is_used(fd) && !is_borrowed() {
             let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+            table::changed(fd);
         }
-        table::changed(fd);
     }
 }
 
@@ -639,10 +660,10 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 
 /// The descriptor is closed.
 fn forget(fd: c_int) {
-    if table::is_used(fd) {
+    if table::is_known(fd) && !is_borrowed() {
         let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+        table::closed(fd);
     }
-    table::closed(fd);
 }
 
 /// # Safety
@@ -687,7 +708,7 @@ pub unsafe extern "C-unwind" fn closefrom(first: c_int) {
 
 /// There are two descriptors of a socket now.
 fn doubled(fd: c_int, copy: c_int) {
-    if copy >= 0 && !is_inside() {
+    if copy >= 0 && !is_inside() && !is_borrowed() {
         forget(copy);
         table::doubled(fd);
         table::doubled(copy);
@@ -696,7 +717,7 @@ fn doubled(fd: c_int, copy: c_int) {
 
 /// A number that the program wants to be its own.
 fn give_way(fd: c_int) {
-    if table::is_ours(fd) && !is_inside() {
+    if table::is_ours(fd) && !is_inside() && !is_borrowed() {
         let _ = inside(|| engine::with(Engine::forget_all));
     }
 }

@@ -52,6 +52,11 @@ pub fn is_used(fd: RawFd) -> bool {
     entry(&HABITS, fd).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
 }
 
+/// Whether anything is noted of it.
+pub fn is_known(fd: RawFd) -> bool {
+    is_used(fd) || has(fd, u8::MAX)
+}
+
 /// Whether the socket's datagrams are to be left alone.
 pub fn is_left_alone(fd: RawFd) -> bool {
     entry(&MARKS, fd).is_none_or(|marks| marks.load(Ordering::Relaxed) & (UNFIT | DOUBLED) != 0)

@@ -1,13 +1,10 @@
 //! Debian's own programs.
 
-use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
-use tests::daemon::PATIENCE;
 use tests::family::Family;
 use tests::namespace;
 
@@ -115,4 +112,94 @@ fn gstreamer(family: Family) -> Result<()> {
     );
     ensure!(shared > BUFFERS / 2, "{:?}", packets[1]);
     Ok(())
+}
+
+const READERS: usize = 6;
+/// Samples that each reader receives at the least.
+const SAMPLES: usize = 500;
+
+/// Cyclone DDS without multicast: a writer with 6 readers puts at most a fourth of the packets on the
+/// first link, and all readers receive its samples.
+#[test]
+fn dds_to_6_readers() {
+    if !namespace::available() {
+        return;
+    }
+    if let Err(error) = dds() {
+        panic!("{error:#}");
+    }
+}
+
+fn dds() -> Result<()> {
+    let hosts = Hosts::up(Family::Ipv4)?;
+    let router = hosts.address("R1", "A")?;
+    let writer = hosts.address("A", "R1")?;
+    let readers: Vec<_> = hosts.to.iter().take(READERS).map(|to| to.ip()).collect();
+    let peers: String = readers
+        .iter()
+        .chain([&writer])
+        .map(|peer| format!("<Peer address=\"{peer}\"/>"))
+        .collect();
+    let configuration = |own| {
+        format!(
+            "<CycloneDDS><Domain><General><AllowMulticast>false</AllowMulticast><Interfaces>\
+             <NetworkInterface address=\"{own}\"/></Interfaces></General><Discovery>\
+             <ParticipantIndex>auto</ParticipantIndex><Peers>{peers}</Peers></Discovery>\
+             </Domain></CycloneDDS>"
+        )
+    };
+    let namespace = hosts.bed.namespace("A")?;
+    let link = hosts.bed.testbed.interface("A", "R1")?.name.clone();
+    let path = format!("/sys/class/net/{link}/statistics/tx_packets");
+    let mut packets = Vec::new();
+    for with in [false, true] {
+        let mut running = Running::default();
+        for (number, reader) in readers.iter().enumerate() {
+            let mut command = hosts
+                .bed
+                .namespace(&format!("H{}", number + 1))?
+                .command("ddsperf");
+            command.env("CYCLONEDDS_URI", configuration(*reader));
+            let criterion = format!("-Qsamples:{SAMPLES}");
+            command.args([&criterion, "-Qminmatch:1", "-D20", "sub"]);
+            running.0.push(command.stdout(Stdio::null()).spawn()?);
+        }
+        let mut command = match with {
+            true => {
+                let mut command = exec(&namespace, Some(router));
+                command.args(["--", "ddsperf"]);
+                command
+            }
+            false => namespace.command("ddsperf"),
+        };
+        command.env("CYCLONEDDS_URI", configuration(writer));
+        let match_all = format!("-Qminmatch:{READERS}");
+        command.args([&match_all, "-W15", "-D10", "pub", "200Hz", "size", "500"]);
+        let count =
+            || -> Result<u64> { Ok(namespace.run(&format!("cat {path}"))?.trim().parse()?) };
+        let before = count()?;
+        let status = command.stdout(Stdio::null()).status()?;
+        ensure!(status.success(), "the writer ended with {status}");
+        packets.push(count()? - before);
+        for reader in &mut running.0 {
+            let status = reader.wait()?;
+            ensure!(status.success(), "a reader ended with {status}");
+        }
+    }
+    println!("packets on the first link, without and with: {packets:?}");
+    ensure!(packets[0] > 4 * packets[1], "{packets:?} packets");
+    Ok(())
+}
+
+/// Programs that do not outlive the test.
+#[derive(Default)]
+struct Running(Vec<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
