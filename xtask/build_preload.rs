@@ -35,7 +35,13 @@ pub fn build() -> Result<()> {
         println!("cargo:rerun-if-changed={}", workspace.join(path).display());
     }
 
-    let target_dir = out_dir.join("preload");
+    // target/<profile>/build/<package>/out: one directory for all of a profile, however often cargo
+    // comes to build xcast-ctl with other features of its dependencies.
+    let target_dir = out_dir
+        .ancestors()
+        .nth(3)
+        .unwrap_or(&out_dir)
+        .join("preload");
     let mut command = Command::new(variable("CARGO")?);
     command
         .args([
