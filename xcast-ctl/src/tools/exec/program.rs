@@ -154,9 +154,9 @@ const GO: &[u8] = b"\x04\0\0\0Go\0\0";
 
 /// This machine.
 #[cfg(target_arch = "x86_64")]
-const MACHINE: object::elf::Machine = object::elf::EM_X86_64;
+const MACHINE: u16 = object::elf::EM_X86_64;
 #[cfg(target_arch = "aarch64")]
-const MACHINE: object::elf::Machine = object::elf::EM_AARCH64;
+const MACHINE: u16 = object::elf::EM_AARCH64;
 
 #[cfg(test)]
 mod tests {
