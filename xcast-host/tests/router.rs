@@ -167,8 +167,10 @@ fn unicast_until_the_router_answers_then_one_packet() {
     let sent = sender.send(&to, b"first").unwrap();
     assert_eq!((sent.xcast_packets, sent.unicast_packets), (0, 3));
     assert_eq!(sender.router(), Err(UnicastCause::NoAnswer));
+    assert_eq!(sender.source_for(to[0].ip()), None);
     *router.answers.lock().unwrap() = true;
     assert!(sender.wait_for_router(PATIENCE).unwrap());
+    assert_eq!(sender.source_for(to[0].ip()), Some(SENDER.into()));
     let sent = sender.send(&to, b"second").unwrap();
     assert_eq!((sent.xcast_packets, sent.unicast_packets), (1, 0));
     let seen = router.next();

@@ -28,7 +28,7 @@ use crate::{
     config::DEFAULT_INTERFACE,
     log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
-    tools::{dht, ping, recv, send, trace},
+    tools::{dht, exec, ping, recv, send, trace},
 };
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
@@ -81,6 +81,7 @@ enum Verb {
     Send(send::Args),
     Recv(recv::Args),
     Dht(dht::Args),
+    Exec(exec::Args),
     Unload(unload::Args),
 }
 
@@ -150,6 +151,7 @@ impl Cli {
             Verb::Send(args) => send::run(&args, router),
             Verb::Recv(args) => recv::run(&args),
             Verb::Dht(args) => dht::run(&args, router),
+            Verb::Exec(args) => exec::run(&args, router),
             Verb::Unload(args) => unload::run(&args, router),
         }
     }
@@ -221,7 +223,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 15);
+        assert_eq!(verbs.len(), 16);
         let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
@@ -230,7 +232,7 @@ mod tests {
             }
             named.push((name, verb.clone()));
         }
-        assert_eq!(named.len(), 15 + 11);
+        assert_eq!(named.len(), 16 + 11);
         for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");

@@ -312,6 +312,14 @@ impl<S: AsFd> Core<S> {
         }
     }
 
+    /// The IP source of Xcast packets to this address and others of its family, while they go by a
+    /// router.
+    pub fn source_for(&self, address: IpAddr, now: Instant) -> Option<IpAddr> {
+        let family = self.families[usize::from(address.to_canonical().is_ipv6())].as_ref()?;
+        family.check(now).ok()?;
+        family.open.as_ref().map(|open| open.source)
+    }
+
     /// Looks after the routers: takes their answers in, and asks again when it is time.
     pub fn tend(&mut self, now: Instant) {
         for family in self.families.iter_mut().flatten() {

@@ -175,6 +175,15 @@ impl<S: AsFd> Sender<S> {
         self.0.check_for(address, Instant::now())
     }
 
+    /// The IP source of Xcast packets to this address, and to others of its family, while they go by a
+    /// router; `None` while they do not, or before the first.
+    ///
+    /// Where the socket is bound to an address, that is the source. Otherwise the kernel chooses it
+    /// towards the router, and may choose another one for a datagram to a certain destination.
+    pub fn source_for(&self, address: IpAddr) -> Option<IpAddr> {
+        self.0.source_for(address, Instant::now())
+    }
+
     /// What was done so far.
     pub fn statistics(&self) -> &SenderStatistics {
         &self.0.statistics

@@ -1,0 +1,185 @@
+//! A testbed with many receivers, and programs that run in it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tests::bed::Bed;
+use tests::daemon::{self, PATIENCE};
+use tests::family::Family;
+use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
+use tests::namespace::Namespace;
+use tests::tap::Tap;
+use xtask::testbed::{Link, Role, RouterConfig, Routing, Topology};
+
+/// The UDP port of routers that take Xcast inside UDP.
+pub const UDP_PORT: u16 = 4242;
+
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/preload")
+        .join(name)
+}
+
+/// `xcast-ctl exec` in a namespace, up to the program. It takes what it is told from its arguments
+/// alone.
+pub fn exec(namespace: &Namespace, udp: Option<IpAddr>) -> Command {
+    let mut command = namespace.command(daemon::program());
+    command.arg("exec");
+    if let Some(router) = udp {
+        let router = SocketAddr::new(router, UDP_PORT).to_string();
+        let number = PROTOCOL.to_string();
+        command.args(["--udp", &router, "--protocol", &number]);
+        command.args(["--group", &GROUP.to_string(), "--group6", "ff02::114"]);
+        command.args(["--routing-type", &number]);
+        command.args(["--ports-option", &PORTS_OPTION.to_string()]);
+    }
+    command
+}
+
+/// A program with lines that go in and out.
+pub struct Program {
+    pub child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Program {
+    pub fn start(command: &mut Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("start a program")?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("no standard output")?;
+        Ok(Self {
+            child,
+            input,
+            output: BufReader::new(output),
+        })
+    }
+
+    pub fn say(&mut self, line: &str) -> Result<()> {
+        let input = self.input.as_mut().context("it has no input any more")?;
+        Ok(writeln!(input, "{line}")?)
+    }
+
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.output.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// Closes its input, and returns what it still says.
+    pub fn end(mut self) -> Result<String> {
+        self.input = None;
+        let mut text = String::new();
+        self.output.read_to_string(&mut text)?;
+        let status = self.child.wait()?;
+        ensure!(status.success(), "it ended with {status}");
+        Ok(text)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A and R1, R1 and R2, and many receivers behind R2.
+pub struct Hosts {
+    pub bed: Bed,
+    pub family: Family,
+    pub receivers: Vec<UdpSocket>,
+    pub to: Vec<SocketAddr>,
+}
+
+pub const RECEIVERS: usize = 20;
+pub const PORT: u16 = 7000;
+
+impl Hosts {
+    pub fn up(family: Family) -> Result<Self> {
+        let names: Vec<_> = (1..=RECEIVERS).map(|n| format!("H{n}")).collect();
+        let hosts = names.iter().map(|name| (name.clone(), Role::Host));
+        let mut nodes: Vec<_> = [("A".to_owned(), Role::Host)]
+            .into_iter()
+            .chain(hosts)
+            .collect();
+        nodes.extend(["R1", "R2"].map(|name| (name.to_owned(), Role::Router)));
+        let mut links = vec![Link::new("A", "R1"), Link::new("R1", "R2")];
+        links.extend(names.iter().map(|name| Link::new("R2", name)));
+        let topology = Topology::new("fan", nodes, links)?;
+        let mut bed = Bed::up(&topology, Routing::Static)?;
+        bed.start_routers_with(&RouterConfig {
+            udp: Some(
+                [("port".to_owned(), i64::from(UDP_PORT).into())]
+                    .into_iter()
+                    .collect(),
+            ),
+            ..RouterConfig::default()
+        })?;
+        let (mut receivers, mut to) = (Vec::new(), Vec::new());
+        for name in &names {
+            let node = bed.testbed.node(name)?;
+            let address = of_family(family, node.address, node.address6)?;
+            let socket = bed.namespace(name)?.enter(|| {
+                let socket = UdpSocket::bind((address, PORT))?;
+                socket.set_read_timeout(Some(PATIENCE))?;
+                Ok(socket)
+            })?;
+            to.push(socket.local_addr()?);
+            receivers.push(socket);
+        }
+        Ok(Self {
+            bed,
+            family,
+            receivers,
+            to,
+        })
+    }
+
+    pub fn address(&self, node: &str, peer: &str) -> Result<IpAddr> {
+        let interface = self.bed.testbed.interface(node, peer)?;
+        of_family(self.family, interface.address, interface.address6)
+    }
+
+    /// What is sent on a link.
+    pub fn tap(&self, node: &str, peer: &str) -> Result<Tap> {
+        let name = self.bed.testbed.interface(node, peer)?.name.clone();
+        Tap::open_for_sent(&self.bed.namespace(node)?, &name)
+    }
+
+    /// Everyone's next message is this one.
+    pub fn receive(&self, message: &str, from: SocketAddr) -> Result<()> {
+        let mut buffer = [0; 2000];
+        for receiver in &self.receivers {
+            let (len, source) = receiver.recv_from(&mut buffer)?;
+            let received = &buffer[..len];
+            ensure!(received == message.as_bytes(), "received {received:?}");
+            ensure!(source == from, "from {source} instead of {from}");
+        }
+        Ok(())
+    }
+}
+
+pub fn of_family(family: Family, ipv4: Option<Ipv4Addr>, ipv6: Option<Ipv6Addr>) -> Result<IpAddr> {
+    let address = match family {
+        Family::Ipv4 => ipv4.map(IpAddr::V4),
+        Family::Ipv6 => ipv6.map(IpAddr::V6),
+    };
+    address.context("no address")
+}
+
+/// Frames that were sent and end with this message.
+pub fn frames(tap: &Tap, message: &str) -> Result<usize> {
+    let mut count = 0;
+    while let Some(frame) = tap.take()? {
+        count += usize::from(frame.ends_with(message.as_bytes()));
+    }
+    Ok(count)
+}

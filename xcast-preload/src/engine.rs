@@ -1,0 +1,442 @@
+//! Joins what the other modules decide: which datagrams are taken into groups, and how groups leave.
+//! All of it is behind one lock; what has no part in it does not come here ([`table`]).
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+    os::fd::RawFd,
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::RandomState;
+use xcast_host::{SendError, Sender, Uplink};
+
+use crate::{
+    group::{Call, Group, Groups, Thread, within_call},
+    kernel,
+    raw::Descriptor,
+    settings::Settings,
+    sockets::{Destinations, Headers, Obstacle, Standing, has_room, is_routed, judge},
+    statistics::{Counter, count},
+    table,
+};
+
+/// How often a router that does not answer yet is looked after.
+const TEND: Duration = Duration::from_millis(20);
+/// How long after its latest repetition a socket's router is still asked whether it is there.
+const REMEMBERED: Duration = Duration::from_secs(60);
+/// Largest packet, in octets ([`xcast_host::PacketLimits`]).
+const MTU: usize = 1500;
+
+static ENGINE: Mutex<Option<Engine>> = Mutex::new(None);
+
+/// What the library knows.
+#[derive(Debug)]
+pub struct Engine {
+    settings: Settings,
+    groups: Groups,
+    /// Groups that have ended and are about to leave.
+    ended: Vec<Group>,
+    sockets: HashMap<RawFd, Record, RandomState>,
+    /// The thread that ends groups after a time.
+    pub timer: Option<thread::Thread>,
+}
+
+/// A socket that sends the same to several.
+#[derive(Debug)]
+struct Record {
+    inode: u64,
+    local: SocketAddr,
+    headers: Headers,
+    /// Errors are reported to it.
+    errors: bool,
+    destinations: Destinations,
+    /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was taken.
+    sources: [Option<IpAddr>; 2],
+    sender: Sender<Descriptor>,
+    tend_at: Instant,
+    used: Instant,
+}
+
+/// Starts to work by these settings.
+pub fn start(settings: Settings) {
+    if settings.uplink == Uplink::Unicast {
+        return;
+    }
+    *lock() = Some(Engine {
+        settings,
+        groups: Groups::default(),
+        ended: Vec::new(),
+        sockets: HashMap::default(),
+        timer: None,
+    });
+}
+
+/// The lock, held. A panic that poisoned it has left nothing half done that would matter more than
+/// datagrams that wait.
+fn lock() -> MutexGuard<'static, Option<Engine>> {
+    ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does something with the engine, if there is one.
+pub fn with<T>(work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+    lock().as_mut().map(work)
+}
+
+/// The engine before a fork, with nothing left to send; to be dropped in parent and child.
+pub fn hold() -> MutexGuard<'static, Option<Engine>> {
+    let mut guard = lock();
+    if let Some(engine) = guard.as_mut() {
+        engine.end_all();
+    }
+    guard
+}
+
+/// Ends all groups when the process ends, whose other threads may never give the lock back.
+pub fn finish() {
+    for _ in 0..100 {
+        match ENGINE.try_lock() {
+            Ok(mut guard) => return guard.iter_mut().for_each(Engine::end_all),
+            Err(TryLockError::Poisoned(guard)) => {
+                return guard.into_inner().iter_mut().for_each(Engine::end_all);
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+impl Engine {
+    /// Takes a datagram into a group, or says that it is to pass. In either case, what has to leave
+    /// before it has left.
+    pub fn offer(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+        let opened = self.groups.opened(thread, fd);
+        // What holds for a group that is open holds for a datagram that joins it.
+        let now = opened.unwrap_or_else(Instant::now);
+        let judged = match opened {
+            Some(_) if self.is_fit(fd, to, payload.len(), now) => Ok(()),
+            _ => self.judge(fd, to, payload.len(), opened.is_none(), now),
+        };
+        match judged {
+            Ok(()) => {
+                let Self { groups, ended, .. } = self;
+                groups.take(thread, fd, to, payload, now, ended);
+                if opened.is_none() {
+                    table::hold(fd, true);
+                }
+                self.leave();
+                true
+            }
+            Err(why) => {
+                count(why, 1);
+                self.make_way(thread, fd, Some(to));
+                false
+            }
+        }
+    }
+
+    /// Divides a call with many datagrams into groups and those that pass; `None` if all pass.
+    pub fn divide(&mut self, fd: RawFd, datagrams: &[Option<(&[u8], SocketAddr)>]) -> Option<Call> {
+        let now = Instant::now();
+        let mut fit = Vec::with_capacity(datagrams.len());
+        for (place, datagram) in datagrams.iter().enumerate() {
+            let judged = datagram.and_then(|(payload, to)| {
+                let judged = self.judge(fd, to, payload.len(), place == 0, now);
+                judged.map_err(|why| count(why, 1)).ok()
+            });
+            fit.push(judged.and(*datagram));
+        }
+        let call = within_call(&fit, self.settings.min);
+        (!call.groups.is_empty()).then_some(call)
+    }
+
+    /// Sends a group of a call.
+    pub fn send(&mut self, fd: RawFd, payload: &[u8], to: Vec<SocketAddr>) {
+        self.ended.push(Group {
+            socket: fd,
+            payload: payload.to_vec(),
+            to,
+            opened: Instant::now(),
+        });
+        self.leave();
+    }
+
+    /// The kernel has taken a datagram from the program.
+    pub fn taken(&mut self, fd: RawFd, to: SocketAddr) {
+        if let Some(record) = self.sockets.get_mut(&fd) {
+            record.destinations.taken(to);
+        }
+    }
+
+    /// A datagram leaves past the groups.
+    pub fn make_way(&mut self, thread: Thread, fd: RawFd, to: Option<SocketAddr>) {
+        let Self { groups, ended, .. } = self;
+        groups.make_way(thread, fd, to, ended);
+        self.leave();
+    }
+
+    /// Ends the thread's group.
+    pub fn end_thread(&mut self, thread: Thread) {
+        let Self { groups, ended, .. } = self;
+        groups.end_thread(thread, ended);
+        self.leave();
+    }
+
+    /// Ends all groups.
+    pub fn end_all(&mut self) {
+        let Self { groups, ended, .. } = self;
+        groups.end_all(ended);
+        self.leave();
+    }
+
+    /// The socket is closed or changed: its groups end, and nothing is known of it any more.
+    pub fn forget(&mut self, fd: RawFd) {
+        let Self { groups, ended, .. } = self;
+        groups.end_socket(fd, ended);
+        self.leave();
+        self.sockets.remove(&fd);
+    }
+
+    /// Closes what the library has opened.
+    pub fn forget_all(&mut self) {
+        self.end_all();
+        self.sockets.clear();
+    }
+
+    /// This process is the child of a fork: the parent's groups are not its own, and neither are the
+    /// parent's routers and threads.
+    pub fn forked(&mut self) {
+        self.groups = Groups::default();
+        self.ended.clear();
+        self.sockets.clear();
+        self.timer = None;
+    }
+
+    /// How long a group may stay open; zero for as long as the program calls nothing.
+    pub fn max_delay(&self) -> Duration {
+        self.settings.max_delay
+    }
+
+    /// Ends groups that are older than this, and looks after the routers. Returns whether there is
+    /// anything to come back for soon.
+    pub fn tick(&mut self, age: Duration) -> bool {
+        let now = Instant::now();
+        let Self { groups, ended, .. } = self;
+        if let Some(opened) = now.checked_sub(age) {
+            groups.end_older(opened, ended);
+        }
+        let open = !groups.is_empty();
+        count(Counter::EndedByTimer, self.ended.len());
+        self.leave();
+        for record in self.sockets.values_mut() {
+            if now.saturating_duration_since(record.used) < REMEMBERED {
+                record.tend(now);
+            }
+        }
+        open
+    }
+
+    /// Whether a datagram may be taken while a group of the socket is open: its destination has been
+    /// judged before, and like the group's.
+    fn is_fit(&self, fd: RawFd, to: SocketAddr, payload: usize, now: Instant) -> bool {
+        let record = self.sockets.get(&fd);
+        record.is_some_and(|record| match record.destinations.standing(to, now) {
+            Standing::Fit(path) => {
+                let ipv6 = path.source.is_ipv6();
+                record.sources[usize::from(ipv6)] == Some(path.source)
+                    && has_room(payload, self.settings.min, ipv6, path.mtu.min(MTU))
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether a datagram may be taken.
+    fn judge(
+        &mut self,
+        fd: RawFd,
+        to: SocketAddr,
+        payload: usize,
+        opens: bool,
+        now: Instant,
+    ) -> Result<(), Counter> {
+        let ip = to.ip();
+        if !self.settings.allows(ip) {
+            return Err(Counter::NotAllowed);
+        }
+        if !is_routed(to) {
+            return Err(Counter::Destination);
+        }
+        let record = match self.sockets.entry(fd) {
+            std::collections::hash_map::Entry::Occupied(record) => record.into_mut(),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(Record::open(fd, &self.settings, now)?)
+            }
+        };
+        // A descriptor that was closed behind the library's back may be another socket now.
+        if opens && kernel::inode(fd) != Some(record.inode) {
+            self.sockets.remove(&fd);
+            return Err(Counter::Socket);
+        }
+        record.judge(fd, to, payload, self.settings.min, opens, now)
+    }
+
+    /// Sends the groups that have ended.
+    fn leave(&mut self) {
+        if self.ended.is_empty() {
+            return;
+        }
+        for group in std::mem::take(&mut self.ended) {
+            table::hold(group.socket, self.groups.count(group.socket) > 0);
+            count(Counter::Taken, group.to.len());
+            match self.sockets.get_mut(&group.socket) {
+                Some(record) => record.send(&group, self.settings.min),
+                None => one_by_one(&group, &group.to, Counter::FellBack, |_| ()),
+            }
+        }
+    }
+}
+
+impl Record {
+    fn open(fd: RawFd, settings: &Settings, now: Instant) -> Result<Self, Counter> {
+        let traits = kernel::traits(fd);
+        let headers = match judge(&traits) {
+            Ok(headers) => headers,
+            Err(obstacle) => {
+                if obstacle == Obstacle::Unfit {
+                    table::unfit(fd);
+                }
+                return Err(Counter::Socket);
+            }
+        };
+        let host = xcast_host::Settings::new(settings.uplink.clone());
+        let sender = Sender::new(Descriptor(fd), host).map_err(|_| Counter::Socket)?;
+        let (Some(inode), Some(local)) = (kernel::inode(fd), traits.local) else {
+            return Err(Counter::Socket);
+        };
+        Ok(Self {
+            inode,
+            local,
+            headers,
+            errors: traits.errors,
+            destinations: Destinations::default(),
+            sources: [None; 2],
+            sender,
+            tend_at: now,
+            used: now,
+        })
+    }
+
+    fn judge(
+        &mut self,
+        fd: RawFd,
+        to: SocketAddr,
+        payload: usize,
+        min: usize,
+        opens: bool,
+        now: Instant,
+    ) -> Result<(), Counter> {
+        let ip = to.ip().to_canonical();
+        self.used = now;
+        self.tend(now);
+        let mut standing = self.destinations.standing(to, now);
+        if standing == Standing::New {
+            return Err(Counter::NewDestination);
+        }
+        let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
+        self.sources[usize::from(ip.is_ipv6())] = None;
+        if standing == Standing::Taken {
+            self.destinations
+                .looked(to, kernel::look(self.local.ip(), to), now);
+            standing = self.destinations.standing(to, now);
+        }
+        let Standing::Fit(path) = standing else {
+            return Err(Counter::Destination);
+        };
+        if path.source != source {
+            return Err(Counter::Destination);
+        }
+        if self.headers[usize::from(ip.is_ipv6())].is_none() {
+            return Err(Counter::Socket);
+        }
+        if !has_room(payload, min, ip.is_ipv6(), path.mtu.min(MTU)) {
+            return Err(Counter::Size);
+        }
+        if opens && self.errors && kernel::has_error(fd) {
+            return Err(Counter::Socket);
+        }
+        self.sources[usize::from(ip.is_ipv6())] = Some(source);
+        Ok(())
+    }
+
+    /// Looks after the router, now and then.
+    fn tend(&mut self, now: Instant) {
+        if now >= self.tend_at {
+            self.sender.tend();
+            self.tend_at = now + TEND;
+        }
+    }
+
+    fn send(&mut self, group: &Group, min: usize) {
+        let destinations = &mut self.destinations;
+        let refused = |to| destinations.refused(to);
+        let family = group.to.first().map(|to| to.ip().to_canonical().is_ipv6());
+        let options = self.headers[usize::from(family == Some(true))].as_ref();
+        let Some(options) = options.filter(|_| group.to.len() >= min) else {
+            return one_by_one(group, &group.to, Counter::Few, refused);
+        };
+        match self
+            .sender
+            .try_send_with(options, &group.to, &group.payload)
+        {
+            Ok(sent) => {
+                count(Counter::XcastPackets, sent.xcast_packets);
+                count(Counter::FellBack, sent.unicast_packets);
+                count(Counter::Shared, group.to.len() - sent.unicast_packets);
+            }
+            Err(SendError::Unreached { failed, .. }) => {
+                count(Counter::Failed, failed.len());
+                count(Counter::FellBack, group.to.len() - failed.len());
+                failed
+                    .iter()
+                    .map(|unreached| unreached.address)
+                    .for_each(refused);
+            }
+            Err(SendError::WouldBlock {
+                sent, failed, rest, ..
+            }) => {
+                count(Counter::XcastPackets, sent.xcast_packets);
+                count(Counter::Failed, failed.len());
+                let left = rest.len() + failed.len();
+                count(Counter::Shared, group.to.len().saturating_sub(left));
+                let is_left = |to: &&SocketAddr| {
+                    let at = (to.ip().to_canonical(), to.port());
+                    rest.iter()
+                        .any(|rest| (rest.address.ip().to_canonical(), rest.address.port()) == at)
+                };
+                let rest: Vec<_> = group.to.iter().filter(is_left).copied().collect();
+                one_by_one(group, &rest, Counter::FellBack, refused);
+            }
+            // Nothing has been sent.
+            Err(_) => one_by_one(group, &group.to, Counter::FellBack, refused),
+        }
+    }
+}
+
+/// Sends datagrams as the program would have.
+fn one_by_one(
+    group: &Group,
+    to: &[SocketAddr],
+    counter: Counter,
+    mut refused: impl FnMut(SocketAddr),
+) {
+    for &to in to {
+        match kernel::send(group.socket, to, &group.payload) {
+            Ok(()) => count(counter, 1),
+            Err(_) => {
+                count(Counter::Failed, 1);
+                refused(to);
+            }
+        }
+    }
+}

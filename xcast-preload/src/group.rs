@@ -1,0 +1,427 @@
+//! Which sends share a packet. No I/O, no clock.
+//!
+//! A *group* is one content that a thread has sent by one socket to several destinations. It stays
+//! open while the thread sends the same content by the same socket to further destinations, and ends
+//! with whatever else it does. So nothing waits for what may come; the next call decides.
+//!
+//! **Order**: what a socket sends to a destination leaves in the order in which it was given, whichever
+//! threads gave it. A datagram that leaves past the groups first ends those of its socket that hold
+//! its destination.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    os::fd::RawFd,
+    time::Instant,
+};
+
+use foldhash::fast::RandomState;
+
+/// Most destinations of a group. A longer list needs more than one packet anyway.
+pub const MAX_DESTINATIONS: usize = 254;
+
+/// What identifies a thread.
+pub type Thread = usize;
+
+/// One content to several destinations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// The socket by which it was sent.
+    pub socket: RawFd,
+    /// The content.
+    pub payload: Vec<u8>,
+    /// Destinations in the order in which they were given, each once, all of one family.
+    pub to: Vec<SocketAddr>,
+    /// When the first was given.
+    pub opened: Instant,
+}
+
+impl Group {
+    /// Whether a datagram can join: the same content, and a new destination of the same family.
+    fn admits(&self, socket: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+        self.socket == socket
+            && self.to.len() < MAX_DESTINATIONS
+            && self
+                .to
+                .first()
+                .is_none_or(|first| is_ipv6(*first) == is_ipv6(to))
+            && !self.to.contains(&to)
+            && self.payload == payload
+    }
+}
+
+/// The open groups, at most one for each thread.
+#[derive(Debug, Default)]
+pub struct Groups {
+    open: Vec<(Thread, Group)>,
+}
+
+impl Groups {
+    /// Takes a datagram into the thread's group. Groups that have to leave before it are appended to
+    /// `ended`, in order.
+    pub fn take(
+        &mut self,
+        thread: Thread,
+        socket: RawFd,
+        to: SocketAddr,
+        payload: &[u8],
+        now: Instant,
+        ended: &mut Vec<Group>,
+    ) {
+        self.end(ended, |other, group| {
+            other != thread && group.socket == socket && group.to.contains(&to)
+        });
+        let own = self.open.iter_mut().find(|(other, _)| *other == thread);
+        if let Some((_, group)) = own {
+            if group.admits(socket, to, payload) {
+                group.to.push(to);
+                return;
+            }
+            self.end_thread(thread, ended);
+        }
+        let group = Group {
+            socket,
+            payload: payload.to_vec(),
+            to: vec![to],
+            opened: now,
+        };
+        self.open.push((thread, group));
+    }
+
+    /// Ends what has to leave before a datagram that is not taken: the thread's own group, and those
+    /// of other threads that the order of its destination needs; all of the socket if that is unknown.
+    pub fn make_way(
+        &mut self,
+        thread: Thread,
+        socket: RawFd,
+        to: Option<SocketAddr>,
+        ended: &mut Vec<Group>,
+    ) {
+        self.end(ended, |other, group| {
+            let on_the_way = to.is_none_or(|to| group.to.contains(&to));
+            other == thread || (group.socket == socket && on_the_way)
+        });
+    }
+
+    /// Ends the group of a thread.
+    pub fn end_thread(&mut self, thread: Thread, ended: &mut Vec<Group>) {
+        self.end(ended, |other, _| other == thread);
+    }
+
+    /// Ends the groups of a socket.
+    pub fn end_socket(&mut self, socket: RawFd, ended: &mut Vec<Group>) {
+        self.end(ended, |_, group| group.socket == socket);
+    }
+
+    /// Ends groups that were opened at this time or before it.
+    pub fn end_older(&mut self, opened: Instant, ended: &mut Vec<Group>) {
+        self.end(ended, |_, group| group.opened <= opened);
+    }
+
+    /// Ends all groups.
+    pub fn end_all(&mut self, ended: &mut Vec<Group>) {
+        self.end(ended, |_, _| true);
+    }
+
+    /// Number of open groups of a socket.
+    pub fn count(&self, socket: RawFd) -> usize {
+        let of_socket = |(_, group): &&(Thread, Group)| group.socket == socket;
+        self.open.iter().filter(of_socket).count()
+    }
+
+    /// When the thread opened the group of the socket that it has open.
+    pub fn opened(&self, thread: Thread, socket: RawFd) -> Option<Instant> {
+        let mut open = self.open.iter();
+        let (_, group) = open.find(|(other, group)| *other == thread && group.socket == socket)?;
+        Some(group.opened)
+    }
+
+    /// Whether no group is open.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    fn end(&mut self, ended: &mut Vec<Group>, ends: impl Fn(Thread, &Group) -> bool) {
+        let mut at = 0;
+        while let Some((thread, group)) = self.open.get(at) {
+            if ends(*thread, group) {
+                // The order of those that stay is that in which they were opened.
+                ended.push(self.open.remove(at).1);
+            } else {
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Of which family packets to this address are.
+fn is_ipv6(address: SocketAddr) -> bool {
+    address.ip().to_canonical().is_ipv6()
+}
+
+/// What a single call with many datagrams becomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Call {
+    /// Places of datagrams that share packets, group by group. Groups leave in this order.
+    pub groups: Vec<Vec<usize>>,
+    /// Places of those that leave one by one, in order.
+    pub single: Vec<usize>,
+}
+
+/// Groups the datagrams of a single call, given by content and destination; `None` for one that cannot
+/// be grouped. A destination has all of its datagrams in groups of at least `min`, or none, so that
+/// they leave in the order given whether groups or single datagrams leave first.
+pub fn within_call(datagrams: &[Option<(&[u8], SocketAddr)>], min: usize) -> Call {
+    let mut single: HashSet<SocketAddr, RandomState> = HashSet::default();
+    loop {
+        let groups = group_by_content(datagrams, &single);
+        let before = single.len();
+        let small = groups.iter().filter(|group| group.len() < min).flatten();
+        single.extend(small.filter_map(|place| Some(datagrams[*place]?.1)));
+        if single.len() == before {
+            let mut grouped = vec![false; datagrams.len()];
+            for place in groups.iter().flatten() {
+                grouped[*place] = true;
+            }
+            let places = 0..datagrams.len();
+            let single = places.filter(|place| !grouped[*place]).collect();
+            return Call { groups, single };
+        }
+    }
+}
+
+fn group_by_content(
+    datagrams: &[Option<(&[u8], SocketAddr)>],
+    without: &HashSet<SocketAddr, RandomState>,
+) -> Vec<Vec<usize>> {
+    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut by_content: HashMap<&[u8], Vec<usize>, RandomState> = HashMap::default();
+    // The latest group of each destination: its next datagram may not join an earlier one.
+    let mut latest: HashMap<SocketAddr, usize, RandomState> = HashMap::default();
+    for (place, datagram) in datagrams.iter().enumerate() {
+        let Some((content, to)) = datagram.filter(|(_, to)| !without.contains(to)) else {
+            continue;
+        };
+        let after = latest.get(&to).map_or(0, |latest| latest + 1);
+        let same = by_content.entry(content).or_default();
+        let first = same.partition_point(|group| *group < after);
+        let fits = |group: &&usize| {
+            let members = &groups[**group];
+            let first = members.first().and_then(|place| datagrams[*place]);
+            members.len() < MAX_DESTINATIONS
+                && first.is_none_or(|(_, there)| is_ipv6(there) == is_ipv6(to))
+        };
+        let group = match same[first..].iter().find(fits) {
+            Some(group) => *group,
+            None => {
+                groups.push(Vec::new());
+                same.push(groups.len() - 1);
+                groups.len() - 1
+            }
+        };
+        groups[group].push(place);
+        latest.insert(to, group);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// What happens, with threads, sockets, destinations and contents by small numbers.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Take(Thread, RawFd, u8, u8),
+        Pass(Thread, RawFd, u8, u8),
+        PassUnknown(Thread, RawFd, u8),
+        EndThread(Thread),
+        EndSocket(RawFd),
+        EndAll,
+    }
+
+    fn event() -> impl Strategy<Value = Event> {
+        let (thread, socket, to, content) = (0..3_usize, 0..2, 0..6_u8, 0..2_u8);
+        prop_oneof![
+            12 => (thread.clone(), socket.clone(), to.clone(), content.clone())
+                .prop_map(|(t, s, d, c)| Event::Take(t, s, d, c)),
+            3 => (thread.clone(), socket.clone(), to, content.clone())
+                .prop_map(|(t, s, d, c)| Event::Pass(t, s, d, c)),
+            1 => (thread.clone(), socket.clone(), content)
+                .prop_map(|(t, s, c)| Event::PassUnknown(t, s, c)),
+            2 => thread.prop_map(Event::EndThread),
+            1 => socket.prop_map(Event::EndSocket),
+            1 => Just(Event::EndAll),
+        ]
+    }
+
+    /// Destinations 4 and 5 are of IPv6.
+    fn address(number: u8) -> SocketAddr {
+        match number {
+            0..4 => ([10, 0, 0, number], 5000).into(),
+            _ => ([0xfd00, 0, 0, 0, 0, 0, 0, u16::from(number)], 5000).into(),
+        }
+    }
+
+    /// What a destination of a socket gets: contents in order. Content 255 of destination `None` is
+    /// one that went somewhere unknown.
+    type Order = HashMap<(RawFd, SocketAddr), Vec<u8>>;
+
+    struct Model {
+        groups: Groups,
+        given: Order,
+        left: Order,
+        now: Instant,
+    }
+
+    impl Model {
+        fn leave(&mut self, ended: Vec<Group>) {
+            for group in ended {
+                let mut to = group.to.clone();
+                to.sort();
+                to.dedup();
+                assert_eq!(to.len(), group.to.len(), "a destination is repeated");
+                let ipv6 = group.to.iter().filter(|to| to.is_ipv6()).count();
+                assert!(ipv6 == 0 || ipv6 == group.to.len(), "two families");
+                for to in group.to {
+                    let left = self.left.entry((group.socket, to)).or_default();
+                    left.push(group.payload[0]);
+                }
+            }
+        }
+
+        fn apply(&mut self, event: &Event) {
+            let mut ended = Vec::new();
+            match *event {
+                Event::Take(thread, socket, to, content) => {
+                    let to = address(to);
+                    self.groups
+                        .take(thread, socket, to, &[content], self.now, &mut ended);
+                    self.given.entry((socket, to)).or_default().push(content);
+                    self.leave(ended);
+                }
+                Event::Pass(thread, socket, to, content) => {
+                    let to = address(to);
+                    self.groups.make_way(thread, socket, Some(to), &mut ended);
+                    self.leave(ended);
+                    self.given.entry((socket, to)).or_default().push(content);
+                    self.left.entry((socket, to)).or_default().push(content);
+                    assert!(self.groups.open.iter().all(|(other, _)| *other != thread));
+                }
+                Event::PassUnknown(thread, socket, _) => {
+                    self.groups.make_way(thread, socket, None, &mut ended);
+                    self.leave(ended);
+                    assert_eq!(self.groups.count(socket), 0);
+                }
+                Event::EndThread(thread) => {
+                    self.groups.end_thread(thread, &mut ended);
+                    self.leave(ended);
+                    assert!(self.groups.open.iter().all(|(other, _)| *other != thread));
+                }
+                Event::EndSocket(socket) => {
+                    self.groups.end_socket(socket, &mut ended);
+                    self.leave(ended);
+                    assert_eq!(self.groups.count(socket), 0);
+                }
+                Event::EndAll => {
+                    self.groups.end_all(&mut ended);
+                    self.leave(ended);
+                    assert!(self.groups.is_empty());
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(500))]
+
+        #[test]
+        fn every_destination_gets_everything_in_order(events in prop::collection::vec(event(), 0..80)) {
+            let mut model = Model {
+                groups: Groups::default(),
+                given: Order::new(),
+                left: Order::new(),
+                now: Instant::now(),
+            };
+            for event in &events {
+                model.apply(event);
+                // What has left is what was given first.
+                for (way, left) in &model.left {
+                    prop_assert!(model.given[way].starts_with(left), "{:?}", way);
+                }
+            }
+            model.apply(&Event::EndAll);
+            prop_assert_eq!(model.given, model.left);
+        }
+
+        #[test]
+        fn within_a_call_too(
+            sends in prop::collection::vec(prop::option::weighted(0.95, (0..6_u8, 0..4_u8)), 0..60),
+            min in 1..4_usize,
+            singles_first in any::<bool>(),
+        ) {
+            let contents: Vec<[u8; 1]> = (0..4).map(|content| [content]).collect();
+            let datagrams: Vec<Option<(&[u8], SocketAddr)>> = sends
+                .iter()
+                .map(|send| send.map(|(to, content)| {
+                    (&contents[usize::from(content)][..], address(to))
+                }))
+                .collect();
+            let Call { groups, single } = within_call(&datagrams, min);
+            for group in &groups {
+                let members: Vec<_> = group.iter().map(|place| datagrams[*place].unwrap()).collect();
+                let (content, first) = members[0];
+                prop_assert!(members.len() >= min);
+                prop_assert!(members.iter().all(|member| member.0 == content));
+                prop_assert!(members.iter().all(|member| member.1.is_ipv6() == first.is_ipv6()));
+                let mut to: Vec<_> = members.iter().map(|member| member.1).collect();
+                to.sort();
+                to.dedup();
+                prop_assert_eq!(to.len(), group.len());
+            }
+            let mut places: Vec<usize> = groups.iter().flatten().copied().collect();
+            match singles_first {
+                true => places.splice(0..0, single.iter().copied()).for_each(drop),
+                false => places.extend(&single),
+            }
+            let order = |places: &mut dyn Iterator<Item = usize>| {
+                let mut order: HashMap<SocketAddr, Vec<&[u8]>> = HashMap::new();
+                for (content, to) in places.filter_map(|place| datagrams[place]) {
+                    order.entry(to).or_default().push(content);
+                }
+                order
+            };
+            let left = order(&mut places.iter().copied());
+            prop_assert_eq!(left, order(&mut (0..datagrams.len())));
+            places.sort_unstable();
+            prop_assert!(places.into_iter().eq(0..datagrams.len()));
+        }
+    }
+
+    #[test]
+    fn client_by_client_is_a_group_for_each_content() {
+        let contents: [&[u8]; 2] = [b"first", b"second"];
+        let datagrams: Vec<_> = (0..4)
+            .flat_map(|to| contents.map(|content| Some((content, address(to)))))
+            .collect();
+        let call = within_call(&datagrams, 3);
+        assert_eq!(call.groups, [[0, 2, 4, 6], [1, 3, 5, 7]]);
+        assert!(call.single.is_empty());
+        assert_eq!(within_call(&datagrams, 5).single.len(), 8);
+    }
+
+    #[test]
+    fn one_content_to_four_is_one_group() {
+        let mut groups = Groups::default();
+        let (now, mut ended) = (Instant::now(), Vec::new());
+        for to in 0..4 {
+            groups.take(1, 3, address(to), b"same", now, &mut ended);
+        }
+        assert!(ended.is_empty());
+        // A destination again: the same content is the next message.
+        groups.take(1, 3, address(0), b"same", now, &mut ended);
+        assert_eq!((ended.len(), ended[0].to.len()), (1, 4));
+    }
+}

@@ -1,0 +1,128 @@
+//! Whether a socket is one that sends the same to several: what is noted of every send, without a
+//! lock. No I/O, no clock.
+//!
+//! A program that never does is left alone at the cost of a few comparisons. The content is not read
+//! as a whole for that, but sampled: a wrong guess costs time, and never a datagram.
+
+/// A socket's habit, as one word that threads share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Habit(u64);
+
+/// What a repetition is worth: single sends that a socket may do between two rounds.
+const GAIN: u64 = 4;
+const MOST: u64 = 100;
+/// Of each part of the content that is looked at, in octets.
+const SAMPLE: usize = 8;
+
+impl Habit {
+    /// As it was [stored](Self::word).
+    pub fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    /// To be stored.
+    pub fn word(self) -> u64 {
+        self.0
+    }
+
+    /// Notes a send of this content to a destination with this port and these last octets of its
+    /// address.
+    pub fn note(self, payload: &[u8], destination: u64) -> Self {
+        let content = sample(payload) & 0xffff_ffff;
+        let destination = (mix(destination) >> 48) & 0xffff;
+        let (last_content, last_destination) = (self.0 >> 32, (self.0 >> 16) & 0xffff);
+        let score = self.0 & 0xffff;
+        let score = match (content == last_content, destination == last_destination) {
+            (true, false) => (score + GAIN).min(MOST),
+            (true, true) => score,
+            (false, _) => score.saturating_sub(1),
+        };
+        Self(content << 32 | destination << 16 | score)
+    }
+
+    /// Whether the next send may be one of several.
+    pub fn repeats(self) -> bool {
+        self.0 & 0xffff > 0
+    }
+}
+
+/// A hash of the length, and of octets at the beginning, in the middle and at the end.
+pub fn sample(payload: &[u8]) -> u64 {
+    let len = payload.len();
+    let word = |at: usize| {
+        let mut octets = [0; SAMPLE];
+        let part = &payload[at..len.min(at + SAMPLE)];
+        octets[..part.len()].copy_from_slice(part);
+        u64::from_le_bytes(octets)
+    };
+    let middle = word(len / 2).rotate_left(21);
+    let end = word(len.saturating_sub(SAMPLE)).rotate_left(42);
+    mix(mix(word(0) ^ len as u64) ^ middle ^ end)
+}
+
+/// The finalizer of MurmurHash3.
+fn mix(mut word: u64) -> u64 {
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    word ^= word >> 33;
+    word = word.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    word ^ word >> 33
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_of_one_server_has_no_such_habit() {
+        let mut habit = Habit::default();
+        for content in 0..100_u8 {
+            // Retransmissions are no second destination.
+            for _ in 0..2 {
+                habit = habit.note(&[content; 100], 7);
+                assert!(!habit.repeats());
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_of_many_clients_has_none_either() {
+        let mut habit = Habit::default();
+        for client in 0..100_u64 {
+            habit = habit.note(&client.to_be_bytes(), client);
+            assert!(!habit.repeats());
+        }
+    }
+
+    #[test]
+    fn a_round_to_several_is_remembered_for_as_many_singles() {
+        let round = |mut habit: Habit, content: u8| {
+            for to in 0..6 {
+                habit = habit.note(&[content; 100], to);
+            }
+            habit
+        };
+        let mut habit = round(Habit::default(), 0);
+        for single in 0..19_u8 {
+            assert!(habit.repeats(), "{single}");
+            habit = habit.note(&[100 + single], 1);
+        }
+        habit = habit.note(&[99], 1);
+        assert!(!habit.repeats());
+        assert!(round(habit, 1).repeats());
+    }
+
+    #[test]
+    fn samples_see_length_and_three_parts() {
+        let base = [1; 1000];
+        let mut middle = base;
+        middle[505] = 2;
+        let mut end = base;
+        end[999] = 2;
+        let mut start = base;
+        start[0] = 2;
+        for other in [&middle[..], &end, &start, &base[..999], &[]] {
+            assert_ne!(sample(other), sample(&base));
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What needs `unsafe` below the hooks: the library's own calls into libc, and what a thread notes of
+//! itself. Nothing here decides anything.
+
+use std::{
+    cell::Cell,
+    ffi::{CStr, c_char, c_int, c_void},
+    mem,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+    os::fd::{AsFd, BorrowedFd, RawFd},
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::atomic::{AtomicPtr, Ordering},
+};
+
+use nix::errno::Errno;
+
+thread_local! {
+    /// What the thread is at. One place, since every hook looks here.
+    static STATE: Cell<u8> = const { Cell::new(0) };
+}
+
+/// The thread is at work for the library: its calls of libc are the library's own.
+const INSIDE: u8 = 1;
+/// The thread may have an open group.
+const PENDING: u8 = 2;
+
+unsafe extern "C" {
+    fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+}
+
+/// Of pthread.h.
+const PTHREAD_CANCEL_DISABLE: c_int = 1;
+
+/// Whether the thread is at work for the library.
+pub fn is_inside() -> bool {
+    STATE.get() & INSIDE != 0
+}
+
+/// The thread works for the library from now on.
+pub fn stay_inside() {
+    STATE.set(INSIDE);
+}
+
+/// Whether the thread may have an open group, and is not at work for the library.
+pub fn is_pending() -> bool {
+    STATE.get() == PENDING
+}
+
+/// Notes whether the thread may have an open group.
+pub fn set_pending(pending: bool) {
+    let others = STATE.get() & !PENDING;
+    STATE.set(if pending { others | PENDING } else { others });
+}
+
+/// Does some work of the library, during which the thread's calls of libc are the library's own. The
+/// program does not notice: `errno` stays, the thread is not cancelled in between, and a panic ends
+/// the work and not the program. `None` if the thread was inside already (a signal handler that
+/// interrupted the library).
+pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
+    if is_inside() {
+        return None;
+    }
+    STATE.set(STATE.get() | INSIDE);
+    let errno = Errno::last_raw();
+    let mut state = 0;
+    // SAFETY: `state` is a valid place for the state until now. Without this a thread could be
+    // unwound from a system call of ours, with locks held.
+    unsafe { pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &raw mut state) };
+    let result = catch_unwind(AssertUnwindSafe(work)).ok();
+    // SAFETY: a null pointer means that the old state is not asked for.
+    unsafe { pthread_setcancelstate(state, ptr::null_mut()) };
+    Errno::set_raw(errno);
+    STATE.set(STATE.get() & !INSIDE);
+    result
+}
+
+/// A number for the calling thread that no other living thread has.
+pub fn thread() -> usize {
+    STATE.with(|place| ptr::from_ref(place).addr())
+}
+
+/// The function of this name, which ends in NUL, that the program would have without this library.
+pub fn original(found: &AtomicPtr<c_void>, name: &'static str) -> *mut c_void {
+    let known = found.load(Ordering::Relaxed);
+    if !known.is_null() {
+        return known;
+    }
+    // SAFETY: the name ends in NUL.
+    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast::<c_char>()) };
+    if address.is_null() {
+        // A program can only have called what its libc has.
+        std::process::abort();
+    }
+    found.store(address, Ordering::Relaxed);
+    address
+}
+
+/// A descriptor of the program, borrowed for as long as the library knows of it: `close` and the like
+/// are hooked, so it is forgotten before the program closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Descriptor(pub RawFd);
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open, see above; where a program closes it without libc, calls on it fail,
+        // or `inode` tells that it is another file.
+        unsafe { BorrowedFd::borrow_raw(self.0) }
+    }
+}
+
+/// The value of a socket option that is a `c_int`, or the length of one that is a list; `None` if the
+/// socket has no such option.
+pub fn option(fd: RawFd, level: c_int, name: c_int) -> Option<Value> {
+    let mut buffer = [0_u8; 64];
+    let mut len = buffer.len() as libc::socklen_t;
+    // SAFETY: address and length of the buffer are those of the array.
+    let answer =
+        unsafe { libc::getsockopt(fd, level, name, buffer.as_mut_ptr().cast(), &raw mut len) };
+    let mut octets = [0; 4];
+    octets.copy_from_slice(&buffer[..4]);
+    (answer == 0).then(|| Value {
+        number: c_int::from_ne_bytes(octets),
+        len: len as usize,
+    })
+}
+
+/// What a socket option says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// As a number.
+    pub number: c_int,
+    /// Its length, in octets.
+    pub len: usize,
+}
+
+/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6, or says more than an
+/// address and a port (a flow label).
+///
+/// # Safety
+///
+/// `address` is null, or `len` octets can be read there.
+pub unsafe fn socket_address(address: *const c_void, len: usize) -> Option<SocketAddr> {
+    if address.is_null() || len < size_of::<libc::sa_family_t>() {
+        return None;
+    }
+    // SAFETY: there are as many octets; they need not be aligned.
+    let family = unsafe { address.cast::<libc::sa_family_t>().read_unaligned() };
+    match c_int::from(family) {
+        libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: there are as many octets, and any are a valid `sockaddr_in`.
+            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
+            let ip = u32::from_be(address.sin_addr.s_addr).into();
+            Some(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
+        }
+        libc::AF_INET6 if len >= size_of::<libc::sockaddr_in6>() => {
+            // SAFETY: there are as many octets, and any are a valid `sockaddr_in6`.
+            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
+            let (ip, port) = (
+                address.sin6_addr.s6_addr.into(),
+                u16::from_be(address.sin6_port),
+            );
+            let scope = address.sin6_scope_id;
+            (address.sin6_flowinfo == 0).then(|| SocketAddrV6::new(ip, port, 0, scope).into())
+        }
+        _ => None,
+    }
+}
+
+/// Opens a file to append to, writes, and closes it; standard error for `-`. Nothing but system calls,
+/// so that a signal handler can do it.
+pub fn append(path: &CStr, octets: &[u8]) {
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_CLOEXEC;
+    // SAFETY: the path ends in NUL, and the octets are there. Whether they could be written does not
+    // matter to the program.
+    unsafe {
+        if path == c"-" {
+            libc::write(2, octets.as_ptr().cast(), octets.len());
+            return;
+        }
+        let fd = libc::open(path.as_ptr(), flags, 0o644);
+        if fd >= 0 {
+            libc::write(fd, octets.as_ptr().cast(), octets.len());
+            libc::close(fd);
+        }
+    }
+}
+
+/// Has a function called when this signal arrives.
+pub fn on_signal(signal: c_int, handler: extern "C" fn(c_int)) {
+    // SAFETY: zeroes are a valid `sigaction`; the handler only does what a handler may.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler as *const () as libc::sighandler_t;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, ptr::null_mut());
+    }
+}
+
+/// Runs a function with all signals blocked: threads that it starts leave the program's signals to the
+/// program's threads.
+pub fn without_signals<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: both sets are valid places; the old one is filled in before it is used.
+    unsafe {
+        let (mut all, mut before) = (mem::zeroed(), mem::zeroed());
+        libc::sigfillset(&raw mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        let result = work();
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        result
+    }
+}
