@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod dht;
 pub mod process;
 pub mod setup;
 pub mod test;

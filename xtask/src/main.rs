@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, setup, test, testbed};
+use xtask::{bench, build, demo, dht, setup, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -41,6 +41,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask bench --quick\n  cargo xtask bench --json results.json --out docs/performance\n  cargo xtask bench -- --help     what else xcast-bench knows"
     )]
     Bench(bench::Bench),
+    /// A DHT of real nodes on a testbed: costs by link, losses, implosion, reflection, churn
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask dht operations\n  cargo xtask dht --help     all experiments and options"
+    )]
+    Dht(dht::Dht),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
@@ -57,6 +62,7 @@ fn main() -> ExitCode {
         Task::Build(arguments) => build::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Dht(arguments) => dht::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };

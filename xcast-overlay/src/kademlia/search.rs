@@ -40,25 +40,31 @@ pub(super) type StoreRequest = (Query, Vec<(SocketAddr, Option<Id>)>, Vec<Bytes>
 impl Node {
     /// Pings a node: the report has its identifier, if it answers.
     pub fn ping(&mut self, now: Instant, address: SocketAddr) -> OperationId {
-        let family = Family::of(&address);
-        let mut lookup = Lookup::new(Id::default(), 1, 1, []);
-        lookup.begin_with([address]);
+        self.ping_all(now, &[address])
+    }
+
+    /// Pings several nodes, those of one family by one message: the report has the identifiers of
+    /// those that answer.
+    pub fn ping_all(&mut self, now: Instant, addresses: &[SocketAddr]) -> OperationId {
         let id = self.insert(now, Origin::Owner, Goal::Ping, Id::default());
-        if let Some(operation) = self.operations.get_mut(&id) {
-            operation.runs.insert(family, Run::new(lookup));
-        }
         let policy = Policy {
             retries: 2,
             ..self.config.policy
         };
-        self.ask(
-            now,
-            policy,
-            Purpose::Search(id),
-            Query::Ping,
-            &[(address, None)],
-            &[],
-        );
+        for family in Family::ALL {
+            let of_family = addresses.iter().filter(|a| Family::of(a) == family);
+            let receivers: Vec<_> = of_family.map(|address| (*address, None)).collect();
+            if receivers.is_empty() {
+                continue;
+            }
+            let mut lookup = Lookup::new(Id::default(), receivers.len(), 1, []);
+            lookup.begin_with(receivers.iter().map(|(address, _)| *address));
+            if let Some(operation) = self.operations.get_mut(&id) {
+                operation.runs.insert(family, Run::new(lookup));
+            }
+            let (purpose, query) = (Purpose::Search(id), Query::Ping);
+            self.ask(now, policy, purpose, query, &receivers, &[]);
+        }
         self.settle(now);
         id
     }

@@ -188,7 +188,11 @@ fn up(arguments: &Up) -> Result<()> {
         } else {
             let mut config = RouterConfig::default();
             let udp = arguments.udp.or(is_dht.then_some(UDP_PORT));
-            config.udp = udp.map(|port| [("port".to_owned(), i64::from(port).into())].into_iter().collect());
+            config.udp = udp.map(|port| {
+                [("port".to_owned(), i64::from(port).into())]
+                    .into_iter()
+                    .collect()
+            });
             testbed.deploy(arguments.xcast, &xcast_ctl, &config)?;
             let number = arguments.xcast.routers(testbed.plan()).len();
             eprintln!(

@@ -5,11 +5,7 @@ use std::{collections::BTreeSet, fmt, path::Path};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
-use super::{
-    Node, Plan, Testbed,
-    router::RouterConfig,
-    topology::Role,
-};
+use super::{Node, Plan, Testbed, router::RouterConfig, topology::Role};
 
 /// Which routers of a testbed speak Xcast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]

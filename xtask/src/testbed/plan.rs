@@ -613,7 +613,8 @@ mod tests {
             BASE,
             Ipv6Plan::default(),
             Routing::Static,
-        ).expect("no plan")
+        )
+        .expect("no plan")
     }
 
     fn routes(plan: &Plan, node: &str) -> Vec<String> {
@@ -713,7 +714,14 @@ mod tests {
 
     #[test]
     fn without_static_routing_only_hosts_have_routes() {
-        let plan = Plan::new(&Topology::mesh(), "x", BASE, Ipv6Plan::default(), Routing::None).unwrap();
+        let plan = Plan::new(
+            &Topology::mesh(),
+            "x",
+            BASE,
+            Ipv6Plan::default(),
+            Routing::None,
+        )
+        .unwrap();
         for node in &plan.nodes {
             assert_eq!(
                 node.routes.len(),
@@ -799,7 +807,8 @@ mod tests {
             let topology = Topology::from_toml("x", &text).unwrap();
             format!(
                 "{:#}",
-                Plan::new(&topology, "x", BASE, Ipv6Plan::default(), Routing::Static).expect_err("accepted")
+                Plan::new(&topology, "x", BASE, Ipv6Plan::default(), Routing::Static)
+                    .expect_err("accepted")
             )
         };
         assert!(error("A = \"10.1.0.1/24\"").contains("give all of them one"));
@@ -818,7 +827,14 @@ mod tests {
     fn bad_instance_names_are_refused() {
         for name in ["", "a b", "../x", "é"] {
             assert!(
-                Plan::new(&Topology::fig3(), name, BASE, Ipv6Plan::default(), Routing::Static).is_err(),
+                Plan::new(
+                    &Topology::fig3(),
+                    name,
+                    BASE,
+                    Ipv6Plan::default(),
+                    Routing::Static
+                )
+                .is_err(),
                 "{name}"
             );
         }

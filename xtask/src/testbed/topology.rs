@@ -186,16 +186,26 @@ impl Topology {
     /// (R6 and R7 behind R1, and so on), and `n` hosts behind each of those ten, each on a link of its
     /// own: H1 .. Hn behind R6. Any two nodes have exactly one shortest path.
     pub fn dht(n: usize) -> Self {
-        const RING: usize = 5;
-        const EDGES: usize = 2 * RING;
-        let ring = (1..=RING).map(|i| format!("R{i}-R{}", i % RING + 1));
-        let edges = (0..EDGES).map(|i| format!("R{}-R{}", i / 2 + 1, RING + 1 + i));
-        let hosts = (0..EDGES * n).map(|i| format!("R{}-H{}", RING + 1 + i / n, i + 1));
-        let links: Vec<_> = ring.chain(edges).chain(hosts).collect();
+        Self::ring_with_edges(5, 2, n)
+    }
+
+    /// The same with a ring of `ring` routers, `edges` routers behind each of them and `hosts` hosts
+    /// behind each of those. With an odd `ring`, any two nodes have exactly one shortest path.
+    pub fn ring_with_edges(ring: usize, edges: usize, hosts: usize) -> Self {
+        let count = ring * edges;
+        let around = match ring {
+            1 => 0,
+            2 => 1,
+            n => n,
+        };
+        let circle = (1..=around).map(|i| format!("R{i}-R{}", i % ring + 1));
+        let up = (0..count).map(|i| format!("R{}-R{}", i / edges + 1, ring + 1 + i));
+        let down = (0..count * hosts).map(|i| format!("R{}-H{}", ring + 1 + i / hosts, i + 1));
+        let links: Vec<_> = circle.chain(up).chain(down).collect();
         Self::well_formed(
             "dht",
-            &numbered("H", EDGES * n),
-            &numbered("R", RING + EDGES),
+            &numbered("H", count * hosts),
+            &numbered("R", ring + count),
             &links.join(" "),
         )
     }
@@ -410,8 +420,14 @@ mod tests {
         let topology = Topology::dht(2).with_switch("W1", "H1", "R6").unwrap();
         assert_eq!(topology.nodes().len(), 36);
         let ends: Vec<_> = topology.links().iter().map(|link| &link.ends).collect();
-        assert!(ends.contains(&&["R6".to_owned(), "W1".to_owned()]), "{ends:?}");
-        assert!(ends.contains(&&["W1".to_owned(), "H1".to_owned()]), "{ends:?}");
+        assert!(
+            ends.contains(&&["R6".to_owned(), "W1".to_owned()]),
+            "{ends:?}"
+        );
+        assert!(
+            ends.contains(&&["W1".to_owned(), "H1".to_owned()]),
+            "{ends:?}"
+        );
         let error = topology.with_switch("W2", "H1", "R7").unwrap_err();
         assert!(error.to_string().contains("no link joins"), "{error}");
     }
