@@ -73,7 +73,7 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
     let members: Vec<String> = bed.hosts().into_iter().filter(|h| h != CLIENT).collect();
     let mut swarm = Swarm::join(&bed, &members)?;
     let client = Client::join(&bed, &swarm, CLIENT, |config| {
-        config.alpha = arguments.alpha
+        config.alpha = arguments.alpha;
     })?;
     bed.deploy(Deployment::All)?;
     let ways = [("unicast", By::Unicast), ("xcast", By::Xcast)];
