@@ -8,6 +8,7 @@ pub mod build;
 pub mod demo;
 pub mod faults;
 pub mod partners;
+pub mod dht;
 pub mod process;
 pub mod second_try;
 pub mod setup;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, faults, partners, setup, test, testbed};
+use xtask::{bench, build, demo, dht, faults, partners, setup, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -48,6 +48,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask faults --list\n  cargo xtask faults --only killed,restarted --family 4\n  cargo xtask faults --release --json faults.json --markdown faults.md\n  cargo xtask faults -- --help     what else xcast-faults knows"
     )]
     Faults(faults::Faults),
+    /// A DHT of real nodes on a testbed: costs by link, losses, implosion, reflection, churn
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask dht operations\n  cargo xtask dht --help     all experiments and options"
+    )]
+    Dht(dht::Dht),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
@@ -72,6 +77,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Faults(arguments) => faults::run(&arguments),
+        Task::Dht(arguments) => dht::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Partners(arguments) => partners::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),

@@ -1,8 +1,9 @@
 //! Testbeds on a real kernel. Needs root.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{IpAddr, Ipv6Addr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     path::Path,
     process::{self, Command, Output},
     thread,
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::unistd::geteuid;
-use xtask::testbed::{Node, Options, Role, Testbed, Topology, ethtool, netns};
+use xtask::testbed::{Ipv6Plan, Node, Options, Role, Testbed, Topology, ethtool, netns, plan};
 
 /// A testbed's name that no other test has, or nothing where tests may be skipped.
 fn instance(test: &str) -> Option<String> {
@@ -98,6 +99,33 @@ fn every_host_reaches_every_other() -> Result<()> {
     Ok(())
 }
 
+/// Each link in a /64 of its own: paths of up to seven links.
+#[test]
+fn hosts_of_a_dht_reach_each_other() -> Result<()> {
+    let Some(name) = instance("dht") else {
+        return Ok(());
+    };
+    for base in [plan::BASE, Ipv4Addr::new(198, 18, 0, 0)] {
+        let options = Options {
+            base,
+            ipv6: Ipv6Plan::own_networks(base),
+            ..Options::named(&name)
+        };
+        let topology = Topology::dht(1).with_switch("W", "H1", "R6")?;
+        let testbed = Testbed::up(&topology, &options)?;
+        for to in ["H2", "H3", "H6"] {
+            deliver(&testbed, "H1", to)?;
+            deliver_by(&testbed, "H1", to, |node| node.address6.map(IpAddr::from))?;
+        }
+        let networks = testbed.plan().with_role(Role::Host);
+        let networks: BTreeSet<_> = networks
+            .filter_map(|node| Some(node.address6?.octets()[..8].to_vec()))
+            .collect();
+        assert_eq!(networks.len(), 10);
+    }
+    Ok(())
+}
+
 #[test]
 fn routers_answer_on_their_own_addresses() -> Result<()> {
     let Some(name) = instance("own") else {
@@ -165,6 +193,13 @@ fn traffic_is_counted_with_ethernet_headers() -> Result<()> {
         let traffic = after - before;
         assert_eq!(traffic.packets, 1);
         assert_eq!(traffic.bytes, 14 + 20 + 8 + 8);
+    }
+    let before = testbed.directed_traffic()?;
+    deliver(&testbed, "B", "A")?;
+    for (before, after) in before.into_iter().zip(testbed.directed_traffic()?) {
+        // Links are named from A to B.
+        let packets = [0, 1].map(|direction| (after[direction] - before[direction]).packets);
+        assert_eq!(packets, [0, 1]);
     }
     Ok(())
 }

@@ -5,8 +5,14 @@ use std::{net::Ipv4Addr, os::unix::process::CommandExt as _, process::ExitCode};
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
-use super::{Options, Plan, RouterConfig, Routing, Testbed, Topology, netns, plan, topology};
+use super::{
+    Deployment, Ipv6Plan, Options, Plan, RouterConfig, Routing, Testbed, Topology, netns, plan,
+    topology,
+};
 use crate::{build, setup};
+
+/// Where routers of the topology `dht` take Xcast inside UDP: hosts have no router of their own.
+pub const UDP_PORT: u16 = 4242;
 
 /// Arguments of `testbed`.
 #[derive(Debug, Args)]
@@ -24,6 +30,8 @@ enum Verb {
     #[command(after_help = "EXAMPLES:\n  \
         cargo xtask testbed up fig3\n  \
         cargo xtask testbed up lan 20 --run\n  \
+        cargo xtask testbed up dht --run --xcast half\n  \
+        cargo xtask testbed up dht --base 198.18.0.0\n  \
         cargo xtask testbed up office.toml --name first --routing none\n\n\
         TOPOLOGIES:\n  \
         fig3     A - R1 - R2; R2 - R4 - B; R2 - R5 - R6 - R7; R7 - C; R7 - D\n  \
@@ -31,6 +39,8 @@ enum Verb {
         star N   A - R1; R1 - H1 .. R1 - HN\n  \
         lan N    A - R1; R1 and H1 .. HN on one LAN\n  \
         mesh     A - R1; R1 - R2 - R4 and R1 - R3 - R4; R4 - B; R4 - C\n  \
+        dht [N]  a ring R1 .. R5, R6 .. R15 behind it, N hosts behind each of these [default: 11];\n           \
+        each host in a /64 of its own\n  \
         FILE     a .toml file: hosts = [..], routers = [..], switches = [..], and per link\n           \
         [[link]] with ends = [\"A\", \"R1\"] and optionally addresses = { A = \"192.0.2.1/24\", .. }, mtu")]
     Up(Up),
@@ -79,7 +89,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Up {
-    /// fig3, line N, star N, lan N, mesh, or the path of a .toml file
+    /// fig3, line N, star N, lan N, mesh, dht [N], or the path of a .toml file
     #[arg(required = true, num_args = 1..=2)]
     topology: Vec<String>,
     /// Name of the testbed [default: the topology's]
@@ -91,9 +101,22 @@ struct Up {
     /// Base of the address plan
     #[arg(long, default_value_t = plan::BASE)]
     base: Ipv4Addr,
-    /// Also start the router's daemon on every router
+    /// A /64 of its own for each link: 10.77.3.0/24 is also fd77:0:a:4d03::/64, and global
+    /// addresses are 2001:db8:.. . Always so for `dht`
+    #[arg(long)]
+    own_networks: bool,
+    /// Also start the router's daemon on the routers
     #[arg(long)]
     run: bool,
+    /// With --run: which routers speak Xcast; `half` is every other one
+    #[arg(long, value_enum, default_value_t, requires = "run")]
+    xcast: Deployment,
+    /// With --run: UDP port at which routers take Xcast inside UDP [default: 4242 for dht]
+    #[arg(long, requires = "run")]
+    udp: Option<u16>,
+    /// Print the testbed as `list --json` does
+    #[arg(long)]
+    json: bool,
     /// With --run: fail instead of installing what is missing
     #[arg(long)]
     no_setup: bool,
@@ -120,14 +143,25 @@ pub fn run(command: Command) -> Result<ExitCode> {
 
 fn up(arguments: &Up) -> Result<()> {
     let topology = Topology::from_words(&arguments.topology)?;
+    let is_dht = topology.name() == "dht";
     let options = Options {
         instance: arguments.name.clone(),
         base: arguments.base,
+        ipv6: match arguments.own_networks || is_dht {
+            true => Ipv6Plan::own_networks(arguments.base),
+            false => Ipv6Plan::default(),
+        },
         routing: arguments.routing,
         quiet: false,
     };
     let instance = arguments.name.as_deref().unwrap_or(topology.name());
-    let wanted = Plan::new(&topology, instance, options.base, options.routing)?;
+    let wanted = Plan::new(
+        &topology,
+        instance,
+        options.base,
+        options.ipv6,
+        options.routing,
+    )?;
     let mut testbed = match Testbed::attach(instance) {
         Ok(testbed) if same(testbed.plan(), &wanted) => {
             eprintln!("testbed `{instance}` is up already");
@@ -152,14 +186,25 @@ fn up(arguments: &Up) -> Result<()> {
         if running {
             eprintln!("routers are running already");
         } else {
-            testbed.start_routers(&xcast_ctl, &RouterConfig::default())?;
+            let mut config = RouterConfig::default();
+            let udp = arguments.udp.or(is_dht.then_some(UDP_PORT));
+            config.udp = udp.map(|port| {
+                [("port".to_owned(), i64::from(port).into())]
+                    .into_iter()
+                    .collect()
+            });
+            testbed.deploy(arguments.xcast, &xcast_ctl, &config)?;
+            let number = arguments.xcast.routers(testbed.plan()).len();
             eprintln!(
-                "routers are running; they write to {}",
+                "{number} routers are running; they write to {}",
                 testbed.directory().display()
             );
         }
     }
     testbed.keep();
+    if arguments.json {
+        crate::print(&serde_json::to_string_pretty(testbed.plan())?)?;
+    }
     Ok(())
 }
 

@@ -19,6 +19,7 @@
 //! ```
 
 pub mod command;
+pub mod deployment;
 pub mod ethtool;
 pub mod netns;
 pub mod plan;
@@ -47,7 +48,8 @@ use nix::{
 };
 
 pub use self::{
-    plan::{Interface, Mac, NextHop, Node, Plan, Routing},
+    deployment::Deployment,
+    plan::{Interface, Ipv6Plan, Mac, NextHop, Node, Plan, Routing},
     router::{Router, RouterConfig},
     topology::{Role, Topology},
     traffic::Traffic,
@@ -69,6 +71,8 @@ pub struct Options {
     pub instance: Option<String>,
     /// Base of the address plan.
     pub base: Ipv4Addr,
+    /// How IPv6 addresses follow from those of IPv4.
+    pub ipv6: Ipv6Plan,
     /// Who writes the routers' routing tables.
     pub routing: Routing,
     /// Never ask again for a link layer address once known, so that only what is sent on purpose
@@ -81,6 +85,7 @@ impl Default for Options {
         Self {
             instance: None,
             base: plan::BASE,
+            ipv6: Ipv6Plan::default(),
             routing: Routing::Static,
             quiet: false,
         }
@@ -113,7 +118,13 @@ impl Testbed {
     /// Not root, no iproute2, or the kernel refuses something; nothing stays behind then.
     pub fn up(topology: &Topology, options: &Options) -> Result<Self> {
         let instance = options.instance.as_deref().unwrap_or(topology.name());
-        let plan = Plan::new(topology, instance, options.base, options.routing)?;
+        let plan = Plan::new(
+            topology,
+            instance,
+            options.base,
+            options.ipv6,
+            options.routing,
+        )?;
         require_root()?;
         let _lock = lock()?;
         take_down(instance)?;
@@ -396,10 +407,11 @@ impl Testbed {
 
     /// Gives every node its addresses and routes, all nodes at once.
     fn configure_nodes(&mut self, quiet: bool) -> Result<()> {
+        let ipv6 = self.plan.ipv6;
         thread::scope(|scope| {
             let nodes = self.plan.nodes.iter_mut();
             let threads: Vec<_> = nodes
-                .map(|node| scope.spawn(move || configure(node, quiet)))
+                .map(|node| scope.spawn(move || configure(node, ipv6, quiet)))
                 .collect();
             threads
                 .into_iter()
@@ -568,7 +580,7 @@ fn set_sysctl(name: &str, value: &str) -> Result<()> {
         .with_context(|| format!("failed to set net/{name} to {value}"))
 }
 
-fn configure(node: &mut Node, quiet: bool) -> Result<()> {
+fn configure(node: &mut Node, plan: Ipv6Plan, quiet: bool) -> Result<()> {
     netns::enter(&node.namespace, || {
         for interface in &mut node.interfaces {
             ethtool::set_gro(&interface.name, true)?;
@@ -587,7 +599,7 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
     if let (Role::Router, Some(address)) = (node.role, node.address) {
         lines.push(format!("address add {address}/32 dev lo"));
         if ipv6 {
-            lines.push(format!("address add {}/128 dev lo", plan::ipv6(address)));
+            lines.push(format!("address add {}/128 dev lo", plan.address(address)));
         }
     }
     if node.role == Role::Switch {
@@ -601,7 +613,7 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
                 "address add {network} broadcast {broadcast} dev {name}"
             ));
             if ipv6 {
-                let network = plan::ipv6_network(network)?;
+                let network = plan.network(network)?;
                 lines.push(format!("address add {network} dev {name} nodad"));
             }
         }
@@ -623,8 +635,8 @@ fn configure(node: &mut Node, quiet: bool) -> Result<()> {
         };
         lines.push(command(route.destination.into(), &IpAddr::V4));
         if ipv6 {
-            let destination = plan::ipv6_network(route.destination)?;
-            let via = |gateway| IpAddr::V6(plan::ipv6(gateway));
+            let destination = plan.network(route.destination)?;
+            let via = |gateway| IpAddr::V6(plan.address(gateway));
             lines.push(command(destination.into(), &via));
         }
     }

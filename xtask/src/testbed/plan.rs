@@ -7,8 +7,8 @@
 //!   the order of the links, from 1; segment i is the i-th /24 after the base, 10.77.i.0/24. Nodes
 //!   get .1, .2, .. in the order in which the links name them.
 //! * Router number n, in the order of the topology, is also 10.255.0.n.
-//! * Whatever has an IPv4 address also has the IPv6 address that ends in it: 10.77.3.2 is also
-//!   fd77::10.77.3.2, and 10.77.3.0/24 is also fd77::10.77.3.0/120. Routes are the same for both.
+//! * Whatever has an IPv4 address also has an IPv6 address that follows from it, see [`Ipv6Plan`]:
+//!   10.77.3.2 is also fd77::10.77.3.2. Routes are the same for both.
 //! * An interface is called `to-` and the node at the other end of its link.
 
 use std::{
@@ -27,18 +27,62 @@ pub const BASE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
 /// What IPv6 addresses of testbeds begin with; an IPv4 address follows.
 pub const BASE6: Ipv6Addr = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, 0);
 
-/// The IPv6 address of whoever has this IPv4 address.
-pub fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
-    Ipv6Addr::from_bits(BASE6.to_bits() | u128::from(address.to_bits()))
+/// What IPv6 addresses of testbeds begin with where they are not to look local (RFC 3849).
+pub const GLOBAL_BASE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
+
+/// How IPv6 addresses follow from those of IPv4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Plan {
+    /// What all of them begin with: 40 bits, followed by zeroes.
+    pub base: Ipv6Addr,
+    /// Whether each link has a /64 of its own: 10.77.3.2 is fd77:0:a:4d03::2, and 10.77.3.0/24 is
+    /// fd77:0:a:4d03::/64. Otherwise all are in one: 10.77.3.2 is fd77::10.77.3.2, and 10.77.3.0/24
+    /// is fd77::10.77.3.0/120.
+    pub own_networks: bool,
 }
 
-/// The IPv6 addresses of those with these IPv4 addresses.
-pub(super) fn ipv6_network(network: Ipv4Net) -> Result<Ipv6Net> {
-    let len = match network.prefix_len() {
-        0 => return Ok(Ipv6Net::default()),
-        len => 96 + len,
-    };
-    Ok(Ipv6Net::new(ipv6(network.addr()), len)?)
+impl Default for Ipv6Plan {
+    fn default() -> Self {
+        Self {
+            base: BASE6,
+            own_networks: false,
+        }
+    }
+}
+
+impl Ipv6Plan {
+    /// A /64 for each link. The addresses are as local, or as global, as those of IPv4: programs may
+    /// treat the two differently (BEP 42 does).
+    pub fn own_networks(base: Ipv4Addr) -> Self {
+        let base = match base.is_private() {
+            true => BASE6,
+            false => GLOBAL_BASE6,
+        };
+        Self {
+            base,
+            own_networks: true,
+        }
+    }
+
+    /// The IPv6 address of whoever has this IPv4 address.
+    pub fn address(self, address: Ipv4Addr) -> Ipv6Addr {
+        let bits = u128::from(address.to_bits());
+        let bits = match self.own_networks {
+            true => (bits >> 8) << 64 | bits & 0xff,
+            false => bits,
+        };
+        Ipv6Addr::from_bits(self.base.to_bits() | bits)
+    }
+
+    /// The IPv6 addresses of those with these IPv4 addresses.
+    pub(super) fn network(self, network: Ipv4Net) -> Result<Ipv6Net> {
+        let len = match network.prefix_len() {
+            0 => return Ok(Ipv6Net::default()),
+            len if self.own_networks && len <= 24 => 40 + len,
+            len => 96 + len,
+        };
+        Ok(Ipv6Net::new(self.address(network.addr()), len)?)
+    }
 }
 
 /// Most segments of a testbed; keeps the plan clear of the routers' own addresses.
@@ -66,6 +110,8 @@ pub struct Plan {
     pub topology: String,
     /// Who writes the routers' routing tables.
     pub routing: Routing,
+    /// How IPv6 addresses follow from those of IPv4.
+    pub ipv6: Ipv6Plan,
     /// Hosts, then routers, then switches.
     pub nodes: Vec<Node>,
     /// The links, in the order of the topology.
@@ -100,7 +146,7 @@ pub struct Interface {
     pub peer: String,
     /// The interface's address; a switch's have none.
     pub address: Option<Ipv4Addr>,
-    /// The interface's IPv6 address; its prefix is longer by 96 bits.
+    /// The interface's IPv6 address; its prefix follows from [`Plan::ipv6`].
     pub address6: Option<Ipv6Addr>,
     /// Length of the address's network prefix, in bits.
     pub prefix_len: Option<u8>,
@@ -190,6 +236,7 @@ impl Plan {
         topology: &Topology,
         instance: &str,
         base: Ipv4Addr,
+        ipv6: Ipv6Plan,
         routing: Routing,
     ) -> Result<Self> {
         check_instance(instance)?;
@@ -197,6 +244,7 @@ impl Plan {
             instance: instance.to_owned(),
             topology: topology.name().to_owned(),
             routing,
+            ipv6,
             nodes: nodes(topology, instance),
             links: Vec::new(),
         };
@@ -212,7 +260,7 @@ impl Plan {
                     .iter()
                     .find_map(|interface| interface.address);
             }
-            node.address6 = node.address.map(ipv6);
+            node.address6 = node.address.map(|address| ipv6.address(address));
         }
         plan.assign_routes(&segments);
         Ok(plan)
@@ -297,6 +345,7 @@ impl Plan {
         segments: &Segments,
         base: Ipv4Addr,
     ) -> Result<()> {
+        let ipv6 = self.ipv6;
         if segments.count > SEGMENTS_MAX {
             bail!(
                 "the topology has {} links; at most {SEGMENTS_MAX} have addresses",
@@ -332,7 +381,7 @@ impl Plan {
                     .find(|other| other.name == interface)
                 {
                     interface.address = Some(network.addr());
-                    interface.address6 = Some(ipv6(network.addr()));
+                    interface.address6 = Some(ipv6.address(network.addr()));
                     interface.prefix_len = Some(network.prefix_len());
                 }
             }
@@ -558,7 +607,14 @@ mod tests {
     use super::*;
 
     fn plan(topology: &Topology) -> Plan {
-        Plan::new(topology, topology.name(), BASE, Routing::Static).expect("no plan")
+        Plan::new(
+            topology,
+            topology.name(),
+            BASE,
+            Ipv6Plan::default(),
+            Routing::Static,
+        )
+        .expect("no plan")
     }
 
     fn routes(plan: &Plan, node: &str) -> Vec<String> {
@@ -591,7 +647,8 @@ mod tests {
             r2.interfaces[1].address6,
             Some("fd77::10.77.3.1".parse().unwrap())
         );
-        let network = ipv6_network("10.77.3.0/24".parse().unwrap()).unwrap();
+        let network = "10.77.3.0/24".parse().unwrap();
+        let network = Ipv6Plan::default().network(network).unwrap();
         assert_eq!(network, "fd77::10.77.3.0/120".parse().unwrap());
         let interfaces: Vec<_> = r2
             .interfaces
@@ -610,6 +667,24 @@ mod tests {
         assert_eq!(a.address, Some(Ipv4Addr::new(10, 77, 1, 1)));
         assert_eq!(routes(&plan, "A"), ["0.0.0.0/0 via 10.77.1.2@to-R1"]);
         assert_eq!(a.interfaces[0].mac.to_string(), "02:78:63:00:01:01");
+    }
+
+    #[test]
+    fn each_link_may_have_a_64_of_its_own() {
+        let local = Ipv6Plan::own_networks(BASE);
+        let global = Ipv6Plan::own_networks(Ipv4Addr::new(198, 18, 0, 0));
+        let address = Ipv4Addr::new(198, 18, 3, 2);
+        for (plan, network, expected) in [
+            (local, "10.77.3.0/24", "fd77:0:a:4d03::/64"),
+            (local, "10.255.0.7/32", "fd77:0:a:ff00::7/128"),
+            (local, "0.0.0.0/0", "::/0"),
+            (global, "198.18.3.0/24", "2001:db8:c6:1203::/64"),
+        ] {
+            let network = plan.network(network.parse().unwrap()).unwrap();
+            assert_eq!(network, expected.parse().unwrap());
+        }
+        let expected: Ipv6Addr = "2001:db8:c6:1203::2".parse().unwrap();
+        assert_eq!(global.address(address), expected);
     }
 
     #[test]
@@ -639,7 +714,14 @@ mod tests {
 
     #[test]
     fn without_static_routing_only_hosts_have_routes() {
-        let plan = Plan::new(&Topology::mesh(), "x", BASE, Routing::None).unwrap();
+        let plan = Plan::new(
+            &Topology::mesh(),
+            "x",
+            BASE,
+            Ipv6Plan::default(),
+            Routing::None,
+        )
+        .unwrap();
         for node in &plan.nodes {
             assert_eq!(
                 node.routes.len(),
@@ -725,7 +807,8 @@ mod tests {
             let topology = Topology::from_toml("x", &text).unwrap();
             format!(
                 "{:#}",
-                Plan::new(&topology, "x", BASE, Routing::Static).expect_err("accepted")
+                Plan::new(&topology, "x", BASE, Ipv6Plan::default(), Routing::Static)
+                    .expect_err("accepted")
             )
         };
         assert!(error("A = \"10.1.0.1/24\"").contains("give all of them one"));
@@ -744,7 +827,14 @@ mod tests {
     fn bad_instance_names_are_refused() {
         for name in ["", "a b", "../x", "é"] {
             assert!(
-                Plan::new(&Topology::fig3(), name, BASE, Routing::Static).is_err(),
+                Plan::new(
+                    &Topology::fig3(),
+                    name,
+                    BASE,
+                    Ipv6Plan::default(),
+                    Routing::Static
+                )
+                .is_err(),
                 "{name}"
             );
         }

@@ -32,6 +32,9 @@ pub struct RouterConfig {
     /// The `[udp]` table; without it the router takes no Xcast inside UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp: Option<toml::Table>,
+    /// What every `[[port]]` table has besides its interface.
+    #[serde(skip)]
+    pub port: toml::Table,
 }
 
 /// The code points in use. A testbed is an experiment, so experimental values (RFC 4727) are right.
@@ -61,6 +64,7 @@ impl Default for RouterConfig {
             },
             router: toml::Table::new(),
             udp: None,
+            port: toml::Table::new(),
         }
     }
 }
@@ -75,6 +79,8 @@ struct ConfigFile<'a> {
 #[derive(Serialize)]
 struct Port<'a> {
     interface: &'a str,
+    #[serde(flatten)]
+    others: &'a toml::Table,
 }
 
 impl RouterConfig {
@@ -90,6 +96,7 @@ impl RouterConfig {
             port: interfaces
                 .map(|interface| Port {
                     interface: &interface.name,
+                    others: &self.port,
                 })
                 .collect(),
         };
@@ -228,8 +235,14 @@ mod tests {
 
     #[test]
     fn the_configuration_has_code_points_and_every_port() {
-        let plan =
-            plan::Plan::new(&Topology::fig3(), "x", plan::BASE, plan::Routing::Static).unwrap();
+        let plan = plan::Plan::new(
+            &Topology::fig3(),
+            "x",
+            plan::BASE,
+            plan::Ipv6Plan::default(),
+            plan::Routing::Static,
+        )
+        .unwrap();
         let mut config = RouterConfig::default();
         config.router.insert("prune".to_owned(), "bitmap".into());
         config.udp = Some(toml::Table::from_iter([("port".to_owned(), 4242.into())]));

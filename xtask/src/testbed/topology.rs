@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 /// joins the same two nodes, and have room for 15 characters.
 pub const NODE_NAME_MAX: usize = 10;
 
+/// Hosts behind each of the ten edge routers of [`Topology::dht`] where no number is given.
+pub const HOSTS_PER_EDGE: usize = 11;
+
 /// What a node does with packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -179,8 +182,61 @@ impl Topology {
         topology
     }
 
-    /// The topology that a command line names: `fig3`, `line N`, `star N`, `lan N`, `mesh`, or the
-    /// path of a TOML file.
+    /// A small Internet for overlays: a ring of five routers R1 .. R5, two routers behind each of them
+    /// (R6 and R7 behind R1, and so on), and `n` hosts behind each of those ten, each on a link of its
+    /// own: H1 .. Hn behind R6. Any two nodes have exactly one shortest path.
+    pub fn dht(n: usize) -> Self {
+        Self::ring_with_edges(5, 2, n)
+    }
+
+    /// The same with a ring of `ring` routers, `edges` routers behind each of them and `hosts` hosts
+    /// behind each of those. With an odd `ring`, any two nodes have exactly one shortest path.
+    pub fn ring_with_edges(ring: usize, edges: usize, hosts: usize) -> Self {
+        let count = ring * edges;
+        let around = match ring {
+            1 => 0,
+            2 => 1,
+            n => n,
+        };
+        let circle = (1..=around).map(|i| format!("R{i}-R{}", i % ring + 1));
+        let up = (0..count).map(|i| format!("R{}-R{}", i / edges + 1, ring + 1 + i));
+        let down = (0..count * hosts).map(|i| format!("R{}-H{}", ring + 1 + i / hosts, i + 1));
+        let links: Vec<_> = circle.chain(up).chain(down).collect();
+        Self::well_formed(
+            "dht",
+            &numbered("H", count * hosts),
+            &numbered("R", ring + count),
+            &links.join(" "),
+        )
+    }
+
+    /// The same with a switch in the middle of the first link between two nodes: nothing but a bridge,
+    /// so a place where frames can be lost or delayed on purpose without a router noticing.
+    ///
+    /// # Errors
+    ///
+    /// There is no such link, or the switch's name is unusable or taken.
+    pub fn with_switch(self, switch: &str, one: &str, other: &str) -> Result<Self> {
+        let Self {
+            name,
+            mut nodes,
+            mut links,
+        } = self;
+        let joins = |link: &Link| {
+            link.ends.iter().any(|end| end == one) && link.ends.iter().any(|end| end == other)
+        };
+        let Some(at) = links.iter().position(joins) else {
+            bail!("no link joins `{one}` to `{other}`");
+        };
+        let [one, other] = links[at].ends.clone();
+        links[at] = Link::new(&one, switch);
+        links.insert(at + 1, Link::new(switch, &other));
+        nodes.push((switch.to_owned(), Role::Switch));
+        Self::new(&name, nodes, links)
+    }
+
+    /// The topology that a command line names: `fig3`, `line N`, `star N`, `lan N`, `mesh`, `dht [N]`,
+    /// or the path of a TOML file.
     ///
     /// # Errors
     ///
@@ -193,6 +249,8 @@ impl Topology {
             ["line", n] => Ok(Self::line(count("line", n, 64)?)),
             ["star", n] => Ok(Self::star(count("star", n, 250)?)),
             ["lan", n] => Ok(Self::lan(count("lan", n, 250)?)),
+            ["dht"] => Ok(Self::dht(HOSTS_PER_EDGE)),
+            ["dht", n] => Ok(Self::dht(count("dht", n, 60)?)),
             ["line" | "star" | "lan"] => bail!(
                 "topology `{}` needs a number, as in: {} 4",
                 words[0],
@@ -201,7 +259,7 @@ impl Topology {
             ["fig3" | "mesh", ..] => bail!("topology `{}` takes no number", words[0]),
             [path] if path.ends_with(".toml") => Self::load(Path::new(path)),
             _ => bail!(
-                "unknown topology `{}`; known are fig3, line N, star N, lan N, mesh, and the path of a .toml file",
+                "unknown topology `{}`; known are fig3, line N, star N, lan N, mesh, dht N, and the path of a .toml file",
                 words.join(" ")
             ),
         }
@@ -346,6 +404,8 @@ mod tests {
             ("line 64", 66, 65),
             ("star 250", 252, 251),
             ("lan 3", 6, 5),
+            ("dht", 125, 125),
+            ("dht 2", 35, 35),
         ] {
             let topology = Topology::from_words(&words(name)).expect(name);
             assert_eq!(topology.nodes().len(), nodes, "{name}");
@@ -353,6 +413,23 @@ mod tests {
             let Topology { name, nodes, links } = topology;
             Topology::new(&name, nodes, links).expect("well formed");
         }
+    }
+
+    #[test]
+    fn a_switch_goes_into_a_link() {
+        let topology = Topology::dht(2).with_switch("W1", "H1", "R6").unwrap();
+        assert_eq!(topology.nodes().len(), 36);
+        let ends: Vec<_> = topology.links().iter().map(|link| &link.ends).collect();
+        assert!(
+            ends.contains(&&["R6".to_owned(), "W1".to_owned()]),
+            "{ends:?}"
+        );
+        assert!(
+            ends.contains(&&["W1".to_owned(), "H1".to_owned()]),
+            "{ends:?}"
+        );
+        let error = topology.with_switch("W2", "H1", "R7").unwrap_err();
+        assert!(error.to_string().contains("no link joins"), "{error}");
     }
 
     #[test]

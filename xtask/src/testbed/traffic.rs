@@ -5,7 +5,11 @@
 //! kernel sent. The driver's statistics tell how many there were of each, so that [`Traffic`] can
 //! have the header in all of them.
 
-use std::{collections::BTreeMap, fs, ops::Sub};
+use std::{
+    collections::BTreeMap,
+    fs,
+    ops::{Add, Sub},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -13,7 +17,7 @@ use super::{Interface, Testbed, ethtool, netns};
 
 const ETHERNET_HEADER_LEN: u64 = 14;
 
-/// What has crossed a link, in both directions, since it is there.
+/// What has crossed a link since it is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Number of packets.
@@ -44,6 +48,17 @@ struct Counters {
     xdp_sent: u64,
 }
 
+impl Add for Traffic {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+}
+
 impl Testbed {
     /// What has crossed each link so far, in the order of the plan's links.
     ///
@@ -51,6 +66,16 @@ impl Testbed {
     ///
     /// A namespace or an interface has disappeared.
     pub fn traffic(&self) -> Result<Vec<Traffic>> {
+        let directed = self.directed_traffic()?;
+        Ok(directed.into_iter().map(|[to, from]| to + from).collect())
+    }
+
+    /// The same by direction: first from the link's first node to its second, then the other way.
+    ///
+    /// # Errors
+    ///
+    /// A namespace or an interface has disappeared.
+    pub fn directed_traffic(&self) -> Result<Vec<[Traffic; 2]>> {
         let mut counters = BTreeMap::new();
         for node in &self.plan.nodes {
             for (interface, count) in netns::enter(&node.namespace, || read(&node.interfaces))?? {
@@ -62,14 +87,13 @@ impl Testbed {
                 let key = (link.nodes[end].as_str(), link.interfaces[end].clone());
                 counters.get(&key).copied().unwrap_or_default()
             });
-            let bare = [(one, other), (other, one)]
-                .map(|(to, from)| to.queued.saturating_sub(from.xdp_sent))
-                .iter()
-                .sum::<u64>();
-            Traffic {
-                packets: one.rx_packets + other.rx_packets,
-                bytes: one.rx_bytes + other.rx_bytes + ETHERNET_HEADER_LEN * bare,
-            }
+            [(other, one), (one, other)].map(|(to, from)| {
+                let bare = to.queued.saturating_sub(from.xdp_sent);
+                Traffic {
+                    packets: to.rx_packets,
+                    bytes: to.rx_bytes + ETHERNET_HEADER_LEN * bare,
+                }
+            })
         });
         Ok(links.collect())
     }

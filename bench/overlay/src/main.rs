@@ -1,0 +1,232 @@
+//! `xcast-overlay-bench`: see `cargo xtask dht --help`.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+    net::Ipv4Addr,
+    path::PathBuf,
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use serde::Serialize;
+use xcast_overlay::krpc::Family;
+use xcast_overlay_bench::{
+    bed::Setup, churn, combining, implosion, losses, operations, reflection,
+};
+use xtask::testbed::{Deployment, plan, topology::HOSTS_PER_EDGE};
+
+/// A DHT of real nodes on a network of namespaces: costs by link, losses, implosion, reflection, churn
+///
+/// Raises a testbed of its own (15 routers, `testbed up dht`), runs one experiment, prints a table, and
+/// takes everything down. Needs root.
+///
+/// EXIT STATUS: 0 done, 2 error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask dht",
+    bin_name = "cargo xtask dht",
+    disable_help_subcommand = true,
+    after_help = "EXAMPLES:\n  \
+        cargo xtask dht operations\n  \
+        cargo xtask dht operations --ipv6 --json\n  \
+        cargo xtask dht losses --lookups 500\n  \
+        cargo xtask dht combining --base 198.18.0.0"
+)]
+struct Cli {
+    #[command(subcommand)]
+    experiment: Experiment,
+    /// The router's program
+    #[arg(long, env = "XCAST_CTL", global = true, default_value = "xcast-ctl")]
+    xcast_ctl: PathBuf,
+    /// Hosts behind each of the ten edge routers
+    #[arg(long, global = true)]
+    hosts: Option<usize>,
+    /// The overlay's messages are of IPv6
+    #[arg(long, global = true)]
+    ipv6: bool,
+    /// Base of the address plan; with 198.18.0.0, identifiers are checked against addresses (BEP 42),
+    /// which private addresses are exempt from
+    #[arg(long, global = true, default_value_t = plan::BASE)]
+    base: Ipv4Addr,
+    /// Name of the testbed
+    #[arg(long, global = true, default_value = "dht-bench")]
+    name: String,
+    /// Print one JSON document instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    /// Every operation by unicast and by Xcast: same answers, and what crosses each link
+    Operations {
+        /// How many clients ask, each behind another edge router
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=10))]
+        clients: u8,
+        /// Requests in a round
+        #[arg(long, value_delimiter = ',', default_values_t = [3, 20])]
+        alpha: Vec<usize>,
+        /// Which routers speak Xcast, in turn
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Deployment::All, Deployment::Half])]
+        xcast: Vec<Deployment>,
+    },
+    /// How often messages of different operations share a packet, by d_q
+    Combining {
+        /// Operations of a kind at the same time
+        #[arg(long, default_value_t = 20)]
+        parallel: usize,
+        /// Such batches
+        #[arg(long, default_value_t = 5)]
+        batches: usize,
+        /// d_q in milliseconds
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 1, 5, 20])]
+        delay: Vec<u64>,
+    },
+    /// Look-ups where packets are lost: on the first link, in the middle, at the leaves
+    Losses {
+        /// Look-ups in each row
+        #[arg(long, default_value_t = 300)]
+        lookups: usize,
+        /// Requests in a round
+        #[arg(long, default_value_t = 3)]
+        alpha: usize,
+        /// Lost packets in percent
+        #[arg(long, value_delimiter = ',', default_values_t = [0.0, 1.0, 5.0])]
+        loss: Vec<f64>,
+    },
+    /// Many answers at one moment into a slow access link
+    Implosion {
+        /// How many answer
+        #[arg(long, value_delimiter = ',', default_values_t = [20, 50, 127])]
+        crowd: Vec<usize>,
+        /// Rate of the access link in Mbit/s
+        #[arg(long, default_value_t = 10)]
+        rate: u32,
+        /// What its queue holds, in octets
+        #[arg(long, default_value_t = 32_768)]
+        queue: u32,
+        /// How often each row is repeated
+        #[arg(long, default_value_t = 5)]
+        repeats: usize,
+    },
+    /// One packet with a forged source to 127 nodes
+    Reflection,
+    /// Look-ups while nodes die
+    Churn {
+        /// Look-ups in each row
+        #[arg(long, default_value_t = 100)]
+        lookups: usize,
+        /// Requests in a round
+        #[arg(long, default_value_t = 3)]
+        alpha: usize,
+        /// Nodes that die at once, in percent
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u8).range(0..=90))]
+        percent: u8,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dht: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let setup = |hosts| Setup {
+        xcast_ctl: cli.xcast_ctl.clone(),
+        instance: cli.name.clone(),
+        ring: 5,
+        edges: 2,
+        hosts: cli.hosts.unwrap_or(hosts),
+        family: match cli.ipv6 {
+            true => Family::Ipv6,
+            false => Family::Ipv4,
+        },
+        base: cli.base,
+    };
+    let json = cli.json;
+    match cli.experiment {
+        Experiment::Operations {
+            clients,
+            alpha: alphas,
+            xcast: deployments,
+        } => {
+            let arguments = operations::Arguments {
+                clients: clients.into(),
+                alphas,
+                deployments,
+            };
+            print(&operations::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
+        }
+        Experiment::Combining {
+            parallel,
+            batches,
+            delay: delays_ms,
+        } => {
+            let arguments = combining::Arguments {
+                parallel,
+                batches,
+                delays_ms,
+            };
+            print(&combining::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
+        }
+        Experiment::Losses {
+            lookups,
+            alpha,
+            loss: percents,
+        } => {
+            let arguments = losses::Arguments {
+                lookups,
+                alpha,
+                percents,
+            };
+            print(&losses::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
+        }
+        Experiment::Implosion {
+            crowd: crowds,
+            rate: rate_mbit,
+            queue: queue_octets,
+            repeats,
+        } => {
+            let arguments = implosion::Arguments {
+                crowds,
+                rate_mbit,
+                queue_octets,
+                repeats,
+            };
+            print(&implosion::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
+        }
+        // Room for 127 nodes, attacker and victim.
+        Experiment::Reflection => print(&reflection::run(&setup(13))?, json),
+        Experiment::Churn {
+            lookups,
+            alpha,
+            percent,
+        } => {
+            let arguments = churn::Arguments {
+                lookups,
+                alpha,
+                percent: percent.into(),
+            };
+            print(&churn::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
+        }
+    }
+}
+
+/// Prints what came of an experiment. That nobody reads to the end is no error.
+fn print(outcome: &(impl Serialize + fmt::Display), json: bool) -> Result<()> {
+    let text = match json {
+        true => serde_json::to_string_pretty(outcome)?,
+        false => outcome.to_string().trim_end().to_owned(),
+    };
+    match writeln!(io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}

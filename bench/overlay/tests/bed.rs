@@ -1,0 +1,161 @@
+//! Short forms of the experiments, on a small network: what must hold whatever the machine is doing.
+//! Figures belong to `cargo xtask dht`.
+
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use tests::{daemon, namespace};
+use xcast_overlay::krpc::Family;
+use xcast_overlay_bench::{
+    bed::Setup,
+    churn, implosion, losses,
+    operations::{self, Operation},
+    reflection::{self, Form},
+};
+use xtask::testbed::{Deployment, plan};
+
+/// A small network of this test's own: one router in the middle, and so many at the edge; routers
+/// take longest to start. `None` where tests may be skipped.
+fn setup(edges: usize, hosts: usize, family: Family, base: Ipv4Addr) -> Option<Setup> {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    namespace::available().then(|| Setup {
+        xcast_ctl: daemon::program().to_owned(),
+        instance: format!(
+            "dht-{}-{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ),
+        ring: 1,
+        edges,
+        hosts,
+        family,
+        base,
+    })
+}
+
+/// Unicast, all routers, every other router: the same answers, and never more packets.
+#[track_caller]
+fn operations_cost_less_and_say_the_same(
+    edges: usize,
+    family: Family,
+    base: Ipv4Addr,
+    xcast: &[Deployment],
+) {
+    let Some(setup) = setup(edges, 18 / edges, family, base) else {
+        return;
+    };
+    let arguments = operations::Arguments {
+        clients: 1,
+        alphas: vec![3],
+        deployments: xcast.to_vec(),
+    };
+    let outcome = operations::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    assert_eq!(outcome.rows.len(), Operation::ALL.len());
+    for row in &outcome.rows {
+        assert_eq!(row.xcast.len(), xcast.len());
+        for (deployment, cost) in &row.xcast {
+            let what = format!("{:?}, {deployment}: {cost:?}", row.operation);
+            assert_eq!(cost.same_answers, 1, "{what}");
+            let (unicast, counts) = (&row.unicast.counts, &cost.counts);
+            assert!(counts.requests < unicast.requests, "{what}: {unicast:?}");
+            assert!(counts.own_link < unicast.own_link, "{what}: {unicast:?}");
+            assert_eq!(counts.replies, unicast.replies, "{what}: {unicast:?}");
+        }
+    }
+}
+
+#[test]
+fn operations_by_ipv4() {
+    let deployments = [Deployment::All, Deployment::Half];
+    operations_cost_less_and_say_the_same(3, Family::Ipv4, plan::BASE, &deployments);
+}
+
+/// With addresses that BEP 42 does not exempt.
+#[test]
+fn operations_by_ipv6() {
+    let base = Ipv4Addr::new(198, 18, 0, 0);
+    operations_cost_less_and_say_the_same(2, Family::Ipv6, base, &[Deployment::All]);
+}
+
+#[test]
+fn look_ups_survive_lost_packets() {
+    let Some(setup) = setup(2, 8, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let arguments = losses::Arguments {
+        lookups: 20,
+        alpha: 3,
+        percents: vec![20.0],
+    };
+    let outcome = losses::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    assert_eq!(outcome.rows.len(), 12);
+    for row in &outcome.rows {
+        // Every look-up ends, and most of what it looks for is found.
+        assert_eq!(row.lookups, 20, "{row:?}");
+        assert!(row.missed_permille < 500.0, "{row:?}");
+        // What is to lose packets does.
+        assert_eq!(row.dropped > 0, row.percent > 0.0, "{row:?}");
+    }
+}
+
+#[test]
+fn a_slow_link_loses_answers_that_come_at_once() {
+    let Some(setup) = setup(1, 15, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let arguments = implosion::Arguments {
+        crowds: vec![60],
+        rate_mbit: 10,
+        queue_octets: 16_384,
+        repeats: 1,
+    };
+    let outcome = implosion::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    let row = |alpha, jitter| {
+        let mut rows = outcome.rows.iter();
+        let row = rows.find(|r| r.by == "xcast" && r.alpha == alpha && r.jitter_ms == jitter);
+        row.expect("a row")
+    };
+    // 60 answers are 62 520 octets, of which the queue holds a quarter. Three at a time always fit.
+    assert!(row(60, 0).lost > 0.0);
+    assert_eq!(row(3, 0).lost, 0.0);
+}
+
+#[test]
+fn a_forged_source_is_stopped_by_the_first_router() {
+    let Some(setup) = setup(2, 6, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let outcome = reflection::run(&setup).expect("the experiment runs");
+    println!("{outcome}");
+    for row in &outcome.rows {
+        let reaches = row.source_policy == "any" || row.form == Form::Datagram;
+        assert_eq!(row.packets > 0, reaches, "{row:?}");
+        assert_eq!(row.drops.is_empty(), reaches, "{row:?}");
+        if reaches {
+            assert_eq!(row.packets, row.nodes as u64, "{row:?}");
+        }
+    }
+}
+
+#[test]
+fn look_ups_survive_the_death_of_nodes() {
+    let Some(setup) = setup(2, 12, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let arguments = churn::Arguments {
+        lookups: 20,
+        alpha: 3,
+        percent: 30,
+    };
+    let outcome = churn::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    for row in &outcome.rows {
+        assert_eq!(row.lookups, 20, "{row:?}");
+        assert!(row.missed_permille < 100.0, "{row:?}");
+    }
+}

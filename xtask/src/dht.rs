@@ -1,0 +1,39 @@
+//! `cargo xtask dht`.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::{build, process, setup, testbed};
+
+/// Arguments of `dht`.
+#[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
+pub struct Dht {
+    /// Given to xcast-overlay-bench
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Runs `cargo xtask dht`.
+///
+/// # Errors
+///
+/// Not root, something is missing, or does not compile.
+pub fn run(arguments: &Dht) -> Result<ExitCode> {
+    setup::ensure(setup::Purpose::Demo, false)?;
+    let asks_for_help = |word: &String| word == "--help" || word == "-h";
+    eprintln!("building xcast-overlay-bench");
+    let mut command = Command::new(build::package("xcast-overlay-bench", true)?);
+    if !arguments.arguments.is_empty() && !arguments.arguments.iter().any(asks_for_help) {
+        testbed::require_root()?;
+        eprintln!("building xcast-ctl and the BPF programs");
+        command.env("XCAST_CTL", build::package("xcast-ctl", true)?);
+    }
+    let status = process::status(command.args(&arguments.arguments))?;
+    match status.code() {
+        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
+        None => bail!("xcast-overlay-bench was ended: {status}"),
+    }
+}
