@@ -16,6 +16,9 @@
 //! | [`places`] | places as keys, areas as cells of a grid |
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
+//! | [`d1ht`] | everybody knows everybody: D1HT, and EDRA's news of members |
+//! | [`ring`] | positions on a ring |
+//! | [`wire`] | compact messages for overlays of their own |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -81,6 +84,7 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
+pub mod d1ht;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
@@ -88,6 +92,8 @@ pub mod members;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod places;
+pub mod ring;
 pub mod runtime;
 pub mod services;
 mod signed;
+pub mod wire;
