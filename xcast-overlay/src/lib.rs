@@ -16,6 +16,7 @@
 //! | [`places`] | places as keys, areas as cells of a grid |
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
+//! | [`tree`] | multicast trees: a source's stream to all members, by lists |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -81,6 +82,7 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize`.
 
+mod codec;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
@@ -91,3 +93,4 @@ pub mod places;
 pub mod runtime;
 pub mod services;
 mod signed;
+pub mod tree;
