@@ -214,7 +214,13 @@ mod tests {
 
     #[test]
     fn addresses_that_cannot_be_sent_to_are_none() {
-        for text in ["0.0.0.0:1", "224.0.0.1:1", "192.0.2.1:0", "[::]:1", "[ff02::1]:1"] {
+        for text in [
+            "0.0.0.0:1",
+            "224.0.0.1:1",
+            "192.0.2.1:0",
+            "[::]:1",
+            "[ff02::1]:1",
+        ] {
             let mut writer = Writer::default();
             writer.address(&text.parse().expect("an address"));
             assert_eq!(Reader(writer.finish()).address(), None, "{text}");

@@ -17,6 +17,8 @@
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
 //! | [`tree`] | multicast trees: a source's stream to all members, by lists |
+//! | [`meridian`] | who is close: rings, closest nodes, central leaders |
+//! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -87,6 +89,7 @@ pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod places;
@@ -94,3 +97,4 @@ pub mod runtime;
 pub mod services;
 mod signed;
 pub mod tree;
+pub mod walks;

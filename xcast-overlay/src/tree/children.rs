@@ -17,10 +17,25 @@ pub(super) struct Child {
     /// The token that it has chosen.
     pub token: u64,
     pub heard: Instant,
+    /// The next message that it can deliver, as far as is known.
+    pub next: u64,
     /// It is behind, and gets only what it asks for.
     pub paused: bool,
     /// Depth at which there is room at it, or below.
     pub room_depth: u8,
+}
+
+impl Child {
+    /// One that has just come.
+    pub fn new(now: Instant, token: u64) -> Self {
+        Self {
+            token,
+            heard: now,
+            next: 0,
+            paused: false,
+            room_depth: NO_ROOM,
+        }
+    }
 }
 
 /// Children in order of their addresses: those next to each other share a packet.
@@ -45,14 +60,24 @@ impl Children {
 
     /// How many more there may be of a family.
     pub fn room(&self, ipv6: bool) -> usize {
-        let count = |ipv6| self.all.keys().filter(|child| child.is_ipv6() == ipv6).count();
+        let count = |ipv6| {
+            self.all
+                .keys()
+                .filter(|child| child.is_ipv6() == ipv6)
+                .count()
+        };
         let size = |ipv6| self.packets.destinations(ipv6, self.datagram_octets);
         let others = count(!ipv6).div_ceil(size(!ipv6));
         (self.most_packets.saturating_sub(others) * size(ipv6)).saturating_sub(count(ipv6))
     }
 
     /// Lists for packets with datagrams of this size, to those that get the stream, or to all.
-    pub fn lists(&self, octets: usize, stream: bool, but: Option<SocketAddr>) -> Vec<Vec<SocketAddr>> {
+    pub fn lists(
+        &self,
+        octets: usize,
+        stream: bool,
+        but: Option<SocketAddr>,
+    ) -> Vec<Vec<SocketAddr>> {
         let to: Vec<SocketAddr> = self
             .all
             .iter()

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,9 +11,11 @@ use bytes::Bytes;
 use thiserror::Error;
 
 use super::{
-    children::{Child, Children, NO_ROOM},
+    children::{Child, Children},
     config::Config,
-    message::{Beat, DATA_OCTETS, Data, Found, MAX_NAMED, Message, Refusal, Report, TreeKey, ranges},
+    message::{
+        Beat, DATA_OCTETS, Data, Found, MAX_NAMED, Message, Refusal, Report, TreeKey, ranges,
+    },
     place::{Change, Place},
     repairs::Repairs,
     status::{Cause, Counters, Event, Status},
@@ -41,10 +44,21 @@ pub enum CannotSend {
     },
 }
 
+/// What relatives know of a member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Card {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What its parent knows it by.
+    token: u64,
+    /// What its children know it by.
+    family: u64,
+}
+
 /// A member of a tree: its source, or not. See the [module](super).
 #[derive(Debug)]
 pub struct Member {
-    config: Config,
+    config: Arc<Config>,
     tree: TreeKey,
     place: Place,
     children: Children,
@@ -65,8 +79,12 @@ pub struct Member {
 }
 
 impl Member {
+    /// Octets that each message has in front of its payload: what it is, and the source's signature.
+    pub const OVERHEAD_OCTETS: usize = DATA_OCTETS;
+
     /// A member that knows nobody yet. It joins by itself; the source is there from the beginning.
-    pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
+    pub fn new(now: Instant, config: impl Into<Arc<Config>>, mut random: Random) -> Self {
+        let config = config.into();
         let tree = TreeKey::new(&config.name, config.source_key);
         let is_source = config.signing_key.is_some();
         let mut stream = Stream::new(Bounds {
@@ -127,6 +145,36 @@ impl Member {
         Ok(seq)
     }
 
+    /// What relatives know of this member, which is at this address.
+    pub fn card(&self, address: SocketAddr) -> Card {
+        Card {
+            address,
+            token: self.place.token,
+            family: self.family,
+        }
+    }
+
+    /// Takes a place in a tree that has been made up elsewhere, without a message: for simulations of
+    /// trees that are too large to be joined member by member. All members take theirs at one time,
+    /// before anything is sent, and have a source that has just begun.
+    pub fn seat(
+        &mut self,
+        now: Instant,
+        own: SocketAddr,
+        depth: u8,
+        parent: Option<Card>,
+        children: impl IntoIterator<Item = Card>,
+    ) {
+        let pulse = self.config.first_seq;
+        let parent = parent.map(|parent| (parent.address, parent.family));
+        self.place.seat(now, own, pulse, depth, parent);
+        self.stream.know(now, pulse);
+        for child in children {
+            let Card { address, token, .. } = child;
+            self.children.all.insert(address, Child::new(now, token));
+        }
+    }
+
     /// Says goodbye to parent and children, by one packet where they fit into one. The member does
     /// nothing any more.
     pub fn leave(&mut self, _now: Instant) {
@@ -163,6 +211,16 @@ impl Member {
         self.children.all.keys().copied()
     }
 
+    /// Children that have not yet said that they can deliver all that there is.
+    pub fn children_behind(&self) -> usize {
+        let head = self.stream.head();
+        self.children
+            .all
+            .values()
+            .filter(|child| child.next < head)
+            .count()
+    }
+
     /// What it has done.
     pub fn counters(&self) -> Counters {
         self.counters
@@ -176,7 +234,12 @@ impl Member {
             depth: self.place.depth,
             parent: self.parent(),
             children: self.children().collect(),
-            paused_children: self.children.all.values().filter(|child| child.paused).count(),
+            paused_children: self
+                .children
+                .all
+                .values()
+                .filter(|child| child.paused)
+                .count(),
             room: self.children.room(false),
             next: self.stream.next(),
             head: self.stream.head(),
@@ -191,7 +254,11 @@ impl Member {
     fn control(&mut self, to: Vec<SocketAddr>, datagram: Bytes) {
         self.counters.control_packets += 1;
         self.counters.control_receivers += to.len() as u64;
-        let mode = if to.len() > 1 { Mode::Shared } else { Mode::Unicast };
+        let mode = if to.len() > 1 {
+            Mode::Shared
+        } else {
+            Mode::Unicast
+        };
         let body = Body::shared(datagram);
         self.out.push_back(Transmit { to, body, mode });
     }
@@ -232,7 +299,9 @@ impl Member {
     /// Passes the pulse on, and forgets children that have been silent.
     fn beat(&mut self, now: Instant) {
         let patience = self.config.silence + self.config.beat;
-        self.children.all.retain(|_, child| now < child.heard + patience);
+        self.children
+            .all
+            .retain(|_, child| now < child.heard + patience);
         let beat = Message::Beat(self.own_beat());
         let datagram = self.place.encode(&beat);
         for to in self.children.lists(datagram.len(), false, None) {
@@ -240,7 +309,11 @@ impl Member {
         }
         // The source's clock drives all others; without it they go on a little slower.
         let period = self.config.beat;
-        let period = if self.place.is_source() { period } else { period * 3 / 2 };
+        let period = if self.place.is_source() {
+            period
+        } else {
+            period * 3 / 2
+        };
         self.beat_at = Some(now + period);
     }
 
@@ -291,10 +364,11 @@ impl Member {
             Some(Change::Joined { head }) => {
                 self.stream.know(now, head);
                 self.stream.ask_anew(now);
-                self.events.extend(self.place.parent.as_ref().map(|parent| Event::Joined {
-                    parent: parent.address,
-                    depth: self.place.depth,
-                }));
+                self.events
+                    .extend(self.place.parent.as_ref().map(|parent| Event::Joined {
+                        parent: parent.address,
+                        depth: self.place.depth,
+                    }));
                 self.beat(now);
                 self.report_at = Some(now);
                 self.deliver();
@@ -329,12 +403,7 @@ impl Member {
         if let Some(why) = why {
             return self.reply(from, &Message::Refused { transaction, why });
         }
-        let child = Child {
-            token,
-            heard: now,
-            paused: false,
-            room_depth: NO_ROOM,
-        };
+        let child = Child::new(now, token);
         self.children.all.insert(from, child);
         let beat = self.own_beat();
         self.reply(from, &Message::Attached { transaction, beat });
@@ -388,9 +457,16 @@ impl Member {
 
     /// Far behind, more of the stream would only push aside what is asked for.
     fn consider_pause(&mut self) {
-        let (many, few) = (self.config.kept_messages / 8, self.config.kept_messages / 64);
+        let (many, few) = (
+            self.config.kept_messages / 8,
+            self.config.kept_messages / 64,
+        );
         let missing = self.stream.missing();
-        let pause = if self.paused { missing > few } else { missing > many };
+        let pause = if self.paused {
+            missing > few
+        } else {
+            missing > many
+        };
         if pause != self.paused {
             self.paused = pause;
             self.report();
@@ -467,7 +543,11 @@ impl Member {
         match message {
             Message::Find { transaction } => {
                 let connected = self.is_connected(now);
-                let room = if connected { self.room(from.is_ipv6()) } else { 0 };
+                let room = if connected {
+                    self.room(from.is_ipv6())
+                } else {
+                    0
+                };
                 let found = Found {
                     cookie: self.place.cookie(from, &self.secret),
                     seen: from,
@@ -509,6 +589,7 @@ impl Member {
             Message::Report(report) => match self.children.all.get_mut(&from) {
                 Some(child) if child.token == report.token => {
                     child.heard = now;
+                    child.next = report.next;
                     child.paused = report.paused;
                     child.room_depth = report.room_depth;
                 }
@@ -569,9 +650,7 @@ impl Protocol for Member {
             self.orphaned(now, cause);
         }
         let children: Vec<SocketAddr> = self.children().collect();
-        let change = self
-            .place
-            .handle_timeout(now, &children, &mut self.random);
+        let change = self.place.handle_timeout(now, &children, &mut self.random);
         self.changed(now, change);
         if self.beat_at.is_some_and(|at| at <= now) {
             if self.place.is_source() {

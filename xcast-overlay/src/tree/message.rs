@@ -150,8 +150,13 @@ pub(super) struct Found {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Message {
     /// Who are you?
-    Find { transaction: [u8; 8] },
-    Found { transaction: [u8; 8], found: Found },
+    Find {
+        transaction: [u8; 8],
+    },
+    Found {
+        transaction: [u8; 8],
+        found: Found,
+    },
     /// May I be your child? `token` is the asker's, `pulse` its latest.
     Attach {
         transaction: [u8; 8],
@@ -160,7 +165,10 @@ pub(super) enum Message {
         pulse: u64,
     },
     /// Yes.
-    Attached { transaction: [u8; 8], beat: Beat },
+    Attached {
+        transaction: [u8; 8],
+        beat: Beat,
+    },
     /// No.
     Refused {
         transaction: [u8; 8],
@@ -169,15 +177,26 @@ pub(super) enum Message {
     Beat(Beat),
     Report(Report),
     /// What the child with this token is no longer, or never was.
-    NoChild { token: u64 },
+    NoChild {
+        token: u64,
+    },
     /// Goodbye, to parent and children: the tokens that the one and the others know.
-    Leave { token: u64, family: u64 },
+    Leave {
+        token: u64,
+        family: u64,
+    },
     Data(Data),
     /// Messages that are missing: first of each range, and how many. `token` is one that the asked
     /// one knows: its own, or its parent's.
-    Want { token: u64, ranges: Vec<(u64, u16)> },
+    Want {
+        token: u64,
+        ranges: Vec<(u64, u16)>,
+    },
     /// Of what was asked for, this is nowhere here, and will not be.
-    Lack { token: u64, ranges: Vec<(u64, u16)> },
+    Lack {
+        token: u64,
+        ranges: Vec<(u64, u16)>,
+    },
 }
 
 mod kind {
@@ -424,16 +443,16 @@ mod tests {
         let named = prop::option::of((address(), any::<u64>()));
         let siblings = prop::collection::vec(address(), 0..=MAX_NAMED);
         let numbers = (any::<u64>(), any::<u64>(), any::<u8>(), any::<u64>());
-        (numbers, named, siblings).prop_map(|((token, pulse, depth, head), grandparent, siblings)| {
-            Beat {
+        (numbers, named, siblings).prop_map(
+            |((token, pulse, depth, head), grandparent, siblings)| Beat {
                 token,
                 pulse,
                 depth,
                 head,
                 grandparent,
                 siblings,
-            }
-        })
+            },
+        )
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -441,14 +460,30 @@ mod tests {
         let ranges = || prop::collection::vec(any::<(u64, u16)>(), 0..=MAX_RANGES);
         prop_oneof![
             transaction().prop_map(|transaction| Message::Find { transaction }),
-            (transaction(), any::<(u64, u64, u8, u16)>(), prop::collection::vec(address(), 1..8))
+            (
+                transaction(),
+                any::<(u64, u64, u8, u16)>(),
+                prop::collection::vec(address(), 1..8)
+            )
                 .prop_map(|(transaction, (cookie, pulse, depth, room), children)| {
                     let seen = children[0];
-                    let found = Found { cookie, seen, pulse, depth, room, children };
+                    let found = Found {
+                        cookie,
+                        seen,
+                        pulse,
+                        depth,
+                        room,
+                        children,
+                    };
                     Message::Found { transaction, found }
                 }),
             (transaction(), any::<[u64; 3]>()).prop_map(|(transaction, [cookie, token, pulse])| {
-                Message::Attach { transaction, cookie, token, pulse }
+                Message::Attach {
+                    transaction,
+                    cookie,
+                    token,
+                    pulse,
+                }
             }),
             (transaction(), beat())
                 .prop_map(|(transaction, beat)| Message::Attached { transaction, beat }),
@@ -509,7 +544,10 @@ mod tests {
             other => panic!("{other:?}"),
         };
         let data = read(&datagram);
-        assert_eq!((data.seq, &data.datagram[DATA_OCTETS..]), (7, &b"hello"[..]));
+        assert_eq!(
+            (data.seq, &data.datagram[DATA_OCTETS..]),
+            (7, &b"hello"[..])
+        );
         assert!(tree.is_signed(&data));
         // Every octet counts.
         for at in Protocol::OCTETS + 8..datagram.len() {

@@ -88,7 +88,7 @@ mod stream;
 
 pub use self::{
     config::{Config, Parents},
-    member::{CannotSend, Member},
+    member::{CannotSend, Card, Member},
     message::is_for_tree,
     packets::Packets,
     status::{Cause, Counters, Event, Status},

@@ -45,9 +45,8 @@ impl Packets {
             (true, false) => 20 + 8,
             (true, true) => 40 + 8,
         };
-        let fits = |count: &usize| {
-            outer + packet_octets(ipv6, *count) + payload_octets <= self.mtu_octets
-        };
+        let fits =
+            |count: &usize| outer + packet_octets(ipv6, *count) + payload_octets <= self.mtu_octets;
         let most = self.max_destinations.min(if ipv6 { 125 } else { 127 });
         (2..=most).rev().find(fits).unwrap_or(1)
     }

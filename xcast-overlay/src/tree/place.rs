@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -57,7 +58,7 @@ struct Attaching {
 #[derive(Clone, Debug)]
 pub(super) struct Place {
     tag: [u8; 8],
-    config: Config,
+    config: Arc<Config>,
     /// What the parent knows this child by.
     pub token: u64,
     pub pulse: u64,
@@ -78,7 +79,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub fn new(now: Instant, config: Config, tag: [u8; 8], random: &mut Random) -> Self {
+    pub fn new(now: Instant, config: Arc<Config>, tag: [u8; 8], random: &mut Random) -> Self {
         let is_source = config.signing_key.is_some();
         Self {
             tag,
@@ -107,7 +108,8 @@ impl Place {
 
     /// Whether pulses of the source come.
     pub fn is_connected(&self, now: Instant) -> bool {
-        self.is_source() || (self.parent.is_some() && now < self.pulse_at + self.config.orphan_after)
+        self.is_source()
+            || (self.parent.is_some() && now < self.pulse_at + self.config.orphan_after)
     }
 
     /// The source's next pulse.
@@ -122,7 +124,10 @@ impl Place {
         let Some(known) = known else {
             return Vec::new();
         };
-        let parent = self.parent.as_ref().map(|parent| (parent.address, parent.token));
+        let parent = self
+            .parent
+            .as_ref()
+            .map(|parent| (parent.address, parent.token));
         let siblings = known.siblings.iter().map(|sibling| (*sibling, known.token));
         let mut targets: Vec<Named> = parent.into_iter().chain(parent).collect();
         targets.extend(known.grandparent);
@@ -159,7 +164,9 @@ impl Place {
         first.extend(bootstrap);
         let gone_address = gone.as_ref().map(|parent| parent.address);
         let useless = |address: &SocketAddr| {
-            Some(*address) == self.own || Some(*address) == gone_address || children.contains(address)
+            Some(*address) == self.own
+                || Some(*address) == gone_address
+                || children.contains(address)
         };
         first.retain(|address| !useless(address));
         if first.is_empty() {
@@ -167,8 +174,32 @@ impl Place {
         }
         self.former = gone.or(self.former.take());
         (self.attaching, self.retry_at, self.decide_at) = (None, None, None);
-        self.search = Some(Search::new(self.config.parents, first, !children.is_empty()));
+        self.search = Some(Search::new(
+            self.config.parents,
+            first,
+            !children.is_empty(),
+        ));
         self.ask_on(now, random);
+    }
+
+    /// Takes a place that somebody else has found.
+    pub fn seat(
+        &mut self,
+        now: Instant,
+        own: SocketAddr,
+        pulse: u64,
+        depth: u8,
+        parent: Option<Named>,
+    ) {
+        (self.own, self.pulse, self.pulse_at, self.depth) = (Some(own), pulse, now, depth);
+        self.parent = parent.map(|(address, token)| Parent {
+            address,
+            token,
+            grandparent: None,
+            siblings: Vec::new(),
+            heard: now,
+        });
+        (self.search, self.attaching, self.retry_at, self.decide_at) = (None, None, None, None);
     }
 
     /// Stops all.
@@ -184,7 +215,10 @@ impl Place {
         if round.is_empty() {
             return self.decide(now, random);
         }
-        let to = round.into_iter().map(|address| (address, Asked::Find)).collect();
+        let to = round
+            .into_iter()
+            .map(|address| (address, Asked::Find))
+            .collect();
         self.ask(now, to, random, |transaction| Message::Find { transaction });
         None
     }
@@ -195,7 +229,9 @@ impl Place {
         if self.attaching.is_some() {
             return None;
         }
-        let best = self.search.as_ref()?.best(0).cloned();
+        let search = self.search.as_ref()?;
+        // Whose pulse is not newer may be below this member, or just be a moment behind.
+        let best = search.best(self.pulse + 1).or(search.best(0)).cloned();
         let Some(best) = best else {
             self.search = None;
             self.failures += 1;
@@ -260,7 +296,9 @@ impl Place {
         found: Found,
         random: &mut Random,
     ) -> Option<Change> {
-        let answer = self.fanouts.answer(now, &mut self.peers, &transaction, from)?;
+        let answer = self
+            .fanouts
+            .answer(now, &mut self.peers, &transaction, from)?;
         if answer.tag != Asked::Find {
             return None;
         }
@@ -285,7 +323,9 @@ impl Place {
         transaction: [u8; 8],
         beat: Beat,
     ) -> Option<Change> {
-        let answer = self.fanouts.answer(now, &mut self.peers, &transaction, from)?;
+        let answer = self
+            .fanouts
+            .answer(now, &mut self.peers, &transaction, from)?;
         let attaching = self.attaching.filter(|attaching| attaching.to == from);
         if answer.tag != Asked::Attach || attaching.is_none() || beat.pulse <= self.pulse {
             return None;
@@ -315,8 +355,13 @@ impl Place {
         why: Refusal,
         random: &mut Random,
     ) -> Option<Change> {
-        let answer = self.fanouts.answer(now, &mut self.peers, &transaction, from)?;
-        let attaching = self.attaching.as_mut().filter(|attaching| attaching.to == from)?;
+        let answer = self
+            .fanouts
+            .answer(now, &mut self.peers, &transaction, from)?;
+        let attaching = self
+            .attaching
+            .as_mut()
+            .filter(|attaching| attaching.to == from)?;
         if answer.tag != Asked::Attach {
             return None;
         }
@@ -390,7 +435,11 @@ impl Place {
         if self.decide_at.is_some_and(|at| at <= now) {
             change = self.decide(now, random).or(change);
         }
-        if self.attaching.and_then(|attaching| attaching.again).is_some_and(|at| at <= now) {
+        if self
+            .attaching
+            .and_then(|attaching| attaching.again)
+            .is_some_and(|at| at <= now)
+        {
             self.attach(now, random);
         }
         if self.retry_at.is_some_and(|at| at <= now) {
@@ -405,10 +454,17 @@ impl Place {
         let adrift = parent.map(|_| self.pulse_at + self.config.orphan_after);
         let again = self.attaching.and_then(|attaching| attaching.again);
         let fanouts = self.fanouts.poll_timeout();
-        [silent, adrift, again, fanouts, self.decide_at, self.retry_at]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            silent,
+            adrift,
+            again,
+            fanouts,
+            self.decide_at,
+            self.retry_at,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     pub fn poll_transmit(&mut self) -> Option<Transmit> {

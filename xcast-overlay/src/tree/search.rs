@@ -1,10 +1,6 @@
 //! The search for a parent: who was asked, who has room, and who is best.
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use super::{children::common_bits, config::Parents, message::Found};
 
@@ -49,12 +45,7 @@ impl Search {
     }
 
     /// An answer of somebody, with the round-trip time.
-    pub fn found(
-        &mut self,
-        from: SocketAddr,
-        found: Found,
-        rtt: Option<Duration>,
-    ) {
+    pub fn found(&mut self, from: SocketAddr, found: Found, rtt: Option<Duration>) {
         let depth = u64::from(found.depth);
         let cost = match self.parents {
             Parents::Latency { level } => {
@@ -92,7 +83,9 @@ impl Search {
         // Children of the best first, those with room or near before others.
         let mut by_cost: Vec<&Candidate> = self.candidates.iter().collect();
         by_cost.sort_by_key(|candidate| candidate.cost);
-        let children = by_cost.iter().flat_map(|candidate| &candidate.found.children);
+        let children = by_cost
+            .iter()
+            .flat_map(|candidate| &candidate.found.children);
         for address in children.chain(&self.pool) {
             if round.len() < WIDTH && self.asked.insert(*address) {
                 round.push(*address);

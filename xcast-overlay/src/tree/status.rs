@@ -1,13 +1,15 @@
 //! What a member tells of itself.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
-/// Why a member is looking for a parent.
+/// Why a member has lost its parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize),
+    serde(rename_all = "snake_case")
+)]
 pub enum Cause {
-    /// It has just begun.
-    New,
     /// The parent has said goodbye.
     ParentLeft,
     /// The parent has been silent.
@@ -16,6 +18,17 @@ pub enum Cause {
     Dropped,
     /// No pulse of the source has come for long.
     NoPulse,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ParentLeft => "it has left",
+            Self::ParentSilent => "it has been silent",
+            Self::Dropped => "it does not know this child",
+            Self::NoPulse => "no pulse of the source has come by it",
+        })
+    }
 }
 
 /// What happened at a member.

@@ -119,7 +119,9 @@ impl Stream {
     /// What a message of this number would be.
     pub fn newness(&self, seq: u64) -> Newness {
         let known = self.kept.contains_key(&seq);
-        let far = self.next.is_some_and(|next| seq > next + u64::from(u32::MAX));
+        let far = self
+            .next
+            .is_some_and(|next| seq > next + u64::from(u32::MAX));
         match self.missing.get(&seq) {
             _ if known => Newness::Known,
             Some(missing) if missing.attempts > 0 => Newness::Repaired,
@@ -196,8 +198,8 @@ impl Stream {
             }
             let tried_all = missing.attempts as usize >= 2 * targets.len().max(1);
             let waited = now.saturating_duration_since(missing.since);
-            let out_of_time = waited >= self.bounds.patience && tried_all
-                || waited >= 2 * self.bounds.patience;
+            let out_of_time =
+                waited >= self.bounds.patience && tried_all || waited >= 2 * self.bounds.patience;
             let nowhere = !targets.is_empty() && targets.iter().all(|to| missing.lack.contains(to));
             if out_of_time || nowhere {
                 given_up.push(*seq);
@@ -260,7 +262,11 @@ impl Stream {
 
     /// Messages before this are not waited for.
     fn give_up_before(&mut self, seq: u64) {
-        if self.missing.first_key_value().is_some_and(|(first, _)| *first < seq) {
+        if self
+            .missing
+            .first_key_value()
+            .is_some_and(|(first, _)| *first < seq)
+        {
             self.missing = self.missing.split_off(&seq);
         }
         self.settle();
@@ -271,7 +277,8 @@ impl Stream {
         let Some(mut next) = self.next else { return };
         while next < self.head {
             if let Some(datagram) = self.kept.get(&next) {
-                self.out.push_back(Delivery::Message(next, datagram.clone()));
+                self.out
+                    .push_back(Delivery::Message(next, datagram.clone()));
                 next += 1;
                 continue;
             }
@@ -395,6 +402,9 @@ mod tests {
         assert_eq!(stream.missing(), 64);
         let all: BTreeSet<u64> = (10_000 - 64..10_000).collect();
         let asked = stream.ask(now + REORDERING, &[([192, 0, 2, 1], 1).into()]);
-        assert_eq!(asked.values().flatten().copied().collect::<BTreeSet<u64>>(), all);
+        assert_eq!(
+            asked.values().flatten().copied().collect::<BTreeSet<u64>>(),
+            all
+        );
     }
 }

@@ -3,5 +3,8 @@
 //! Debug builds run small networks. `cargo test --release -p xcast-overlay --test searches` runs those
 //! that the numbers in the documentation are from.
 
+mod gia;
+mod lms;
+mod meridian;
 mod tree;
 mod world;

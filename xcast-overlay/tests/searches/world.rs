@@ -48,20 +48,11 @@ pub struct Sent {
     pub octets: u64,
 }
 
-impl Sent {
-    /// Packets that leave, where each list is one.
-    pub fn packets(&self) -> u64 {
-        self.shared + self.unicast
-    }
-
-    /// Datagrams that unicast would send.
-    pub fn datagrams(&self) -> u64 {
-        self.shared_receivers + self.unicast
-    }
-}
-
 /// How long a datagram takes from one place to another.
 pub type Latency = Box<dyn Fn(usize, usize) -> Duration>;
+
+/// Whether a datagram from one place to another is stopped.
+pub type Blocked = Box<dyn Fn(usize, usize, &Bytes) -> bool>;
 
 pub struct World<P: Protocol> {
     pub start: Instant,
@@ -73,7 +64,9 @@ pub struct World<P: Protocol> {
     pub events: Vec<(Instant, usize, P::Event)>,
     pub random: Random,
     /// Datagrams of which this says true arrive nowhere.
-    pub blocked: Option<Box<dyn Fn(usize, usize, &Bytes) -> bool>>,
+    pub blocked: Option<Blocked>,
+    /// Lists are served by unicast, so that each receiver's datagram is lost by itself.
+    pub apart: bool,
     /// A digest of all that was sent, in order.
     pub digest: u64,
     addresses: Vec<SocketAddr>,
@@ -124,6 +117,7 @@ impl<P: Protocol> World<P> {
             events: Vec::new(),
             random: Random::from_number(seed),
             blocked: None,
+            apart: false,
             digest: 0xcbf2_9ce4_8422_2325,
             addresses: Vec::new(),
             places: BTreeMap::new(),
@@ -194,14 +188,20 @@ impl<P: Protocol> World<P> {
     }
 
     fn next(&self) -> Option<Instant> {
-        let arrives = self.in_flight.peek().map(|Reverse(datagram)| datagram.arrives);
+        let arrives = self
+            .in_flight
+            .peek()
+            .map(|Reverse(datagram)| datagram.arrives);
         let timer = self.timers.first().map(|(at, _)| *at);
         [arrives, timer].into_iter().flatten().min()
     }
 
     pub fn step(&mut self) {
         let timer = self.timers.first().copied();
-        let arrives = self.in_flight.peek().map(|Reverse(datagram)| datagram.arrives);
+        let arrives = self
+            .in_flight
+            .peek()
+            .map(|Reverse(datagram)| datagram.arrives);
         match (timer, arrives) {
             (Some((timer, at)), arrives) if arrives.is_none_or(|arrives| timer < arrives) => {
                 self.now = self.now.max(timer);
@@ -246,7 +246,7 @@ impl<P: Protocol> World<P> {
 
     fn transmit(&mut self, at: usize, transmit: &Transmit) {
         assert!(!transmit.to.is_empty());
-        let shared = transmit.mode == Mode::Shared && transmit.to.len() > 1;
+        let shared = transmit.mode == Mode::Shared && transmit.to.len() > 1 && !self.apart;
         if shared {
             self.sent.shared += 1;
             self.sent.shared_receivers += transmit.to.len() as u64;
@@ -271,7 +271,11 @@ impl<P: Protocol> World<P> {
 
     fn send(&mut self, from: usize, to: SocketAddr, mut content: Bytes) {
         let Some(to) = self.place(to) else { return };
-        if self.blocked.as_ref().is_some_and(|blocked| blocked(from, to, &content)) {
+        if self
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked(from, to, &content))
+        {
             return;
         }
         if self.happens(self.faults.truncated) {
@@ -299,5 +303,9 @@ impl<P: Protocol> World<P> {
 
 /// Debug builds do less.
 pub fn size(debug: usize, release: usize) -> usize {
-    if cfg!(debug_assertions) { debug } else { release }
+    if cfg!(debug_assertions) {
+        debug
+    } else {
+        release
+    }
 }
