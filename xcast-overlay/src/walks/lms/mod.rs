@@ -2,9 +2,10 @@
 //!
 //! Each node has a random identifier, and knows those within `h` hops (its *neighbourhood*, of size
 //! d_h). A walker goes some steps at random, and then down: to whoever in the neighbourhood is
-//! closest to the key, until nobody is closer. Such a *local minimum* is one of about n / d_h, each
-//! as likely as the other. So if r replicas were left at local minima, s walkers find one with
-//! probability about 1 - exp(-r s d_h / n).
+//! closest to the key, until nobody is closer. Such a *local minimum* is one of about n / d_h. If each
+//! were as likely as the other, s walkers would find one of r replicas with probability
+//! 1 - exp(-r s d_h / n). Some have larger basins than others, so more is found: the formula is a lower bound,
+//! even without what walkers meet on their way ([`Config::look_on_the_way`]).
 //!
 //! All walkers of an operation start as one packet to as many neighbours; if there are more walkers
 //! than neighbours, as a few packets. What nodes tell their neighbours of each other is one packet, too.

@@ -35,6 +35,8 @@ pub struct Config {
     /// Random steps of a walker before it goes down. The more, the less it matters where it
     /// started. Default: 8.
     pub walk: u8,
+    /// Whether nodes that a walker only passes look, too, for what it is looking for. Default: true.
+    pub look_on_the_way: bool,
     /// How often neighbours are told of each other. Default: 10 s.
     pub hello: Duration,
     /// How long an operation waits for its walkers. Default: 10 s.
@@ -57,6 +59,7 @@ impl Config {
             neighbours,
             hops: 2,
             walk: 8,
+            look_on_the_way: true,
             hello: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
             max_values: 10_000,
@@ -192,6 +195,16 @@ impl Node {
         self.near().len() + 1
     }
 
+    /// Whoever is closer to the key than this node is, and closest; `None` at a local minimum.
+    pub fn downhill(&self, key: u64) -> Option<SocketAddr> {
+        let near = self.near();
+        let best = near
+            .into_iter()
+            .min_by_key(|(address, id)| (id ^ key, *address));
+        best.filter(|(_, id)| id ^ key < self.id ^ key)
+            .map(|(address, _)| address)
+    }
+
     /// Whether it keeps a replica for this key.
     pub fn keeps(&self, key: u64) -> bool {
         self.values.contains_key(&key)
@@ -320,8 +333,9 @@ impl Node {
         {
             self.seen.remove(&oldest);
         }
-        let is_find = walker.value.is_none();
-        if is_find && let Some(value) = self.values.get(&walker.key) {
+        let at_end = walker.walk == 0 && self.downhill(walker.key).is_none();
+        let looks = walker.value.is_none() && (at_end || self.config.look_on_the_way);
+        if looks && let Some(value) = self.values.get(&walker.key) {
             let value = Some(value.clone());
             return self.end(&walker, false, value);
         }
@@ -370,16 +384,6 @@ impl Node {
             others.retain(|address| *address != from);
         }
         (!others.is_empty()).then(|| others[self.random.below(others.len())])
-    }
-
-    /// Whoever is closer to the key than this node is, and closest; `None` at a local minimum.
-    fn downhill(&self, key: u64) -> Option<SocketAddr> {
-        let near = self.near();
-        let best = near
-            .into_iter()
-            .min_by_key(|(address, id)| (id ^ key, *address));
-        best.filter(|(_, id)| id ^ key < self.id ^ key)
-            .map(|(address, _)| address)
     }
 
     fn ended(&mut self, id: [u8; 8], hops: u8, stored: bool, end: Message) {
