@@ -19,6 +19,9 @@
 //! | [`d1ht`] | everybody knows everybody: D1HT, and EDRA's news of members |
 //! | [`ring`] | positions on a ring |
 //! | [`wire`] | compact messages for overlays of their own |
+//! | [`tree`] | multicast trees: a source's stream to all members, by lists |
+//! | [`meridian`] | who is close: rings, closest nodes, central leaders |
+//! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -85,10 +88,12 @@
 //! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
 pub mod d1ht;
+mod codec;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
 pub mod places;
@@ -97,3 +102,5 @@ pub mod runtime;
 pub mod services;
 mod signed;
 pub mod wire;
+pub mod tree;
+pub mod walks;

@@ -17,6 +17,8 @@ pub(crate) enum Purpose {
     Subscription,
     /// An event.
     Event,
+    /// A message of a stream.
+    Stream,
     /// The description of a service.
     Service,
 }
@@ -75,6 +77,7 @@ fn signed_octets(purpose: Purpose, overlay: &[u8], body: &[u8]) -> Vec<u8> {
         Purpose::Record => b"xcast record 1",
         Purpose::Subscription => b"xcast subscription 1",
         Purpose::Event => b"xcast event 1",
+        Purpose::Stream => b"xcast stream 1",
         Purpose::Service => b"xcast service 1",
     };
     let mut octets = format!("{}:", overlay.len()).into_bytes();

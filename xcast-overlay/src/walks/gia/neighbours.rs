@@ -1,0 +1,172 @@
+//! The neighbours of a node, and whether they are good enough.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
+
+use super::{
+    config::Config,
+    tokens::{Grant, Purse},
+};
+
+/// How many neighbours more than a newcomer one must have to be given up for it. The paper's H is 5.
+const HYSTERESIS: u16 = 5;
+
+#[derive(Clone, Debug)]
+pub(super) struct Neighbour {
+    /// What it calls this node by.
+    pub own_tag: u32,
+    /// What this node calls it by.
+    pub tag: u32,
+    pub capacity: u32,
+    pub degree: u16,
+    pub heard: Instant,
+    /// What it has.
+    pub keys: BTreeSet<u64>,
+    /// Tokens that it has given to this node.
+    pub purse: Purse,
+    /// Tokens that this node has given to it.
+    pub grant: Grant,
+}
+
+/// What to do with somebody who wants to be a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Accept,
+    /// Accept, and give this one up.
+    Instead(SocketAddr),
+    Reject,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Neighbours(pub BTreeMap<SocketAddr, Neighbour>);
+
+impl Neighbours {
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether somebody with this capacity and so many neighbours is taken (figure 3 of the paper).
+    pub fn judge(&self, config: &Config, capacity: u32, degree: u16) -> Verdict {
+        if self.len() < config.most_neighbours() {
+            return Verdict::Accept;
+        }
+        if !config.parts.adaptation {
+            return Verdict::Reject;
+        }
+        let lesser = self
+            .0
+            .iter()
+            .filter(|(_, neighbour)| neighbour.capacity <= capacity);
+        // Not one that would be left alone.
+        let lesser =
+            lesser.filter(|(_, neighbour)| usize::from(neighbour.degree) > config.min_neighbours);
+        let Some((address, highest)) = lesser.max_by_key(|(_, neighbour)| neighbour.degree) else {
+            return Verdict::Reject;
+        };
+        let best = self.0.values().map(|neighbour| neighbour.capacity).max();
+        let is_best = best.is_none_or(|best| capacity > best);
+        match is_best || highest.degree > degree.saturating_add(HYSTERESIS) {
+            true => Verdict::Instead(*address),
+            false => Verdict::Reject,
+        }
+    }
+
+    /// How much of this node's capacity its neighbours can use, 1 for all (section 3.2.1 of the paper).
+    pub fn satisfaction(&self, config: &Config) -> f64 {
+        if self.len() < config.min_neighbours {
+            return 0.0;
+        }
+        if self.len() >= config.most_neighbours() {
+            return 1.0;
+        }
+        let share = |neighbour: &Neighbour| {
+            f64::from(neighbour.capacity) / f64::from(neighbour.degree.max(1))
+        };
+        let sum: f64 = self.0.values().map(share).sum();
+        (sum / f64::from(config.capacity)).min(1.0)
+    }
+
+    /// Gives each neighbour tokens, in proportion to its capacity.
+    pub fn give(&mut self, tokens: f64) {
+        let all: f64 = self
+            .0
+            .values()
+            .map(|neighbour| f64::from(neighbour.capacity))
+            .sum();
+        for neighbour in self.0.values_mut() {
+            neighbour
+                .grant
+                .give(tokens * f64::from(neighbour.capacity) / all.max(1.0));
+        }
+    }
+
+    /// Neighbours that are known to have this.
+    pub fn holders(&self, key: u64) -> Vec<SocketAddr> {
+        let holders = self
+            .0
+            .iter()
+            .filter(|(_, neighbour)| neighbour.keys.contains(&key));
+        holders.map(|(address, _)| *address).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn neighbour(capacity: u32, degree: u16) -> Neighbour {
+        Neighbour {
+            own_tag: 0,
+            tag: 0,
+            capacity,
+            degree,
+            heard: Instant::now(),
+            keys: BTreeSet::new(),
+            purse: Purse::default(),
+            grant: Grant::default(),
+        }
+    }
+
+    fn address(n: u8) -> SocketAddr {
+        ([192, 0, 2, n], 1).into()
+    }
+
+    #[test]
+    fn who_is_taken_and_who_is_given_up() {
+        let config = Config::new("test", address(1), Vec::new(), 20);
+        assert_eq!(config.most_neighbours(), 5);
+        let mut all = Neighbours::default();
+        assert_eq!(all.judge(&config, 1, 0), Verdict::Accept);
+        assert_eq!(all.satisfaction(&config), 0.0);
+        for (n, degree) in [(2, 4), (3, 20), (4, 6), (5, 3)] {
+            all.0.insert(address(n), neighbour(10, degree));
+        }
+        assert!(all.satisfaction(&config) < 1.0);
+        all.0.insert(address(6), neighbour(100, 50));
+        assert_eq!(all.satisfaction(&config), 1.0);
+        // Better than none; as good as four, with few neighbours; the same with many; the best.
+        assert_eq!(all.judge(&config, 1, 0), Verdict::Reject);
+        assert_eq!(all.judge(&config, 10, 3), Verdict::Instead(address(3)));
+        assert_eq!(all.judge(&config, 10, 18), Verdict::Reject);
+        assert_eq!(all.judge(&config, 1000, 90), Verdict::Instead(address(6)));
+    }
+
+    #[test]
+    fn tokens_by_capacity() {
+        let mut all = Neighbours::default();
+        all.0.insert(address(2), neighbour(10, 1));
+        all.0.insert(address(3), neighbour(30, 1));
+        for _ in 0..3 {
+            all.give(8.0);
+        }
+        let given: Vec<u32> = all
+            .0
+            .values()
+            .map(|neighbour| neighbour.grant.given())
+            .collect();
+        assert_eq!(given, [6, 18]);
+    }
+}

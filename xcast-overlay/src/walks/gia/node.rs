@@ -1,0 +1,651 @@
+//! A node of Gia, as a protocol.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{
+    config::Config,
+    message::{Known, MAX_KEYS, MAX_OTHERS, MAX_PARTS, Message, Query},
+    neighbours::{Neighbour, Neighbours, Verdict},
+    status::{Counters, Event, SearchId, Status},
+    tokens::{Grant, Purse},
+};
+use crate::{
+    id::Id,
+    runtime::{Body, Mode, Pace, Protocol, Random, Transmit},
+};
+
+/// Beats of silence after which a neighbour is gone.
+const GONE_AFTER: u32 = 4;
+/// Beats between two times that all keys are told.
+const KEYS_EVERY: u64 = 10;
+/// Other nodes that are remembered.
+const MAX_KNOWN: usize = 128;
+/// Queries that wait for a token, or are remembered.
+const MAX_WAITING: usize = 256;
+const MAX_SEEN: usize = 4096;
+/// Most keys of a neighbour that are remembered.
+const MAX_INDEX: usize = 10_000;
+/// K: how much more often a node looks for neighbours that has none (section 3.2.1 of the paper).
+const AGGRESSIVENESS: f64 = 256.0;
+
+/// A search of this node's own.
+#[derive(Clone, Debug)]
+struct Search {
+    number: SearchId,
+    deadline: Instant,
+    walkers: usize,
+    ended: usize,
+}
+
+/// A node of Gia. See the [module](super).
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    tag: [u8; 8],
+    neighbours: Neighbours,
+    keys: BTreeSet<u64>,
+    known: BTreeMap<SocketAddr, u32>,
+    /// Who was asked to be a neighbour, the tag it may call this node by, and until when it may accept.
+    asked: BTreeMap<SocketAddr, (u32, Instant)>,
+    searches: BTreeMap<[u8; 8], Search>,
+    /// To whom queries went from here.
+    used: BTreeMap<[u8; 8], BTreeSet<SocketAddr>>,
+    seen: BTreeSet<([u8; 8], SocketAddr, u8)>,
+    seen_order: VecDeque<([u8; 8], SocketAddr, u8)>,
+    used_order: VecDeque<[u8; 8]>,
+    waiting: VecDeque<(Instant, Query, SocketAddr)>,
+    service: Pace,
+    beat_at: Instant,
+    beats: u64,
+    adapt_at: Instant,
+    serial: u64,
+    random: Random,
+    out: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+impl Node {
+    /// A node that knows its seeds only. It joins by itself.
+    pub fn new(now: Instant, config: Config, random: Random) -> Self {
+        let mut tag = [0; 8];
+        let name = Id::hash_of(&[b"xcast gia 1", &config.name]);
+        tag.copy_from_slice(&name.octets()[..8]);
+        let interval = Duration::from_secs(1) / config.capacity;
+        Self {
+            tag,
+            neighbours: Neighbours::default(),
+            keys: BTreeSet::new(),
+            known: config.seeds.iter().map(|seed| (*seed, 0)).collect(),
+            asked: BTreeMap::new(),
+            searches: BTreeMap::new(),
+            used: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            seen_order: VecDeque::new(),
+            used_order: VecDeque::new(),
+            waiting: VecDeque::new(),
+            // Tokens of a beat may be used all at once, and those saved up.
+            service: Pace::new(config.capacity.saturating_mul(2).max(64), interval),
+            beat_at: now,
+            beats: 0,
+            adapt_at: now,
+            serial: 0,
+            random,
+            out: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            config,
+        }
+    }
+
+    /// This node has something for these keys.
+    pub fn share(&mut self, _now: Instant, keys: impl IntoIterator<Item = u64>) {
+        let new: Vec<u64> = keys
+            .into_iter()
+            .filter(|key| self.keys.insert(*key))
+            .collect();
+        let to: Vec<SocketAddr> = self.neighbours.0.keys().copied().collect();
+        self.tell_keys(&to, &new);
+    }
+
+    /// Looks for whoever has something for this key.
+    pub fn search(&mut self, now: Instant, key: u64) -> SearchId {
+        self.serial += 1;
+        let search = SearchId(self.serial);
+        let holders = self.holders(key);
+        if !holders.is_empty() {
+            self.events.push_back(Event::Found {
+                search,
+                holders,
+                hops: 0,
+            });
+            return search;
+        }
+        let id = self.random.octets();
+        self.searches.insert(
+            id,
+            Search {
+                number: search,
+                deadline: now + self.config.timeout,
+                walkers: self.config.walkers,
+                ended: 0,
+            },
+        );
+        let query = Query {
+            id,
+            origin: self.config.address,
+            key,
+            ttl: self.config.ttl,
+            hops: 0,
+            tokens: Vec::new(),
+        };
+        self.forward(now, query, self.config.address);
+        search
+    }
+
+    /// Its place, and what it has done.
+    pub fn status(&self) -> Status {
+        let neighbours = self.neighbours.0.iter();
+        Status {
+            neighbours: neighbours
+                .map(|(address, known)| (*address, known.capacity))
+                .collect(),
+            satisfaction: self.neighbours.satisfaction(&self.config),
+            counters: self.counters,
+        }
+    }
+
+    fn send(&mut self, to: Vec<SocketAddr>, message: &Message) {
+        let mode = if to.len() > 1 {
+            Mode::Shared
+        } else {
+            Mode::Unicast
+        };
+        let body = Body::shared(message.encode(self.tag));
+        self.out.push_back(Transmit { to, body, mode });
+    }
+
+    fn degree(&self) -> u16 {
+        self.neighbours.len().min(usize::from(u16::MAX)) as u16
+    }
+
+    /// Who has something for this key, as far as is known here.
+    fn holders(&self, key: u64) -> Vec<SocketAddr> {
+        let mut holders = self.neighbours.holders(key);
+        if self.keys.contains(&key) {
+            holders.insert(0, self.config.address);
+        }
+        holders.truncate(MAX_OTHERS);
+        holders
+    }
+
+    fn tell_keys(&mut self, to: &[SocketAddr], keys: &[u64]) {
+        if !self.config.parts.replication || to.is_empty() {
+            return;
+        }
+        for keys in keys.chunks(MAX_KEYS) {
+            self.counters.upkeep += 1;
+            self.counters.upkeep_receivers += to.len() as u64;
+            let keys = keys.to_vec();
+            self.send(to.to_vec(), &Message::Keys { keys });
+        }
+    }
+
+    fn some_others(&mut self) -> Vec<Known> {
+        let mut others: Vec<Known> = self.known.iter().map(|(a, c)| (*a, *c)).collect();
+        let neighbours = self.neighbours.0.iter();
+        others.extend(neighbours.map(|(address, known)| (*address, known.capacity)));
+        self.random.choose(&mut others, MAX_OTHERS / 2);
+        others.truncate(MAX_OTHERS / 2);
+        others
+    }
+
+    fn hear_of(&mut self, others: Vec<Known>) {
+        for (address, capacity) in others {
+            if address == self.config.address {
+                continue;
+            }
+            if self.known.len() >= MAX_KNOWN && !self.known.contains_key(&address) {
+                let at = self.random.below(MAX_KNOWN);
+                let victim = self.known.keys().nth(at).copied();
+                victim.map(|victim| self.known.remove(&victim));
+            }
+            let known = self.known.entry(address).or_default();
+            *known = (*known).max(capacity);
+        }
+    }
+
+    fn add(
+        &mut self,
+        now: Instant,
+        address: SocketAddr,
+        own_tag: u32,
+        tag: u32,
+        capacity: u32,
+        degree: u16,
+    ) {
+        let neighbour = Neighbour {
+            own_tag,
+            tag,
+            capacity,
+            degree,
+            heard: now,
+            keys: BTreeSet::new(),
+            purse: Purse::default(),
+            grant: Grant::default(),
+        };
+        self.neighbours.0.insert(address, neighbour);
+        self.known.insert(address, capacity);
+        let keys: Vec<u64> = self.keys.iter().copied().collect();
+        self.tell_keys(&[address], &keys);
+    }
+
+    fn drop_neighbour(&mut self, address: SocketAddr) {
+        if let Some(neighbour) = self.neighbours.0.remove(&address) {
+            let tag = neighbour.tag;
+            self.send(vec![address], &Message::Drop { tag });
+        }
+    }
+
+    fn connect(&mut self, now: Instant, from: SocketAddr, tag: u32, capacity: u32, degree: u16) {
+        if let Some(known) = self.neighbours.0.get_mut(&from) {
+            // Its answer was lost, or it has started anew.
+            known.tag = tag;
+            let own_tag = known.own_tag;
+            return self.accept(from, own_tag);
+        }
+        match self.neighbours.judge(&self.config, capacity, degree) {
+            Verdict::Reject => {
+                let others = self.some_others();
+                return self.send(vec![from], &Message::Reject { others });
+            }
+            Verdict::Instead(victim) => self.drop_neighbour(victim),
+            Verdict::Accept => {}
+        }
+        let own_tag = u32::from_be_bytes(self.random.octets());
+        self.accept(from, own_tag);
+        self.add(now, from, own_tag, tag, capacity, degree);
+    }
+
+    fn accept(&mut self, to: SocketAddr, tag: u32) {
+        let accept = Message::Accept {
+            tag,
+            capacity: self.config.capacity,
+            degree: self.degree(),
+        };
+        self.send(vec![to], &accept);
+    }
+
+    /// Looks for one more neighbour, if this node is not content.
+    fn adapt(&mut self, now: Instant) {
+        let satisfaction = match self.config.parts.adaptation {
+            true => self.neighbours.satisfaction(&self.config),
+            false if self.neighbours.len() < self.config.min_neighbours => 0.0,
+            false => 1.0,
+        };
+        let period = self
+            .config
+            .adaptation
+            .mul_f64(AGGRESSIVENESS.powf(satisfaction - 1.0));
+        let period = period.max(Duration::from_millis(100));
+        self.adapt_at = now + self.random.jitter(period, 0.3);
+        self.asked.retain(|_, (_, until)| now < *until);
+        if satisfaction >= 1.0 {
+            return;
+        }
+        let is_new = |address: &SocketAddr| {
+            !self.neighbours.0.contains_key(address) && !self.asked.contains_key(address)
+        };
+        let known = self.known.iter().filter(|(address, _)| is_new(address));
+        let mut candidates: Vec<Known> = known
+            .map(|(address, capacity)| (*address, *capacity))
+            .collect();
+        self.random.choose(&mut candidates, 8);
+        candidates.truncate(8);
+        // Of a few, the one with the largest capacity, if it has more than this node; else any.
+        let best = candidates
+            .iter()
+            .max_by_key(|(_, capacity)| *capacity)
+            .copied();
+        let best = best.filter(|(_, capacity)| {
+            self.config.parts.adaptation && *capacity > self.config.capacity
+        });
+        let Some((address, _)) = best.or(candidates.first().copied()) else {
+            return;
+        };
+        let tag = u32::from_be_bytes(self.random.octets());
+        self.asked
+            .insert(address, (tag, now + Duration::from_secs(3)));
+        let connect = Message::Connect {
+            tag,
+            capacity: self.config.capacity,
+            degree: self.degree(),
+        };
+        self.send(vec![address], &connect);
+    }
+
+    fn beat(&mut self, now: Instant) {
+        self.beat_at = now + self.random.jitter(self.config.beat, 0.1);
+        self.beats += 1;
+        let patience = self.config.beat * GONE_AFTER;
+        self.neighbours
+            .0
+            .retain(|_, neighbour| now < neighbour.heard + patience);
+        self.neighbours
+            .give(f64::from(self.config.capacity) * self.config.beat.as_secs_f64());
+        let all = self.neighbours.0.iter();
+        let parts: Vec<(SocketAddr, (u32, u32))> = all
+            .map(|(address, known)| (*address, (known.tag, known.grant.given())))
+            .collect();
+        for parts in parts.chunks(MAX_PARTS) {
+            let (to, tokens): (Vec<_>, Vec<_>) = parts.iter().copied().unzip();
+            let beat = Message::Beat {
+                capacity: self.config.capacity,
+                degree: self.degree(),
+                others: self.some_others(),
+                tokens,
+            };
+            self.counters.upkeep += 1;
+            self.counters.upkeep_receivers += to.len() as u64;
+            self.send(to, &beat);
+        }
+        if self.beats.is_multiple_of(KEYS_EVERY) {
+            let to: Vec<SocketAddr> = self.neighbours.0.keys().copied().collect();
+            let keys: Vec<u64> = self.keys.iter().copied().collect();
+            self.tell_keys(&to, &keys);
+        }
+        let timeout = self.config.timeout;
+        self.waiting.retain(|(since, _, _)| now < *since + timeout);
+        self.send_waiting(now);
+    }
+
+    fn send_waiting(&mut self, now: Instant) {
+        for _ in 0..self.waiting.len() {
+            if let Some((_, query, from)) = self.waiting.pop_front() {
+                self.forward(now, query, from);
+            }
+        }
+    }
+
+    fn query(&mut self, now: Instant, from: SocketAddr, query: Query) {
+        let Some(neighbour) = self.neighbours.0.get_mut(&from) else {
+            self.counters.overdrawn += 1;
+            return;
+        };
+        let part = query
+            .tokens
+            .iter()
+            .find(|(tag, _)| *tag == neighbour.own_tag);
+        let is_good = part.is_some_and(|(_, number)| {
+            !self.config.parts.flow_control || neighbour.grant.take(*number)
+        });
+        if !is_good {
+            self.counters.overdrawn += 1;
+            return;
+        }
+        let step = (query.id, from, query.hops);
+        if !self.seen.insert(step) {
+            return;
+        }
+        self.seen_order.push_back(step);
+        if self.seen_order.len() > MAX_SEEN
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        if self.service.reserve(now, Duration::ZERO).is_none() {
+            self.counters.overload += 1;
+            return;
+        }
+        self.counters.worked_on += 1;
+        let holders = self.holders(query.key);
+        if !holders.is_empty() {
+            let hit = Message::Hit {
+                id: query.id,
+                hops: query.hops,
+                holders,
+            };
+            return self.send(vec![query.origin], &hit);
+        }
+        self.forward(now, query, from);
+    }
+
+    /// Sends a walker on, or several from where it starts.
+    fn forward(&mut self, now: Instant, mut query: Query, from: SocketAddr) {
+        let is_start = query.hops == 0;
+        if query.ttl == 0 {
+            let end = Message::End {
+                id: query.id,
+                hops: query.hops,
+            };
+            return self.send(vec![query.origin], &end);
+        }
+        let parts = self.config.parts;
+        let used = self.used.get(&query.id);
+        let others = |address: &SocketAddr| *address != from || self.neighbours.len() == 1;
+        let is_fresh = |address: &SocketAddr| used.is_none_or(|used| !used.contains(address));
+        let may = |fresh: bool| {
+            self.neighbours
+                .0
+                .iter()
+                .filter(move |(address, _)| others(address) && (!fresh || is_fresh(address)))
+                .filter(|(_, known)| !parts.flow_control || known.purse.left() > 0)
+                .map(|(address, known)| (*address, known.capacity))
+                .collect::<Vec<Known>>()
+        };
+        // To each neighbour once, before it goes to one again.
+        let any_fresh = self
+            .neighbours
+            .0
+            .keys()
+            .any(|address| others(address) && is_fresh(address));
+        let mut candidates = may(any_fresh);
+        if candidates.is_empty() {
+            if self.waiting.len() < MAX_WAITING {
+                self.counters.waited += 1;
+                self.waiting.push_back((now, query, from));
+            }
+            return;
+        }
+        let count = candidates.len();
+        self.random.choose(&mut candidates, count);
+        if parts.bias {
+            candidates.sort_by_key(|(_, capacity)| std::cmp::Reverse(*capacity));
+        }
+        let most = if is_start {
+            self.config.walkers
+        } else {
+            self.config.branch
+        };
+        candidates.truncate(most.clamp(1, MAX_PARTS));
+        let ways = candidates.len() as u8;
+        query.ttl -= 1;
+        if !is_start {
+            // Together they go as far as the one would have gone.
+            query.ttl /= ways.max(1);
+        }
+        query.hops = query.hops.saturating_add(1);
+        query.tokens.clear();
+        let mut to = Vec::new();
+        for (address, _) in candidates {
+            if let Some(known) = self.neighbours.0.get_mut(&address) {
+                query
+                    .tokens
+                    .push((known.tag, known.purse.spend().unwrap_or(0)));
+                to.push(address);
+            }
+        }
+        self.remember(query.id, &to);
+        if is_start {
+            self.counters.starts += 1;
+            self.counters.walkers += to.len() as u64;
+            if let Some(search) = self.searches.get_mut(&query.id) {
+                search.walkers = to.len();
+            }
+        } else {
+            self.counters.steps += 1;
+            self.counters.step_receivers += to.len() as u64;
+        }
+        self.send(to, &Message::Query(query));
+    }
+
+    fn remember(&mut self, id: [u8; 8], to: &[SocketAddr]) {
+        if !self.used.contains_key(&id) {
+            self.used_order.push_back(id);
+            if self.used_order.len() > MAX_SEEN
+                && let Some(oldest) = self.used_order.pop_front()
+            {
+                self.used.remove(&oldest);
+            }
+        }
+        let neighbours = self.neighbours.len();
+        let used = self.used.entry(id).or_default();
+        if used.len() + to.len() > neighbours.max(to.len()) {
+            used.clear();
+        }
+        used.extend(to);
+    }
+
+    fn take(&mut self, now: Instant, from: SocketAddr, message: Message) {
+        match message {
+            Message::Connect {
+                tag,
+                capacity,
+                degree,
+            } => self.connect(now, from, tag, capacity, degree),
+            Message::Accept {
+                tag,
+                capacity,
+                degree,
+            } => {
+                if let Some((own_tag, until)) = self.asked.remove(&from)
+                    && now < until
+                    && !self.neighbours.0.contains_key(&from)
+                {
+                    // There may be too many by now.
+                    match self.neighbours.judge(&self.config, capacity, degree) {
+                        Verdict::Reject => return self.send(vec![from], &Message::Drop { tag }),
+                        Verdict::Instead(victim) => self.drop_neighbour(victim),
+                        Verdict::Accept => {}
+                    }
+                    self.add(now, from, own_tag, tag, capacity, degree);
+                }
+            }
+            Message::Reject { others } => {
+                if self.asked.contains_key(&from) {
+                    self.hear_of(others);
+                }
+            }
+            Message::Drop { tag } => {
+                let known = self.neighbours.0.get(&from);
+                if known.is_some_and(|known| known.own_tag == tag) {
+                    self.neighbours.0.remove(&from);
+                    self.adapt_at = self.adapt_at.min(now + Duration::from_millis(100));
+                }
+            }
+            Message::Beat {
+                capacity,
+                degree,
+                others,
+                tokens,
+            } => {
+                let Some(known) = self.neighbours.0.get_mut(&from) else {
+                    return;
+                };
+                known.heard = now;
+                (known.capacity, known.degree) = (capacity, degree);
+                let own = tokens.iter().find(|(tag, _)| *tag == known.own_tag);
+                if let Some((_, given)) = own {
+                    known.purse.told(*given);
+                }
+                self.hear_of(others);
+                self.send_waiting(now);
+            }
+            Message::Keys { keys } => {
+                if let Some(known) = self.neighbours.0.get_mut(&from)
+                    && self.config.parts.replication
+                {
+                    let room = MAX_INDEX.saturating_sub(known.keys.len());
+                    known.keys.extend(keys.into_iter().take(room));
+                }
+            }
+            Message::Query(query) => self.query(now, from, query),
+            Message::Hit { id, hops, holders } => {
+                if !holders.is_empty()
+                    && let Some(search) = self.searches.remove(&id)
+                {
+                    self.events.push_back(Event::Found {
+                        search: search.number,
+                        holders,
+                        hops,
+                    });
+                }
+            }
+            Message::End { id, .. } => {
+                let branches = self.config.branch > 1;
+                if let Some(search) = self.searches.get_mut(&id) {
+                    search.ended += 1;
+                    if search.ended >= search.walkers && !branches {
+                        self.fail(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, id: [u8; 8]) {
+        if let Some(search) = self.searches.remove(&id) {
+            let search = search.number;
+            self.events.push_back(Event::NotFound { search });
+        }
+    }
+}
+
+impl Protocol for Node {
+    type Event = Event;
+
+    fn handle(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        match Message::decode(&datagram, self.tag) {
+            Some(message) => self.take(now, from, message),
+            None => self.counters.malformed += 1,
+        }
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        if self.beat_at <= now {
+            self.beat(now);
+        }
+        if self.adapt_at <= now {
+            self.adapt(now);
+        }
+        let late = self
+            .searches
+            .iter()
+            .filter(|(_, search)| search.deadline <= now);
+        let late: Vec<[u8; 8]> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            self.fail(id);
+        }
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.out.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let late = self.searches.values().map(|search| search.deadline).min();
+        let timers = [Some(self.beat_at), Some(self.adapt_at), late];
+        timers.into_iter().flatten().min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}

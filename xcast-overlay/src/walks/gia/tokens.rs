@@ -1,0 +1,112 @@
+//! Tokens between two neighbours: who has none must not send a query.
+//!
+//! What is told is how many there were *in all*, so a message that is lost, comes twice or out of
+//! order does no harm: the largest number counts. The spender uses each number once; the giver takes
+//! each number once, and none that it has not given.
+
+use std::collections::BTreeSet;
+
+/// How many numbers may be out before the oldest can no longer be used.
+const WINDOW: u32 = 1024;
+/// Most tokens that a neighbour can save.
+const MAX_SAVED: u32 = 32;
+
+/// What a neighbour has given to this node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Purse {
+    given: u32,
+    spent: u32,
+}
+
+impl Purse {
+    /// The neighbour has said how many it has given in all.
+    pub fn told(&mut self, given: u32) {
+        self.given = self.given.max(given);
+        // What was not used for long is void at the giver's.
+        self.spent = self.spent.max(self.given.saturating_sub(MAX_SAVED));
+    }
+
+    pub fn left(&self) -> u32 {
+        self.given - self.spent
+    }
+
+    /// Takes one out: its number.
+    pub fn spend(&mut self) -> Option<u32> {
+        if self.left() == 0 {
+            return None;
+        }
+        self.spent += 1;
+        Some(self.spent)
+    }
+}
+
+/// What this node has given to a neighbour.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grant {
+    given: u32,
+    fraction: f64,
+    taken: BTreeSet<u32>,
+}
+
+impl Grant {
+    /// Gives some more, parts of a token too.
+    pub fn give(&mut self, tokens: f64) {
+        self.fraction = (self.fraction + tokens).min(f64::from(MAX_SAVED));
+        let whole = self.fraction.floor();
+        self.fraction -= whole;
+        self.given = self.given.saturating_add(whole as u32);
+    }
+
+    /// How many there were in all.
+    pub fn given(&self) -> u32 {
+        self.given
+    }
+
+    /// A query came with this number: whether it is good.
+    pub fn take(&mut self, number: u32) -> bool {
+        let oldest = self.given.saturating_sub(WINDOW);
+        self.taken = self.taken.split_off(&(oldest + 1));
+        number > oldest && number <= self.given && self.taken.insert(number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However messages are lost, doubled and late, no more is spent than was given, and nothing
+        /// that is spent is refused, unless it is too old.
+        #[test]
+        fn never_overdrawn(steps in prop::collection::vec((0u8..4, 0usize..20), 1..500)) {
+            let (mut grant, mut purse) = (Grant::default(), Purse::default());
+            let (mut told, mut queries) = (vec![0], vec![]);
+            let (mut spent, mut taken) = (0u32, 0u32);
+            for (what, which) in steps {
+                match what {
+                    0 => {
+                        grant.give(which as f64 / 3.0);
+                        told.push(grant.given());
+                    }
+                    // Any message that was ever sent may come now.
+                    1 => purse.told(told[told.len().saturating_sub(which + 1)]),
+                    2 => if let Some(number) = purse.spend() {
+                        spent += 1;
+                        queries.push(number);
+                    },
+                    _ => if let Some(number) = queries.get(queries.len().saturating_sub(which + 1)) {
+                        taken += u32::from(grant.take(*number));
+                    },
+                }
+                prop_assert!(spent <= grant.given() && taken <= spent);
+                prop_assert!(purse.left() <= MAX_SAVED);
+            }
+            let mut numbers = queries.clone();
+            numbers.dedup();
+            prop_assert_eq!(numbers.len(), queries.len());
+            prop_assert!(!grant.take(grant.given() + 1));
+        }
+    }
+}

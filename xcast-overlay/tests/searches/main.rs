@@ -1,0 +1,10 @@
+//! Overlays for trees, nearness and searches, whole networks in one process and in virtual time.
+//!
+//! Debug builds run small networks. `cargo test --release -p xcast-overlay --test searches` runs those
+//! that the numbers in the documentation are from.
+
+mod gia;
+mod lms;
+mod meridian;
+mod tree;
+mod world;
