@@ -109,6 +109,7 @@ fn counted(topology: &Topology, ties: Ties, pairs: &[(HostId, HostId)]) -> Answe
         let message = Message {
             source: *source,
             to: &[*to],
+            via: None,
             flow: flow as u64,
         };
         let mut length = 0;

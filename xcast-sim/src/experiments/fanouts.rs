@@ -251,6 +251,7 @@ impl Fanouts {
                     let message = Message {
                         source: *source,
                         to,
+                        via: None,
                         flow: flow as u64,
                     };
                     network.send(&scheme, message, &mut |sent| load.add(sent))?;
