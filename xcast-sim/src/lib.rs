@@ -18,6 +18,7 @@
 //! | [`events`] | simulated time: a queue of events, links with rate, queue and loss |
 //! | [`address`] | addresses of hosts and routers |
 //! | [`world`] | the real protocols on hosts, in simulated time |
+//! | [`replay`] | what a testbed's senders sent, counted on its links |
 //! | [`experiments`] | what is measured, and how it is shown |
 
 pub mod address;
@@ -26,6 +27,7 @@ pub mod experiments;
 pub mod fanout;
 pub mod frames;
 pub mod random;
+pub mod replay;
 pub mod routing;
 pub mod statistics;
 pub mod topology;

@@ -8,6 +8,7 @@ pub mod build;
 pub mod demo;
 pub mod process;
 pub mod setup;
+pub mod simulate;
 pub mod test;
 pub mod testbed;
 pub mod toolchain;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, setup, test, testbed};
+use xtask::{bench, build, demo, setup, simulate, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -46,6 +46,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
     )]
     Demo(demo::Demo),
+    /// Simulate overlays and multi-destination packets on large networks
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask simulate savings\n  cargo xtask simulate kademlia --nodes 1000 --json\n  cargo xtask simulate --help     what else xcast-sim knows"
+    )]
+    Simulate(simulate::Simulate),
     /// Networks of namespaces to try things in
     #[command(after_help = "EXAMPLE:\n  cargo xtask testbed up fig3 --run")]
     Testbed(testbed::command::Command),
@@ -58,6 +63,7 @@ fn main() -> ExitCode {
         Task::Test(arguments) => test::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };
     result.unwrap_or_else(|error| {

@@ -30,8 +30,8 @@ use crate::{
     topology::{Graph, HostId, RouterId},
 };
 
-/// Says which class a message is of, by its sender and its payload.
-pub type Classify = Box<dyn FnMut(HostId, &Bytes) -> usize>;
+/// Says which class a message is of, by its sender, its receivers and its payload.
+pub type Classify = Box<dyn FnMut(HostId, &[HostId], &Bytes) -> usize>;
 
 /// A message that left a host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -333,7 +333,7 @@ impl<'g, P: Protocol> World<'g, P> {
         let class = self
             .classify
             .as_mut()
-            .map_or(0, |classify| classify(source, &payload));
+            .map_or(0, |classify| classify(source, &to, &payload));
         self.scheme.format.payload_octets = payload.len() as u32;
         if let Some(log) = &mut self.log {
             log.push(Sent {

@@ -1,0 +1,6 @@
+//! The program's verbs.
+
+mod common;
+pub mod fanouts;
+pub mod kademlia;
+pub mod replay;
