@@ -22,7 +22,14 @@ use xcast_overlay::{
     net::{Driver, Fanout, Settings},
     runtime::Random,
 };
-use xcast_sim::replay::{Bed, Crossed, Replay, replay};
+use xcast_sim::{
+    address,
+    fanout::Network,
+    replay::{Bed, Crossed, Replay, replay},
+    routing::{Routing as Routes, Ties},
+    statistics::kolmogorov_smirnov,
+    world::{Access, World, WorldSettings},
+};
 use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology, Traffic};
 
 const PORT: u16 = 6881;
@@ -236,18 +243,9 @@ impl Run {
             settings.sender.probing = None;
             settings.fanouts = Some(notes.clone());
             let family = krpc::Family::of(&local);
-            let node = |now: Instant, random: Random| {
-                let mut config = Config::own_network();
-                config.families = vec![family];
-                config.table.max_per_network = None;
-                config.alpha = 3;
-                // Nothing by itself while this lasts.
-                config.tick = Duration::from_secs(3600);
-                if local != first {
-                    config.bootstrap = vec![first];
-                }
-                Node::new(now, config, random)
-            };
+            let bootstrap = (local != first).then_some(first);
+            let node =
+                |now: Instant, random: Random| Node::new(now, config(family, bootstrap), random);
             let socket = self
                 .namespace(host)?
                 .enter(|| Ok(std::net::UdpSocket::bind(local)?))?;
@@ -261,10 +259,9 @@ impl Run {
                 driver.command(|node, now| node.join(now));
             }
             work(&mut drivers, |event| matches!(event, Event::Joined { .. })).await?;
-            for round in 0..3u64 {
+            for round in 0..ROUNDS {
                 for (number, driver) in drivers.iter_mut().enumerate() {
-                    let mut random = Random::from_number(round << 8 | number as u64);
-                    let target = Id::random(&mut random);
+                    let target = target(round, number);
                     driver.command(|node, now| node.find_node(now, target));
                 }
                 work(&mut drivers, |event| {
@@ -282,9 +279,15 @@ impl Run {
         Ok(noted.into_iter().collect())
     }
 
+    /// By way of JSON, as files have it.
+    fn bed(&self) -> Result<Bed> {
+        Ok(serde_json::from_str(&serde_json::to_string(
+            self.testbed.plan(),
+        )?)?)
+    }
+
     fn replayed(&self, deployment: &Deployment) -> Result<Vec<Crossed>> {
-        // By way of JSON, as files have it.
-        let bed: Bed = serde_json::from_str(&serde_json::to_string(self.testbed.plan())?)?;
+        let bed = self.bed()?;
         let log: Result<Vec<_>, _> = self
             .log
             .iter()
@@ -297,6 +300,83 @@ impl Run {
         };
         Ok(replay(&bed, &settings, &log?)?)
     }
+}
+
+/// Look-ups of each node.
+const ROUNDS: u64 = 3;
+
+/// What a node looks for.
+fn target(round: u64, node: usize) -> Id {
+    Id::random(&mut Random::from_number(round << 8 | node as u64))
+}
+
+/// How nodes are, on the testbed and in the simulator.
+fn config(family: krpc::Family, bootstrap: Option<SocketAddr>) -> Config {
+    let mut config = Config::own_network();
+    config.families = vec![family];
+    config.table.max_per_network = None;
+    config.alpha = 3;
+    // Nothing by itself while this lasts.
+    config.tick = Duration::from_secs(3600);
+    config.bootstrap.extend(bootstrap);
+    config
+}
+
+/// How many receivers the messages to several have that nodes send in the simulator, doing what those on
+/// the testbed did.
+fn simulated(bed: &Bed, seed: u64) -> Result<Vec<f64>> {
+    let (topology, hosts) = bed.topology()?;
+    let count = hosts.count();
+    let network = Network {
+        routing: Routes::new(&topology.graph, Ties::LinkCosts, seed),
+        hosts,
+    };
+    let mut settings = WorldSettings::full(seed);
+    settings.access = Access::Udp;
+    // As fast as a testbed: without delay.
+    settings.links.latency_ns = 20_000;
+    settings.access_links.latency_ns = 20_000;
+    let mut world = World::new(network, settings);
+    world.note();
+    let first = address::of_host(0, world.family());
+    for host in 0..count as u32 {
+        let config = config(krpc::Family::Ipv4, (host > 0).then_some(first));
+        let random = Random::from_number(seed << 16 | u64::from(host));
+        let node = Node::new(world.now(), config, random);
+        world.add(host, node);
+    }
+    let mut all = |world: &mut World<'_, Node>,
+                   command: &dyn Fn(u32, &mut Node, Instant),
+                   done: fn(&Event) -> bool|
+     -> Result<()> {
+        for host in 0..count as u32 {
+            world.act(host, |node, now| command(host, node, now));
+        }
+        let end = world.time() + PATIENCE.as_nanos() as u64;
+        let mut left = count;
+        while left > 0 {
+            ensure!(world.step(end), "a simulated node does not get ready");
+            while let Some((_, event)) = world.poll_event() {
+                left -= usize::from(done(&event));
+            }
+        }
+        Ok(())
+    };
+    let joined = |event: &Event| matches!(event, Event::Joined { .. });
+    all(&mut world, &|_, node, now| node.join(now), joined)?;
+    for round in 0..ROUNDS {
+        let find = |host: u32, node: &mut Node, now| {
+            node.find_node(now, target(round, host as usize));
+        };
+        let finished = |event: &Event| matches!(event, Event::Finished { .. });
+        all(&mut world, &find, finished)?;
+    }
+    world.run_for(Duration::from_secs(2));
+    Ok(sizes(world.take_log().iter().map(|sent| sent.to.len())))
+}
+
+fn sizes(lists: impl Iterator<Item = usize>) -> Vec<f64> {
+    lists.filter(|len| *len > 1).map(|len| len as f64).collect()
 }
 
 /// Drives all nodes until each has told this.
@@ -375,6 +455,21 @@ fn check(deployment: &Deployment, family: Family) {
             crossed.len()
         );
         ensure!(wrong.is_empty(), "{wrong:#?}");
+
+        // Left to themselves, nodes in the simulator send such lists, too.
+        let real = sizes(run.log.iter().map(|fanout| fanout.to.len()));
+        let bed = run.bed()?;
+        let mut free = Vec::new();
+        for seed in 1..=5 {
+            free.extend(simulated(&bed, seed)?);
+        }
+        let likely = kolmogorov_smirnov(&real, &free);
+        println!(
+            "{family:?}: {} lists, {} of five simulated runs; p = {likely:.3}",
+            real.len(),
+            free.len()
+        );
+        ensure!(likely > 0.001, "{real:?} and {free:?}: p = {likely}");
         Ok(())
     };
     if let Err(error) = test() {

@@ -12,6 +12,7 @@ use xcast_host::{
 };
 use xcast_overlay::runtime::{Mode, Segment, Transmit};
 
+use super::settings::Access;
 use crate::{address, topology::HostId};
 
 /// A packet that leaves, or a datagram.
@@ -201,12 +202,7 @@ fn segments(transmit: &Transmit, at: usize) -> Vec<Bytes> {
 }
 
 /// The state of an uplink of this family for a source with this address.
-pub fn uplink_state(
-    source: SocketAddr,
-    access: super::settings::Access,
-    has_router: bool,
-) -> UplinkState {
-    use super::settings::Access;
+pub fn uplink_state(source: SocketAddr, access: Access, has_router: bool) -> UplinkState {
     match access {
         Access::Unicast => UplinkState::Down(UnicastCause::Configured),
         Access::Udp if !has_router => UplinkState::Down(UnicastCause::NoAnswer),
