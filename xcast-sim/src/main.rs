@@ -31,6 +31,9 @@ enum Verb {
         after_help = "EXAMPLES:\n  xcast-sim kademlia --nodes 1000 --lookups 1000\n  xcast-sim kademlia --nodes 1000 --choose --malicious 10 --seeds 3"
     )]
     Kademlia(cli::kademlia::KademliaArgs),
+    /// Nodes of Kademlia for hours: what they send, and how much memory it takes
+    #[command(after_help = "EXAMPLE:\n  xcast-sim soak --nodes 100 --hours 24")]
+    Soak(cli::soak::SoakArgs),
     /// What a testbed's senders sent, counted on its links
     #[command(
         after_help = "EXAMPLE:\n  cargo xtask testbed list --json > bed.json\n  xcast-sim replay --bed bed.json --log fanouts.jsonl"
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Savings(args) => cli::fanouts::savings(&args),
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
+        Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),
     };
     match result {

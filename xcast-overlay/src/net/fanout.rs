@@ -64,12 +64,13 @@ impl Notes {
     ) {
         let (ipv4, ipv6): (Vec<_>, Vec<_>) = to.partition(|to| to.ip().to_canonical().is_ipv4());
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let unix_us = since.map_or(0, |since| since.as_micros() as u64);
         for to in [ipv4, ipv6] {
             let Some(first) = to.first() else {
                 continue;
             };
             let fanout = Fanout {
-                unix_us: since.map_or(0, |since| since.as_micros() as u64),
+                unix_us,
                 source: self.source,
                 payload_octets,
                 via: if has_router(first.ip()) {

@@ -126,3 +126,12 @@ pub fn sure(estimate: xcast_sim::statistics::Estimate) -> String {
         None => format!("{:.1}", estimate.mean),
     }
 }
+
+/// How much memory the program has, in MiB, where the kernel tells.
+pub fn memory_mib() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let mut lines = status.lines();
+    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}

@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use xcast_sim::{
     experiments::{
-        FORMULA_LABEL, Kademlia, KademliaRow, LookupVariant, PlacedShare, Rule, Source, Stage,
+        FORMULA_LABEL, Kademlia, KademliaRow, LookupVariant, PlacedShare, Plot, Rule, Series,
+        Source, Stage, formula_percent,
     },
     fanout::{Deployment, Islands, Placement, Prune},
     routing::Ties,
@@ -17,7 +18,7 @@ use xcast_sim::{
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, Graphs, sure};
+use super::common::{Common, Graphs, memory_mib, sure};
 
 /// Arguments of `kademlia`.
 #[derive(Debug, Args)]
@@ -126,7 +127,34 @@ pub fn kademlia(args: &KademliaArgs) -> Result<()> {
     if !args.common.rows(name, &rows)? {
         table(&rows)?;
     }
-    Ok(())
+    if args.choose || rows.is_empty() {
+        return Ok(());
+    }
+    let mut series: Vec<Series> = Vec::new();
+    for row in &rows {
+        let point = (row.variant.alpha as f64, row.saved_percent.links);
+        match series.iter_mut().find(|line| line.name == row.topology) {
+            Some(line) => line.points.push(point),
+            None => series.push(Series {
+                name: row.topology.clone(),
+                points: vec![point],
+            }),
+        }
+    }
+    let alphas = args.alpha.iter().map(|alpha| *alpha as usize);
+    let formula = alphas.map(|alpha| (alpha as f64, formula_percent(alpha)));
+    let plot = Plot {
+        title: "Transmissions saved by look-ups whose rounds are one packet each".to_owned(),
+        subtitle: format!(
+            "Kademlia, {} nodes, k = {}: requests against a datagram to each, on all links; bars: 95 % confidence",
+            args.nodes, args.k
+        ),
+        x: "alpha, requests in a round".to_owned(),
+        log_x: true,
+        series,
+        formula: Some((FORMULA_LABEL.to_owned(), formula.collect())),
+    };
+    args.common.write("kademlia.svg", &plot.to_svg()?)
 }
 
 fn variants(args: &KademliaArgs) -> Vec<LookupVariant> {
@@ -199,20 +227,13 @@ fn run(args: &KademliaArgs, source: Source) -> Result<Vec<KademliaRow>> {
         if done == all || done.is_multiple_of((all / 20).max(1)) {
             let line = format!("{name}, seed {seed}: {what} {done} of {all}");
             if last.as_ref() != Some(&line) {
-                eprintln!("{line}, after {:.0?}{}", started.elapsed(), memory());
+                let memory = memory_mib().unwrap_or_default();
+                eprintln!("{line}, after {:.0?}, {memory} MiB", started.elapsed());
                 last = Some(line);
             }
         }
     });
     rows.with_context(|| format!("cannot measure {name}"))
-}
-
-/// How much memory the program has, where the kernel tells.
-fn memory() -> String {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.map_or_else(String::new, |kib| format!(", {} MiB", kib / 1024))
 }
 
 fn table(rows: &[KademliaRow]) -> Result<()> {
@@ -252,7 +273,7 @@ fn table(rows: &[KademliaRow]) -> Result<()> {
             ),
             &format!("{:.2}", row.exact_percent.mean),
             &sure(row.rounds),
-            &format!("{:.1}", row.asked.mean),
+            &format!("{:.1}", row.asked.mean / row.rounds.mean.max(1.0)),
             &row.links_difference_percent.map(sure).unwrap_or_default(),
             &format!("{:.1}", row.formula_links_percent),
         ])?;
@@ -261,7 +282,7 @@ fn table(rows: &[KademliaRow]) -> Result<()> {
         out,
         "requests: transmissions saved on all links, in percent, +- 95 % confidence; replies: with unicast replies;\n\
          octets: of both; 1st: octets on the asking node's link, out, and with replies; exact: look-ups that found\n\
-         exactly the k closest, in percent; links -: transmissions of requests, percent less or more than the first\n\
+         exactly the k closest, in percent; list: nodes asked in a round; links -: transmissions of requests, percent less or more than the first\n\
          variant's; formula: {FORMULA_LABEL}, an estimate for one packet to alpha nodes, not a result"
     )?;
     Ok(())

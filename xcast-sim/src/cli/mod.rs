@@ -4,3 +4,4 @@ mod common;
 pub mod fanouts;
 pub mod kademlia;
 pub mod replay;
+pub mod soak;

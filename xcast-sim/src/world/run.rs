@@ -143,6 +143,12 @@ impl<'g, P: Protocol> World<'g, P> {
         self.queue.now()
     }
 
+    /// How many events are to come.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
     /// The version of IP.
     #[must_use]
     pub fn family(&self) -> Family {
