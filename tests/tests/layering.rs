@@ -43,7 +43,7 @@ const JSON: [(&str, &str); 5] = [
     ("xcast-ctl", "tools"),
     ("xcast-ctl", "output"),
     ("xcast-ctl", "control"),
-    ("xcast-sim", "main"),
+    ("xcast-sim", "cli"),
 ];
 
 fn workspace() -> PathBuf {

@@ -40,6 +40,37 @@ impl Estimate {
     }
 }
 
+/// How likely two samples of one distribution are at least as different as these, by the test of
+/// Kolmogorov and Smirnov: from 0 to 1, approximately; more where values repeat. Of an empty sample
+/// nothing can be said: 1.
+#[must_use]
+pub fn kolmogorov_smirnov(one: &[f64], other: &[f64]) -> f64 {
+    if one.is_empty() || other.is_empty() {
+        return 1.0;
+    }
+    let share = |sample: &[f64], value: f64| {
+        let below = sample.iter().filter(|sampled| **sampled <= value);
+        below.count() as f64 / sample.len() as f64
+    };
+    let values = one.iter().chain(other);
+    let gaps = values.map(|value| (share(one, *value) - share(other, *value)).abs());
+    let distance = gaps.fold(0.0, f64::max);
+    let (one, other) = (one.len() as f64, other.len() as f64);
+    let root = (one * other / (one + other)).sqrt();
+    // Stephens' approximation for small samples.
+    let lambda = (root + 0.12 + 0.11 / root) * distance;
+    if lambda < 0.3 {
+        // The series converges badly, and the sum is 1 to six digits.
+        return 1.0;
+    }
+    let terms = (1..=100).map(|j| {
+        let j = f64::from(j);
+        let sign = if j % 2.0 == 1.0 { 1.0 } else { -1.0 };
+        sign * (-2.0 * (j * lambda).powi(2)).exp()
+    });
+    (2.0 * terms.sum::<f64>()).clamp(0.0, 1.0)
+}
+
 /// The quantile 0.975 of Student's t distribution.
 fn student_t(freedom: usize) -> f64 {
     const TABLE: [f64; 30] = [
@@ -73,6 +104,20 @@ mod tests {
         let better = [11.0, 21.0, 61.0];
         let difference = Estimate::of_differences(&better, &baseline).expect("there are samples");
         assert_eq!((difference.mean, difference.half_width), (1.0, Some(0.0)));
+    }
+
+    #[test]
+    fn samples_of_two_distributions_are_told_apart() {
+        let mut random = crate::random::Random::new(1);
+        let mut sample =
+            |shift: f64| -> Vec<f64> { (0..200).map(|_| random.unit() + shift).collect() };
+        let (one, same, other) = (sample(0.0), sample(0.0), sample(0.3));
+        assert!(kolmogorov_smirnov(&one, &same) > 0.05);
+        assert!(kolmogorov_smirnov(&one, &other) < 1e-6);
+        assert_eq!(kolmogorov_smirnov(&one, &one), 1.0);
+        // D = 0.5 of 4 and 4: lambda = (1.4142 + 0.12 + 0.0778) * 0.5 = 0.806.
+        let p = kolmogorov_smirnov(&[1.0, 2.0, 3.0, 4.0], &[3.0, 4.0, 5.0, 6.0]);
+        assert!((p - 0.534).abs() < 0.005, "{p}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use xcast_sim::{
+    experiments::join,
     fanout::{Link, Message, Network},
     random::Random,
     routing::{LinkCosts, Routing, Ties},
@@ -15,6 +16,7 @@ use xcast_sim::{
         BarabasiAlbert, HostId, Hosts, LinkId, Model, RandomRecursiveTree, RouterId, Topology,
         TransitStub, Waxman,
     },
+    world::{Access, World, WorldSettings},
 };
 
 const SEED: u64 = 11;
@@ -109,6 +111,7 @@ fn counted(topology: &Topology, ties: Ties, pairs: &[(HostId, HostId)]) -> Answe
         let message = Message {
             source: *source,
             to: &[*to],
+            via: None,
             flow: flow as u64,
         };
         let mut length = 0;
@@ -151,6 +154,41 @@ fn unicast_packets_are_where_networkx_has_them() {
         assert!(sum(&found) > PAIRS as u32);
         assert_eq!(sum(&multipath), sum(&found));
     }
+}
+
+/// What a protocol sends is counted like what an experiment sends: every message of nodes that join, by
+/// unicast, on each link between routers.
+#[test]
+fn a_protocols_unicast_packets_are_where_networkx_has_them() {
+    if !has_networkx() {
+        return;
+    }
+    let [.., model] = models();
+    let topology = model.generate(SEED).expect("parameters are in range");
+    let network = Network {
+        routing: Routing::new(&topology.graph, Ties::LinkCosts, SEED),
+        hosts: Hosts::one_each(&topology),
+    };
+    let mut settings = WorldSettings::full(SEED);
+    settings.access = Access::Unicast;
+    let mut world = World::new(network, settings);
+    world.meter.count_links();
+    world.note();
+    join(&mut world, 8, &[false; 30], SEED, &mut |_| {});
+    let mut counts = BTreeMap::new();
+    for (link, load) in world.meter.links() {
+        if let Link::Between(link) = link {
+            counts.insert(link, load.links as u32);
+        }
+    }
+    let log = world.take_log();
+    let pairs: Vec<_> = log
+        .iter()
+        .flat_map(|sent| sent.to.iter().map(|to| (sent.source, *to)))
+        .collect();
+    assert!(pairs.len() > 1000, "{} datagrams", pairs.len());
+    let answers = ask(&[question(&topology, &pairs)]);
+    assert_eq!(counts, answers[0].counts);
 }
 
 fn pairs(topology: &Topology) -> Vec<(HostId, HostId)> {

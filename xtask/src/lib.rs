@@ -12,6 +12,7 @@ pub mod dht;
 pub mod process;
 pub mod second_try;
 pub mod setup;
+pub mod simulate;
 pub mod test;
 pub mod testbed;
 pub mod toolchain;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, dht, faults, partners, setup, test, testbed};
+use xtask::{bench, build, demo, dht, faults, partners, setup, simulate, test, testbed};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -65,6 +65,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask partners\n  cargo xtask partners --markdown     as in docs/overlays.md\n  cargo xtask partners --soak 20m"
     )]
     Partners(partners::Partners),
+    /// Simulate overlays and multi-destination packets on large networks
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask simulate savings\n  cargo xtask simulate kademlia --nodes 1000 --json\n  cargo xtask simulate --help     what else xcast-sim knows"
+    )]
+    Simulate(simulate::Simulate),
     /// Networks of namespaces to try things in
     #[command(after_help = "EXAMPLE:\n  cargo xtask testbed up fig3 --run")]
     Testbed(testbed::command::Command),
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
         Task::Dht(arguments) => dht::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Partners(arguments) => partners::run(&arguments),
+        Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),
     };
     result.unwrap_or_else(|error| {

@@ -6,7 +6,7 @@ use super::{limits::AnswerLimits, storage::StorageConfig, table::TableConfig};
 use crate::{
     id::Id,
     krpc::Family,
-    runtime::{Pace, Policy},
+    runtime::{Choice, Pace, Policy},
     services::ShelfConfig,
 };
 
@@ -26,6 +26,8 @@ pub struct Config {
     /// Requests in a round of a look-up. They leave as one packet, so more of them cost the first
     /// link little.
     pub alpha: usize,
+    /// Whom to ask in a round, of the k closest that are known; `None` for the very closest.
+    pub choice: Option<Choice>,
     /// How requests are asked.
     pub policy: Policy,
     /// Budget of messages to one peer, requests and answers together. libtorrent bans for five
@@ -70,6 +72,7 @@ impl Config {
                 enforce_bep42: false,
             },
             alpha: 4,
+            choice: None,
             policy: Policy {
                 short_transaction_octets: Some(4),
                 ..Policy::default()

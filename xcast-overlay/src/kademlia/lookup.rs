@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::{id::Id, krpc::Contact};
+use crate::{id::Id, krpc::Contact, runtime::Choice};
 
 /// Rounds after which a look-up ends anyway: somebody invents ever closer nodes.
 const MAX_ROUNDS: u32 = 32;
@@ -25,6 +25,8 @@ pub struct Lookup {
     target: Id,
     k: usize,
     alpha: usize,
+    /// Whom to ask of the k closest, if it is not the very closest.
+    choice: Option<Choice>,
     /// By distance from the target, and by address: somebody may name a wrong address for an
     /// identifier before the right one is heard of.
     candidates: BTreeMap<(Id, SocketAddr), Candidate>,
@@ -92,6 +94,7 @@ impl Lookup {
             target,
             k,
             alpha: alpha.max(1),
+            choice: None,
             candidates: BTreeMap::new(),
             in_flight: BTreeSet::new(),
             rounds: 0,
@@ -101,6 +104,11 @@ impl Lookup {
         };
         lookup.add(seeds);
         lookup
+    }
+
+    /// The same, with rounds that are chosen from the k closest by a rule.
+    pub fn with_choice(self, choice: Option<Choice>) -> Self {
+        Self { choice, ..self }
     }
 
     /// What is looked for.
@@ -200,9 +208,9 @@ impl Lookup {
             .map(|((distance, _), _)| *distance);
         let progress = self.rounds == 0 || closest < self.closest_before;
         let width = if progress { self.alpha } else { self.k };
-        let mut round = self.choose(width, State::New);
+        let mut round = self.choose(width, State::New, self.choice.clone());
         if round.is_empty() {
-            round = self.choose(self.k, State::Silent);
+            round = self.choose(self.k, State::Silent, None);
         }
         if round.is_empty() || self.rounds >= MAX_ROUNDS {
             self.finished = true;
@@ -236,22 +244,35 @@ impl Lookup {
             .collect()
     }
 
-    /// The closest candidates in this state, up to `width`, that come before or among the k closest
-    /// that are not silent.
-    fn choose(&mut self, width: usize, state: State) -> Vec<Contact> {
+    /// Candidates in this state, up to `width`, that come before or among the k closest that are not
+    /// silent: the closest, unless there is a rule to choose by.
+    fn choose(&mut self, width: usize, state: State, choice: Option<Choice>) -> Vec<Contact> {
         let mut others = self.k;
-        let mut chosen = Vec::new();
-        for candidate in self.candidates.values_mut() {
-            if others == 0 || chosen.len() >= width {
+        let mut places = Vec::new();
+        for (place, candidate) in &self.candidates {
+            if others == 0 || (places.len() >= width && choice.is_none()) {
                 break;
             }
             if candidate.state == state {
-                candidate.state = State::Asked;
-                candidate.attempts += 1;
-                chosen.push(candidate.contact);
+                places.push(*place);
                 others -= 1;
             } else if !candidate.state.is_silent() {
                 others -= 1;
+            }
+        }
+        if let Some(choice) = choice
+            && places.len() > width
+        {
+            let addresses: Vec<SocketAddr> = places.iter().map(|(_, address)| *address).collect();
+            let chosen = choice.choose(&addresses, width);
+            places = chosen.into_iter().map(|at| places[at]).collect();
+        }
+        let mut chosen = Vec::new();
+        for place in places {
+            if let Some(candidate) = self.candidates.get_mut(&place) {
+                candidate.state = State::Asked;
+                candidate.attempts += 1;
+                chosen.push(candidate.contact);
             }
         }
         chosen

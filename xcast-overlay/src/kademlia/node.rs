@@ -26,7 +26,7 @@ use super::{
 use crate::{
     id::Id,
     krpc::{Contact, DecodeError, Family, Kind, Message, Query, QueryError, Response},
-    runtime::{Body, Fanouts, Mode, Peers, Policy, Protocol, Random, Transmit},
+    runtime::{Body, Choice, Fanouts, Mode, Peers, Policy, Protocol, Random, Transmit},
 };
 
 /// Longest transaction identifier that is answered, in octets: it is sent back.
@@ -92,6 +92,12 @@ impl Node {
     /// Its identifier.
     pub fn id(&self) -> Id {
         self.id
+    }
+
+    /// From now on look-ups ask so many nodes in a round, chosen by this rule if there is one.
+    pub fn set_rounds(&mut self, alpha: usize, choice: Option<Choice>) {
+        self.config.alpha = alpha;
+        self.config.choice = choice;
     }
 
     /// The routing table of a family.

@@ -163,7 +163,8 @@ impl Node {
         // More than are asked as long as all answer: where many are gone, nodes close to the target
         // name each other, and nobody else.
         let seeds = table.closest(now, target, SEEDS * k);
-        let mut lookup = Lookup::new(target, k, self.config.alpha, seeds.iter().copied());
+        let mut lookup = Lookup::new(target, k, self.config.alpha, seeds.iter().copied())
+            .with_choice(self.config.choice.clone());
         // Who knows nobody, or wants to be known, asks the bootstrap nodes.
         let bootstrap: Vec<(SocketAddr, Option<Id>)> = if seeds.is_empty() || origin == Origin::Join
         {

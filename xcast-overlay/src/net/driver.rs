@@ -12,7 +12,9 @@ use tokio::{select, time};
 use tracing::debug;
 use xcast_host::{UnicastCause, envelope::Tag, queue::TagTaken, tokio::Receiver};
 
-use super::{error::NetError, outbox::Outbox, settings::Settings, statistics::Statistics};
+use super::{
+    error::NetError, fanout::Notes, outbox::Outbox, settings::Settings, statistics::Statistics,
+};
 use crate::{
     krpc::Family,
     runtime::{Protocol, Random},
@@ -97,10 +99,11 @@ impl<P: Protocol> Driver<P> {
             io::Result::Ok((tokio::net::UdpSocket::from_std(socket)?, local))
         };
         let (socket, local) = ready(socket).map_err(NetError::Receive)?;
+        let notes = settings.fanouts.map(|to| Notes::new(to, local));
         Ok(Self {
             protocol: protocol(now, Random::new(seed)),
             receiver: Receiver::new(socket, settings.tag),
-            outbox,
+            outbox: outbox.with_notes(notes),
             local,
             received: 0,
         })

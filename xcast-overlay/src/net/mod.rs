@@ -38,6 +38,7 @@
 
 mod driver;
 mod error;
+mod fanout;
 mod outbox;
 mod settings;
 mod statistics;
@@ -45,6 +46,7 @@ mod statistics;
 pub use self::{
     driver::{Driver, families},
     error::NetError,
+    fanout::{Fanout, Via},
     settings::Settings,
     statistics::Statistics,
 };

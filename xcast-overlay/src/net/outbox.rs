@@ -10,12 +10,12 @@ use std::{
 use bytes::Bytes;
 use tracing::debug;
 use xcast_host::{
-    Destination, Options, SendError, Sender, Settings as SenderSettings, UnicastCause,
+    Destination, Options, SendError, Sender, Settings as SenderSettings, UnicastCause, Uplink,
     envelope::Tag,
     queue::{Message, Queue, QueueLimits, Refusal, TagTaken},
 };
 
-use super::statistics::Statistics;
+use super::{fanout::Notes, statistics::Statistics};
 use crate::runtime::{Mode, Segment, Transmit};
 
 /// How long to wait for room in a full send buffer.
@@ -31,6 +31,9 @@ pub struct Outbox {
     queue: Queue,
     sender: Sender<UdpSocket>,
     options: Options,
+    uplink: Uplink,
+    /// Where it is noted what leaves.
+    notes: Option<Notes>,
     backlog: VecDeque<(Vec<Destination>, Bytes)>,
     /// When to try the backlog again.
     retry: Option<Instant>,
@@ -50,10 +53,13 @@ impl Outbox {
         now: Instant,
     ) -> io::Result<Self> {
         let options = settings.options.clone();
+        let uplink = settings.uplink.clone();
         let mut outbox = Self {
             queue: Queue::new(limits),
             sender: Sender::new(socket, settings)?,
             options,
+            uplink,
+            notes: None,
             backlog: VecDeque::new(),
             retry: None,
             unicast: false,
@@ -62,6 +68,11 @@ impl Outbox {
         };
         outbox.look_after_router(now);
         Ok(outbox)
+    }
+
+    /// The same, noting what leaves.
+    pub fn with_notes(self, notes: Option<Notes>) -> Self {
+        Self { notes, ..self }
     }
 
     /// Takes a message.
@@ -201,9 +212,16 @@ impl Outbox {
     fn send(&mut self, now: Instant, mut to: Vec<Destination>, payload: Bytes) {
         while !to.is_empty() {
             match self.sender.try_send_with(&self.options, &to, &payload) {
-                Ok(_) => return,
+                Ok(_) => {
+                    self.note(&to, payload.len(), |_| true);
+                    return;
+                }
                 Err(SendError::WouldBlock { failed, rest, .. }) => {
                     self.counted.failed += failed.len() as u64;
+                    let is_left = |to: &Destination| {
+                        !rest.contains(to) && failed.iter().all(|one| one.address != to.address)
+                    };
+                    self.note(&to, payload.len(), is_left);
                     self.keep(now, rest, payload);
                     return;
                 }
@@ -211,6 +229,9 @@ impl Outbox {
                     for unreached in &failed {
                         debug!(to = %unreached.address, error = %unreached.error, "not sent");
                     }
+                    self.note(&to, payload.len(), |to| {
+                        failed.iter().all(|one| one.address != to.address)
+                    });
                     self.counted.failed += failed.len() as u64;
                     return;
                 }
@@ -230,6 +251,15 @@ impl Outbox {
                     return;
                 }
             }
+        }
+    }
+
+    /// Notes that a message has left, to those receivers that it has left to.
+    fn note(&self, to: &[Destination], payload: usize, has_left: impl Fn(&Destination) -> bool) {
+        if let Some(notes) = &self.notes {
+            let left = to.iter().filter(|to| has_left(to)).map(|to| to.address);
+            let has_router = |ip| self.sender.router_for(ip).is_ok();
+            notes.note(left, payload, &self.uplink, has_router);
         }
     }
 

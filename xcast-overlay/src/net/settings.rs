@@ -1,6 +1,10 @@
 //! How a driver works.
 
+use std::sync::mpsc::Sender;
+
 use xcast_host::{Settings as SenderSettings, Uplink, envelope::Tag, queue::QueueLimits};
+
+use super::fanout::Fanout;
 
 /// How a driver works. The default has no router: all is unicast.
 #[derive(Clone, Debug)]
@@ -15,6 +19,9 @@ pub struct Settings {
     /// Receive buffer of the socket in octets, as far as the kernel grants it
     /// (`net.core.rmem_max`). Requests to many bring their answers all at once.
     pub receive_buffer_octets: usize,
+    /// Where each message is noted that leaves, if somebody wants to count it: the simulator, which
+    /// makes of it what crosses each link.
+    pub fanouts: Option<Sender<Fanout>>,
 }
 
 impl Settings {
@@ -25,6 +32,7 @@ impl Settings {
             combining: QueueLimits::default(),
             tag: None,
             receive_buffer_octets: 1 << 20,
+            fanouts: None,
         }
     }
 }

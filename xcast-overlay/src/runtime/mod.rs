@@ -8,7 +8,9 @@
 //! * [`Fanouts`]: requests to several peers, whose answers come by unicast.
 //! * [`Peers`]: round-trip time (RFC 6298), silence and a budget of messages for each peer.
 //! * [`Random`]: random numbers from a seed.
+//! * [`Choice`]: whom to ask first, where any of several will do.
 
+mod choice;
 mod fanout;
 mod pace;
 mod peers;
@@ -21,6 +23,7 @@ use std::{net::SocketAddr, time::Instant};
 use bytes::Bytes;
 
 pub use self::{
+    choice::Choice,
     fanout::{Answer, Counters, Fanouts, Policy, Silent, TransactionId},
     pace::{OctetPace, Pace},
     peers::Peers,

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{formula::formula_percent, source::Source};
+use super::{
+    formula::formula_percent,
+    savings::{Difference, Savings},
+    source::Source,
+};
 use crate::{
     fanout::{
         Deployment, EcmpKey, Islands, Link, Message, Network, PacketFormat, Placement, Prune,
@@ -99,35 +103,6 @@ pub struct Row {
     pub saved_percent: Savings,
     /// The same less the baseline's, seed by seed; none for the baseline itself.
     pub difference: Option<Difference>,
-}
-
-/// What one packet saves against one for each destination, in percent.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Savings {
-    /// Transmissions, access links included.
-    pub links: Estimate,
-    /// Transmissions where each destination answers by unicast.
-    pub links_with_replies: Estimate,
-    /// Octets, summed over transmissions.
-    pub octets: Estimate,
-    /// Octets where each destination answers by unicast.
-    pub octets_with_replies: Estimate,
-    /// Packets on the source's own access link, from the source.
-    pub first_link_out_packets: Estimate,
-    /// Octets on the source's own access link, from the source.
-    pub first_link_out_octets: Estimate,
-    /// Octets on the source's own access link in both directions, with replies. Replies alone save
-    /// nothing: each comes by itself.
-    pub first_link_both_octets: Estimate,
-}
-
-/// Paired differences to the baseline, in percentage points.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Difference {
-    /// Of links.
-    pub links: Estimate,
-    /// Of octets.
-    pub octets: Estimate,
 }
 
 /// What crossed links.
@@ -251,6 +226,7 @@ impl Fanouts {
                     let message = Message {
                         source: *source,
                         to,
+                        via: None,
                         flow: flow as u64,
                     };
                     network.send(&scheme, message, &mut |sent| load.add(sent))?;

@@ -1,13 +1,20 @@
 //! What is measured, and how it is shown.
 
+mod actor;
 mod fanouts;
 mod formula;
+mod kademlia;
 mod models;
+mod paths;
 mod plot;
+mod savings;
 mod source;
 
-pub use fanouts::{Difference, ExperimentError, Fanouts, PlacedShare, Row, Savings, Variant};
+pub use actor::Actor;
+pub use fanouts::{ExperimentError, Fanouts, PlacedShare, Row, Variant};
 pub use formula::{FORMULA_LABEL, formula_percent};
+pub use kademlia::{Kademlia, KademliaError, KademliaRow, LookupVariant, Rule, Stage, join};
 pub use models::reference_models;
 pub use plot::{Plot, PlotError, Series};
+pub use savings::{Cost, Difference, Savings};
 pub use source::Source;

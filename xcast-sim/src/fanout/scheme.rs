@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{deployment::Deployment, format::PacketFormat};
-use crate::topology::{HostId, LinkId};
+use crate::topology::{HostId, RouterId};
 
 /// A packet to many hosts.
 #[derive(Clone, Copy, Debug)]
@@ -12,6 +12,8 @@ pub struct Message<'a> {
     pub source: HostId,
     /// Who is to have it, in the order of the list.
     pub to: &'a [HostId],
+    /// The router that takes the source's packet, inside UDP; none: it leaves as an Xcast packet.
+    pub via: Option<RouterId>,
     /// What multipath hashes: source, ports, protocol, as a number.
     pub flow: u64,
 }
@@ -49,26 +51,6 @@ pub enum EcmpKey {
     Flow,
     /// The flow with each destination, as if it were unicast.
     Destination,
-}
-
-/// A link, in the direction of a transmission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Link {
-    /// A host's access link, from the host.
-    Up(HostId),
-    /// A link between routers.
-    Between(LinkId),
-    /// A host's access link, to the host.
-    Down(HostId),
-}
-
-/// A packet on a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transmission {
-    /// Which link.
-    pub link: Link,
-    /// Length of the packet, in octets, from the IP header on.
-    pub octets: u32,
 }
 
 /// A list is longer than one packet's can be.

@@ -13,6 +13,12 @@ pub struct Hosts {
 }
 
 impl Hosts {
+    /// A host at each of these routers.
+    #[must_use]
+    pub fn at(routers: Vec<RouterId>) -> Self {
+        Self { routers }
+    }
+
     /// A host at each edge router.
     #[must_use]
     pub fn one_each(topology: &Topology) -> Self {

@@ -1,0 +1,7 @@
+//! The program's verbs.
+
+mod common;
+pub mod fanouts;
+pub mod kademlia;
+pub mod replay;
+pub mod soak;
