@@ -16,6 +16,7 @@
 //! | [`places`] | places as keys, areas as cells of a grid |
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
+//! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -81,6 +82,7 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize`.
 
+pub mod backbone;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;

@@ -130,7 +130,10 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     let mut again = Vec::new();
     steps.step("tests", || tests(&command, variables, &mut again));
     if !again.is_empty() {
-        eprintln!("\nxtask: passed at the second try only: {}", again.join(", "));
+        eprintln!(
+            "\nxtask: passed at the second try only: {}",
+            again.join(", ")
+        );
     }
     Ok(steps.finish())
 }

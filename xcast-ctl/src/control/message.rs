@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Destination, Explain, NextHop, Port, Route, Stats, Status};
+use crate::report::{Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status};
 
 /// What a verb asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub enum Request {
     NextHops,
     /// Answered by [`Response::Ports`], in the order of the configuration.
     Ports,
+    /// Answered by [`Response::Neighbors`], in the order of ports and addresses.
+    Neighbors,
     /// Answered by [`Response::Explain`].
     Explain(ExplainRequest),
     /// Answered by [`Response::Stopping`]. Then the router detaches and ends.
@@ -69,6 +71,8 @@ pub enum Response {
     NextHops(Vec<NextHop>),
     /// To [`Request::Ports`].
     Ports(Vec<Port>),
+    /// To [`Request::Neighbors`].
+    Neighbors(Vec<Neighbor>),
     /// To [`Request::Explain`].
     Explain(Explain),
     /// To [`Request::Stop`] and [`Request::Leave`].

@@ -38,6 +38,7 @@ impl Router {
                 Response::NextHops(self.sync.next_hops().map(Into::into).collect())
             }
             Request::Ports => Response::Ports(self.ports.report()),
+            Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
             Request::Explain(request) => Response::Explain(explain::explain(
                 request,
                 &self.config,

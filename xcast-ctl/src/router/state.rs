@@ -6,8 +6,10 @@ use anyhow::{Context as _, Result};
 use nix::net::if_::if_nametoindex;
 use tracing::warn;
 use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
+use xcast_overlay::backbone::discovery::Nonce;
 
 use super::{
+    discovery::Discovery,
     own_interface::{OwnInterface, is_end},
     pending::Pending,
     ports::Ports,
@@ -36,6 +38,7 @@ pub(super) struct Router {
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
+    pub(super) discovery: Discovery,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
     pub(super) own_interface: OwnInterface,
@@ -97,6 +100,7 @@ impl Router {
             datapath,
             sync,
             resolver,
+            discovery: Discovery::start(config),
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
@@ -125,6 +129,7 @@ impl Router {
         let ended = events.contains(&KernelEvent::ResyncEnd);
         for event in &events {
             self.ports.note(event);
+            self.discovery.note(event);
         }
         if events
             .iter()
@@ -278,6 +283,13 @@ impl Router {
         }
     }
 
+    /// Sends the probes that are due, and goes by what those that returned tell.
+    pub(super) fn discover(&mut self, returned: Option<Nonce>) {
+        let mut edits = Vec::new();
+        self.discovery.advance(returned, &mut self.sync, &mut edits);
+        self.carry_out(edits);
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
         let now = self.started.elapsed().as_secs();
         let (mut failed, mut makes_room) = (0_usize, false);
@@ -323,6 +335,7 @@ impl Router {
             }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
+                self.discovery.add(ifindex, gateway);
                 Ok(())
             }
             Edit::Use { ref neighbours } => {
@@ -331,6 +344,7 @@ impl Router {
             }
             Edit::Release { ifindex, gateway } => {
                 self.resolver.release(ifindex, gateway);
+                self.discovery.remove(ifindex, gateway);
                 Ok(())
             }
         }
