@@ -247,7 +247,10 @@ pub const UNREACHED_LIMITS: &str = "\n[limits]\npackets_per_second = 4000000000\
 /// the copies, or some others with the rest of the copies' in another group.
 pub fn configuration(family: Family, subsets: u32, one_group: bool) -> String {
     let mut text = code_points(family);
-    let _ = write!(text, "\n[router]\nsubsets = {subsets}\n");
+    let _ = write!(
+        text,
+        "\n[router]\ngateways = \"all\"\nsubsets = {subsets}\n"
+    );
     text += UNREACHED_LIMITS;
     let mut names: Vec<_> = (0..=LAN).map(interface).collect();
     names.push(INGRESS.to_owned());

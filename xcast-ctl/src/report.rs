@@ -290,6 +290,36 @@ pub struct NextHop {
     pub reason: Option<String>,
 }
 
+/// One row of `xcast-ctl neighbors`: a gateway that routes lead to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Name of the interface it is on.
+    pub device: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Lists are sent to it. Otherwise each destination behind it gets a unicast packet of its own.
+    pub xcast: bool,
+    /// Why it counts as it does: `stated`, `proven`, `new`, `silent`, `lost` or `on trial`.
+    pub standing: String,
+    /// The same in words.
+    pub why: String,
+    /// Smoothed round-trip time of probes, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// Time since the last proof, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_ms_ago: Option<u64>,
+    /// Probes sent to it.
+    #[serde(default)]
+    pub probes_sent: u64,
+    /// Probes that it returned.
+    #[serde(default)]
+    pub probes_returned: u64,
+    /// How often it lost its proof.
+    #[serde(default)]
+    pub losses: u64,
+}
+
 /// How a port's XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

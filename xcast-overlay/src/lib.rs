@@ -22,6 +22,7 @@
 //! | [`tree`] | multicast trees: a source's stream to all members, by lists |
 //! | [`meridian`] | who is close: rings, closest nodes, central leaders |
 //! | [`walks`] | searches by random walks: Gia, LMS |
+//! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -89,6 +90,7 @@
 
 pub mod d1ht;
 mod codec;
+pub mod backbone;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;

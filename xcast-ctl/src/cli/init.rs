@@ -156,9 +156,12 @@ routing_type = 253
 ports_option = 0x5e
 
 [router]
-# Which gateways speak Xcast: "all", "none", or a list like ["10.0.0.1", "10.0.0.2"]. A gateway
-# that does not gets one unicast packet per destination.
-gateways = "all"
+# Which gateways speak Xcast. "discover": those that prove it, again and again, by returning an Xcast
+# packet (see xcast-ctl neighbors). What is known of some can be stated:
+#   gateways = { speak = ["10.0.0.1"], silent = ["10.0.0.2"] }
+# "all", "none", or a list like ["10.0.0.1", "10.0.0.2"]: these, and nobody is asked. A gateway that does
+# not speak Xcast gets one unicast packet per destination.
+gateways = "discover"
 
 # How a copy's list is pruned. "truncate" keeps the copy's own destinations only. "bitmap" keeps
 # the list and clears bits: packets stay as long as they were, and survive authentication (AH).

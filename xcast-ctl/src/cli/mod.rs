@@ -7,6 +7,7 @@ mod explain;
 mod family;
 mod init;
 mod leave;
+mod neighbors;
 mod next_hops;
 mod ports;
 mod routes;
@@ -74,6 +75,7 @@ enum Verb {
     Stats(stats::Args),
     Routes(routes::Args),
     NextHops(next_hops::Args),
+    Neighbors(neighbors::Args),
     Ports(ports::Args),
     Explain(explain::Args),
     Ping(ping::Args),
@@ -143,6 +145,7 @@ impl Cli {
             Verb::Status(args) => status::run(&args, router),
             Verb::Stats(args) => stats::run(&args, router),
             Verb::Routes(args) => routes::run(&args, router),
+            Verb::Neighbors(args) => neighbors::run(&args, router),
             Verb::NextHops(args) => next_hops::run(&args, router),
             Verb::Ports(args) => ports::run(&args, router),
             Verb::Explain(args) => explain::run(&args, router),
@@ -223,7 +226,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 16);
+        assert_eq!(verbs.len(), 17);
         let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
@@ -232,7 +235,7 @@ mod tests {
             }
             named.push((name, verb.clone()));
         }
-        assert_eq!(named.len(), 16 + 11);
+        assert_eq!(named.len(), 17 + 11);
         for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");

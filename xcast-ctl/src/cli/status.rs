@@ -123,6 +123,9 @@ fn render(status: &Status) -> String {
 
 fn gateways(gateways: &Gateways) -> String {
     match gateways {
+        Gateways::Discover(_) => {
+            "those that prove it speak Xcast (see xcast-ctl neighbors)".to_owned()
+        }
         Gateways::All => "all speak Xcast".to_owned(),
         Gateways::None => "none speak Xcast".to_owned(),
         Gateways::List(addresses) => {

@@ -13,7 +13,7 @@ use super::{
     address::{check_addresses, is_unicast},
     error::{ConfigError, invalid},
 };
-use crate::gateways::Gateways;
+use crate::gateways::{Gateways, Stated};
 
 /// Name of the router's own interface unless the configuration gives another one.
 pub const DEFAULT_INTERFACE: &str = "xcast0";
@@ -31,7 +31,7 @@ const MAX_FURTHER_NAME_LEN: usize = 127;
 #[serde(deny_unknown_fields, default)]
 pub struct Router {
     /// Which gateways speak Xcast. A gateway that does not gets one unicast packet per
-    /// destination. Default: all.
+    /// destination. Default: those that prove it.
     pub gateways: Gateways,
     /// How a copy's list is pruned. Default: truncated.
     #[serde(with = "prune")]
@@ -65,7 +65,7 @@ pub struct Router {
 impl Default for Router {
     fn default() -> Self {
         Self {
-            gateways: Gateways::All,
+            gateways: Gateways::default(),
             prune: Prune::Truncate,
             icmp_requests: IcmpRequests::Verified,
             anycast: Vec::new(),
@@ -118,8 +118,19 @@ impl Router {
                 format!("{} is out of range: give 1 to {MAX_FANOUTS}", self.subsets),
             ));
         }
-        if let Gateways::List(addresses) = &self.gateways {
-            check_addresses("router.gateways", addresses)?;
+        match &self.gateways {
+            Gateways::List(addresses) => check_addresses("router.gateways", addresses)?,
+            Gateways::Discover(Stated { speak, silent }) => {
+                check_addresses("router.gateways.speak", speak)?;
+                check_addresses("router.gateways.silent", silent)?;
+                if let Some(both) = speak.iter().find(|address| silent.contains(address)) {
+                    return Err(invalid(
+                        "router.gateways",
+                        format!("{both} is in both `speak` and `silent`: remove it from one"),
+                    ));
+                }
+            }
+            Gateways::All | Gateways::None => {}
         }
         check_addresses("router.anycast", &self.anycast)?;
         let mut seen = HashSet::new();
@@ -255,6 +266,24 @@ mod tests {
             with_router("gateways = 'none'").unwrap().router.gateways,
             Gateways::None
         );
+        assert_eq!(
+            with_router("gateways = 'discover'")
+                .unwrap()
+                .router
+                .gateways,
+            Gateways::default()
+        );
+        let stated = Stated {
+            speak: vec![IpAddr::from([10, 0, 0, 1])],
+            silent: vec![IpAddr::from([10, 0, 0, 2])],
+        };
+        assert_eq!(
+            with_router("gateways = { speak = ['10.0.0.1'], silent = ['10.0.0.2'] }")
+                .unwrap()
+                .router
+                .gateways,
+            Gateways::Discover(stated)
+        );
     }
 
     #[test]
@@ -274,6 +303,11 @@ mod tests {
                 "gateways = ['10.0.0.1', '10.0.0.1']",
                 "router.gateways: 10.0.0.1 is listed twice",
             ),
+            (
+                "gateways = { speak = ['10.0.0.1'], silent = ['10.0.0.1'] }",
+                "router.gateways: 10.0.0.1 is in both",
+            ),
+            ("gateways = { speaks = ['10.0.0.1'] }", "speaks"),
         ];
         for (line, said) in says {
             assert_says(with_router(line), &[said]);

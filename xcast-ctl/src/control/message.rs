@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Destination, Explain, NextHop, Port, Route, Stats, Status};
+use crate::report::{Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status};
 
 /// What a verb asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub enum Request {
     },
     /// Answered by [`Response::Ports`], in the order of the configuration.
     Ports,
+    /// Answered by [`Response::Neighbors`], in the order of ports and addresses.
+    Neighbors,
     /// Answered by [`Response::Explain`].
     Explain(ExplainRequest),
     /// Answered by [`Response::Stopping`]. Then the router detaches and ends.
@@ -103,6 +105,8 @@ pub enum Response {
     NextHops(Page<NextHop>),
     /// To [`Request::Ports`].
     Ports(Vec<Port>),
+    /// To [`Request::Neighbors`].
+    Neighbors(Vec<Neighbor>),
     /// To [`Request::Explain`].
     Explain(Explain),
     /// To [`Request::Stop`] and [`Request::Leave`].

@@ -8,6 +8,7 @@ pub(crate) mod local_port;
 mod managed;
 mod netfilter;
 mod netlink;
+mod packet_socket;
 mod proc;
 mod route;
 mod rule;
@@ -19,6 +20,7 @@ pub(crate) use self::{
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},
     managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
     netfilter::{Chain, Hook, Netfilter, netfilter},
+    packet_socket::{Instruction, PacketSocket},
     proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},

@@ -38,6 +38,7 @@ impl Router {
                 Response::NextHops(Page::of(next_hops, None))
             }
             Request::Ports => Response::Ports(self.ports.report()),
+            Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
             Request::Explain(request) => Response::Explain(explain::explain(
                 request,
                 &self.config,

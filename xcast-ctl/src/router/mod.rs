@@ -6,10 +6,11 @@
 //! Nothing that arrives while it runs ends it: what cannot be done is logged and shown, and the rest
 //! goes on.
 //!
-//! `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
+//! `discovery` asks gateways whether they speak Xcast. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
 //! loop.
 
 mod answers;
+mod discovery;
 mod explain;
 mod own_interface;
 mod pending;
@@ -236,6 +237,7 @@ impl Running {
             () = self.settling.notified() => self.router.look_at_ports(),
             () = self.router.ports.surveyor.changed() => self.router.look_at_ports(),
             pair = self.router.own_interface.replaced() => self.router.replace_pair(&pair),
+            returned = self.router.discovery.wait() => self.router.discover(returned),
         }
         self.router.advance()
     }

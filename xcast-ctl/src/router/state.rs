@@ -7,8 +7,10 @@ use nix::net::if_::if_nametoindex;
 use rtnetlink::Handle;
 use tracing::warn;
 use xcast_common::maps::{PORT_RECIRCULATE, PORT_STACK, PORT_TRUSTED, Port as PortEntry};
+use xcast_overlay::backbone::discovery::Nonce;
 
 use super::{
+    discovery::Discovery,
     own_interface::{OwnInterface, is_end},
     pending::Pending,
     ports::Ports,
@@ -42,6 +44,7 @@ pub(super) struct Router {
     pub(super) sync: RouteSync,
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
+    pub(super) discovery: Discovery,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
     pub(super) own_interface: OwnInterface,
@@ -108,6 +111,7 @@ impl Router {
             datapath,
             sync,
             resolver,
+            discovery: Discovery::start(config),
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
@@ -139,6 +143,7 @@ impl Router {
         let ended = events.contains(&KernelEvent::ResyncEnd);
         for event in &events {
             self.ports.note(event);
+            self.discovery.note(event);
         }
         if events
             .iter()
@@ -299,6 +304,13 @@ impl Router {
         }
     }
 
+    /// Sends the probes that are due, and goes by what those that returned tell.
+    pub(super) fn discover(&mut self, returned: Option<Nonce>) {
+        let mut edits = Vec::new();
+        self.discovery.advance(returned, &mut self.sync, &mut edits);
+        self.carry_out(edits);
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
         let now = self.started.elapsed().as_secs();
         let (mut failed, mut makes_room) = (0_usize, false);
@@ -344,6 +356,7 @@ impl Router {
             }
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
+                self.discovery.add(ifindex, gateway);
                 Ok(())
             }
             Edit::Use { ref neighbours } => {
@@ -352,6 +365,7 @@ impl Router {
             }
             Edit::Release { ifindex, gateway } => {
                 self.resolver.release(ifindex, gateway);
+                self.discovery.remove(ifindex, gateway);
                 Ok(())
             }
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use xcast_common::maps::{EcmpGroup, NEXT_HOP_NEVER, NEXT_HOP_NO_ROUTE, NextHop};
 
 use super::{
-    event::{Hop, RouteKind, Via},
+    event::{Hop, Mac, RouteKind, Via},
     fib::{self, By, Decision},
     next_hops::{FIXED, Key},
     prefix,
@@ -57,7 +57,59 @@ pub struct NextHopRow {
     pub device: Option<String>,
 }
 
+/// What a packet to a gateway has to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WayTo {
+    /// The router's own address that the gateway would send to; `None` if there is none of the family.
+    pub source: Option<IpAddr>,
+    /// Link-layer address of the port.
+    pub source_mac: Mac,
+    /// Link-layer address of the gateway.
+    pub destination_mac: Mac,
+}
+
+/// A gateway that routes lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayRow {
+    /// Its interface.
+    pub ifindex: u32,
+    /// Name of the interface.
+    pub device: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// The kernel knows its link-layer address.
+    pub is_resolved: bool,
+}
+
 impl RouteSync {
+    /// Gateways that routes lead to by ports that can send, in order.
+    pub fn gateways(&self) -> Vec<GatewayRow> {
+        let mut rows: Vec<_> = self
+            .gateways_in_use()
+            .map(|(ifindex, address)| GatewayRow {
+                ifindex,
+                device: self.link_name(ifindex),
+                address,
+                is_resolved: self.resolved(ifindex, address).is_some(),
+            })
+            .collect();
+        rows.sort_by(|a, b| (&a.device, a.address).cmp(&(&b.device, b.address)));
+        rows
+    }
+
+    /// How to reach a gateway; `None` as long as its link-layer address is not known.
+    pub fn way_to(&self, ifindex: u32, gateway: IpAddr) -> Option<WayTo> {
+        Some(WayTo {
+            source: self.rib.source_towards(ifindex, gateway),
+            source_mac: self.rib.link(ifindex)?.mac?,
+            destination_mac: self.resolved(ifindex, gateway)?,
+        })
+    }
+
+    fn resolved(&self, ifindex: u32, address: IpAddr) -> Option<Mac> {
+        self.rib.neighbour(ifindex, address)?.resolved()
+    }
+
     /// Looks an address up as the datapath does.
     pub fn lookup(&self, address: IpAddr) -> Lookup {
         match self

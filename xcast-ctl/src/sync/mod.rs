@@ -44,7 +44,7 @@ mod tests;
 pub use self::{
     edit::Edit,
     event::KernelEvent,
-    inspect::{Lookup, NextHopRow, RouteRow},
+    inspect::{GatewayRow, Lookup, NextHopRow, RouteRow, WayTo},
     netlink::{Netlink, NetlinkError, NetlinkOptions},
     route_sync::{RouteSync, SyncConfig},
     rules::PolicyRow,

@@ -105,6 +105,8 @@ pub(super) struct EntryContext<'a> {
     pub(super) rib: &'a Rib,
     pub(super) ports: &'a HashMap<u32, u8>,
     pub(super) gateways: &'a Gateways,
+    /// Gateways that proved that they speak Xcast.
+    pub(super) proven: &'a HashSet<(u32, IpAddr)>,
     /// Slots of the interfaces that packets arrive by, whether or not they can send.
     pub(super) arrivals: &'a HashMap<u32, u8>,
 }
@@ -477,7 +479,9 @@ impl EntryContext<'_> {
                 gateway,
                 mtu_bytes,
             } => {
-                let speaks_xcast = self.gateways.speak(gateway);
+                let stated = self.gateways.stated(gateway);
+                let speaks_xcast =
+                    stated.unwrap_or_else(|| self.proven.contains(&(ifindex, gateway)));
                 let flags = if speaks_xcast { NEXT_HOP_XCAST } else { 0 };
                 self.forward(ifindex, gateway, mtu_bytes, flags)
             }

@@ -545,6 +545,29 @@ impl Rib {
         }
     }
 
+    /// An address of this host that a gateway can send to: one of the same link and subnet if there is one, then one of
+    /// the link, then any. Link-local ones are none, since they are no destinations of Xcast.
+    pub(super) fn source_towards(&self, ifindex: u32, gateway: IpAddr) -> Option<IpAddr> {
+        let is_usable = |address: IpAddr| {
+            let is_special = match address {
+                IpAddr::V4(address) => address.is_link_local(),
+                IpAddr::V6(address) => address.is_unicast_link_local(),
+            };
+            address.is_ipv6() == gateway.is_ipv6() && !address.is_loopback() && !is_special
+        };
+        let rank = |address: &&Address| {
+            let subnet = IpNet::new(address.peer, address.prefix_len).ok();
+            let same_link = address.ifindex == ifindex;
+            let same_subnet = subnet.is_some_and(|subnet| subnet.contains(&gateway));
+            (!same_link, !same_subnet, address.ifindex, address.address)
+        };
+        self.addresses
+            .keys()
+            .filter(|address| is_usable(address.address))
+            .min_by_key(rank)
+            .map(|address| address.address)
+    }
+
     fn has_address(&self, wanted: IpAddr) -> bool {
         self.addresses
             .keys()

@@ -34,7 +34,7 @@ use crate::gateways::Gateways;
 /// What the configuration says about routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncConfig {
-    /// Gateways that understand Xcast.
+    /// Gateways that speak Xcast.
     pub gateways: Gateways,
     /// Anycast addresses this router answers to (RFC 5058 section 11.5).
     pub anycast: Vec<IpAddr>,
@@ -78,6 +78,8 @@ pub struct RouteSync {
     resolving: HashSet<(u32, IpAddr)>,
     /// Neighbours that do not answer.
     unanswering: HashSet<(u32, IpAddr)>,
+    /// Gateways that proved that they speak Xcast.
+    proven: HashSet<(u32, IpAddr)>,
     /// The entries that are always there are written.
     started: bool,
     /// Paths and neighbours that got no next-hop id of their own because there were none left.
@@ -103,6 +105,7 @@ impl RouteSync {
             policy: Default::default(),
             resolving: HashSet::new(),
             unanswering: HashSet::new(),
+            proven: HashSet::new(),
             started: false,
             starved_paths: HashSet::new(),
             starved_hosts: HashSet::new(),
@@ -170,6 +173,29 @@ impl RouteSync {
             self.rib.changes.links.insert(ifindex);
         }
         self.update(edits);
+    }
+
+    /// Gateways that routes lead to by ports that can send.
+    pub(super) fn gateways_in_use(&self) -> impl Iterator<Item = (u32, IpAddr)> {
+        self.resolving.iter().copied()
+    }
+
+    /// The gateway proved that it speaks Xcast, or counts as proven no longer.
+    pub fn set_proven(
+        &mut self,
+        (ifindex, gateway): (u32, IpAddr),
+        proven: bool,
+        edits: &mut Vec<Edit>,
+    ) {
+        if proven {
+            self.proven.insert((ifindex, gateway));
+        } else {
+            self.proven.remove(&(ifindex, gateway));
+        }
+        for id in self.next_hops.of_neighbour(ifindex, gateway).to_vec() {
+            let (next_hops, context) = self.parts();
+            next_hops.refresh(id, context, edits);
+        }
     }
 
     /// Looks after neighbours; to be called every second or so, with the ids of next hops that packets used since the
@@ -699,6 +725,7 @@ impl RouteSync {
             rib: &self.rib,
             ports: &self.ports,
             gateways: &self.config.gateways,
+            proven: &self.proven,
             arrivals: &self.arrivals,
         };
         (&mut self.next_hops, context)

@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct RouterConfig {
     /// The code points in use.
     pub code_points: CodePoints,
-    /// The `[router]` table; empty means the router's defaults.
+    /// The `[router]` table. What it does not say is the router's default.
     pub router: toml::Table,
     /// The `[udp]` table; without it the router takes no Xcast inside UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,7 +62,8 @@ impl Default for RouterConfig {
                 routing_type: 253,
                 ports_option: 0x5e,
             },
-            router: toml::Table::new(),
+            // A testbed's first packet is served as every other: nothing has to be discovered before.
+            router: toml::Table::from_iter([("gateways".to_owned(), "all".into())]),
             udp: None,
             port: toml::Table::new(),
         }
@@ -248,7 +249,8 @@ mod tests {
         config.udp = Some(toml::Table::from_iter([("port".to_owned(), 4242.into())]));
         let text = config.to_toml(plan.node("R1").unwrap()).unwrap();
         let expected = "[code_points]\nprotocol = 253\ngroup = \"224.0.0.254\"\ngroup6 = \"ff02::114\"\n\
-                        routing_type = 253\nports_option = 94\n\n[router]\nprune = \"bitmap\"\n\n[udp]\nport = 4242\n\n\
+                        routing_type = 253\nports_option = 94\n\n[router]\ngateways = \"all\"\n\
+                        prune = \"bitmap\"\n\n[udp]\nport = 4242\n\n\
                         [[port]]\ninterface = \"to-A\"\n\n[[port]]\ninterface = \"to-R2\"\n";
         assert_eq!(text, expected);
     }

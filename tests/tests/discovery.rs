@@ -1,0 +1,165 @@
+//! Which gateways speak Xcast is found out, and kept up to date (RFC 5058 section 11.2): B is a
+//! gateway, and two destinations are behind it.
+
+use std::cell::Cell;
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::daemon::{self, Counters, Daemon};
+use tests::family::Family;
+use tests::tap::Tap;
+use tests::trio::{self, SOON, Trio, until};
+
+/// Behind B.
+const BEHIND: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 97, 0, 1), Ipv4Addr::new(10, 97, 0, 2)];
+
+/// What the router under test knows of B.
+fn gateway(trio: &Trio) -> Result<Option<Value>> {
+    let rows = daemon::report(&trio.r.namespace, &["neighbors"])?;
+    let rows = rows.as_array().context("no list")?;
+    let address = trio.address(trio::B).to_string();
+    Ok(rows.iter().find(|row| row["address"] == *address).cloned())
+}
+
+/// Waits until B counts as this.
+fn counts_as(trio: &Trio, standing: &str) -> Result<()> {
+    let is = || Ok(gateway(trio)?.is_some_and(|row| row["standing"] == standing));
+    ensure!(until(SOON, is)?, "not {standing}, but {:?}", gateway(trio)?);
+    Ok(())
+}
+
+/// How many copies of one packet to what is behind B the router sends; both arrive, each once.
+fn copies(trio: &Trio) -> Result<u64> {
+    let sent = || Ok(Counters::read(&trio.r.namespace)?.value("sent"));
+    let before = sent()?;
+    let number = trio.send(&BEHIND)?;
+    let arrived = until(SOON, || Ok(trio.b.count(number)? >= BEHIND.len()))?;
+    ensure!(arrived, "{} of 2 arrived", trio.b.count(number)?);
+    thread::sleep(Duration::from_millis(50));
+    ensure!(trio.b.count(number)? == BEHIND.len(), "twice");
+    Ok(sent()? - before)
+}
+
+/// With B as a gateway, and the router started with this said of gateways.
+fn with_gateway(gateways: &str, test: impl Fn(&mut Trio) -> Result<()>) {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            with_b(trio, gateways).and_then(|()| test(trio))
+        });
+    }
+}
+
+/// Makes B a gateway, and starts the router.
+fn with_b(trio: &mut Trio, gateways: &str) -> Result<()> {
+    trio.b.namespace.sysctl("ipv4/ip_forward", "1")?;
+    trio.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+    for address in BEHIND {
+        trio.b.ip(&format!("address add {address}/32 dev lo"))?;
+    }
+    let none = "gateways = \"none\"";
+    ensure!(trio.configuration.contains(none));
+    trio.configuration = trio.configuration.replace(none, gateways);
+    trio.r.ip("route add 10.97.0.0/16 via 10.66.2.2")?;
+    trio.start()?;
+    trio.resolve()?;
+    Ok(())
+}
+
+fn second_router(trio: &Trio) -> Result<Daemon> {
+    Daemon::start(&trio.b.namespace, &trio::configuration(&["b0"]))
+}
+
+/// The default: a gateway that speaks Xcast is found, one that begins to is, too, and one that ends is
+/// noticed. Whatever it does, every destination gets every packet once.
+#[test]
+fn gateway_that_begins_and_ends_to_speak_xcast() {
+    with_gateway("", |trio| {
+        counts_as(trio, "silent")?;
+        ensure!(copies(trio)? == 2, "a list was sent to a silent gateway");
+        let second = second_router(trio)?;
+        counts_as(trio, "proven")?;
+        let row = gateway(trio)?.context("it is gone")?;
+        ensure!(
+            row["xcast"] == true && row["round_trip_us"].is_u64(),
+            "{row}"
+        );
+        ensure!(copies(trio)? == 1, "unicast to a gateway that speaks Xcast");
+        ensure!(second.stop()?.success());
+        counts_as(trio, "lost")?;
+        ensure!(copies(trio)? == 2, "a list was sent to a lost gateway");
+        Ok(())
+    });
+}
+
+/// A gateway whose controller died goes on to forward, and so it goes on to prove it.
+#[test]
+fn gateway_whose_controller_dies() {
+    with_gateway("gateways = \"discover\"", |trio| {
+        let second = second_router(trio)?;
+        counts_as(trio, "proven")?;
+        second.kill()?;
+        let returned = |row: &Value| row["probes_returned"].as_u64().unwrap_or(0);
+        let before = gateway(trio)?.as_ref().map_or(0, returned);
+        let goes_on = || Ok(gateway(trio)?.as_ref().map_or(0, returned) > before + 2);
+        ensure!(until(SOON, goes_on)?, "no more probes return");
+        ensure!(copies(trio)? == 1);
+        Ok(())
+    });
+}
+
+/// What the configuration states of a gateway is not asked.
+#[test]
+fn what_is_stated_is_not_asked() {
+    let address = |trio: &Trio| trio.address(trio::B);
+    for (list, xcast) in [("speak", true), ("silent", false)] {
+        with_gateway("", |trio| {
+            let stated = format!(
+                "[router]\ngateways = {{ {list} = [\"{}\"] }}",
+                address(trio)
+            );
+            trio.configuration = trio.configuration.replace("[router]", &stated);
+            trio.daemon = None;
+            trio.start()?;
+            let known = || Ok(gateway(trio)?.is_some_and(|row| row["xcast"] == xcast));
+            ensure!(until(SOON, known)?, "{:?}", gateway(trio)?);
+            let row = gateway(trio)?.context("it is gone")?;
+            ensure!(row["standing"] == "stated", "{row}");
+            ensure!(row["probes_sent"] == 0, "{row}");
+            Ok(())
+        });
+    }
+}
+
+/// A neighbour that returns everything as it came is no router.
+#[test]
+fn an_echo_is_no_proof() {
+    with_gateway("", |trio| {
+        counts_as(trio, "silent")?;
+        let tap = Tap::open(&trio.b.namespace, "b0")?;
+        let sent = || {
+            let row = gateway(trio)?.context("it is gone")?;
+            row["probes_sent"].as_u64().context("no count")
+        };
+        let (before, echoed) = (sent()?, Cell::new(0));
+        let asked = until(SOON, || {
+            while let Some(mut frame) = tap.take()? {
+                // As it came, with the addresses exchanged.
+                let (destination, source) = frame.split_at_mut(6);
+                destination.swap_with_slice(&mut source[..6]);
+                tap.send(&frame)?;
+                echoed.set(echoed.get() + 1);
+            }
+            Ok(sent()? > before + 1)
+        })?;
+        ensure!(asked && echoed.get() > 0, "it was not asked");
+        let row = gateway(trio)?.context("it is gone")?;
+        ensure!(
+            row["xcast"] == false && row["probes_returned"] == 0,
+            "{row}"
+        );
+        Ok(())
+    });
+}
