@@ -88,9 +88,9 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
-pub mod d1ht;
-mod codec;
 pub mod backbone;
+mod codec;
+pub mod d1ht;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
@@ -103,6 +103,6 @@ pub mod ring;
 pub mod runtime;
 pub mod services;
 mod signed;
-pub mod wire;
 pub mod tree;
 pub mod walks;
+pub mod wire;

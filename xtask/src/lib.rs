@@ -6,9 +6,9 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod dht;
 pub mod faults;
 pub mod partners;
-pub mod dht;
 pub mod process;
 pub mod second_try;
 pub mod setup;
