@@ -14,7 +14,7 @@ use foldhash::fast::RandomState;
 use xcast_host::{SendError, Sender, Uplink};
 
 use crate::{
-    group::{Call, Group, Groups, Thread, within_call},
+    group::{Call, Datagram, Group, Groups, Thread, within_call},
     kernel,
     raw::Descriptor,
     settings::Settings,
@@ -137,17 +137,16 @@ impl Engine {
     }
 
     /// Divides a call with many datagrams into groups and those that pass; `None` if all pass.
-    pub fn divide(&mut self, fd: RawFd, datagrams: &[Option<(&[u8], SocketAddr)>]) -> Option<Call> {
+    pub fn divide(&mut self, fd: RawFd, datagrams: &mut [Datagram<'_>]) -> Option<Call> {
         let now = Instant::now();
-        let mut fit = Vec::with_capacity(datagrams.len());
-        for (place, datagram) in datagrams.iter().enumerate() {
-            let judged = datagram.and_then(|(payload, to)| {
-                let judged = self.judge(fd, to, payload.len(), place == 0, now);
-                judged.map_err(|why| count(why, 1)).ok()
+        for (place, datagram) in datagrams.iter_mut().enumerate() {
+            let judged = self.judge(fd, datagram.to, datagram.content.len(), place == 0, now);
+            judged.unwrap_or_else(|why| {
+                count(why, 1);
+                datagram.fit = false;
             });
-            fit.push(judged.and(*datagram));
         }
-        let call = within_call(&fit, self.settings.min);
+        let call = within_call(datagrams, self.settings.min);
         (!call.groups.is_empty()).then_some(call)
     }
 

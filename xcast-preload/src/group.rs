@@ -168,48 +168,56 @@ pub struct Call {
     pub single: Vec<usize>,
 }
 
-/// Groups the datagrams of a single call, given by content and destination; `None` for one that cannot
-/// be grouped. A destination has all of its datagrams in groups of at least `min`, or none, so that
-/// they leave in the order given whether groups or single datagrams leave first.
-pub fn within_call(datagrams: &[Option<(&[u8], SocketAddr)>], min: usize) -> Call {
-    let mut single: HashSet<SocketAddr, RandomState> = HashSet::default();
+/// A datagram of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Its content.
+    pub content: &'a [u8],
+    /// Its destination.
+    pub to: SocketAddr,
+    /// Whether it can be grouped.
+    pub fit: bool,
+}
+
+/// Groups the datagrams of a single call. A destination has all of its datagrams in groups of at least
+/// `min`, or none, so that they leave in the order given whether groups or single datagrams leave
+/// first.
+pub fn within_call(datagrams: &[Datagram<'_>], min: usize) -> Call {
+    let unfit = datagrams.iter().filter(|datagram| !datagram.fit);
+    let mut single: HashSet<SocketAddr, RandomState> = unfit.map(|datagram| datagram.to).collect();
     loop {
         let groups = group_by_content(datagrams, &single);
         let before = single.len();
         let small = groups.iter().filter(|group| group.len() < min).flatten();
-        single.extend(small.filter_map(|place| Some(datagrams[*place]?.1)));
+        single.extend(small.map(|place| datagrams[*place].to));
         if single.len() == before {
-            let mut grouped = vec![false; datagrams.len()];
-            for place in groups.iter().flatten() {
-                grouped[*place] = true;
-            }
-            let places = 0..datagrams.len();
-            let single = places.filter(|place| !grouped[*place]).collect();
+            let is_single = |place: &usize| single.contains(&datagrams[*place].to);
+            let single = (0..datagrams.len()).filter(is_single).collect();
             return Call { groups, single };
         }
     }
 }
 
 fn group_by_content(
-    datagrams: &[Option<(&[u8], SocketAddr)>],
+    datagrams: &[Datagram<'_>],
     without: &HashSet<SocketAddr, RandomState>,
 ) -> Vec<Vec<usize>> {
     let mut groups: Vec<Vec<usize>> = Vec::new();
     let mut by_content: HashMap<&[u8], Vec<usize>, RandomState> = HashMap::default();
     // The latest group of each destination: its next datagram may not join an earlier one.
     let mut latest: HashMap<SocketAddr, usize, RandomState> = HashMap::default();
-    for (place, datagram) in datagrams.iter().enumerate() {
-        let Some((content, to)) = datagram.filter(|(_, to)| !without.contains(to)) else {
+    for (place, Datagram { content, to, .. }) in datagrams.iter().enumerate() {
+        if without.contains(to) {
             continue;
-        };
-        let after = latest.get(&to).map_or(0, |latest| latest + 1);
+        }
+        let after = latest.get(to).map_or(0, |latest| latest + 1);
         let same = by_content.entry(content).or_default();
         let first = same.partition_point(|group| *group < after);
         let fits = |group: &&usize| {
             let members = &groups[**group];
-            let first = members.first().and_then(|place| datagrams[*place]);
+            let first = members.first().map(|place| datagrams[*place].to);
             members.len() < MAX_DESTINATIONS
-                && first.is_none_or(|(_, there)| is_ipv6(there) == is_ipv6(to))
+                && first.is_none_or(|there| is_ipv6(there) == is_ipv6(*to))
         };
         let group = match same[first..].iter().find(fits) {
             Some(group) => *group,
@@ -220,7 +228,7 @@ fn group_by_content(
             }
         };
         groups[group].push(place);
-        latest.insert(to, group);
+        latest.insert(*to, group);
     }
     groups
 }
@@ -358,25 +366,26 @@ mod tests {
 
         #[test]
         fn within_a_call_too(
-            sends in prop::collection::vec(prop::option::weighted(0.95, (0..6_u8, 0..4_u8)), 0..60),
+            sends in prop::collection::vec((0..6_u8, 0..4_u8, prop::bool::weighted(0.98)), 0..60),
             min in 1..4_usize,
             singles_first in any::<bool>(),
         ) {
             let contents: Vec<[u8; 1]> = (0..4).map(|content| [content]).collect();
-            let datagrams: Vec<Option<(&[u8], SocketAddr)>> = sends
-                .iter()
-                .map(|send| send.map(|(to, content)| {
-                    (&contents[usize::from(content)][..], address(to))
-                }))
-                .collect();
+            let datagram = |&(to, content, fit): &(u8, u8, bool)| Datagram {
+                content: &contents[usize::from(content)],
+                to: address(to),
+                fit,
+            };
+            let datagrams: Vec<_> = sends.iter().map(datagram).collect();
             let Call { groups, single } = within_call(&datagrams, min);
             for group in &groups {
-                let members: Vec<_> = group.iter().map(|place| datagrams[*place].unwrap()).collect();
-                let (content, first) = members[0];
+                let members: Vec<_> = group.iter().map(|place| datagrams[*place]).collect();
+                let first = members[0];
                 prop_assert!(members.len() >= min);
-                prop_assert!(members.iter().all(|member| member.0 == content));
-                prop_assert!(members.iter().all(|member| member.1.is_ipv6() == first.is_ipv6()));
-                let mut to: Vec<_> = members.iter().map(|member| member.1).collect();
+                prop_assert!(members.iter().all(|member| member.fit));
+                prop_assert!(members.iter().all(|member| member.content == first.content));
+                prop_assert!(members.iter().all(|member| is_ipv6(member.to) == is_ipv6(first.to)));
+                let mut to: Vec<_> = members.iter().map(|member| member.to).collect();
                 to.sort();
                 to.dedup();
                 prop_assert_eq!(to.len(), group.len());
@@ -388,7 +397,7 @@ mod tests {
             }
             let order = |places: &mut dyn Iterator<Item = usize>| {
                 let mut order: HashMap<SocketAddr, Vec<&[u8]>> = HashMap::new();
-                for (content, to) in places.filter_map(|place| datagrams[place]) {
+                for Datagram { content, to, .. } in places.map(|place| datagrams[place]) {
                     order.entry(to).or_default().push(content);
                 }
                 order
@@ -404,7 +413,13 @@ mod tests {
     fn client_by_client_is_a_group_for_each_content() {
         let contents: [&[u8]; 2] = [b"first", b"second"];
         let datagrams: Vec<_> = (0..4)
-            .flat_map(|to| contents.map(|content| Some((content, address(to)))))
+            .flat_map(|to| {
+                contents.map(|content| Datagram {
+                    content,
+                    to: address(to),
+                    fit: true,
+                })
+            })
             .collect();
         let call = within_call(&datagrams, 3);
         assert_eq!(call.groups, [[0, 2, 4, 6], [1, 3, 5, 7]]);

@@ -26,6 +26,7 @@ use nix::errno::Errno;
 
 use crate::{
     engine::{self, Engine},
+    group::Datagram,
     raw::{self, inside, is_inside, is_pending, set_pending, socket_address, thread},
     settings::Settings,
     statistics::{self, Counter, count},
@@ -506,19 +507,24 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
     let mut pieces = vec![Vec::new(); messages.len()];
     let parts = messages.iter().zip(&mut pieces).map(|(message, pieces)| {
         // SAFETY: the caller vouches for the message.
-        unsafe { content(&message.msg_hdr, pieces) }.map(|(to, payload)| (payload, to))
+        let (to, content) = unsafe { content(&message.msg_hdr, pieces) }?;
+        Some(Datagram {
+            content,
+            to,
+            fit: true,
+        })
     });
-    let datagrams: Vec<_> = parts.collect();
-    let call = engine::with(|engine| {
-        // What never repeats anything need not be judged.
-        let repeats = datagrams
-            .iter()
-            .flatten()
-            .fold(false, |repeats, (payload, to)| {
-                table::note(fd, payload, destination(*to)) || repeats
-            });
-        (repeats || is_repetitive(&datagrams)).then(|| engine.divide(fd, &datagrams))?
-    })??;
+    // A call with anything special in it passes as a whole.
+    let mut datagrams: Vec<_> = parts.collect::<Option<_>>()?;
+    // What never repeats anything need not be judged.
+    let mut repeats = false;
+    for datagram in &datagrams {
+        repeats |= table::note(fd, datagram.content, destination(datagram.to));
+    }
+    if !repeats && !is_repetitive(&datagrams) {
+        return None;
+    }
+    let call = engine::with(|engine| engine.divide(fd, &mut datagrams))??;
     let single = call.single.iter().map(|place| messages[*place]).collect();
     Some(Plan {
         groups: call.groups,
@@ -529,11 +535,11 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
 }
 
 /// Whether the first content of a call is in it again: clients after clients, each with the same.
-fn is_repetitive(datagrams: &[Option<(&[u8], SocketAddr)>]) -> bool {
-    let mut datagrams = datagrams.iter().flatten();
+fn is_repetitive(datagrams: &[Datagram<'_>]) -> bool {
+    let mut datagrams = datagrams.iter();
     datagrams
         .next()
-        .is_some_and(|(first, _)| datagrams.any(|(other, _)| other == first))
+        .is_some_and(|first| datagrams.any(|other| other.content == first.content))
 }
 
 /// # Safety

@@ -12,7 +12,8 @@ use tests::family::Family;
 use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use tests::namespace::Namespace;
 use tests::tap::Tap;
-use xtask::testbed::{Link, Role, RouterConfig, Routing, Topology};
+use xtask::testbed::topology::Link;
+use xtask::testbed::{Role, RouterConfig, Routing, Topology};
 
 /// The UDP port of routers that take Xcast inside UDP.
 pub const UDP_PORT: u16 = 4242;

@@ -8,7 +8,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tests::family::Family;
 use tests::namespace;
 
-use crate::hosts::{Hosts, RECEIVERS, exec, frames};
+use crate::hosts::{Hosts, RECEIVERS, exec};
 
 /// Octets of a buffer, and their number.
 const BUFFER: usize = 1000;

@@ -210,7 +210,7 @@ impl Node {
         &mut self,
         now: Instant,
         to: Vec<(SocketAddr, Probe)>,
-        message: impl FnOnce([u8; 8]) -> Message,
+        message: impl Fn([u8; 8]) -> Message,
     ) {
         let (tag, mut policy) = (self.tag, self.config.policy);
         policy.transaction_octets = 8;
@@ -223,7 +223,7 @@ impl Node {
         &mut self,
         now: Instant,
         to: Vec<(SocketAddr, Ask)>,
-        message: impl FnOnce([u8; 8]) -> Message,
+        message: impl Fn([u8; 8]) -> Message,
     ) {
         let (tag, mut policy) = (self.tag, self.config.policy);
         policy.transaction_octets = 8;

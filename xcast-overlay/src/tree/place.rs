@@ -272,7 +272,7 @@ impl Place {
         now: Instant,
         to: Vec<(SocketAddr, Asked)>,
         random: &mut Random,
-        message: impl FnOnce([u8; 8]) -> Message,
+        message: impl Fn([u8; 8]) -> Message,
     ) {
         let mut policy = self.config.policy;
         policy.transaction_octets = 8;

@@ -23,12 +23,20 @@ const SOAK: Duration = Duration::from_secs(2);
 fn works(missing: &[&str], talks: impl AsyncFnOnce() -> Vec<Talk> + Send + 'static) {
     let talks = in_namespace(missing, talks).unwrap_or_default();
     for talk in talks {
-        let outcomes = &talk.outcomes;
+        let Talk {
+            partner,
+            ipv6,
+            asker,
+            outcomes,
+        } = &talk;
         let failed: Vec<_> = outcomes
             .iter()
             .filter(|outcome| outcome.result.is_err())
             .collect();
-        assert!(failed.is_empty() && !outcomes.is_empty(), "{talk:#?}");
+        assert!(
+            failed.is_empty() && !outcomes.is_empty(),
+            "{partner}, IPv6 {ipv6}, {asker:?} ask: {failed:#?}"
+        );
     }
 }
 

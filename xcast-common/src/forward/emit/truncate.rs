@@ -2,7 +2,7 @@
 
 use crate::{
     family::traits::Family,
-    forward::plan::{DESTINATION_SLOTS, Plan, addresses_at, ds_at, leading_ones},
+    forward::plan::{DESTINATION_SLOTS, Destination, Plan, addresses_at, ds_at, leading_ones},
     maps::{next_hop::NextHop, settings::Settings},
     verifier::fresh,
     wire::{
@@ -53,46 +53,25 @@ pub(super) fn truncate<F: Family>(
 
 #[inline(always)]
 fn write_addresses<F: Family>(view: View<'_>, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
-    let mut sum = sum;
-    let mut i = fresh(&plan.branches[b].last) as usize;
-    for k in 0..F::MAX_DESTINATIONS {
-        let count = u32::from(fresh(&plan.branches[b].len));
-        if k as u32 >= count {
-            break;
-        }
-        let destination = &plan.destinations[i % DESTINATION_SLOTS];
-        let list = addresses_at::<F>(count as u8);
-        let at = count as usize - 1 - k;
+    write_each(plan, b, sum, |destination, count, at, sum| {
+        let list = addresses_at::<F>(count);
         destination
             .address
             .write(view, list + F::Address::LEN * at)?;
-        sum = destination.address.add_to(sum);
-        i = fresh(&destination.previous) as usize;
-    }
-    Some(sum)
+        Some(destination.address.add_to(sum))
+    })
 }
 
 #[inline(always)]
 fn write_ds<F: Family>(view: View<'_>, plan: &Plan<F>, b: usize, sum: Sum) -> Option<Sum> {
-    let mut sum = sum;
     let count = u32::from(fresh(&plan.branches[b].len));
     F::pad_ds(view, ds_at::<F>(count as u8), count)?;
-    let mut i = fresh(&plan.branches[b].last) as usize;
-    for k in 0..F::MAX_DESTINATIONS {
-        let count = u32::from(fresh(&plan.branches[b].len));
-        if k as u32 >= count {
-            break;
-        }
-        let destination = &plan.destinations[i % DESTINATION_SLOTS];
-        let list = ds_at::<F>(count as u8);
-        let at = count as usize - 1 - k;
-        view.set_u8(list + at, destination.ds)?;
+    write_each(plan, b, sum, |destination, count, at, sum| {
+        view.set_u8(ds_at::<F>(count) + at, destination.ds)?;
         // In memory an octet at an odd place is the other half of its 16-bit word.
         let shift = 8 * (at & 1) as u32;
-        sum = sum.add32(u32::from(u16::from_ne_bytes([destination.ds, 0])) << shift);
-        i = fresh(&destination.previous) as usize;
-    }
-    Some(sum)
+        Some(sum.add32(u32::from(u16::from_ne_bytes([destination.ds, 0])) << shift))
+    })
 }
 
 #[inline(always)]
@@ -103,22 +82,36 @@ fn write_ports<F: Family>(
     settings: &Settings,
     sum: Sum,
 ) -> Option<Sum> {
-    let mut sum = sum;
     let count = u32::from(fresh(&plan.branches[b].len));
     F::begin_ports(view, &plan.packet, settings, count)?;
+    write_each(plan, b, sum, |destination, count, at, sum| {
+        let list = F::ports_at(u32::from(count), fresh(&plan.packet.flags));
+        view.set_be16(list + 2 * at, destination.port)?;
+        Some(match F::PORTS_CHECKED {
+            true => sum.add16(destination.port.memory()),
+            false => sum,
+        })
+    })
+}
+
+/// Writes what `write` writes of each of a branch's destinations, the last one first, and sums it up. `write` is given the
+/// length of the list, and the destination's place in it.
+#[inline(always)]
+fn write_each<F: Family>(
+    plan: &Plan<F>,
+    b: usize,
+    sum: Sum,
+    write: impl Fn(&Destination<F>, u8, usize, Sum) -> Option<Sum>,
+) -> Option<Sum> {
+    let mut sum = sum;
     let mut i = fresh(&plan.branches[b].last) as usize;
     for k in 0..F::MAX_DESTINATIONS {
-        let count = u32::from(fresh(&plan.branches[b].len));
-        if k as u32 >= count {
+        let count = fresh(&plan.branches[b].len);
+        if k as u32 >= u32::from(count) {
             break;
         }
         let destination = &plan.destinations[i % DESTINATION_SLOTS];
-        let list = F::ports_at(count, fresh(&plan.packet.flags));
-        let at = count as usize - 1 - k;
-        view.set_be16(list + 2 * at, destination.port)?;
-        if F::PORTS_CHECKED {
-            sum = sum.add16(destination.port.memory());
-        }
+        sum = write(destination, count, count as usize - 1 - k, sum)?;
         i = fresh(&destination.previous) as usize;
     }
     Some(sum)
