@@ -31,6 +31,9 @@ enum Verb {
         after_help = "EXAMPLES:\n  xcast-sim kademlia --nodes 1000 --lookups 1000\n  xcast-sim kademlia --nodes 1000 --choose --malicious 10 --seeds 3"
     )]
     Kademlia(cli::kademlia::KademliaArgs),
+    /// D1HT under churn, by its real peers: what EDRA's messages save
+    #[command(after_help = "EXAMPLE:\n  xcast-sim d1ht --peers 1000 --session 60 --seeds 3")]
+    D1ht(cli::d1ht::D1htArgs),
     /// Nodes of Kademlia for hours: what they send, and how much memory it takes
     #[command(after_help = "EXAMPLE:\n  xcast-sim soak --nodes 100 --hours 24")]
     Soak(cli::soak::SoakArgs),
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Savings(args) => cli::fanouts::savings(&args),
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
+        Verb::D1ht(args) => cli::d1ht::d1ht(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),
     };

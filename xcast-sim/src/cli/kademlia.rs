@@ -42,7 +42,7 @@ pub struct KademliaArgs {
     /// Requests in a round; may be given several times
     #[arg(long, default_values_t = [3, 20], value_parser = clap::value_parser!(u32).range(1..=64))]
     alpha: Vec<u32>,
-    /// Compare rules for who of the k closest is asked first, with the first alpha
+    /// Compare rules for who of the closest is asked first, with the first alpha
     #[arg(long)]
     choose: bool,
     /// Of a hundred nodes, so many are malicious: they name each other only

@@ -83,11 +83,11 @@ pub struct LookupVariant {
     pub name: String,
     /// Requests in a round.
     pub alpha: usize,
-    /// Who of the k closest is asked first.
+    /// Who is asked first.
     pub rule: Rule,
 }
 
-/// Who of the k closest is asked first.
+/// Who is asked first: of those among the k closest that were not asked yet, the twice alpha closest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {

@@ -1,6 +1,7 @@
 //! What is measured, and how it is shown.
 
 mod actor;
+mod d1ht;
 mod fanouts;
 mod formula;
 mod kademlia;
@@ -11,6 +12,7 @@ mod savings;
 mod source;
 
 pub use actor::Actor;
+pub use d1ht::{D1ht, D1htRow};
 pub use fanouts::{ExperimentError, Fanouts, PlacedShare, Row, Variant};
 pub use formula::{FORMULA_LABEL, formula_percent};
 pub use kademlia::{Kademlia, KademliaError, KademliaRow, LookupVariant, Rule, Stage, join};

@@ -15,6 +15,10 @@ use crate::{
     topology::{HostId, RouterId},
 };
 
+/// Rules choose from so many times as many candidates as they are to choose, the closest by identifier:
+/// those further away are asked in vain too often.
+const WINDOW: usize = 2;
+
 /// The ways from one host to all others, as it could know them from measuring (`traceroute`). They are
 /// those of flow 0, so right where there is one path for each pair.
 #[derive(Clone, Debug)]
@@ -72,14 +76,14 @@ impl Paths {
     #[must_use]
     pub fn shared(self) -> Choice {
         let policy = CommonPath(move |to| self.to(to));
-        Choice::new(move |candidates, count| policy.choose(candidates, count))
+        Choice::new(move |candidates, count| policy.choose(window(candidates, count), count))
     }
 
     /// Chooses the nearest by hops.
     #[must_use]
     pub fn nearest(self) -> Choice {
         let policy = Nearest(move |to| self.to(to).len() as u32);
-        Choice::new(move |candidates, count| policy.choose(candidates, count))
+        Choice::new(move |candidates, count| policy.choose(window(candidates, count), count))
     }
 }
 
@@ -88,11 +92,16 @@ impl Paths {
 pub fn any(seed: u64) -> Choice {
     let random = Mutex::new(Random::from_number(seed));
     Choice::new(move |candidates, count| {
-        let mut places: Vec<_> = (0..candidates.len()).collect();
+        let mut places: Vec<_> = (0..window(candidates, count).len()).collect();
         if let Ok(mut random) = random.lock() {
             random.choose(&mut places, count);
         }
         places.truncate(count);
         places
     })
+}
+
+/// The candidates to choose from.
+fn window(candidates: &[SocketAddr], count: usize) -> &[SocketAddr] {
+    &candidates[..candidates.len().min(WINDOW * count)]
 }

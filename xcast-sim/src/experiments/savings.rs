@@ -43,6 +43,19 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// The same, to be compared with what another run cost instead of with its own unicast.
+    #[must_use]
+    pub fn against(self, other: &Self) -> Self {
+        let against = |tally: Tally, other: &Tally| Tally {
+            unicast: other.sent,
+            ..tally
+        };
+        Self {
+            requests: against(self.requests, &other.requests),
+            replies: against(self.replies, &other.replies),
+        }
+    }
+
     fn all(self, of: impl Fn(&Tally) -> [u64; 2]) -> f64 {
         let ([sent, unicast], [more, more_unicast]) = (of(&self.requests), of(&self.replies));
         percent(sent + more, unicast + more_unicast)
