@@ -90,10 +90,10 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
-pub mod backbone;
-mod codec;
 pub mod accordion;
+pub mod backbone;
 pub mod chord;
+mod codec;
 pub mod d1ht;
 pub mod epichord;
 pub mod id;
