@@ -8,6 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use tests::cpu;
 use tests::daemon::{self, PATIENCE};
 use tests::layout::{self, Layout};
+use tests::oracle;
 use tests::packet::Destination;
 use tests::rig::{self, Rig};
 
@@ -73,7 +74,7 @@ fn used_sets_are_installed() {
         for set in [0b11, 0b1010_1010, 0xff] {
             until_exact(rig, &rig::udp(for_ports(set, 8)).frame())?;
         }
-        let status = tests::daemon::report(&rig.router, &["status"])?;
+        let status = daemon::report(&rig.router, &["status"])?;
         ensure!(status["subsets_installed"].as_u64() >= Some(3), "{status}");
         Ok(())
     });
@@ -95,7 +96,7 @@ fn more_sets_than_room() {
         for _ in 0..3 {
             rig.check_all(&frames)?;
         }
-        let status = tests::daemon::report(&rig.router, &["status"])?;
+        let status = daemon::report(&rig.router, &["status"])?;
         ensure!(status["subsets_installed"].as_u64() <= Some(16), "{status}");
         until_exact(&rig, &frames[200].1)?;
         rig.stop()
@@ -170,12 +171,15 @@ fn rounds_that_are_lost_are_shown() {
 #[test]
 fn rounds_of_two_processors_are_sent_or_shown() {
     rig::with(&layout(), |rig| {
-        let list = for_ports(0b1000_0011, 8);
-        let copies = list.len() as u64;
-        let frame = rig::udp(list).frame();
+        let packet = rig::udp(for_ports(0b1000_0011, 8));
+        let expected = oracle::expect(&rig.view, 0, &packet.frame());
+        let copies = expected.branches.len() as u64;
         let before = rig.counters()?;
         let lost = loss(rig)?;
         let flood = |port: usize| {
+            let mut packet = packet.clone();
+            packet.destination_mac = layout::router_mac(port);
+            let frame = packet.frame();
             cpu::on_one(|| {
                 for _ in 0..20_000 {
                     // What the wire has no room for never arrives.
