@@ -59,13 +59,15 @@ fn run(fault: &Fault, trio: &mut Trio) -> Result<Row> {
         let threads = stream.start(scope, stage.trio)?;
         let outcome = (|| {
             // The first messages find out who is there.
-            let well = until(PATIENCE, || Ok(stream.is_well()))?;
+            let begun = Instant::now();
+            let well = until(PATIENCE, || Ok(stream.is_well_since(begun)))?;
             ensure!(well, "messages are lost before anything happened");
             before = Counters::read(&stage.trio.r.namespace)?;
             log_before = stage.trio.daemon()?.log().len();
             stage.mended();
             fault.happen(&mut stage)?;
-            recovered = until(PATIENCE, || Ok(stream.is_well()))?;
+            let happened = Instant::now();
+            recovered = until(PATIENCE, || Ok(stream.is_well_since(happened)))?;
             Ok(())
         })();
         stream.end(threads).and(outcome)

@@ -153,17 +153,17 @@ impl<'a> Stream<'a> {
             .sum()
     }
 
-    /// Whether the last messages, apart from those under way, came to all targets.
-    pub(super) fn is_well(&self) -> bool {
+    /// Whether the last messages, apart from those under way, came to all targets, and all of these were sent after
+    /// a moment.
+    pub(super) fn is_well_since(&self, moment: Instant) -> bool {
         let now = Instant::now();
-        let arrived = {
+        let (before, arrived) = {
             let sent = lock(&self.sent);
-            let old = sent.iter().rev().skip_while(|at| now - **at < UNDER_WAY);
-            old.count()
+            let before = sent.partition_point(|at| *at < moment);
+            (before, sent.partition_point(|at| now - *at >= UNDER_WAY))
         };
-        let first = arrived.saturating_sub(WELL);
-        arrived > WELL
-            && (first..arrived).all(|index| {
+        arrived >= before + WELL
+            && (arrived - WELL..arrived).all(|index| {
                 (0..self.targets.len()).all(|at| {
                     let came = |kind| self.times(kind, at, index) > 0;
                     came(Kind::Xcast) && came(Kind::Unicast)
