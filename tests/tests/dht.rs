@@ -68,7 +68,7 @@ impl Node {
 
     /// Runs a verb: its exit status, and what it printed.
     fn ask(&self, arguments: &[&str]) -> Result<(i32, String)> {
-        let output = ctl(&self.namespace, &[&["dht"], arguments].concat())?;
+        let output = ctl(&self.namespace, &[&["dht"][..], arguments].concat())?;
         let code = output.status.code().context("ended by a signal")?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(code < 2, "{arguments:?}: {errors}");
@@ -240,7 +240,7 @@ fn verbs_by_a_real_router() {
         let addresses: Vec<_> = addresses.iter().map(String::as_str).collect();
 
         let before = Counters::read(&network.router)?;
-        let pinged = a.done(&[&["ping"], &addresses[..]].concat())?;
+        let pinged = a.done(&[&["ping"][..], &addresses].concat())?;
         ensure!(pinged["answered"] == OTHERS, "{pinged}");
         ensure!(
             pinged["sent"]["xcast_packets"].as_u64() >= Some(1),
@@ -399,7 +399,7 @@ fn an_empty_table_says_why() {
     if !namespace::available() {
         return;
     }
-    let test = || {
+    let test = || -> Result<()> {
         let namespace = Namespace::new("dht")?;
         namespace.ip("link set lo up")?;
         let ip = IpAddr::from([127, 0, 0, 1]);
@@ -487,7 +487,7 @@ fn wrong_input_is_named() {
         (&["get", "--public-key", "00"], "64 hexadecimal digits"),
         (&["status"], "no DHT node runs"),
     ] {
-        let output = ctl(&namespace, &[&["dht"], arguments].concat()).expect("it runs");
+        let output = ctl(&namespace, &[&["dht"][..], arguments].concat()).expect("it runs");
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
         assert!(errors.contains(said), "{arguments:?}: {errors}");
