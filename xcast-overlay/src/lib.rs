@@ -19,6 +19,7 @@
 //! | [`tree`] | multicast trees: a source's stream to all members, by lists |
 //! | [`meridian`] | who is close: rings, closest nodes, central leaders |
 //! | [`walks`] | searches by random walks: Gia, LMS |
+//! | [`others`] | flooding, in the manner of Gnutella and FastTrack |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -92,6 +93,7 @@ pub mod members;
 pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
+pub mod others;
 pub mod places;
 pub mod runtime;
 pub mod services;
