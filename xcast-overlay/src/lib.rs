@@ -25,6 +25,7 @@
 //! | [`meridian`] | who is close: rings, closest nodes, central leaders |
 //! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
+//! | [`others`] | flooding, in the manner of Gnutella and FastTrack |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -104,6 +105,7 @@ pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
 mod octets;
+pub mod others;
 pub mod places;
 pub mod ring;
 pub mod runtime;

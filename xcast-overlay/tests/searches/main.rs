@@ -3,6 +3,7 @@
 //! Debug builds run small networks. `cargo test --release -p xcast-overlay --test searches` runs those
 //! that the numbers in the documentation are from.
 
+mod flood;
 mod gia;
 mod lms;
 mod meridian;

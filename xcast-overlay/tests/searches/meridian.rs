@@ -164,6 +164,15 @@ fn the_closest_node_is_found() {
             mean(&hops),
             mean(&probes),
         );
+        println!(
+            "gossip: {} packets to {} receivers; probes: {} to {}; rings chosen anew: {} to {}",
+            sum(&world, |c| c.gossips),
+            sum(&world, |c| c.gossip_receivers),
+            sum(&world, |c| c.probes),
+            sum(&world, |c| c.probe_receivers),
+            sum(&world, |c| c.choices),
+            sum(&world, |c| c.choice_receivers),
+        );
         assert!(median(errors.clone()) < 5.0);
         assert!(10.0 * median(errors) <= median(by_chance.clone()));
         assert!(asked > 4 * asks);
