@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use tests::bpf::{self, Attached};
-use tests::daemon::{self, Counters, Daemon, Launch};
+use tests::daemon::{self, Counters, Daemon, Launch, PATIENCE};
 use tests::family::{self, Family};
 use tests::layout::{self, Layout};
 use tests::namespace::{self, Namespace};
@@ -597,13 +597,17 @@ fn gateway_of_a_killed_router_is_released_by_the_next() {
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
         trio.r.ip("route add 10.98.0.0/16 via 10.66.3.2")?;
         let is_kept = |host| Ok(trio.neighbour(host)?.contains("managed"));
-        ensure!(until(SOON, || is_kept(B))?, "{}", trio.neighbour(B)?);
-        ensure!(until(SOON, || is_kept(C))?, "{}", trio.neighbour(C)?);
+        ensure!(until(PATIENCE, || is_kept(B))?, "{}", trio.neighbour(B)?);
+        ensure!(until(PATIENCE, || is_kept(C))?, "{}", trio.neighbour(C)?);
         trio.daemon.take().context("no router")?.kill()?;
         trio.r.ip("route del 10.99.0.0/16")?;
         trio.start()?;
         let is_kept = |host| -> Result<bool> { Ok(trio.neighbour(host)?.contains("managed")) };
-        ensure!(until(SOON, || Ok(!is_kept(B)?))?, "{}", trio.neighbour(B)?);
+        ensure!(
+            until(PATIENCE, || Ok(!is_kept(B)?))?,
+            "{}",
+            trio.neighbour(B)?
+        );
         ensure!(is_kept(C)?, "{}", trio.neighbour(C)?);
         Ok(())
     });
@@ -633,7 +637,7 @@ fn address_from_before_goes() {
                 let addresses = own_addresses(trio)?;
                 Ok(addresses.len() == 2 && wanted.iter().all(|a| addresses.iter().any(|b| a == b)))
             };
-            ensure!(until(SOON, right)?, "{:?}", own_addresses(trio)?);
+            ensure!(until(PATIENCE, right)?, "{:?}", own_addresses(trio)?);
             Ok(())
         };
         has_only(trio, "169.254.88.1/32")?;
@@ -668,7 +672,7 @@ fn reserved_port_is_given_back() {
     trio::with_family(Family::Ipv4, |trio| {
         let are = |trio: &Trio, ports: &str| {
             let right = || Ok(reserved_ports(trio)? == ports);
-            ensure!(until(SOON, right)?, "{:?}", reserved_ports(trio)?);
+            ensure!(until(PATIENCE, right)?, "{:?}", reserved_ports(trio)?);
             Ok(())
         };
         are(trio, "40000")?;

@@ -17,6 +17,8 @@
 //! | [`services`] | services described, signed, and found by type, text and place |
 //! | [`members`] | who is in an overlay, what they tell each other, for overlays to come |
 //! | [`d1ht`] | everybody knows everybody: D1HT, and EDRA's news of members |
+//! | [`chord`], [`epichord`] | rings: one question at a time, or several by one packet |
+//! | [`accordion`] | a ring whose peers learn as much as a budget of octets allows |
 //! | [`ring`] | positions on a ring |
 //! | [`wire`] | compact messages for overlays of their own |
 //! | [`tree`] | multicast trees: a source's stream to all members, by lists |
@@ -88,9 +90,12 @@
 //! * `net`: drives protocols on sockets, with tokio. `examples/join.rs` is a node in 40 lines.
 //! * `serde`: what status consists of implements `Serialize` and `Deserialize`.
 
+pub mod accordion;
 pub mod backbone;
+pub mod chord;
 mod codec;
 pub mod d1ht;
+pub mod epichord;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
@@ -98,6 +103,7 @@ pub mod members;
 pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
+mod octets;
 pub mod places;
 pub mod ring;
 pub mod runtime;

@@ -51,11 +51,17 @@ pub(super) struct Stream<'a> {
     sent: Mutex<Vec<Instant>>,
     /// How often each message came to each host.
     came: Mutex<HashMap<(usize, u32), usize>>,
-    stop: AtomicBool,
+    /// No more is to be sent.
+    is_over: AtomicBool,
+    /// No more is to be received.
+    is_closed: AtomicBool,
 }
 
 /// Its threads.
-type Threads<'scope> = Vec<ScopedJoinHandle<'scope, Result<()>>>;
+pub(super) struct Threads<'scope> {
+    sender: ScopedJoinHandle<'scope, Result<()>>,
+    receivers: Vec<ScopedJoinHandle<'scope, Result<()>>>,
+}
 
 impl<'a> Stream<'a> {
     pub(super) fn new(targets: &'a [Target]) -> Self {
@@ -63,7 +69,8 @@ impl<'a> Stream<'a> {
             targets,
             sent: Mutex::default(),
             came: Mutex::default(),
-            stop: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -73,33 +80,37 @@ impl<'a> Stream<'a> {
         scope: &'scope Scope<'scope, '_>,
         trio: &Trio,
     ) -> Result<Threads<'scope>> {
-        let mut threads = Vec::new();
+        let mut receivers = Vec::new();
         for (place, host) in [&trio.b, &trio.c, &trio.r].into_iter().enumerate() {
             let socket = host.socket()?;
-            threads.push(scope.spawn(move || self.receive(place, &socket)));
+            receivers.push(scope.spawn(move || self.receive(place, &socket)));
         }
         let tap = Tap::open(&trio.a.namespace, "a0")?;
         let of = trio.family;
-        threads.push(scope.spawn(move || family::with(of, || self.send(of, &tap))));
-        Ok(threads)
+        Ok(Threads {
+            sender: scope.spawn(move || family::with(of, || self.send(of, &tap))),
+            receivers,
+        })
     }
 
     /// Ends it; what is under way arrives first.
     pub(super) fn end(&self, threads: Threads<'_>) -> Result<()> {
+        let join = |thread: ScopedJoinHandle<'_, Result<()>>| {
+            let outcome = thread.join();
+            outcome.map_err(|_| anyhow!("a thread of the stream"))?
+        };
+        self.is_over.store(true, Ordering::Relaxed);
+        let sent = join(threads.sender);
         thread::sleep(UNDER_WAY);
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in threads {
-            thread
-                .join()
-                .map_err(|_| anyhow!("a thread of the stream"))??;
-        }
-        Ok(())
+        self.is_closed.store(true, Ordering::Relaxed);
+        let received = threads.receivers.into_iter().try_for_each(join);
+        sent.and(received)
     }
 
     fn send(&self, family: Family, tap: &Tap) -> Result<()> {
         let addresses: Vec<Ipv4Addr> = self.targets.iter().map(|target| target.address).collect();
         let mut index = 0;
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.is_over.load(Ordering::Relaxed) {
             let xcast = trio::xcast(A, &addresses, number(Kind::Xcast, 0, index), 0).frame();
             lock(&self.sent).push(Instant::now());
             tap.send(&xcast)?;
@@ -115,7 +126,7 @@ impl<'a> Stream<'a> {
 
     fn receive(&self, place: usize, socket: &UdpSocket) -> Result<()> {
         let mut buffer = [0; 2048];
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.is_closed.load(Ordering::Relaxed) {
             match socket.recv_from(&mut buffer) {
                 Ok((len, _)) => {
                     let bytes = buffer[..len].first_chunk().context("a short message")?;

@@ -21,15 +21,14 @@ fn gstreamer_to_20_clients() {
     if !namespace::available() {
         return;
     }
-    for family in Family::ALL {
-        if let Err(error) = gstreamer(family) {
-            panic!("{family:?}: {error:#}");
-        }
+    // Its list of clients has no IPv6: it takes what is behind the first colon for the port.
+    if let Err(error) = gstreamer() {
+        panic!("{error:#}");
     }
 }
 
-fn gstreamer(family: Family) -> Result<()> {
-    let hosts = Hosts::up(family)?;
+fn gstreamer() -> Result<()> {
+    let hosts = Hosts::up(Family::Ipv4)?;
     let (own, router) = (hosts.address("A", "R1")?, hosts.address("R1", "A")?);
     for receiver in &hosts.receivers {
         setsockopt(receiver, RcvBufForce, &(8 << 20))?;
@@ -161,7 +160,7 @@ fn dds() -> Result<()> {
                 .command("ddsperf");
             command.env("CYCLONEDDS_URI", configuration(*reader));
             let criterion = format!("-Qsamples:{SAMPLES}");
-            command.args([&criterion, "-Qminmatch:1", "-D20", "sub"]);
+            command.args([&criterion, "-Qminmatch:1", "-D14", "sub"]);
             running.0.push(command.stdout(Stdio::null()).spawn()?);
         }
         let mut command = match with {
@@ -174,7 +173,15 @@ fn dds() -> Result<()> {
         };
         command.env("CYCLONEDDS_URI", configuration(writer));
         let match_all = format!("-Qminmatch:{READERS}");
-        command.args([&match_all, "-W15", "-D10", "pub", "200Hz", "size", "500"]);
+        command.args([
+            &match_all,
+            "-Qinitwait:30",
+            "-D5",
+            "pub",
+            "200Hz",
+            "size",
+            "500",
+        ]);
         let count =
             || -> Result<u64> { Ok(namespace.run(&format!("cat {path}"))?.trim().parse()?) };
         let before = count()?;

@@ -11,8 +11,8 @@ use std::{
 
 use super::event::KernelEvent;
 
-/// Events that are handed on at a time, about.
-pub(super) const BATCH_EVENTS: usize = 2048;
+/// Events that are handed on at a time at most: whoever acts on them does nothing else meanwhile.
+pub(super) const BATCH_EVENTS: usize = 512;
 /// More events do not wait here; the kernel's buffer has room for more.
 const MOST_EVENTS: usize = 1 << 16;
 

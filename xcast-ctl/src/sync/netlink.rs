@@ -31,7 +31,7 @@ use super::{backlog::Backlog, event::KernelEvent, parse};
 
 /// Batches of events under way between the netlink thread and its consumer. Few: what waits here is not shortened
 /// any more.
-const CHANNEL_BATCHES: usize = 4;
+const CHANNEL_BATCHES: usize = 8;
 /// How long a consumer that has no room for more is given until it is tried again, in milliseconds.
 const PAUSE_FOR_CONSUMER_MS: u8 = 2;
 /// Longer than any message the kernel sends, in octets.

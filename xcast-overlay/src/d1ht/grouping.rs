@@ -15,7 +15,10 @@
 
 use std::net::SocketAddr;
 
-use crate::krpc::Family;
+use crate::{
+    krpc::Family,
+    octets::{shared_octets, unicast_octets},
+};
 
 /// Which messages of an interval share a packet.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -40,41 +43,6 @@ pub enum Grouping {
 impl Grouping {
     /// What [`Config::new`](super::Config::new) takes.
     pub const USUAL: Self = Self::Ends;
-}
-
-/// Octets of a datagram by unicast: IP and UDP headers, and its content.
-pub(super) fn unicast_octets(family: Family, content: usize) -> usize {
-    content
-        + match family {
-            Family::Ipv4 => 20 + 8,
-            Family::Ipv6 => 40 + 8,
-        }
-}
-
-/// Octets of an Xcast packet (RFC 5058, 9.2.2 and 9.3.2) to these receivers.
-pub(super) fn shared_octets(to: &[SocketAddr], content: usize) -> usize {
-    let Some(first) = to.first() else { return 0 };
-    if to.len() == 1 {
-        return unicast_octets(Family::of(first), content);
-    }
-    let count = to.len();
-    let ports_differ = to.iter().any(|address| address.port() != first.port());
-    let family = Family::of(first);
-    let header = match family {
-        Family::Ipv4 => {
-            let ports = if ports_differ { count.div_ceil(2) } else { 0 };
-            4 * (3 + count.div_ceil(32) + count + ports)
-        }
-        Family::Ipv6 => {
-            let ports = if ports_differ {
-                (4 + 2 * count).div_ceil(8)
-            } else {
-                0
-            };
-            8 * (3 + count.div_ceil(64) + 2 * count + ports)
-        }
-    };
-    header + unicast_octets(family, content)
 }
 
 /// What packets cost.
@@ -187,15 +155,6 @@ mod tests {
             Family::Ipv6 => ([0x2001, 0xdb8, 0, 0, 0, 0, 0, at as u16], 4000).into(),
         };
         (0..count).map(address).collect()
-    }
-
-    #[test]
-    fn lengths_are_those_of_the_rfc() {
-        // IP 20, Xcast 12 + 4 + 3 x 4, UDP 8.
-        assert_eq!(shared_octets(&to(3, Family::Ipv4), 100), 156);
-        // IPv6 40, routing header 24 + 8 + 3 x 16, UDP 8.
-        assert_eq!(shared_octets(&to(3, Family::Ipv6), 100), 228);
-        assert_eq!(shared_octets(&to(1, Family::Ipv4), 100), 128);
     }
 
     proptest! {

@@ -12,6 +12,7 @@ use super::{
     message::Message,
     news::{Change, News},
     peer::{MAX_HOPS, Peer, Tag, Watched},
+    phase::{Joining, Phase},
     theta::levels,
 };
 use crate::{
@@ -21,26 +22,6 @@ use crate::{
 
 /// When a join that did not succeed is tried again; the actual time varies by half.
 const RETRY: Duration = Duration::from_secs(4);
-
-/// Where a peer is in its life.
-#[derive(Clone, Debug)]
-pub(super) enum Phase {
-    /// It has not been told to join.
-    Alone,
-    Joining(Joining),
-    Member,
-    Leaving,
-    Left,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Joining {
-    by: Vec<SocketAddr>,
-    hops: u32,
-    /// The successor that has said welcome.
-    successor: Option<Contact>,
-    retry: Option<Instant>,
-}
 
 impl Peer {
     /// Becomes the first peer of an overlay.

@@ -81,6 +81,7 @@ mod membership;
 mod message;
 mod news;
 mod peer;
+mod phase;
 mod table;
 mod theta;
 

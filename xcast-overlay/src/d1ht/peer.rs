@@ -13,9 +13,9 @@ use tracing::trace;
 use super::{
     config::Config,
     event::{Counters, Event, LookupId},
-    membership::Phase,
     message::Message,
     news::{Change, Pending},
+    phase::Phase,
     table::Table,
     theta::Observed,
 };
@@ -401,7 +401,9 @@ impl Protocol for Peer {
         let from = SocketAddr::new(from.ip().to_canonical(), from.port());
         let port = self.config.usual_port;
         let message = Message::read(self.overlay, self.family, port, &datagram);
-        match message.filter(|_| Family::of(&from) == self.family) {
+        // Nobody speaks for this peer.
+        let is_other = Family::of(&from) == self.family && from != self.me.address;
+        match message.filter(|_| is_other) {
             Some((header, message)) if message.is_answer() => {
                 let id = &header.transaction;
                 if let Some(answer) = self.fanouts.answer(now, &mut self.peers, id, from) {

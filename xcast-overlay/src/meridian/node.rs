@@ -250,7 +250,7 @@ impl Node {
             self.ask_for_pong(now, to, |transaction| Message::Gossip {
                 transaction,
                 wants: is_young,
-                nodes,
+                nodes: nodes.clone(),
             });
         }
         let period = if is_young {
@@ -364,7 +364,7 @@ impl Node {
             .collect();
         self.ask(now, to, |transaction| Message::Measure {
             transaction,
-            targets,
+            targets: targets.clone(),
         });
     }
 
@@ -387,7 +387,7 @@ impl Node {
                 self.ask(now, vec![(to, Ask::Forward(query))], |transaction| {
                     Message::Query {
                         transaction,
-                        query: query_on,
+                        query: query_on.clone(),
                     }
                 });
             }
@@ -469,7 +469,7 @@ impl Node {
             .collect();
         self.ask(now, to, |transaction| Message::Measure {
             transaction,
-            targets: members,
+            targets: members.clone(),
         });
     }
 

@@ -75,7 +75,8 @@ fn counters(network: &Network<Peer>) -> Counters {
     sum
 }
 
-/// How many entries of all tables are wrong: of peers that are gone, or missing.
+/// How many entries of all tables are wrong: of peers that are gone, or missing. Of more than 1000
+/// peers only some tables are looked at.
 fn wrong(network: &Network<Peer>) -> usize {
     let living = network.living();
     let members: Vec<usize> = living
@@ -92,7 +93,8 @@ fn wrong(network: &Network<Peer>) -> usize {
         let right = known.filter(|peer| true_table.contains(peer)).count();
         table.len() + true_table.len() - 2 * right
     };
-    members.iter().map(of).sum()
+    let step = members.len().div_ceil(1000).max(1);
+    members.iter().step_by(step).map(of).sum()
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -244,7 +246,10 @@ proptest! {
     fn any_datagrams_do_no_harm(
         seed: u64,
         steps in prop::collection::vec(
-            (0u8..20, 0usize..40, 0u64..3000, prop::collection::vec(any::<u8>(), 0..80)),
+            (0u8..20, 0usize..40, 0u64..3000, prop_oneof![
+                Just(Vec::new()),
+                prop::collection::vec(any::<u8>(), 0..80),
+            ]),
             0..120,
         ),
         member: bool,
@@ -332,6 +337,7 @@ fn messages_of_an_interval_are_as_many_as_the_theory_says() {
     let count = peers(if cfg!(debug_assertions) { 400 } else { 1000 });
     let session = Duration::from_secs(3600);
     let theta = theta(0.01, session, count);
+    let intervals = (200_000 / count as u32).clamp(20, 100);
     for grouping in [Grouping::Unicast, Grouping::Ends, Grouping::One] {
         let config = |at: usize| Config {
             theta: Theta::Fixed(theta),
@@ -340,11 +346,11 @@ fn messages_of_an_interval_are_as_many_as_the_theory_says() {
         };
         let mut network = ring(7, count, config);
         let rate = 2.0 * count as f64 / session.as_secs_f64();
-        churn(&mut network, rate, theta * 40, config);
+        churn(&mut network, rate, theta * (2 * levels(count)), config);
         let before = counters(&network);
         let sent = network.sent;
         let began = network.now;
-        let mut after = churn(&mut network, rate, theta * 100, config);
+        let mut after = churn(&mut network, rate, theta * intervals, config);
         add(&mut after, counters(&network));
         let intervals = (network.now - began).as_secs_f64() / theta.as_secs_f64() * count as f64;
         let each = |a: u64, b: u64| a.saturating_sub(b) as f64 / intervals;
@@ -361,7 +367,7 @@ fn messages_of_an_interval_are_as_many_as_the_theory_says() {
             each(network.sent.packets, sent.packets),
             each(network.sent.receivers, sent.receivers),
             wrong(&network),
-            count * count,
+            count * count.min(1000),
             after.repeated_events - before.repeated_events,
         );
         assert!(
@@ -370,7 +376,7 @@ fn messages_of_an_interval_are_as_many_as_the_theory_says() {
         );
         assert!(after.octets <= after.unicast_octets || grouping == Grouping::One);
         // At most 1 % of the entries are stale on average: what Theta is for.
-        assert!(wrong(&network) < count * count / 50);
+        assert!(wrong(&network) < count * count.min(1000) / 50);
     }
 }
 

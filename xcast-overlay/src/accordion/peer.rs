@@ -1,0 +1,859 @@
+//! A peer: what it does with datagrams and time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+
+use super::{budget::Budget, config::Config, outgoing::Outgoing, table::Table};
+use crate::{
+    chord::{
+        Event, LookupId,
+        message::{Entry, Forward, Message},
+        neighbours::Neighbours,
+    },
+    krpc::Family,
+    octets::unicast_octets,
+    ring::{Contact, Position},
+    runtime::{Body, Fanouts, Mode, Peers, Protocol, Random, TransactionId, Transmit},
+    wire::{self, Header, Overlay},
+};
+
+/// Most peers whose round-trip times are remembered.
+const MAX_MEASURED: usize = 1024;
+/// Most peers that pass on a look-up, one after the other.
+const MAX_HOPS: u8 = 64;
+/// How long a look-up waits for its result before it is started again, and how often it is started.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(6);
+const MAX_STARTS: u32 = 3;
+/// Numbers that a look-up has in messages, one for each start.
+const STARTS: u32 = 4;
+/// How long passed-on look-ups are remembered, and how many.
+const MEMORY: Duration = Duration::from_secs(20);
+const MAX_PASSED: usize = 2000;
+/// When a join that did not succeed is tried again; the actual time varies by half.
+const RETRY: Duration = Duration::from_secs(3);
+/// How often a peer looks whether its budget allows to explore.
+const TICK: Duration = Duration::from_secs(1);
+/// Who was heard of within so long is there, even if it did not answer an older question.
+const HEARD: Duration = Duration::from_secs(4);
+/// How soon the ring is looked after if it seems to have changed.
+const SOON: Duration = Duration::from_secs(1);
+/// A predecessor that has not asked for so many periods is forgotten.
+const SILENT_PERIODS: u32 = 5;
+/// After how many periods, on average, it is made sure that there is one ring only.
+const MERGE_PERIODS: usize = 8;
+
+/// A peer. See the [module](super).
+#[derive(Clone, Debug)]
+pub struct Accordion {
+    config: Config,
+    overlay: Overlay,
+    family: Family,
+    me: Contact,
+    neighbours: Neighbours,
+    table: Table,
+    parallel: usize,
+    phase: Phase,
+    bootstrap: Vec<SocketAddr>,
+    random: Random,
+    peers: Peers,
+    fanouts: Fanouts<Tag>,
+    outgoing: Outgoing,
+    /// What others may send because this peer explores.
+    caused: Budget,
+    events: VecDeque<Event>,
+    lookups: BTreeMap<u32, Lookup>,
+    next_lookup: u32,
+    /// Look-ups that were passed on, by who asks and its number.
+    passed: BTreeMap<(SocketAddr, u32), Passed>,
+    began: Instant,
+    stabilise_at: Option<Instant>,
+    tick_at: Option<Instant>,
+    adapt_at: Instant,
+    counters: Counters,
+}
+
+/// What a peer has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Counters {
+    /// Peers asked to find out who else is there, because the budget allowed it.
+    pub explored: u64,
+    /// Entries that answers brought.
+    pub learnt: u64,
+    /// Look-ups passed on for others.
+    pub passed: u64,
+    /// Packets that waited too long for the budget, and were not sent.
+    pub dropped: u64,
+    /// Octets sent, on the first link.
+    pub octets: u64,
+    /// Packets sent: a list that shares one counts once.
+    pub packets: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Alone,
+    Joining { hops: u8, retry: Option<Instant> },
+    Member,
+    Left,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Lookup {
+    key: Position,
+    began: Instant,
+    again: Instant,
+    starts: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Passed {
+    at: Instant,
+    forward: Forward,
+    was_taken: bool,
+    to: BTreeSet<Contact>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Tag {
+    Join,
+    /// Whether others have another idea of who is next, after so many hops.
+    Merge(u8),
+    Stabilise,
+    /// Who asks, and the number of the look-up.
+    Forward(SocketAddr, u32),
+    Explore,
+    Result,
+    Leave,
+}
+
+impl Accordion {
+    /// A peer that knows nobody yet. All its random numbers come from `random`.
+    pub fn new(now: Instant, config: Config, random: Random) -> Self {
+        let me = Contact::of(config.address);
+        let budget = Budget::new(now, config.octets_per_second, config.burst_octets);
+        // The other half is for what nobody plans: others' look-ups, and stabilisation.
+        let caused = config.octets_per_second / 2;
+        let caused = Budget::new(now, caused, config.burst_octets);
+        Self {
+            overlay: Overlay::named(&config.overlay),
+            family: Family::of(&config.address),
+            me,
+            neighbours: Neighbours::new(me, config.successors),
+            table: Table::new(me.position, config.alive, config.max_peers),
+            parallel: config.parallel.0,
+            phase: Phase::Alone,
+            bootstrap: Vec::new(),
+            peers: Peers::new(MAX_MEASURED, config.pace),
+            fanouts: Fanouts::new(),
+            outgoing: Outgoing::new(budget),
+            caused,
+            events: VecDeque::new(),
+            lookups: BTreeMap::new(),
+            next_lookup: 0,
+            passed: BTreeMap::new(),
+            began: now,
+            stabilise_at: None,
+            tick_at: None,
+            adapt_at: now,
+            counters: Counters::default(),
+            random,
+            config,
+        }
+    }
+
+    /// Where this peer is.
+    pub fn contact(&self) -> Contact {
+        self.me
+    }
+
+    /// The next peers on the ring.
+    pub fn successors(&self) -> &[Contact] {
+        self.neighbours.successors()
+    }
+
+    /// The peer before this one on the ring.
+    pub fn predecessor(&self) -> Option<Contact> {
+        self.neighbours.predecessor()
+    }
+
+    /// Whether the peer takes part.
+    pub fn is_member(&self) -> bool {
+        self.phase == Phase::Member
+    }
+
+    /// How many peers a look-up asks at once, at present.
+    pub fn parallel(&self) -> usize {
+        self.parallel
+    }
+
+    /// How far ahead the peers are whose entries may be used.
+    pub fn distances(&self, now: Instant) -> Vec<u64> {
+        self.table.distances(now)
+    }
+
+    /// What the peer has done.
+    pub fn counters(&self) -> Counters {
+        let (octets, packets, dropped) = self.outgoing.counts();
+        Counters {
+            octets,
+            packets,
+            dropped,
+            ..self.counters
+        }
+    }
+
+    /// Becomes the first peer of an overlay.
+    pub fn found_overlay(&mut self, now: Instant) {
+        self.begin(now);
+    }
+
+    /// Joins an overlay of which these peers are members: [`Event::Joined`] tells when it is done.
+    pub fn join(&mut self, now: Instant, by: &[SocketAddr]) {
+        self.bootstrap = by.to_vec();
+        self.find_successor(now, None);
+        self.settle(now);
+    }
+
+    /// Leaves: tells the neighbours of each other. [`Event::Left`] tells when the peer may go.
+    pub fn leave(&mut self, now: Instant) {
+        self.phase = Phase::Left;
+        self.lookups.clear();
+        (self.stabilise_at, self.tick_at) = (None, None);
+        let predecessor = self.neighbours.predecessor();
+        let next = self.neighbours.successor();
+        let neighbours: Vec<Contact> = next.into_iter().chain(predecessor).collect();
+        let mut to = neighbours.clone();
+        to.dedup();
+        if to.is_empty() {
+            self.events.push_back(Event::Left);
+        }
+        let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
+        self.ask(
+            now,
+            to,
+            &Message::Ping {
+                leaving: true,
+                neighbours,
+            },
+        );
+        self.settle(now);
+    }
+
+    /// Looks for the peer that a key belongs to: [`Event::Found`] tells.
+    pub fn lookup(&mut self, now: Instant, key: Position) -> LookupId {
+        let id = self.next_lookup;
+        self.next_lookup = (id + 1) % (u32::MAX / STARTS);
+        let again = now + LOOKUP_TIMEOUT;
+        self.lookups.insert(
+            id,
+            Lookup {
+                key,
+                began: now,
+                again,
+                starts: 1,
+            },
+        );
+        self.start(now, id);
+        self.settle(now);
+        LookupId(id.into())
+    }
+
+    fn start(&mut self, now: Instant, id: u32) {
+        let Some(lookup) = self.lookups.get(&id) else {
+            return;
+        };
+        let origin = self.me.address;
+        let forward = Forward {
+            key: lookup.key,
+            // Each start is one of its own for those that pass it on.
+            lookup: id.wrapping_mul(STARTS) + lookup.starts % STARTS,
+            hops: 0,
+            uptime_s: 0,
+            origin,
+        };
+        self.pass(now, forward);
+    }
+
+    /// Passes on a look-up, or answers it.
+    fn pass(&mut self, now: Instant, forward: Forward) {
+        let key = (forward.origin, forward.lookup);
+        if self.passed.contains_key(&key) || self.passed.len() >= MAX_PASSED {
+            return;
+        }
+        let (at, to) = (now, BTreeSet::new());
+        self.passed.insert(
+            key,
+            Passed {
+                at,
+                forward,
+                was_taken: false,
+                to,
+            },
+        );
+        self.pass_to(now, key, self.parallel);
+    }
+
+    fn pass_to(&mut self, now: Instant, key: (SocketAddr, u32), count: usize) {
+        let Some(passed) = self.passed.get(&key) else {
+            return;
+        };
+        let forward = passed.forward;
+        if let Some(owner) = self.neighbours.owner(forward.key) {
+            self.result(now, &forward, owner);
+            return;
+        }
+        let me = self.me.position;
+        let near = self.neighbours.successors().iter().rev().copied();
+        let near = near.filter(|peer| peer.position.is_within(me, forward.key));
+        let known = self.table.before(now, forward.key, false).chain(near);
+        let origin = forward.origin;
+        let mut next: Vec<Contact> = known
+            .filter(|peer| !passed.to.contains(peer) && peer.address != origin)
+            .collect();
+        next.sort_by_key(|peer| peer.position.distance_to(forward.key));
+        next.dedup();
+        next.truncate(count);
+        if forward.hops >= MAX_HOPS || next.is_empty() {
+            return;
+        }
+        let tag = Tag::Forward(key.0, key.1);
+        let to = next.iter().map(|peer| (peer.address, tag)).collect();
+        if let Some(passed) = self.passed.get_mut(&key) {
+            passed.to.extend(next);
+        }
+        self.counters.passed += u64::from(origin != self.me.address);
+        let hops = forward.hops + 1;
+        let uptime_s = self.uptime_s(now);
+        self.ask(
+            now,
+            to,
+            &Message::Forward(Forward {
+                hops,
+                uptime_s,
+                ..forward
+            }),
+        );
+    }
+
+    fn result(&mut self, now: Instant, forward: &Forward, owner: Contact) {
+        let Forward {
+            lookup,
+            hops,
+            origin,
+            ..
+        } = *forward;
+        if origin == self.me.address {
+            self.found(now, lookup / STARTS, Some(owner), hops.into());
+        } else {
+            let to = vec![(origin, Tag::Result)];
+            self.ask(
+                now,
+                to,
+                &Message::Result {
+                    lookup,
+                    hops,
+                    owner,
+                },
+            );
+        }
+    }
+
+    fn found(&mut self, now: Instant, id: u32, owner: Option<Contact>, hops: u32) {
+        if let Some(Lookup { key, began, .. }) = self.lookups.remove(&id) {
+            let lookup = LookupId(id.into());
+            let (asked, took) = (0, now - began);
+            self.events.push_back(Event::Found {
+                lookup,
+                key,
+                owner,
+                hops,
+                asked,
+                took,
+            });
+        }
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.phase = Phase::Member;
+        self.events.push_back(Event::Joined);
+        self.stabilise_at = Some(now);
+        self.tick_at = Some(now + self.random.jitter(TICK / 2, 1.0));
+        self.adapt_at = now + self.config.adapt;
+    }
+
+    fn find_successor(&mut self, now: Instant, at: Option<(SocketAddr, u8)>) {
+        let (to, hops) = match at {
+            Some((at, hops)) => (vec![(at, Tag::Join)], hops),
+            None => (
+                self.bootstrap.iter().map(|by| (*by, Tag::Join)).collect(),
+                0,
+            ),
+        };
+        self.phase = Phase::Joining { hops, retry: None };
+        // A peer that joins again may still be known: its successor is the next one.
+        let key = self.me.position.ahead(1);
+        self.ask(now, to, &Message::Find { key, want: 1 });
+    }
+
+    /// Looks for the own place by way of another peer.
+    fn merge(&mut self, now: Instant, at: SocketAddr, hops: u8) {
+        let key = self.me.position.ahead(1);
+        let to = vec![(at, Tag::Merge(hops))];
+        self.ask(now, to, &Message::Find { key, want: 1 });
+    }
+
+    fn join_failed(&mut self, now: Instant) {
+        if let Phase::Joining { retry, .. } = &mut self.phase {
+            retry.get_or_insert(now + self.random.jitter(RETRY, 0.5));
+        }
+    }
+
+    fn uptime_s(&self, now: Instant) -> u16 {
+        u16::try_from((now - self.began).as_secs()).unwrap_or(u16::MAX)
+    }
+
+    fn ask(&mut self, now: Instant, to: Vec<(SocketAddr, Tag)>, message: &Message) {
+        let (overlay, policy) = (self.overlay, self.config.policy);
+        let body = |transaction: &TransactionId| {
+            let kind = message.kind();
+            let header = Header::request(wire::Protocol::Ring, overlay, kind, transaction);
+            Body::shared(message.write(header))
+        };
+        self.fanouts
+            .start(now, &mut self.peers, &mut self.random, policy, to, body);
+    }
+
+    /// Answers to a look-up or an exploration: this peer, and some that it knows ahead.
+    fn entries(&self, now: Instant, span: u64) -> Message {
+        let own = Entry {
+            peer: self.me,
+            alive_s: self.uptime_s(now),
+            since_s: 0,
+        };
+        let mut entries = vec![own];
+        entries.extend(self.table.ahead(now, span, self.config.learnt));
+        Message::Entries(entries)
+    }
+
+    /// A peer sent something itself.
+    fn heard(&mut self, now: Instant, peer: Contact, uptime_s: Option<u16>) {
+        if self.is_member() && peer != self.me {
+            let alive_s = uptime_s.unwrap_or(0);
+            self.table.learn(
+                now,
+                Entry {
+                    alive_s,
+                    ..new(peer)
+                },
+            );
+            if self.neighbours.heard(peer) {
+                self.stabilise_soon(now);
+            }
+        }
+    }
+
+    fn stabilise_soon(&mut self, now: Instant) {
+        if self.is_member() {
+            let soon = now + self.random.jitter(SOON, 0.5);
+            self.stabilise_at = Some(self.stabilise_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    /// A peer did not answer. Its budget may have been used up, so a neighbour is asked once more.
+    fn silent(&mut self, now: Instant, peer: Contact) {
+        let heard = self.peers.heard(&peer.address);
+        let is_there = heard.is_some_and(|heard| now - heard < HEARD);
+        if is_there || self.outgoing.is_unsent(&peer.address) {
+            return;
+        }
+        self.table.failed(peer);
+        let is_next = self.neighbours.successor() == Some(peer);
+        if !is_next || self.peers.silent_in_a_row(&peer.address) > 1 {
+            self.neighbours.failed(peer);
+        }
+        if is_next {
+            self.stabilise_soon(now);
+        }
+    }
+
+    fn answer(&mut self, now: Instant, from: Contact, header: Header, message: &Message) {
+        if matches!(self.phase, Phase::Left | Phase::Alone) {
+            return;
+        }
+        let answer = match message {
+            Message::Ping {
+                leaving,
+                neighbours,
+            } => {
+                if *leaving {
+                    self.table.failed(from);
+                    self.neighbours.failed(from);
+                    self.stabilise_soon(now);
+                    for peer in neighbours.iter().filter(|peer| **peer != self.me) {
+                        self.neighbours.begin(*peer);
+                    }
+                }
+                Message::Pong
+            }
+            _ if !self.is_member() => return,
+            Message::Find { key, .. } => {
+                let owner = self.neighbours.owner(*key);
+                let is_owner = owner.is_some();
+                let near = self.neighbours.successors().iter().copied();
+                let near = near.filter(|peer| peer.position.is_within(self.me.position, *key));
+                let closest = self.table.before(now, *key, true).take(1).chain(near);
+                let closest = closest.min_by_key(|peer| peer.position.distance_to(*key));
+                let named = owner.or(closest).unwrap_or(self.me);
+                let entry = Entry {
+                    peer: named,
+                    alive_s: 0,
+                    since_s: 0,
+                };
+                Message::Found {
+                    is_owner,
+                    entries: vec![entry],
+                }
+            }
+            Message::Stabilise => {
+                let told = Message::Neighbours {
+                    predecessor: self.neighbours.predecessor().filter(|peer| *peer != from),
+                    successors: self.neighbours.successors().to_vec(),
+                };
+                self.heard(now, from, None);
+                self.neighbours.notified(now, from);
+                told
+            }
+            Message::Forward(forward) => {
+                self.heard(now, from, Some(forward.uptime_s));
+                if Family::of(&forward.origin) == self.family {
+                    self.pass(now, *forward);
+                }
+                self.entries(now, self.me.position.distance_to(forward.key))
+            }
+            Message::Explore { uptime_s, spans } => {
+                self.heard(now, from, Some(*uptime_s));
+                let own = spans.iter().find(|(of, _)| *of == tag(self.me));
+                let span = own.and_then(|(_, exponent)| 1u64.checked_shl((*exponent).into()));
+                self.entries(now, span.unwrap_or(u64::MAX))
+            }
+            Message::Result {
+                lookup,
+                hops,
+                owner,
+            } => {
+                self.found(now, *lookup / STARTS, Some(*owner), u32::from(*hops));
+                Message::Pong
+            }
+            _ => return,
+        };
+        if self
+            .peers
+            .reserve(now, from.address, Duration::ZERO)
+            .is_some()
+        {
+            let reply = Transmit {
+                to: vec![from.address],
+                body: Body::shared(answer.write(header)),
+                mode: Mode::Unicast,
+            };
+            self.outgoing.push(now, reply, true);
+        }
+    }
+
+    fn answered(&mut self, now: Instant, from: Contact, tag: Tag, message: &Message) {
+        match (tag, message) {
+            (Tag::Join, Message::Found { is_owner, entries }) => {
+                let (Phase::Joining { hops, .. }, Some(next)) = (self.phase, entries.first())
+                else {
+                    return;
+                };
+                if next.peer == self.me {
+                    self.join_failed(now);
+                } else if *is_owner {
+                    self.neighbours.begin(next.peer);
+                    self.begin(now);
+                } else if hops < MAX_HOPS && next.peer != from {
+                    self.find_successor(now, Some((next.peer.address, hops + 1)));
+                } else {
+                    self.join_failed(now);
+                }
+            }
+            (Tag::Merge(hops), Message::Found { is_owner, entries }) => {
+                let next = entries.first().map(|entry| entry.peer);
+                match next.filter(|next| *next != self.me && *next != from) {
+                    Some(next) if *is_owner && self.neighbours.is_next(next) => {
+                        let to = vec![(next.address, Tag::Stabilise)];
+                        self.ask(now, to, &Message::Stabilise);
+                    }
+                    Some(next) if !*is_owner && hops < MAX_HOPS => {
+                        self.merge(now, next.address, hops + 1);
+                    }
+                    _ => {}
+                }
+            }
+            (
+                Tag::Stabilise,
+                Message::Neighbours {
+                    predecessor,
+                    successors,
+                },
+            ) => {
+                self.heard(now, from, None);
+                let family = self.family;
+                let same = |peer: &Contact| Family::of(&peer.address) == family;
+                let predecessor = predecessor.filter(same);
+                // Each time that they are named they have been there for longer.
+                for peer in successors.iter().filter(|peer| same(peer)) {
+                    self.table.learn(now, new(*peer));
+                }
+                if let Some(closer) = self.neighbours.told(from, predecessor, successors) {
+                    self.ask(
+                        now,
+                        vec![(closer.address, Tag::Stabilise)],
+                        &Message::Stabilise,
+                    );
+                }
+            }
+            (Tag::Forward(..) | Tag::Explore, Message::Entries(entries)) => {
+                if let Tag::Forward(origin, lookup) = tag
+                    && let Some(passed) = self.passed.get_mut(&(origin, lookup))
+                {
+                    passed.was_taken = true;
+                }
+                let own = entries.first().filter(|entry| entry.peer == from);
+                self.heard(now, from, own.map(|entry| entry.alive_s));
+                for entry in entries.iter().skip(1).take(self.config.learnt) {
+                    if Family::of(&entry.peer.address) == self.family {
+                        self.counters.learnt += 1;
+                        self.table.learn(now, *entry);
+                    }
+                }
+            }
+            (Tag::Leave, _) => self.events.push_back(Event::Left),
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self, now: Instant) {
+        loop {
+            while let Some(silent) = self.fanouts.poll_silent() {
+                if silent.asked {
+                    self.silent(now, Contact::of(silent.peer));
+                }
+                match silent.tag {
+                    Tag::Join => self.join_failed(now),
+                    Tag::Leave => self.events.push_back(Event::Left),
+                    Tag::Forward(origin, lookup) => {
+                        // Others of its packet may have it.
+                        let key = (origin, lookup);
+                        if self
+                            .passed
+                            .get(&key)
+                            .is_some_and(|passed| !passed.was_taken)
+                        {
+                            self.pass_to(now, key, 1);
+                        }
+                    }
+                    Tag::Merge(_) | Tag::Stabilise | Tag::Explore | Tag::Result => {}
+                }
+            }
+            // An answer may have made a neighbour's time-out due.
+            if self.fanouts.poll_timeout().is_some_and(|at| at <= now) {
+                self.fanouts.handle_timeout(now, &mut self.peers);
+            } else {
+                break;
+            }
+        }
+        while let Some(mut transmit) = self.fanouts.poll_transmit() {
+            if !self.config.combine {
+                transmit.mode = Mode::Unicast;
+            }
+            let is_urgent = matches!(transmit.datagram(0).get(3), Some(kind) if kind & 0xf >= 9 && kind & 0xf < 11);
+            self.outgoing.push(now, transmit, is_urgent);
+        }
+        self.outgoing.release(now);
+    }
+
+    /// Explores, if at least half of the budget's burst is there: the other half is for look-ups.
+    fn explore(&mut self, now: Instant) {
+        let entries = (self.config.learnt + 1) * Entry::octets(self.family);
+        let question = unicast_octets(self.family, Header::OCTETS + 2 + 3 * self.parallel);
+        let answer = unicast_octets(self.family, Header::OCTETS + entries);
+        let octets = question + self.parallel * answer;
+        let is_allowed = self.outgoing.available(now) >= self.config.burst_octets as usize / 2;
+        if !is_allowed || !self.caused.take(now, octets) {
+            return;
+        }
+        let mut gaps = self.table.before_gaps(now, self.parallel);
+        if gaps.is_empty() {
+            gaps.extend(self.neighbours.successor().map(|next| (next, u64::MAX)));
+        }
+        self.counters.explored += gaps.len() as u64;
+        let exponent = |gap: u64| (u64::BITS - gap.leading_zeros()) as u8;
+        let spans = gaps
+            .iter()
+            .map(|(peer, gap)| (tag(*peer), exponent(*gap)))
+            .collect();
+        let to = gaps
+            .iter()
+            .map(|(peer, _)| (peer.address, Tag::Explore))
+            .collect();
+        let uptime_s = self.uptime_s(now);
+        self.ask(now, to, &Message::Explore { uptime_s, spans });
+    }
+
+    fn stabilise(&mut self, now: Instant) {
+        if self.neighbours.successor().is_none() {
+            // The nearest ahead that is known.
+            let last = self.table.before(now, self.me.position, true).last();
+            if let Some(next) = last {
+                self.neighbours.begin(next);
+            }
+        }
+        if let Some(next) = self.neighbours.successor() {
+            let to = vec![(next.address, Tag::Stabilise)];
+            self.ask(now, to, &Message::Stabilise);
+        } else if !self.bootstrap.is_empty() {
+            // Alone, but not the first: a ring of its own would be none.
+            self.find_successor(now, None);
+        }
+    }
+
+    fn periodic(&mut self, now: Instant) {
+        if let Phase::Joining {
+            retry: Some(at), ..
+        } = self.phase
+            && at <= now
+        {
+            self.find_successor(now, None);
+        }
+        if self.stabilise_at.is_some_and(|at| at <= now) {
+            let period = self.config.stabilise;
+            self.stabilise_at = Some(now + self.random.jitter(period, 0.2));
+            self.neighbours.expire(now, period * SILENT_PERIODS);
+            self.stabilise(now);
+            let by = self.random.below(self.bootstrap.len());
+            let is_due = self.is_member() && self.random.below(MERGE_PERIODS) == 0;
+            if let Some(by) = self.bootstrap.get(by).filter(|_| is_due) {
+                self.merge(now, *by, 0);
+            }
+        }
+        if self.tick_at.is_some_and(|at| at <= now) {
+            self.tick_at = Some(now + self.random.jitter(TICK, 0.2));
+            self.adapt(now);
+            self.table.expire(now);
+            self.passed.retain(|_, passed| now - passed.at < MEMORY);
+            self.explore(now);
+        }
+        let due: Vec<u32> = self
+            .lookups
+            .iter()
+            .filter(|(_, lookup)| lookup.again <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            match self.lookups.get_mut(&id) {
+                Some(lookup) if lookup.starts < MAX_STARTS => {
+                    lookup.starts += 1;
+                    lookup.again = now + LOOKUP_TIMEOUT;
+                    self.start(now, id);
+                }
+                _ => self.found(now, id, None, 0),
+            }
+        }
+    }
+
+    /// One more at a time if there is budget left, half as many otherwise.
+    fn adapt(&mut self, now: Instant) {
+        if self.adapt_at > now {
+            return;
+        }
+        self.adapt_at = now + self.config.adapt;
+        let is_left = self.outgoing.available(now) >= self.config.burst_octets as usize / 4;
+        let (least, most) = self.config.parallel;
+        let parallel = if is_left {
+            self.parallel + 1
+        } else {
+            self.parallel / 2
+        };
+        self.parallel = parallel.clamp(least, most.max(least));
+    }
+}
+
+impl Protocol for Accordion {
+    type Event = Event;
+
+    fn handle(&mut self, now: Instant, from: SocketAddr, datagram: Bytes) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        // Nobody speaks for this peer.
+        if Family::of(&from) == self.family
+            && from != self.me.address
+            && let Some((header, message)) = Message::read(self.overlay, self.family, &datagram)
+        {
+            let peer = Contact::of(from);
+            if message.is_answer() {
+                let id = &header.transaction;
+                if let Some(answer) = self.fanouts.answer(now, &mut self.peers, id, from) {
+                    self.answered(now, peer, answer.tag, &message);
+                }
+            } else {
+                self.answer(now, peer, header, &message);
+            }
+        }
+        self.settle(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.fanouts.handle_timeout(now, &mut self.peers);
+        self.settle(now);
+        self.periodic(now);
+        self.settle(now);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.outgoing.pop()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let retry = match self.phase {
+            Phase::Joining { retry, .. } => retry,
+            _ => None,
+        };
+        let again = self.lookups.values().map(|lookup| lookup.again).min();
+        [
+            self.fanouts.poll_timeout(),
+            self.outgoing.next(),
+            self.stabilise_at,
+            self.tick_at,
+            retry,
+            again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+}
+
+/// A peer of which nothing is known but that it is there.
+fn new(peer: Contact) -> Entry {
+    Entry {
+        peer,
+        alive_s: 0,
+        since_s: 0,
+    }
+}
+
+/// By which the receivers of one packet are told apart.
+fn tag(peer: Contact) -> u16 {
+    peer.position.0 as u16
+}

@@ -1,0 +1,25 @@
+//! Where a peer is in its life.
+
+use std::{net::SocketAddr, time::Instant};
+
+use crate::ring::Contact;
+
+/// Where a peer is in its life.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// It has not been told to join.
+    Alone,
+    Joining(Joining),
+    Member,
+    Leaving,
+    Left,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Joining {
+    pub by: Vec<SocketAddr>,
+    pub hops: u32,
+    /// The successor that has said welcome.
+    pub successor: Option<Contact>,
+    pub retry: Option<Instant>,
+}
