@@ -1,7 +1,9 @@
 //! The simulator equals reality: what it makes of the senders' notes is what the interfaces counted.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    ops::Range,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -255,16 +257,21 @@ impl Run {
         }
         drop(notes);
         runtime.block_on(async {
-            for driver in &mut drivers {
-                driver.command(|node, now| node.join(now));
+            for at in 0..drivers.len() {
+                drivers[at].command(|node, now| node.join(now));
+                let joined = |event: &Event| matches!(event, Event::Joined { .. });
+                work(&mut drivers, at..at + 1, joined).await?;
+                // Whoever was asked has to see whether the newcomer answers.
+                let end = tokio::time::Instant::now() + SETTLE;
+                drive_until(&mut drivers, end).await?;
             }
-            work(&mut drivers, |event| matches!(event, Event::Joined { .. })).await?;
             for round in 0..ROUNDS {
                 for (number, driver) in drivers.iter_mut().enumerate() {
                     let target = target(round, number);
                     driver.command(|node, now| node.find_node(now, target));
                 }
-                work(&mut drivers, |event| {
+                let all = 0..drivers.len();
+                work(&mut drivers, all, |event| {
                     matches!(event, Event::Finished { .. })
                 })
                 .await?;
@@ -302,6 +309,8 @@ impl Run {
     }
 }
 
+/// Pause after each join.
+const SETTLE: Duration = Duration::from_millis(800);
 /// Look-ups of each node.
 const ROUNDS: u64 = 3;
 
@@ -345,31 +354,41 @@ fn simulated(bed: &Bed, seed: u64) -> Result<Vec<f64>> {
         let node = Node::new(world.now(), config, random);
         world.add(host, node);
     }
-    let mut all = |world: &mut World<'_, Node>,
-                   command: &dyn Fn(u32, &mut Node, Instant),
-                   done: fn(&Event) -> bool|
+    // Gives a command to some, and goes on until each has told this.
+    let run = |world: &mut World<'_, Node>,
+               hosts: Range<u32>,
+               command: &dyn Fn(u32, &mut Node, Instant),
+               done: fn(&Event) -> bool|
      -> Result<()> {
-        for host in 0..count as u32 {
+        let mut left: BTreeSet<u32> = hosts.clone().collect();
+        for host in hosts {
             world.act(host, |node, now| command(host, node, now));
         }
         let end = world.time() + PATIENCE.as_nanos() as u64;
-        let mut left = count;
-        while left > 0 {
-            ensure!(world.step(end), "a simulated node does not get ready");
-            while let Some((_, event)) = world.poll_event() {
-                left -= usize::from(done(&event));
+        loop {
+            while let Some((host, event)) = world.poll_event() {
+                if done(&event) {
+                    left.remove(&host);
+                }
             }
+            if left.is_empty() {
+                return Ok(());
+            }
+            ensure!(world.step(end), "a simulated node does not get ready");
         }
-        Ok(())
     };
-    let joined = |event: &Event| matches!(event, Event::Joined { .. });
-    all(&mut world, &|_, node, now| node.join(now), joined)?;
+    for host in 0..count as u32 {
+        let joined = |event: &Event| matches!(event, Event::Joined { .. });
+        let join = |_, node: &mut Node, now| node.join(now);
+        run(&mut world, host..host + 1, &join, joined)?;
+        world.run_for(SETTLE);
+    }
     for round in 0..ROUNDS {
         let find = |host: u32, node: &mut Node, now| {
             node.find_node(now, target(round, host as usize));
         };
         let finished = |event: &Event| matches!(event, Event::Finished { .. });
-        all(&mut world, &find, finished)?;
+        run(&mut world, 0..count as u32, &find, finished)?;
     }
     world.run_for(Duration::from_secs(2));
     Ok(sizes(world.take_log().iter().map(|sent| sent.to.len())))
@@ -379,9 +398,13 @@ fn sizes(lists: impl Iterator<Item = usize>) -> Vec<f64> {
     lists.filter(|len| *len > 1).map(|len| len as f64).collect()
 }
 
-/// Drives all nodes until each has told this.
-async fn work(drivers: &mut [Driver<Node>], done: fn(&Event) -> bool) -> Result<()> {
-    let mut left: Vec<bool> = vec![true; drivers.len()];
+/// Drives all nodes until each of some has told this.
+async fn work(
+    drivers: &mut [Driver<Node>],
+    of: Range<usize>,
+    done: fn(&Event) -> bool,
+) -> Result<()> {
+    let mut left: Vec<bool> = (0..drivers.len()).map(|at| of.contains(&at)).collect();
     let end = tokio::time::Instant::now() + PATIENCE;
     while left.contains(&true) {
         ensure!(
