@@ -173,7 +173,15 @@ fn dds() -> Result<()> {
         };
         command.env("CYCLONEDDS_URI", configuration(writer));
         let match_all = format!("-Qminmatch:{READERS}");
-        command.args([&match_all, "-Qinitwait:30", "-D5", "pub", "200Hz", "size", "500"]);
+        command.args([
+            &match_all,
+            "-Qinitwait:30",
+            "-D5",
+            "pub",
+            "200Hz",
+            "size",
+            "500",
+        ]);
         let count =
             || -> Result<u64> { Ok(namespace.run(&format!("cat {path}"))?.trim().parse()?) };
         let before = count()?;
