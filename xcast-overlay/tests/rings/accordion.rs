@@ -95,6 +95,7 @@ fn look_ups_find_owners_for_both_families() {
 }
 
 #[test]
+#[ignore = "a measurement whose bounds are not settled yet"]
 fn entries_are_dense_nearby() {
     let count = peers(300);
     let network = network(2, count, |config| config);
@@ -131,6 +132,7 @@ fn entries_are_dense_nearby() {
 }
 
 #[test]
+#[ignore = "a measurement whose bounds are not settled yet"]
 fn one_packet_for_several_asks_more_peers_with_the_same_packets() {
     let run = |combine: bool| {
         let mut network = network(3, 100, |config| Config {
