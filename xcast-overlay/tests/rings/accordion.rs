@@ -132,7 +132,6 @@ fn entries_are_dense_nearby() {
 }
 
 #[test]
-#[ignore = "a measurement whose bounds are not settled yet"]
 fn one_packet_for_several_asks_more_peers_with_the_same_packets() {
     let run = |combine: bool| {
         let mut network = network(3, 100, |config| Config {
