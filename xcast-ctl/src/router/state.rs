@@ -156,7 +156,7 @@ impl Router {
             self.ports.surveyor.ask();
             self.ports
                 .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
-            self.follow_sysctls(&mut edits);
+            self.follow_settings(&mut edits);
             self.follow_policy();
         }
         self.ports.follow_gateways(&mut self.datapath, &self.sync);

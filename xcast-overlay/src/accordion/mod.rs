@@ -12,9 +12,11 @@
 //! * **Parallelism**: one more at a time if there is budget left in an interval, half as many
 //!   otherwise, at most min(6, burst / (40 + 5 entries)).
 //! * **Exploration**: with more than half of the burst left, a peer asks those before the largest gaps
-//!   of its table, each in relation to its distance, for 5 entries. So the density of entries becomes
+//!   of its table, each in relation to its distance, for 5 entries. In the paper the density of entries becomes
 //!   inverse to distance. Answers are paid for by those that answer, so a peer explores no more than
-//!   the answers that it causes fit into half of a budget like its own.
+//!   the answers that it causes fit into half of a budget like its own. Here it rises
+//!   towards the peer, but less than that: 19 % of the farthest half of the ring are known, and 37 % of a
+//!   sixteenth nearby (300 peers, 60 octets/s).
 //! * **Freshness**: an entry is used while its peer is there with a probability above 0.9, which is
 //!   alive / (alive + since): how long it was known to be there, and how long ago that was.
 //! * 16 successors, asked every 144 s.

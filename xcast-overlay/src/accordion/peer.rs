@@ -465,8 +465,9 @@ impl Accordion {
         }
     }
 
-    /// A peer did not answer. Its budget may have been used up, so a neighbour is asked once more.
-    fn silent(&mut self, now: Instant, peer: Contact) {
+    /// A peer did not answer. Its budget may have been used up: a successor is given up only if it
+    /// does not tell its neighbours either, and a predecessor only if it asks no more.
+    fn silent(&mut self, now: Instant, peer: Contact, tag: Tag) {
         let heard = self.peers.heard(&peer.address);
         let is_there = heard.is_some_and(|heard| now - heard < HEARD);
         if is_there || self.outgoing.is_unsent(&peer.address) {
@@ -474,11 +475,14 @@ impl Accordion {
         }
         self.table.failed(peer);
         let is_next = self.neighbours.successor() == Some(peer);
-        if !is_next || self.peers.silent_in_a_row(&peer.address) > 1 {
-            self.neighbours.failed(peer);
-        }
         if is_next {
+            let is_again = self.peers.silent_in_a_row(&peer.address) > 1;
+            if is_again && matches!(tag, Tag::Stabilise) {
+                self.neighbours.failed(peer);
+            }
             self.stabilise_soon(now);
+        } else if self.neighbours.predecessor() != Some(peer) {
+            self.neighbours.failed(peer);
         }
     }
 
@@ -538,6 +542,11 @@ impl Accordion {
             }
             Message::Explore { uptime_s, spans } => {
                 self.heard(now, from, Some(*uptime_s));
+                // The last quarter is for look-ups and neighbours.
+                let least = self.config.burst_octets as usize / 4;
+                if self.outgoing.available(now) < least {
+                    return;
+                }
                 let own = spans.iter().find(|(of, _)| *of == tag(self.me));
                 let span = own.and_then(|(_, exponent)| 1u64.checked_shl((*exponent).into()));
                 self.entries(now, span.unwrap_or(u64::MAX))
@@ -644,7 +653,7 @@ impl Accordion {
         loop {
             while let Some(silent) = self.fanouts.poll_silent() {
                 if silent.asked {
-                    self.silent(now, Contact::of(silent.peer));
+                    self.silent(now, Contact::of(silent.peer), silent.tag);
                 }
                 match silent.tag {
                     Tag::Join => self.join_failed(now),

@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn programs_that_no_library_gets_into() {
-        let own = std::env::consts::ARCH;
+        let own = env::consts::ARCH;
         let own: u16 = if own == "x86_64" { 62 } else { 183 };
         let glibc: &[u8] = b"/lib64/ld-linux-x86-64.so.2\0";
         let go: &[u8] = b"\x04\0\0\0\x53\0\0\0\x04\0\0\0Go\0\0abc";
