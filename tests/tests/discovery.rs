@@ -33,7 +33,7 @@ fn counts_as(trio: &Trio, standing: &str) -> Result<()> {
 
 /// How many copies of one packet to what is behind B the router sends; both arrive, each once.
 fn copies(trio: &Trio) -> Result<u64> {
-    let sent = || Ok(Counters::read(&trio.r.namespace)?.value("sent"));
+    let sent = || -> Result<u64> { Ok(Counters::read(&trio.r.namespace)?.value("sent")) };
     let before = sent()?;
     let number = trio.send(&BEHIND)?;
     let arrived = until(SOON, || Ok(trio.b.count(number)? >= BEHIND.len()))?;

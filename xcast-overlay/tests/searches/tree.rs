@@ -367,7 +367,7 @@ fn a_made_up_tree_works() {
         let above = (at > 0).then(|| cards[parent(at)]);
         let own = world.address(at);
         world.act(at, |member, now| {
-            member.seat(now, own, depth(at), above, children)
+            member.seat(now, own, depth(at), above, children);
         });
     }
     assert_eq!(connected(&world).len(), 111);

@@ -727,7 +727,7 @@ impl Kernel {
             ),
             _ => true,
         };
-        if asks && hops.len() > 1 && usable.iter().any(|hop| answers(hop)) {
+        if asks && hops.len() > 1 && usable.iter().any(&answers) {
             usable.retain(|hop| answers(hop));
         }
         match (usable.as_slice(), hops.as_slice()) {
