@@ -559,11 +559,15 @@ mod tests {
     }
 
     #[test]
-    fn malicious_nodes_are_asked() {
-        let mut some = experiment(vec![variant(3, Rule::Closest)]);
-        some.malicious_percent = 20;
-        let rows = some.run(|_, _| {}).expect("it runs");
-        // They name each other, so that they are asked more often than they are there.
-        assert!(rows[0].malicious_asked_percent.mean > 20.0, "{:?}", rows[0]);
+    fn malicious_nodes_are_counted_where_they_are_asked() {
+        let asked = |percent| {
+            let mut some = experiment(vec![variant(3, Rule::Closest)]);
+            some.malicious_percent = percent;
+            let rows = some.run(|_, _| {}).expect("it runs");
+            rows[0].malicious_asked_percent.mean
+        };
+        assert_eq!(asked(0), 0.0);
+        let some = asked(30);
+        assert!(some > 0.0 && some < 100.0, "{some}");
     }
 }
