@@ -469,7 +469,7 @@ impl Table {
         wanted: impl Fn(&Entry) -> bool,
     ) -> Vec<Contact> {
         let own = self.own.common_prefix(target).min(Id::BITS - 1);
-        let mut closest: Vec<Contact> = Vec::with_capacity(count);
+        let mut closest: Vec<Contact> = Vec::with_capacity(count.min(self.len()));
         let mut add = |buckets: &[Bucket]| {
             let start = closest.len();
             if start < count {

@@ -313,7 +313,8 @@ impl Ours {
         self.join().await?;
         let begun = Instant::now();
         let (mut asked, mut answered) = (0, 0);
-        let mut sent: VecDeque<(Instant, u64)> = VecDeque::new();
+        let before = self.driver.statistics().receivers;
+        let mut sent: VecDeque<(Instant, u64)> = VecDeque::from([(begun, before)]);
         let mut most = 0;
         while begun.elapsed() < time {
             for number in 0..3u8 {
