@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::unistd::geteuid;
 
@@ -125,14 +125,15 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
         "--",
     ];
     command.extend(arguments.arguments.iter().map(String::as_str));
-    let variables: &[_] = match arguments.allow_skip {
-        true => &[("XCAST_ALLOW_SKIP", "1")],
-        false => &[],
-    };
+    let router = router()?;
+    let mut variables = vec![("XCAST_CTL", router.as_str())];
+    if arguments.allow_skip {
+        variables.push(("XCAST_ALLOW_SKIP", "1"));
+    }
     steps.table();
     // Last, so that the counted results are what one sees in the end.
     let mut again = Vec::new();
-    steps.step("tests", || tests(&command, variables, &mut again));
+    steps.step("tests", || tests(&command, &variables, &mut again));
     if !again.is_empty() {
         eprintln!(
             "\nxtask: passed at the second try only: {}",
@@ -199,6 +200,16 @@ fn attempt(command: &mut Command) -> Result<Outcome> {
         true => Outcome::Passed,
         false => Outcome::Failed,
     })
+}
+
+/// The program that tests run: the one that cargo builds for the tests of `xcast-ctl`, beside this program, before any
+/// test runs. Without being told, tests of other packages would build it once more, with other features of its
+/// dependencies.
+fn router() -> Result<String> {
+    let own = env::current_exe().context("cannot tell where this program is")?;
+    let path = own.with_file_name("xcast-ctl");
+    let text = path.to_str().context("the workspace's path is not UTF-8")?;
+    Ok(text.to_owned())
 }
 
 /// Runs the tests, and a few that failed once more, by themselves; those that pass then are added to
