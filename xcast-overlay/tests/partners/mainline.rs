@@ -48,10 +48,14 @@ pub async fn we_ask() -> Talk {
 }
 
 /// It stays with us for so long.
+///
+/// Without a node to begin with it would enter whoever asks for an identifier as the node of that
+/// identifier, also who asks whether it lists us.
 pub async fn soak(time: Duration) -> Talk {
     let mut talk = Talk::new(NAME, false, Asker::We);
-    let (_partner, local) = start(&[]);
+    let local = address(false, 1, 6882);
     let mut ours = Ours::start(address(false, 9, 6881), &[local]);
+    let (_partner, local) = start(&[ours.address()]);
     let soaked = ours.soak(local, time).await;
     talk.note("soak", soaked);
     talk
