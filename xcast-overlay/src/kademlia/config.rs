@@ -77,7 +77,8 @@ impl Config {
                 short_transaction_octets: Some(4),
                 ..Policy::default()
             },
-            pace: Pace::new(20, Duration::from_millis(500)),
+            // At most 45 messages in 10 seconds; a partner that looks up and stores in one go needs some 25.
+            pace: Pace::new(30, Duration::from_millis(670)),
             max_peers: 4096,
             answers: AnswerLimits::default(),
             storage: StorageConfig::default(),

@@ -34,11 +34,19 @@ fn start(bootstrap: &[SocketAddr]) -> (Dht, SocketAddr) {
     (builder.build().expect("a socket"), local)
 }
 
+/// A node of ours, and the partner. Each begins with the other: a partner without a node to begin with
+/// would enter whoever asks for an identifier as the node of that identifier, and so also who asks
+/// whether it lists us.
+fn both() -> (Ours, Dht, SocketAddr) {
+    let ours = Ours::start(address(false, 9, 6881), &[address(false, 1, 6882)]);
+    let (partner, local) = start(&[ours.address()]);
+    (ours, partner, local)
+}
+
 /// It answers all that we ask.
 pub async fn we_ask() -> Talk {
     let mut talk = Talk::new(NAME, false, Asker::We);
-    let (_partner, local) = start(&[]);
-    let mut ours = Ours::start(address(false, 9, 6881), &[local]);
+    let (mut ours, _partner, local) = both();
     ours.ask_bep5(&mut talk, local).await;
     ours.ask_bep44(&mut talk, local).await;
     let listed = ours.is_listed_by(local).await;
@@ -50,8 +58,7 @@ pub async fn we_ask() -> Talk {
 /// It stays with us for so long.
 pub async fn soak(time: Duration) -> Talk {
     let mut talk = Talk::new(NAME, false, Asker::We);
-    let (_partner, local) = start(&[]);
-    let mut ours = Ours::start(address(false, 9, 6881), &[local]);
+    let (mut ours, _partner, local) = both();
     let soaked = ours.soak(local, time).await;
     talk.note("soak", soaked);
     talk

@@ -309,7 +309,6 @@ impl Ours {
     /// and more. Then the partner still has to answer and to list this node.
     pub async fn soak(&mut self, partner: SocketAddr, time: Duration) -> Result<String> {
         const PAUSE: Duration = Duration::from_secs(20);
-        // mainline takes a first node into its table when that looks for itself.
         self.join().await?;
         let begun = Instant::now();
         let (mut asked, mut answered) = (0, 0);
