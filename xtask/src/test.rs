@@ -2,7 +2,9 @@
 
 use std::{
     env,
+    num::NonZero,
     process::{Command, ExitCode},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -126,7 +128,13 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     ];
     command.extend(arguments.arguments.iter().map(String::as_str));
     let router = router()?;
-    let mut variables = vec![("XCAST_CTL", router.as_str())];
+    // Tests wait for kernels, peers and timers most of the time.
+    let threads = thread::available_parallelism().map_or(2, NonZero::get) * 2;
+    let threads = env::var("RUST_TEST_THREADS").unwrap_or(threads.to_string());
+    let mut variables = vec![
+        ("XCAST_CTL", router.as_str()),
+        ("RUST_TEST_THREADS", &threads),
+    ];
     if arguments.allow_skip {
         variables.push(("XCAST_ALLOW_SKIP", "1"));
     }
