@@ -10,19 +10,19 @@
 //! 1. **Nothing waits.** A datagram is taken into a group while the thread repeats its content to
 //!    further destinations. The group ends, and leaves, as soon as the thread does anything else that
 //!    can be seen: other content, a destination again, a call that may block or end the process
-//!    ([`group`]). A timer ends what a program leaves open ([`timer`]).
+//!    (`group`). A timer ends what a program leaves open (`timer`).
 //! 2. **Who is not sure passes.** A datagram is taken only if the socket has repeated content before
-//!    ([`habit`]), a router answers, nothing about socket, call and destination is special
-//!    ([`sockets`]), and the kernel has taken a datagram to that destination already, so that its
+//!    (`habit`), a router answers, nothing about socket, call and destination is special
+//!    (`sockets`), and the kernel has taken a datagram to that destination already, so that its
 //!    errors are the program's. Everything else leaves as the program sent it.
 //! 3. **Order.** What a socket sends to a destination leaves in the order in which it was given.
 //! 4. **Nothing is lost.** If the router goes away, a group leaves as single datagrams at once.
 //!
 //! # Reading order
 //!
-//! [`group`], [`habit`], [`sockets`] and [`settings`] decide; they have no I/O. [`engine`] joins them,
-//! with [`kernel`] for questions to the kernel. [`table`] is what is known without a lock, [`timer`] the
-//! one thread, [`statistics`] what is counted. `hooks` is what the program calls, and with [`raw`] all
+//! `group`, `habit`, `sockets` and `settings` decide; they have no I/O. `engine` joins them,
+//! with `kernel` for questions to the kernel. `table` is what is known without a lock, `timer` the
+//! one thread, `statistics` what is counted. `hooks` is what the program calls, and with `raw` all
 //! that is unsafe.
 
 #![cfg_attr(

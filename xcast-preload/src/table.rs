@@ -62,12 +62,12 @@ pub fn is_left_alone(fd: RawFd) -> bool {
     entry(&MARKS, fd).is_none_or(|marks| marks.load(Ordering::Relaxed) & (UNFIT | DOUBLED) != 0)
 }
 
-/// Leaves the socket alone until it is [changed](changed).
+/// Leaves the socket alone until it is [`changed`].
 pub fn unfit(fd: RawFd) {
     mark(fd, UNFIT);
 }
 
-/// Leaves the socket alone until it is [closed](closed).
+/// Leaves the socket alone until it is [`closed`].
 pub fn doubled(fd: RawFd) {
     mark(fd, DOUBLED);
 }

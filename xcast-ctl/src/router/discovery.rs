@@ -1,5 +1,5 @@
 //! Asks gateways whether they speak Xcast: the shell around
-//! [`discovery`](xcast_overlay::backbone::discovery), which decides.
+//! [`discovery`], which decides.
 //!
 //! A probe is a frame of our own making, to the gateway's link-layer address. Its list has one entry, the
 //! router's own address on that link, so a gateway that speaks Xcast returns it as a UDP datagram from the router to the

@@ -2,7 +2,7 @@
 //!
 //! Every hook does its part and then calls the function that the program meant, if the program's
 //! datagram has not been taken. The library's own calls arrive here as well, and pass
-//! ([`raw::is_inside`]).
+//! (`raw::is_inside`).
 //!
 //! A thread can be cancelled in the functions behind these. glibc unwinds it through the hooks then,
 //! so they are `C-unwind`, and nothing is alive in them that would have to be dropped.

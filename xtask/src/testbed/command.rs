@@ -89,7 +89,7 @@ enum Verb {
 
 #[derive(Debug, Args)]
 struct Up {
-    /// fig3, line N, star N, lan N, mesh, dht [N], or the path of a .toml file
+    /// fig3, line N, star N, lan N, mesh, dht, dht N, or the path of a .toml file
     #[arg(required = true, num_args = 1..=2)]
     topology: Vec<String>,
     /// Name of the testbed [default: the topology's]

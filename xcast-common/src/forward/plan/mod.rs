@@ -5,7 +5,7 @@
 //! look-ups overlap) as well as the verifier:
 //!
 //! 1. read the list and start to look every destination up ([`look_up`]; whoever has tables with several steps does the
-//!    others, by [`Work::step`], before the other passes, [`group`]);
+//!    others, by [`Work::step`], before the other passes, [`group()`]);
 //! 2. collect destinations with the same next hop into a branch;
 //! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
 //! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.

@@ -54,7 +54,7 @@ EXIT STATUS
   0  left, or stopped by a signal
   2  error")]
 pub(super) struct Args {
-    /// Local address; [::] serves both families
+    /// Local address; `[::]` serves both families
     #[arg(long, value_name = "ADDRESS:PORT", default_value_t = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 6881))]
     listen: SocketAddr,
 
