@@ -224,7 +224,9 @@ pub fn measure(
     let router = Host::new(family, "sender", Kind::Xdp)?;
     let code_points = site::code_points(family);
     let limits = site::UNREACHED_LIMITS;
-    let configuration = format!("{code_points}{limits}\n[[port]]\ninterface = \"{INTERFACE}\"\n");
+    let configuration = format!(
+        "{code_points}{limits}\n[router]\ngateways = \"all\"\n\n[[port]]\ninterface = \"{INTERFACE}\"\n"
+    );
     let _daemon = Daemon::start(&router.namespace, &configuration)?;
     let plain = Host::new(family, "sender-udp", Kind::Tc)?;
     let mut contestants = Vec::new();

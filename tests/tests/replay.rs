@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     ops::Range,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -35,6 +38,8 @@ use xcast_sim::{
 use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology, Traffic};
 
 const PORT: u16 = 6881;
+/// Testbeds so far: tests run side by side.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
 /// The UDP port at which routers take Xcast packets.
 const ROUTER_PORT: u16 = 4242;
 
@@ -107,7 +112,11 @@ impl Run {
         let options = Options {
             routing: Routing::Static,
             quiet: true,
-            ..Options::named(&format!("xct-{}-replay", std::process::id()))
+            ..Options::named(&format!(
+                "xct-{}-replay{}",
+                std::process::id(),
+                NUMBER.fetch_add(1, Ordering::Relaxed)
+            ))
         };
         let testbed = Testbed::up(&topology()?, &options)?;
         let mut run = Self {

@@ -186,7 +186,7 @@ mod tests {
         );
         assert_says(
             with_router("gateways = 'some'"),
-            &["line 5", "\"all\", \"none\" or a list"],
+            &["line 5", "\"all\", \"none\", a list"],
         );
         assert_says(with_router("gateways = ['a']"), &["line 5", "IP address"]);
         assert_says(with_router("prune ="), &["line 5"]);
