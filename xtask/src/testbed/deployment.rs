@@ -197,6 +197,6 @@ mod tests {
         assert!(!list.contains(&of("R2", "R1")) && !list.contains(&of("R6", "W")));
         assert_eq!(gateways("R9"), "none".into());
         let all = Deployment::All.config(&plan, "R1", &config);
-        assert!(all.router.is_empty());
+        assert_eq!(all.router["gateways"], "all".into());
     }
 }
