@@ -149,18 +149,4 @@ mod tests {
             assert!(router_in_udp(text).is_err(), "{text}");
         }
     }
-
-    #[test]
-    fn routers_in_udp_that_are_none() {
-        assert!(router_in_udp("10.0.0.1:4242").is_ok() && router_in_udp("[fd00::1]:4242").is_ok());
-        for text in [
-            "0.0.0.0:4242",
-            "224.0.0.1:4242",
-            "10.0.0.1:0",
-            "10.0.0.1",
-            "fd00::1:4242",
-        ] {
-            assert!(router_in_udp(text).is_err(), "{text}");
-        }
-    }
 }
