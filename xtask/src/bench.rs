@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{build, process, setup, testbed};
@@ -28,9 +28,5 @@ pub fn run(arguments: &Bench) -> Result<ExitCode> {
     setup::ensure(setup::Purpose::Demo, arguments.no_setup)?;
     eprintln!("building xcast-bench and the BPF programs");
     let program = build::package("xcast-bench", true)?;
-    let status = process::status(Command::new(program).args(&arguments.arguments))?;
-    match status.code() {
-        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
-        None => bail!("xcast-bench was ended: {status}"),
-    }
+    process::exit_code(Command::new(program).args(&arguments.arguments))
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{build, process, setup, testbed};
@@ -31,9 +31,5 @@ pub fn run(arguments: &Dht) -> Result<ExitCode> {
         eprintln!("building xcast-ctl and the BPF programs");
         command.env("XCAST_CTL", build::package("xcast-ctl", true)?);
     }
-    let status = process::status(command.args(&arguments.arguments))?;
-    match status.code() {
-        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
-        None => bail!("xcast-overlay-bench was ended: {status}"),
-    }
+    process::exit_code(command.args(&arguments.arguments))
 }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{build, process, setup, testbed};
@@ -34,9 +34,5 @@ pub fn run(arguments: &Faults) -> Result<ExitCode> {
     let program = build::program("tests", "xcast-faults", arguments.release)?;
     let mut command = Command::new(program);
     command.args(&arguments.arguments).env("XCAST_CTL", router);
-    let status = process::status(&mut command)?;
-    match status.code() {
-        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
-        None => bail!("xcast-faults was ended: {status}"),
-    }
+    process::exit_code(&mut command)
 }

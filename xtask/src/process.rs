@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, BufRead as _, BufReader, Write as _},
-    process::{Command, ExitStatus, Output, Stdio},
+    process::{Command, ExitCode, ExitStatus, Output, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -44,6 +44,19 @@ pub fn status(command: &mut Command) -> Result<ExitStatus> {
     command
         .status()
         .with_context(|| format!("failed to start `{}`", name(command)))
+}
+
+/// Runs a command to its end, its output going where ours goes, and returns its exit status for ours.
+///
+/// # Errors
+///
+/// The command cannot be started, or a signal ends it.
+pub fn exit_code(command: &mut Command) -> Result<ExitCode> {
+    let status = status(command)?;
+    match status.code() {
+        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
+        None => bail!("`{}` was ended: {status}", name(command)),
+    }
 }
 
 /// Runs a command to its end, hands each line of its standard output to `see`, and prints it as well.

@@ -2,7 +2,7 @@
 
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use clap::Args;
 
 use crate::{build, process};
@@ -22,9 +22,5 @@ pub struct Simulate {
 /// It does not compile.
 pub fn run(arguments: &Simulate) -> Result<ExitCode> {
     let program = build::package("xcast-sim", true)?;
-    let status = process::status(Command::new(program).args(&arguments.arguments))?;
-    match status.code() {
-        Some(code) => Ok(ExitCode::from(code.clamp(0, 255) as u8)),
-        None => bail!("xcast-sim was ended: {status}"),
-    }
+    process::exit_code(Command::new(program).args(&arguments.arguments))
 }
