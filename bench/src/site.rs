@@ -241,24 +241,44 @@ pub fn code_points(family: Family) -> String {
 /// Limits that one source as fast as can be does not reach: they cost what they cost, and nothing is dropped.
 pub const UNREACHED_LIMITS: &str = "\n[limits]\npackets_per_second = 4000000000\n\
     copies_per_second = 4000000000\nstack_copies_per_second = 0\n";
+const NO_LIMITS: &str = "\n[limits]\npackets_per_second = 0\ncopies_per_second = 0\n\
+    stack_copies_per_second = 0\n";
+
+/// What a router does about sources that send too much, or that are not theirs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checks {
+    /// What it does by default, with [`UNREACHED_LIMITS`].
+    Unreached,
+    /// Nothing.
+    None,
+}
 
 /// The configuration of the Xcast router here; `subsets` as `router.subsets`. The first eight
 /// interfaces are a group, for all of whose sets there are device maps from the start: either that of
 /// the copies, or some others with the rest of the copies' in another group.
-pub fn configuration(family: Family, subsets: u32, one_group: bool) -> String {
+pub fn configuration(family: Family, subsets: u32, one_group: bool, checks: Checks) -> String {
     let mut text = code_points(family);
     let _ = write!(
         text,
         "\n[router]\ngateways = \"all\"\nsubsets = {subsets}\n"
     );
-    text += UNREACHED_LIMITS;
+    let source = match checks {
+        Checks::Unreached => {
+            text += UNREACHED_LIMITS;
+            ""
+        }
+        Checks::None => {
+            text += NO_LIMITS;
+            "source = \"any\"\n"
+        }
+    };
     let mut names: Vec<_> = (0..=LAN).map(interface).collect();
     names.push(INGRESS.to_owned());
     if !one_group {
         names.rotate_right(2);
     }
     for name in names {
-        let _ = write!(text, "\n[[port]]\ninterface = \"{name}\"\n");
+        let _ = write!(text, "\n[[port]]\ninterface = \"{name}\"\n{source}");
     }
     text
 }

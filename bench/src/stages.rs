@@ -269,7 +269,8 @@ fn router(family: Family) -> Result<Datapath> {
             port: PORT_FIRST + number,
             flags: NEXT_HOP_XCAST,
             mtu_bytes: 1500,
-            destination_mac: MAC,
+            // A copy that leaves at once arrives again in the next run.
+            destination_mac: port_mac(family),
             source_mac: MAC,
             ..NextHop::default()
         };

@@ -97,6 +97,7 @@ struct Subjects {
     floor: Floor,
     xcast: Router,
     miss: Router,
+    open: Router,
     broadcast: Broadcast,
     with_program: Broadcast,
     /// Of IPv4 alone.
@@ -160,6 +161,8 @@ impl Bench {
         let xcast = Router::new(generator, Path::Prepared, Rc::clone(&routes))?;
         next("xcast-miss");
         let miss = Router::new(generator, Path::Unprepared, Rc::clone(&routes))?;
+        next("xcast, open");
+        let open = Router::new(generator, Path::Open, Rc::clone(&routes))?;
         next("broadcast");
         let broadcast = Broadcast::new(generator, Rc::clone(&routes), &COPIES, Each::Nothing)?;
         let mut eight = |each| {
@@ -182,6 +185,7 @@ impl Bench {
             floor,
             xcast,
             miss,
+            open,
             broadcast,
             with_program,
             readdress,
@@ -229,6 +233,7 @@ impl Bench {
                 &mut subjects.xcast,
                 vec![LOAD, ONE_FLOW, STREAMS, SMALL, LAN],
             ));
+            entries.push((&mut subjects.open, vec![LOAD, ONE_FLOW]));
             entries.push((&mut subjects.miss, vec![LOAD]));
             entries.push((&mut subjects.tc, vec![LOAD]));
             entries.push((&mut subjects.ipmr, vec![LOAD]));
@@ -286,6 +291,17 @@ impl Bench {
                 Bound::AtMost(1.0),
                 "eight next hops on one port by eight ports",
             );
+            for (name, load) in [("xcast/open", LOAD), ("xcast/open, one flow", ONE_FLOW)] {
+                let open = find("xcast, open", load);
+                report.target(
+                    &named(name, family),
+                    find("xcast", load)
+                        .zip(open)
+                        .and_then(|(one, other)| ratio(one, other)),
+                    Bound::AtMost(1.03),
+                    "checks of sources, and limits, by the router without",
+                );
+            }
             report.ratio(&named("unicast/xcast", family), by("unicast", "xcast"));
             if family == Family::Ipv4 {
                 // What is left of a target for receiving, checking, looking up and grouping.

@@ -21,7 +21,7 @@ use super::{Case, Copy, Load, Subject};
 use crate::{
     generator::Generator,
     sinks::{Kind, Sinks},
-    site::{self, LAN, Site},
+    site::{self, Checks, LAN, Site},
     table::Routes,
 };
 
@@ -32,6 +32,8 @@ pub enum Path {
     Prepared,
     /// By a round for each group of ports, since its controller was stopped before it saw any packet.
     Unprepared,
+    /// As prepared, with ports that check no source and have no limits.
+    Open,
 }
 
 /// This router: the real daemon, following the kernel's routes.
@@ -56,9 +58,14 @@ impl Router {
         let (label, subsets, one_group) = match path {
             Path::Prepared => ("xcast", 1024, true),
             Path::Unprepared => ("miss", 1, false),
+            Path::Open => ("open", 1024, true),
         };
         let site = Site::new(generator, family, label, Kind::Xdp, Some(&routes))?;
-        let configuration = site::configuration(family, subsets, one_group);
+        let checks = match path {
+            Path::Prepared | Path::Unprepared => Checks::Unreached,
+            Path::Open => Checks::None,
+        };
+        let configuration = site::configuration(family, subsets, one_group, checks);
         let start = Instant::now();
         let daemon = Daemon::start(&site.router, &configuration)?;
         let ready_after = start.elapsed();
@@ -112,6 +119,7 @@ impl Subject for Router {
         match self.path {
             Path::Prepared => "xcast",
             Path::Unprepared => "xcast-miss",
+            Path::Open => "xcast, open",
         }
     }
 
@@ -150,7 +158,7 @@ impl Subject for Router {
     }
 
     fn detours(&mut self) -> Result<u64> {
-        if self.path == Path::Prepared {
+        if self.path != Path::Unprepared {
             self.settled = self.recirculated()?;
         }
         Ok(self.settled)
@@ -158,7 +166,7 @@ impl Subject for Router {
 
     fn objection(&mut self, packets: u64) -> Result<Option<String>> {
         let expected = match self.path {
-            Path::Prepared => self.settled,
+            Path::Prepared | Path::Open => self.settled,
             Path::Unprepared => {
                 // Nothing is sent any more.
                 kill(self.daemon.pid(), Signal::SIGCONT)?;
