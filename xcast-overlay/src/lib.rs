@@ -26,6 +26,7 @@
 //! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
 //! | [`others`] | flooding, in the manner of Gnutella and FastTrack |
+//! | [`memory`] | networks in memory: a virtual clock, latency, loss |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -101,6 +102,7 @@ pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+pub mod memory;
 pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;
