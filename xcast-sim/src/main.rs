@@ -34,6 +34,22 @@ enum Verb {
     /// D1HT under churn, by its real peers: what EDRA's messages save
     #[command(after_help = "EXAMPLE:\n  xcast-sim d1ht --peers 1000 --session 60 --seeds 3")]
     D1ht(cli::d1ht::D1htArgs),
+    /// Events of D1HT among a million peers: does each reach each once, and in time?
+    #[command(after_help = "EXAMPLES:\n  xcast-sim edra\n  xcast-sim edra --peers 10000 --events 20 --seeds 1")]
+    Edra(cli::edra::EdraArgs),
+    /// Multicast trees of real members, beside unicast, a star, and IP multicast
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim tree --members 500 --seeds 3\n  xcast-sim tree --members 1000000 --made-up --destinations 50 --packets 2 --messages 1 --topology transit-stub --seeds 1 --height 3"
+    )]
+    Tree(cli::tree::TreeArgs),
+    /// At which load searches collapse: Gia beside flooding
+    #[command(after_help = "EXAMPLE:\n  xcast-sim gia --nodes 1000 --seeds 3")]
+    Gia(cli::gia::GiaArgs),
+    /// How overlays come through churn and loss, and how soon they are right again
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim converge\n  xcast-sim converge --overlay chord --peers 1000 --loss 5 --session 10"
+    )]
+    Converge(cli::converge::ConvergeArgs),
     /// Nodes of Kademlia for hours: what they send, and how much memory it takes
     #[command(after_help = "EXAMPLE:\n  xcast-sim soak --nodes 100 --hours 24")]
     Soak(cli::soak::SoakArgs),
@@ -50,6 +66,10 @@ fn main() -> ExitCode {
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
         Verb::D1ht(args) => cli::d1ht::d1ht(&args),
+        Verb::Edra(args) => cli::edra::edra(&args),
+        Verb::Tree(args) => cli::tree::tree(&args),
+        Verb::Gia(args) => cli::gia::gia(&args),
+        Verb::Converge(args) => cli::converge::converge(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),
     };

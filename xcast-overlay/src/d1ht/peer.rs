@@ -176,6 +176,11 @@ impl Peer {
         matches!(self.phase, Phase::Member)
     }
 
+    /// Whether the peer has nothing to tell, and waits for nobody's answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.replies.is_empty() && self.fanouts.is_idle()
+    }
+
     /// The length of an interval, Theta, at present.
     pub fn theta(&self) -> Duration {
         self.observed.theta(self.table.len())

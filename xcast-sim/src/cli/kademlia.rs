@@ -14,11 +14,10 @@ use xcast_sim::{
     },
     fanout::{Deployment, Islands, Placement, Prune},
     routing::Ties,
-    topology::Model,
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, Graphs, memory_mib, sure};
+use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
 
 /// Arguments of `kademlia`.
 #[derive(Debug, Args)]
@@ -72,14 +71,6 @@ pub struct KademliaArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum TopologyName {
-    RandomTree,
-    TransitStub,
-    BarabasiAlbert,
-    Waxman,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
 enum AccessName {
     /// Xcast packets from the host on
     Native,
@@ -95,29 +86,11 @@ enum PlacementName {
     Random,
 }
 
-impl TopologyName {
-    fn is(self, model: &Model) -> bool {
-        matches!(
-            (self, model),
-            (Self::RandomTree, Model::RandomRecursiveTree(_))
-                | (Self::TransitStub, Model::TransitStub(_))
-                | (Self::BarabasiAlbert, Model::BarabasiAlbert(_))
-                | (Self::Waxman, Model::Waxman(_))
-        )
-    }
-}
-
 /// Runs it.
 pub fn kademlia(args: &KademliaArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources()? {
-        let wanted = match (&source, args.topology) {
-            (Source::Generated(model), Some(name)) => name.is(model),
-            _ => true,
-        };
-        if wanted {
-            rows.extend(run(args, source)?);
-        }
+    for source in args.graphs.sources(args.topology)? {
+        rows.extend(run(args, source)?);
     }
     let name = if args.choose {
         "choose.json"
@@ -150,6 +123,7 @@ pub fn kademlia(args: &KademliaArgs) -> Result<()> {
             args.nodes, args.k
         ),
         x: "alpha, requests in a round".to_owned(),
+        y: "saved".to_owned(),
         log_x: true,
         series,
         formula: Some((FORMULA_LABEL.to_owned(), formula.collect())),
