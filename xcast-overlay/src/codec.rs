@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Buf as _, Bytes};
 
+use crate::id::Id;
+
 /// What a protocol's messages begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Protocol {
@@ -41,6 +43,18 @@ impl Protocol {
         let is_ours = reader.array()? == self.magic && reader.u8()? == self.version;
         Some((is_ours.then(|| reader.u8())??, reader))
     }
+}
+
+/// What stands for an overlay in the messages of a protocol: the beginning of a hash of what makes it
+/// this overlay, such as its name.
+pub(crate) fn tag(protocol: &str, parts: &[&[u8]]) -> [u8; 8] {
+    let prefix = format!("xcast {protocol} 1");
+    let all: Vec<&[u8]> = std::iter::once(prefix.as_bytes())
+        .chain(parts.iter().copied())
+        .collect();
+    let mut tag = [0; 8];
+    tag.copy_from_slice(&Id::hash_of(&all).octets()[..8]);
+    tag
 }
 
 /// Writes a message.

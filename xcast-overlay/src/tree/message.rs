@@ -9,7 +9,7 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    codec::{Protocol, Reader, Writer},
+    codec::{self, Protocol, Reader, Writer},
     id::Id,
     signed::{Purpose, Signed},
 };
@@ -42,8 +42,7 @@ pub(super) struct TreeKey {
 impl TreeKey {
     pub fn new(name: &[u8], source: [u8; 32]) -> Self {
         let id = Id::hash_of(&[b"xcast tree 1", &source, name]);
-        let mut tag = [0; 8];
-        tag.copy_from_slice(&id.octets()[..8]);
+        let tag = codec::tag("tree", &[&source, name]);
         Self { tag, id, source }
     }
 
