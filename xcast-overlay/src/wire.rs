@@ -38,6 +38,8 @@ pub enum Protocol {
     /// Chord, EpiChord and Accordion:
     /// they are told apart by the overlay's name.
     Ring = 2,
+    /// [`tapestry`](crate::others::tapestry).
+    Tapestry = 3,
 }
 
 /// An overlay's name, as messages have it.

@@ -35,7 +35,9 @@ enum Verb {
     #[command(after_help = "EXAMPLE:\n  xcast-sim d1ht --peers 1000 --session 60 --seeds 3")]
     D1ht(cli::d1ht::D1htArgs),
     /// Events of D1HT among a million peers: does each reach each once, and in time?
-    #[command(after_help = "EXAMPLES:\n  xcast-sim edra\n  xcast-sim edra --peers 10000 --events 20 --seeds 1")]
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim edra\n  xcast-sim edra --peers 10000 --events 20 --seeds 1"
+    )]
     Edra(cli::edra::EdraArgs),
     /// Multicast trees of real members, beside unicast, a star, and IP multicast
     #[command(

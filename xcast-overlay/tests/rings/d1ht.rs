@@ -495,7 +495,7 @@ fn who_is_wrongly_said_to_be_gone_says_that_it_is_there() {
             .iter()
             .all(|at| network.node(*at).table().get(gone.position).is_none())
     );
-    network.peers[victim] = Some(peer);
+    network.nodes[victim] = Some(peer);
     network.act(victim, |peer, now| peer.handle_timeout(now));
     let back = network.run_until(Duration::from_secs(120), |network| wrong(network) == 0);
     assert!(back, "{} entries are wrong", wrong(&network));

@@ -1,17 +1,12 @@
 //! What these tests have in common: peers on a port of their own, and how many there are.
 
-use std::{
-    cell::RefCell,
-    net::SocketAddr,
-    rc::Rc,
-    time::{Duration, Instant},
-};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
 
+pub use xcast_overlay::memory::{Faults, World as Network};
 use xcast_overlay::{
     krpc::Family,
     runtime::{Protocol, Transmit},
 };
-pub use xcast_overlay::memory::{Faults, World as Network};
 
 /// What was sent: when, by whom.
 pub type Transmits = Vec<(Instant, usize, Transmit)>;

@@ -162,7 +162,11 @@ fn a_run_can_be_repeated() {
             ..Faults::default()
         };
         let recall = recall(&mut network, 10);
-        let ids: Vec<Id> = network.living().into_iter().map(|at| network.node(at).id()).collect();
+        let ids: Vec<Id> = network
+            .living()
+            .into_iter()
+            .map(|at| network.node(at).id())
+            .collect();
         let status: Vec<String> = network
             .living()
             .into_iter()
@@ -183,10 +187,7 @@ fn a_quiet_network_stays_whole() {
     let hours = if cfg!(debug_assertions) { 1 } else { 8 };
     network.run_for(Duration::from_secs(hours * 3600));
     let most = most.get();
-    assert!(
-        most < 50,
-        "{most} messages to one peer in ten seconds"
-    );
+    assert!(most < 50, "{most} messages to one peer in ten seconds");
     assert!(
         network
             .events

@@ -562,10 +562,13 @@ fn several_keys_are_asked_for_by_shared_rounds() {
     network.run_until_finished(5);
     network.act(33, |node, now| node.find_many(now, &keys));
     network.run_for(Duration::from_secs(5));
-    let report = network.events.iter().find_map(|(_, at, event)| match event {
-        Event::FinishedMany { report, .. } if *at == 33 => Some(report.clone()),
-        _ => None,
-    });
+    let report = network
+        .events
+        .iter()
+        .find_map(|(_, at, event)| match event {
+            Event::FinishedMany { report, .. } if *at == 33 => Some(report.clone()),
+            _ => None,
+        });
     let report = report.expect("it has ended");
     for item in &items {
         assert_eq!(report.targets[&item.target()].item.as_ref(), Some(item));

@@ -49,7 +49,9 @@ pub fn converge(args: &ConvergeArgs) -> Result<()> {
         }
         let experiment = Converge {
             overlay,
-            peers: args.peers.map_or(overlay.usual_peers(), |peers| peers as usize),
+            peers: args
+                .peers
+                .map_or(overlay.usual_peers(), |peers| peers as usize),
             seeds: args.common.seeds(),
             session: Duration::from_secs_f64(args.session * 60.0),
             churn: Duration::from_secs_f64(args.churn * 60.0),
@@ -60,7 +62,10 @@ pub fn converge(args: &ConvergeArgs) -> Result<()> {
         let started = Instant::now();
         rows.extend(experiment.run(|what| {
             let memory = memory_mib().unwrap_or_default();
-            eprintln!("{name}: {what}, after {:.0?}, {memory} MiB", started.elapsed());
+            eprintln!(
+                "{name}: {what}, after {:.0?}, {memory} MiB",
+                started.elapsed()
+            );
         }));
     }
     if !args.common.rows("converge.json", &rows)? {
@@ -80,8 +85,15 @@ fn table(rows: &[ConvergeRow]) -> Result<()> {
         writeln!(out)
     };
     line([
-        "overlay", "nodes", "calm, %", "churn, %", "after blow, %", "right after, s", "packets/s",
-        "receivers/s", "fewer, %",
+        "overlay",
+        "nodes",
+        "calm, %",
+        "churn, %",
+        "after blow, %",
+        "right after, s",
+        "packets/s",
+        "receivers/s",
+        "fewer, %",
     ])?;
     for row in rows {
         let fewer = 100.0 * (1.0 - row.packets_per_s.mean / row.receivers_per_s.mean);

@@ -96,8 +96,18 @@ fn table(rows: &[D1htRow]) -> Result<()> {
         writeln!(out)
     };
     line([
-        "topology", "grouping", "requests", "replies", "octets", "messages", "expected", "packets",
-        "kbit/s", "stale", "worst ends", "worst links",
+        "topology",
+        "grouping",
+        "requests",
+        "replies",
+        "octets",
+        "messages",
+        "expected",
+        "packets",
+        "kbit/s",
+        "stale",
+        "worst ends",
+        "worst links",
     ])?;
     for row in rows {
         let saved = &row.saved_percent;

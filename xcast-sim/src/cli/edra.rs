@@ -1,6 +1,9 @@
 //! EDRA among a million.
 
-use std::{io::Write as _, time::{Duration, Instant}};
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -53,15 +56,29 @@ pub fn edra(args: &EdraArgs) -> Result<()> {
                 "{} peers, {} events, intervals of {:.1} s, {} levels: told {} times, never {}, again {};\n\
                  the last after {:.2} intervals, on average after {:.2}; {:.0} packets to {:.0} receivers for each;\n\
                  octets at both ends {:.1} % of unicast's; at most {} peers in memory\n({})",
-                row.peers, row.events, row.theta_s, row.levels, row.told, row.never, row.again,
-                row.last_intervals, row.mean_intervals, row.packets, row.messages,
-                row.octets_percent, row.most_in_memory, row.label
+                row.peers,
+                row.events,
+                row.theta_s,
+                row.levels,
+                row.told,
+                row.never,
+                row.again,
+                row.last_intervals,
+                row.mean_intervals,
+                row.packets,
+                row.messages,
+                row.octets_percent,
+                row.most_in_memory,
+                row.label
             )?;
         }
     }
     for row in &rows {
         if row.never + row.again > 0 || row.last_intervals > f64::from(row.levels) + 0.5 {
-            bail!("not each peer heard of each event once, within {} intervals", row.levels);
+            bail!(
+                "not each peer heard of each event once, within {} intervals",
+                row.levels
+            );
         }
     }
     Ok(())

@@ -52,7 +52,10 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
         points.push((name, collapse_point(&measured)));
         series.push(Series {
             name: name.to_owned(),
-            points: measured.iter().map(|row| (row.load, row.found_percent)).collect(),
+            points: measured
+                .iter()
+                .map(|row| (row.load, row.found_percent))
+                .collect(),
         });
         rows.extend(measured);
     }
@@ -77,7 +80,10 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
         }
         for (name, point) in &points {
             match point {
-                Some(point) => writeln!(out, "{name} collapses at {point:.3} queries a second and node")?,
+                Some(point) => writeln!(
+                    out,
+                    "{name} collapses at {point:.3} queries a second and node"
+                )?,
                 None => writeln!(out, "{name} does not collapse between these loads")?,
             }
         }

@@ -68,7 +68,10 @@ pub fn tree(args: &TreeArgs) -> Result<()> {
         let (name, started) = (experiment.source.name(), Instant::now());
         let measured = experiment.run(|what| {
             let memory = memory_mib().unwrap_or_default();
-            eprintln!("{name}: {what}, after {:.0?}, {memory} MiB", started.elapsed());
+            eprintln!(
+                "{name}: {what}, after {:.0?}, {memory} MiB",
+                started.elapsed()
+            );
         });
         rows.extend(measured.with_context(|| format!("cannot measure {name}"))?);
     }
@@ -86,7 +89,10 @@ pub fn tree(args: &TreeArgs) -> Result<()> {
             }),
         }
     }
-    let formula = args.destinations.iter().map(|m| (f64::from(*m), formula_percent(*m as usize)));
+    let formula = args
+        .destinations
+        .iter()
+        .map(|m| (f64::from(*m), formula_percent(*m as usize)));
     let plot = Plot {
         title: "Transmissions saved where each member forwards by lists".to_owned(),
         subtitle: format!(
@@ -104,7 +110,9 @@ pub fn tree(args: &TreeArgs) -> Result<()> {
         for row in &rows {
             let (levels, complete) = (row.height.mean, row.complete_percent.mean);
             if levels > f64::from(height) || complete < 100.0 {
-                bail!("{levels} levels instead of {height}, {complete:.3} % of members have everything");
+                bail!(
+                    "{levels} levels instead of {height}, {complete:.3} % of members have everything"
+                );
             }
         }
     }
@@ -122,8 +130,19 @@ fn table(rows: &[TreeRow]) -> Result<()> {
         writeln!(out)
     };
     line([
-        "topology", "m x C", "links", "control", "octets", "levels", "complete", "tree", "unicast", "star",
-        "star, lists", "IP mcast", "root octets",
+        "topology",
+        "m x C",
+        "links",
+        "control",
+        "octets",
+        "levels",
+        "complete",
+        "tree",
+        "unicast",
+        "star",
+        "star, lists",
+        "IP mcast",
+        "root octets",
     ])?;
     for row in rows {
         let saved = &row.saved_percent;
@@ -140,7 +159,10 @@ fn table(rows: &[TreeRow]) -> Result<()> {
             &format!("{:.2}", row.star_links.mean),
             &format!("{:.2}", row.star_xcast_links.mean),
             &format!("{:.2}", row.multicast_links.mean),
-            &format!("{:.0}/{:.0}", row.root_octets.mean, row.root_unicast_octets.mean),
+            &format!(
+                "{:.0}/{:.0}",
+                row.root_octets.mean, row.root_unicast_octets.mean
+            ),
         ])?;
     }
     writeln!(

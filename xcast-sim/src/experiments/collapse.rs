@@ -163,9 +163,13 @@ impl Collapse {
         let mut world = World::new(seed);
         let mut capacities = Random::from_number(hash(&[seed, 4]));
         for at in 0..self.nodes {
-            let seeds = (0..3.min(at)).map(|_| place(world.random.below(at))).collect();
+            let seeds = (0..3.min(at))
+                .map(|_| place(world.random.below(at)))
+                .collect();
             let capacity = capacity(&mut capacities);
-            world.add(place(at), |now, random| create(at, capacity, seeds, now, random));
+            world.add(place(at), |now, random| {
+                create(at, capacity, seeds, now, random)
+            });
             world.run_for(Duration::from_millis(20));
         }
         world.run_for(SETTLE);
@@ -362,7 +366,10 @@ mod tests {
             [rows[0].found_percent.mean, rows[1].found_percent.mean]
         };
         let (gia, flooding) = (found(System::Gia), found(System::Flooding));
-        assert!(gia[0] >= 90.0 && flooding[0] >= 90.0, "{gia:?} {flooding:?}");
+        assert!(
+            gia[0] >= 90.0 && flooding[0] >= 90.0,
+            "{gia:?} {flooding:?}"
+        );
         assert!(gia[1] > flooding[1], "{gia:?} {flooding:?}");
     }
 

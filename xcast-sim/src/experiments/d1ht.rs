@@ -254,12 +254,17 @@ impl D1ht {
             own_tables: self.own_tables,
             stale_percent: estimate(&|sample| sample.stale_percent)?,
             worst_ends_percent: worst(samples.iter().flat_map(|sample| {
-                sample.intervals.iter().map(|[_, ends, unicast]| [*ends, *unicast])
+                sample
+                    .intervals
+                    .iter()
+                    .map(|[_, ends, unicast]| [*ends, *unicast])
             })),
-            worst_links_percent: worst(samples.iter().zip(unicast).flat_map(|(sample, unicast)| {
-                let pairs = sample.intervals.iter().zip(&unicast.intervals);
-                pairs.map(|(one, other)| [one[0], other[0]])
-            })),
+            worst_links_percent: worst(samples.iter().zip(unicast).flat_map(
+                |(sample, unicast)| {
+                    let pairs = sample.intervals.iter().zip(&unicast.intervals);
+                    pairs.map(|(one, other)| [one[0], other[0]])
+                },
+            )),
         })
     }
 }
@@ -423,6 +428,9 @@ mod tests {
         assert!(one.packets.mean < one.messages.mean, "{one:?}");
         // In no interval have the links of senders and receivers more octets than by unicast.
         assert!(ends.worst_ends_percent <= 100.0, "{ends:?}");
-        assert!(rows.iter().all(|row| row.stale_percent.mean < 2.0), "{rows:?}");
+        assert!(
+            rows.iter().all(|row| row.stale_percent.mean < 2.0),
+            "{rows:?}"
+        );
     }
 }

@@ -84,7 +84,6 @@ struct Ring {
     table: Arc<[Contact]>,
     config: Config,
     seed: u64,
-    start: Instant,
     now: Instant,
     peers: HashMap<SocketAddr, Box<Peer>>,
     gone: BTreeMap<Position, SocketAddr>,
@@ -125,7 +124,6 @@ impl Edra {
             .into_iter()
             .map(|rank| (table[rank].position, table[rank].address))
             .collect();
-        let start = Instant::now();
         let mut ring = Ring {
             config: Config {
                 theta: Theta::Fixed(theta),
@@ -135,8 +133,7 @@ impl Edra {
             },
             table: Arc::clone(&table),
             seed: self.seed,
-            start,
-            now: start,
+            now: Instant::now(),
             peers: HashMap::new(),
             gone,
             due: BinaryHeap::new(),
@@ -290,7 +287,9 @@ impl Ring {
             who: vec![false; count],
         });
         let position = Position::of(&at);
-        let rank = self.table.partition_point(|contact| contact.position < position);
+        let rank = self
+            .table
+            .partition_point(|contact| contact.position < position);
         if std::mem::replace(&mut heard.who[rank], true) {
             heard.again += 1;
             return;

@@ -148,7 +148,9 @@ impl Trees {
         let mut random = Random::for_purpose(seed, "nodes");
         let mut routers: Vec<_> = {
             let hosts = Hosts::random(&topology, self.members, &mut random);
-            (0..self.members as HostId).map(|host| hosts.router(host)).collect()
+            (0..self.members as HostId)
+                .map(|host| hosts.router(host))
+                .collect()
         };
         // Addresses follow the network: what is next to each other has neighbouring addresses.
         routers.sort_unstable();
@@ -191,13 +193,18 @@ impl Trees {
                 }
             }
         }
-        let complete = got.iter().filter(|got| **got as usize == self.messages).count();
+        let complete = got
+            .iter()
+            .filter(|got| **got as usize == self.messages)
+            .count();
         let height = world.hosts().filter_map(|host| {
             let now = world.now();
             world.node(host).map(|member| member.status(now).depth)
         });
         let height = f64::from(height.max().unwrap_or_default());
-        let root = root.get().map(|octets| octets as f64 / self.messages as f64);
+        let root = root
+            .get()
+            .map(|octets| octets as f64 / self.messages as f64);
         Ok(Sample {
             cost: Cost {
                 requests: world.meter.tally(STREAM),
@@ -432,20 +439,33 @@ mod tests {
     #[test]
     fn a_thousand_members_within_three_levels() {
         let rows = rows(Growth::MadeUp, 1000, vec![5]);
-        let [row] = rows.as_slice() else { panic!("{rows:?}") };
+        let [row] = rows.as_slice() else {
+            panic!("{rows:?}")
+        };
         assert_eq!((row.height.mean, row.complete_percent.mean), (3.0, 100.0));
         assert!(row.multicast_links.mean < row.links.mean, "{row:?}");
         assert!(row.links.mean < row.unicast_links.mean, "{row:?}");
         assert!(row.unicast_links.mean < row.star_links.mean, "{row:?}");
-        assert!(row.root_octets.mean < row.root_unicast_octets.mean / 3.0, "{row:?}");
+        assert!(
+            row.root_octets.mean < row.root_unicast_octets.mean / 3.0,
+            "{row:?}"
+        );
     }
 
     #[test]
     fn trees_that_members_joined_save_the_more_the_longer_lists_are() {
         let rows = rows(Growth::Joined, 150, vec![2, 10]);
-        let [two, ten] = rows.as_slice() else { panic!("{rows:?}") };
-        assert_eq!((two.complete_percent.mean, ten.complete_percent.mean), (100.0, 100.0));
+        let [two, ten] = rows.as_slice() else {
+            panic!("{rows:?}")
+        };
+        assert_eq!(
+            (two.complete_percent.mean, ten.complete_percent.mean),
+            (100.0, 100.0)
+        );
         assert!(two.saved_percent.links.mean > 0.0, "{two:?}");
-        assert!(ten.saved_percent.links.mean > two.saved_percent.links.mean, "{rows:?}");
+        assert!(
+            ten.saved_percent.links.mean > two.saved_percent.links.mean,
+            "{rows:?}"
+        );
     }
 }

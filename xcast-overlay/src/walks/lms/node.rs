@@ -1,7 +1,7 @@
 //! A node of LMS, as a protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };

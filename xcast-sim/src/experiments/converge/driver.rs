@@ -11,7 +11,7 @@ use xcast_overlay::{
     kademlia,
     memory::{Faults, World},
     meridian,
-    others::flood,
+    others::{can, flood, freenet, tapestry},
     ring::Position,
     tree::Member,
     walks::{gia, lms},
@@ -132,6 +132,9 @@ impl Converge {
             Overlay::Lms => self.sample::<lms::Node>(seed, progress),
             Overlay::Flooding => self.sample::<flood::Node>(seed, progress),
             Overlay::Tree => self.sample::<Member>(seed, progress),
+            Overlay::Can => self.sample::<can::Node>(seed, progress),
+            Overlay::Tapestry => self.sample::<tapestry::Node>(seed, progress),
+            Overlay::Freenet => self.sample::<freenet::Node>(seed, progress),
         }
     }
 
@@ -254,12 +257,14 @@ impl<S: Subject> Run<S> {
             count: self.count,
             seed: self.seed,
         };
-        let place = self
-            .world
-            .add(at(identity), |now, random| S::create(now, random, &newcomer));
+        let place = self.world.add(at(identity), |now, random| {
+            S::create(now, random, &newcomer)
+        });
         self.identities.push(identity);
         self.waited.push(0);
-        self.truth.ring.insert(Position::of(&at(identity)), at(identity));
+        self.truth
+            .ring
+            .insert(Position::of(&at(identity)), at(identity));
         self.world.act(place, |node, now| node.start(now, &by));
     }
 

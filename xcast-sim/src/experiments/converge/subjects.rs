@@ -17,7 +17,7 @@ use xcast_overlay::{
     krpc::{Family, signing_key},
     memory::World,
     meridian,
-    others::flood,
+    others::{can, flood, freenet, tapestry},
     ring::{Contact, Position},
     runtime::Random,
     tree::{self, Member},
@@ -51,11 +51,17 @@ pub enum Overlay {
     Flooding,
     /// Messages of the source: whether a member gets it.
     Tree,
+    /// Look-ups: whether it is known who has a point.
+    Can,
+    /// Look-ups: whether the root of a key is found.
+    Tapestry,
+    /// What one node stored some seconds ago is asked for by another.
+    Freenet,
 }
 
 impl Overlay {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Kademlia,
         Self::D1ht,
         Self::Chord,
@@ -66,6 +72,9 @@ impl Overlay {
         Self::Lms,
         Self::Flooding,
         Self::Tree,
+        Self::Can,
+        Self::Tapestry,
+        Self::Freenet,
     ];
 
     /// What it is called.
@@ -82,6 +91,9 @@ impl Overlay {
             Self::Lms => "LMS",
             Self::Flooding => "flooding",
             Self::Tree => "tree",
+            Self::Can => "CAN",
+            Self::Tapestry => "Tapestry",
+            Self::Freenet => "Freenet",
         }
     }
 
@@ -91,8 +103,13 @@ impl Overlay {
     pub const fn usual_peers(self) -> usize {
         match self {
             Self::Kademlia | Self::D1ht => 10_000,
-            Self::Chord | Self::EpiChord | Self::Flooding | Self::Tree => 2_000,
-            Self::Accordion | Self::Meridian | Self::Gia | Self::Lms => 1_000,
+            Self::Chord
+            | Self::EpiChord
+            | Self::Flooding
+            | Self::Tree
+            | Self::Can
+            | Self::Tapestry => 2_000,
+            Self::Accordion | Self::Meridian | Self::Gia | Self::Lms | Self::Freenet => 1_000,
         }
     }
 }
@@ -160,8 +177,9 @@ impl Subject for d1ht::Peer {
         }
         let table = TABLE.with_borrow_mut(|(count, table)| {
             if *count != newcomer.count {
-                let mut all: Vec<Contact> =
-                    (0..newcomer.count).map(|other| Contact::of(at(other))).collect();
+                let mut all: Vec<Contact> = (0..newcomer.count)
+                    .map(|other| Contact::of(at(other)))
+                    .collect();
                 all.sort_unstable_by_key(|contact| contact.position);
                 (*count, *table) = (newcomer.count, all.into());
             }
@@ -214,7 +232,9 @@ fn owned<S: Subject>(
     owner: Option<&Contact>,
 ) -> f64 {
     let is_ready = |address| {
-        let node = world.place(address).and_then(|place| world.nodes[place].as_ref());
+        let node = world
+            .place(address)
+            .and_then(|place| world.nodes[place].as_ref());
         node.is_some_and(|node| node.is_ready(world.now))
     };
     let right = owner.is_some_and(|owner| truth.owns(key, owner.address, is_ready));
@@ -292,7 +312,8 @@ ring!(
 
 /// Milliseconds one way, of hosts in a square with access links of their own.
 fn apart(one: usize, other: usize) -> f64 {
-    let unit = |place: usize, what: u64| (hash(&[place as u64, what]) >> 11) as f64 / (1u64 << 53) as f64;
+    let unit =
+        |place: usize, what: u64| (hash(&[place as u64, what]) >> 11) as f64 / (1u64 << 53) as f64;
     let access = |place| -unit(place, 3).max(1e-6).ln();
     let (x, y) = (unit(one, 1) - unit(other, 1), unit(one, 2) - unit(other, 2));
     60.0 * x.hypot(y) + access(one) + access(other)
@@ -318,7 +339,9 @@ impl Subject for meridian::Node {
                 break world.address(target);
             }
         };
-        world.act(place, |node, now| node.query(now, meridian::Goal::closest(target)));
+        world.act(place, |node, now| {
+            node.query(now, meridian::Goal::closest(target))
+        });
         TARGETS.with_borrow_mut(|targets| targets.push((place, target)));
         vec![place]
     }
@@ -338,9 +361,11 @@ impl Subject for meridian::Node {
         let meridian::Event::Found { best, .. } = event else {
             return Some(0.0);
         };
-        let (target, best) = (world.place(target)?, world.place(*best)?);
+        let (target, best) = (world.place(target)?, world.place((*best)?)?);
         let living = world.living().into_iter().filter(|other| *other != target);
-        let closest = living.map(|other| apart(other, target)).fold(f64::MAX, f64::min);
+        let closest = living
+            .map(|other| apart(other, target))
+            .fold(f64::MAX, f64::min);
         let is_there = world.nodes[best].is_some() && best != target;
         let near = is_there && 2.0 * (apart(best, target) - closest) <= 5.0;
         Some(f64::from(u8::from(near)))
@@ -426,7 +451,11 @@ fn neighbours(newcomer: &Newcomer<'_>, rings: u64) -> Vec<SocketAddr> {
 }
 
 fn gcd(one: u64, other: u64) -> u64 {
-    if other == 0 { one } else { gcd(other, one % other) }
+    if other == 0 {
+        one
+    } else {
+        gcd(other, one % other)
+    }
 }
 
 impl Subject for flood::Node {
@@ -434,8 +463,7 @@ impl Subject for flood::Node {
     const SETTLE: Duration = Duration::from_secs(5);
 
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
-        let config =
-            flood::Config::new("simulated", newcomer.address(), neighbours(newcomer, 3));
+        let config = flood::Config::new("simulated", newcomer.address(), neighbours(newcomer, 3));
         let things = things(&mut random);
         let mut node = Self::new(now, config, random);
         node.share(things);
@@ -479,11 +507,10 @@ impl Subject for lms::Node {
         let Some(key) = truth.serial.checked_sub(LATER.min(truth.serial / 2 + 1)) else {
             return Vec::new();
         };
-        world.act(place, |node, now| node.find(now, key, 8));
-        if by == place {
-            // Its own end would be taken for the other's.
+        if key == 0 {
             return Vec::new();
         }
+        world.act(place, |node, now| node.find(now, key, 8));
         vec![place]
     }
 
@@ -542,5 +569,122 @@ impl Subject for Member {
         event: &tree::Event,
     ) -> Option<f64> {
         matches!(event, tree::Event::Message { .. }).then_some(1.0)
+    }
+}
+
+impl Subject for can::Node {
+    const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
+    fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
+        let by = newcomer.by.to_vec();
+        let config = can::Config::new("simulated", newcomer.address(), by);
+        Self::new(now, config, random)
+    }
+
+    fn is_ready(&self, _now: Instant) -> bool {
+        self.is_member()
+    }
+
+    fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
+        world.act(place, |node, now| node.lookup(now, key_of(truth)));
+        vec![place]
+    }
+
+    /// Right is whoever has the point, and is there.
+    fn outcome(
+        world: &World<Self>,
+        _truth: &Truth,
+        _place: usize,
+        event: &can::Event,
+    ) -> Option<f64> {
+        let can::Event::Found { key, owner, .. } = event else {
+            return None;
+        };
+        let place = owner.and_then(|owner| world.place(owner));
+        let node = place.and_then(|place| world.nodes[place].as_ref());
+        let point = can::Point(key.0);
+        let has = node.is_some_and(|node| node.zones().iter().any(|zone| zone.contains(point)));
+        Some(f64::from(u8::from(has)))
+    }
+}
+
+impl Subject for tapestry::Node {
+    const JOIN_PAUSE: Duration = Duration::from_millis(200);
+
+    fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
+        let by = newcomer.by.to_vec();
+        let config = tapestry::Config::new("simulated", newcomer.address(), by);
+        Self::new(now, config, random)
+    }
+
+    fn is_ready(&self, _now: Instant) -> bool {
+        self.is_member()
+    }
+
+    fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
+        world.act(place, |node, now| node.lookup(now, key_of(truth)));
+        vec![place]
+    }
+
+    fn outcome(
+        world: &World<Self>,
+        truth: &Truth,
+        _place: usize,
+        event: &tapestry::Event,
+    ) -> Option<f64> {
+        let tapestry::Event::Root { key, root, .. } = event else {
+            return None;
+        };
+        // Who is about to join may be known to some, and not to others.
+        let is_ready = |address: &SocketAddr| {
+            let node = world
+                .place(*address)
+                .and_then(|place| world.nodes[place].as_ref());
+            node.is_some_and(|node| node.is_ready(world.now))
+        };
+        let all = truth.ring.values().copied();
+        let right = [
+            tapestry::root_of(*key, all.clone()),
+            tapestry::root_of(*key, all.filter(is_ready)),
+        ];
+        Some(f64::from(u8::from(root.is_some() && right.contains(root))))
+    }
+}
+
+impl Subject for freenet::Node {
+    const JOIN_PAUSE: Duration = Duration::from_millis(200);
+    const SETTLE: Duration = Duration::from_secs(180);
+    const PATIENCE: Duration = Duration::from_secs(25);
+
+    fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
+        let by = newcomer.by.to_vec();
+        let config = freenet::Config::new("simulated", newcomer.address(), by);
+        Self::new(now, config, random)
+    }
+
+    /// Asks for what was stored some operations ago, and stores something else.
+    fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
+        let by = world.random_living();
+        world.act(by, |node, _| node.insert(hash(&[truth.serial, 7]), "here"));
+        let Some(then) = truth.serial.checked_sub(LATER.min(truth.serial / 2 + 1)) else {
+            return Vec::new();
+        };
+        if then == 0 {
+            return Vec::new();
+        }
+        world.act(place, |node, now| node.request(now, hash(&[then, 7])));
+        vec![place]
+    }
+
+    fn outcome(
+        _world: &World<Self>,
+        _truth: &Truth,
+        _place: usize,
+        event: &freenet::Event,
+    ) -> Option<f64> {
+        Some(match event {
+            freenet::Event::Found { .. } => 1.0,
+            freenet::Event::NotFound { .. } => 0.0,
+        })
     }
 }
