@@ -26,6 +26,12 @@ enum Verb {
     /// What it saves where only some routers speak Xcast (m = 10, transit-stub)
     #[command(after_help = "EXAMPLE:\n  xcast-sim deployment --seeds 3")]
     Deployment(cli::fanouts::RowsArgs),
+    /// How many octets it saves, by the length of what is sent (transit-stub)
+    #[command(after_help = "EXAMPLE:\n  xcast-sim payload --seeds 3")]
+    Payload(cli::lengths::PayloadArgs),
+    /// What look-ups of Kademlia save where links lose packets (transit-stub)
+    #[command(after_help = "EXAMPLE:\n  xcast-sim loss --nodes 300 --lookups 300 --seeds 3")]
+    Loss(cli::loss::LossArgs),
     /// Look-ups of Kademlia, by its real nodes in simulated time
     #[command(
         after_help = "EXAMPLES:\n  xcast-sim kademlia --nodes 1000 --lookups 1000\n  xcast-sim kademlia --nodes 1000 --choose --malicious 10 --seeds 3"
@@ -52,8 +58,10 @@ enum Verb {
         after_help = "EXAMPLES:\n  xcast-sim converge\n  xcast-sim converge --overlay chord --peers 1000 --loss 5 --session 10"
     )]
     Converge(cli::converge::ConvergeArgs),
-    /// Nodes of Kademlia for hours: what they send, and how much memory it takes
-    #[command(after_help = "EXAMPLE:\n  xcast-sim soak --nodes 100 --hours 24")]
+    /// Nodes of Kademlia or D1HT for hours: what they send, and how much memory it takes
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim soak --nodes 100 --hours 24 --flat\n  xcast-sim soak --overlay d1ht --nodes 100 --hours 24 --flat"
+    )]
     Soak(cli::soak::SoakArgs),
     /// What a testbed's senders sent, counted on its links
     #[command(
@@ -66,6 +74,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Savings(args) => cli::fanouts::savings(&args),
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
+        Verb::Payload(args) => cli::lengths::payload(&args),
+        Verb::Loss(args) => cli::loss::loss(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
         Verb::D1ht(args) => cli::d1ht::d1ht(&args),
         Verb::Edra(args) => cli::edra::edra(&args),

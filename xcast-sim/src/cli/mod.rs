@@ -7,6 +7,8 @@ pub mod edra;
 pub mod fanouts;
 pub mod gia;
 pub mod kademlia;
+pub mod lengths;
+pub mod loss;
 pub mod replay;
 pub mod soak;
 pub mod tree;

@@ -12,6 +12,7 @@ mod models;
 mod paths;
 mod plot;
 mod savings;
+mod soak;
 mod source;
 mod tree;
 
@@ -26,5 +27,6 @@ pub use kademlia::{Kademlia, KademliaError, KademliaRow, LookupVariant, Rule, St
 pub use models::reference_models;
 pub use plot::{Plot, PlotError, Series};
 pub use savings::{Cost, Difference, Savings};
+pub use soak::{Hour, Soak, SoakOverlay};
 pub use source::Source;
 pub use tree::{Growth, TreeRow, Trees};
