@@ -95,7 +95,6 @@
 pub mod accordion;
 pub mod backbone;
 pub mod chord;
-mod codec;
 pub mod d1ht;
 pub mod epichord;
 pub mod id;

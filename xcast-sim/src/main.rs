@@ -53,6 +53,9 @@ enum Verb {
     /// At which load searches collapse: Gia beside flooding
     #[command(after_help = "EXAMPLE:\n  xcast-sim gia --nodes 1000 --seeds 3")]
     Gia(cli::gia::GiaArgs),
+    /// What the lists of all overlays save on each topology
+    #[command(after_help = "EXAMPLE:\n  xcast-sim lists --peers 300 --seeds 2")]
+    Lists(cli::lists::ListsArgs),
     /// How overlays come through churn and loss, and how soon they are right again
     #[command(
         after_help = "EXAMPLES:\n  xcast-sim converge\n  xcast-sim converge --overlay chord --peers 1000 --loss 5 --session 10"
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Edra(args) => cli::edra::edra(&args),
         Verb::Tree(args) => cli::tree::tree(&args),
         Verb::Gia(args) => cli::gia::gia(&args),
+        Verb::Lists(args) => cli::lists::lists(&args),
         Verb::Converge(args) => cli::converge::converge(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),

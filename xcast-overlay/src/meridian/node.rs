@@ -18,8 +18,8 @@ use super::{
     volume,
 };
 use crate::{
-    codec,
     runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, TransactionId, Transmit},
+    wire,
 };
 
 /// How long nodes that were heard of wait to be probed together.
@@ -115,7 +115,7 @@ impl Node {
     pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
         let share = config.replacement / config.rings.max(1) as u32;
         Self {
-            tag: codec::tag("meridian", &[&config.name]),
+            tag: wire::tag("meridian", &[&config.name]),
             started: now,
             own: None,
             rings: Rings::new(&config),

@@ -37,8 +37,8 @@ use bytes::Bytes;
 
 use super::flood_message::{MAX_KEYS, MAX_NODES, Message};
 use crate::{
-    codec,
     runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Messages that were here lately.
@@ -156,7 +156,7 @@ impl Node {
     /// A node with the neighbours of its settings.
     pub fn new(now: Instant, config: Config, random: Random) -> Self {
         Self {
-            tag: codec::tag("flood", &[&config.name]),
+            tag: wire::tag("flood", &[&config.name]),
             keys: BTreeSet::new(),
             leaves: BTreeMap::new(),
             searches: BTreeMap::new(),

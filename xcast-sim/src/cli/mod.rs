@@ -8,6 +8,7 @@ pub mod fanouts;
 pub mod gia;
 pub mod kademlia;
 pub mod lengths;
+pub mod lists;
 pub mod loss;
 pub mod replay;
 pub mod soak;

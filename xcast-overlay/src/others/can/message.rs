@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::zone::{Point, Zone};
-use crate::codec::{Protocol, Reader, Writer};
+use crate::wire::{Magic, Reader, Writer};
 
-const PROTOCOL: Protocol = Protocol {
+const PROTOCOL: Magic = Magic {
     magic: *b"XCCN",
     version: 1,
 };

@@ -14,9 +14,9 @@ use super::{
     zone::{Point, Zone, merge},
 };
 use crate::{
-    codec,
     ring::Position,
     runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Beats of silence after which a neighbour is gone.
@@ -148,7 +148,7 @@ impl Node {
             out.tell(Event::Joined);
         }
         Self {
-            tag: codec::tag("can", &[&config.name]),
+            tag: wire::tag("can", &[&config.name]),
             zones: if is_first {
                 vec![Zone::ALL]
             } else {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::message::{MAX_VALUE, Message};
 use crate::{
-    codec,
     runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Most nodes that are known, and values that are kept.
@@ -145,7 +145,7 @@ impl Node {
         let id = u64::from_be_bytes(random.octets());
         let known = config.seeds.iter().map(|seed| (*seed, BTreeSet::new()));
         Self {
-            tag: codec::tag("freenet", &[&config.name]),
+            tag: wire::tag("freenet", &[&config.name]),
             id,
             known: known.collect(),
             silent: BTreeMap::new(),

@@ -95,7 +95,7 @@ impl Message {
     }
 
     /// Reads a message of this overlay, between nodes of one family.
-    pub fn read(overlay: Overlay, family: Family, datagram: &[u8]) -> Option<(Header, Self)> {
+    pub fn read(overlay: Overlay, family: Family, datagram: &Bytes) -> Option<(Header, Self)> {
         let (header, mut reader) = Header::read(Protocol::Tapestry, overlay, datagram)?;
         let r = &mut reader;
         let message = match header.kind {
@@ -111,22 +111,22 @@ impl Message {
                 level: r.u8()?,
                 hops: r.u8()?,
                 number: r.u64()?,
-                origin: r.address(family)?,
+                origin: r.compact(family)?,
             }),
             2 => Self::Newcomer {
-                address: r.address(family)?,
+                address: r.compact(family)?,
             },
             3 => Self::Start {
                 publish: r.u8()? == 1,
                 number: r.u64()?,
-                origin: r.address(family)?,
+                origin: r.compact(family)?,
                 ways: list(r, MAX_WAYS, |r| {
                     Some((r.u16()?, Position(r.u64()?), r.u8()?))
                 })?,
             },
             4 => Self::Table,
             5 => Self::Nodes {
-                nodes: list(r, MAX_NODES, |r| r.address(family))?,
+                nodes: list(r, MAX_NODES, |r| r.compact(family))?,
             },
             6 => Self::Root {
                 number: r.u64()?,
@@ -135,7 +135,7 @@ impl Message {
             },
             7 => Self::There {
                 number: r.u64()?,
-                holders: list(r, MAX_NODES, |r| r.address(family))?,
+                holders: list(r, MAX_NODES, |r| r.compact(family))?,
             },
             8 => Self::Here,
             _ => return None,
@@ -152,9 +152,9 @@ impl Message {
                 w.u8(route.level);
                 w.u8(route.hops);
                 w.u64(route.number);
-                w.address(&route.origin);
+                w.compact(&route.origin);
             }
-            Self::Newcomer { address } => w.address(address),
+            Self::Newcomer { address } => w.compact(address),
             Self::Start {
                 publish,
                 number,
@@ -163,7 +163,7 @@ impl Message {
             } => {
                 w.u8(u8::from(*publish));
                 w.u64(*number);
-                w.address(origin);
+                w.compact(origin);
                 write_list(&mut w, ways, |w, (tag, key, level)| {
                     w.u16(*tag);
                     w.u64(key.0);
@@ -171,7 +171,7 @@ impl Message {
                 });
             }
             Self::Table | Self::Here => {}
-            Self::Nodes { nodes } => write_list(&mut w, nodes, Writer::address),
+            Self::Nodes { nodes } => write_list(&mut w, nodes, Writer::compact),
             Self::Root { number, key, hops } => {
                 w.u64(*number);
                 w.u64(key.0);
@@ -179,7 +179,7 @@ impl Message {
             }
             Self::There { number, holders } => {
                 w.u64(*number);
-                write_list(&mut w, holders, Writer::address);
+                write_list(&mut w, holders, Writer::compact);
             }
         }
         w.finish()
@@ -187,9 +187,9 @@ impl Message {
 }
 
 fn list<'a, T>(
-    r: &mut Reader<'a>,
+    r: &mut Reader,
     most: usize,
-    mut read: impl FnMut(&mut Reader<'a>) -> Option<T>,
+    mut read: impl FnMut(&mut Reader) -> Option<T>,
 ) -> Option<Vec<T>> {
     let count = usize::from(r.u8()?);
     if count > most {
@@ -246,10 +246,10 @@ mod tests {
         ] {
             let header = Header::request(Protocol::Tapestry, overlay, message.kind(), &id);
             let datagram = message.write(header);
-            let read = |octets: &[u8]| Message::read(overlay, Family::Ipv4, octets);
+            let read = |octets: &Bytes| Message::read(overlay, Family::Ipv4, octets);
             assert_eq!(read(&datagram), Some((header, message)));
             for end in 0..datagram.len() {
-                assert_eq!(read(&datagram[..end]), None);
+                assert_eq!(read(&datagram.slice(..end)), None);
             }
         }
     }

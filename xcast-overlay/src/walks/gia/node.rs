@@ -16,8 +16,8 @@ use super::{
     tokens::{Grant, Purse},
 };
 use crate::{
-    codec,
     runtime::{Lately, Outbox, Pace, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Beats of silence after which a neighbour is gone.
@@ -74,7 +74,7 @@ impl Node {
     pub fn new(now: Instant, config: Config, random: Random) -> Self {
         let interval = Duration::from_secs(1) / config.capacity;
         Self {
-            tag: codec::tag("gia", &[&config.name]),
+            tag: wire::tag("gia", &[&config.name]),
             neighbours: Neighbours::default(),
             keys: BTreeSet::new(),
             known: config.seeds.iter().map(|seed| (*seed, 0)).collect(),

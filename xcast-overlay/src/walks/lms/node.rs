@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::message::{Contact, MAX_NEIGHBOURS, MAX_VALUE, Message, Walker};
 use crate::{
-    codec,
     runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// A walker that is this old ends where it is.
@@ -150,7 +150,7 @@ impl Node {
     /// A node with a random identifier.
     pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
         Self {
-            tag: codec::tag("lms", &[&config.name]),
+            tag: wire::tag("lms", &[&config.name]),
             id: u64::from_be_bytes(random.octets()),
             neighbours: BTreeMap::new(),
             values: BTreeMap::new(),

@@ -1,6 +1,6 @@
 //! Growing a network, and what is done to it.
 
-use std::time::Duration;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use serde::Serialize;
 use xcast_overlay::{
@@ -13,6 +13,7 @@ use xcast_overlay::{
     meridian,
     others::{can, flood, freenet, tapestry},
     ring::Position,
+    runtime::Mode,
     tree::Member,
     walks::{gia, lms},
 };
@@ -82,6 +83,76 @@ pub struct ConvergeRow {
     pub receivers_per_s: Estimate,
 }
 
+/// Runs something with the kind of nodes that an overlay has.
+macro_rules! with_nodes {
+    ($overlay:expr, $s:ident => $run:expr) => {
+        match $overlay {
+            Overlay::Kademlia => with_nodes!(kademlia::Node, $s, $run),
+            Overlay::D1ht => with_nodes!(d1ht::Peer, $s, $run),
+            Overlay::Chord => with_nodes!(Chord, $s, $run),
+            Overlay::EpiChord => with_nodes!(EpiChord, $s, $run),
+            Overlay::Accordion => with_nodes!(Accordion, $s, $run),
+            Overlay::Meridian => with_nodes!(meridian::Node, $s, $run),
+            Overlay::Gia => with_nodes!(gia::Node, $s, $run),
+            Overlay::Lms => with_nodes!(lms::Node, $s, $run),
+            Overlay::Flooding => with_nodes!(flood::Node, $s, $run),
+            Overlay::Tree => with_nodes!(Member, $s, $run),
+            Overlay::Can => with_nodes!(can::Node, $s, $run),
+            Overlay::Tapestry => with_nodes!(tapestry::Node, $s, $run),
+            Overlay::Freenet => with_nodes!(freenet::Node, $s, $run),
+        }
+    };
+    ($node:ty, $s:ident, $run:expr) => {{
+        type $s = $node;
+        $run
+    }};
+}
+
+/// A message that left a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SentList {
+    /// Whose, by the order in which nodes came.
+    pub from: usize,
+    /// To whom.
+    pub to: Vec<usize>,
+    /// Length of the payload, in octets: of the longest, if they differ.
+    pub octets: u32,
+    /// Whether it may leave as one packet.
+    pub shared: bool,
+}
+
+/// What so many nodes of an overlay send under churn: each that goes, after an hour on average, is
+/// replaced, and one after the other does what the overlay is for. Gives back how many nodes there were in
+/// all, too.
+pub fn sent_lists(
+    overlay: Overlay,
+    peers: usize,
+    seed: u64,
+    operations: usize,
+    progress: &mut dyn FnMut(&str),
+) -> (usize, Vec<SentList>) {
+    with_nodes!(overlay, S => {
+        let mut run = Run::<S>::grown(peers, seed, progress);
+        let noted = Rc::new(RefCell::new(Vec::new()));
+        let notes = Rc::clone(&noted);
+        run.world.watch = Some(Box::new(move |_, from, transmit| {
+            notes.borrow_mut().push((from, transmit.clone()));
+        }));
+        let pause = Duration::from_millis(200);
+        run.work(operations, pause, Some(Duration::from_secs(3600)));
+        let sent = noted.take().into_iter().map(|(from, transmit)| SentList {
+            from,
+            to: transmit.to.iter().filter_map(|to| run.world.place(*to)).collect(),
+            octets: (0..transmit.to.len())
+                .map(|at| transmit.datagram(at).len() as u32)
+                .max()
+                .unwrap_or_default(),
+            shared: transmit.mode == Mode::Shared && transmit.body.is_same_for_all(),
+        });
+        (run.world.nodes.len(), sent.filter(|sent| !sent.to.is_empty()).collect())
+    })
+}
+
 /// What a seed brings.
 struct Sample {
     calm: f64,
@@ -121,21 +192,7 @@ impl Converge {
     }
 
     fn sample_of(&self, seed: u64, progress: &mut dyn FnMut(&str)) -> Sample {
-        match self.overlay {
-            Overlay::Kademlia => self.sample::<kademlia::Node>(seed, progress),
-            Overlay::D1ht => self.sample::<d1ht::Peer>(seed, progress),
-            Overlay::Chord => self.sample::<Chord>(seed, progress),
-            Overlay::EpiChord => self.sample::<EpiChord>(seed, progress),
-            Overlay::Accordion => self.sample::<Accordion>(seed, progress),
-            Overlay::Meridian => self.sample::<meridian::Node>(seed, progress),
-            Overlay::Gia => self.sample::<gia::Node>(seed, progress),
-            Overlay::Lms => self.sample::<lms::Node>(seed, progress),
-            Overlay::Flooding => self.sample::<flood::Node>(seed, progress),
-            Overlay::Tree => self.sample::<Member>(seed, progress),
-            Overlay::Can => self.sample::<can::Node>(seed, progress),
-            Overlay::Tapestry => self.sample::<tapestry::Node>(seed, progress),
-            Overlay::Freenet => self.sample::<freenet::Node>(seed, progress),
-        }
+        with_nodes!(self.overlay, S => self.sample::<S>(seed, progress))
     }
 
     /// One seed's result, with nodes of this kind.

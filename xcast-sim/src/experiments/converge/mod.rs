@@ -13,5 +13,5 @@ mod driver;
 mod subject;
 mod subjects;
 
-pub use self::driver::{Converge, ConvergeRow};
+pub use self::driver::{Converge, ConvergeRow, SentList, sent_lists};
 pub use self::subjects::Overlay;
