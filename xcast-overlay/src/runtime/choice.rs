@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(last.choose(&candidates, 9), [0, 1, 2, 3, 4]);
         let wrong = Choice::new(|_, _| vec![4, 4, 17]);
         assert_eq!(wrong.choose(&candidates, 3), [0, 1, 4]);
-        assert_eq!(wrong.choose(&[], 3), []);
+        assert!(wrong.choose(&[], 3).is_empty());
         let more = Choice::new(|_, _| vec![3, 1, 4]);
         assert_eq!(more.choose(&candidates, 2), [1, 3, 4]);
     }

@@ -549,7 +549,7 @@ mod tests {
         );
         assert!(tree.is_signed(&data));
         // Every octet counts.
-        for at in Protocol::OCTETS + 8..datagram.len() {
+        for at in Magic::OCTETS + 8..datagram.len() {
             let mut changed = datagram.to_vec();
             changed[at] ^= 1;
             assert!(!tree.is_signed(&read(&changed.into())), "octet {at}");

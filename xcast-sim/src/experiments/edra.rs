@@ -7,7 +7,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -31,7 +31,7 @@ use crate::{
 /// How long datagrams take.
 const LATENCY: Duration = Duration::from_millis(40);
 
-/// An experiment: so many peers vanish at one time, and all others are told.
+/// An experiment: peers vanish, one after another, and each time all others are told.
 #[derive(Clone, Debug)]
 pub struct Edra {
     /// Peers, at most [`address::MAX_HOSTS`].
@@ -86,22 +86,26 @@ struct Ring {
     seed: u64,
     now: Instant,
     peers: HashMap<SocketAddr, Box<Peer>>,
-    gone: BTreeMap<Position, SocketAddr>,
+    /// Who has vanished.
+    gone: Contact,
     due: BinaryHeap<Reverse<(Instant, u64, Due)>>,
     number: u64,
-    most: usize,
-    counters: Counters,
-    /// By event: when it was first told, and who has heard, by rank in the table.
-    heard: BTreeMap<Position, Heard>,
+    sum: Sum,
+    /// When it was first told.
+    first: Option<Instant>,
+    /// Who has heard of it, by rank in the table.
+    heard: Vec<bool>,
 }
 
-struct Heard {
-    first: Instant,
-    last: Duration,
-    sum: Duration,
-    count: u64,
+/// What all events together bring.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    told: u64,
     again: u64,
-    who: Vec<bool>,
+    last: Duration,
+    after: Duration,
+    most: usize,
+    counters: Counters,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,7 +115,8 @@ enum Due {
 }
 
 impl Edra {
-    /// Runs it; `progress` is told how often events have come to peers so far, and how many are there.
+    /// Runs it; `progress` is told how often events have come to peers so far, and how many peers are in
+    /// memory.
     pub fn run(&self, mut progress: impl FnMut(u64, usize)) -> EdraRow {
         let mut random = Random::for_purpose(self.seed, "nodes");
         let theta = theta(0.01, self.session, self.peers);
@@ -119,78 +124,64 @@ impl Edra {
         let mut table: Vec<Contact> = (0..self.peers).map(|host| Contact::of(at(host))).collect();
         table.sort_unstable_by_key(|contact| contact.position);
         let table: Arc<[Contact]> = table.into();
-        let gone = random.distinct(self.events, self.peers);
-        let gone: BTreeMap<_, _> = gone
-            .into_iter()
-            .map(|rank| (table[rank].position, table[rank].address))
-            .collect();
-        let mut ring = Ring {
-            config: Config {
-                theta: Theta::Fixed(theta),
-                grouping: self.grouping,
-                compare_intervals: None,
-                ..Config::new("simulated", at(0))
-            },
-            table: Arc::clone(&table),
-            seed: self.seed,
-            now: Instant::now(),
-            peers: HashMap::new(),
-            gone,
-            due: BinaryHeap::new(),
-            number: 0,
-            most: 0,
-            counters: Counters::default(),
-            heard: BTreeMap::new(),
+        let config = Config {
+            theta: Theta::Fixed(theta),
+            grouping: self.grouping,
+            compare_intervals: None,
+            ..Config::new("simulated", at(0))
         };
-        // Who comes after a peer that has vanished finds out that it is silent, and reports it.
-        let vanished: Vec<_> = ring.gone.keys().copied().collect();
-        for position in vanished {
-            let rank = table.partition_point(|contact| contact.position <= position);
-            let next = (0..table.len()).map(|step| table[(rank + step) % table.len()]);
-            let mut next = next.filter(|contact| !ring.gone.contains_key(&contact.position));
-            if let Some(watcher) = next.next() {
-                let at = watcher.address;
-                if let Some(peer) = ring.create(at) {
-                    ring.peers.insert(at, peer);
-                    ring.pump(at);
+        let mut sum = Sum::default();
+        for rank in random.distinct(self.events, self.peers) {
+            let mut ring = Ring {
+                config: config.clone(),
+                table: Arc::clone(&table),
+                seed: self.seed,
+                now: Instant::now(),
+                peers: HashMap::new(),
+                gone: table[rank],
+                due: BinaryHeap::new(),
+                number: 0,
+                sum,
+                first: None,
+                heard: vec![false; table.len()],
+            };
+            // Who comes after the peer that has vanished finds out that it is silent, and reports it.
+            let watcher = table[(rank + 1) % table.len()].address;
+            if let Some(peer) = ring.create(watcher) {
+                ring.peers.insert(watcher, peer);
+                ring.pump(watcher);
+            }
+            let mut told = ring.sum.told;
+            while ring.step() {
+                if ring.sum.told / 100_000 > told / 100_000 {
+                    progress(ring.sum.told, ring.peers.len());
                 }
+                told = ring.sum.told;
             }
+            sum = ring.sum;
         }
-        let mut told = 0;
-        while ring.step() {
-            let count: u64 = ring.heard.values().map(|heard| heard.count).sum();
-            if count / 100_000 > told / 100_000 {
-                progress(count, ring.peers.len());
-            }
-            told = count;
-        }
-        self.row(theta, &ring)
+        self.row(theta, &sum)
     }
 
-    fn row(&self, theta: Duration, ring: &Ring) -> EdraRow {
-        let heard = || ring.heard.values();
-        let told: u64 = heard().map(|heard| heard.count).sum();
-        // Neither who has gone, nor, for each event, whoever else has gone.
-        let living = (self.peers - self.events) as u64;
-        let sum: Duration = heard().map(|heard| heard.sum).sum();
-        let last = heard().map(|heard| heard.last).max().unwrap_or_default();
+    fn row(&self, theta: Duration, sum: &Sum) -> EdraRow {
+        let others = (self.peers - 1) as u64 * self.events as u64;
         let events = self.events.max(1) as f64;
-        let counters = ring.counters;
+        let counters = sum.counters;
         EdraRow {
             label: "one shared table, no routers, peers without news are not in memory",
             peers: self.peers,
             events: self.events,
             theta_s: theta.as_secs_f64(),
             levels: levels(self.peers),
-            told,
-            never: (living * self.events as u64).saturating_sub(told),
-            again: heard().map(|heard| heard.again).sum(),
-            last_intervals: last.as_secs_f64() / theta.as_secs_f64(),
-            mean_intervals: sum.as_secs_f64() / theta.as_secs_f64() / told.max(1) as f64,
+            told: sum.told,
+            never: others.saturating_sub(sum.told),
+            again: sum.again,
+            last_intervals: sum.last.as_secs_f64() / theta.as_secs_f64(),
+            mean_intervals: sum.after.as_secs_f64() / theta.as_secs_f64() / sum.told.max(1) as f64,
             messages: counters.messages as f64 / events,
             packets: counters.packets as f64 / events,
             octets_percent: 100.0 * counters.octets as f64 / counters.unicast_octets.max(1) as f64,
-            most_in_memory: ring.most,
+            most_in_memory: sum.most,
         }
     }
 }
@@ -203,7 +194,7 @@ impl Ring {
             .table
             .binary_search_by_key(&position, |contact| contact.position)
             .is_ok();
-        if !is_known || self.gone.contains_key(&position) {
+        if !is_known || position == self.gone.position {
             return None;
         }
         let config = Config {
@@ -264,9 +255,9 @@ impl Ring {
         }
         while let Some(event) = peer.poll_event() {
             if let Event::News { news, .. } = event
-                && news.change == Change::Left
+                && (news.peer, news.change) == (self.gone, Change::Left)
             {
-                self.note(at, news.peer.position);
+                self.note(at);
             }
         }
         if let Some(timer) = peer.poll_timeout() {
@@ -275,51 +266,37 @@ impl Ring {
         self.peers.insert(at, peer);
     }
 
-    fn note(&mut self, at: SocketAddr, subject: Position) {
-        let now = self.now;
-        let count = self.table.len();
-        let heard = self.heard.entry(subject).or_insert_with(|| Heard {
-            first: now,
-            last: Duration::ZERO,
-            sum: Duration::ZERO,
-            count: 0,
-            again: 0,
-            who: vec![false; count],
-        });
+    fn note(&mut self, at: SocketAddr) {
+        let after = self.now - *self.first.get_or_insert(self.now);
         let position = Position::of(&at);
         let rank = self
             .table
             .partition_point(|contact| contact.position < position);
-        if std::mem::replace(&mut heard.who[rank], true) {
-            heard.again += 1;
+        if std::mem::replace(&mut self.heard[rank], true) {
+            self.sum.again += 1;
             return;
         }
-        heard.count += 1;
-        heard.last = heard.last.max(now - heard.first);
-        heard.sum += now - heard.first;
+        self.sum.told += 1;
+        self.sum.last = self.sum.last.max(after);
+        self.sum.after += after;
     }
 
     /// Forgets a peer that has told what it knows.
     fn forget(&mut self, at: SocketAddr) {
+        self.sum.most = self.sum.most.max(self.peers.len());
+        // The one that watches who has vanished has to wait until it has found out.
+        let waits = self.first.is_none();
         let is_done = self.peers.get(&at).is_some_and(|peer| {
-            let counters = peer.counters();
-            // The watcher of one that has vanished has to wait until it has found out.
-            let waits = counters.events == 0 && self.watches_gone(peer);
-            peer.is_quiet() && !waits
+            let before = peer.table().predecessor(peer.contact().position);
+            peer.is_quiet() && !(waits && before == Some(self.gone))
         });
-        self.most = self.most.max(self.peers.len());
         if is_done && let Some(peer) = self.peers.remove(&at) {
-            let counters = peer.counters();
-            self.counters.messages += counters.messages;
-            self.counters.packets += counters.packets;
-            self.counters.octets += counters.octets;
-            self.counters.unicast_octets += counters.unicast_octets;
+            let (sum, counters) = (&mut self.sum.counters, peer.counters());
+            sum.messages += counters.messages;
+            sum.packets += counters.packets;
+            sum.octets += counters.octets;
+            sum.unicast_octets += counters.unicast_octets;
         }
-    }
-
-    fn watches_gone(&self, peer: &Peer) -> bool {
-        let before = peer.table().predecessor(peer.contact().position);
-        before.is_some_and(|before| self.gone.contains_key(&before.position))
     }
 }
 
