@@ -26,6 +26,7 @@
 //! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
 //! | [`others`] | flooding, in the manner of Gnutella and FastTrack |
+//! | [`memory`] | networks in memory: a virtual clock, latency, loss |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |
 //!
@@ -94,13 +95,13 @@
 pub mod accordion;
 pub mod backbone;
 pub mod chord;
-mod codec;
 pub mod d1ht;
 pub mod epichord;
 pub mod id;
 pub mod kademlia;
 pub mod krpc;
 pub mod members;
+pub mod memory;
 pub mod meridian;
 #[cfg(feature = "net")]
 pub mod net;

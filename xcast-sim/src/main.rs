@@ -26,6 +26,12 @@ enum Verb {
     /// What it saves where only some routers speak Xcast (m = 10, transit-stub)
     #[command(after_help = "EXAMPLE:\n  xcast-sim deployment --seeds 3")]
     Deployment(cli::fanouts::RowsArgs),
+    /// How many octets it saves, by the length of what is sent (transit-stub)
+    #[command(after_help = "EXAMPLE:\n  xcast-sim payload --seeds 3")]
+    Payload(cli::lengths::PayloadArgs),
+    /// What look-ups of Kademlia save where links lose packets (transit-stub)
+    #[command(after_help = "EXAMPLE:\n  xcast-sim loss --nodes 300 --lookups 300 --seeds 3")]
+    Loss(cli::loss::LossArgs),
     /// Look-ups of Kademlia, by its real nodes in simulated time
     #[command(
         after_help = "EXAMPLES:\n  xcast-sim kademlia --nodes 1000 --lookups 1000\n  xcast-sim kademlia --nodes 1000 --choose --malicious 10 --seeds 3"
@@ -34,8 +40,31 @@ enum Verb {
     /// D1HT under churn, by its real peers: what EDRA's messages save
     #[command(after_help = "EXAMPLE:\n  xcast-sim d1ht --peers 1000 --session 60 --seeds 3")]
     D1ht(cli::d1ht::D1htArgs),
-    /// Nodes of Kademlia for hours: what they send, and how much memory it takes
-    #[command(after_help = "EXAMPLE:\n  xcast-sim soak --nodes 100 --hours 24")]
+    /// Events of D1HT among a million peers: does each reach each once, and in time?
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim edra\n  xcast-sim edra --peers 10000 --events 20 --seeds 1"
+    )]
+    Edra(cli::edra::EdraArgs),
+    /// Multicast trees of real members, beside unicast, a star, and IP multicast
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim tree --members 500 --seeds 3\n  xcast-sim tree --members 1000000 --made-up --destinations 50 --packets 2 --messages 1 --topology transit-stub --seeds 1 --height 3"
+    )]
+    Tree(cli::tree::TreeArgs),
+    /// At which load searches collapse: Gia beside flooding
+    #[command(after_help = "EXAMPLE:\n  xcast-sim gia --nodes 1000 --seeds 3")]
+    Gia(cli::gia::GiaArgs),
+    /// What the lists of all overlays save on each topology
+    #[command(after_help = "EXAMPLE:\n  xcast-sim lists --peers 300 --seeds 2")]
+    Lists(cli::lists::ListsArgs),
+    /// How overlays come through churn and loss, and how soon they are right again
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim converge\n  xcast-sim converge --overlay chord --peers 1000 --loss 5 --session 10"
+    )]
+    Converge(cli::converge::ConvergeArgs),
+    /// Nodes of Kademlia or D1HT for hours: what they send, and how much memory it takes
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim soak --nodes 100 --hours 24 --flat\n  xcast-sim soak --overlay d1ht --nodes 100 --hours 24 --flat"
+    )]
     Soak(cli::soak::SoakArgs),
     /// What a testbed's senders sent, counted on its links
     #[command(
@@ -48,8 +77,15 @@ fn main() -> ExitCode {
     let result = match Cli::parse().verb {
         Verb::Savings(args) => cli::fanouts::savings(&args),
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
+        Verb::Payload(args) => cli::lengths::payload(&args),
+        Verb::Loss(args) => cli::loss::loss(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
         Verb::D1ht(args) => cli::d1ht::d1ht(&args),
+        Verb::Edra(args) => cli::edra::edra(&args),
+        Verb::Tree(args) => cli::tree::tree(&args),
+        Verb::Gia(args) => cli::gia::gia(&args),
+        Verb::Lists(args) => cli::lists::lists(&args),
+        Verb::Converge(args) => cli::converge::converge(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),
     };

@@ -73,3 +73,191 @@ fn savings_on_a_map() {
     assert!(!output.status.success());
     assert!(errors.contains("not connected"), "{errors}");
 }
+
+/// Runs the program, which has to succeed: what it printed.
+fn run(arguments: &[&str], out: Option<&Path>) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xcast-sim"));
+    command.args(arguments);
+    if let Some(out) = out {
+        command.arg("--out").arg(out);
+    }
+    let output = command.output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("it is text")
+}
+
+/// Short forms of all that is simulated: the same seed gives the same bytes, in rows and in plots.
+#[test]
+fn the_same_seed_gives_the_same_bytes() {
+    let directory = tempfile::tempdir().expect("there is room");
+    let experiments: [(&[&str], &[&str]); 8] = [
+        (
+            &[
+                "tree",
+                "--members",
+                "60",
+                "--destinations",
+                "5",
+                "--topology",
+                "random-tree",
+                "--seeds",
+                "2",
+            ],
+            &["tree.json", "tree.svg"],
+        ),
+        (
+            &[
+                "d1ht",
+                "--peers",
+                "40",
+                "--intervals",
+                "3",
+                "--topology",
+                "random-tree",
+                "--seeds",
+                "1",
+                "--own-tables",
+            ],
+            &["d1ht.json"],
+        ),
+        (
+            &["edra", "--peers", "2000", "--events", "3", "--seeds", "1"],
+            &["edra.json"],
+        ),
+        (
+            &[
+                "gia",
+                "--nodes",
+                "60",
+                "--load",
+                "0.1",
+                "--load",
+                "3",
+                "--seconds",
+                "5",
+                "--queries",
+                "100",
+                "--seeds",
+                "1",
+            ],
+            &["gia.json", "gia.svg"],
+        ),
+        (
+            &[
+                "converge",
+                "--overlay",
+                "CAN",
+                "--peers",
+                "30",
+                "--operations",
+                "20",
+                "--churn",
+                "1",
+                "--seeds",
+                "1",
+            ],
+            &["converge.json"],
+        ),
+        (
+            &[
+                "lists",
+                "--overlay",
+                "Tapestry",
+                "--peers",
+                "20",
+                "--operations",
+                "10",
+                "--topology",
+                "random-tree",
+                "--seeds",
+                "1",
+            ],
+            &["lists.json"],
+        ),
+        (
+            &[
+                "payload",
+                "--messages",
+                "2",
+                "--payload",
+                "100",
+                "--destinations",
+                "10",
+                "--seeds",
+                "1",
+            ],
+            &["payload.json", "payload.svg"],
+        ),
+        (
+            &[
+                "loss",
+                "--nodes",
+                "25",
+                "--lookups",
+                "10",
+                "--loss",
+                "0",
+                "--loss",
+                "2",
+                "--seeds",
+                "1",
+            ],
+            &["loss.json", "loss.svg"],
+        ),
+    ];
+    for (arguments, files) in experiments {
+        let [one, other] = ["a", "b"].map(|name| {
+            let out = directory.path().join(name);
+            let printed = run(arguments, Some(&out));
+            let files = files
+                .iter()
+                .map(|file| fs::read(out.join(file)).expect("it is written"));
+            (printed, files.collect::<Vec<_>>())
+        });
+        assert!(one == other, "{arguments:?} is not the same every time");
+        assert!(one.1.iter().all(|file| file.len() > 100), "{arguments:?}");
+    }
+}
+
+/// A short form of a day: memory does not grow, of a network that is at rest and of one under churn.
+#[test]
+fn memory_is_flat() {
+    for arguments in [
+        [
+            "soak",
+            "--overlay",
+            "kademlia",
+            "--nodes",
+            "25",
+            "--hours",
+            "4",
+            "--flat",
+            "--json",
+        ],
+        [
+            "soak",
+            "--overlay",
+            "d1ht",
+            "--nodes",
+            "30",
+            "--hours",
+            "4",
+            "--flat",
+            "--json",
+        ],
+    ] {
+        let printed = run(&arguments, None);
+        let hours: Vec<Value> = printed
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("it is JSON"))
+            .collect();
+        assert_eq!(hours.len(), 4);
+        assert!(
+            hours
+                .iter()
+                .all(|hour| hour["messages"].as_u64() > Some(100)),
+            "{printed}"
+        );
+    }
+}

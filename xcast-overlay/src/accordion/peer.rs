@@ -1,7 +1,7 @@
 //! A peer: what it does with datagrams and time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -18,7 +18,7 @@ use crate::{
     krpc::Family,
     octets::unicast_octets,
     ring::{Contact, Position},
-    runtime::{Body, Fanouts, Mode, Peers, Protocol, Random, TransactionId, Transmit},
+    runtime::{Body, Fanouts, Mode, Outbox, Peers, Protocol, Random, TransactionId, Transmit},
     wire::{self, Header, Overlay},
 };
 
@@ -65,7 +65,7 @@ pub struct Accordion {
     outgoing: Outgoing,
     /// What others may send because this peer explores.
     caused: Budget,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     lookups: BTreeMap<u32, Lookup>,
     next_lookup: u32,
     /// Look-ups that were passed on, by who asks and its number.
@@ -153,7 +153,7 @@ impl Accordion {
             fanouts: Fanouts::new(),
             outgoing: Outgoing::new(budget),
             caused,
-            events: VecDeque::new(),
+            out: Outbox::default(),
             lookups: BTreeMap::new(),
             next_lookup: 0,
             passed: BTreeMap::new(),
@@ -231,7 +231,7 @@ impl Accordion {
         let mut to = neighbours.clone();
         to.dedup();
         if to.is_empty() {
-            self.events.push_back(Event::Left);
+            self.out.tell(Event::Left);
         }
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
@@ -368,7 +368,7 @@ impl Accordion {
         if let Some(Lookup { key, began, .. }) = self.lookups.remove(&id) {
             let lookup = LookupId(id.into());
             let (asked, took) = (0, now - began);
-            self.events.push_back(Event::Found {
+            self.out.tell(Event::Found {
                 lookup,
                 key,
                 owner,
@@ -381,7 +381,7 @@ impl Accordion {
 
     fn begin(&mut self, now: Instant) {
         self.phase = Phase::Member;
-        self.events.push_back(Event::Joined);
+        self.out.tell(Event::Joined);
         self.stabilise_at = Some(now);
         self.tick_at = Some(now + self.random.jitter(TICK / 2, 1.0));
         self.adapt_at = now + self.config.adapt;
@@ -644,7 +644,7 @@ impl Accordion {
                     }
                 }
             }
-            (Tag::Leave, _) => self.events.push_back(Event::Left),
+            (Tag::Leave, _) => self.out.tell(Event::Left),
             _ => {}
         }
     }
@@ -657,7 +657,7 @@ impl Accordion {
                 }
                 match silent.tag {
                     Tag::Join => self.join_failed(now),
-                    Tag::Leave => self.events.push_back(Event::Left),
+                    Tag::Leave => self.out.tell(Event::Left),
                     Tag::Forward(origin, lookup) => {
                         // Others of its packet may have it.
                         let key = (origin, lookup);
@@ -849,7 +849,7 @@ impl Protocol for Accordion {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }
 

@@ -91,10 +91,10 @@ pub(crate) struct Forward {
 
 impl Message {
     /// Reads a message of this overlay, between peers of one family.
-    pub fn read(overlay: Overlay, family: Family, datagram: &[u8]) -> Option<(Header, Self)> {
+    pub fn read(overlay: Overlay, family: Family, datagram: &Bytes) -> Option<(Header, Self)> {
         let (header, mut reader) = Header::read(Protocol::Ring, overlay, datagram)?;
         let r = &mut reader;
-        let contact = |r: &mut Reader<'_>| r.address(family).map(Contact::of);
+        let contact = |r: &mut Reader| r.compact(family).map(Contact::of);
         let message = match header.kind {
             1 => Self::Find {
                 key: Position(r.u64()?),
@@ -125,7 +125,7 @@ impl Message {
                 lookup: r.u32()?,
                 hops: r.u8()?,
                 uptime_s: r.u16()?,
-                origin: r.address(family)?,
+                origin: r.compact(family)?,
             }),
             10 => Self::Result {
                 lookup: r.u32()?,
@@ -196,7 +196,7 @@ impl Message {
                 w.u32(forward.lookup);
                 w.u8(forward.hops);
                 w.u16(forward.uptime_s);
-                w.address(&forward.origin);
+                w.compact(&forward.origin);
             }
             Self::Result {
                 lookup,
@@ -205,7 +205,7 @@ impl Message {
             } => {
                 w.u32(*lookup);
                 w.u8(*hops);
-                w.address(&owner.address);
+                w.compact(&owner.address);
             }
             Self::Explore { uptime_s, spans } => {
                 w.u16(*uptime_s);
@@ -220,15 +220,15 @@ impl Message {
     }
 }
 
-fn contacts(r: &mut Reader<'_>, family: Family) -> Option<Vec<Contact>> {
+fn contacts(r: &mut Reader, family: Family) -> Option<Vec<Contact>> {
     let mut contacts = Vec::new();
     while !r.is_empty() {
-        contacts.push(Contact::of(r.address(family)?));
+        contacts.push(Contact::of(r.compact(family)?));
     }
     Some(contacts)
 }
 
-fn spans(r: &mut Reader<'_>) -> Option<Vec<(u16, u8)>> {
+fn spans(r: &mut Reader) -> Option<Vec<(u16, u8)>> {
     let mut spans = Vec::new();
     while !r.is_empty() {
         spans.push((r.u16()?, r.u8()?));
@@ -236,11 +236,11 @@ fn spans(r: &mut Reader<'_>) -> Option<Vec<(u16, u8)>> {
     Some(spans)
 }
 
-fn entries(r: &mut Reader<'_>, family: Family) -> Option<Vec<Entry>> {
+fn entries(r: &mut Reader, family: Family) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     while !r.is_empty() {
         entries.push(Entry {
-            peer: Contact::of(r.address(family)?),
+            peer: Contact::of(r.compact(family)?),
             alive_s: r.u16()?,
             since_s: r.u16()?,
         });
@@ -249,12 +249,12 @@ fn entries(r: &mut Reader<'_>, family: Family) -> Option<Vec<Entry>> {
 }
 
 fn write_contacts(w: &mut Writer, contacts: &[Contact]) {
-    contacts.iter().for_each(|peer| w.address(&peer.address));
+    contacts.iter().for_each(|peer| w.compact(&peer.address));
 }
 
 fn write_entries(w: &mut Writer, entries: &[Entry]) {
     for entry in entries {
-        w.address(&entry.peer.address);
+        w.compact(&entry.peer.address);
         w.u16(entry.alive_s);
         w.u16(entry.since_s);
     }

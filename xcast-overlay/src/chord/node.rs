@@ -1,7 +1,7 @@
 //! A peer of Chord or of EpiChord.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     krpc::Family,
     ring::{Contact, Position},
-    runtime::{Body, Fanouts, Mode, Peers, Protocol, Random, Transmit},
+    runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, Transmit},
     wire::{self, Header, Overlay},
 };
 
@@ -53,8 +53,7 @@ pub struct Node<R> {
     random: Random,
     peers: Peers,
     fanouts: Fanouts<Tag>,
-    replies: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     lookups: BTreeMap<u64, Running>,
     next_lookup: u64,
     stabilise_at: Option<Instant>,
@@ -107,8 +106,7 @@ impl<R: Routes> Node<R> {
             bootstrap: Vec::new(),
             peers: Peers::new(MAX_MEASURED, settings.pace),
             fanouts: Fanouts::new(),
-            replies: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             lookups: BTreeMap::new(),
             next_lookup: 0,
             stabilise_at: None,
@@ -179,7 +177,7 @@ impl<R: Routes> Node<R> {
         let mut to: Vec<_> = next.into_iter().chain(predecessor).collect();
         to.dedup();
         if to.is_empty() {
-            self.events.push_back(Event::Left);
+            self.out.tell(Event::Left);
         }
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
@@ -208,7 +206,7 @@ impl<R: Routes> Node<R> {
 
     fn begin(&mut self, now: Instant) {
         self.phase = Phase::Member;
-        self.events.push_back(Event::Joined);
+        self.out.tell(Event::Joined);
         self.stabilise_at = Some(now);
         let first = self.random.jitter(self.settings.upkeep / 2, 1.0);
         self.upkeep_at = Some(now + first);
@@ -270,7 +268,7 @@ impl<R: Routes> Node<R> {
             return;
         };
         match (running.purpose, owner) {
-            (Purpose::User, owner) => self.events.push_back(Event::Found {
+            (Purpose::User, owner) => self.out.tell(Event::Found {
                 lookup: LookupId(id),
                 key: running.lookup.key,
                 owner,
@@ -419,11 +417,7 @@ impl<R: Routes> Node<R> {
             .reserve(now, from.address, Duration::ZERO)
             .is_some()
         {
-            self.replies.push_back(Transmit {
-                to: vec![from.address],
-                body: Body::shared(answer.write(header)),
-                mode: Mode::Unicast,
-            });
+            self.out.send([from.address], answer.write(header));
         }
     }
 
@@ -473,7 +467,7 @@ impl<R: Routes> Node<R> {
                 }
                 self.learn(now, entries);
             }
-            (Tag::Leave, _) => self.events.push_back(Event::Left),
+            (Tag::Leave, _) => self.out.tell(Event::Left),
             _ => {}
         }
     }
@@ -493,7 +487,7 @@ impl<R: Routes> Node<R> {
                         }
                     }
                     Tag::Table => self.join_failed(now),
-                    Tag::Leave => self.events.push_back(Event::Left),
+                    Tag::Leave => self.out.tell(Event::Left),
                     Tag::Stabilise => {}
                 }
             }
@@ -559,8 +553,8 @@ impl<R: Routes> Protocol for Node<R> {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.replies
-            .pop_front()
+        self.out
+            .poll_transmit()
             .or_else(|| self.fanouts.poll_transmit())
     }
 
@@ -581,7 +575,7 @@ impl<R: Routes> Protocol for Node<R> {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }
 

@@ -93,7 +93,7 @@ impl Peer {
                 };
                 self.recent.insert(peer.position, recent);
             }
-            self.events.push_back(Event::News { news, ttl });
+            self.out.tell(Event::News { news, ttl });
         }
         match change {
             Change::Joined => self.learn(peer),

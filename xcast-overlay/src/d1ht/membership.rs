@@ -27,7 +27,7 @@ impl Peer {
     /// Becomes the first peer of an overlay.
     pub fn found_overlay(&mut self, now: Instant) {
         self.begin(now);
-        self.events.push_back(Event::Joined);
+        self.out.tell(Event::Joined);
     }
 
     /// Joins an overlay of which these peers are members: [`Event::Joined`] tells when it is done.
@@ -46,7 +46,7 @@ impl Peer {
     pub fn leave(&mut self, now: Instant) {
         if !self.is_member() {
             self.phase = Phase::Left;
-            self.events.push_back(Event::Left);
+            self.out.tell(Event::Left);
             return;
         }
         self.tell(now);
@@ -67,7 +67,7 @@ impl Peer {
 
     pub(super) fn leave_ended(&mut self) {
         self.phase = Phase::Left;
-        self.events.push_back(Event::Left);
+        self.out.tell(Event::Left);
     }
 
     /// Whether the peer takes no part, not even by answering.
@@ -151,7 +151,7 @@ impl Peer {
                     _ => {
                         debug!(peers = self.table.len(), "joined");
                         self.begin(now);
-                        self.events.push_back(Event::Joined);
+                        self.out.tell(Event::Joined);
                     }
                 }
             }

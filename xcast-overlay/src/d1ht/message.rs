@@ -137,12 +137,12 @@ impl Message {
         overlay: Overlay,
         family: Family,
         port: u16,
-        datagram: &[u8],
+        datagram: &Bytes,
     ) -> Option<(Header, Self)> {
         let (header, mut reader) = Header::read(Protocol::D1ht, overlay, datagram)?;
         let r = &mut reader;
-        let position = |r: &mut Reader<'_>| r.u64().map(Position);
-        let contact = |r: &mut Reader<'_>| r.address(family).map(Contact::of);
+        let position = |r: &mut Reader| r.u64().map(Position);
+        let contact = |r: &mut Reader| r.compact(family).map(Contact::of);
         let message = match header.kind {
             kind::EVENTS => Self::Events {
                 levels: read_levels(r)?,
@@ -223,13 +223,13 @@ impl Message {
             } => {
                 w.u8((*is_sender).into());
                 w.u64(*cookie);
-                w.address(&peer.address);
+                w.compact(&peer.address);
             }
             Self::Join { cookie } => w.u64(*cookie),
             Self::Page { after } => w.u64(after.0),
             Self::Peers { are_last, peers } => {
                 w.u8((*are_last).into());
-                peers.iter().for_each(|peer| w.address(&peer.address));
+                peers.iter().for_each(|peer| w.compact(&peer.address));
             }
             Self::Compare { first, last, sum } => {
                 w.u64(first.0);
@@ -242,7 +242,7 @@ impl Message {
     }
 }
 
-fn read_levels(r: &mut Reader<'_>) -> Option<Levels> {
+fn read_levels(r: &mut Reader) -> Option<Levels> {
     let first = r.u8()?;
     if first & SINGLE != 0 {
         return Some(Levels::Single(first & !SINGLE));
@@ -264,7 +264,7 @@ fn write_levels(w: &mut Writer, levels: &Levels) {
     }
 }
 
-fn read_events(r: &mut Reader<'_>, family: Family, port: u16) -> Option<Vec<Pending>> {
+fn read_events(r: &mut Reader, family: Family, port: u16) -> Option<Vec<Pending>> {
     let mut events = Vec::new();
     while !r.is_empty() {
         let code = r.u8()?;
@@ -275,10 +275,10 @@ fn read_events(r: &mut Reader<'_>, family: Family, port: u16) -> Option<Vec<Pend
         };
         for _ in 0..r.u8()? {
             let address = if code & WITH_PORT != 0 {
-                r.address(family)?
+                r.compact(family)?
             } else {
-                let ip = r.octets(family.address_octets() - 2)?;
-                crate::krpc::compact::read_address(&[ip, &port.to_be_bytes()].concat())?
+                let ip = r.take(family.address_octets() - 2)?;
+                crate::krpc::compact::read_address(&[ip.as_ref(), &port.to_be_bytes()].concat())?
             };
             let peer = Contact::of(address);
             let ttl = code & TTL;
@@ -317,7 +317,7 @@ fn write_events(w: &mut Writer, events: &[Pending], port: u16) {
             w.u8(some.len() as u8);
             for address in some {
                 let mut octets = Writer::default();
-                octets.address(address);
+                octets.compact(address);
                 let octets = octets.finish();
                 let told = octets.len() - if code & WITH_PORT == 0 { 2 } else { 0 };
                 w.octets(&octets[..told]);
@@ -443,7 +443,8 @@ mod tests {
                 let count = events.len();
                 got.extend(events);
                 for end in (0..octets.len()).step_by(7) {
-                    let cut = Message::read(Overlay::named("test"), family, PORT, &octets[..end]);
+                    let cut = octets.slice(..end);
+                    let cut = Message::read(Overlay::named("test"), family, PORT, &cut);
                     if let Some((_, Message::Events { events, .. })) = cut {
                         prop_assert!(events.len() < count);
                     }

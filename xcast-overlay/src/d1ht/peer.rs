@@ -1,7 +1,7 @@
 //! A peer: what it does with datagrams and time.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -23,7 +23,7 @@ use crate::{
     id::Id,
     krpc::Family,
     ring::{Contact, Position},
-    runtime::{Body, Fanouts, Mode, Peers, Protocol, Random, Transmit},
+    runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, Transmit},
     wire::{self, Header, Overlay},
 };
 
@@ -44,8 +44,7 @@ pub struct Peer {
     pub(super) random: Random,
     pub(super) peers: Peers,
     pub(super) fanouts: Fanouts<Tag>,
-    pub(super) replies: VecDeque<Transmit>,
-    pub(super) events: VecDeque<Event>,
+    pub(super) out: Outbox<Event>,
     pub(super) counters: Counters,
     secret: [u8; 16],
     /// Events of this interval.
@@ -131,8 +130,7 @@ impl Peer {
             phase: Phase::Alone,
             peers: Peers::new(MAX_MEASURED, config.pace),
             fanouts: Fanouts::new(),
-            replies: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             secret: random.octets(),
             pending: Vec::new(),
@@ -174,6 +172,11 @@ impl Peer {
     /// Whether the peer has a table, and takes part.
     pub fn is_member(&self) -> bool {
         matches!(self.phase, Phase::Member)
+    }
+
+    /// Whether the peer has nothing to tell, and waits for nobody's answer.
+    pub fn is_quiet(&self) -> bool {
+        self.pending.is_empty() && self.out.is_empty() && self.fanouts.is_idle()
     }
 
     /// The length of an interval, Theta, at present.
@@ -229,7 +232,7 @@ impl Peer {
     fn found(&mut self, now: Instant, id: LookupId, owner: Option<Contact>) {
         if let Some(Lookup { key, began, hops }) = self.lookups.remove(&id) {
             let took = now - began;
-            self.events.push_back(Event::Found {
+            self.out.tell(Event::Found {
                 lookup: id,
                 key,
                 owner,
@@ -258,11 +261,8 @@ impl Peer {
 
     fn reply(&mut self, now: Instant, to: SocketAddr, header: Header, message: &Message) {
         if self.peers.reserve(now, to, Duration::ZERO).is_some() {
-            self.replies.push_back(Transmit {
-                to: vec![to],
-                body: Body::shared(message.write(header, self.config.usual_port)),
-                mode: Mode::Unicast,
-            });
+            let datagram = message.write(header, self.config.usual_port);
+            self.out.send([to], datagram);
         }
     }
 
@@ -429,8 +429,8 @@ impl Protocol for Peer {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.replies
-            .pop_front()
+        self.out
+            .poll_transmit()
             .or_else(|| self.fanouts.poll_transmit())
     }
 
@@ -449,6 +449,6 @@ impl Protocol for Peer {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use crate::codec::{Reader, Writer};
+use crate::wire::{Reader, Writer};
 
 /// Most targets of a query.
 pub(super) const MAX_TARGETS: usize = 31;

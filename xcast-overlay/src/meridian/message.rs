@@ -6,9 +6,9 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 
 use super::goal::Goal;
-use crate::codec::{Protocol, Reader, Writer};
+use crate::wire::{Magic, Reader, Writer};
 
-const PROTOCOL: Protocol = Protocol {
+const PROTOCOL: Magic = Magic {
     magic: *b"XCMD",
     version: 1,
 };

@@ -1,7 +1,7 @@
 //! A node of Meridian, as a protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -18,8 +18,8 @@ use super::{
     volume,
 };
 use crate::{
-    id::Id,
-    runtime::{Body, Fanouts, Mode, Peers, Protocol, Random, TransactionId, Transmit},
+    runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, TransactionId, Transmit},
+    wire,
 };
 
 /// How long nodes that were heard of wait to be probed together.
@@ -106,20 +106,16 @@ pub struct Node {
     queries: BTreeMap<[u8; 8], (QueryId, Instant)>,
     serial: u64,
     random: Random,
-    out: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     counters: Counters,
 }
 
 impl Node {
     /// A node that knows its seeds only. It joins by itself.
     pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
-        let mut tag = [0; 8];
-        let id = Id::hash_of(&[b"xcast meridian 1", &config.name]);
-        tag.copy_from_slice(&id.octets()[..8]);
         let share = config.replacement / config.rings.max(1) as u32;
         Self {
-            tag,
+            tag: wire::tag("meridian", &[&config.name]),
             started: now,
             own: None,
             rings: Rings::new(&config),
@@ -139,8 +135,7 @@ impl Node {
             queries: BTreeMap::new(),
             serial: 0,
             random,
-            out: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             config,
         }
@@ -182,11 +177,7 @@ impl Node {
     }
 
     fn reply(&mut self, to: SocketAddr, message: &Message) {
-        self.out.push_back(Transmit {
-            to: vec![to],
-            body: Body::shared(message.encode(self.tag)),
-            mode: Mode::Unicast,
-        });
+        self.out.send([to], message.encode(self.tag));
     }
 
     /// A node was heard of.
@@ -413,7 +404,7 @@ impl Node {
             if hosted.is_own
                 && let Some((query, _)) = self.queries.remove(&id)
             {
-                self.events.push_back(Event::NotFound { query });
+                self.out.tell(Event::NotFound { query });
             }
             return;
         };
@@ -435,7 +426,7 @@ impl Node {
         let Some((query, _)) = self.queries.remove(&found.id) else {
             return;
         };
-        self.events.push_back(Event::Found {
+        self.out.tell(Event::Found {
             query,
             best: found.best.or(from).or(self.own),
             distance: found.distance,
@@ -756,7 +747,7 @@ impl Protocol for Node {
             .collect();
         for id in late {
             if let Some((query, _)) = self.queries.remove(&id) {
-                self.events.push_back(Event::NotFound { query });
+                self.out.tell(Event::NotFound { query });
             }
         }
         self.recent.retain(|_, at| now < *at + QUERY_TIMEOUT);
@@ -766,7 +757,7 @@ impl Protocol for Node {
         self.probes
             .poll_transmit()
             .or_else(|| self.asks.poll_transmit())
-            .or_else(|| self.out.pop_front())
+            .or_else(|| self.out.poll_transmit())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -789,6 +780,6 @@ impl Protocol for Node {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

@@ -28,7 +28,7 @@
 //! ```
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -37,8 +37,8 @@ use bytes::Bytes;
 
 use super::flood_message::{MAX_KEYS, MAX_NODES, Message};
 use crate::{
-    id::Id,
-    runtime::{Body, Mode, Protocol, Random, Transmit},
+    runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Messages that were here lately.
@@ -144,35 +144,28 @@ pub struct Node {
     leaves: BTreeMap<SocketAddr, (Instant, BTreeSet<u64>)>,
     searches: BTreeMap<[u8; 8], (SearchId, Instant)>,
     pings: BTreeSet<[u8; 8]>,
-    seen: BTreeSet<[u8; 8]>,
-    seen_order: VecDeque<[u8; 8]>,
+    seen: Lately<[u8; 8]>,
     tell_at: Option<Instant>,
     serial: u64,
     random: Random,
-    out: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     counters: Counters,
 }
 
 impl Node {
     /// A node with the neighbours of its settings.
     pub fn new(now: Instant, config: Config, random: Random) -> Self {
-        let mut tag = [0; 8];
-        let name = Id::hash_of(&[b"xcast flood 1", &config.name]);
-        tag.copy_from_slice(&name.octets()[..8]);
         Self {
-            tag,
+            tag: wire::tag("flood", &[&config.name]),
             keys: BTreeSet::new(),
             leaves: BTreeMap::new(),
             searches: BTreeMap::new(),
             pings: BTreeSet::new(),
-            seen: BTreeSet::new(),
-            seen_order: VecDeque::new(),
+            seen: Lately::new(MAX_SEEN),
             tell_at: (config.role == Role::Leaf).then_some(now),
             serial: 0,
             random,
-            out: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             config,
         }
@@ -193,7 +186,7 @@ impl Node {
         let search = SearchId(self.serial);
         let holders = self.holders(key);
         if !holders.is_empty() {
-            self.events.push_back(Event::Found {
+            self.out.tell(Event::Found {
                 search,
                 holders,
                 hops: 0,
@@ -203,7 +196,7 @@ impl Node {
         let id = self.random.octets();
         self.searches
             .insert(id, (search, now + self.config.timeout));
-        self.is_new(id);
+        self.seen.is_new(id);
         let query = Message::Query {
             id,
             origin: self.config.address,
@@ -222,7 +215,7 @@ impl Node {
             self.pings.pop_first();
         }
         self.pings.insert(id);
-        self.is_new(id);
+        self.seen.is_new(id);
         let ping = Message::Ping {
             id,
             origin: self.config.address,
@@ -238,13 +231,7 @@ impl Node {
     }
 
     fn send(&mut self, to: Vec<SocketAddr>, message: &Message) {
-        let mode = if to.len() > 1 {
-            Mode::Shared
-        } else {
-            Mode::Unicast
-        };
-        let body = Body::shared(message.encode(self.tag));
-        self.out.push_back(Transmit { to, body, mode });
+        self.out.send(to, message.encode(self.tag));
     }
 
     /// To all neighbours, but not back.
@@ -265,19 +252,6 @@ impl Node {
                 self.flood(&Message::Keys { keys }, None);
             }
         }
-    }
-
-    fn is_new(&mut self, id: [u8; 8]) -> bool {
-        if !self.seen.insert(id) {
-            return false;
-        }
-        self.seen_order.push_back(id);
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
     }
 
     fn holders(&self, key: u64) -> Vec<SocketAddr> {
@@ -301,7 +275,7 @@ impl Node {
                 origin,
                 ttl,
                 hops,
-            } if self.is_new(id) => {
+            } if self.seen.is_new(id) => {
                 self.send(vec![origin], &Message::Pong { id, hops });
                 if self.passes_on(ttl) {
                     let (ttl, hops) = (ttl - 1, hops.saturating_add(1));
@@ -320,7 +294,7 @@ impl Node {
                 ttl,
                 hops,
                 key,
-            } if self.is_new(id) => {
+            } if self.seen.is_new(id) => {
                 let holders = self.holders(key);
                 if !holders.is_empty() {
                     self.send(vec![origin], &Message::Hit { id, hops, holders });
@@ -340,14 +314,14 @@ impl Node {
             Message::Ping { .. } | Message::Query { .. } => {}
             Message::Pong { id, hops } => {
                 if self.pings.contains(&id) {
-                    self.events.push_back(Event::Here { node: from, hops });
+                    self.out.tell(Event::Here { node: from, hops });
                 }
             }
             Message::Hit { id, hops, holders } => {
                 if !holders.is_empty()
                     && let Some((search, _)) = self.searches.remove(&id)
                 {
-                    self.events.push_back(Event::Found {
+                    self.out.tell(Event::Found {
                         search,
                         holders,
                         hops,
@@ -393,13 +367,13 @@ impl Protocol for Node {
         let late: Vec<[u8; 8]> = late.map(|(id, _)| *id).collect();
         for id in late {
             if let Some((search, _)) = self.searches.remove(&id) {
-                self.events.push_back(Event::NotFound { search });
+                self.out.tell(Event::NotFound { search });
             }
         }
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.out.pop_front()
+        self.out.poll_transmit()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -408,6 +382,6 @@ impl Protocol for Node {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

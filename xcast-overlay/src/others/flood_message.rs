@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::codec::{Protocol, Reader, Writer};
+use crate::wire::{Magic, Reader, Writer};
 
-const PROTOCOL: Protocol = Protocol {
+const PROTOCOL: Magic = Magic {
     magic: *b"XCFL",
     version: 1,
 };

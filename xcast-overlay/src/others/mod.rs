@@ -8,7 +8,10 @@
 //! | [`flood`], as a Gnutella servent | pings and queries go to all neighbours |
 //! | [`flood`], as FastTrack | leaves give their keys to super nodes; only these flood |
 
+pub mod can;
 pub mod flood;
 mod flood_message;
+pub mod freenet;
+pub mod tapestry;
 
 pub use self::flood_message::is_for_flood;

@@ -6,12 +6,16 @@
 //!
 //! * [`Transmit`]: one message to a *list* of receivers, which is what becomes one Xcast packet.
 //! * [`Fanouts`]: requests to several peers, whose answers come by unicast.
+//! * [`Outbox`]: messages and events until they are taken.
+//! * [`Lately`]: what was here lately, so that nothing is done twice.
 //! * [`Peers`]: round-trip time (RFC 6298), silence and a budget of messages for each peer.
 //! * [`Random`]: random numbers from a seed.
 //! * [`Choice`]: whom to ask first, where any of several will do.
 
 mod choice;
 mod fanout;
+mod lately;
+mod outbox;
 mod pace;
 mod peers;
 mod random;
@@ -25,6 +29,8 @@ use bytes::Bytes;
 pub use self::{
     choice::Choice,
     fanout::{Answer, Counters, Fanouts, Policy, Silent, TransactionId},
+    lately::Lately,
+    outbox::Outbox,
     pace::{OctetPace, Pace},
     peers::Peers,
     random::Random,

@@ -1,7 +1,7 @@
 //! A member of a tree, as a protocol.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -21,7 +21,7 @@ use super::{
     status::{Cause, Counters, Event, Status},
     stream::{Bounds, Delivery, Newness, Stream},
 };
-use crate::runtime::{Body, Mode, OctetPace, Protocol, Random, Transmit};
+use crate::runtime::{OctetPace, Outbox, Protocol, Random, Transmit};
 
 /// Most messages of one request that are looked at.
 const MAX_WANTED: usize = 4096;
@@ -73,8 +73,7 @@ pub struct Member {
     beat_at: Option<Instant>,
     report_at: Option<Instant>,
     random: Random,
-    out: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     counters: Counters,
 }
 
@@ -116,8 +115,7 @@ impl Member {
             beat_at: is_source.then_some(now),
             report_at: None,
             random,
-            out: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             config,
         }
@@ -254,13 +252,7 @@ impl Member {
     fn control(&mut self, to: Vec<SocketAddr>, datagram: Bytes) {
         self.counters.control_packets += 1;
         self.counters.control_receivers += to.len() as u64;
-        let mode = if to.len() > 1 {
-            Mode::Shared
-        } else {
-            Mode::Unicast
-        };
-        let body = Body::shared(datagram);
-        self.out.push_back(Transmit { to, body, mode });
+        self.out.send(to, datagram);
     }
 
     fn reply(&mut self, to: SocketAddr, message: &Message) {
@@ -273,11 +265,7 @@ impl Member {
         for to in self.children.lists(datagram.len(), true, from) {
             self.counters.stream_packets += 1;
             self.counters.stream_receivers += to.len() as u64;
-            self.out.push_back(Transmit {
-                to,
-                body: Body::shared(datagram.clone()),
-                mode: Mode::Shared,
-            });
+            self.out.send(to, datagram.clone());
         }
     }
 
@@ -354,7 +342,7 @@ impl Member {
             self.reply(parent, &leave);
         }
         self.counters.orphaned += 1;
-        self.events.push_back(Event::Orphaned(cause));
+        self.out.tell(Event::Orphaned(cause));
         let children: Vec<SocketAddr> = self.children().collect();
         self.place.seek(now, &children, &mut self.random);
     }
@@ -364,16 +352,17 @@ impl Member {
             Some(Change::Joined { head }) => {
                 self.stream.know(now, head);
                 self.stream.ask_anew(now);
-                self.events
-                    .extend(self.place.parent.as_ref().map(|parent| Event::Joined {
+                if let Some(parent) = &self.place.parent {
+                    self.out.tell(Event::Joined {
                         parent: parent.address,
                         depth: self.place.depth,
-                    }));
+                    });
+                }
                 self.beat(now);
                 self.report_at = Some(now);
                 self.deliver();
             }
-            Some(Change::NoParent { retry }) => self.events.push_back(Event::NoParent { retry }),
+            Some(Change::NoParent { retry }) => self.out.tell(Event::NoParent { retry }),
             None => {}
         }
     }
@@ -441,7 +430,7 @@ impl Member {
 
     fn deliver(&mut self) {
         while let Some(delivery) = self.stream.deliver() {
-            self.events.push_back(match delivery {
+            self.out.tell(match delivery {
                 Delivery::Message(seq, datagram) => {
                     self.counters.delivered += 1;
                     let payload = datagram.slice(DATA_OCTETS.min(datagram.len())..);
@@ -530,11 +519,7 @@ impl Member {
                 }
                 self.counters.repair_packets += 1;
                 self.counters.repair_receivers += to.len() as u64;
-                self.out.push_back(Transmit {
-                    to,
-                    body: Body::shared(datagram.clone()),
-                    mode: Mode::Shared,
-                });
+                self.out.send(to, datagram.clone());
             }
         }
     }
@@ -673,7 +658,7 @@ impl Protocol for Member {
             self.counters.control_packets += 1;
             self.counters.control_receivers += asked.to.len() as u64;
         }
-        asked.or_else(|| self.out.pop_front())
+        asked.or_else(|| self.out.poll_transmit())
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -691,6 +676,6 @@ impl Protocol for Member {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

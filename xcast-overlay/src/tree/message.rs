@@ -9,17 +9,17 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use crate::{
-    codec::{Protocol, Reader, Writer},
     id::Id,
     signed::{Purpose, Signed},
+    wire::{self, Magic, Reader, Writer},
 };
 
-const PROTOCOL: Protocol = Protocol {
+const PROTOCOL: Magic = Magic {
     magic: *b"XCTR",
     version: 1,
 };
 /// Octets of a message of the stream in front of its payload.
-pub(super) const DATA_OCTETS: usize = Protocol::OCTETS + 8 + 64 + 8;
+pub(super) const DATA_OCTETS: usize = Magic::OCTETS + 8 + 64 + 8;
 /// Most members that a message names.
 pub(super) const MAX_NAMED: usize = 8;
 /// Most ranges of messages that one request asks for.
@@ -42,8 +42,7 @@ pub(super) struct TreeKey {
 impl TreeKey {
     pub fn new(name: &[u8], source: [u8; 32]) -> Self {
         let id = Id::hash_of(&[b"xcast tree 1", &source, name]);
-        let mut tag = [0; 8];
-        tag.copy_from_slice(&id.octets()[..8]);
+        let tag = wire::tag("tree", &[&source, name]);
         Self { tag, id, source }
     }
 
@@ -550,7 +549,7 @@ mod tests {
         );
         assert!(tree.is_signed(&data));
         // Every octet counts.
-        for at in Protocol::OCTETS + 8..datagram.len() {
+        for at in Magic::OCTETS + 8..datagram.len() {
             let mut changed = datagram.to_vec();
             changed[at] ^= 1;
             assert!(!tree.is_signed(&read(&changed.into())), "octet {at}");

@@ -15,7 +15,7 @@ use xcast_overlay::{
 
 use crate::{
     chord::{Ring, grown, minute, work, wrong},
-    network::{Faults, Network, address, peers},
+    network::{Faults, Network, address, addresses, note, peers},
 };
 
 fn config(at: usize, family: Family, octets_per_second: u32) -> Config {
@@ -67,7 +67,7 @@ fn network(seed: u64, count: usize, change: impl Fn(Config) -> Config) -> Networ
 fn counters(network: &Network<Accordion>) -> Counters {
     let mut sum = Counters::default();
     for at in network.living() {
-        let of = network.peer(at).counters();
+        let of = network.node(at).counters();
         sum.explored += of.explored;
         sum.learnt += of.learnt;
         sum.passed += of.passed;
@@ -105,13 +105,13 @@ fn entries_are_dense_nearby() {
     let mut there = vec![0; octaves];
     let octave = |distance: u64| distance.leading_zeros() as usize;
     for at in network.living() {
-        let peer = network.peer(at);
+        let peer = network.node(at);
         for distance in peer.distances(network.now) {
             if octave(distance) < octaves {
                 known[octave(distance)] += 1;
             }
         }
-        for address in &network.addresses {
+        for address in &addresses(&network) {
             let distance = peer.contact().position.distance_to(Position::of(address));
             if octave(distance) < octaves && distance > 0 {
                 there[octave(distance)] += 1;
@@ -203,7 +203,7 @@ fn no_peer_ever_sends_more_than_its_budget() {
         Accordion::new(now, config(at, Family::Ipv4, rate), random)
     };
     let mut network = grown(6, count, create, Family::Ipv4);
-    network.transmits = Some(Vec::new());
+    let transmits = note(&mut network);
     let start = network.now;
     for _ in 0..600 {
         let at = network.random_living();
@@ -212,7 +212,7 @@ fn no_peer_ever_sends_more_than_its_budget() {
         network.run_for(Duration::from_millis(100));
     }
     network.run_for(Duration::from_secs(300));
-    let transmits = network.transmits.take().unwrap_or_default();
+    let transmits = transmits.take();
     assert!(
         transmits
             .iter()

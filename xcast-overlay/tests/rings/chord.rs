@@ -14,7 +14,7 @@ use xcast_overlay::{
     runtime::{Protocol, Random, Transmit},
 };
 
-use crate::network::{Faults, Network, address, peers};
+use crate::network::{Faults, Network, address, addresses, note, peers};
 
 /// What Chord and EpiChord have in common, for tests.
 pub trait Ring: Protocol<Event = Event> + Sized {
@@ -97,9 +97,13 @@ pub fn grown<P: Ring>(
     for at in 0..count {
         let random = Random::new(network.random.octets());
         let by: Vec<_> = (0..2.min(at))
-            .map(|_| network.addresses[network.random.below(at)])
+            .map(|_| {
+                let other = network.random.below(at);
+                network.address(other)
+            })
             .collect();
-        network.add(address(at, family), create(at, network.now, random));
+        let peer = create(at, network.now, random);
+        network.put(&[address(at, family)], peer);
         network.act(at, |peer, now| peer.start(now, &by));
         let pause = if at < 50 {
             Duration::from_millis(500)
@@ -119,22 +123,22 @@ pub fn wrong<P: Ring>(network: &Network<P>) -> usize {
     let mut all: Vec<(Contact, usize)> = network
         .living()
         .into_iter()
-        .map(|at| (Contact::of(network.addresses[at]), at))
+        .map(|at| (Contact::of(network.address(at)), at))
         .collect();
     all.sort();
     let pairs = all.iter().zip(all.iter().cycle().skip(1));
     pairs
         .filter(|((peer, at), (next, next_at))| {
-            !network.peer(*at).is_ready()
-                || network.peer(*at).next() != Some(*next)
-                || network.peer(*next_at).previous() != Some(*peer)
+            !network.node(*at).is_ready()
+                || network.node(*at).next() != Some(*next)
+                || network.node(*next_at).previous() != Some(*peer)
         })
         .count()
 }
 
 pub fn owner<P: Ring>(network: &Network<P>, key: Position) -> Contact {
     let living = network.living().into_iter();
-    let living = living.map(|at| Contact::of(network.addresses[at]));
+    let living = living.map(|at| Contact::of(network.address(at)));
     living
         .min_by_key(|peer| key.distance_to(peer.position))
         .expect("somebody")
@@ -236,8 +240,8 @@ fn epichord_is_quicker_than_chord_on_the_same_work() {
         let each = |a: u64, b: u64| (a - b) as f64 / lookups as f64;
         println!(
             "p = {parallel}: {cost:?}; packets {:.2}, receivers {:.2} a look-up with answers and upkeep",
-            each(network.sent.packets, sent.packets),
-            each(network.sent.receivers, sent.receivers),
+            each(network.sent.packets(), sent.packets()),
+            each(network.sent.receivers(), sent.receivers()),
         );
         assert!(cost.right * 1000 >= lookups * 999, "{cost:?}");
         if parallel >= 3 {
@@ -258,10 +262,11 @@ fn slices_have_live_peers_without_any_look_up_by_users() {
     network.run_for(Duration::from_secs(300));
     let mut slices = 0;
     for at in network.living() {
-        let peer = network.peer(at);
+        let peer = network.node(at);
         let me = peer.contact().position;
         for (slice, live) in peer.slices(network.now) {
-            let there = network.addresses.iter().map(Position::of);
+            let all = addresses(&network);
+            let there = all.iter().map(Position::of);
             let there = there
                 .filter(|position| slice.contains(me, *position))
                 .count();
@@ -319,20 +324,18 @@ fn look_ups_succeed_with_churn_and_loss() {
             network.run_for(Duration::from_millis(200));
         }
         network.kill(at);
-        let new = network.peers.len();
+        let new = network.nodes.len();
         let by = network.random_living();
-        let by = network.addresses[by];
+        let by = network.address(by);
         let random = Random::new(network.random.octets());
-        network.add(
-            address(new, Family::Ipv4),
-            epichord(3)(new, network.now, random),
-        );
+        let peer = epichord(3)(new, network.now, random);
+        network.put(&[address(new, Family::Ipv4)], peer);
         network.act(new, |peer, now| peer.join(now, &[by]));
         network.run_for(Duration::from_secs(1));
         for _ in 0..5 {
             network.events.clear();
             let at = network.random_living();
-            if !network.peer(at).is_member() {
+            if !network.node(at).is_member() {
                 continue;
             }
             let key = Position(u64::from_be_bytes(network.random.octets()));
@@ -390,10 +393,10 @@ proptest! {
 
 /// What a network sends in a minute.
 pub fn minute<P: Ring>(mut network: Network<P>) -> Vec<(Duration, usize, Transmit)> {
-    network.transmits = Some(Vec::new());
+    let noted = note(&mut network);
     let began = network.now;
     work(&mut network, 40, Duration::from_secs(1));
-    let all = network.transmits.take().unwrap_or_default().into_iter();
+    let all = noted.take().into_iter();
     all.map(|(at, from, transmit)| (at - began, from, transmit))
         .collect()
 }

@@ -14,7 +14,7 @@ use xcast_overlay::{
     runtime::{Mode, Protocol as _, Random, Transmit},
 };
 
-use crate::network::{Faults, Network, address, peers};
+use crate::network::{Faults, Network, address, note, peers};
 
 const THETA: Duration = Duration::from_secs(2);
 
@@ -39,17 +39,17 @@ fn ring(seed: u64, count: usize, config: impl Fn(usize) -> Config) -> Network<Pe
         let config = config(at);
         let address = config.address;
         let peer = Peer::with_table(network.now, config, random, all.clone());
-        network.add(address, peer);
+        network.put(&[address], peer);
     }
     network
 }
 
 fn join(network: &mut Network<Peer>, config: Config) -> usize {
     let by = network.random_living();
-    let by = network.addresses[by];
+    let by = network.address(by);
     let random = Random::new(network.random.octets());
     let address = config.address;
-    let at = network.add(address, Peer::new(config, random));
+    let at = network.put(&[address], Peer::new(config, random));
     network.act(at, |peer, now| peer.join(now, &[by]));
     at
 }
@@ -70,7 +70,7 @@ fn add(sum: &mut Counters, of: Counters) {
 fn counters(network: &Network<Peer>) -> Counters {
     let mut sum = Counters::default();
     for at in network.living() {
-        add(&mut sum, network.peer(at).counters());
+        add(&mut sum, network.node(at).counters());
     }
     sum
 }
@@ -81,14 +81,14 @@ fn wrong(network: &Network<Peer>) -> usize {
     let living = network.living();
     let members: Vec<usize> = living
         .into_iter()
-        .filter(|at| network.peer(*at).is_member())
+        .filter(|at| network.node(*at).is_member())
         .collect();
     let true_table: std::collections::BTreeSet<Contact> = members
         .iter()
-        .map(|at| network.peer(*at).contact())
+        .map(|at| network.node(*at).contact())
         .collect();
     let of = |at: &usize| {
-        let table = network.peer(*at).table();
+        let table = network.node(*at).table();
         let known = table.from(Position(0));
         let right = known.filter(|peer| true_table.contains(peer)).count();
         table.len() + true_table.len() - 2 * right
@@ -136,7 +136,7 @@ proptest! {
         };
         // Two intervals and repeated questions until a crash is seen, then rho intervals.
         network.run_for(THETA * (levels(count + 1) + 2) + Duration::from_secs(30));
-        let peer = Contact::of(network.addresses[subject]);
+        let peer = Contact::of(network.address(subject));
         let change = if matches!(how, How::Join) { Change::Joined } else { Change::Left };
         let mut told: BTreeMap<usize, usize> = BTreeMap::new();
         let mut times = Vec::new();
@@ -325,9 +325,9 @@ fn churn(
             network.act(at, Peer::leave);
             network.run_for(Duration::from_millis(200));
         }
-        add(&mut gone, network.peer(at).counters());
+        add(&mut gone, network.node(at).counters());
         network.kill(at);
-        let new = network.peers.len();
+        let new = network.nodes.len();
         join(network, config(new));
     }
 }
@@ -364,8 +364,8 @@ fn messages_of_an_interval_are_as_many_as_the_theory_says() {
             each(after.packets, before.packets),
             each(after.octets, before.octets),
             each(after.unicast_octets, before.unicast_octets),
-            each(network.sent.packets, sent.packets),
-            each(network.sent.receivers, sent.receivers),
+            each(network.sent.packets(), sent.packets()),
+            each(network.sent.receivers(), sent.receivers()),
             wrong(&network),
             count * count.min(1000),
             after.repeated_events - before.repeated_events,
@@ -443,7 +443,7 @@ fn a_network_grows_from_one_and_look_ups_ask_one_peer() {
     let mut network = Network::new(10);
     let first = config(0, Family::Ipv6);
     let address = first.address;
-    network.add(address, Peer::new(first, Random::from_number(1)));
+    network.put(&[address], Peer::new(first, Random::from_number(1)));
     network.act(0, Peer::found_overlay);
     for at in 1..count {
         join(&mut network, config(at, Family::Ipv6));
@@ -453,7 +453,7 @@ fn a_network_grows_from_one_and_look_ups_ask_one_peer() {
         network
             .living()
             .iter()
-            .all(|at| network.peer(*at).is_member())
+            .all(|at| network.node(*at).is_member())
             && wrong(network) == 0
     });
     assert!(right, "{} entries are wrong", wrong(&network));
@@ -472,7 +472,7 @@ fn a_network_grows_from_one_and_look_ups_ask_one_peer() {
         } = event
         {
             found += 1;
-            assert_eq!(*owner, network.peer(*at).table().successor(*key));
+            assert_eq!(*owner, network.node(*at).table().successor(*key));
             assert!(*hops <= 1);
         }
     }
@@ -485,17 +485,17 @@ fn who_is_wrongly_said_to_be_gone_says_that_it_is_there() {
     network.run_for(THETA * 2);
     // Silent for a while: everything to and from it is lost.
     let victim = 7;
-    let peer = network.peer(victim).clone();
+    let peer = network.node(victim).clone();
     network.kill(victim);
     network.run_for(THETA * 10 + Duration::from_secs(20));
-    let gone = Contact::of(network.addresses[victim]);
+    let gone = Contact::of(network.address(victim));
     assert!(
         network
             .living()
             .iter()
-            .all(|at| network.peer(*at).table().get(gone.position).is_none())
+            .all(|at| network.node(*at).table().get(gone.position).is_none())
     );
-    network.peers[victim] = Some(peer);
+    network.nodes[victim] = Some(peer);
     network.act(victim, |peer, now| peer.handle_timeout(now));
     let back = network.run_until(Duration::from_secs(120), |network| wrong(network) == 0);
     assert!(back, "{} entries are wrong", wrong(&network));
@@ -506,10 +506,10 @@ fn the_same_seed_gives_the_same_octets() {
     let run = || {
         let config = |at: usize| config(at, Family::Ipv4);
         let mut network = ring(12, 50, config);
-        network.transmits = Some(Vec::new());
+        let noted = note(&mut network);
         let began = network.now;
         churn(&mut network, 0.5, THETA * 20, config);
-        let all = network.transmits.take().unwrap_or_default();
+        let all = noted.take();
         let all = all
             .into_iter()
             .map(|(at, from, transmit)| (at - began, from, transmit));

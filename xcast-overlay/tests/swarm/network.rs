@@ -1,108 +1,41 @@
-//! A network in memory: many nodes, a virtual clock, latency and loss.
+//! Swarms of Kademlia in a network in memory.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
-    time::{Duration, Instant},
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    ops::{Deref, DerefMut},
+    rc::Rc,
+    time::Duration,
 };
 
-use bytes::Bytes;
+pub use xcast_overlay::memory::{Faults, address};
 use xcast_overlay::{
     id::Id,
     kademlia::{Config, Event, Node, Report},
-    krpc::Family,
-    runtime::{Mode, Protocol as _, Random, Transmit},
+    memory::World,
+    runtime::{Random, Transmit},
 };
 
-/// What happens to datagrams on their way.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Faults {
-    /// Of a thousand messages, so many are lost on the sender's first link: for all receivers, if
-    /// they share a packet.
-    pub first_link_loss: usize,
-    /// Of a thousand datagrams, so many are lost after that.
-    pub loss: usize,
-    /// Of a thousand datagrams, so many arrive twice.
-    pub duplicates: usize,
-    /// Of a thousand datagrams, so many are cut at a random place.
-    pub truncated: usize,
-    /// How much longer than usual a datagram may take, so that order is lost.
-    pub jitter: Duration,
+/// A network in memory, whose nodes have an address of each of their families.
+pub struct Network(World<Node>);
+
+impl Deref for Network {
+    type Target = World<Node>;
+
+    fn deref(&self) -> &World<Node> {
+        &self.0
+    }
 }
 
-/// What was sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Sent {
-    /// Messages to lists that may share a packet.
-    pub shared: u64,
-    /// Their receivers.
-    pub shared_receivers: u64,
-    /// Datagrams by unicast.
-    pub unicast: u64,
-    /// The longest datagram in octets.
-    pub longest_octets: usize,
-}
-
-pub struct Network {
-    pub now: Instant,
-    pub nodes: Vec<Option<Node>>,
-    pub faults: Faults,
-    pub sent: Sent,
-    pub events: Vec<(usize, Event)>,
-    pub random: Random,
-    /// For each pair, when messages were sent lately, if this is watched.
-    pub most_in_ten_seconds: Option<usize>,
-    /// What node 0 sends, if this is watched.
-    pub sent_by_0: Option<Vec<Transmit>>,
-    recent: HashMap<(usize, SocketAddr), Vec<Instant>>,
-    places: HashMap<SocketAddr, usize>,
-    timers: BTreeSet<(Instant, usize)>,
-    timer_of: Vec<Option<Instant>>,
-    in_flight: BinaryHeap<Reverse<Datagram>>,
-    serial: u64,
-}
-
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Datagram {
-    arrives: Instant,
-    serial: u64,
-    from: SocketAddr,
-    to: usize,
-    content: Bytes,
-}
-
-/// The address of node `at`: each has a /24 or a /64 of its own.
-pub fn address(at: usize, family: Family) -> SocketAddr {
-    let at = at as u32;
-    match family {
-        Family::Ipv4 => (Ipv4Addr::from(0x1400_0000 + (at << 8) + 1), 6881).into(),
-        Family::Ipv6 => (
-            Ipv6Addr::from(0x2001_0db8 << 96 | u128::from(at) << 64 | 1),
-            6881,
-        )
-            .into(),
+impl DerefMut for Network {
+    fn deref_mut(&mut self) -> &mut World<Node> {
+        &mut self.0
     }
 }
 
 impl Network {
     pub fn new(seed: u64) -> Self {
-        Self {
-            now: Instant::now(),
-            nodes: Vec::new(),
-            faults: Faults::default(),
-            sent: Sent::default(),
-            events: Vec::new(),
-            random: Random::from_number(seed),
-            most_in_ten_seconds: None,
-            sent_by_0: None,
-            recent: HashMap::new(),
-            places: HashMap::new(),
-            timers: BTreeSet::new(),
-            timer_of: Vec::new(),
-            in_flight: BinaryHeap::new(),
-            serial: 0,
-        }
+        Self(World::new(seed))
     }
 
     /// A swarm of nodes that have joined, each by way of three earlier ones.
@@ -129,66 +62,11 @@ impl Network {
     /// Adds a node at the next address.
     pub fn add(&mut self, config: Config) -> usize {
         let at = self.nodes.len();
-        for family in &config.families {
-            self.places.insert(address(at, *family), at);
-        }
+        let families = config.families.iter();
+        let addresses: Vec<_> = families.map(|family| address(at, *family)).collect();
         let seed = self.random.octets();
-        self.nodes
-            .push(Some(Node::new(self.now, config, Random::new(seed))));
-        self.timer_of.push(None);
-        self.flush(at);
-        at
-    }
-
-    pub fn node(&self, at: usize) -> &Node {
-        self.nodes[at].as_ref().expect("a node that lives")
-    }
-
-    pub fn living(&self) -> impl Iterator<Item = usize> + '_ {
-        self.nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| node.is_some())
-            .map(|(at, _)| at)
-    }
-
-    pub fn random_living(&mut self) -> usize {
-        loop {
-            let at = self.random.below(self.nodes.len());
-            if self.nodes[at].is_some() {
-                return at;
-            }
-        }
-    }
-
-    /// The node is gone, without a word.
-    pub fn kill(&mut self, at: usize) {
-        self.nodes[at] = None;
-        if let Some(timer) = self.timer_of[at].take() {
-            self.timers.remove(&(timer, at));
-        }
-    }
-
-    /// Gives a command to a node, and takes what comes of it.
-    pub fn act<T>(&mut self, at: usize, command: impl FnOnce(&mut Node, Instant) -> T) -> T {
-        let node = self.nodes[at].as_mut().expect("a node that lives");
-        let result = command(node, self.now);
-        self.flush(at);
-        result
-    }
-
-    /// A datagram from an address that need not be a node's.
-    pub fn inject(&mut self, from: SocketAddr, to: usize, content: impl Into<Bytes>) {
-        let content = content.into();
-        self.act(to, |node, now| node.handle(now, from, content));
-    }
-
-    pub fn run_for(&mut self, time: Duration) {
-        let end = self.now + time;
-        while self.next().is_some_and(|next| next <= end) {
-            self.step();
-        }
-        self.now = end;
+        let node = Node::new(self.now, config, Random::new(seed));
+        self.put(&addresses, node)
     }
 
     /// Runs until an operation of `at` has ended.
@@ -198,9 +76,9 @@ impl Network {
             let found = self
                 .events
                 .iter()
-                .position(|(of, event)| *of == at && matches!(event, Event::Finished { .. }));
+                .position(|(_, of, event)| *of == at && matches!(event, Event::Finished { .. }));
             if let Some(found) = found
-                && let (_, Event::Finished { report, .. }) = self.events.swap_remove(found)
+                && let (_, _, Event::Finished { report, .. }) = self.events.swap_remove(found)
             {
                 return *report;
             }
@@ -214,11 +92,8 @@ impl Network {
 
     /// The `count` living nodes closest to `target`, the closest first, without node `but`.
     pub fn closest(&self, target: Id, count: usize, but: usize) -> Vec<Id> {
-        let mut ids: Vec<Id> = self
-            .living()
-            .filter(|at| *at != but)
-            .map(|at| self.node(at).id())
-            .collect();
+        let living = self.living().into_iter().filter(|at| *at != but);
+        let mut ids: Vec<Id> = living.map(|at| self.node(at).id()).collect();
         if count < ids.len() {
             ids.select_nth_unstable_by_key(count, |id| id.distance(target));
             ids.truncate(count);
@@ -227,118 +102,32 @@ impl Network {
         ids
     }
 
-    fn next(&self) -> Option<Instant> {
-        let datagram = self
-            .in_flight
-            .peek()
-            .map(|Reverse(datagram)| datagram.arrives);
-        let timer = self.timers.first().map(|(at, _)| *at);
-        [datagram, timer].into_iter().flatten().min()
+    /// From now on it is watched how many messages one node sends to another within ten seconds, at
+    /// most.
+    pub fn most_in_ten_seconds(&mut self) -> Rc<Cell<usize>> {
+        let most = Rc::new(Cell::new(0));
+        let found = Rc::clone(&most);
+        let mut recent: HashMap<_, Vec<_>> = HashMap::new();
+        self.watch = Some(Box::new(move |now, from, transmit| {
+            for to in &transmit.to {
+                let times = recent.entry((from, *to)).or_default();
+                times.retain(|time| now - *time < Duration::from_secs(10));
+                times.push(now);
+                found.set(found.get().max(times.len()));
+            }
+        }));
+        most
     }
 
-    fn step(&mut self) {
-        let timer = self.timers.first().copied();
-        let arrives = self
-            .in_flight
-            .peek()
-            .map(|Reverse(datagram)| datagram.arrives);
-        match (timer, arrives) {
-            (Some((timer, at)), arrives) if arrives.is_none_or(|arrives| timer < arrives) => {
-                self.now = self.now.max(timer);
-                self.act(at, |node, now| node.handle_timeout(now));
+    /// From now on it is noted what node 0 sends.
+    pub fn sent_by_0(&mut self) -> Rc<RefCell<Vec<Transmit>>> {
+        let noted = Rc::new(RefCell::new(Vec::new()));
+        let sent = Rc::clone(&noted);
+        self.watch = Some(Box::new(move |_, from, transmit| {
+            if from == 0 {
+                sent.borrow_mut().push(transmit.clone());
             }
-            (_, Some(_)) => {
-                let Some(Reverse(datagram)) = self.in_flight.pop() else {
-                    return;
-                };
-                self.now = datagram.arrives;
-                if self.nodes[datagram.to].is_some() {
-                    self.act(datagram.to, |node, now| {
-                        node.handle(now, datagram.from, datagram.content);
-                    });
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn flush(&mut self, at: usize) {
-        while let Some(transmit) = self.nodes[at].as_mut().and_then(Node::poll_transmit) {
-            if at == 0
-                && let Some(sent) = &mut self.sent_by_0
-            {
-                sent.push(transmit.clone());
-            }
-            let shared = transmit.mode == Mode::Shared && transmit.to.len() > 1;
-            if shared {
-                self.sent.shared += 1;
-                self.sent.shared_receivers += transmit.to.len() as u64;
-            } else {
-                self.sent.unicast += transmit.to.len() as u64;
-            }
-            let all_lost = shared && self.happens(self.faults.first_link_loss);
-            for (place, to) in transmit.to.iter().enumerate() {
-                self.watch(at, *to);
-                let lost = all_lost
-                    || (!shared && self.happens(self.faults.first_link_loss))
-                    || self.happens(self.faults.loss);
-                if !lost {
-                    self.send(at, *to, transmit.datagram(place));
-                }
-            }
-        }
-        while let Some(event) = self.nodes[at].as_mut().and_then(Node::poll_event) {
-            self.events.push((at, event));
-        }
-        let timer = self.nodes[at].as_ref().and_then(Node::poll_timeout);
-        if timer != self.timer_of[at] {
-            if let Some(old) = self.timer_of[at] {
-                self.timers.remove(&(old, at));
-            }
-            self.timers.extend(timer.map(|timer| (timer, at)));
-            self.timer_of[at] = timer;
-        }
-    }
-
-    fn send(&mut self, from: usize, to: SocketAddr, mut content: Bytes) {
-        self.sent.longest_octets = self.sent.longest_octets.max(content.len());
-        let Some(to_place) = self.places.get(&to).copied() else {
-            return;
-        };
-        if self.happens(self.faults.truncated) {
-            content.truncate(self.random.below(content.len()));
-        }
-        let from_address = address(from, Family::of(&to));
-        let copies = 1 + usize::from(self.happens(self.faults.duplicates));
-        for _ in 0..copies {
-            let jitter = self
-                .faults
-                .jitter
-                .mul_f64(self.random.below(1000) as f64 / 1000.0);
-            // Each node is 5 to 45 ms from the middle of the network.
-            let distance = |at: usize| Duration::from_millis(5 + (at as u64 * 7919) % 41);
-            self.serial += 1;
-            self.in_flight.push(Reverse(Datagram {
-                arrives: self.now + distance(from) + distance(to_place) + jitter,
-                serial: self.serial,
-                from: from_address,
-                to: to_place,
-                content: content.clone(),
-            }));
-        }
-    }
-
-    fn happens(&mut self, per_thousand: usize) -> bool {
-        per_thousand > 0 && self.random.below(1000) < per_thousand
-    }
-
-    fn watch(&mut self, from: usize, to: SocketAddr) {
-        if let Some(most) = &mut self.most_in_ten_seconds {
-            let times = self.recent.entry((from, to)).or_default();
-            let now = self.now;
-            times.retain(|time| now - *time < Duration::from_secs(10));
-            times.push(now);
-            *most = (*most).max(times.len());
-        }
+        }));
+        noted
     }
 }

@@ -35,13 +35,16 @@ fn service(name: &str, latitude: f64, longitude: f64) -> Service {
 
 fn report(network: &mut Network, at: usize, operation: OperationId) -> ManyReport {
     network.run_for(Duration::from_secs(5));
-    let report = network.events.iter().find_map(|(of, event)| match event {
-        Event::FinishedMany {
-            operation: of_operation,
-            report,
-        } if *of == at && *of_operation == operation => Some((**report).clone()),
-        _ => None,
-    });
+    let report = network
+        .events
+        .iter()
+        .find_map(|(_, of, event)| match event {
+            Event::FinishedMany {
+                operation: of_operation,
+                report,
+            } if *of == at && *of_operation == operation => Some((**report).clone()),
+            _ => None,
+        });
     report.expect("it has ended")
 }
 

@@ -7,12 +7,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use xcast_sim::{
     experiments::{Source, reference_models},
     fanout::Family,
-    topology::{Parts, read_edge_list, read_graphml},
+    topology::{Model, Parts, read_edge_list, read_graphml},
 };
 
 /// Where results go, and how often is measured.
@@ -83,10 +83,11 @@ pub struct Graphs {
 }
 
 impl Graphs {
-    /// The maps that were asked for, or else the generated graphs.
-    pub fn sources(&self) -> Result<Vec<Source>> {
+    /// The maps that were asked for, or else the generated graphs: all, or one.
+    pub fn sources(&self, only: Option<TopologyName>) -> Result<Vec<Source>> {
         if self.graph.is_empty() {
             let models = reference_models().into_iter();
+            let models = models.filter(|model| only.is_none_or(|name| name.is(model)));
             return Ok(models.map(Source::Generated).collect());
         }
         let parts = if self.largest_part {
@@ -95,6 +96,27 @@ impl Graphs {
             Parts::Connected
         };
         self.graph.iter().map(|path| map(path, parts)).collect()
+    }
+}
+
+/// Names of the generated graphs.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum TopologyName {
+    RandomTree,
+    TransitStub,
+    BarabasiAlbert,
+    Waxman,
+}
+
+impl TopologyName {
+    fn is(self, model: &Model) -> bool {
+        matches!(
+            (self, model),
+            (Self::RandomTree, Model::RandomRecursiveTree(_))
+                | (Self::TransitStub, Model::TransitStub(_))
+                | (Self::BarabasiAlbert, Model::BarabasiAlbert(_))
+                | (Self::Waxman, Model::Waxman(_))
+        )
     }
 }
 

@@ -3,14 +3,14 @@
 use std::{io::Write as _, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use xcast_overlay::d1ht::Grouping;
 use xcast_sim::{
     experiments::{D1ht, D1htRow},
     world::WorldSettings,
 };
 
-use super::common::{Common, Graphs, memory_mib, sure};
+use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
 
 /// Arguments of `d1ht`.
 #[derive(Debug, Args)]
@@ -28,12 +28,38 @@ pub struct D1htArgs {
     /// Intervals (Theta) that are measured, after as many that are not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     intervals: u32,
+    /// Each peer has a table of its own: 40 octets for each other peer, 4 GB for 10,000 peers
+    #[arg(long)]
+    own_tables: bool,
+    /// Only this generated topology
+    #[arg(long, value_enum, conflicts_with = "graph")]
+    topology: Option<TopologyName>,
+    /// Compare only this grouping of levels with unicast
+    #[arg(long, value_enum)]
+    grouping: Option<GroupingName>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum GroupingName {
+    /// One packet for all levels
+    One,
+    /// No more octets on the links of senders and receivers than by unicast
+    Ends,
+    /// As `ends`, if octets in the network are expected to become fewer, too
+    Octets,
 }
 
 /// Runs it.
 pub fn d1ht(args: &D1htArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources()? {
+    let octets = Grouping::Octets { saved: 0.15 };
+    let groupings = match args.grouping {
+        None => vec![Grouping::One, Grouping::Ends, octets],
+        Some(GroupingName::One) => vec![Grouping::One],
+        Some(GroupingName::Ends) => vec![Grouping::Ends],
+        Some(GroupingName::Octets) => vec![octets],
+    };
+    for source in args.graphs.sources(args.topology)? {
         let mut world = WorldSettings::full(0);
         world.family = args.common.family();
         let experiment = D1ht {
@@ -41,12 +67,9 @@ pub fn d1ht(args: &D1htArgs) -> Result<()> {
             seeds: args.common.seeds(),
             peers: args.peers as usize,
             session: Duration::from_secs_f64(args.session * 60.0),
-            groupings: vec![
-                Grouping::One,
-                Grouping::Ends,
-                Grouping::Octets { saved: 0.15 },
-            ],
+            groupings: groupings.clone(),
             intervals: args.intervals,
+            own_tables: args.own_tables,
             world,
         };
         let name = experiment.source.name();
@@ -64,7 +87,7 @@ pub fn d1ht(args: &D1htArgs) -> Result<()> {
 
 fn table(rows: &[D1htRow]) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 9]| {
+    let mut line = |cells: [&str; 12]| {
         let [topology, grouping, numbers @ ..] = cells;
         write!(out, "{topology:<16} {grouping:<28}")?;
         for number in numbers {
@@ -73,8 +96,18 @@ fn table(rows: &[D1htRow]) -> Result<()> {
         writeln!(out)
     };
     line([
-        "topology", "grouping", "requests", "replies", "octets", "messages", "expected", "packets",
+        "topology",
+        "grouping",
+        "requests",
+        "replies",
+        "octets",
+        "messages",
+        "expected",
+        "packets",
         "kbit/s",
+        "stale",
+        "worst ends",
+        "worst links",
     ])?;
     for row in rows {
         let saved = &row.saved_percent;
@@ -88,6 +121,9 @@ fn table(rows: &[D1htRow]) -> Result<()> {
             &format!("{:.2}", row.expected_messages),
             &format!("{:.2}", row.packets.mean),
             &format!("{:.3}", row.kbit_per_s.mean),
+            &format!("{:.2} %", row.stale_percent.mean),
+            &format!("{:.1} %", row.worst_ends_percent),
+            &format!("{:.1} %", row.worst_links_percent),
         ])?;
     }
     writeln!(
@@ -95,7 +131,13 @@ fn table(rows: &[D1htRow]) -> Result<()> {
         "requests, replies, octets: saved on all links against the same events told by unicast, in percent: messages,\n\
          with acknowledgements, octets of both; messages: receivers of a peer's messages in an interval, beside what\n\
          the analysis expects; packets: in which they leave; kbit/s: from a peer, acknowledgements included.\n\
-         Peers share one table with differences of their own: n tables of n entries would not fit."
+         stale: table entries that are wrong; worst: octets of the interval in which they are most, of those by unicast,\n\
+         on the links of senders and receivers (which is what groupings go by), and on all links with acknowledgements.\n{}",
+        if rows.iter().all(|row| row.own_tables) {
+            "Each peer has a table of its own."
+        } else {
+            "Peers share one table with differences of their own."
+        }
     )?;
     Ok(())
 }

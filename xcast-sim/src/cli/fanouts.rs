@@ -65,7 +65,7 @@ pub fn savings(args: &SavingsArgs) -> Result<()> {
         },
     ];
     let mut rows = Vec::new();
-    let sources = args.graphs.sources()?;
+    let sources = args.graphs.sources(None)?;
     for source in &sources {
         // A small map has hosts for few destinations.
         let most = match source {
@@ -103,6 +103,7 @@ pub fn savings(args: &SavingsArgs) -> Result<()> {
         title: "Transmissions saved by one packet to m random hosts".to_owned(),
         subtitle: subtitle.clone(),
         x: "m, destinations".to_owned(),
+        y: "saved".to_owned(),
         log_x: true,
         series: lines(|row| row.saved_percent.links),
         formula: Some((FORMULA_LABEL.to_owned(), formula.to_vec())),
@@ -177,6 +178,7 @@ pub fn deployment(args: &RowsArgs) -> Result<()> {
         subtitle: "one packet to 10 random hosts, transit-stub; a tunnel spans routers that do not; bars: 95 % confidence"
             .to_owned(),
         x: "share of routers that speak Xcast, in percent".to_owned(),
+        y: "saved".to_owned(),
         log_x: false,
         series: series.to_vec(),
         formula: None,

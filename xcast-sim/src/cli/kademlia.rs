@@ -14,11 +14,10 @@ use xcast_sim::{
     },
     fanout::{Deployment, Islands, Placement, Prune},
     routing::Ties,
-    topology::Model,
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, Graphs, memory_mib, sure};
+use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
 
 /// Arguments of `kademlia`.
 #[derive(Debug, Args)]
@@ -45,6 +44,13 @@ pub struct KademliaArgs {
     /// Compare rules for who of the closest is asked first, with the first alpha
     #[arg(long)]
     choose: bool,
+    /// With --choose: compare the closest with those of all k closest that add fewest links, where a place
+    /// further away counts like so many hundredths of a link; may be given several times
+    #[arg(long, requires = "choose")]
+    place: Vec<u32>,
+    /// With --place: who adds no more than so many links is asked, too; may be given several times
+    #[arg(long, requires = "place", default_values_t = [0])]
+    along: Vec<u32>,
     /// Of a hundred nodes, so many are malicious: they name each other only
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=90))]
     malicious: u32,
@@ -72,14 +78,6 @@ pub struct KademliaArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum TopologyName {
-    RandomTree,
-    TransitStub,
-    BarabasiAlbert,
-    Waxman,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
 enum AccessName {
     /// Xcast packets from the host on
     Native,
@@ -95,29 +93,11 @@ enum PlacementName {
     Random,
 }
 
-impl TopologyName {
-    fn is(self, model: &Model) -> bool {
-        matches!(
-            (self, model),
-            (Self::RandomTree, Model::RandomRecursiveTree(_))
-                | (Self::TransitStub, Model::TransitStub(_))
-                | (Self::BarabasiAlbert, Model::BarabasiAlbert(_))
-                | (Self::Waxman, Model::Waxman(_))
-        )
-    }
-}
-
 /// Runs it.
 pub fn kademlia(args: &KademliaArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources()? {
-        let wanted = match (&source, args.topology) {
-            (Source::Generated(model), Some(name)) => name.is(model),
-            _ => true,
-        };
-        if wanted {
-            rows.extend(run(args, source)?);
-        }
+    for source in args.graphs.sources(args.topology)? {
+        rows.extend(run(args, source)?);
     }
     let name = if args.choose {
         "choose.json"
@@ -150,6 +130,7 @@ pub fn kademlia(args: &KademliaArgs) -> Result<()> {
             args.nodes, args.k
         ),
         x: "alpha, requests in a round".to_owned(),
+        y: "saved".to_owned(),
         log_x: true,
         series,
         formula: Some((FORMULA_LABEL.to_owned(), formula.collect())),
@@ -165,6 +146,17 @@ fn variants(args: &KademliaArgs) -> Vec<LookupVariant> {
     };
     if args.choose {
         let alpha = args.alpha.first().copied().unwrap_or(3);
+        let by_place = |place, along| {
+            let name = format!(", path + {place}/100 a place, {along} along");
+            variant(alpha, Rule::SharedPathAndPlace { place, along }, &name)
+        };
+        if let [_, ..] = args.place[..] {
+            let mut all = vec![variant(alpha, Rule::Closest, "")];
+            for place in &args.place {
+                all.extend(args.along.iter().map(|along| by_place(*place, *along)));
+            }
+            return all;
+        }
         return vec![
             variant(alpha, Rule::Closest, ""),
             variant(alpha, Rule::SharedPath, ", shared path"),

@@ -1,8 +1,15 @@
 //! The program's verbs.
 
 mod common;
+pub mod converge;
 pub mod d1ht;
+pub mod edra;
 pub mod fanouts;
+pub mod gia;
 pub mod kademlia;
+pub mod lengths;
+pub mod lists;
+pub mod loss;
 pub mod replay;
 pub mod soak;
+pub mod tree;

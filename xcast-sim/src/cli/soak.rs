@@ -1,30 +1,35 @@
 //! A network of nodes for hours: does it stay as it is?
 
-use std::{io::Write as _, time::Duration};
+use std::io::Write as _;
 
-use anyhow::{Context as _, Result};
-use clap::Args;
+use anyhow::{Context as _, Error, Result, bail};
+use clap::{Args, ValueEnum};
 use serde::Serialize;
 use xcast_sim::{
-    experiments::{join, reference_models},
-    fanout::Network,
-    random::Random,
-    routing::{Routing, Ties},
-    topology::{Hosts, Model},
-    world::{World, WorldSettings},
+    experiments::{Hour, Soak, SoakOverlay, Source, reference_models},
+    topology::Model,
 };
 
 use super::common::memory_mib;
 
+/// Memory that may come on top, in MiB: what allocators keep.
+const SLACK_MIB: u64 = 8;
+
 /// Arguments of `soak`.
 #[derive(Debug, Args)]
 pub struct SoakArgs {
+    /// What goes on: Kademlia's upkeep, or D1HT where peers stay an hour on average
+    #[arg(long, value_enum, default_value_t = OverlayName::Kademlia)]
+    overlay: OverlayName,
     /// Nodes, on a transit-stub graph
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(2..))]
     nodes: u32,
     /// Simulated hours
     #[arg(long, default_value_t = 24)]
     hours: u32,
+    /// Fail if the program's memory grows by more than a tenth after a quarter of the time
+    #[arg(long)]
+    flat: bool,
     /// The seed; the same seed gives the same messages
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -33,18 +38,16 @@ pub struct SoakArgs {
     json: bool,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum OverlayName {
+    Kademlia,
+    D1ht,
+}
+
 #[derive(Serialize)]
-struct Hour {
-    /// Simulated hours since the nodes have joined.
-    hour: u32,
-    /// Messages in that hour.
-    messages: u64,
-    /// Transmissions on links.
-    links: u64,
-    /// What unicast would have cost.
-    unicast_links: u64,
-    /// Events that wait.
-    waiting: usize,
+struct Row {
+    #[serde(flatten)]
+    hour: Hour,
     /// Memory of the whole program, in MiB; none where the kernel does not tell.
     memory_mib: Option<u64>,
 }
@@ -55,17 +58,17 @@ pub fn soak(args: &SoakArgs) -> Result<()> {
     let model = models
         .iter()
         .find(|model| matches!(model, Model::TransitStub(_)));
-    let topology = model
-        .context("the reference models have no transit-stub graph")?
-        .generate(args.seed)?;
-    let mut random = Random::for_purpose(args.seed, "nodes");
-    let network = Network {
-        routing: Routing::new(&topology.graph, Ties::LinkCosts, args.seed),
-        hosts: Hosts::random(&topology, args.nodes as usize, &mut random),
+    let model = model.context("the reference models have no transit-stub graph")?;
+    let soak = Soak {
+        overlay: match args.overlay {
+            OverlayName::Kademlia => SoakOverlay::Kademlia,
+            OverlayName::D1ht => SoakOverlay::D1ht,
+        },
+        source: Source::Generated(*model),
+        nodes: args.nodes as usize,
+        hours: args.hours,
+        seed: args.seed,
     };
-    let mut world = World::new(network, WorldSettings::full(args.seed));
-    let honest = vec![false; args.nodes as usize];
-    join(&mut world, 20, &honest, args.seed, &mut |_| {});
     let mut out = std::io::stdout().lock();
     if !args.json {
         writeln!(
@@ -74,31 +77,35 @@ pub fn soak(args: &SoakArgs) -> Result<()> {
             "hour", "messages", "links", "unicast links", "waiting", "memory, MiB"
         )?;
     }
-    for hour in 1..=args.hours {
-        world.meter.reset();
-        world.run_for(Duration::from_secs(3600));
-        while world.poll_event().is_some() {}
-        let tally = world.meter.tally(0);
-        let row = Hour {
-            hour,
-            messages: tally.messages,
-            links: tally.sent.links,
-            unicast_links: tally.unicast.links,
-            waiting: world.waiting(),
-            memory_mib: memory_mib(),
-        };
+    let mut settled = None;
+    soak.run(|hour| {
+        let memory = memory_mib();
         if args.json {
+            let row = Row {
+                hour,
+                memory_mib: memory,
+            };
             writeln!(out, "{}", serde_json::to_string(&row)?)?;
         } else {
-            let memory = row
-                .memory_mib
-                .map_or_else(String::new, |mib| mib.to_string());
+            let memory = memory.map_or_else(String::new, |mib| mib.to_string());
             writeln!(
                 out,
                 "{:>6} {:>10} {:>12} {:>14} {:>9} {memory:>11}",
-                row.hour, row.messages, row.links, row.unicast_links, row.waiting
+                hour.hour, hour.messages, hour.links, hour.unicast_links, hour.waiting
             )?;
         }
-    }
-    Ok(())
+        out.flush()?;
+        if hour.hour == (args.hours / 4).max(1) {
+            settled = memory;
+        }
+        if let (true, Some(settled), Some(memory)) = (args.flat, settled, memory)
+            && memory > settled + settled / 10 + SLACK_MIB
+        {
+            bail!(
+                "{memory} MiB after {} hours, and {settled} before: it grows",
+                hour.hour
+            );
+        }
+        Ok::<(), Error>(())
+    })
 }

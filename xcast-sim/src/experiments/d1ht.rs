@@ -1,10 +1,10 @@
 //! D1HT under churn, by its real peers: what the messages of EDRA save.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::Serialize;
 use xcast_overlay::{
-    d1ht::{Config, Grouping, Peer, Theta, expected_messages, theta},
+    d1ht::{Config, Counters, Grouping, Peer, Theta, expected_messages, theta},
     ring::Contact,
     runtime,
 };
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     address,
+    events::Time,
     fanout::Network,
     random::{Random, hash},
     routing::{Routing, Ties},
@@ -46,6 +47,8 @@ pub struct D1ht {
     pub groupings: Vec<Grouping>,
     /// Intervals that are measured, after as many that are not.
     pub intervals: u32,
+    /// Whether peers have tables of their own, of n entries each, or share one.
+    pub own_tables: bool,
     /// Everything else; the seed is set for each run.
     pub world: WorldSettings,
 }
@@ -77,11 +80,23 @@ pub struct D1htRow {
     pub kbit_per_s: Estimate,
     /// What is saved against the same events told by unicast.
     pub saved_percent: Savings,
+    /// Whether peers had tables of their own, of n entries each.
+    pub own_tables: bool,
+    /// Table entries that differ from who is there, in percent.
+    pub stale_percent: Estimate,
+    /// Octets of the interval in which they were most, in percent of those by unicast in it: on the links
+    /// of senders and receivers, which is what groupings go by.
+    pub worst_ends_percent: f64,
+    /// The same on all links, acknowledgements included.
+    pub worst_links_percent: f64,
 }
 
 /// One seed's result.
 struct Sample {
     cost: Cost,
+    /// For each interval: octets on all links, at both ends, and what unicast would have at the ends.
+    intervals: Vec<[u64; 3]>,
+    stale_percent: f64,
     /// Peers times intervals.
     turns: f64,
     seconds: f64,
@@ -143,56 +158,64 @@ impl D1ht {
         let numbers = |host: HostId| runtime::Random::from_number(hash(&[seed, host.into()]));
         for host in 0..self.peers as HostId {
             let now = world.now();
-            let peer = Peer::with_table(now, config(host), numbers(host), Arc::clone(&table));
+            let table = if self.own_tables {
+                table.to_vec().into()
+            } else {
+                Arc::clone(&table)
+            };
+            let peer = Peer::with_table(now, config(host), numbers(host), table);
             world.add(host, peer);
         }
-        let mut churn = Random::for_purpose(seed, "churn");
-        // Each place is taken by one of two hosts in turn.
-        let mut second = vec![false; self.peers];
-        let measured = self.theta() * self.intervals;
-        let warm = world.time() + (measured.as_nanos() as u64);
-        let end = warm + measured.as_nanos() as u64;
-        let mut is_warm = false;
-        // Leaves are a Poisson process, and each brings a join.
-        let mean_ns = self.session.as_nanos() as f64 / self.peers as f64;
-        loop {
-            let pause = -(1.0 - churn.unit()).ln() * mean_ns;
-            let next = world.time() + pause as u64;
-            if !is_warm && next >= warm {
-                world.run_until(warm);
+        let theta_ns = self.theta().as_nanos() as u64;
+        let warm = world.time() + theta_ns * u64::from(self.intervals);
+        let mut churn = Churn::new(seed, self.peers, self.session);
+        let mut gone = Counters::default();
+        let mut intervals = Vec::new();
+        let mut before = [0; 3];
+        // The first boundary ends the warm-up.
+        for number in 0..=u64::from(self.intervals) {
+            let boundary = warm + number * theta_ns;
+            while let Some(change) = churn.until(boundary) {
+                world.run_until(change.at);
+                if let Some(peer) = world.node(change.leaves) {
+                    add(&mut gone, peer.counters());
+                }
+                world.kill(change.leaves);
+                let again = hash(&[seed, change.at.0]);
+                let numbers = runtime::Random::from_number(again);
+                world.add(change.joins, Peer::new(config(change.joins), numbers));
+                let by = address::of_host(change.by, family);
+                world.act(change.joins, |peer, now| peer.join(now, &[by]));
+                while world.poll_event().is_some() {}
+            }
+            world.run_until(boundary);
+            while world.poll_event().is_some() {}
+            if number == 0 {
                 world.meter.reset();
                 world.classify(Some(classes()));
-                is_warm = true;
             }
-            if next >= end {
-                break;
-            }
-            world.run_until(next);
-            let place = churn.below(self.peers);
-            let (old, new) = hosts(self.peers, place, second[place]);
-            second[place] = !second[place];
-            world.kill(old);
-            let by = loop {
-                let other = churn.below(self.peers);
-                if other != place {
-                    break hosts(self.peers, other, second[other]).0;
+            let links = [REQUEST, REPLY].map(|class| world.meter.tally(class).sent.octets);
+            let mut ends = gone;
+            for host in world.hosts() {
+                if let Some(peer) = world.node(host) {
+                    add(&mut ends, peer.counters());
                 }
-            };
-            let again = hash(&[seed, world.time().0]);
-            let peer = Peer::new(config(new), runtime::Random::from_number(again));
-            world.add(new, peer);
-            let by = address::of_host(by, family);
-            world.act(new, |peer, now| peer.join(now, &[by]));
-            while world.poll_event().is_some() {}
+            }
+            let now = [links.iter().sum(), ends.octets, ends.unicast_octets];
+            if number > 0 {
+                intervals.push(std::array::from_fn(|at| now[at] - before[at]));
+            }
+            before = now;
         }
-        world.run_until(end);
         Ok(Sample {
             cost: Cost {
                 requests: world.meter.tally(REQUEST),
                 replies: world.meter.tally(REPLY),
             },
+            intervals,
+            stale_percent: stale_percent(&world),
             turns: self.peers as f64 * f64::from(self.intervals),
-            seconds: measured.as_secs_f64(),
+            seconds: (self.theta() * self.intervals).as_secs_f64(),
             peers: self.peers,
         })
     }
@@ -228,6 +251,120 @@ impl D1ht {
                 up as f64 * 8.0 / 1000.0 / sample.seconds / sample.peers as f64
             })?,
             saved_percent: Savings::of(&costs)?,
+            own_tables: self.own_tables,
+            stale_percent: estimate(&|sample| sample.stale_percent)?,
+            worst_ends_percent: worst(samples.iter().flat_map(|sample| {
+                sample
+                    .intervals
+                    .iter()
+                    .map(|[_, ends, unicast]| [*ends, *unicast])
+            })),
+            worst_links_percent: worst(samples.iter().zip(unicast).flat_map(
+                |(sample, unicast)| {
+                    let pairs = sample.intervals.iter().zip(&unicast.intervals);
+                    pairs.map(|(one, other)| [one[0], other[0]])
+                },
+            )),
+        })
+    }
+}
+
+/// The largest share, in percent; 100 of none.
+fn worst(shares: impl Iterator<Item = [u64; 2]>) -> f64 {
+    let percents = shares.map(|[part, whole]| 100.0 * part as f64 / whole.max(1) as f64);
+    percents.reduce(f64::max).unwrap_or(100.0)
+}
+
+fn add(sum: &mut Counters, more: Counters) {
+    sum.octets += more.octets;
+    sum.unicast_octets += more.unicast_octets;
+}
+
+/// How many entries of tables differ from who is there, in percent of entries; of a hundred peers.
+fn stale_percent(world: &World<'_, Peer>) -> f64 {
+    let members: Vec<HostId> = world
+        .hosts()
+        .filter(|host| world.node(*host).is_some_and(Peer::is_member))
+        .collect();
+    let living: BTreeSet<_> = members
+        .iter()
+        .filter_map(|host| world.node(*host))
+        .map(|peer| peer.contact().position)
+        .collect();
+    let some = members.iter().step_by((members.len() / 100).max(1));
+    let (mut entries, mut wrong) = (0, 0);
+    for peer in some.filter_map(|host| world.node(*host)) {
+        let table: BTreeSet<_> = peer
+            .table()
+            .from(peer.contact().position)
+            .map(|contact| contact.position)
+            .collect();
+        entries += living.len();
+        wrong += table.symmetric_difference(&living).count();
+    }
+    100.0 * wrong as f64 / entries.max(1) as f64
+}
+
+/// Who leaves and who joins in its place: a Poisson process.
+pub(super) struct Churn {
+    random: Random,
+    mean_ns: f64,
+    peers: usize,
+    /// Each place is taken by one of two hosts in turn.
+    second: Vec<bool>,
+    next: Time,
+}
+
+/// A peer leaves without a word, and another joins.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub at: Time,
+    pub leaves: HostId,
+    pub joins: HostId,
+    /// Whom it asks to join.
+    pub by: HostId,
+}
+
+impl Churn {
+    /// Of so many places, whose peers stay for so long, on average.
+    pub fn new(seed: u64, peers: usize, session: Duration) -> Self {
+        let mut churn = Self {
+            random: Random::for_purpose(seed, "churn"),
+            mean_ns: session.as_nanos() as f64 / peers as f64,
+            peers,
+            second: vec![false; peers],
+            next: Time::default(),
+        };
+        churn.next = churn.pause();
+        churn
+    }
+
+    fn pause(&mut self) -> Time {
+        let pause = -(1.0 - self.random.unit()).ln() * self.mean_ns;
+        self.next + pause as u64
+    }
+
+    /// The next change before this time, if there is one.
+    pub fn until(&mut self, end: Time) -> Option<Change> {
+        let at = self.next;
+        if at >= end {
+            return None;
+        }
+        self.next = self.pause();
+        let place = self.random.below(self.peers);
+        let (leaves, joins) = hosts(self.peers, place, self.second[place]);
+        self.second[place] = !self.second[place];
+        let by = loop {
+            let other = self.random.below(self.peers);
+            if other != place {
+                break hosts(self.peers, other, self.second[other]).0;
+            }
+        };
+        Some(Change {
+            at,
+            leaves,
+            joins,
+            by,
         })
     }
 }
@@ -273,12 +410,13 @@ mod tests {
             seeds: vec![1],
             peers: 300,
             session: Duration::from_secs(60 * 60),
-            groupings: vec![Grouping::One],
+            groupings: vec![Grouping::One, Grouping::Ends],
             intervals: 20,
+            own_tables: true,
             world: WorldSettings::full(0),
         };
         let rows = experiment.run(|_, _| {}).expect("it runs");
-        let [unicast, one] = rows.as_slice() else {
+        let [unicast, one, ends] = rows.as_slice() else {
             panic!("there are {} rows", rows.len());
         };
         let expected = unicast.expected_messages;
@@ -288,5 +426,11 @@ mod tests {
         assert_eq!(unicast.saved_percent.links.mean, 0.0);
         assert!(one.saved_percent.links.mean > 0.0, "{one:?}");
         assert!(one.packets.mean < one.messages.mean, "{one:?}");
+        // In no interval have the links of senders and receivers more octets than by unicast.
+        assert!(ends.worst_ends_percent <= 100.0, "{ends:?}");
+        assert!(
+            rows.iter().all(|row| row.stale_percent.mean < 2.0),
+            "{rows:?}"
+        );
     }
 }

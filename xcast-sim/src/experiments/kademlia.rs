@@ -99,6 +99,14 @@ pub enum Rule {
     Nearest,
     /// Any.
     Random,
+    /// Of all of the k closest, those that add fewest links, where each place further from what is looked
+    /// for counts like some links more.
+    SharedPathAndPlace {
+        /// What a place counts, in hundredths of a link.
+        place: u32,
+        /// Who adds no more than so many links beyond those that are asked anyway is asked, too.
+        along: u32,
+    },
 }
 
 /// How far a run has got.
@@ -192,6 +200,36 @@ impl Kademlia {
         &self,
         mut progress: impl FnMut(u64, Stage),
     ) -> Result<Vec<KademliaRow>, KademliaError> {
+        let samples = self.samples(&mut progress)?;
+        Ok(self.rows(&samples))
+    }
+
+    /// Runs it, and another one with the same seeds and variants: rows in which savings are against what
+    /// the other one cost, and the other one's own rows. Where packets are lost, what each message would
+    /// have cost by unicast says nothing of what is sent again.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing to measure, or no graph.
+    pub fn run_against(
+        &self,
+        other: &Self,
+        mut progress: impl FnMut(u64, Stage),
+    ) -> Result<(Vec<KademliaRow>, Vec<KademliaRow>), KademliaError> {
+        let mut samples = self.samples(&mut progress)?;
+        let others = other.samples(&mut progress)?;
+        for (seed, other) in samples.iter_mut().zip(&others) {
+            for (sample, other) in seed.iter_mut().zip(other) {
+                sample.cost = sample.cost.against(&other.cost);
+            }
+        }
+        Ok((self.rows(&samples), other.rows(&others)))
+    }
+
+    fn samples(
+        &self,
+        progress: &mut impl FnMut(u64, Stage),
+    ) -> Result<Vec<Vec<Sample>>, KademliaError> {
         if self.seeds.is_empty() || self.lookups == 0 || self.variants.is_empty() || self.nodes < 2
         {
             return Err(KademliaError::Nothing);
@@ -199,14 +237,16 @@ impl Kademlia {
         if self.nodes > address::MAX_HOSTS {
             return Err(KademliaError::Nodes(self.nodes));
         }
-        let mut samples = Vec::new();
-        for seed in &self.seeds {
-            samples.push(self.sample(*seed, &mut |stage| progress(*seed, stage))?);
-        }
+        let all = self.seeds.iter();
+        all.map(|seed| self.sample(*seed, &mut |stage| progress(*seed, stage)))
+            .collect()
+    }
+
+    fn rows(&self, samples: &[Vec<Sample>]) -> Vec<KademliaRow> {
         let variants = 0..self.variants.len();
-        Ok(variants
-            .filter_map(|variant| self.row(variant, &samples))
-            .collect())
+        variants
+            .filter_map(|variant| self.row(variant, samples))
+            .collect()
     }
 
     /// One seed's sample for each variant.
@@ -279,6 +319,10 @@ impl Kademlia {
                 Rule::Closest => None,
                 Rule::SharedPath => Some(Paths::of(world.network(), host).shared()),
                 Rule::Nearest => Some(Paths::of(world.network(), host).nearest()),
+                Rule::SharedPathAndPlace { place, along } => {
+                    let paths = Paths::of(world.network(), host);
+                    Some(paths.shared_by_place(f64::from(place) / 100.0, along as usize))
+                }
                 Rule::Random => Some(any(hash(&[seed, number as u64]))),
             };
             let operation = world.act(host, |Actor { node, .. }, now| {

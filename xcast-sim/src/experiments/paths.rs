@@ -1,6 +1,7 @@
 //! Rules that choose receivers by what a host knows of the network.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -77,6 +78,39 @@ impl Paths {
     pub fn shared(self) -> Choice {
         let policy = CommonPath(move |to| self.to(to));
         Choice::new(move |candidates, count| policy.choose(window(candidates, count), count))
+    }
+
+    /// Chooses those that add fewest links, of all, where each place further down the list counts like
+    /// `place` links more; and besides them those that add no more than `along` links.
+    #[must_use]
+    pub fn shared_by_place(self, place: f64, along: usize) -> Choice {
+        Choice::new(move |candidates, count| {
+            let paths: Vec<Vec<u16>> = candidates.iter().map(|to| self.to(*to)).collect();
+            // A link is known by the hops up to it.
+            let mut crossed: HashSet<&[u16]> = HashSet::new();
+            let mut left: Vec<usize> = (0..paths.len()).collect();
+            let mut chosen = Vec::new();
+            loop {
+                let added = |at: usize| {
+                    let path = &paths[at];
+                    let known =
+                        (1..=path.len()).take_while(|hops| crossed.contains(&path[..*hops]));
+                    path.len() - known.count()
+                };
+                let price = |at: usize| added(at) as f64 + place * at as f64;
+                let best = left.iter().copied();
+                let best = best.min_by(|one, other| price(*one).total_cmp(&price(*other)));
+                let is_along = |at: usize| added(at) <= along;
+                let Some(best) = best.filter(|at| chosen.len() < count || is_along(*at)) else {
+                    break;
+                };
+                left.retain(|at| *at != best);
+                let path = &paths[best];
+                crossed.extend((1..=path.len()).map(|hops| &path[..hops]));
+                chosen.push(best);
+            }
+            chosen
+        })
     }
 
     /// Chooses the nearest by hops.

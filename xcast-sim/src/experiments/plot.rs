@@ -17,6 +17,8 @@ pub struct Plot {
     pub subtitle: String,
     /// What the x axis says.
     pub x: String,
+    /// What the y axis says: percentages of what.
+    pub y: String,
     /// Whether the x axis is logarithmic.
     pub log_x: bool,
     /// What is measured, from top to bottom.
@@ -111,7 +113,7 @@ impl Plot {
                     .light_line_style(WHITE.mix(0.0))
                     .bold_line_style(RGBColor(226, 226, 226))
                     .x_desc(&self.x)
-                    .y_desc("saved")
+                    .y_desc(&self.y)
                     .x_label_formatter(&|x| x.to_string())
                     .y_label_formatter(&|y| format!("{y} %"))
                     .label_style((FONT, 16))
@@ -184,6 +186,7 @@ mod tests {
             title: "Links saved".to_owned(),
             subtitle: "each against unicast".to_owned(),
             x: "destinations".to_owned(),
+            y: "saved".to_owned(),
             log_x: true,
             series: vec![Series {
                 name: "a tree".to_owned(),

@@ -16,8 +16,8 @@ use super::{
     tokens::{Grant, Purse},
 };
 use crate::{
-    id::Id,
-    runtime::{Body, Mode, Pace, Protocol, Random, Transmit},
+    runtime::{Lately, Outbox, Pace, Protocol, Random, Transmit},
+    wire,
 };
 
 /// Beats of silence after which a neighbour is gone.
@@ -56,8 +56,7 @@ pub struct Node {
     searches: BTreeMap<[u8; 8], Search>,
     /// To whom queries went from here.
     used: BTreeMap<[u8; 8], BTreeSet<SocketAddr>>,
-    seen: BTreeSet<([u8; 8], SocketAddr, u8)>,
-    seen_order: VecDeque<([u8; 8], SocketAddr, u8)>,
+    seen: Lately<([u8; 8], SocketAddr, u8)>,
     used_order: VecDeque<[u8; 8]>,
     waiting: VecDeque<(Instant, Query, SocketAddr)>,
     service: Pace,
@@ -66,28 +65,23 @@ pub struct Node {
     adapt_at: Instant,
     serial: u64,
     random: Random,
-    out: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     counters: Counters,
 }
 
 impl Node {
     /// A node that knows its seeds only. It joins by itself.
     pub fn new(now: Instant, config: Config, random: Random) -> Self {
-        let mut tag = [0; 8];
-        let name = Id::hash_of(&[b"xcast gia 1", &config.name]);
-        tag.copy_from_slice(&name.octets()[..8]);
         let interval = Duration::from_secs(1) / config.capacity;
         Self {
-            tag,
+            tag: wire::tag("gia", &[&config.name]),
             neighbours: Neighbours::default(),
             keys: BTreeSet::new(),
             known: config.seeds.iter().map(|seed| (*seed, 0)).collect(),
             asked: BTreeMap::new(),
             searches: BTreeMap::new(),
             used: BTreeMap::new(),
-            seen: BTreeSet::new(),
-            seen_order: VecDeque::new(),
+            seen: Lately::new(MAX_SEEN),
             used_order: VecDeque::new(),
             waiting: VecDeque::new(),
             // Tokens of a beat may be used all at once, and those saved up.
@@ -97,8 +91,7 @@ impl Node {
             adapt_at: now,
             serial: 0,
             random,
-            out: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             config,
         }
@@ -120,7 +113,7 @@ impl Node {
         let search = SearchId(self.serial);
         let holders = self.holders(key);
         if !holders.is_empty() {
-            self.events.push_back(Event::Found {
+            self.out.tell(Event::Found {
                 search,
                 holders,
                 hops: 0,
@@ -162,13 +155,7 @@ impl Node {
     }
 
     fn send(&mut self, to: Vec<SocketAddr>, message: &Message) {
-        let mode = if to.len() > 1 {
-            Mode::Shared
-        } else {
-            Mode::Unicast
-        };
-        let body = Body::shared(message.encode(self.tag));
-        self.out.push_back(Transmit { to, body, mode });
+        self.out.send(to, message.encode(self.tag));
     }
 
     fn degree(&self) -> u16 {
@@ -390,14 +377,8 @@ impl Node {
             return;
         }
         let step = (query.id, from, query.hops);
-        if !self.seen.insert(step) {
+        if !self.seen.is_new(step) {
             return;
-        }
-        self.seen_order.push_back(step);
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
         }
         if self.service.reserve(now, Duration::ZERO).is_none() {
             self.counters.overload += 1;
@@ -580,7 +561,7 @@ impl Node {
                 if !holders.is_empty()
                     && let Some(search) = self.searches.remove(&id)
                 {
-                    self.events.push_back(Event::Found {
+                    self.out.tell(Event::Found {
                         search: search.number,
                         holders,
                         hops,
@@ -602,7 +583,7 @@ impl Node {
     fn fail(&mut self, id: [u8; 8]) {
         if let Some(search) = self.searches.remove(&id) {
             let search = search.number;
-            self.events.push_back(Event::NotFound { search });
+            self.out.tell(Event::NotFound { search });
         }
     }
 }
@@ -636,7 +617,7 @@ impl Protocol for Node {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.out.pop_front()
+        self.out.poll_transmit()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -646,6 +627,6 @@ impl Protocol for Node {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

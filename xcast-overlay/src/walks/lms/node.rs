@@ -1,7 +1,7 @@
 //! A node of LMS, as a protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::BTreeMap,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::message::{Contact, MAX_NEIGHBOURS, MAX_VALUE, Message, Walker};
 use crate::{
-    id::Id,
-    runtime::{Body, Mode, Protocol, Random, Transmit},
+    runtime::{Lately, Outbox, Protocol, Random, Transmit},
+    wire,
 };
 
 /// A walker that is this old ends where it is.
@@ -138,35 +138,28 @@ pub struct Node {
     neighbours: BTreeMap<SocketAddr, Neighbour>,
     values: BTreeMap<u64, Bytes>,
     operations: BTreeMap<[u8; 8], Operation>,
-    seen: BTreeSet<([u8; 8], u8, u8, SocketAddr)>,
-    order: VecDeque<([u8; 8], u8, u8, SocketAddr)>,
+    seen: Lately<([u8; 8], u8, u8, SocketAddr)>,
     serial: u64,
     hello_at: Instant,
     random: Random,
-    out: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    out: Outbox<Event>,
     counters: Counters,
 }
 
 impl Node {
     /// A node with a random identifier.
     pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
-        let mut tag = [0; 8];
-        let name = Id::hash_of(&[b"xcast lms 1", &config.name]);
-        tag.copy_from_slice(&name.octets()[..8]);
         Self {
-            tag,
+            tag: wire::tag("lms", &[&config.name]),
             id: u64::from_be_bytes(random.octets()),
             neighbours: BTreeMap::new(),
             values: BTreeMap::new(),
             operations: BTreeMap::new(),
-            seen: BTreeSet::new(),
-            order: VecDeque::new(),
+            seen: Lately::new(MAX_SEEN),
             serial: 0,
             hello_at: now,
             random,
-            out: VecDeque::new(),
-            events: VecDeque::new(),
+            out: Outbox::default(),
             counters: Counters::default(),
             config,
         }
@@ -281,13 +274,7 @@ impl Node {
     }
 
     fn send(&mut self, to: Vec<SocketAddr>, message: &Message) {
-        let mode = if to.len() > 1 {
-            Mode::Shared
-        } else {
-            Mode::Unicast
-        };
-        let body = Body::shared(message.encode(self.tag));
-        self.out.push_back(Transmit { to, body, mode });
+        self.out.send(to, message.encode(self.tag));
     }
 
     fn hello(&mut self, now: Instant) {
@@ -324,14 +311,8 @@ impl Node {
 
     fn walk(&mut self, from: SocketAddr, mut walker: Walker) {
         let key = (walker.id, walker.batch, walker.hops, from);
-        if !self.seen.insert(key) {
+        if !self.seen.is_new(key) {
             return;
-        }
-        self.order.push_back(key);
-        if self.order.len() > MAX_SEEN
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
         }
         let at_end = walker.walk == 0 && self.downhill(walker.key).is_none();
         let looks = walker.value.is_none() && (at_end || self.config.look_on_the_way);
@@ -399,7 +380,7 @@ impl Node {
         if let Some(value) = value
             && !std::mem::replace(&mut operation.found, true)
         {
-            self.events.push_back(Event::Found {
+            self.out.tell(Event::Found {
                 operation: number,
                 value,
                 hops,
@@ -412,7 +393,7 @@ impl Node {
 
     fn finish(&mut self, id: [u8; 8]) {
         if let Some(operation) = self.operations.remove(&id) {
-            self.events.push_back(Event::Ended {
+            self.out.tell(Event::Ended {
                 operation: operation.number,
                 walkers: operation.ended,
                 hits: operation.hits,
@@ -467,7 +448,7 @@ impl Protocol for Node {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.out.pop_front()
+        self.out.poll_transmit()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
@@ -480,6 +461,6 @@ impl Protocol for Node {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        self.out.poll_event()
     }
 }

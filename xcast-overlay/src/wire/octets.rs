@@ -1,69 +1,47 @@
-//! Octets of binary messages: a magic number, a version and a kind in front, numbers in network byte
-//! order, every length checked.
-//!
-//! A [`Reader`] never panics and never reads beyond the datagram; a message with octets left over is
-//! none.
+//! Writing and reading messages: numbers in network byte order, every length checked.
 
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::{Buf as _, Bytes};
 
-/// What a protocol's messages begin with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Protocol {
-    /// Four octets that others do not begin with: KRPC begins with `d`.
-    pub magic: [u8; 4],
-    /// Messages of other versions are ignored.
-    pub version: u8,
-}
-
-impl Protocol {
-    /// Length of magic number, version and kind in octets.
-    pub const OCTETS: usize = 6;
-
-    /// Whether a datagram begins like one of this protocol, in any version.
-    pub fn is_of(self, datagram: &[u8]) -> bool {
-        datagram.starts_with(&self.magic)
-    }
-
-    /// Begins a message.
-    pub fn write(self, kind: u8) -> Writer {
-        let mut writer = Writer::default();
-        writer.octets(&self.magic);
-        writer.u8(self.version);
-        writer.u8(kind);
-        writer
-    }
-
-    /// Begins to read a message: its kind, and the rest.
-    pub fn read(self, datagram: &Bytes) -> Option<(u8, Reader)> {
-        let mut reader = Reader(datagram.clone());
-        let is_ours = reader.array()? == self.magic && reader.u8()? == self.version;
-        Some((is_ours.then(|| reader.u8())??, reader))
-    }
-}
+use crate::krpc::{Family, compact};
 
 /// Writes a message.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Writer(Vec<u8>);
+pub struct Writer(Vec<u8>);
 
 impl Writer {
+    /// Its length so far, in octets.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is written.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Appends one octet.
     pub fn u8(&mut self, number: u8) {
         self.0.push(number);
     }
 
+    /// Appends two octets.
     pub fn u16(&mut self, number: u16) {
         self.octets(&number.to_be_bytes());
     }
 
+    /// Appends four octets.
     pub fn u32(&mut self, number: u32) {
         self.octets(&number.to_be_bytes());
     }
 
+    /// Appends eight octets.
     pub fn u64(&mut self, number: u64) {
         self.octets(&number.to_be_bytes());
     }
 
+    /// Appends octets.
     pub fn octets(&mut self, octets: &[u8]) {
         self.0.extend_from_slice(octets);
     }
@@ -84,6 +62,11 @@ impl Writer {
         self.u16(address.port());
     }
 
+    /// An address and port, where the family is known: 6 octets, or 18.
+    pub fn compact(&mut self, address: &SocketAddr) {
+        compact::write_address(address, &mut self.0);
+    }
+
     /// At most 255 elements, and how many they are.
     pub fn list<T>(&mut self, list: &[T], mut write: impl FnMut(&mut Self, &T)) {
         let list = &list[..list.len().min(usize::from(u8::MAX))];
@@ -93,6 +76,7 @@ impl Writer {
         }
     }
 
+    /// The message.
     pub fn finish(self) -> Bytes {
         self.0.into()
     }
@@ -100,33 +84,50 @@ impl Writer {
 
 /// Reads a message. `None` stands for octets that are not there, or mean nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Reader(Bytes);
+pub struct Reader(Bytes);
 
 impl Reader {
+    /// Reads these octets.
+    pub fn new(octets: Bytes) -> Self {
+        Self(octets)
+    }
+
+    /// Whether all is read.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One octet.
     pub fn u8(&mut self) -> Option<u8> {
         self.0.try_get_u8().ok()
     }
 
+    /// Two octets.
     pub fn u16(&mut self) -> Option<u16> {
         self.0.try_get_u16().ok()
     }
 
+    /// Four octets.
     pub fn u32(&mut self) -> Option<u32> {
         self.0.try_get_u32().ok()
     }
 
+    /// Eight octets.
     pub fn u64(&mut self) -> Option<u64> {
         self.0.try_get_u64().ok()
     }
 
+    /// The next octets, so many as are wanted.
     pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         self.take(N)?.as_ref().try_into().ok()
     }
 
+    /// The next octets.
     pub fn take(&mut self, octets: usize) -> Option<Bytes> {
         (octets <= self.0.len()).then(|| self.0.split_to(octets))
     }
 
+    /// Octets that are preceded by how many they are.
     pub fn short(&mut self) -> Option<Bytes> {
         let octets = self.u8()?;
         self.take(usize::from(octets))
@@ -144,6 +145,11 @@ impl Reader {
         let ip = address.ip();
         let usable = !ip.is_unspecified() && !ip.is_multicast() && address.port() != 0;
         usable.then_some(address)
+    }
+
+    /// An address and port of this family.
+    pub fn compact(&mut self, family: Family) -> Option<SocketAddr> {
+        compact::read_address(&self.take(family.address_octets())?)
     }
 
     /// A list of at most `most` elements.
@@ -172,9 +178,12 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
-    const TEST: Protocol = Protocol {
+    use super::*;
+    use crate::wire::Magic;
+
+    const TEST: Magic = Magic {
         magic: *b"TEST",
         version: 3,
     };
@@ -224,6 +233,15 @@ mod tests {
             let mut writer = Writer::default();
             writer.address(&text.parse().expect("an address"));
             assert_eq!(Reader(writer.finish()).address(), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_read_beyond_the_end(octets: Vec<u8>, count: usize) {
+            let length = octets.len();
+            let mut reader = Reader::new(octets.into());
+            prop_assert_eq!(reader.take(count).is_some(), count <= length);
         }
     }
 }

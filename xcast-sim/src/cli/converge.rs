@@ -1,0 +1,119 @@
+//! Overlays under churn and loss.
+
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use clap::{Args, builder::PossibleValuesParser};
+use xcast_sim::experiments::{Converge, ConvergeRow, Overlay};
+
+use super::common::{Common, memory_mib, sure};
+
+/// Arguments of `converge`.
+#[derive(Debug, Args)]
+pub struct ConvergeArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Only this overlay; may be given several times
+    #[arg(long, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
+    overlay: Vec<String>,
+    /// Nodes [default: 10,000 where they take few minutes, and else 2,000 or 1,000]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    peers: Option<u32>,
+    /// How long nodes stay, on average, in minutes
+    #[arg(long, default_value_t = 60.0)]
+    session: f64,
+    /// How long there is churn, in minutes
+    #[arg(long, default_value_t = 10.0)]
+    churn: f64,
+    /// Datagrams that are lost meanwhile, in percent; and half as many packets on first links
+    #[arg(long, default_value_t = 1.0)]
+    loss: f64,
+    /// Nodes that vanish at one moment afterwards, in percent
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=90))]
+    blow: u32,
+    /// Operations when calm, and as many under churn
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    operations: u32,
+}
+
+/// Runs it.
+pub fn converge(args: &ConvergeArgs) -> Result<()> {
+    let mut rows = Vec::new();
+    for overlay in Overlay::ALL {
+        let name = overlay.name();
+        if !args.overlay.is_empty() && !args.overlay.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let experiment = Converge {
+            overlay,
+            peers: args
+                .peers
+                .map_or(overlay.usual_peers(), |peers| peers as usize),
+            seeds: args.common.seeds(),
+            session: Duration::from_secs_f64(args.session * 60.0),
+            churn: Duration::from_secs_f64(args.churn * 60.0),
+            loss_percent: args.loss,
+            blow_percent: args.blow as usize,
+            operations: args.operations as usize,
+        };
+        let started = Instant::now();
+        rows.extend(experiment.run(|what| {
+            let memory = memory_mib().unwrap_or_default();
+            eprintln!(
+                "{name}: {what}, after {:.0?}, {memory} MiB",
+                started.elapsed()
+            );
+        }));
+    }
+    if !args.common.rows("converge.json", &rows)? {
+        table(&rows)?;
+    }
+    Ok(())
+}
+
+fn table(rows: &[ConvergeRow]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut line = |cells: [&str; 9]| {
+        let [overlay, numbers @ ..] = cells;
+        write!(out, "{overlay:<10}")?;
+        for number in numbers {
+            write!(out, " {number:>14}")?;
+        }
+        writeln!(out)
+    };
+    line([
+        "overlay",
+        "nodes",
+        "calm, %",
+        "churn, %",
+        "after blow, %",
+        "right after, s",
+        "packets/s",
+        "receivers/s",
+        "fewer, %",
+    ])?;
+    for row in rows {
+        let fewer = 100.0 * (1.0 - row.packets_per_s.mean / row.receivers_per_s.mean);
+        line([
+            row.overlay.name(),
+            &row.peers.to_string(),
+            &sure(row.calm_percent),
+            &sure(row.churn_percent),
+            &sure(row.blow_right_percent),
+            &row.right_after_s.map_or("never".to_owned(), sure),
+            &format!("{:.2}", row.packets_per_s.mean),
+            &format!("{:.2}", row.receivers_per_s.mean),
+            &format!("{fewer:.0}"),
+        ])?;
+    }
+    writeln!(
+        out,
+        "calm, churn: right outcomes, in percent; blow: the first hundred operations after a part of all nodes has\n\
+         vanished at one moment; right after: how long until 99 % are right again, or as many as when calm; packets:\n\
+         that leave a node in a second under churn, receivers: of these; fewer: what lists save of the sender's packets"
+    )?;
+    Ok(())
+}

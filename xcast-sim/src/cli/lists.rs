@@ -1,0 +1,97 @@
+//! The lists of all overlays.
+
+use std::{io::Write as _, time::Instant};
+
+use anyhow::{Context as _, Result};
+use clap::{Args, builder::PossibleValuesParser};
+use xcast_sim::experiments::{Lists, ListsRow, Overlay};
+
+use super::common::{Common, Graphs, TopologyName, sure};
+
+/// Arguments of `lists`.
+#[derive(Debug, Args)]
+pub struct ListsArgs {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    graphs: Graphs,
+    /// Only this generated topology
+    #[arg(long, value_enum, conflicts_with = "graph")]
+    topology: Option<TopologyName>,
+    /// Only this overlay; may be given several times
+    #[arg(long, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
+    overlay: Vec<String>,
+    /// Nodes of each overlay
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    peers: u32,
+    /// What they are asked to do, one after the other, five a second
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    operations: u32,
+}
+
+/// Runs it.
+pub fn lists(args: &ListsArgs) -> Result<()> {
+    let sources = args.graphs.sources(args.topology)?;
+    let mut rows = Vec::new();
+    for overlay in Overlay::ALL {
+        let name = overlay.name();
+        if !args.overlay.is_empty() && !args.overlay.iter().any(|wanted| wanted == name) {
+            continue;
+        }
+        let experiment = Lists {
+            overlay,
+            peers: args.peers as usize,
+            operations: args.operations as usize,
+            sources: sources.clone(),
+            seeds: args.common.seeds(),
+            family: args.common.family(),
+        };
+        let started = Instant::now();
+        let measured = experiment.run(|what| {
+            eprintln!("{name}: {what}, after {:.0?}", started.elapsed());
+        });
+        rows.extend(measured.with_context(|| format!("cannot measure {name}"))?);
+    }
+    if !args.common.rows("lists.json", &rows)? {
+        table(&rows)?;
+    }
+    Ok(())
+}
+
+fn table(rows: &[ListsRow]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut line = |cells: [&str; 7]| {
+        let [overlay, topology, numbers @ ..] = cells;
+        write!(out, "{overlay:<10} {topology:<16}")?;
+        for number in numbers {
+            write!(out, " {number:>14}")?;
+        }
+        writeln!(out)
+    };
+    line([
+        "overlay",
+        "topology",
+        "of a list",
+        "listed, %",
+        "lists, %",
+        "all, %",
+        "octets of all, %",
+    ])?;
+    for row in rows {
+        line([
+            row.overlay.name(),
+            &row.topology,
+            &sure(row.list),
+            &sure(row.listed_percent),
+            &sure(row.saved_percent.links),
+            &sure(row.saved_percent.links_with_replies),
+            &sure(row.saved_percent.octets_with_replies),
+        ])?;
+    }
+    writeln!(
+        out,
+        "of a list: receivers of a message that has several; listed: receivers that are in such lists; lists: transmissions\n\
+         of these saved on all links against unicast; all: with all other messages, which are to one each; octets: of all"
+    )?;
+    Ok(())
+}
