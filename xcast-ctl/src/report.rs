@@ -320,6 +320,59 @@ pub struct Neighbor {
     pub losses: u64,
 }
 
+/// One row of `xcast-ctl tunnels`: a tunnel to another router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its name.
+    pub name: String,
+    /// The other router.
+    pub remote: IpAddr,
+    /// The address of this router; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// Name of the interface towards the remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// It carries traffic. Otherwise destinations behind it go to another tunnel, or as if there was none.
+    pub working: bool,
+    /// How packets are carried, if it does: `ip` or `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Why it does or does not.
+    pub why: String,
+    /// Smoothed round-trip time of probes, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// Time since the last proof, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_ms_ago: Option<u64>,
+    /// Longest packet on the path, outer headers included, in octets, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u16>,
+    /// Longest packet inside, in octets. Longer ones go to the kernel stack as unicast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// What is known of each way to carry packets.
+    pub ways: Vec<TunnelWay>,
+    /// What is reached through it, as the configuration has it.
+    pub destinations: Vec<IpNet>,
+}
+
+/// What is known of one way to carry packets through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelWay {
+    /// `ip` or `udp`.
+    pub mode: String,
+    /// `proven`, `new`, `silent`, `lost` or `on trial`.
+    pub standing: String,
+    /// Probes sent.
+    pub probes_sent: u64,
+    /// Probes that were answered.
+    pub probes_returned: u64,
+    /// How often it lost its proof.
+    pub losses: u64,
+}
+
 /// How a port's XDP program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

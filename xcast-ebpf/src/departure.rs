@@ -10,10 +10,10 @@ use aya_ebpf::{
 use xcast_common::{
     family::{V4, V6},
     forward::{
-        emit::{emit, emit_rest},
+        emit::{emit, emit_rest, encapsulate},
         mark::{self, Mark, State},
     },
-    maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
+    maps::{NEXT_HOP_TUNNEL, PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
     verifier::fresh,
     wire::frame::Frame as _,
 };
@@ -22,7 +22,7 @@ use crate::{
     fanout::count_sent,
     frame::XdpFrame,
     limits::take_for_stack,
-    maps::{DEPARTURES, NEXT_HOPS, count, port_in_place, settings_in_place},
+    maps::{DEPARTURES, NEXT_HOPS, TUNNELS, count, port_in_place, settings_in_place},
     tables::FamilyMaps,
 };
 
@@ -100,6 +100,16 @@ fn prune<F: FamilyMaps>(
     // addresses: if it is still this one, so is what they belong to.
     if fresh(&next_hop.port) != slot() {
         return Err(Counter::DropNextHop);
+    }
+    if fresh(&next_hop.flags) & NEXT_HOP_TUNNEL != 0 {
+        let tunnel = TUNNELS
+            .get(u32::from(fresh(&next_hop.group_or_tunnel)))
+            .ok_or(Counter::SkipNextHop)?;
+        encapsulate(frame, plan, tunnel, next_hop).ok_or(Counter::DropNoRoom)?;
+        count(slot(), Counter::TunnelSent);
+        if slot() == plan.packet.arrival {
+            count(slot(), Counter::TunnelHairpin);
+        }
     }
     count_sent(slot(), form);
     Ok(())

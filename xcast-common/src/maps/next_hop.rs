@@ -54,6 +54,9 @@ pub const NEXT_HOP_XCAST: u8 = 1 << 0;
 /// The next hop is the destination itself, on a link of this router: every list entry leaves as
 /// its own packet.
 pub const NEXT_HOP_ON_LINK: u8 = 1 << 1;
+/// Copies leave inside a tunnel to a further router, which speaks Xcast: [`NextHop::group_or_tunnel`] and
+/// [`NextHop::native`] say more.
+pub const NEXT_HOP_TUNNEL: u8 = 1 << 2;
 
 /// [`NextHop::egress`] of what has no way at all.
 pub const EGRESS_NONE: u8 = 0;
@@ -72,14 +75,15 @@ pub struct NextHop {
     pub kind: u8,
     /// Port slot; [`PORT_STACK`](super::PORT_STACK) for [`NextHopKind::Stack`].
     pub port: u8,
-    /// [`NEXT_HOP_XCAST`] and [`NEXT_HOP_ON_LINK`].
+    /// [`NEXT_HOP_XCAST`], [`NEXT_HOP_ON_LINK`] and [`NEXT_HOP_TUNNEL`].
     pub flags: u8,
     /// [`Counter`] to bump ([`NextHopKind::Stack`], [`NextHopKind::Skip`]).
     pub reason: u8,
-    /// Largest IP packet that may leave by the port, in octets ([`NextHopKind::Forward`]).
+    /// Largest IP packet that may leave by the port, in octets ([`NextHopKind::Forward`]); of a tunnel, without the
+    /// outer headers.
     pub mtu_bytes: u16,
-    /// Index into the ECMP table ([`NextHopKind::Ecmp`]).
-    pub ecmp_group: u16,
+    /// Index into the ECMP table ([`NextHopKind::Ecmp`]), or into the tunnel table ([`NEXT_HOP_TUNNEL`]).
+    pub group_or_tunnel: u16,
     /// Link layer address of the next hop; of `xcast0` for [`NextHopKind::Stack`].
     pub destination_mac: [u8; 6],
     /// Link layer address of the port.
@@ -88,8 +92,11 @@ pub struct NextHop {
     /// source. Else [`EGRESS_NONE`], [`EGRESS_OTHER`] or [`EGRESS_ANY`]. For [`NextHopKind::Ecmp`], see
     /// [`ports`](Self::ports).
     pub egress: u8,
-    /// Explicit padding to a multiple of eight, which array maps round up to anyway.
-    pub reserved: [u8; 3],
+    /// Explicit padding.
+    pub reserved: u8,
+    /// Next-hop id that destinations behind a tunnel have without it ([`NEXT_HOP_TUNNEL`]): a copy with one
+    /// destination goes there as unicast. 0 if they have none.
+    pub native: u16,
 }
 
 impl NextHop {
@@ -107,7 +114,7 @@ impl NextHop {
     pub const fn ecmp(group: u16, ports: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = ports.to_ne_bytes();
         Self {
-            ecmp_group: group,
+            group_or_tunnel: group,
             destination_mac: [a, b, c, d, e, f],
             source_mac: [g, h, 0, 0, 0, 0],
             reason: 0,
@@ -136,11 +143,12 @@ impl NextHop {
             flags: 0,
             reason: reason as u8,
             mtu_bytes: 0,
-            ecmp_group: 0,
+            group_or_tunnel: 0,
             destination_mac: [0; 6],
             source_mac: [0; 6],
             egress,
-            reserved: [0; 3],
+            reserved: 0,
+            native: 0,
         }
     }
 
@@ -194,6 +202,6 @@ pub struct EcmpGroup {
 }
 
 const _: () = {
-    assert!(size_of::<NextHop>() == 24);
+    assert!(size_of::<NextHop>() == 24 && offset_of!(NextHop, native) == 22);
     assert!(offset_of!(NextHop, destination_mac) == 8 && offset_of!(NextHop, source_mac) == 14);
 };

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
     PortCounters, counter,
 };
 
@@ -39,6 +39,7 @@ impl Router {
             }
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
+            Request::Tunnels => Response::Tunnels(self.tunnels.report(&self.sync)),
             Request::Explain(request) => Response::Explain(explain::explain(
                 request,
                 &self.config,
@@ -227,6 +228,7 @@ impl From<NextHopRow> for report::NextHop {
 /// The name of a next hop's kind in reports.
 fn kind_name(entry: NextHop) -> &'static str {
     match entry.kind {
+        kind if kind == NextHopKind::Forward as u8 && entry.flags & NEXT_HOP_TUNNEL != 0 => "tunnel",
         kind if kind == NextHopKind::Forward as u8 => "forward",
         kind if kind == NextHopKind::Stack as u8 => "stack",
         kind if kind == NextHopKind::Skip as u8 => "skip",

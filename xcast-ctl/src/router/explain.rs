@@ -9,7 +9,7 @@ use xcast_common::{
     forward::plan::{BRANCH_SLOTS, NONE, Plan},
     host::{Buffer, MemoryTables, Router},
     maps::{
-        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
+        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NextHop, NextHopKind,
         PORT_STACK, Settings,
         counter::{self, Counter},
     },
@@ -170,20 +170,30 @@ fn tables(sync: &RouteSync, request: &ExplainRequest, datapath: &Datapath) -> Me
         }
         let id = sync.lookup(address).next_hop;
         tables.set_route(address, if address.is_ipv4() { 32 } else { 128 }, Some(id));
-        let Some(entry) = sync.next_hop(id) else {
-            continue;
-        };
-        tables.set_next_hop(id, entry);
-        if let Some(buckets) = sync.ecmp_buckets(id) {
-            tables.set_ecmp(entry.ecmp_group, *buckets);
-            for &member in &buckets.buckets {
-                if let Some(entry) = sync.next_hop(member) {
-                    tables.set_next_hop(member, entry);
-                }
-            }
+        add_next_hop(&mut tables, sync, id);
+        if let Some(entry) = sync.next_hop(id)
+            && entry.flags & NEXT_HOP_TUNNEL != 0
+        {
+            add_next_hop(&mut tables, sync, u32::from(entry.native));
         }
     }
     tables
+}
+
+/// Adds a next hop, and the members of its group.
+fn add_next_hop(tables: &mut MemoryTables, sync: &RouteSync, id: u32) {
+    let Some(entry) = sync.next_hop(id) else {
+        return;
+    };
+    tables.set_next_hop(id, entry);
+    if let Some(buckets) = sync.ecmp_buckets(id) {
+        tables.set_ecmp(entry.group_or_tunnel, *buckets);
+        for &member in &buckets.buckets {
+            if let Some(entry) = sync.next_hop(member) {
+                tables.set_next_hop(member, entry);
+            }
+        }
+    }
 }
 
 fn branch<F: Family>(
@@ -206,9 +216,10 @@ fn branch<F: Family>(
     let id = u32::from(plan.branches[at].next_hop);
     let entry = tables.next_hop(id).filter(|_| id != NEXT_HOP_STACK_MTU);
     let to_stack = plan.branches[at].port == PORT_STACK;
+    let in_tunnel = entry.is_some_and(|entry| entry.flags & NEXT_HOP_TUNNEL != 0);
     let form = if to_stack {
         Form::Stack
-    } else if destinations.len() == 1 && !request.x {
+    } else if destinations.len() == 1 && !request.x && !in_tunnel {
         Form::Unicast
     } else {
         Form::Xcast

@@ -68,8 +68,8 @@ pub(super) enum Entry {
     Absent,
     /// This next-hop id.
     Id(u32),
-    /// The next hop of an on-link neighbour.
-    Host(Key),
+    /// A next hop that its routes hold: of an on-link neighbour, or of a tunnel.
+    Held(Key),
 }
 
 /// The map as it was written.
@@ -193,7 +193,7 @@ impl Fib {
             && let Some(neighbour) = rib.neighbour(ifindex, address)
             && neighbour.resolved().is_some()
         {
-            return Entry::Host(Key::Host {
+            return Entry::Held(Key::Host {
                 ifindex,
                 address,
                 mtu_bytes,

@@ -186,6 +186,7 @@ impl RouteSync {
                 ifindex, gateway, ..
             }) => (Some(gateway), Some(ifindex)),
             Some(&(Key::Host { ifindex, .. } | Key::Link { ifindex })) => (None, Some(ifindex)),
+            Some(&Key::Tunnel { tunnel, .. }) => self.remote_row(tunnel),
             Some(Key::Group(_)) | None => (None, None),
         };
         let decision = self.decision(prefix);
@@ -201,6 +202,13 @@ impl RouteSync {
             }),
             why: self.why(prefix, id),
         }
+    }
+
+    /// The other end of a tunnel, and the interface towards it.
+    fn remote_row(&self, tunnel: u16) -> (Option<IpAddr>, Option<u32>) {
+        let remote = self.tunnels.get(usize::from(tunnel)).map(|state| state.spec.remote);
+        let outer = self.outer(usize::from(tunnel)).ok();
+        (remote, outer.map(|outer| outer.neighbour.0))
     }
 
     /// The entries of the next-hop table in use, in order of their ids.
@@ -232,6 +240,10 @@ impl RouteSync {
                 ifindex, address, ..
             }) => (Some(ifindex), Some(address)),
             Some(&Key::Link { ifindex }) => (Some(ifindex), None),
+            Some(&Key::Tunnel { tunnel, .. }) => {
+                let (address, ifindex) = self.remote_row(tunnel);
+                (ifindex, address)
+            }
             Some(Key::Group(_)) | None => (None, None),
         };
         NextHopRow {
@@ -266,7 +278,15 @@ impl RouteSync {
                 "never a destination".to_owned()
             };
         }
-        let Some(decision) = fib::decide(&self.rib, prefix) else {
+        let decision = fib::decide(&self.rib, prefix);
+        if let Some(name) = self.tunnel_name(id) {
+            let alone = match decision {
+                Some(decision) => self.route_text(&decision),
+                None => "no route, so it stays in the tunnel".to_owned(),
+            };
+            return format!("{prefix} through tunnel {name}; for one destination alone: {alone}");
+        }
+        let Some(decision) = decision else {
             return "no route".to_owned();
         };
         let mut why = self.route_text(&decision);
@@ -358,7 +378,7 @@ impl RouteSync {
                 ifindex, address, ..
             } => (ifindex, address),
             Key::Link { .. } => return Some(", neighbour not resolved".to_owned()),
-            Key::Group(_) => return None,
+            Key::Group(_) | Key::Tunnel { .. } => return None,
         };
         Some(match self.rib.neighbour(ifindex, address) {
             Some(neighbour) => format!(", neighbour {address} {}", neighbour.state),

@@ -28,6 +28,7 @@ use super::{
     prefix,
     rib::{Hops, Liveness, Rib, TABLE_LOCAL, TABLE_MAIN},
     rules::{Policy, PolicyRow, Rules, Step},
+    tunnels::{TunnelSpec, Tunnels},
 };
 use crate::gateways::Gateways;
 
@@ -44,6 +45,8 @@ pub struct SyncConfig {
     pub tables: Vec<u32>,
     /// Whether routes of IPv6 are followed, too.
     pub ipv6: bool,
+    /// Tunnels to other routers, the preferred ones first.
+    pub tunnels: Vec<TunnelSpec>,
 }
 
 impl Default for SyncConfig {
@@ -53,6 +56,7 @@ impl Default for SyncConfig {
             anycast: Vec::new(),
             tables: vec![TABLE_LOCAL, TABLE_MAIN],
             ipv6: true,
+            tunnels: Vec::new(),
         }
     }
 }
@@ -80,6 +84,7 @@ pub struct RouteSync {
     unanswering: HashSet<(u32, IpAddr)>,
     /// Gateways that proved that they speak Xcast.
     proven: HashSet<(u32, IpAddr)>,
+    pub(super) tunnels: Tunnels,
     /// The entries that are always there are written.
     started: bool,
     /// Paths and neighbours that got no next-hop id of their own because there were none left.
@@ -93,9 +98,11 @@ impl RouteSync {
     pub fn new(config: SyncConfig) -> Self {
         let mut rib = Rib::new(&config.tables);
         rib.changes.addresses.extend(&config.anycast);
+        let tunnels = Tunnels::new(&config.tunnels);
         Self {
             config,
             rib,
+            tunnels,
             ports: HashMap::new(),
             arrivals: HashMap::new(),
             next_hops: NextHops::new(),
@@ -212,11 +219,14 @@ impl RouteSync {
         };
         let used = used
             .iter()
-            .filter_map(|&id| self.next_hops.neighbour_of(id));
+            .filter_map(|&id| self.neighbour_of(id));
         let neighbours: BTreeSet<_> = used.filter(stale).collect();
         if !neighbours.is_empty() {
             let neighbours = neighbours.into_iter().collect();
             edits.push(Edit::Use { neighbours });
+        }
+        if !self.rib.resyncing() {
+            self.tend_remotes(edits);
         }
         for &(ifindex, gateway) in &self.resolving {
             let kept = self.rib.neighbour(ifindex, gateway).is_some_and(|known| {
@@ -229,6 +239,17 @@ impl RouteSync {
             if !kept && !self.rib.resyncing() {
                 edits.push(Edit::Resolve { ifindex, gateway });
             }
+        }
+    }
+
+    /// The neighbour that packets with this next hop are sent to.
+    fn neighbour_of(&self, id: u32) -> Option<(u32, IpAddr)> {
+        match self.next_hops.get(id)?.key {
+            Key::Tunnel { tunnel, .. } => {
+                let outer = self.outer(usize::from(tunnel)).ok()?;
+                Some(outer.neighbour)
+            }
+            _ => self.next_hops.neighbour_of(id),
         }
     }
 
@@ -348,7 +369,7 @@ impl RouteSync {
     }
 
     /// Decides anew whatever the noted changes touch.
-    fn update(&mut self, edits: &mut Vec<Edit>) {
+    pub(super) fn update(&mut self, edits: &mut Vec<Edit>) {
         if !self.started {
             self.started = true;
             self.write_fixed(edits);
@@ -380,6 +401,12 @@ impl RouteSync {
             self.update_path(path, &mut prefixes, &mut retired, edits);
         }
         for id in entries {
+            let (next_hops, context) = self.parts();
+            next_hops.refresh(id, context, edits);
+        }
+        self.update_routes(prefixes, &mut retired, edits);
+        let prefixes = self.update_tunnels(edits);
+        for id in self.next_hops.of_tunnels() {
             let (next_hops, context) = self.parts();
             next_hops.refresh(id, context, edits);
         }
@@ -601,6 +628,13 @@ impl RouteSync {
         retired: &mut Vec<u32>,
         edits: &mut Vec<Edit>,
     ) {
+        if self.tunnels.len() > 0 {
+            // What leads into tunnels goes by what is around it, too.
+            let tunnels = &self.tunnels;
+            let under = prefixes.iter().flat_map(|&prefix| tunnels.under(prefix));
+            let under: Vec<IpNet> = under.collect();
+            prefixes.extend(under);
+        }
         // A prefix may be noted for several reasons. In order, the maps' tree nodes stay in the cache.
         prefixes.sort_unstable();
         prefixes.dedup();
@@ -619,32 +653,39 @@ impl RouteSync {
             let entry = self
                 .fib
                 .entry(&self.rib, prefix, |ifindex| ports.contains_key(&ifindex));
+            let entry = match self.tunnels.of(prefix) {
+                Some(tunnel) => Entry::Held(Key::Tunnel {
+                    tunnel,
+                    native: self.native_next_hop(prefix),
+                }),
+                None => entry,
+            };
             let next_hop = match entry {
                 Entry::Absent => {
                     removals.push(prefix);
                     continue;
                 }
                 Entry::Id(id) => id,
-                Entry::Host(key) => self.host_id(prefix, key, edits),
+                Entry::Held(key) => self.held_id(prefix, key, edits),
             };
             let old = self.fib.routes.get(prefix).copied();
             if old != Some(next_hop) {
                 self.fib.insert(prefix, next_hop);
                 edits.push(Edit::Route { prefix, next_hop });
-                retired.extend(old.filter(|&id| self.is_host(id)));
+                retired.extend(old.filter(|&id| self.is_held(id)));
             }
         }
         for prefix in removals {
             // The same prefix may be there twice.
             if let Some(old) = self.fib.remove(prefix) {
                 edits.push(Edit::RemoveRoute { prefix });
-                retired.extend(self.is_host(old).then_some(old));
+                retired.extend(self.is_held(old).then_some(old));
             }
         }
     }
 
-    /// The id of an on-link neighbour, with a reference taken for its route if that is new.
-    fn host_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
+    /// The id of a next hop that its routes hold, with a reference taken for this one if that is new.
+    fn held_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
         let current = self.fib.routes.get(prefix).copied();
         if let Some(id) = self.next_hops.id(&key)
             && current == Some(id)
@@ -662,9 +703,9 @@ impl RouteSync {
         }
     }
 
-    fn is_host(&self, id: u32) -> bool {
+    fn is_held(&self, id: u32) -> bool {
         let slot = self.next_hops.get(id);
-        slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. }))
+        slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. } | Key::Tunnel { .. }))
     }
 
     fn update_own_address(&mut self, address: IpAddr, edits: &mut Vec<Edit>) {
@@ -720,6 +761,18 @@ impl RouteSync {
         }
     }
 
+    /// What entries are made from.
+    pub(super) fn context(&self) -> EntryContext<'_> {
+        EntryContext {
+            rib: &self.rib,
+            ports: &self.ports,
+            gateways: &self.config.gateways,
+            proven: &self.proven,
+            arrivals: &self.arrivals,
+            tunnels: &self.tunnels,
+        }
+    }
+
     fn parts(&mut self) -> (&mut NextHops, EntryContext<'_>) {
         let context = EntryContext {
             rib: &self.rib,
@@ -727,6 +780,7 @@ impl RouteSync {
             gateways: &self.config.gateways,
             proven: &self.proven,
             arrivals: &self.arrivals,
+            tunnels: &self.tunnels,
         };
         (&mut self.next_hops, context)
     }

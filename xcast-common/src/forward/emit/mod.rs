@@ -3,13 +3,18 @@
 //! A copy arrives here as the whole frame. It leaves as ordinary unicast (X2U, RFC 5058 section
 //! 6), as an Xcast packet with a shorter list, or as an Xcast packet with the same list and fewer
 //! bits. Lists are written from the plan, last destination first, and end where the payload
-//! begins; so nothing that is still to be read is ever overwritten.
+//! begins; so nothing that is still to be read is ever overwritten. A copy that leaves inside a tunnel is
+//! [encapsulated](encapsulate()) afterwards.
 
 mod bitmap;
+mod encapsulate;
 mod truncate;
 mod x2u;
 
-pub use self::x2u::strip;
+pub use self::{
+    encapsulate::{encapsulate, encapsulate_packet},
+    x2u::strip,
+};
 use self::{
     bitmap::{clear_bits, write_bitmap},
     truncate::truncate,
@@ -22,7 +27,7 @@ use super::{
 use crate::{
     family::traits::Family,
     maps::{
-        next_hop::{NextHop, NextHopKind},
+        next_hop::{NEXT_HOP_TUNNEL, NextHop, NextHopKind},
         settings::{Prune, Settings},
     },
     verifier::fresh,
@@ -51,7 +56,8 @@ pub fn emit<F: Family>(
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
     let single = fresh(&plan.branches[b as usize].len) == 1;
-    if single && (to_stack || !plan.has(FLAG_X)) {
+    let in_tunnel = next_hop.flags & NEXT_HOP_TUNNEL != 0;
+    if single && (to_stack || !plan.has(FLAG_X) && !in_tunnel) {
         let stripped = match stripped {
             Some(stripped) => stripped,
             None => strip(frame, plan, settings)?,

@@ -14,14 +14,15 @@ use crate::{
         counter::{Counter, Tally},
         lpm::Entry,
         next_hop::{
-            ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_POLICY,
-            NextHopKind,
+            ECMP_BUCKETS, NEXT_HOP_NO_ROUTE, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
+            NEXT_HOP_STACK_POLICY, NEXT_HOP_TUNNEL, NextHopKind,
         },
         settings::Settings,
     },
     packet::Packet,
     verifier::{fresh, store},
     wire::{
+        FLAG_X,
         frame::{Frame, View},
         transport,
     },
@@ -60,6 +61,9 @@ pub fn group<F: Family>(
     let bucket = bucket_of::<F>(frame.view(), packet)?;
     read_rest(frame, plan, work)?;
     collect(plan, work, scratch, tables, bucket, counters);
+    if settings.tunnels != 0 {
+        leave_tunnels(plan, work, tables, bucket);
+    }
     note_uses(plan, tables);
     decide(plan, work, settings, counters);
     if plan.split != 0 {
@@ -170,7 +174,7 @@ fn collect<F: Family>(
         plan.bucket = bucket as u8;
         // A member of the multipath group for this flow. The choice does not depend on the destination:
         // destinations behind the same multipath route share one copy.
-        let group = next_hop.ecmp_group;
+        let group = next_hop.group_or_tunnel;
         let Some((member, next_hop)) = tables
             .ecmp_member(group, bucket)
             .and_then(|member| Some((member as u16, tables.next_hop(member)?)))
@@ -188,6 +192,47 @@ fn collect<F: Family>(
             scratch.remember(member, b);
         }
         scratch.remember(id, b);
+    }
+}
+
+/// A destination that is alone behind a tunnel goes the way that it has without one, as unicast: the tunnel would cost
+/// outer headers and save nothing. Where there is no such way, or the packet has to stay an Xcast packet, it stays.
+#[inline(always)]
+fn leave_tunnels<F: Family>(
+    plan: &mut Plan<F>,
+    work: &mut Work,
+    tables: &impl Tables<F>,
+    bucket: u32,
+) {
+    if plan.has(FLAG_X) {
+        return;
+    }
+    for b in 0..F::MAX_DESTINATIONS {
+        if b >= fresh(&plan.branch_count) as usize {
+            break;
+        }
+        let next_hop = &mut work.next_hops[b];
+        if fresh(&next_hop.flags) & NEXT_HOP_TUNNEL == 0 || fresh(&plan.branches[b].len) != 1 {
+            continue;
+        }
+        let mut id = u32::from(fresh(&next_hop.native));
+        let Some(mut native) = tables.next_hop(id) else {
+            continue;
+        };
+        if native.kind == NextHopKind::Ecmp as u8 {
+            plan.bucket = bucket as u8;
+            let member = tables.ecmp_member(native.group_or_tunnel, bucket);
+            let Some((member, entry)) =
+                member.and_then(|member| Some((member, tables.next_hop(member)?)))
+            else {
+                continue;
+            };
+            (id, native) = (member, entry);
+        }
+        if id != NEXT_HOP_NO_ROUTE {
+            native.copy_to(next_hop);
+            store(&mut plan.branches[b].next_hop, id as u16);
+        }
     }
 }
 
@@ -239,6 +284,9 @@ fn decide<F: Family>(
         }
         if verdict.is(Verdict::POLICY) {
             plan.branches[b].next_hop = NEXT_HOP_STACK_POLICY as u16;
+        }
+        if verdict.is(Verdict::TUNNEL) {
+            plan.enter_tunnel();
         }
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {

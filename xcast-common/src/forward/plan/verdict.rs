@@ -5,7 +5,7 @@ use crate::{
     family::traits::Family,
     maps::{
         counter::Counter,
-        next_hop::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind},
+        next_hop::{NEXT_HOP_ON_LINK, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind},
         port::PORT_STACK,
         settings::{Prune, Settings},
     },
@@ -32,6 +32,8 @@ impl Verdict {
     pub(super) const ORPHANED: u32 = 1 << 19;
     /// Only the kernel stack knows the way.
     pub(super) const POLICY: u32 = 1 << 20;
+    /// The copy leaves inside a tunnel.
+    pub(super) const TUNNEL: u32 = 1 << 21;
 
     #[inline(always)]
     pub(super) fn skip(counter: u8) -> Self {
@@ -106,7 +108,8 @@ pub(super) fn judge<F: Family>(
     } else {
         1
     };
-    let len = if count == 1 && !must_stay_xcast {
+    let in_tunnel = next_hop.flags & NEXT_HOP_TUNNEL != 0;
+    let len = if count == 1 && !must_stay_xcast && !in_tunnel {
         plan.unicast_len()
     } else if settings.prune == Prune::Bitmap as u8 {
         u32::from(plan.packet.total_len)
@@ -120,5 +123,7 @@ pub(super) fn judge<F: Family>(
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::OVERSIZE);
     }
     let how = if shared { 0 } else { Verdict::SEPARATE };
-    Verdict::send(next_hop.port, how)
+    // Without a branch: the flag is at another place.
+    let tunnel = u32::from(next_hop.flags & NEXT_HOP_TUNNEL) * (Verdict::TUNNEL / NEXT_HOP_TUNNEL as u32);
+    Verdict::send(next_hop.port, how | tunnel)
 }

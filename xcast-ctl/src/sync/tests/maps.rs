@@ -98,7 +98,7 @@ impl Maps {
         match edit {
             Edit::NextHop { id, entry } => {
                 if entry.kind == NextHopKind::Ecmp as u8 {
-                    assert!(self.groups.contains_key(&entry.ecmp_group), "{edit:?}");
+                    assert!(self.groups.contains_key(&entry.group_or_tunnel), "{edit:?}");
                 }
                 self.next_hops.insert(*id, *entry);
             }
@@ -135,7 +135,7 @@ impl Maps {
             Edit::Resolve { ifindex, gateway } => {
                 self.resolving.insert((*ifindex, *gateway));
             }
-            Edit::Use { .. } => {}
+            Edit::Use { .. } | Edit::Tunnel { .. } | Edit::ResolveRemote { .. } => {}
             Edit::Release { ifindex, gateway } => {
                 assert!(self.resolving.remove(&(*ifindex, *gateway)), "{edit:?}");
             }
@@ -171,7 +171,7 @@ impl Maps {
             kind if kind == NextHopKind::Skip as u8 => Fate::Skip(reason),
             kind if kind == NextHopKind::Ecmp as u8 => {
                 let mut members = BTreeMap::new();
-                for id in self.groups[&entry.ecmp_group].buckets {
+                for id in self.groups[&entry.group_or_tunnel].buckets {
                     *members.entry(self.fate_of(id)).or_default() += 1;
                 }
                 Fate::Ecmp(members)
