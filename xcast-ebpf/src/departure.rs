@@ -10,10 +10,10 @@ use aya_ebpf::{
 use xcast_common::{
     family::{V4, V6},
     forward::{
-        emit::{emit, emit_rest, encapsulate},
+        emit::{Form, emit, emit_rest, encapsulate},
         mark::{self, Mark, State},
     },
-    maps::{NEXT_HOP_TUNNEL, PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
+    maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
     verifier::fresh,
     wire::frame::Frame as _,
 };
@@ -96,16 +96,22 @@ fn prune<F: FamilyMaps>(
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
     let form = emit(frame, plan, b, next_hop, settings, stripped).ok_or(Counter::DropNoRoom)?;
+    let is_tunnel = form == Form::Tunnel;
     // The next hop may be another one than when the plan was made. Read again, for its port is written before its
     // addresses: if it is still this one, so is what they belong to.
-    if fresh(&next_hop.port) != slot() {
+    let port = if is_tunnel {
+        &next_hop.tunnel_port
+    } else {
+        &next_hop.port
+    };
+    if fresh(port) != slot() {
         return Err(Counter::DropNextHop);
     }
-    if fresh(&next_hop.flags) & NEXT_HOP_TUNNEL != 0 {
+    if is_tunnel {
         let tunnel = TUNNELS
             .get(u32::from(fresh(&next_hop.group_or_tunnel)))
             .ok_or(Counter::SkipNextHop)?;
-        encapsulate(frame, plan, tunnel, next_hop).ok_or(Counter::DropNoRoom)?;
+        encapsulate(frame, plan, tunnel).ok_or(Counter::DropNoRoom)?;
         count(slot(), Counter::TunnelSent);
         if slot() == plan.packet.arrival {
             count(slot(), Counter::TunnelHairpin);

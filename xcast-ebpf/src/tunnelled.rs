@@ -4,7 +4,7 @@ use aya_ebpf::{
     bindings::xdp_action::{XDP_DROP, XDP_PASS},
     programs::XdpContext,
 };
-use xcast_common::{forward::tunnelled::open, packet::Reject, wire::frame::Frame as _};
+use xcast_common::{forward::tunnelled::open, packet::Reject};
 
 use crate::{
     frame::XdpFrame,

@@ -14,7 +14,6 @@ use crate::{
     },
     maps::{
         counter::{Counter, PortCounters},
-        next_hop::NEXT_HOP_TUNNEL,
         port::{MAX_PORTS, PORT_STACK, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port},
         settings::Settings,
     },
@@ -284,10 +283,10 @@ impl<F: Family> Router<F> {
             self.count(slot, Counter::DropNoRoom);
             return;
         };
-        if next_hop.flags & NEXT_HOP_TUNNEL != 0 {
+        if form == Form::Tunnel {
             let tunnel = self.tables.tunnel(next_hop.group_or_tunnel);
-            let encapsulated = tunnel
-                .and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel, &next_hop));
+            let encapsulated =
+                tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
             if encapsulated.is_none() {
                 self.count(slot, Counter::DropNoRoom);
                 return;

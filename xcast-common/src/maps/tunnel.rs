@@ -1,6 +1,6 @@
 //! Tunnels between routers: what copies get in front and behind, and by what a router knows what it may take out.
 
-use core::net::IpAddr;
+use core::{mem::offset_of, net::IpAddr};
 
 use crate::wire::{
     IPV4_LEN,
@@ -29,14 +29,14 @@ pub struct Tunnel {
     pub addresses: [Be32; 8],
     /// The cookie, as it lies in memory.
     pub cookie: u64,
+    /// Link layer addresses of the gateway towards the other router, and of the port.
+    pub macs: [u8; 12],
     /// UDP port of the other router; 0 without a UDP header (IP in IP).
     pub port: Be16,
     /// IP version of the outer header; 0 in an unused entry.
     pub version: u8,
     /// TTL or hop limit of the outer header.
     pub ttl: u8,
-    /// Explicit padding.
-    pub reserved: [u8; 4],
 }
 
 impl Tunnel {
@@ -47,6 +47,7 @@ impl Tunnel {
         destination: IpAddr,
         port: Option<u16>,
         cookie: [u8; COOKIE_LEN],
+        macs: [u8; 12],
     ) -> Option<Self> {
         let mut addresses = [Be32::default(); 8];
         let version = match (source, destination) {
@@ -68,11 +69,19 @@ impl Tunnel {
         Some(Self {
             addresses,
             cookie: u64::from_ne_bytes(cookie),
+            macs,
             port: Be16::new(port.unwrap_or(0)),
             version,
             ttl: OUTER_TTL,
-            reserved: [0; 4],
         })
+    }
+
+    /// Both link layer addresses as they begin a frame, in memory: eight octets and four.
+    #[inline(always)]
+    pub fn ethernet(&self) -> (u64, u32) {
+        let start = core::ptr::from_ref(&self.macs).cast::<u8>();
+        // SAFETY: both are within the field, and aligned, by the assertions below; any bits are a number.
+        unsafe { (start.cast::<u64>().read(), start.add(8).cast::<u32>().read()) }
     }
 
     /// By how many octets a packet becomes longer.
@@ -116,6 +125,6 @@ pub struct TunnelCookies {
 }
 
 const _: () = {
-    assert!(size_of::<Tunnel>() == 48);
+    assert!(size_of::<Tunnel>() == 56 && offset_of!(Tunnel, macs) == 40);
     assert!(size_of::<TunnelPeer>() == 32 && size_of::<TunnelCookies>() == 16);
 };

@@ -217,7 +217,10 @@ impl From<NextHopRow> for report::NextHop {
             address: row.address,
             port: row.device,
             mac: forward.then(|| mac_text(entry.destination_mac)),
-            mtu: forward.then_some(entry.mtu_bytes),
+            mtu: match entry.flags & NEXT_HOP_TUNNEL {
+                0 => forward.then_some(entry.mtu_bytes),
+                _ => Some(entry.tunnel_mtu_bytes),
+            },
             xcast: entry.flags & NEXT_HOP_XCAST != 0,
             on_link: entry.flags & NEXT_HOP_ON_LINK != 0,
             reason: reason.filter(|_| counts).map(|name| (*name).to_owned()),
@@ -228,7 +231,7 @@ impl From<NextHopRow> for report::NextHop {
 /// The name of a next hop's kind in reports.
 fn kind_name(entry: NextHop) -> &'static str {
     match entry.kind {
-        kind if kind == NextHopKind::Forward as u8 && entry.flags & NEXT_HOP_TUNNEL != 0 => "tunnel",
+        _ if entry.flags & NEXT_HOP_TUNNEL != 0 => "tunnel",
         kind if kind == NextHopKind::Forward as u8 => "forward",
         kind if kind == NextHopKind::Stack as u8 => "stack",
         kind if kind == NextHopKind::Skip as u8 => "skip",

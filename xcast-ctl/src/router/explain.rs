@@ -9,7 +9,7 @@ use xcast_common::{
     forward::plan::{BRANCH_SLOTS, NONE, Plan},
     host::{Buffer, MemoryTables, Router},
     maps::{
-        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NextHop, NextHopKind,
+        NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
         PORT_STACK, Settings,
         counter::{self, Counter},
     },
@@ -171,11 +171,6 @@ fn tables(sync: &RouteSync, request: &ExplainRequest, datapath: &Datapath) -> Me
         let id = sync.lookup(address).next_hop;
         tables.set_route(address, if address.is_ipv4() { 32 } else { 128 }, Some(id));
         add_next_hop(&mut tables, sync, id);
-        if let Some(entry) = sync.next_hop(id)
-            && entry.flags & NEXT_HOP_TUNNEL != 0
-        {
-            add_next_hop(&mut tables, sync, u32::from(entry.native));
-        }
     }
     tables
 }
@@ -216,7 +211,10 @@ fn branch<F: Family>(
     let id = u32::from(plan.branches[at].next_hop);
     let entry = tables.next_hop(id).filter(|_| id != NEXT_HOP_STACK_MTU);
     let to_stack = plan.branches[at].port == PORT_STACK;
-    let in_tunnel = entry.is_some_and(|entry| entry.flags & NEXT_HOP_TUNNEL != 0);
+    let in_tunnel = entry.is_some_and(|entry| {
+        let flags = if request.x { FLAG_X } else { 0 };
+        entry.in_tunnel(destinations.len() as u8, flags).holds()
+    });
     let form = if to_stack {
         Form::Stack
     } else if destinations.len() == 1 && !request.x && !in_tunnel {

@@ -372,9 +372,11 @@ impl Router {
                 self.discovery.add(ifindex, gateway);
                 Ok(())
             }
-            Edit::Tunnel { tunnel, local } => {
-                self.tunnels.write(tunnel, local, &mut self.datapath)
-            }
+            Edit::Tunnel {
+                tunnel,
+                local,
+                macs,
+            } => self.tunnels.write(tunnel, local, macs, &mut self.datapath),
             Edit::ResolveRemote { ifindex, address } => {
                 self.resolver.resolve(ifindex, address);
                 Ok(())

@@ -10,7 +10,7 @@ use xcast_common::{
     family::{V4, V6},
     forward::emit::encapsulate_packet,
     host::Buffer,
-    maps::{NextHop, Tunnel},
+    maps::Tunnel,
     wire::{ETH_LEN, eth, in_ip, transport},
 };
 use xcast_host::{
@@ -62,7 +62,6 @@ pub(super) fn probe(
     code_points: &CodePoints,
     (local, remote): (IpAddr, IpAddr),
     tunnel: &Tunnel,
-    next_hop: &NextHop,
     nonce: &Nonce,
 ) -> Option<Vec<u8>> {
     let group = code_points.group_for(remote);
@@ -110,9 +109,9 @@ pub(super) fn probe(
     let frame = [&[0; 12][..], &ether_type.to_be_bytes(), &packet].concat();
     let mut buffer = Buffer::new(&frame);
     if remote.is_ipv6() {
-        encapsulate_packet::<V6>(&mut buffer, 0, tunnel, next_hop)?;
+        encapsulate_packet::<V6>(&mut buffer, 0, tunnel)?;
     } else {
-        encapsulate_packet::<V4>(&mut buffer, 0, tunnel, next_hop)?;
+        encapsulate_packet::<V4>(&mut buffer, 0, tunnel)?;
     }
     Some(buffer.frame().to_vec())
 }

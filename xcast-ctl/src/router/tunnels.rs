@@ -105,6 +105,7 @@ impl Tunnels {
         &mut self,
         tunnel: usize,
         local: IpAddr,
+        macs: [u8; 12],
         datapath: &mut Datapath,
     ) -> Result<(), DatapathError> {
         let udp_port = self.udp_port;
@@ -112,7 +113,7 @@ impl Tunnels {
             return Ok(());
         };
         for mode in Mode::ALL {
-            if let Some(headers) = known.headers(local, mode, udp_port) {
+            if let Some(headers) = known.headers(local, macs, mode, udp_port) {
                 datapath.set_tunnel(tunnel_index(tunnel, mode), headers)?;
             }
         }
@@ -213,10 +214,10 @@ impl Tunnels {
         let tunnel = &self.list[number];
         let socket = self.socket.as_ref().context("no packet socket")?;
         let headers = tunnel
-            .headers(outer.local, mode, self.udp_port)
+            .headers(outer.local, outer.macs(), mode, self.udp_port)
             .context("no such headers")?;
         let ends = (outer.local, tunnel.spec.remote);
-        let frame = probe(&self.code_points, ends, &headers, &outer.entry, nonce)
+        let frame = probe(&self.code_points, ends, &headers, nonce)
             .context("no code points of the family")?;
         socket.send(outer.neighbour.0, &frame)?;
         Ok(())
@@ -333,13 +334,20 @@ impl Tunnels {
 
 impl Tunnel {
     /// The outer headers of what is sent.
-    fn headers(&self, local: IpAddr, mode: Mode, udp_port: Option<u16>) -> Option<OuterHeaders> {
+    fn headers(
+        &self,
+        local: IpAddr,
+        macs: [u8; 12],
+        mode: Mode,
+        udp_port: Option<u16>,
+    ) -> Option<OuterHeaders> {
         let remote = self.spec.remote;
         let port = match mode {
             Mode::Ip => None,
             Mode::Udp => Some(udp_port?),
         };
-        OuterHeaders::new(local, remote, port, cookie(self.key.octets(), local, remote))
+        let cookie = cookie(self.key.octets(), local, remote);
+        OuterHeaders::new(local, remote, port, cookie, macs)
     }
 }
 

@@ -65,6 +65,8 @@ pub enum Edit {
         tunnel: usize,
         /// The address.
         local: IpAddr,
+        /// Link-layer addresses as they begin a frame: of the gateway towards the other end, and of the port.
+        macs: [u8; 12],
     },
     /// Have the kernel keep the other end of a tunnel resolved, which is on a link. The request may be repeated.
     ResolveRemote {

@@ -343,22 +343,29 @@ impl NextHops {
 
     /// What the entry of `key` says now.
     fn entry(&self, key: &Key, context: EntryContext<'_>) -> NextHop {
-        let entry = context.entry(key);
-        let Key::Tunnel { native, .. } = *key else {
-            return entry;
+        let Key::Tunnel { tunnel, native } = *key else {
+            return context.entry(key);
         };
-        // Where sources are expected that packets go to through a tunnel: where the kernel expects them.
-        let fixed = FIXED.get(native as usize).copied();
-        let egress = match fixed.or_else(|| self.get(native).map(|slot| slot.entry)) {
-            Some(other) if other.kind == NextHopKind::Ecmp as u8 => EGRESS_ANY,
-            Some(other) if native != NEXT_HOP_NO_ROUTE => other.egress,
-            _ => entry.egress,
-        };
-        NextHop {
-            native: native as u16,
-            egress,
-            ..entry
+        context.tunnels.entry(tunnel, self.native(native))
+    }
+
+    /// What destinations behind a tunnel have without it, for one that is alone; of a multipath route, a member.
+    fn native(&self, id: u32) -> Option<NextHop> {
+        if id == NEXT_HOP_NO_ROUTE {
+            return None;
         }
+        if let Some(fixed) = FIXED.get(id as usize) {
+            return Some(*fixed);
+        }
+        let slot = self.get(id)?;
+        let Some(group) = &slot.group else {
+            return Some(slot.entry);
+        };
+        // Their sources may be behind any of them.
+        Some(NextHop {
+            egress: EGRESS_ANY,
+            ..self.native(group.buckets.buckets[0])?
+        })
     }
 
     /// The neighbour that the entry of `id` follows.
@@ -536,7 +543,7 @@ impl EntryContext<'_> {
             }
             Key::Link { ifindex } => self.stack(Counter::StackNoPort, ifindex),
             Key::Group(_) => NextHop::stack(Counter::StackNoPort),
-            Key::Tunnel { tunnel, .. } => self.tunnels.entry(tunnel),
+            Key::Tunnel { tunnel, .. } => self.tunnels.entry(tunnel, None),
         }
     }
 

@@ -219,7 +219,7 @@ impl RouteSync {
         };
         let used = used
             .iter()
-            .filter_map(|&id| self.neighbour_of(id));
+            .flat_map(|&id| self.neighbours_of(id));
         let neighbours: BTreeSet<_> = used.filter(stale).collect();
         if !neighbours.is_empty() {
             let neighbours = neighbours.into_iter().collect();
@@ -242,15 +242,17 @@ impl RouteSync {
         }
     }
 
-    /// The neighbour that packets with this next hop are sent to.
-    fn neighbour_of(&self, id: u32) -> Option<(u32, IpAddr)> {
-        match self.next_hops.get(id)?.key {
-            Key::Tunnel { tunnel, .. } => {
-                let outer = self.outer(usize::from(tunnel)).ok()?;
-                Some(outer.neighbour)
-            }
-            _ => self.next_hops.neighbour_of(id),
-        }
+    /// The neighbours that packets with this next hop are sent to.
+    fn neighbours_of(&self, id: u32) -> Vec<(u32, IpAddr)> {
+        let Some(slot) = self.next_hops.get(id) else {
+            return Vec::new();
+        };
+        let (outer, native) = match slot.key {
+            Key::Tunnel { tunnel, native } => (self.outer(usize::from(tunnel)).ok(), native),
+            _ => (None, id),
+        };
+        let outer = outer.map(|outer| outer.neighbour);
+        outer.into_iter().chain(self.next_hops.neighbour_of(native)).collect()
     }
 
     fn take_in_rule(&mut self, event: &KernelEvent) {

@@ -80,13 +80,18 @@ impl RouteSync {
                 continue;
             };
             let new = self.outer_of(&state.spec);
-            let local = match &new {
-                Ok(outer) => Some(outer.local),
-                Err(_) => state.spec.local.or(state.written),
-            };
             let (old, written, remote) = (state.outer, state.written, state.spec.remote);
-            if let Some(local) = local.filter(|_| local != written) {
-                edits.push(Edit::Tunnel { tunnel, local });
+            // What arrives may do so by another way.
+            let known = match &new {
+                Ok(outer) => Some((outer.local, outer.macs())),
+                Err(_) => written.or(state.spec.local.map(|local| (local, [0; 12]))),
+            };
+            if let Some((local, macs)) = known.filter(|_| known != written) {
+                edits.push(Edit::Tunnel {
+                    tunnel,
+                    local,
+                    macs,
+                });
             }
             if let Err(NoWay::Unresolved { ifindex, address }) = new
                 && address == remote
@@ -99,7 +104,7 @@ impl RouteSync {
             }
             if let Some(state) = self.tunnels.get_mut(tunnel) {
                 state.outer = new;
-                state.written = local;
+                state.written = known;
             }
         }
         prefixes

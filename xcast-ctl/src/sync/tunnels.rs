@@ -5,7 +5,7 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use xcast_common::maps::{
-    NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, Tunnel as OuterHeaders, counter::Counter,
+    NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, Tunnel as OuterHeaders, counter::Counter,
 };
 use xcast_overlay::backbone::tunnels::{Carriage, Mode};
 
@@ -38,6 +38,16 @@ pub struct Outer {
     pub entry: NextHop,
     /// The source of outer headers.
     pub local: IpAddr,
+}
+
+impl Outer {
+    /// Link-layer addresses as they begin a frame.
+    pub fn macs(&self) -> [u8; 12] {
+        let mut macs = [0; 12];
+        macs[..6].copy_from_slice(&self.entry.destination_mac);
+        macs[6..].copy_from_slice(&self.entry.source_mac);
+        macs
+    }
 }
 
 /// Why there is no way to the other end of a tunnel.
@@ -98,8 +108,8 @@ pub(super) struct State {
     pub(super) spec: TunnelSpec,
     pub(super) carriage: Carriage,
     pub(super) outer: Result<Outer, NoWay>,
-    /// The source of outer headers that the datapath knows.
-    pub(super) written: Option<IpAddr>,
+    /// What the datapath knows: the source of outer headers, and link-layer addresses.
+    pub(super) written: Option<(IpAddr, [u8; 12])>,
 }
 
 impl Tunnels {
@@ -163,23 +173,34 @@ impl Tunnels {
         self.routes.more_specific(prefix)
     }
 
-    /// The entry of a next hop behind a tunnel, but for what the way without it says.
-    pub(super) fn entry(&self, tunnel: u16) -> NextHop {
+    /// The entry of a next hop behind a tunnel, where `native` is that of the way without it, if there is one that
+    /// delivers.
+    pub(super) fn entry(&self, tunnel: u16, native: Option<NextHop>) -> NextHop {
         let state = self.list.get(usize::from(tunnel));
         let parts = state.and_then(|state| {
             let outer = state.outer.as_ref().ok()?;
             Some((outer, state.carriage.mode?, state.carriage.mtu_bytes))
         });
         let Some((outer, mode, path_mtu)) = parts else {
-            return NextHop::stack(Counter::StackNoNeighbour);
+            return native.unwrap_or(NextHop::stack(Counter::StackNoRoute));
         };
         let overhead = OuterHeaders::overhead(outer.local.is_ipv6(), mode == Mode::Udp) as u16;
-        let mtu_bytes = path_mtu.map_or(outer.entry.mtu_bytes, |mtu| mtu.min(outer.entry.mtu_bytes));
+        let link_mtu = outer.entry.mtu_bytes;
+        let mtu_bytes = path_mtu.map_or(link_mtu, |mtu| mtu.min(link_mtu));
+        let only = match native {
+            Some(_) => 0,
+            None => NEXT_HOP_TUNNEL_ONLY,
+        };
+        let alone = native.unwrap_or(NextHop {
+            egress: outer.entry.egress,
+            ..NextHop::stack(Counter::StackNoRoute)
+        });
         NextHop {
-            flags: NEXT_HOP_XCAST | NEXT_HOP_TUNNEL,
-            mtu_bytes: mtu_bytes.saturating_sub(overhead),
+            flags: NEXT_HOP_XCAST | NEXT_HOP_TUNNEL | only,
             group_or_tunnel: tunnel_index(usize::from(tunnel), mode),
-            ..outer.entry
+            tunnel_port: outer.entry.port,
+            tunnel_mtu_bytes: mtu_bytes.saturating_sub(overhead),
+            ..alone
         }
     }
 }

@@ -11,10 +11,7 @@
 use crate::{
     family::{V4, V6, traits::Family},
     forward::plan::Plan,
-    maps::{
-        next_hop::NextHop,
-        tunnel::{COOKIE_LEN, Tunnel},
-    },
+    maps::tunnel::{COOKIE_LEN, Tunnel},
     verifier::fresh,
     wire::{
         ETH_LEN, IPV4_LEN,
@@ -37,7 +34,6 @@ const FIRST_PORT: u16 = 0xc000;
 /// What outer headers are made of.
 struct Outer<'a> {
     tunnel: &'a Tunnel,
-    next_hop: &'a NextHop,
     /// Protocol of what is inside, if there is no UDP header.
     protocol: u8,
     /// DS field and ECN of what is inside: outer headers get the same (RFC 2983, RFC 6040 section 4.1, normal mode).
@@ -54,9 +50,8 @@ pub fn encapsulate<F: Family>(
     frame: &mut impl Frame,
     plan: &Plan<F>,
     tunnel: &Tunnel,
-    next_hop: &NextHop,
 ) -> Option<()> {
-    encapsulate_packet::<F>(frame, plan.ext_len(), tunnel, next_hop)
+    encapsulate_packet::<F>(frame, plan.ext_len(), tunnel)
 }
 
 /// The same for an Xcast packet with so many octets of other headers before its Xcast header.
@@ -65,14 +60,12 @@ pub fn encapsulate_packet<F: Family>(
     frame: &mut impl Frame,
     ext_len: u16,
     tunnel: &Tunnel,
-    next_hop: &NextHop,
 ) -> Option<()> {
     let view = frame.view();
     let inner_len = view.len().wrapping_sub(ETH_LEN) & MAX_LEN;
     let flow = F::flow(view, ext_len)?.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let outer = Outer {
         tunnel,
-        next_hop,
         protocol: F::IN_IP,
         traffic_class: F::traffic_class(view)?,
         entropy: (flow >> 32) as u32,
@@ -164,7 +157,7 @@ impl Outer<'_> {
 
     #[inline(always)]
     fn write_ethernet<const N: usize>(&self, header: Window<'_, N>, ether_type: u16) {
-        let (first, last) = self.next_hop.addresses();
+        let (first, last) = self.tunnel.ethernet();
         header.set_u64(eth::DESTINATION, first);
         header.set_u32(eth::DESTINATION + 8, last);
         header.set_u16(eth::ETHER_TYPE, ether_type.to_be());

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     family::traits::Family,
     maps::{
-        next_hop::{NEXT_HOP_TUNNEL, NextHop, NextHopKind},
+        next_hop::{NextHop, NextHopKind},
         settings::{Prune, Settings},
     },
     verifier::fresh,
@@ -41,6 +41,8 @@ pub enum Form {
     Unicast,
     /// Still an Xcast packet.
     Xcast,
+    /// An Xcast packet that is to be [encapsulated](encapsulate()).
+    Tunnel,
 }
 
 /// Rewrites the frame for branch `b` of `plan`, to leave by `next_hop`. `None` if the frame has no room for it; it must
@@ -55,9 +57,9 @@ pub fn emit<F: Family>(
     stripped: Option<Stripped>,
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
-    let single = fresh(&plan.branches[b as usize].len) == 1;
-    let in_tunnel = next_hop.flags & NEXT_HOP_TUNNEL != 0;
-    if single && (to_stack || !plan.has(FLAG_X) && !in_tunnel) {
+    let len = fresh(&plan.branches[b as usize].len);
+    let in_tunnel = next_hop.in_tunnel(len, fresh(&plan.packet.flags)).holds();
+    if len == 1 && !in_tunnel && (to_stack || !plan.has(FLAG_X)) {
         let stripped = match stripped {
             Some(stripped) => stripped,
             None => strip(frame, plan, settings)?,
@@ -70,7 +72,7 @@ pub fn emit<F: Family>(
     } else {
         truncate(frame, plan, b, next_hop, settings)?;
     }
-    Some(Form::Xcast)
+    Some(if in_tunnel { Form::Tunnel } else { Form::Xcast })
 }
 
 /// Rewrites the frame into what is left when the branches that [leave](Plan::leave) in this round have

@@ -14,15 +14,14 @@ use crate::{
         counter::{Counter, Tally},
         lpm::Entry,
         next_hop::{
-            ECMP_BUCKETS, NEXT_HOP_NO_ROUTE, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
-            NEXT_HOP_STACK_POLICY, NEXT_HOP_TUNNEL, NextHopKind,
+            ECMP_BUCKETS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_POLICY,
+            NextHopKind,
         },
         settings::Settings,
     },
     packet::Packet,
     verifier::{fresh, store},
     wire::{
-        FLAG_X,
         frame::{Frame, View},
         transport,
     },
@@ -61,9 +60,6 @@ pub fn group<F: Family>(
     let bucket = bucket_of::<F>(frame.view(), packet)?;
     read_rest(frame, plan, work)?;
     collect(plan, work, scratch, tables, bucket, counters);
-    if settings.tunnels != 0 {
-        leave_tunnels(plan, work, tables, bucket);
-    }
     note_uses(plan, tables);
     decide(plan, work, settings, counters);
     if plan.split != 0 {
@@ -195,47 +191,6 @@ fn collect<F: Family>(
     }
 }
 
-/// A destination that is alone behind a tunnel goes the way that it has without one, as unicast: the tunnel would cost
-/// outer headers and save nothing. Where there is no such way, or the packet has to stay an Xcast packet, it stays.
-#[inline(always)]
-fn leave_tunnels<F: Family>(
-    plan: &mut Plan<F>,
-    work: &mut Work,
-    tables: &impl Tables<F>,
-    bucket: u32,
-) {
-    if plan.has(FLAG_X) {
-        return;
-    }
-    for b in 0..F::MAX_DESTINATIONS {
-        if b >= fresh(&plan.branch_count) as usize {
-            break;
-        }
-        let next_hop = &mut work.next_hops[b];
-        if fresh(&next_hop.flags) & NEXT_HOP_TUNNEL == 0 || fresh(&plan.branches[b].len) != 1 {
-            continue;
-        }
-        let mut id = u32::from(fresh(&next_hop.native));
-        let Some(mut native) = tables.next_hop(id) else {
-            continue;
-        };
-        if native.kind == NextHopKind::Ecmp as u8 {
-            plan.bucket = bucket as u8;
-            let member = tables.ecmp_member(native.group_or_tunnel, bucket);
-            let Some((member, entry)) =
-                member.and_then(|member| Some((member, tables.next_hop(member)?)))
-            else {
-                continue;
-            };
-            (id, native) = (member, entry);
-        }
-        if id != NEXT_HOP_NO_ROUTE {
-            native.copy_to(next_hop);
-            store(&mut plan.branches[b].next_hop, id as u16);
-        }
-    }
-}
-
 /// Notes which next hops are used. A loop of its own: within another, its cases would multiply with those there.
 #[inline(always)]
 fn note_uses<F: Family>(plan: &Plan<F>, tables: &impl Tables<F>) {
@@ -260,12 +215,16 @@ fn decide<F: Family>(
             break;
         }
         let next_hop = &work.next_hops[b];
+        let in_tunnel = next_hop.in_tunnel(
+            fresh(&plan.branches[b].len),
+            fresh(&plan.packet.flags),
+        );
         // One less: next hops that are no port have an MTU of 0.
-        let mtu = next_hop.mtu_bytes.wrapping_sub(1);
+        let mtu = next_hop.mtu_for(in_tunnel).wrapping_sub(1);
         let least = fresh(&plan.least_mtu_less_one).min(mtu);
         store(&mut plan.least_mtu_less_one, least);
         let orphaned = fresh(&work.orphaned) != 0;
-        let verdict = judge(plan, b, settings, next_hop, orphaned);
+        let verdict = judge(plan, b, settings, next_hop, in_tunnel, orphaned);
         store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);

@@ -7,7 +7,7 @@
 //! 1. read the list and start to look every destination up ([`look_up`]; whoever has tables with several steps does the
 //!    others, by [`Work::step`], before the other passes, [`group()`]);
 //! 2. collect destinations with the same next hop into a branch;
-//! 3. decide, once per branch (one destination alone behind a tunnel needs none), what becomes of it: a copy, the kernel stack, nothing;
+//! 3. decide, once per branch, what becomes of it: a copy, the kernel stack, nothing;
 //! 4. only where a branch's destinations cannot share a copy: a branch of its own for each.
 //!
 //! All state is in a [`Plan`], which the kernel keeps in per-CPU memory: the program that runs for each copy

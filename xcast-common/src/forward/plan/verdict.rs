@@ -5,7 +5,7 @@ use crate::{
     family::traits::Family,
     maps::{
         counter::Counter,
-        next_hop::{NEXT_HOP_ON_LINK, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind},
+        next_hop::{InTunnel, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind},
         port::PORT_STACK,
         settings::{Prune, Settings},
     },
@@ -64,6 +64,7 @@ pub(super) fn judge<F: Family>(
     b: usize,
     settings: &Settings,
     next_hop: &NextHop,
+    in_tunnel: InTunnel,
     orphaned: bool,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
@@ -77,7 +78,7 @@ pub(super) fn judge<F: Family>(
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::POLICY);
     }
-    if next_hop.kind != NextHopKind::Forward as u8 {
+    if next_hop.kind != NextHopKind::Forward as u8 && !in_tunnel.holds() {
         if next_hop.kind == NextHopKind::Skip as u8 {
             return Verdict::skip(next_hop.reason);
         }
@@ -108,22 +109,21 @@ pub(super) fn judge<F: Family>(
     } else {
         1
     };
-    let in_tunnel = next_hop.flags & NEXT_HOP_TUNNEL != 0;
-    let len = if count == 1 && !must_stay_xcast && !in_tunnel {
+    let len = if count == 1 && !must_stay_xcast && !in_tunnel.holds() {
         plan.unicast_len()
     } else if settings.prune == Prune::Bitmap as u8 {
         u32::from(plan.packet.total_len)
     } else {
         plan.truncated_len(count)
     };
-    if len > u32::from(next_hop.mtu_bytes) {
+    if len > u32::from(next_hop.mtu_for(in_tunnel)) {
         if must_stay_xcast {
             return Verdict::skip(Counter::SkipXMtu as u8);
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::OVERSIZE);
     }
     let how = if shared { 0 } else { Verdict::SEPARATE };
-    // Without a branch: the flag is at another place.
-    let tunnel = u32::from(next_hop.flags & NEXT_HOP_TUNNEL) * (Verdict::TUNNEL / NEXT_HOP_TUNNEL as u32);
-    Verdict::send(next_hop.port, how | tunnel)
+    // Without a branch.
+    let tunnel = in_tunnel.bit() * Verdict::TUNNEL;
+    Verdict::send(next_hop.port_for(in_tunnel), how | tunnel)
 }

@@ -17,6 +17,7 @@ mod reported;
 mod stacked;
 #[cfg(test)]
 mod testing;
+mod tunnels;
 mod udp;
 
 use std::{fmt::Write as _, path::PathBuf};
@@ -107,6 +108,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         own_interface::judge,
         ipv6::judge,
         udp::judge,
+        tunnels::judge,
         loss::judge,
         reported::judge,
         lasting::judge,
