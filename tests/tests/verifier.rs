@@ -13,7 +13,7 @@ use xcast_ctl::datapath::{Datapath, Macs};
 const LIMITS: [(&str, u32); 4] = [
     ("xcast", 640_000),
     ("xcast6", 635_000),
-    ("xcast_copy", 245_000),
+    ("xcast_copy", 540_000),
     ("xcast_tunnel", 10_000),
 ];
 

@@ -224,6 +224,13 @@ impl NextHop {
         InTunnel(opaque(bit.into()) as u32)
     }
 
+    /// What becomes of such a copy: a [`NextHopKind`].
+    #[inline(always)]
+    pub fn kind_for(&self, in_tunnel: InTunnel) -> u8 {
+        let mask = in_tunnel.0.wrapping_neg() as u8;
+        self.kind & !mask | NextHopKind::Forward as u8 & mask
+    }
+
     /// The port that such a copy leaves by.
     #[inline(always)]
     pub fn port_for(&self, in_tunnel: InTunnel) -> u8 {

@@ -223,11 +223,12 @@ impl<F: Family> Plan<F> {
             - u32::from(self.ext_len())
     }
 
-    /// Notes that a copy leaves inside a tunnel, as an Xcast packet.
+    /// Notes whether a copy leaves inside a tunnel, as an Xcast packet: 1 or 0.
     #[inline(always)]
-    pub(super) fn enter_tunnel(&mut self) {
-        self.shared = 1;
-        store(&mut self.tunnelled, 1);
+    pub(super) fn note_tunnel(&mut self, bit: u8) {
+        let (shared, tunnelled) = (fresh(&self.shared), fresh(&self.tunnelled));
+        store(&mut self.shared, shared | bit);
+        store(&mut self.tunnelled, tunnelled | bit);
     }
 
     /// Whether some copy leaves inside a tunnel. It gets its outer headers where it leaves.

@@ -244,9 +244,7 @@ fn decide<F: Family>(
         if verdict.is(Verdict::POLICY) {
             plan.branches[b].next_hop = NEXT_HOP_STACK_POLICY as u16;
         }
-        if verdict.is(Verdict::TUNNEL) {
-            plan.enter_tunnel();
-        }
+        plan.note_tunnel(verdict.tunnel_bit());
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {
                 store(&mut plan.branches[b].port, PORT_SPLIT);

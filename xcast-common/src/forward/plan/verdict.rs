@@ -50,6 +50,12 @@ impl Verdict {
         self.0 & what != 0
     }
 
+    /// 1 if the copy leaves inside a tunnel, else 0: without a branch.
+    #[inline(always)]
+    pub(super) fn tunnel_bit(self) -> u8 {
+        (self.0 >> Self::TUNNEL.trailing_zeros()) as u8 & 1
+    }
+
     /// The port, or the counter.
     #[inline(always)]
     pub(super) fn number(self) -> u8 {
@@ -78,7 +84,7 @@ pub(super) fn judge<F: Family>(
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::POLICY);
     }
-    if next_hop.kind != NextHopKind::Forward as u8 && !in_tunnel.holds() {
+    if next_hop.kind_for(in_tunnel) != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {
             return Verdict::skip(next_hop.reason);
         }
@@ -109,7 +115,8 @@ pub(super) fn judge<F: Family>(
     } else {
         1
     };
-    let len = if count == 1 && !must_stay_xcast && !in_tunnel.holds() {
+    let stays_xcast = u32::from(fresh(&plan.packet.flags) & FLAG_X) | in_tunnel.bit();
+    let len = if count == 1 && stays_xcast == 0 {
         plan.unicast_len()
     } else if settings.prune == Prune::Bitmap as u8 {
         u32::from(plan.packet.total_len)
