@@ -81,6 +81,9 @@ pub struct Status {
     pub prune: String,
     /// Which gateways are taken to speak Xcast.
     pub gateways: Gateways,
+    /// The Xcast routing table; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xcast_table: Option<XcastTable>,
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
@@ -102,6 +105,30 @@ pub struct Status {
     /// How many more there are.
     #[serde(default)]
     pub policy_more: usize,
+}
+
+/// What is in the Xcast routing table (RFC 5058 section 11.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XcastTable {
+    /// Its number.
+    pub table: u32,
+    /// Prefixes whose routes lead to where lists are taken.
+    pub usable: usize,
+    /// Routes by gateways or tunnels that take no lists, so that the kernel's tables decide: one row for each way; not all of
+    /// them, if there are very many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Routes of the Xcast routing table that go the same way, which takes no lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// How many there are.
+    pub routes: usize,
+    /// One of them.
+    pub example: IpNet,
+    /// Why lists cannot go there.
+    pub why: String,
 }
 
 /// A part of the kernel's state that puts something to its stack.
@@ -186,6 +213,7 @@ impl Status {
             kernel: "6.18.44".into(),
             prune: "truncate".into(),
             gateways: Gateways::All,
+            xcast_table: None,
             udp_port: None,
             lasting: true,
             log_lines_lost: 0,
@@ -299,7 +327,8 @@ pub struct Neighbor {
     pub address: IpAddr,
     /// Lists are sent to it. Otherwise each destination behind it gets a unicast packet of its own.
     pub xcast: bool,
-    /// Why it counts as it does: `stated`, `proven`, `new`, `silent`, `lost` or `on trial`.
+    /// Why it counts as it does: `stated`, `proven`, `new`, `silent`, `lost`, `on trial` or
+    /// `swallows`.
     pub standing: String,
     /// The same in words.
     pub why: String,

@@ -10,6 +10,7 @@ mod limits;
 mod port;
 mod router;
 mod source;
+mod table;
 #[cfg(test)]
 mod testing;
 mod tunnel;

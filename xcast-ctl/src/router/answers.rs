@@ -12,11 +12,13 @@ use crate::{
     control::{Page, Request, Response},
     kernel, log,
     report::{self, Counters, Mode, mac_text},
-    sync::{NextHopRow, PolicyRow, RouteRow},
+    sync::{NextHopRow, PolicyRow, RouteRow, XcastTableRow},
 };
 
 /// Policy rules and VRFs that the status names.
 const POLICY_ROWS: usize = 100;
+/// Ways of the Xcast routing table that take no lists which the status names.
+const PASSED_OVER_ROWS: usize = 100;
 
 impl Router {
     /// Answers a question.
@@ -101,6 +103,7 @@ impl Router {
             kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
+            xcast_table: self.sync.xcast_table().map(Into::into),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
             lasting: self.datapath.generation().is_pinned(),
             log_lines_lost: log::lost_lines(),
@@ -178,6 +181,23 @@ impl Ports {
                 driver_drops: port.driver_drops(&drops),
             })
             .collect()
+    }
+}
+
+impl From<XcastTableRow> for report::XcastTable {
+    fn from(row: XcastTableRow) -> Self {
+        let passed_over = row.passed_over.into_iter().take(PASSED_OVER_ROWS);
+        Self {
+            table: row.table,
+            usable: row.usable,
+            passed_over: passed_over
+                .map(|(routes, example, why)| report::PassedOver {
+                    routes,
+                    example,
+                    why,
+                })
+                .collect(),
+        }
     }
 }
 

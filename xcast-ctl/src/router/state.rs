@@ -101,6 +101,7 @@ impl Router {
             gateways: config.router.gateways.clone(),
             anycast: config.router.anycast.clone(),
             tables,
+            xcast_table: config.router.xcast_table,
             ipv6: config.code_points.ipv6.is_some(),
             tunnels: tunnels.specs(),
         });
@@ -262,6 +263,7 @@ impl Router {
         // What failed comes first: what sync asks for now is newer.
         let mut edits = self.pending.due(self.started.elapsed().as_secs());
         self.sync.tend(&used, &mut edits);
+        self.discovery.follow(&self.sync);
         self.carry_out(edits);
     }
 

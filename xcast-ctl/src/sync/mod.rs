@@ -47,7 +47,7 @@ mod tunnels;
 pub use self::{
     edit::Edit,
     event::KernelEvent,
-    inspect::{GatewayRow, Lookup, NextHopRow, RouteRow, WayTo},
+    inspect::{GatewayRow, Lookup, NextHopRow, RouteRow, WayTo, XcastTableRow},
     netlink::{Netlink, NetlinkError, NetlinkOptions},
     route_sync::{RouteSync, SyncConfig},
     rules::PolicyRow,

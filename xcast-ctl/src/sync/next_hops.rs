@@ -368,6 +368,17 @@ impl NextHops {
         })
     }
 
+    /// Whether lists are sent to what an id stands for, or to one of its members.
+    pub(super) fn takes_lists(&self, id: u32) -> bool {
+        let Some(slot) = self.get(id) else {
+            return false;
+        };
+        match &slot.group {
+            Some(group) => group.buckets.buckets.iter().any(|&id| self.takes_lists(id)),
+            None => slot.entry.flags & NEXT_HOP_XCAST != 0,
+        }
+    }
+
     /// The neighbour that the entry of `id` follows.
     pub(super) fn neighbour_of(&self, id: u32) -> Option<(u32, IpAddr)> {
         self.get(id)?.key.neighbour()

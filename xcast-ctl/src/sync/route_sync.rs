@@ -43,6 +43,9 @@ pub struct SyncConfig {
     /// tell: the first that has a matching route decides. Those besides the local and the main table are
     /// consulted after the tables that its rules name.
     pub tables: Vec<u32>,
+    /// The Xcast routing table (RFC 5058 section 11.1): routes for lists, which count only while what they lead to takes
+    /// lists.
+    pub xcast_table: Option<u32>,
     /// Whether routes of IPv6 are followed, too.
     pub ipv6: bool,
     /// Tunnels to other routers, the preferred ones first.
@@ -55,6 +58,7 @@ impl Default for SyncConfig {
             gateways: Gateways::default(),
             anycast: Vec::new(),
             tables: vec![TABLE_LOCAL, TABLE_MAIN],
+            xcast_table: None,
             ipv6: true,
             tunnels: Vec::new(),
         }
@@ -96,7 +100,7 @@ pub struct RouteSync {
 impl RouteSync {
     /// Knows nothing of the kernel yet.
     pub fn new(config: SyncConfig) -> Self {
-        let mut rib = Rib::new(&config.tables);
+        let mut rib = Rib::new(&config.tables, config.xcast_table);
         rib.changes.addresses.extend(&config.anycast);
         let tunnels = Tunnels::new(&config.tunnels);
         Self {
@@ -199,10 +203,8 @@ impl RouteSync {
         } else {
             self.proven.remove(&(ifindex, gateway));
         }
-        for id in self.next_hops.of_neighbour(ifindex, gateway).to_vec() {
-            let (next_hops, context) = self.parts();
-            next_hops.refresh(id, context, edits);
-        }
+        self.rib.changes.neighbours.push((ifindex, gateway));
+        self.update(edits);
     }
 
     /// Looks after neighbours; to be called every second or so, with the ids of next hops that packets used since the
@@ -406,8 +408,10 @@ impl RouteSync {
             let (next_hops, context) = self.parts();
             next_hops.refresh(id, context, edits);
         }
+        self.weigh_routes_for_lists(&mut prefixes);
         self.update_routes(prefixes, &mut retired, edits);
-        let prefixes = self.update_tunnels(edits);
+        let mut prefixes = self.update_tunnels(edits);
+        self.weigh_routes_for_lists(&mut prefixes);
         for id in self.next_hops.of_tunnels() {
             let (next_hops, context) = self.parts();
             next_hops.refresh(id, context, edits);
@@ -498,12 +502,51 @@ impl RouteSync {
         if old != new {
             prefixes.extend(&path.users);
         }
-        if let Resolution::Use { id, .. } = old {
-            retired.push(id);
+        retired.extend(old.next_hop());
+    }
+
+    /// Routes of the Xcast routing table count while what they lead to takes lists: looked at again when entries were
+    /// written.
+    fn weigh_routes_for_lists(&mut self, prefixes: &mut Vec<IpNet>) {
+        let paths: Vec<PathId> = self.rib.paths.for_lists().collect();
+        for id in paths {
+            let resolution = self.rib.paths[id].resolution;
+            let new = match (self.tunnel_of(id), resolution.next_hop()) {
+                _ if self.rib.paths[id].users.is_empty() => continue,
+                (Some(tunnel), _) => {
+                    tunnel.map_or(Resolution::Unusable, |tunnel| Resolution::Tunnel { tunnel })
+                }
+                (None, None) => continue,
+                (None, Some(id)) if self.next_hops.takes_lists(id) => {
+                    Resolution::Use { id, on_link: None }
+                }
+                (None, Some(id)) => Resolution::Waiting { id },
+            };
+            let path = &mut self.rib.paths[id];
+            if std::mem::replace(&mut path.resolution, new) != new {
+                prefixes.extend(&path.users);
+            }
         }
     }
 
     fn resolve(&mut self, id: PathId, edits: &mut Vec<Edit>) -> Resolution {
+        if !self.rib.paths[id].spec.for_lists {
+            return self.resolve_for_kernel(id, edits);
+        }
+        // What else such a table may say, such as where to discard, is not about lists.
+        if self.rib.paths[id].spec.kind != RouteKind::Unicast {
+            return Resolution::Unusable;
+        }
+        if let Some(tunnel) = self.tunnel_of(id) {
+            return tunnel.map_or(Resolution::Unusable, |tunnel| Resolution::Tunnel { tunnel });
+        }
+        match self.resolve_for_kernel(id, edits).next_hop() {
+            Some(id) => Resolution::Waiting { id },
+            None => Resolution::Unusable,
+        }
+    }
+
+    fn resolve_for_kernel(&mut self, id: PathId, edits: &mut Vec<Edit>) -> Resolution {
         let fixed = |id| Resolution::Use { id, on_link: None };
         let spec = &self.rib.paths[id].spec;
         let mtu_bytes = spec.mtu_bytes;
@@ -634,7 +677,11 @@ impl RouteSync {
             // What leads into tunnels goes by what is around it, too.
             let tunnels = &self.tunnels;
             let under = prefixes.iter().flat_map(|&prefix| tunnels.under(prefix));
-            let under: Vec<IpNet> = under.collect();
+            let mut under: Vec<IpNet> = under.collect();
+            if let Some((_, routes)) = self.rib.xcast_routes() {
+                let prefixes = prefixes.iter();
+                under.extend(prefixes.flat_map(|&prefix| routes.more_specific(prefix)));
+            }
             prefixes.extend(under);
         }
         // A prefix may be noted for several reasons. In order, the maps' tree nodes stay in the cache.
@@ -656,10 +703,7 @@ impl RouteSync {
                 .fib
                 .entry(&self.rib, prefix, |ifindex| ports.contains_key(&ifindex));
             let entry = match self.tunnels.of(prefix) {
-                Some(tunnel) => Entry::Held(Key::Tunnel {
-                    tunnel,
-                    native: self.native_next_hop(prefix),
-                }),
+                Some(tunnel) => Entry::Tunnel(tunnel),
                 None => entry,
             };
             let next_hop = match entry {
@@ -669,6 +713,10 @@ impl RouteSync {
                 }
                 Entry::Id(id) => id,
                 Entry::Held(key) => self.held_id(prefix, key, edits),
+                Entry::Tunnel(tunnel) => {
+                    let native = self.native_next_hop(prefix);
+                    self.held_id(prefix, Key::Tunnel { tunnel, native }, edits)
+                }
             };
             let old = self.fib.routes.get(prefix).copied();
             if old != Some(next_hop) {

@@ -15,7 +15,10 @@ use super::{
     next_hops::{
         FIXED, Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL, NEXT_HOP_NO_PORT, NEXT_HOP_UNREACHABLE,
     },
+    event::Via,
+    path::PathId,
     prefix,
+    rib::Hops,
     route_sync::RouteSync,
     tunnels::{NoWay, Outer, TunnelSpec},
 };
@@ -56,11 +59,29 @@ impl RouteSync {
             .map_or(Err(NoWay::Unknown), |state| state.outer)
     }
 
-    /// The tunnel whose other end has this address, for routes that name it as their gateway.
-    pub fn tunnel_to(&self, remote: IpAddr) -> Option<u16> {
-        let mut all = (0..self.tunnels.len()).filter_map(|tunnel| self.tunnels.get(tunnel));
-        let at = all.position(|state| state.spec.remote == remote)?;
-        Some(at as u16)
+    /// The tunnel that a route of the Xcast routing table leads into, as its gateway is the far end: `None` if it leads elsewhere,
+    /// and no tunnel if none of those to its gateways works.
+    pub(super) fn tunnel_of(&self, path: PathId) -> Option<Option<u16>> {
+        let path = &self.rib.paths[path];
+        if self.tunnels.len() == 0 || !path.spec.for_lists {
+            return None;
+        }
+        let hops = match self.rib.hops(path)? {
+            Hops::One(hop) => vec![hop],
+            Hops::Many(_, hops) => hops,
+            Hops::Blackhole => return None,
+        };
+        let gateways = hops.iter().filter_map(|hop| match hop.via {
+            Via::Gateway(gateway) => Some(gateway),
+            Via::Link | Via::Kernel => None,
+        });
+        let tunnels: Vec<u16> = gateways
+            .flat_map(|gateway| self.tunnels.to(gateway))
+            .collect();
+        if tunnels.is_empty() {
+            return None;
+        }
+        Some(tunnels.into_iter().find(|&tunnel| self.tunnels.works(tunnel)))
     }
 
     /// The name of the tunnel that a next hop leads into.
@@ -124,7 +145,7 @@ impl RouteSync {
 
     /// The next hop that a prefix has without a tunnel; 0 if there is none that delivers.
     pub(super) fn native_next_hop(&self, prefix: IpNet) -> u32 {
-        let decision = fib::decide(&self.rib, prefix);
+        let decision = fib::decide_as_kernel(&self.rib, prefix);
         let id = decision.map_or(NEXT_HOP_NO_ROUTE, |decision| decision.id);
         match id {
             NEXT_HOP_UNREACHABLE | NEXT_HOP_BLACKHOLE => NEXT_HOP_NO_ROUTE,
@@ -141,7 +162,7 @@ impl RouteSync {
         if fib::never(remote).is_some() {
             return Err(NoWay::NoRoute);
         }
-        let decision = fib::decide(&self.rib, remote).ok_or(NoWay::NoRoute)?;
+        let decision = fib::decide_as_kernel(&self.rib, remote).ok_or(NoWay::NoRoute)?;
         let (ifindex, address, mtu_bytes) = match decision.on_link {
             Some(on_link) => (on_link.ifindex, spec.remote, on_link.mtu_bytes),
             None => self.gateway_of(decision.id)?,

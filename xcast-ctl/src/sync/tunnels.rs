@@ -156,6 +156,12 @@ impl Tunnels {
         tunnels.copied().find(|&tunnel| self.works(tunnel))
     }
 
+    /// The tunnels to a router, for routes that name it as their gateway.
+    pub(super) fn to(&self, remote: IpAddr) -> impl Iterator<Item = u16> {
+        let all = (0..).zip(&self.list);
+        all.filter_map(move |(tunnel, state)| (state.spec.remote == remote).then_some(tunnel))
+    }
+
     /// Whether a tunnel carries traffic now.
     pub(super) fn works(&self, tunnel: u16) -> bool {
         let state = self.list.get(usize::from(tunnel));

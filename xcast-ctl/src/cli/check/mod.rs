@@ -19,6 +19,7 @@ mod stacked;
 mod testing;
 mod tunnels;
 mod udp;
+mod xcast_table;
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -111,6 +112,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         tunnels::judge,
         loss::judge,
         reported::judge,
+        xcast_table::judge,
         lasting::judge,
     ] {
         rule(facts, &mut findings);

@@ -12,6 +12,7 @@ use xcast_common::maps::{
 };
 
 use super::{Edit, KernelEvent, RouteSync, SyncConfig, ip};
+use xcast_overlay::backbone::tunnels::Carriage;
 
 /// Route synchronisation with maps at its end.
 pub(super) struct Router {
@@ -77,6 +78,14 @@ impl Router {
 
     pub(super) fn detach(&mut self, ifindex: u32) -> &mut Self {
         self.step(|sync, edits| sync.detach_port(ifindex, edits))
+    }
+
+    pub(super) fn carry(&mut self, tunnel: usize, carriage: Carriage) -> &mut Self {
+        self.step(|sync, edits| sync.set_carriage(tunnel, carriage, edits))
+    }
+
+    pub(super) fn prove(&mut self, gateway: (u32, IpAddr), proven: bool) -> &mut Self {
+        self.step(|sync, edits| sync.set_proven(gateway, proven, edits))
     }
 
     pub(super) fn fate(&self, address: &str) -> Fate {
