@@ -209,7 +209,12 @@ const NEEDS: &[Need] = &[
         why: "compiles the XDP programs",
         how: "a Rust compiler with the source of core by rustup (nightly) or from the distribution \
               (rustc-web), and bpf-linker by cargo, some 2 minutes",
-        purposes: &[Purpose::Build, Purpose::Demo, Purpose::Partial, Purpose::Test],
+        purposes: &[
+            Purpose::Build,
+            Purpose::Demo,
+            Purpose::Partial,
+            Purpose::Test,
+        ],
         present: || toolchain::select().is_some() && toolchain::linker_path().is_some(),
         packages: &[],
         install: Some(install_bpf_toolchain),

@@ -235,7 +235,10 @@ impl RouteSync {
 
     /// The other end of a tunnel, and the interface towards it.
     fn remote_row(&self, tunnel: u16) -> (Option<IpAddr>, Option<u32>) {
-        let remote = self.tunnels.get(usize::from(tunnel)).map(|state| state.spec.remote);
+        let remote = self
+            .tunnels
+            .get(usize::from(tunnel))
+            .map(|state| state.spec.remote);
         let outer = self.outer(usize::from(tunnel)).ok();
         (remote, outer.map(|outer| outer.neighbour.0))
     }
@@ -354,7 +357,8 @@ impl RouteSync {
         });
         match waiting {
             Some((longer, path))
-                if decision.as_ref()
+                if decision
+                    .as_ref()
                     .is_none_or(|decision| longer.prefix_len() >= decision.prefix.prefix_len()) =>
             {
                 format!(

@@ -584,7 +584,13 @@ impl EntryContext<'_> {
     }
 
     /// Packets are sent by this interface to this neighbour.
-    pub(super) fn forward(&self, ifindex: u32, to: IpAddr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
+    pub(super) fn forward(
+        &self,
+        ifindex: u32,
+        to: IpAddr,
+        mtu_bytes: Option<u16>,
+        flags: u8,
+    ) -> NextHop {
         let Some((port, link, source_mac)) = self.port(ifindex) else {
             return self.stack(Counter::StackNoPort, ifindex);
         };

@@ -11,11 +11,11 @@ use xcast_overlay::backbone::tunnels::Carriage;
 
 use super::{
     edit::Edit,
+    event::Via,
     fib::{self, By},
     next_hops::{
         FIXED, Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL, NEXT_HOP_NO_PORT, NEXT_HOP_UNREACHABLE,
     },
-    event::Via,
     path::PathId,
     prefix,
     rib::Hops,
@@ -81,7 +81,11 @@ impl RouteSync {
         if tunnels.is_empty() {
             return None;
         }
-        Some(tunnels.into_iter().find(|&tunnel| self.tunnels.works(tunnel)))
+        Some(
+            tunnels
+                .into_iter()
+                .find(|&tunnel| self.tunnels.works(tunnel)),
+        )
     }
 
     /// The name of the tunnel that a next hop leads into.
@@ -150,7 +154,9 @@ impl RouteSync {
         match id {
             NEXT_HOP_UNREACHABLE | NEXT_HOP_BLACKHOLE => NEXT_HOP_NO_ROUTE,
             // Those who never are destinations.
-            id if (id as usize) < FIXED.len() && FIXED[id as usize].kind == NextHopKind::Skip as u8 => {
+            id if (id as usize) < FIXED.len()
+                && FIXED[id as usize].kind == NextHopKind::Skip as u8 =>
+            {
                 NEXT_HOP_NO_ROUTE
             }
             id => id,

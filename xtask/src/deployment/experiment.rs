@@ -8,6 +8,7 @@ use super::{
     network::{Network, Order, Random},
     report::{OfFamily, Report},
     row::{Mode, Row},
+    tunnels::Tunnels,
 };
 use crate::{
     messages::{Exchange, Family, Outcome},
@@ -32,6 +33,8 @@ pub struct Experiment {
     pub sources: usize,
     /// Shares of the routers that speak Xcast, in percent.
     pub shares: Vec<u32>,
+    /// How routers serve what is behind others.
+    pub modes: Vec<Mode>,
     /// Chooses whatever is chosen.
     pub seed: u64,
 }
@@ -79,21 +82,25 @@ impl Experiment {
                 .routers_in(order, &mut Random(self.seed.wrapping_add(1)));
             for &share in &self.shares {
                 let count = (routers.len() * share as usize).div_ceil(100);
-                say(&format!("{share} % ({order}): starting {count} routers"));
                 let capable: BTreeSet<&str> = routers[..count].iter().map(String::as_str).collect();
-                self.deploy(&mut testbed, &capable)?;
-                for (family, unicast, rows) in &mut by_family {
-                    let (packets, complete) =
-                        self.count_xcast(&testbed, *family, &fanouts, &capable)?;
-                    rows.push(Row {
-                        mode: Mode::PrematureX2u,
-                        order,
-                        share,
-                        routers: count,
-                        packets,
-                        saved_percent: saved_percent(packets, *unicast),
-                        complete,
-                    });
+                for &mode in &self.modes {
+                    say(&format!(
+                        "{share} % ({order}, {mode}): starting {count} routers"
+                    ));
+                    self.deploy(&mut testbed, &capable, mode)?;
+                    for (family, unicast, rows) in &mut by_family {
+                        let (packets, complete) =
+                            self.count_xcast(&testbed, *family, &fanouts, &capable)?;
+                        rows.push(Row {
+                            mode,
+                            order,
+                            share,
+                            routers: count,
+                            packets,
+                            saved_percent: saved_percent(packets, *unicast),
+                            complete,
+                        });
+                    }
                 }
             }
         }
@@ -128,15 +135,31 @@ impl Experiment {
     }
 
     /// Has these routers run, and no others.
-    fn deploy(&self, testbed: &mut Testbed, capable: &BTreeSet<&str>) -> Result<()> {
+    fn deploy(&self, testbed: &mut Testbed, capable: &BTreeSet<&str>, mode: Mode) -> Result<()> {
         testbed.stop_routers()?;
-        let config = RouterConfig::default();
-        let configs = capable.iter().map(|name| {
-            let config = deployment::config_among(testbed.plan(), capable, name, &config);
-            ((*name).to_owned(), config)
-        });
-        let configs = configs.collect();
-        testbed.start_routers_with(&self.xcast_ctl, configs)
+        let plan = testbed.plan();
+        let tunnels = match mode {
+            Mode::PrematureX2u => None,
+            Mode::Tunnels => {
+                let hosts = self.network.host_names();
+                Some(Tunnels::along(plan, capable, &hosts)?)
+            }
+        };
+        let mut configs = Vec::new();
+        for name in capable {
+            let config = RouterConfig::default();
+            let config = deployment::config_among(plan, capable, name, &config);
+            let config = match &tunnels {
+                Some(tunnels) => tunnels.configure(plan, name, config)?,
+                None => config,
+            };
+            configs.push(((*name).to_owned(), config));
+        }
+        testbed.start_routers_with(&self.xcast_ctl, configs)?;
+        match tunnels {
+            Some(tunnels) => tunnels.fill_tables(testbed, &self.xcast_ctl),
+            None => Ok(()),
+        }
     }
 
     fn count_unicast(&self, testbed: &Testbed, family: Family, fanouts: &[Fanout]) -> Result<u64> {
@@ -147,7 +170,7 @@ impl Experiment {
             let ends = [fanout.source.as_str(), ""];
             let exchange = Exchange::start(testbed, &self.xcast_ctl, &config, family, ends, &to)?;
             exchange.by_unicast(&to, 1)?;
-            total += packets(&exchange.by_unicast(&to, self.messages)?);
+            total += packets(&exchange.by_unicast(&to, self.messages)?, self.messages);
         }
         Ok(total)
     }
@@ -170,7 +193,7 @@ impl Experiment {
             let exchange = Exchange::start(testbed, &self.xcast_ctl, &config, family, ends, &to)?;
             exchange.warm_up(&to)?;
             let outcome = exchange.by_xcast(&to, self.messages)?;
-            total += packets(&outcome);
+            total += packets(&outcome, self.messages);
             complete &= outcome
                 .inbox
                 .values()
@@ -180,8 +203,11 @@ impl Experiment {
     }
 }
 
-fn packets(outcome: &Outcome) -> u64 {
-    outcome.traffic.iter().map(|link| link.packets).sum()
+/// Link transmissions of the messages. Every one takes the same way, so what is left over is something else: what tunnels
+/// say to each other.
+fn packets(outcome: &Outcome, messages: u64) -> u64 {
+    let links = outcome.traffic.iter();
+    links.map(|link| link.packets / messages * messages).sum()
 }
 
 fn saved_percent(packets: u64, unicast: u64) -> i64 {

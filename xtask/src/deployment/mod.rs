@@ -5,6 +5,7 @@ mod experiment;
 mod network;
 mod report;
 mod row;
+mod tunnels;
 
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ use crate::{build, messages::Families, setup, testbed};
 #[derive(Debug, Args)]
 pub struct Deployment {
     /// Messages of each source
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     messages: u64,
     /// Destinations of each message
     #[arg(long, default_value_t = 10)]
@@ -34,6 +35,9 @@ pub struct Deployment {
     /// Shares of the routers that speak Xcast, in percent
     #[arg(long, value_delimiter = ',', default_values_t = [10, 25, 50, 75, 100], value_parser = clap::value_parser!(u32).range(1..=100))]
     shares: Vec<u32>,
+    /// How routers serve what is behind others
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Mode::PrematureX2u, Mode::Tunnels])]
+    modes: Vec<Mode>,
     /// Address family to send by
     #[arg(long, value_enum, default_value_t = Families::Ipv4)]
     family: Families,
@@ -71,6 +75,7 @@ pub fn run(arguments: &Deployment) -> Result<ExitCode> {
         destinations: arguments.destinations,
         sources: arguments.sources,
         shares: arguments.shares.clone(),
+        modes: arguments.modes.clone(),
         seed: arguments.seed,
     };
     let report = experiment.run(arguments.family.all(), |what| eprintln!("{what}"))?;

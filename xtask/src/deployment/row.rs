@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::network::Order;
 
 /// How routers serve what is behind those that do not speak Xcast.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// By unicast copies (RFC 5058 section 11.2).

@@ -34,8 +34,9 @@ impl Birds {
                 bird.arg("-c").arg(file("conf")).arg("-s").arg(file("ctl"));
                 Ok(bird)
             };
-            process::output(bird()?.arg("-p"))
-                .context("BIRD cannot read this; is bird2 installed? cargo xtask setup does that")?;
+            process::output(bird()?.arg("-p")).context(
+                "BIRD cannot read this; is bird2 installed? cargo xtask setup does that",
+            )?;
             let log = fs::File::create(file("log"))?;
             let child = bird()?
                 .arg("-f")

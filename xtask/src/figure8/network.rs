@@ -11,10 +11,7 @@ use super::{
 use crate::{
     messages::Family,
     process,
-    testbed::{
-        Options, Role, RouterConfig, Testbed, Topology,
-        topology::Link,
-    },
+    testbed::{Options, Role, RouterConfig, Testbed, Topology, topology::Link},
 };
 
 /// The network, up and running.
@@ -89,9 +86,7 @@ impl Figure8 {
             config.udp = Some(port);
             for other in neighbours(name) {
                 for family in [Family::Ipv4, Family::Ipv6] {
-                    config
-                        .tunnel
-                        .push(self.tunnel(name, other, family)?);
+                    config.tunnel.push(self.tunnel(name, other, family)?);
                 }
             }
             configs.push((name.to_owned(), config));
@@ -102,7 +97,8 @@ impl Figure8 {
             let namespace = &self.testbed.node(name)?.namespace;
             let ends = neighbours(name).into_iter().flat_map(|other| {
                 let node = self.testbed.node(other);
-                [Family::Ipv4, Family::Ipv6].map(move |family| family.of_node(node.as_ref().ok()?).ok())
+                [Family::Ipv4, Family::Ipv6]
+                    .map(move |family| family.of_node(node.as_ref().ok()?).ok())
             });
             let lines: Vec<_> = ends
                 .flatten()

@@ -23,10 +23,8 @@ const LETTERS: [char; 12] = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', '
 
 /// The figure with these counts at its links, in the order of the topology. Links of which `is_tunnel` is true are marked.
 pub fn picture(counts: &[String], is_tunnel: impl Fn(usize) -> bool) -> String {
-    let known: BTreeMap<char, (usize, &String)> = LETTERS
-        .into_iter()
-        .zip(counts.iter().enumerate())
-        .collect();
+    let known: BTreeMap<char, (usize, &String)> =
+        LETTERS.into_iter().zip(counts.iter().enumerate()).collect();
     let mut text = String::new();
     for letter in FIGURE.chars() {
         match known.get(&letter) {
