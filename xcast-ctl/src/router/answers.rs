@@ -42,13 +42,17 @@ impl Router {
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
             Request::Tunnels => Response::Tunnels(self.tunnels.report(&self.sync)),
-            Request::Explain(request) => Response::Explain(explain::explain(
-                request,
-                &self.config,
-                &self.sync,
-                &self.ports,
-                &self.datapath,
-            )?),
+            Request::Explain(request) => {
+                let mut explain = explain::explain(
+                    request,
+                    &self.config,
+                    &self.sync,
+                    &self.ports,
+                    &self.datapath,
+                )?;
+                self.say_who_gets_unicast(&mut explain);
+                Response::Explain(explain)
+            }
             Request::Stop => Response::Stopping,
             Request::Leave if !self.datapath.generation().is_pinned() => {
                 bail!(
@@ -57,6 +61,20 @@ impl Router {
             }
             Request::Leave => Response::Stopping,
         })
+    }
+
+    /// Adds to copies for gateways that take no lists why they do not.
+    fn say_who_gets_unicast(&self, explain: &mut report::Explain) {
+        let gateways = self.discovery.report(&self.sync);
+        for copy in &mut explain.copies {
+            let mut without = gateways.iter().filter(|row| !row.xcast);
+            let gateway = without.find(|row| {
+                row.device == copy.port && Some(row.address) == copy.next_hop
+            });
+            if let Some(gateway) = gateway {
+                copy.why += &format!("; it gets unicast: {}", gateway.why);
+            }
+        }
     }
 
     /// A route as the datapath has it: those without room are handed to the stack.

@@ -89,6 +89,8 @@ pub(super) struct Running {
     pub(super) stats: report::Stats,
     pub(super) status: report::Status,
     pub(super) tunnels: Vec<report::Tunnel>,
+    /// Gateways that routes lead to.
+    pub(super) neighbors: Vec<report::Neighbor>,
 }
 
 impl Interface {
@@ -227,12 +229,17 @@ fn running(name: &str) -> Result<Option<Running>> {
         // One of a version without tunnels.
         _ => Vec::new(),
     };
+    let neighbors = match control::ask(name, &Request::Neighbors)? {
+        Response::Neighbors(neighbors) => neighbors,
+        _ => Vec::new(),
+    };
     Ok(match (status, stats) {
         (Response::Status(status), Response::Stats(stats)) => Some(Running {
             ports,
             stats,
             status: *status,
             tunnels,
+            neighbors,
         }),
         _ => None,
     })

@@ -5,6 +5,7 @@
 mod facts;
 mod finding;
 mod forwarding;
+mod gateways;
 mod ipv6;
 mod kernel;
 mod lasting;
@@ -112,6 +113,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         tunnels::judge,
         loss::judge,
         reported::judge,
+        gateways::judge,
         xcast_table::judge,
         lasting::judge,
     ] {

@@ -75,6 +75,7 @@ pub(super) fn running() -> Running {
         stats: report::Stats::new(Vec::new()),
         status: report::Status::example(),
         tunnels: Vec::new(),
+        neighbors: Vec::new(),
     }
 }
 
