@@ -110,7 +110,7 @@ fn make_unaware(bed: &Bed, router: &str, dropping: &str) -> Result<()> {
     let namespace = bed.namespace(router)?;
     namespace.sysctl("ipv4/conf/all/rp_filter", "1")?;
     let rules = format!(
-        "table inet unaware {{ chain forward {{ type filter hook forward priority 0;\n{dropping}\n}} }}"
+        "table inet unaware {{\nchain forward {{\ntype filter hook forward priority 0;\n{dropping}\n}}\n}}\n"
     );
     namespace::run(namespace.command("nft").args(["-f", "-"]), &rules)?;
     Ok(())

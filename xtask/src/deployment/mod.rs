@@ -69,7 +69,7 @@ pub fn run(arguments: &Deployment) -> Result<ExitCode> {
     setup::ensure(setup::Purpose::Demo, arguments.no_setup)?;
     eprintln!("building xcast-ctl and the XDP programs");
     let experiment = Experiment {
-        xcast_ctl: build::package("xcast-ctl", true)?,
+        xcast_ctl: build::xcast_ctl()?,
         network,
         messages: arguments.messages,
         destinations: arguments.destinations,
