@@ -17,7 +17,7 @@ use crate::daemon::{self, PATIENCE};
 use crate::family::Family;
 use crate::layout::{GROUP, PROTOCOL};
 use crate::namespace::Namespace;
-use crate::packet::{self, Destination, Ip, Mac, Packet, Xcast, protocol};
+use crate::packet::{self, Datagram, Destination, Ip, Mac, Packet, Xcast, protocol};
 use crate::tap::Tap;
 
 const SOURCE_PORT: u16 = 4000;
@@ -42,6 +42,17 @@ struct Source {
     address: IpAddr,
     mac: Mac,
     gateway_mac: Mac,
+}
+
+/// How the source hands its packets over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// To all Xcast routers on its link.
+    Group,
+    /// To a router by its address, wherever it is (RFC 5058 section 11.5).
+    Router(IpAddr),
+    /// The same inside UDP.
+    Udp(IpAddr, u16),
 }
 
 /// A UDP socket on a host, and what it received so far.
@@ -151,6 +162,11 @@ impl Bed {
     /// Sends the next message to all receivers, in one Xcast packet; `flow` chooses the source port.
     /// Returns its number.
     pub fn send(&mut self, flow: u16) -> Result<u32> {
+        self.send_to(To::Group, flow)
+    }
+
+    /// The same, handed over in a certain way.
+    pub fn send_to(&mut self, to: To, flow: u16) -> Result<u32> {
         self.sent += 1;
         let Source {
             address,
@@ -159,7 +175,12 @@ impl Bed {
             ..
         } = self.source;
         let family = Family::of(address);
+        // The checksum of what is inside is made for the group, whoever the packet is sent to.
         let group = family.address(GROUP);
+        let destination = match to {
+            To::Router(router) => router,
+            To::Group | To::Udp(..) => group,
+        };
         let protocol = match family {
             Family::Ipv4 => PROTOCOL,
             Family::Ipv6 => protocol::ROUTING,
@@ -170,14 +191,18 @@ impl Bed {
         let packet = Packet {
             destination_mac: gateway_mac,
             source_mac: mac,
-            ip: Ip::new(address, group, protocol),
+            ip: Ip::new(address, destination, protocol),
             xcast: Xcast {
                 p: true,
                 ..Xcast::new(protocol::UDP, destinations)
             },
             segment: packet::udp(from, (group, 0), &self.sent.to_be_bytes(), None),
         };
-        self.source.tap.send(&packet.frame())?;
+        let frame = match to {
+            To::Group | To::Router(_) => packet.frame(),
+            To::Udp(router, port) => Datagram::around(&packet, router, port).frame(),
+        };
+        self.source.tap.send(&frame)?;
         Ok(self.sent)
     }
 
@@ -244,8 +269,13 @@ impl Bed {
     /// Sends messages one after the other, and waits for each to arrive everywhere. Afterwards
     /// nothing more may come.
     pub fn send_and_receive(&mut self, count: u32) -> Result<()> {
+        self.send_and_receive_by(To::Group, count)
+    }
+
+    /// The same, handed over in a certain way.
+    pub fn send_and_receive_by(&mut self, to: To, count: u32) -> Result<()> {
         for _ in 0..count {
-            let number = self.send(0)?;
+            let number = self.send_to(to, 0)?;
             self.delivered(number)?;
         }
         std::thread::sleep(Duration::from_millis(100));

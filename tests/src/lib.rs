@@ -6,7 +6,7 @@
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
 //! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
 //! router between ordinary hosts, beside which [`bpf`] plays other programs. [`faults`] measures what is
-//! lost when something fails.
+//! lost when something fails. [`sites`] is two routers with others between them that know nothing of Xcast.
 //!
 //! [`layering`] is about the project's own source: which file depends on which.
 
@@ -22,5 +22,6 @@ pub mod namespace;
 pub mod oracle;
 pub mod packet;
 pub mod rig;
+pub mod sites;
 pub mod tap;
 pub mod trio;

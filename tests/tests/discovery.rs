@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
+use tests::namespace::Namespace;
 use tests::tap::Tap;
 use tests::trio::{self, SOON, Trio, until};
 
@@ -162,4 +163,77 @@ fn an_echo_is_no_proof() {
         );
         Ok(())
     });
+}
+
+/// Behind B, on a link of its own.
+const FAR: Ipv4Addr = Ipv4Addr::new(10, 97, 5, 2);
+/// Nobody is there.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 97, 5, 77);
+
+/// A host behind B, and a router on B that takes lists for it to a gateway which does not exist, as long as its Xcast routing
+/// table says so.
+fn far_host(trio: &Trio) -> Result<(Namespace, Daemon)> {
+    let far = Namespace::new("far")?;
+    for interfaces in ["all", "default"] {
+        far.sysctl(&format!("ipv6/conf/{interfaces}/disable_ipv6"), "0")?;
+        far.sysctl(&format!("ipv6/conf/{interfaces}/accept_dad"), "0")?;
+    }
+    let pair = format!("link add d0 type veth peer name e0 netns {}", far.name());
+    trio.b.namespace.ip(&pair)?;
+    far.set_gro("e0", true)?;
+    trio.b.namespace.set_gro("d0", true)?;
+    let command = |command: &str| trio.family.command(command);
+    far.ip(&command("address add 10.97.5.2/24 dev e0"))?;
+    far.ip("link set e0 up")?;
+    far.ip(&command("route add 10.66.0.0/16 via 10.97.5.1"))?;
+    trio.b.ip("address add 10.97.5.1/24 dev d0")?;
+    trio.b.ip("link set d0 up")?;
+    trio.b
+        .ip("neighbour add 10.97.5.77 lladdr 02:00:00:00:00:77 dev d0 nud permanent")?;
+    swallow(trio, true)?;
+    let speaks = format!(
+        "xcast_table = 100\ngateways = {{ speak = [\"{}\"] }}",
+        trio.family.address(NOBODY)
+    );
+    let configuration = trio::configuration(&["b0", "d0"]);
+    let configuration = configuration.replace("gateways = \"none\"", &speaks);
+    let second = Daemon::start(&trio.b.namespace, &configuration)?;
+    Ok((far, second))
+}
+
+fn swallow(trio: &Trio, yes: bool) -> Result<()> {
+    let verb = if yes { "add" } else { "delete" };
+    let route = format!("route {verb} 10.97.5.2/32 via 10.97.5.77 dev d0 table 100");
+    trio.b.ip(&route)?;
+    Ok(())
+}
+
+/// A gateway that returns probes but loses what it forwards gets no lists, and gets them when it forwards.
+#[test]
+fn gateway_that_swallows_what_it_forwards() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            let (_far, _second) = far_host(trio)?;
+            let tries = format!(
+                "gateways = \"discover\"\nprobe_through = [\"{}\"]",
+                family.address(FAR)
+            );
+            with_b(trio, &tries)?;
+            counts_as(trio, "swallows")?;
+            let row = gateway(trio)?.context("it is gone")?;
+            let why = row["why"].as_str().unwrap_or_default();
+            ensure!(
+                row["xcast"] == false && why.contains("forwards none to"),
+                "{row}"
+            );
+            ensure!(copies(trio)? == 2, "a list was sent to one that swallows it");
+            swallow(trio, false)?;
+            counts_as(trio, "proven")?;
+            ensure!(copies(trio)? == 1, "unicast to a gateway that forwards");
+            swallow(trio, true)?;
+            counts_as(trio, "swallows")?;
+            ensure!(copies(trio)? == 2, "a list was sent to one that swallows it");
+            Ok(())
+        });
+    }
 }

@@ -81,6 +81,9 @@ pub struct Status {
     pub prune: String,
     /// Which gateways are taken to speak Xcast.
     pub gateways: Gateways,
+    /// The Xcast routing table; absent if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xcast_table: Option<XcastTable>,
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
@@ -102,6 +105,30 @@ pub struct Status {
     /// How many more there are.
     #[serde(default)]
     pub policy_more: usize,
+}
+
+/// What is in the Xcast routing table (RFC 5058 section 11.1).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct XcastTable {
+    /// Its number.
+    pub table: u32,
+    /// Prefixes whose routes lead to where lists are taken.
+    pub usable: usize,
+    /// Routes by gateways or tunnels that take no lists, so that the kernel's tables decide: one row for each way; not all of
+    /// them, if there are very many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// Routes of the Xcast routing table that go the same way, which takes no lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    /// How many there are.
+    pub routes: usize,
+    /// One of them.
+    pub example: IpNet,
+    /// Why lists cannot go there.
+    pub why: String,
 }
 
 /// A part of the kernel's state that puts something to its stack.
@@ -186,6 +213,7 @@ impl Status {
             kernel: "6.18.44".into(),
             prune: "truncate".into(),
             gateways: Gateways::All,
+            xcast_table: None,
             udp_port: None,
             lasting: true,
             log_lines_lost: 0,
@@ -299,7 +327,8 @@ pub struct Neighbor {
     pub address: IpAddr,
     /// Lists are sent to it. Otherwise each destination behind it gets a unicast packet of its own.
     pub xcast: bool,
-    /// Why it counts as it does: `stated`, `proven`, `new`, `silent`, `lost` or `on trial`.
+    /// Why it counts as it does: `stated`, `proven`, `new`, `silent`, `lost`, `on trial` or
+    /// `swallows`.
     pub standing: String,
     /// The same in words.
     pub why: String,
@@ -317,6 +346,59 @@ pub struct Neighbor {
     pub probes_returned: u64,
     /// How often it lost its proof.
     #[serde(default)]
+    pub losses: u64,
+}
+
+/// One row of `xcast-ctl tunnels`: a tunnel to another router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tunnel {
+    /// Its name.
+    pub name: String,
+    /// The other router.
+    pub remote: IpAddr,
+    /// The address of this router; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<IpAddr>,
+    /// Name of the interface towards the remote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// It carries traffic. Otherwise destinations behind it go to another tunnel, or as if there was none.
+    pub working: bool,
+    /// How packets are carried, if it does: `ip` or `udp`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// Why it does or does not.
+    pub why: String,
+    /// Smoothed round-trip time of probes, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub round_trip_us: Option<u64>,
+    /// Time since the last proof, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proven_ms_ago: Option<u64>,
+    /// Longest packet on the path, outer headers included, in octets, as far as that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_mtu: Option<u16>,
+    /// Longest packet inside, in octets. Longer ones go to the kernel stack as unicast.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u16>,
+    /// What is known of each way to carry packets.
+    pub ways: Vec<TunnelWay>,
+    /// What is reached through it, as the configuration has it.
+    pub destinations: Vec<IpNet>,
+}
+
+/// What is known of one way to carry packets through a tunnel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelWay {
+    /// `ip` or `udp`.
+    pub mode: String,
+    /// `proven`, `new`, `silent`, `lost` or `on trial`.
+    pub standing: String,
+    /// Probes sent.
+    pub probes_sent: u64,
+    /// Probes that were answered.
+    pub probes_returned: u64,
+    /// How often it lost its proof.
     pub losses: u64,
 }
 

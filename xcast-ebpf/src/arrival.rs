@@ -12,7 +12,7 @@ use xcast_common::{
         limits::bucket_of,
         mark,
         plan::{Memory, Payer, Plan, group, look_up},
-        tunnel,
+        tunnel, tunnelled,
     },
     maps::{PORT_TRUSTED, Port, Settings, Tally, counter::Counter},
     packet::{Packet, Reject},
@@ -27,7 +27,7 @@ use crate::{
     fanout,
     frame::XdpFrame,
     limits::{COPIES, PACKET, now, xcast_charge},
-    maps::{ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, work},
+    maps::{ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, tunnel_arrival, work},
     tables::FamilyMaps,
 };
 
@@ -36,8 +36,14 @@ use crate::{
 pub fn dispatch(ctx: XdpContext) -> u32 {
     let mut frame = XdpFrame::new(&ctx);
     let view = frame.view();
+    let settings = &settings();
+    if tunnelled::is_candidate(view, settings) {
+        let own = tunnel_arrival(settings.generation());
+        // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
+        unsafe { ARRIVALS.tail_call(&ctx, own) };
+        return XDP_PASS;
+    }
     if is_family::<V6>(view) {
-        let settings = &settings();
         if settings.ipv6 != 0 && is_ours::<V6>(view, settings).is_some() {
             let own = arrival(6, settings.generation());
             // SAFETY: nothing is left to be dropped; where the program is missing, this returns.
@@ -98,7 +104,14 @@ fn forward<F: FamilyMaps>(
     let counters = counters(port.slot)?;
     let mut port = port;
     let mut ext_len = match found {
-        Found::Native(ext_len) => Ok(ext_len),
+        Found::Native(ext_len) => {
+            if settings.tunnels != 0 {
+                // The source of what came through a tunnel need not be behind this port.
+                let is_sealed = tunnelled::is_sealed(frame.view(), settings);
+                port = port.for_permitted(F::VERSION, work()?.bit_through_memory(is_sealed));
+            }
+            Ok(ext_len)
+        }
         Found::InUdp => decapsulate::<F>(frame, &mut port, settings, counters),
     };
     if F::VERSION == 6 {
@@ -164,7 +177,8 @@ fn forward<F: FamilyMaps>(
     }
     match copies {
         0 => None,
-        1 => fanout::single(frame, plan, settings, counters),
+        // The tunnel's headers are added where a copy leaves.
+        1 if !plan.is_tunnelled() => fanout::single(frame, plan, settings, counters),
         _ => fanout::several(frame, plan, settings, counters),
     }
 }
@@ -204,7 +218,7 @@ fn plan<'a, F: FamilyMaps>(
         work: &mut *work,
     };
     group(frame, packet, settings, &F::TABLES, memory, counters)?;
-    if plan.copies > 1 || !plan.is_private() {
+    if plan.copies > 1 || !plan.is_private() || plan.is_tunnelled() {
         // The copies leave later and need their plan until then, and later packets may reuse it.
         work.recent.remember(checksum, serial);
         work.serial = serial.wrapping_add(1) & mark::MAX_SERIAL;

@@ -10,7 +10,7 @@ use aya_ebpf::{
 use xcast_common::{
     family::{V4, V6},
     forward::{
-        emit::{emit, emit_rest},
+        emit::{Form, emit, emit_rest, encapsulate},
         mark::{self, Mark, State},
     },
     maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
@@ -22,7 +22,7 @@ use crate::{
     fanout::count_sent,
     frame::XdpFrame,
     limits::take_for_stack,
-    maps::{DEPARTURES, NEXT_HOPS, count, port_in_place, settings_in_place},
+    maps::{DEPARTURES, NEXT_HOPS, TUNNELS, count, port_in_place, settings_in_place},
     tables::FamilyMaps,
 };
 
@@ -96,10 +96,26 @@ fn prune<F: FamilyMaps>(
         .get(u32::from(plan.branches[b as usize].next_hop))
         .ok_or(Counter::SkipNextHop)?;
     let form = emit(frame, plan, b, next_hop, settings, stripped).ok_or(Counter::DropNoRoom)?;
+    let is_tunnel = form == Form::Tunnel;
     // The next hop may be another one than when the plan was made. Read again, for its port is written before its
     // addresses: if it is still this one, so is what they belong to.
-    if fresh(&next_hop.port) != slot() {
+    let port = if is_tunnel {
+        &next_hop.tunnel_port
+    } else {
+        &next_hop.port
+    };
+    if fresh(port) != slot() {
         return Err(Counter::DropNextHop);
+    }
+    if is_tunnel {
+        let tunnel = TUNNELS
+            .get(u32::from(fresh(&next_hop.group_or_tunnel)))
+            .ok_or(Counter::SkipNextHop)?;
+        encapsulate(frame, plan, tunnel).ok_or(Counter::DropNoRoom)?;
+        count(slot(), Counter::TunnelSent);
+        if slot() == plan.packet.arrival {
+            count(slot(), Counter::TunnelHairpin);
+        }
     }
     count_sent(slot(), form);
     Ok(())

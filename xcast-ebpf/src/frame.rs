@@ -74,4 +74,10 @@ impl Frame for XdpFrame {
         // SAFETY: the kernel passes a valid context.
         octets == 0 || unsafe { bpf_xdp_adjust_tail(self.ctx, -(octets as i32)) == 0 }
     }
+
+    #[inline(always)]
+    fn grow(&mut self, octets: u32) -> bool {
+        // SAFETY: the kernel passes a valid context.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, octets as i32) == 0 }
+    }
 }

@@ -1,6 +1,6 @@
 //! The XDP programs of the Xcast router: entry points only.
 //!
-//! `xcast` runs where packets arrive, `xcast6` for IPv6: they decide, and ask the kernel for copies. `xcast_copy`
+//! `xcast` runs where packets arrive, `xcast6` for IPv6, and `xcast_tunnel` for what comes through tunnels: they decide, and ask the kernel for copies. `xcast_copy`
 //! runs once per copy, where it leaves: it prunes its copy's list. `xcast_stack` runs where copies for the kernel stack arrive. What they decide is in
 //! `xcast-common`, the budgets of [`limits`] among it; what they remember is in [`maps`], which [`tables`] shows to `xcast-common` as a router's
 //! tables. The stages are [`arrival`], [`fanout`], which makes the copies, [`departure`], and [`handover`] to
@@ -20,6 +20,7 @@ mod handover;
 mod limits;
 mod maps;
 mod tables;
+mod tunnelled;
 
 use aya_ebpf::{
     macros::{classifier, xdp},
@@ -37,6 +38,12 @@ pub fn xcast(ctx: XdpContext) -> u32 {
 #[xdp]
 pub fn xcast6(ctx: XdpContext) -> u32 {
     arrival::arrive::<V6>(ctx)
+}
+
+/// Takes packets out of tunnels, which then go on in `xcast` or `xcast6`.
+#[xdp]
+pub fn xcast_tunnel(ctx: XdpContext) -> u32 {
+    tunnelled::take_out(ctx)
 }
 
 /// Attached to every entry of every device map.

@@ -11,9 +11,9 @@ use xcast_common::{
     maps::{
         Bucket, EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
         MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES,
-        MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
+        MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_TUNNEL_PEERS, MAX_TUNNELS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
         PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac,
-        PortSource, SLOT_GROUPS, Settings, Tally,
+        PortSource, SLOT_GROUPS, Settings, Tally, Tunnel, TunnelCookies, TunnelPeer, ARRIVAL_PROGRAMS, ARRIVAL_TUNNEL,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -41,6 +41,8 @@ static SETTINGS: Settings = Settings {
     ipv6: 0,
     icmp_requests: 0,
     stack_copy_ns: 0,
+    tunnels: 0,
+    reserved: [0; 7],
 };
 
 /// BPF_F_MMAPABLE: the controller writes entries through memory it shares with the programs.
@@ -97,6 +99,15 @@ pub static USED: Array<[u32; MAX_NEXT_HOPS as usize], 1, MMAPABLE> = Array::new(
 #[btf_map]
 pub static ECMP_GROUPS: Array<EcmpGroup, { MAX_ECMP_GROUPS as usize }> = Array::new();
 
+/// Outer headers of tunnels, by the index that next hops have.
+#[btf_map]
+pub static TUNNELS: Array<Tunnel, { MAX_TUNNELS as usize }> = Array::new();
+
+/// What arrives by tunnels.
+#[btf_map]
+pub static TUNNEL_PEERS: HashMap<TunnelPeer, TunnelCookies, { MAX_TUNNEL_PEERS as usize }> =
+    HashMap::new();
+
 /// Own and anycast addresses.
 #[btf_map]
 pub static ADDRESSES: HashMap<Be32, u32, { MAX_OWN_ADDRESSES as usize }> = HashMap::new();
@@ -141,9 +152,10 @@ pub static BUCKETS: Array<Bucket, { LIMIT_BUCKETS as usize }> = Array::new();
 #[btf_map]
 pub static STACK_BUDGET: Array<u64, 1> = Array::new();
 
-/// `xcast` of both generations, then `xcast6` of both: see [`arrival`]. Shared by generations.
+/// `xcast` of both generations, then `xcast6` of both, then `xcast_tunnel` of both: see [`arrival`]. Shared by
+/// generations.
 #[btf_map]
-pub static ARRIVALS: ProgramArray<{ 2 * GENERATIONS as usize }> = ProgramArray::new();
+pub static ARRIVALS: ProgramArray<{ ARRIVAL_PROGRAMS as usize }> = ProgramArray::new();
 
 /// `xcast_copy` of both generations. Shared by generations. A map of its own, for the kernel keeps
 /// programs of device maps apart from others.
@@ -212,6 +224,12 @@ pub static WORK: PerCpuArray<Work, 1> = PerCpuArray::new();
 #[inline(always)]
 pub fn arrival(version: u8, generation: u32) -> u32 {
     generation + if version == 6 { GENERATIONS } else { 0 }
+}
+
+/// Where a generation's program for what comes through tunnels is in [`ARRIVALS`].
+#[inline(always)]
+pub fn tunnel_arrival(generation: u32) -> u32 {
+    generation + ARRIVAL_TUNNEL
 }
 
 /// The constants. Read volatile, or the compiler would fold in the values of compile time.

@@ -5,10 +5,10 @@ use xcast_common::{
     family::{Family, V4, V6},
     forward::{
         plan::Plan,
-        tables::{Tables, UdpSenders},
+        tables::{Tables, TunnelPeers, UdpSenders},
     },
     maps::{
-        MAX_NEXT_HOPS, NextHop, PeerSource, PortMac, PortSource,
+        MAX_NEXT_HOPS, NextHop, PeerSource, PortMac, PortSource, TunnelCookies, TunnelPeer,
         lpm::{self, Entry, further_octets},
     },
     route_map,
@@ -19,7 +19,7 @@ use xcast_common::{
 use crate::maps::{
     ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, POLICY_SOURCES,
     POLICY_SOURCES6, PORT_MACS, PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6,
-    ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED,
+    ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, TUNNEL_PEERS,
     work,
 };
 
@@ -172,6 +172,14 @@ macro_rules! tables {
 
 tables!(V4, Routes4: ROUTE_ROOT, ROUTE_SEGMENTS, ROUTE_BLOCKS, xcast_steps, xcast_step; ADDRESSES, UDP_SOURCES, PORT_SOURCES, POLICY_SOURCES, PLANS);
 tables!(V6, Routes6: ROUTE_ROOT6, ROUTE_SEGMENTS6, ROUTE_BLOCKS6, xcast6_steps, xcast6_step; ADDRESSES6, UDP_SOURCES6, PORT_SOURCES6, POLICY_SOURCES6, PLANS6);
+
+impl TunnelPeers for KernelTables {
+    #[inline(always)]
+    fn tunnel_cookies(&self, peer: &TunnelPeer) -> Option<TunnelCookies> {
+        // SAFETY: read at once; entries are only ever replaced whole.
+        unsafe { TUNNEL_PEERS.get(peer) }.copied()
+    }
+}
 
 /// Notes the use of a next hop. Written only where it is news: other CPUs have the word in their caches.
 #[inline(always)]

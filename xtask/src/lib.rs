@@ -6,8 +6,11 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod deployment;
 pub mod dht;
 pub mod faults;
+pub mod figure8;
+pub mod messages;
 pub mod partners;
 pub mod process;
 pub mod second_try;

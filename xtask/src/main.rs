@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, build, demo, dht, faults, partners, setup, simulate, test, testbed};
+use xtask::{
+    bench, build, demo, deployment, dht, faults, partners, setup, simulate, test, testbed,
+};
 
 /// Developer tasks of Xcast for Linux
 ///
@@ -55,9 +57,17 @@ enum Task {
     Dht(dht::Dht),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
-        after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json"
+        after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json\n  cargo xtask demo --partial     only some routers speak Xcast\n  cargo xtask demo --uplink --messages 200     where it pays first"
     )]
     Demo(demo::Demo),
+    /// Count what lists save where only some routers speak Xcast
+    ///
+    /// Raises a network of 40 routers, has more and more of them speak Xcast, at random and core first, and counts
+    /// what crosses all links, beside unicast. EXIT STATUS: 0 every host got every message once, 1 not, 2 error.
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask deployment\n  cargo xtask deployment --network 2,2,2 --shares 50,100 --json"
+    )]
+    Deployment(deployment::Deployment),
     /// Show what works between DHT nodes of ours and of others, both ways
     ///
     /// EXIT STATUS: 0 everything works, 1 something does not, 2 error.
@@ -84,6 +94,7 @@ fn main() -> ExitCode {
         Task::Faults(arguments) => faults::run(&arguments),
         Task::Dht(arguments) => dht::run(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
+        Task::Deployment(arguments) => deployment::run(&arguments),
         Task::Partners(arguments) => partners::run(&arguments),
         Task::Simulate(arguments) => simulate::run(&arguments),
         Task::Testbed(arguments) => testbed::command::run(arguments),

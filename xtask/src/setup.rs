@@ -44,6 +44,8 @@ pub enum Purpose {
     Build,
     /// Compiling, and raising testbeds.
     Demo,
+    /// The same with a routing daemon.
+    Partial,
     /// All that, and checking.
     Test,
 }
@@ -121,16 +123,16 @@ const NEEDS: &[Need] = &[
         name: "iproute2",
         why: "raises testbeds",
         how: "from the distribution",
-        purposes: &[Purpose::Demo, Purpose::Test],
+        purposes: &[Purpose::Demo, Purpose::Partial, Purpose::Test],
         present: || find("ip").is_some(),
         packages: &["iproute2"],
         install: None,
     },
     Need {
         name: "bird2",
-        why: "routing daemon that tests follow",
+        why: "routing daemon that tests follow, and that fills Xcast routing tables",
         how: "from the distribution",
-        purposes: &[Purpose::Test],
+        purposes: &[Purpose::Partial, Purpose::Test],
         present: || find("bird").is_some(),
         packages: &["bird2"],
         install: None,
@@ -207,7 +209,12 @@ const NEEDS: &[Need] = &[
         why: "compiles the XDP programs",
         how: "a Rust compiler with the source of core by rustup (nightly) or from the distribution \
               (rustc-web), and bpf-linker by cargo, some 2 minutes",
-        purposes: &[Purpose::Build, Purpose::Demo, Purpose::Test],
+        purposes: &[
+            Purpose::Build,
+            Purpose::Demo,
+            Purpose::Partial,
+            Purpose::Test,
+        ],
         present: || toolchain::select().is_some() && toolchain::linker_path().is_some(),
         packages: &[],
         install: Some(install_bpf_toolchain),

@@ -7,11 +7,12 @@ use crate::{
     verifier::fresh,
     wire::{
         DEST_COUNT_MASK, ETH_LEN, FLAG_P, IPV4_LEN, VERSION,
-        checksum::{Sum, sum_ipv4, sum_words},
+        checksum::{Sum, sum_ipv4, sum_words, update},
         endian::{Be16, Be32},
         eth,
+        ecn,
         frame::{Frame, View, Window},
-        ipv4, transport,
+        in_ip, ipv4, transport,
         xcast4::{
             self, FIXED_LEN, MAX_DESTINATIONS, MAX_HEADER_LEN, XCAST_AT, ds_words, header_words,
         },
@@ -38,6 +39,8 @@ impl Family for V4 {
     const CHECKSUM: usize = xcast4::CHECKSUM;
     const BITMAP: usize = xcast4::BITMAP;
     const PORTS_CHECKED: bool = true;
+    const PROTOCOL: usize = ipv4::PROTOCOL;
+    const IN_IP: u8 = in_ip::IPV4;
     const ICMP: u8 = transport::ICMP;
     const LEN_MASK: usize = 0x3ff;
 
@@ -77,6 +80,22 @@ impl Family for V4 {
     fn ports_at(count: u32, flags: u8) -> usize {
         let words = xcast4::bitmap_words(count) + count + ds_words(count, flags);
         xcast4::BITMAP + 4 * words as usize
+    }
+
+    #[inline(always)]
+    fn traffic_class(view: View<'_>) -> Option<u8> {
+        view.u8(ipv4::DS)
+    }
+
+    #[inline(always)]
+    fn set_ecn(view: View<'_>, bits: u8) -> Option<()> {
+        let header = view.window::<XCAST_AT>(0)?;
+        let old = Be16::from_memory(header.u16(ipv4::VERSION_IHL));
+        let new = Be16::new(old.value() & !u16::from(ecn::MASK) | u16::from(bits & ecn::MASK));
+        let sum = update(header.u16(ipv4::CHECKSUM)).sub16(old.memory()).add16(new.memory());
+        header.set_u16(ipv4::VERSION_IHL, new.memory());
+        header.set_u16(ipv4::CHECKSUM, sum.checksum());
+        Some(())
     }
 
     #[inline(always)]

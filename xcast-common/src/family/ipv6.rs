@@ -12,8 +12,9 @@ use crate::{
         checksum::{Sum, sum_words},
         endian::{Be16, Be128},
         eth,
+        ecn,
         frame::{Frame, View, Window},
-        ipv6, transport,
+        in_ip, ipv6, transport,
         xcast6::{self, FIXED_LEN, MAX_DESTINATIONS, MAX_HEADER_LEN, XCAST_AT},
     },
 };
@@ -45,6 +46,8 @@ impl Family for V6 {
     const CHECKSUM: usize = xcast6::CHECKSUM;
     const BITMAP: usize = xcast6::BITMAP;
     const PORTS_CHECKED: bool = false;
+    const PROTOCOL: usize = ipv6::NEXT_HEADER;
+    const IN_IP: u8 = in_ip::IPV6;
     const ICMP: u8 = transport::ICMPV6;
     const LEN_MASK: usize = 0xff8;
 
@@ -87,6 +90,18 @@ impl Family for V6 {
     #[inline(always)]
     fn ports_at(count: u32, flags: u8) -> usize {
         XCAST_AT + 8 * xcast6::routing_units(count, flags) as usize + xcast6::ports::LIST
+    }
+
+    #[inline(always)]
+    fn traffic_class(view: View<'_>) -> Option<u8> {
+        Some((view.be16(ipv6::VERSION_CLASS_FLOW)?.value() >> 4) as u8)
+    }
+
+    #[inline(always)]
+    fn set_ecn(view: View<'_>, bits: u8) -> Option<()> {
+        let octet = view.u8(ipv6::VERSION_CLASS_FLOW + 1)?;
+        let octet = octet & !(ecn::MASK << 4) | (bits & ecn::MASK) << 4;
+        view.set_u8(ipv6::VERSION_CLASS_FLOW + 1, octet)
     }
 
     #[inline(always)]

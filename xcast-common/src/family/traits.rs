@@ -40,6 +40,10 @@ pub trait Family: Sized + 'static {
     const BITMAP: usize;
     /// Whether the checksum covers the list of ports.
     const PORTS_CHECKED: bool;
+    /// Where the IP header says what follows it.
+    const PROTOCOL: usize;
+    /// What an IP header says if a packet of this family follows it.
+    const IN_IP: u8;
     /// Protocol number of its ICMP.
     const ICMP: u8;
     /// Longest Xcast header and headers before it, rounded up to a mask.
@@ -66,6 +70,12 @@ pub trait Family: Sized + 'static {
 
     /// Where the ports are.
     fn ports_at(count: u32, flags: u8) -> usize;
+
+    /// The octet with the DS field and ECN.
+    fn traffic_class(view: View<'_>) -> Option<u8>;
+
+    /// Sets the two bits of ECN, and puts the header's checksum right.
+    fn set_ecn(view: View<'_>, ecn: u8) -> Option<()>;
 
     /// Whether the IP packet in a frame carries Xcast, and how many octets of other headers come
     /// before the Xcast header; its lowest bit: one of them is that of a fragment.

@@ -1,6 +1,7 @@
 //! The stages that a packet passes through in a router.
 //!
-//! 1. [`tunnel`]: does it come inside UDP? Then the outer headers come off.
+//! 1. [`tunnelled`]: does it come through a tunnel from another router? Or does it come inside UDP ([`tunnel`])? Then the
+//!    outer headers come off.
 //! 2. [`ingress`]: is this frame ours, and is it well formed?
 //!    [`limits`]: has its source any budget left?
 //! 3. [`plan`]: look up every destination and group them into *branches*, one per output copy. A repeated
@@ -18,3 +19,4 @@ pub mod mark;
 pub mod plan;
 pub mod tables;
 pub mod tunnel;
+pub mod tunnelled;

@@ -2,7 +2,12 @@
 
 use crate::{
     family::traits::Family,
-    maps::{lpm::Entry, next_hop::NextHop, port::PortMac},
+    maps::{
+        lpm::Entry,
+        next_hop::NextHop,
+        port::PortMac,
+        tunnel::{TunnelCookies, TunnelPeer},
+    },
 };
 
 /// What a router knows of a family: route map, next-hop and ECMP tables, own addresses.
@@ -50,6 +55,12 @@ pub trait Tables<F: Family> {
     fn is_policy_source(&self, _source: F::Address) -> bool {
         false
     }
+}
+
+/// Who is at the other ends of tunnels.
+pub trait TunnelPeers {
+    /// The cookies of what arrives by a tunnel with these outer addresses; `None` if there is no such tunnel.
+    fn tunnel_cookies(&self, peer: &TunnelPeer) -> Option<TunnelCookies>;
 }
 
 /// Who may send Xcast inside UDP.

@@ -60,4 +60,9 @@ impl Frame for Buffer {
             _ => false,
         }
     }
+
+    fn grow(&mut self, octets: u32) -> bool {
+        self.bytes.resize(self.bytes.len() + octets as usize, 0);
+        true
+    }
 }

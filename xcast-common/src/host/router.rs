@@ -6,11 +6,11 @@ use super::{buffer::Buffer, tables::MemoryTables};
 use crate::{
     family::traits::Family,
     forward::{
-        emit::{Form, emit, emit_rest, strip},
+        emit::{Form, emit, emit_rest, encapsulate, strip},
         ingress::{accept, is_xcast},
         mark::{MAX_SERIAL, Stripped},
         plan::{Memory, Plan, Scratch, Work, group, look_up},
-        tunnel,
+        tunnel, tunnelled,
     },
     maps::{
         counter::{Counter, PortCounters},
@@ -178,6 +178,12 @@ impl<F: Family> Router<F> {
     ) -> Result<Option<Buffer>, Reject> {
         const NO_ROOM: Reject = Reject::Drop(Counter::DropNoRoom);
         let mut port = *port;
+        if tunnelled::is_candidate(frame.view(), &self.settings) {
+            let counters = self.counters.entry(port.slot).or_default().tally();
+            tunnelled::open(&mut frame, &port, &self.settings, &self.tables, counters)?;
+        }
+        let is_sealed = tunnelled::is_sealed(frame.view(), &self.settings);
+        port = port.for_permitted(F::VERSION, is_sealed.into());
         let ext_len = match is_xcast::<F>(frame.view(), &self.settings) {
             Some(ext_len) => ext_len,
             None => {
@@ -277,6 +283,19 @@ impl<F: Family> Router<F> {
             self.count(slot, Counter::DropNoRoom);
             return;
         };
+        if form == Form::Tunnel {
+            let tunnel = self.tables.tunnel(next_hop.group_or_tunnel);
+            let encapsulated =
+                tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
+            if encapsulated.is_none() {
+                self.count(slot, Counter::DropNoRoom);
+                return;
+            }
+            self.count(slot, Counter::TunnelSent);
+            if slot == self.plan.packet.arrival {
+                self.count(slot, Counter::TunnelHairpin);
+            }
+        }
         self.count(slot, Counter::Sent);
         if form == Form::Unicast {
             self.count(slot, Counter::X2u);

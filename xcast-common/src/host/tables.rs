@@ -1,11 +1,17 @@
 //! A router's tables in memory.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use crate::{
     family::traits::Family,
-    forward::tables::{Tables, UdpSenders},
-    maps::next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
+    forward::tables::{Tables, TunnelPeers, UdpSenders},
+    maps::{
+        next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
+        tunnel::{Tunnel, TunnelCookies, TunnelPeer},
+    },
 };
 
 /// Routes, next hops, ECMP groups, own addresses, and who may send inside UDP: of both families, with the ids
@@ -23,6 +29,8 @@ pub struct MemoryTables {
     addresses: BTreeMap<IpAddr, u32>,
     senders: BTreeMap<IpAddr, Prefixes<()>>,
     sources: BTreeMap<u8, Prefixes<()>>,
+    tunnels: BTreeMap<u16, Tunnel>,
+    peers: HashMap<TunnelPeer, TunnelCookies>,
 }
 
 impl MemoryTables {
@@ -60,6 +68,22 @@ impl MemoryTables {
     pub fn allow_on_port(&mut self, slot: u8, source: IpAddr, prefix_len: u8) {
         let prefixes = self.sources.entry(slot).or_default();
         prefixes.set(source, prefix_len, Some(()));
+    }
+
+    /// Sets the outer headers that next hops with this [tunnel](NextHop::group_or_tunnel) have.
+    pub fn set_tunnel(&mut self, index: u16, tunnel: Tunnel) {
+        self.tunnels.insert(index, tunnel);
+        self.revise();
+    }
+
+    /// Sets the cookies of what arrives by a tunnel.
+    pub fn set_tunnel_peer(&mut self, peer: TunnelPeer, cookies: TunnelCookies) {
+        self.peers.insert(peer, cookies);
+    }
+
+    /// The outer headers of a tunnel.
+    pub fn tunnel(&self, index: u16) -> Option<&Tunnel> {
+        self.tunnels.get(&index)
     }
 
     /// Next-hop id of the longest prefix that matches; [`NEXT_HOP_NO_ROUTE`] if none does.
@@ -124,6 +148,12 @@ impl<F: Family> Tables<F> for MemoryTables {
     fn may_arrive(&self, slot: u8, source: F::Address) -> bool {
         let prefixes = self.sources.get(&slot);
         prefixes.is_some_and(|prefixes| prefixes.longest(source.into()).is_some())
+    }
+}
+
+impl TunnelPeers for MemoryTables {
+    fn tunnel_cookies(&self, peer: &TunnelPeer) -> Option<TunnelCookies> {
+        self.peers.get(peer).copied()
     }
 }
 

@@ -60,6 +60,14 @@ counters! {
     PlanReused = "plan_reused", Packet;
     /// Xcast packets taken out of UDP; what becomes of them is counted as for any other.
     Decapsulated = "decapsulated", Packet;
+    /// Xcast packets taken out of a tunnel; what becomes of them is counted as for any other.
+    TunnelReceived = "tunnel_received", Packet;
+    /// Copies that left inside a tunnel.
+    TunnelSent = "tunnel_sent", Copy;
+    /// Copies that left inside a tunnel by the port that their packet arrived by: a loop, if they come back.
+    TunnelHairpin = "tunnel_hairpin", Copy;
+    /// Packets left to the kernel stack as they are: they look like a tunnel's, but have another cookie.
+    TunnelRefused = "tunnel_refused", Packet;
 
     /// Destinations handed to the kernel stack because they are this router's own addresses.
     StackLocal = "stack_local", Destination;
@@ -123,6 +131,8 @@ counters! {
     DropUdpLength = "drop_udp_length", Packet;
     /// Packets dropped: Xcast inside UDP with a source that its sender may not use.
     DropUdpSource = "drop_udp_source", Packet;
+    /// Packets dropped: congestion was experienced in a tunnel, and the packet inside cannot say so (RFC 6040 section 4.2).
+    DropTunnelEcn = "drop_tunnel_ecn", Packet;
     /// Packets dropped: the driver has no room for a longer or shorter header.
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.

@@ -14,6 +14,7 @@ pub(crate) mod next_hop;
 mod pod;
 pub(crate) mod port;
 pub(crate) mod settings;
+pub(crate) mod tunnel;
 
 pub use self::{
     address::{
@@ -27,10 +28,10 @@ pub use self::{
     },
     limit::{Bucket, LIMIT_BUCKETS},
     next_hop::{
-        ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS,
+        InTunnel, ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS,
         MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
         NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
-        NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
+        NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
     },
     port::{
         MAX_PORT_MACS, MAX_PORTS, MAX_REAL_PORTS, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_FIRST,
@@ -38,5 +39,6 @@ pub use self::{
         PORT_TABLE_ENTRIES, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port, PortMac, SourceMode,
         port_place, source_mode_of,
     },
-    settings::{GENERATIONS, IcmpRequests, Prune, Settings},
+    settings::{ARRIVAL_PROGRAMS, ARRIVAL_TUNNEL, GENERATIONS, IcmpRequests, Prune, Settings},
+    tunnel::{COOKIE_LEN, MAX_TUNNEL_PEERS, MAX_TUNNELS, Tunnel, TunnelCookies, TunnelPeer},
 };

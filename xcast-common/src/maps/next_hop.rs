@@ -3,6 +3,10 @@
 use core::mem::offset_of;
 
 use super::{counter::Counter, port::PORT_FIRST};
+use crate::{
+    verifier::{fresh, opaque},
+    wire::FLAG_X,
+};
 
 /// Next-hop ids that routes may use.
 pub const MAX_NEXT_HOPS: u32 = 32768;
@@ -54,6 +58,12 @@ pub const NEXT_HOP_XCAST: u8 = 1 << 0;
 /// The next hop is the destination itself, on a link of this router: every list entry leaves as
 /// its own packet.
 pub const NEXT_HOP_ON_LINK: u8 = 1 << 1;
+/// Copies leave inside a tunnel to a further router, which speaks Xcast: [`NextHop::group_or_tunnel`],
+/// [`NextHop::tunnel_port`] and [`NextHop::tunnel_mtu_bytes`] say how. All else is about the way without the tunnel, which
+/// a copy with one destination takes as unicast: outer headers would save nothing.
+pub const NEXT_HOP_TUNNEL: u8 = 1 << 2;
+/// There is no way without the tunnel.
+pub const NEXT_HOP_TUNNEL_ONLY: u8 = 1 << 3;
 
 /// [`NextHop::egress`] of what has no way at all.
 pub const EGRESS_NONE: u8 = 0;
@@ -72,14 +82,14 @@ pub struct NextHop {
     pub kind: u8,
     /// Port slot; [`PORT_STACK`](super::PORT_STACK) for [`NextHopKind::Stack`].
     pub port: u8,
-    /// [`NEXT_HOP_XCAST`] and [`NEXT_HOP_ON_LINK`].
+    /// [`NEXT_HOP_XCAST`], [`NEXT_HOP_ON_LINK`], [`NEXT_HOP_TUNNEL`] and [`NEXT_HOP_TUNNEL_ONLY`].
     pub flags: u8,
     /// [`Counter`] to bump ([`NextHopKind::Stack`], [`NextHopKind::Skip`]).
     pub reason: u8,
     /// Largest IP packet that may leave by the port, in octets ([`NextHopKind::Forward`]).
     pub mtu_bytes: u16,
-    /// Index into the ECMP table ([`NextHopKind::Ecmp`]).
-    pub ecmp_group: u16,
+    /// Index into the ECMP table ([`NextHopKind::Ecmp`]), or into the tunnel table ([`NEXT_HOP_TUNNEL`]).
+    pub group_or_tunnel: u16,
     /// Link layer address of the next hop; of `xcast0` for [`NextHopKind::Stack`].
     pub destination_mac: [u8; 6],
     /// Link layer address of the port.
@@ -88,8 +98,10 @@ pub struct NextHop {
     /// source. Else [`EGRESS_NONE`], [`EGRESS_OTHER`] or [`EGRESS_ANY`]. For [`NextHopKind::Ecmp`], see
     /// [`ports`](Self::ports).
     pub egress: u8,
-    /// Explicit padding to a multiple of eight, which array maps round up to anyway.
-    pub reserved: [u8; 3],
+    /// Slot of the port that copies inside the tunnel leave by ([`NEXT_HOP_TUNNEL`]).
+    pub tunnel_port: u8,
+    /// Largest IP packet that fits into the tunnel, in octets ([`NEXT_HOP_TUNNEL`]).
+    pub tunnel_mtu_bytes: u16,
 }
 
 impl NextHop {
@@ -107,7 +119,7 @@ impl NextHop {
     pub const fn ecmp(group: u16, ports: u64) -> Self {
         let [a, b, c, d, e, f, g, h] = ports.to_ne_bytes();
         Self {
-            ecmp_group: group,
+            group_or_tunnel: group,
             destination_mac: [a, b, c, d, e, f],
             source_mac: [g, h, 0, 0, 0, 0],
             reason: 0,
@@ -136,11 +148,12 @@ impl NextHop {
             flags: 0,
             reason: reason as u8,
             mtu_bytes: 0,
-            ecmp_group: 0,
+            group_or_tunnel: 0,
             destination_mac: [0; 6],
             source_mac: [0; 6],
             egress,
-            reserved: [0; 3],
+            tunnel_port: 0,
+            tunnel_mtu_bytes: 0,
         }
     }
 
@@ -179,6 +192,60 @@ impl NextHop {
     }
 }
 
+/// Whether a copy leaves inside a tunnel, as a number that nobody can see through: what depends on it is arithmetic, for
+/// each comparison in a loop counts to the verifier.
+#[derive(Clone, Copy, Debug)]
+pub struct InTunnel(u32);
+
+impl InTunnel {
+    /// 1 if it does, 0 if it does not.
+    #[inline(always)]
+    pub fn bit(self) -> u32 {
+        self.0
+    }
+
+    /// Whether it does.
+    #[inline(always)]
+    pub fn holds(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl NextHop {
+    /// Whether a copy with so many destinations of a packet with these flags leaves inside a tunnel.
+    #[inline(always)]
+    pub fn in_tunnel(&self, destinations: u8, packet_flags: u8) -> InTunnel {
+        let flags = u32::from(fresh(&self.flags));
+        let is_tunnel = flags >> NEXT_HOP_TUNNEL.trailing_zeros();
+        let is_only_way = flags >> NEXT_HOP_TUNNEL_ONLY.trailing_zeros();
+        let are_several = 1_u32.wrapping_sub(destinations.into()) >> 31;
+        let is_to_stay = u32::from(packet_flags) >> FLAG_X.trailing_zeros();
+        let bit = is_tunnel & (is_only_way | are_several | is_to_stay) & 1;
+        InTunnel(opaque(bit.into()) as u32)
+    }
+
+    /// What becomes of such a copy: a [`NextHopKind`].
+    #[inline(always)]
+    pub fn kind_for(&self, in_tunnel: InTunnel) -> u8 {
+        let mask = in_tunnel.0.wrapping_neg() as u8;
+        self.kind & !mask | NextHopKind::Forward as u8 & mask
+    }
+
+    /// The port that such a copy leaves by.
+    #[inline(always)]
+    pub fn port_for(&self, in_tunnel: InTunnel) -> u8 {
+        let mask = in_tunnel.0.wrapping_neg() as u8;
+        fresh(&self.port) & !mask | fresh(&self.tunnel_port) & mask
+    }
+
+    /// Length of the largest such copy, in octets.
+    #[inline(always)]
+    pub fn mtu_for(&self, in_tunnel: InTunnel) -> u16 {
+        let mask = in_tunnel.0.wrapping_neg() as u16;
+        self.mtu_bytes & !mask | self.tunnel_mtu_bytes & mask
+    }
+}
+
 /// The bit of a real port's slot in a set of ports.
 #[inline(always)]
 pub const fn port_bit(slot: u8) -> u64 {
@@ -194,6 +261,6 @@ pub struct EcmpGroup {
 }
 
 const _: () = {
-    assert!(size_of::<NextHop>() == 24);
+    assert!(size_of::<NextHop>() == 24 && offset_of!(NextHop, tunnel_mtu_bytes) == 22);
     assert!(offset_of!(NextHop, destination_mac) == 8 && offset_of!(NextHop, source_mac) == 14);
 };

@@ -7,6 +7,7 @@ use super::{
     next_hop::{EcmpGroup, NextHop},
     port::{Port, PortMac},
     settings::Settings,
+    tunnel::{Tunnel, TunnelCookies, TunnelPeer},
 };
 use crate::wire::endian::{Be16, Be32, Be128};
 
@@ -34,6 +35,9 @@ pod!(
     PortCounters,
     PortMac,
     Settings,
+    Tunnel,
+    TunnelCookies,
+    TunnelPeer,
     FanoutEntry,
     FanoutKey
 );

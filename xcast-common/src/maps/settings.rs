@@ -4,6 +4,10 @@ use crate::wire::endian::{Be16, Be32, Be128};
 
 /// Generations of programs that there are at a time: those that forward, and those that take over from them.
 pub const GENERATIONS: u32 = 2;
+/// Where in `ARRIVALS` the programs of both generations are that take packets out of tunnels.
+pub const ARRIVAL_TUNNEL: u32 = 2 * GENERATIONS;
+/// Entries of `ARRIVALS`.
+pub const ARRIVAL_PROGRAMS: u32 = 3 * GENERATIONS;
 
 /// How a copy's list is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -59,6 +63,10 @@ pub struct Settings {
     pub icmp_requests: u8,
     /// What a copy for the kernel stack costs, in nanoseconds of the router's budget; 0 for nothing.
     pub stack_copy_ns: u32,
+    /// 1 if there are tunnels to other routers.
+    pub tunnels: u8,
+    /// Explicit padding.
+    pub reserved: [u8; 7],
 }
 
 impl Settings {
@@ -69,4 +77,4 @@ impl Settings {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == 48);
+const _: () = assert!(size_of::<Settings>() == 56);

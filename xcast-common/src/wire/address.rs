@@ -34,6 +34,9 @@ pub trait Address:
     /// of eight octets or the address's end, and zeros after that.
     fn octets_from(self, at: u32) -> u64;
 
+    /// The address as one of IPv6: an IPv4-mapped one (RFC 4291 section 2.5.5.2) for IPv4.
+    fn mapped(self) -> Be128;
+
     /// Zero if `other` is the same address.
     fn difference(self, other: Self) -> u64;
 
@@ -132,6 +135,11 @@ impl Address for Be32 {
     }
 
     #[inline(always)]
+    fn mapped(self) -> Be128 {
+        Be128::from_memory(0, (0xffff_0000_0000 | u64::from(self.value())).to_be())
+    }
+
+    #[inline(always)]
     fn difference(self, other: Self) -> u64 {
         u64::from(self.memory() ^ other.memory())
     }
@@ -187,6 +195,11 @@ impl Address for Be128 {
         } else {
             u64::from_be(low) << (8 * (at & 7))
         }
+    }
+
+    #[inline(always)]
+    fn mapped(self) -> Be128 {
+        self
     }
 
     #[inline(always)]

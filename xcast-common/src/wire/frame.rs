@@ -19,6 +19,9 @@ pub trait Frame {
 
     /// Cuts `octets` off the frame's end; false if the driver cannot.
     fn trim(&mut self, octets: u32) -> bool;
+
+    /// Adds `octets` of undefined content at the frame's end; false if there is no room.
+    fn grow(&mut self, octets: u32) -> bool;
 }
 
 /// The bytes of a frame, between two pointers.

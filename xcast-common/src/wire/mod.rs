@@ -108,12 +108,38 @@ pub mod ipv6 {
     pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
+/// Protocol numbers of packets inside packets.
+pub mod in_ip {
+    /// IPv4 (RFC 2003).
+    pub const IPV4: u8 = 4;
+    /// IPv6 (RFC 4213, RFC 2473).
+    pub const IPV6: u8 = 41;
+}
+
+/// Explicit congestion notification (RFC 3168 section 5): the low two bits of the DS field's octet.
+pub mod ecn {
+    /// Mask of the two bits.
+    pub const MASK: u8 = 3;
+    /// The transport does not understand it.
+    pub const NOT_ECT: u8 = 0;
+    /// ECN-capable transport, ECT(1).
+    pub const ECT_1: u8 = 1;
+    /// ECN-capable transport, ECT(0).
+    pub const ECT_0: u8 = 2;
+    /// Congestion was experienced.
+    pub const CE: u8 = 3;
+}
+
 /// Offsets in a UDP header, and its length.
 pub mod udp {
+    /// Source port, 2 octets.
+    pub const SOURCE_PORT: usize = 0;
     /// Destination port, 2 octets.
     pub const DESTINATION_PORT: usize = 2;
     /// Length of header and payload, 2 octets.
     pub const LENGTH: usize = 4;
+    /// Checksum, 2 octets.
+    pub const CHECKSUM: usize = 6;
     /// Length of the header, in octets.
     pub const HEADER_LEN: usize = 8;
 }

@@ -163,6 +163,10 @@ ports_option = 0x5e
 # not speak Xcast gets one unicast packet per destination.
 gateways = "discover"
 
+# Addresses farther away that answer pings, such as those of further Xcast routers. Gateways on the way
+# there get lists only while they also forward them, not if they merely return what is for this router.
+probe_through = []
+
 # How a copy's list is pruned. "truncate" keeps the copy's own destinations only. "bitmap" keeps
 # the list and clears bits: packets stay as long as they were, and survive authentication (AH).
 prune = "truncate"
@@ -178,6 +182,10 @@ anycast = []
 
 # Kernel routing tables to consult after "local" (255) and "main" (254), by number, in this order.
 tables = []
+
+# The Xcast routing table (RFC 5058 section 11.1), by number or by its name in /etc/iproute2/rt_tables: routes
+# for lists only, from any routing daemon. See docs/deployment.md.
+#xcast_table = 100
 
 # Name of the router's own interface, at most 12 characters. The router creates it as a veth pair
 # whose other end is named "<interface>-dp". Programs on this machine send Xcast packets into it.

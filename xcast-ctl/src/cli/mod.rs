@@ -14,6 +14,7 @@ mod routes;
 mod run;
 mod stats;
 mod status;
+mod tunnels;
 mod unload;
 
 use std::{
@@ -76,6 +77,7 @@ enum Verb {
     Routes(routes::Args),
     NextHops(next_hops::Args),
     Neighbors(neighbors::Args),
+    Tunnels(tunnels::Args),
     Ports(ports::Args),
     Explain(explain::Args),
     Ping(ping::Args),
@@ -146,6 +148,7 @@ impl Cli {
             Verb::Stats(args) => stats::run(&args, router),
             Verb::Routes(args) => routes::run(&args, router),
             Verb::Neighbors(args) => neighbors::run(&args, router),
+            Verb::Tunnels(args) => tunnels::run(&args, router),
             Verb::NextHops(args) => next_hops::run(&args, router),
             Verb::Ports(args) => ports::run(&args, router),
             Verb::Explain(args) => explain::run(&args, router),

@@ -78,6 +78,16 @@ fn render(status: &Status) -> String {
     row("protocol", status.protocol.to_string());
     row("group", status.group.to_string());
     row("gateways", gateways(&status.gateways));
+    if let Some(table) = &status.xcast_table {
+        let passed_over: usize = table.passed_over.iter().map(|row| row.routes).sum();
+        row(
+            "Xcast table",
+            format!(
+                "{}: {} routes in use, {passed_over} passed over",
+                table.table, table.usable
+            ),
+        );
+    }
     let udp_port = status.udp_port;
     let udp_port = udp_port.map_or("not accepted".to_owned(), |port| {
         format!("accepted at port {port}")

@@ -10,8 +10,10 @@ mod limits;
 mod port;
 mod router;
 mod source;
+mod table;
 #[cfg(test)]
 mod testing;
+mod tunnel;
 mod udp;
 
 use std::path::Path;
@@ -20,13 +22,17 @@ use serde::Deserialize;
 use xcast_common::{maps::Settings, wire::Be16};
 use xcast_host::CodePoints;
 
-use self::{code_points::StatedCodePoints, error::syntax_error, port::validate_ports};
+use self::{
+    code_points::StatedCodePoints, error::syntax_error, port::validate_ports,
+    tunnel::validate_tunnels,
+};
 pub use self::{
     error::ConfigError,
     limits::Limits,
     port::Port,
     router::{DATAPATH_SUFFIX, DEFAULT_INTERFACE, Router, prune_name},
     source::Source,
+    tunnel::{Secret, Tunnel, TunnelMode},
     udp::{Peer, Udp},
 };
 
@@ -43,6 +49,8 @@ pub struct Config {
     pub udp: Option<Udp>,
     /// The interfaces it forwards between.
     pub ports: Vec<Port>,
+    /// Tunnels to other routers, the preferred ones first.
+    pub tunnels: Vec<Tunnel>,
 }
 
 impl Config {
@@ -68,12 +76,18 @@ impl Config {
             limits: file.limits,
             udp: file.udp,
             ports: file.port,
+            tunnels: file.tunnel,
         };
         config.router.validate()?;
         if let Some(udp) = &config.udp {
             udp.validate()?;
         }
         validate_ports(&config.ports, &config.router)?;
+        validate_tunnels(
+            &config.tunnels,
+            config.udp.is_some(),
+            config.code_points.ipv6.is_some(),
+        )?;
         Ok(config)
     }
 
@@ -98,6 +112,7 @@ impl Config {
             mark,
             icmp_requests: self.router.icmp_requests as u8,
             stack_copy_ns: self.limits.stack_copy_ns(),
+            tunnels: u8::from(!self.tunnels.is_empty()),
             ..Settings::default()
         };
         match ipv6 {
@@ -135,6 +150,8 @@ struct File {
     udp: Option<Udp>,
     #[serde(default)]
     port: Vec<Port>,
+    #[serde(default)]
+    tunnel: Vec<Tunnel>,
 }
 
 fn load<T>(
@@ -214,7 +231,7 @@ mod tests {
         let mut expected = BTreeSet::new();
         for table in keys("") {
             let heading = match table.as_str() {
-                "port" => "[[port]]".to_owned(),
+                "port" | "tunnel" => format!("[[{table}]]"),
                 _ => format!("[{table}]"),
             };
             expected.extend(
@@ -230,11 +247,13 @@ mod tests {
         for row in table.lines().filter(|line| line.starts_with("| `")) {
             let cell = row.split('|').nth(1).unwrap();
             let names: Vec<_> = cell.split('`').skip(1).step_by(2).collect();
-            let is_port = names[0] == "[[port]]";
-            let keys = names.into_iter().filter(|name| *name != "[[port]]");
-            explained.extend(keys.map(|name| match is_port {
-                true => format!("port.{name}"),
-                false => name.to_owned(),
+            let table = names[0]
+                .strip_prefix("[[")
+                .and_then(|name| name.strip_suffix("]]"));
+            let keys = names.iter().filter(|name| !name.starts_with("[["));
+            explained.extend(keys.map(|name| match table {
+                Some(table) => format!("{table}.{name}"),
+                None => (*name).to_owned(),
             }));
         }
         assert_eq!(explained, expected);

@@ -12,6 +12,7 @@ use xcast_common::maps::{IcmpRequests, MAX_FANOUTS, Prune};
 use super::{
     address::{check_addresses, is_unicast},
     error::{ConfigError, invalid},
+    table,
 };
 use crate::gateways::{Gateways, Stated};
 
@@ -33,6 +34,9 @@ pub struct Router {
     /// Which gateways speak Xcast. A gateway that does not gets one unicast packet per
     /// destination. Default: those that prove it.
     pub gateways: Gateways,
+    /// Addresses farther away that answer pings: gateways on the way there get lists only while they forward them.
+    /// Default: none, and what gateways return is enough.
+    pub probe_through: Vec<IpAddr>,
     /// How a copy's list is pruned. Default: truncated.
     #[serde(with = "prune")]
     pub prune: Prune,
@@ -45,6 +49,10 @@ pub struct Router {
     pub anycast: Vec<IpAddr>,
     /// Kernel tables to consult after `local` and `main`, in this order. Default: none.
     pub tables: Vec<u32>,
+    /// The Xcast routing table (RFC 5058 section 11.1): a kernel table whose routes are for lists only, given by its
+    /// number, or by its name in iproute2's files. Default: none.
+    #[serde(deserialize_with = "table::deserialize")]
+    pub xcast_table: Option<u32>,
     /// Name of the router's own interface. Default: [`DEFAULT_INTERFACE`].
     pub interface: String,
     /// Address of the router's own interface. The kernel's reverse path filter drops everything
@@ -66,10 +74,12 @@ impl Default for Router {
     fn default() -> Self {
         Self {
             gateways: Gateways::default(),
+            probe_through: Vec::new(),
             prune: Prune::Truncate,
             icmp_requests: IcmpRequests::Verified,
             anycast: Vec::new(),
             tables: Vec::new(),
+            xcast_table: None,
             interface: DEFAULT_INTERFACE.to_owned(),
             address: Ipv4Addr::new(169, 254, 88, 1),
             subsets: 1024,
@@ -132,7 +142,27 @@ impl Router {
             }
             Gateways::All | Gateways::None => {}
         }
+        check_addresses("router.probe_through", &self.probe_through)?;
         check_addresses("router.anycast", &self.anycast)?;
+        match self.xcast_table {
+            Some(table @ (0 | 253..=255)) => {
+                return Err(invalid(
+                    "router.xcast_table",
+                    format!(
+                        "{table} is the kernel's own for unicast: give a table of its own, such as 100"
+                    ),
+                ));
+            }
+            Some(table) if self.tables.contains(&table) => {
+                return Err(invalid(
+                    "router.xcast_table",
+                    format!(
+                        "{table} is also in router.tables, which unicast follows: remove it from one"
+                    ),
+                ));
+            }
+            _ => {}
+        }
         let mut seen = HashSet::new();
         for &table in &self.tables {
             match table {
@@ -243,18 +273,20 @@ mod tests {
     #[test]
     fn everything_can_be_set() {
         let config = with_router(
-            "gateways = ['10.0.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
+            "gateways = ['10.0.0.1']\nprobe_through = ['10.9.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
              icmp_requests = 'drop'\n\
-             tables = [100, 200]\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096\n\
+             tables = [100, 200]\nxcast_table = 300\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096\n\
              keep = true\norphan_seconds = 0",
         )
         .unwrap();
         let expected = Router {
             gateways: Gateways::List(vec![IpAddr::from([10, 0, 0, 1])]),
+            probe_through: vec![IpAddr::from([10, 9, 0, 1])],
             prune: Prune::Bitmap,
             icmp_requests: IcmpRequests::Drop,
             anycast: vec![IpAddr::from([10, 9, 9, 9])],
             tables: vec![100, 200],
+            xcast_table: Some(300),
             interface: "x".into(),
             address: Ipv4Addr::new(10, 8, 8, 8),
             subsets: 4096,
@@ -298,6 +330,14 @@ mod tests {
             ("tables = [254]", "router.tables: 254 is always"),
             ("tables = [7, 7]", "router.tables: 7 is listed twice"),
             ("tables = [0]", "router.tables"),
+            ("xcast_table = 254", "router.xcast_table: 254 is"),
+            (
+                "tables = [7]\nxcast_table = 7",
+                "router.xcast_table: 7 is also in",
+            ),
+            ("xcast_table = 'no such'", "\"no such\": give its number"),
+            ("xcast_table = []", "number, or its name"),
+            ("probe_through = ['224.1.1.1']", "router.probe_through"),
             ("anycast = ['224.1.1.1']", "router.anycast: 224.1.1.1"),
             (
                 "gateways = ['10.0.0.1', '10.0.0.1']",

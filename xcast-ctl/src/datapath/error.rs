@@ -70,3 +70,16 @@ pub(super) fn map(name: &'static str) -> impl Fn(MapError) -> DatapathError {
 pub(super) fn program_error(name: &'static str) -> impl Fn(ProgramError) -> DatapathError {
     move |source| DatapathError::Program { name, source }
 }
+
+/// What is not there need not be removed.
+pub(super) fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        Err(MapError::KeyNotFound) => Ok(()),
+        other => other,
+    }
+}

@@ -41,7 +41,7 @@ const SHARED: [(&str, &str); 4] = [
 
 /// What generations have to agree on to hand packets to each other: changes with the form of marks and the tables of
 /// programs.
-const HANDOVER: u64 = 1;
+const HANDOVER: u64 = 2;
 
 /// Where things are in the map of the lineage, which has a word for each.
 mod word {

@@ -5,6 +5,7 @@
 //! * `object` finds programs and maps in the BPF object.
 //! * `tables` is what the programs look up to decide about a packet, with [`routes`] for the route
 //!   maps, and `revised` to tell the programs which of their plans still hold.
+//! * `tunnels` is what copies get around them in tunnels, and by what it is known what arrives there.
 //! * `devices` is the interfaces, and `fanouts` the device maps that copies are made with, off the
 //!   fast path.
 //! * `handover` is how copies reach the kernel stack.
@@ -32,6 +33,7 @@ mod revised;
 pub mod rings;
 pub mod routes;
 mod tables;
+mod tunnels;
 pub mod veth;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
@@ -45,7 +47,8 @@ use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 use xcast_common::maps::{
-    EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port, PortCounters, Settings,
+    ARRIVAL_TUNNEL, EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port, PortCounters, Settings,
+    Tunnel, TunnelCookies, TunnelPeer,
 };
 
 use self::{
@@ -57,6 +60,7 @@ use self::{
     object::{duplicate, load_program, map_fd, program, typed},
     rings::{DropLog, Misses},
     tables::TableMaps,
+    tunnels::TunnelMaps,
 };
 pub use self::{error::DatapathError, veth::Macs};
 
@@ -64,6 +68,7 @@ pub use self::{error::DatapathError, veth::Macs};
 pub struct Datapath {
     ebpf: Ebpf,
     tables: TableMaps,
+    tunnels: TunnelMaps,
     devices: Devices,
     fanouts: Fanouts,
     counters: Counters,
@@ -129,6 +134,15 @@ impl Datapath {
             let program = load_program(&mut ebpf, "xcast6")?;
             arrivals.set(place6, &program, 0).map_err(map("ARRIVALS"))?;
         }
+        let place_tunnel = own + ARRIVAL_TUNNEL;
+        if settings.tunnels == 0 {
+            let _ = arrivals.clear_index(&place_tunnel);
+        } else {
+            let program = load_program(&mut ebpf, "xcast_tunnel")?;
+            arrivals
+                .set(place_tunnel, &program, 0)
+                .map_err(map("ARRIVALS"))?;
+        }
         let keys = MapData::from_fd(map_fd(&ebpf, "SUBSETS")?).map_err(map("SUBSETS"))?;
         let fanouts = Fanouts::start(
             typed(&mut ebpf, "SUBSETS")?,
@@ -140,6 +154,7 @@ impl Datapath {
         Ok(Self {
             tables: TableMaps::open(&mut ebpf, stack_macs)?,
             devices: Devices::open(&mut ebpf, copy_program)?,
+            tunnels: TunnelMaps::open(&mut ebpf)?,
             fanouts,
             counters: Counters::open(&mut ebpf)?,
             alive_until: typed(&mut ebpf, "ALIVE_UNTIL")?,
@@ -284,6 +299,20 @@ impl Datapath {
     /// There are more than [`MAX_UDP_SOURCES`](xcast_common::maps::MAX_UDP_SOURCES) of a family.
     pub fn allow_source(&mut self, peer: IpAddr, sources: IpNet) -> Result<(), DatapathError> {
         self.tables.allow_source(peer, sources)
+    }
+
+    /// Writes the outer headers of a tunnel.
+    pub fn set_tunnel(&mut self, index: u16, tunnel: Tunnel) -> Result<(), DatapathError> {
+        self.tunnels.set(index, tunnel)
+    }
+
+    /// Takes what arrives by a tunnel with these cookies; `None` for none of it any more.
+    pub fn set_tunnel_peer(
+        &mut self,
+        peer: TunnelPeer,
+        cookies: Option<TunnelCookies>,
+    ) -> Result<(), DatapathError> {
+        self.tunnels.set_peer(peer, cookies)
     }
 
     /// Lists sources for the port with this slot: where its mode is

@@ -16,7 +16,7 @@ use xcast_common::{
 };
 
 use super::{
-    error::{DatapathError, map},
+    error::{DatapathError, ignore_missing, map},
     mapping::Mapping,
     object::{map_fd, typed},
     revised::Revised,
@@ -309,18 +309,5 @@ fn set_flags<A: aya::Pod>(
     match flags {
         Some(flags) => addresses.insert(address, flags, 0),
         None => ignore_missing(addresses.remove(&address)),
-    }
-}
-
-/// What is not there need not be removed.
-fn ignore_missing(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::SyscallError(error))
-            if error.io_error.raw_os_error() == Some(libc::ENOENT) =>
-        {
-            Ok(())
-        }
-        Err(MapError::KeyNotFound) => Ok(()),
-        other => other,
     }
 }

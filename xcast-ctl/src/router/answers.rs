@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
     PortCounters, counter,
 };
 
@@ -12,11 +12,13 @@ use crate::{
     control::{Page, Request, Response},
     kernel, log,
     report::{self, Counters, Mode, mac_text},
-    sync::{NextHopRow, PolicyRow, RouteRow},
+    sync::{NextHopRow, PolicyRow, RouteRow, XcastTableRow},
 };
 
 /// Policy rules and VRFs that the status names.
 const POLICY_ROWS: usize = 100;
+/// Ways of the Xcast routing table that take no lists which the status names.
+const PASSED_OVER_ROWS: usize = 100;
 
 impl Router {
     /// Answers a question.
@@ -39,13 +41,18 @@ impl Router {
             }
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
-            Request::Explain(request) => Response::Explain(explain::explain(
-                request,
-                &self.config,
-                &self.sync,
-                &self.ports,
-                &self.datapath,
-            )?),
+            Request::Tunnels => Response::Tunnels(self.tunnels.report(&self.sync)),
+            Request::Explain(request) => {
+                let mut explain = explain::explain(
+                    request,
+                    &self.config,
+                    &self.sync,
+                    &self.ports,
+                    &self.datapath,
+                )?;
+                self.say_who_gets_unicast(&mut explain);
+                Response::Explain(explain)
+            }
             Request::Stop => Response::Stopping,
             Request::Leave if !self.datapath.generation().is_pinned() => {
                 bail!(
@@ -54,6 +61,20 @@ impl Router {
             }
             Request::Leave => Response::Stopping,
         })
+    }
+
+    /// Adds to copies for gateways that take no lists why they do not.
+    fn say_who_gets_unicast(&self, explain: &mut report::Explain) {
+        let gateways = self.discovery.report(&self.sync);
+        for copy in &mut explain.copies {
+            let mut without = gateways.iter().filter(|row| !row.xcast);
+            let gateway = without.find(|row| {
+                row.device == copy.port && Some(row.address) == copy.next_hop
+            });
+            if let Some(gateway) = gateway {
+                copy.why += &format!("; it gets unicast: {}", gateway.why);
+            }
+        }
     }
 
     /// A route as the datapath has it: those without room are handed to the stack.
@@ -100,6 +121,7 @@ impl Router {
             kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
+            xcast_table: self.sync.xcast_table().map(Into::into),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
             lasting: self.datapath.generation().is_pinned(),
             log_lines_lost: log::lost_lines(),
@@ -180,6 +202,23 @@ impl Ports {
     }
 }
 
+impl From<XcastTableRow> for report::XcastTable {
+    fn from(row: XcastTableRow) -> Self {
+        let passed_over = row.passed_over.into_iter().take(PASSED_OVER_ROWS);
+        Self {
+            table: row.table,
+            usable: row.usable,
+            passed_over: passed_over
+                .map(|(routes, example, why)| report::PassedOver {
+                    routes,
+                    example,
+                    why,
+                })
+                .collect(),
+        }
+    }
+}
+
 impl From<PolicyRow> for report::PolicyRow {
     fn from(row: PolicyRow) -> Self {
         Self {
@@ -216,7 +255,10 @@ impl From<NextHopRow> for report::NextHop {
             address: row.address,
             port: row.device,
             mac: forward.then(|| mac_text(entry.destination_mac)),
-            mtu: forward.then_some(entry.mtu_bytes),
+            mtu: match entry.flags & NEXT_HOP_TUNNEL {
+                0 => forward.then_some(entry.mtu_bytes),
+                _ => Some(entry.tunnel_mtu_bytes),
+            },
             xcast: entry.flags & NEXT_HOP_XCAST != 0,
             on_link: entry.flags & NEXT_HOP_ON_LINK != 0,
             reason: reason.filter(|_| counts).map(|name| (*name).to_owned()),
@@ -227,6 +269,7 @@ impl From<NextHopRow> for report::NextHop {
 /// The name of a next hop's kind in reports.
 fn kind_name(entry: NextHop) -> &'static str {
     match entry.kind {
+        _ if entry.flags & NEXT_HOP_TUNNEL != 0 => "tunnel",
         kind if kind == NextHopKind::Forward as u8 => "forward",
         kind if kind == NextHopKind::Stack as u8 => "stack",
         kind if kind == NextHopKind::Skip as u8 => "skip",

@@ -7,7 +7,7 @@
 //! sees it before. The time to live of 2 keeps anybody but a direct neighbour from returning it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     future,
     net::IpAddr,
     time::{Duration, Instant},
@@ -15,20 +15,27 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use tracing::{debug, info, warn};
-use xcast_common::wire::{ETH_LEN, eth, transport};
+use xcast_common::wire::transport;
 use xcast_host::{
     CodePoints,
     packet::{Entry, Template},
 };
 use xcast_overlay::{
-    backbone::discovery::{self, Nonce, Standing, Timing},
+    backbone::{
+        discovery::{self, Nonce, Standing, Timing},
+        passage::Verdict,
+    },
     runtime::Random,
 };
 
+use super::{
+    passage::Trials,
+    probe::{Gateway, NETWORK_CONTROL, filter, frame, payload_of},
+};
 use crate::{
     config::Config,
     gateways::Gateways,
-    kernel::{self, Instruction, PacketSocket},
+    kernel::{self, PacketSocket},
     report::Neighbor,
     sync::{Edit, GatewayRow, KernelEvent, RouteSync, WayTo, event::Mac},
 };
@@ -40,14 +47,16 @@ const DISCARD: u16 = 9;
 /// To the gateway and back.
 const TTL: u8 = 2;
 
-type Gateway = (u32, IpAddr);
-
 /// Probes of gateways, and what came of them.
 pub(super) struct Discovery {
     code_points: CodePoints,
     gateways: Gateways,
     /// Absent if no gateway is to be asked, or none can be.
     asking: Option<Asking>,
+    /// Absent if nobody is known behind gateways.
+    trials: Option<Trials>,
+    /// Gateways that `sync` was told to send lists to.
+    told: HashSet<Gateway>,
 }
 
 struct Asking {
@@ -67,10 +76,19 @@ impl Discovery {
             warn!("{error:#}");
             None
         });
+        let remotes = config.tunnels.iter().map(|tunnel| tunnel.remote);
+        let known = config.router.probe_through.iter().copied();
+        let known: Vec<IpAddr> = known.chain(remotes).collect();
+        let trials = asking.as_ref().and_then(|_| {
+            let random = random().ok()?;
+            Trials::start(config.code_points, known, random)
+        });
         Self {
             code_points: config.code_points,
             gateways,
             asking,
+            trials,
+            told: HashSet::new(),
         }
     }
 
@@ -106,33 +124,22 @@ impl Discovery {
         }
     }
 
-    /// Waits until a probe returns, or something is due. Nothing is lost if this is cancelled.
-    pub(super) async fn wait(&self) -> Option<Nonce> {
-        let Some(asking) = &self.asking else {
-            return future::pending().await;
-        };
-        let due = asking.state.poll_timeout();
-        // A moment that never comes, unless there is one.
-        let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep_until(due.into()) => return None,
-                frame = asking.socket.receive() => match frame {
-                    Ok(frame) => match nonce_of(&frame) {
-                        Some(nonce) => return Some(nonce),
-                        None => continue,
-                    },
-                    Err(error) => {
-                        warn!("cannot receive what gateways return: {error}");
-                        tokio::time::sleep_until(due.into()).await;
-                        return None;
-                    }
-                },
-            }
+    /// Goes by the routes as they are now; to be called every second or so.
+    pub(super) fn follow(&mut self, sync: &RouteSync) {
+        if let (Some(trials), Some(asking)) = (&mut self.trials, &self.asking) {
+            trials.follow(sync, |gateway| asking.state.is_capable(gateway));
         }
     }
 
-    /// Goes by a probe that returned, does what is due, and tells `sync` who speaks Xcast from now on.
+    /// Waits until a probe returns, or something is due. Nothing is lost if this is cancelled.
+    pub(super) async fn wait(&self) -> Option<Nonce> {
+        tokio::select! {
+            returned = Asking::wait(self.asking.as_ref()) => returned,
+            returned = Trials::wait(self.trials.as_ref()) => returned,
+        }
+    }
+
+    /// Goes by a probe that returned, does what is due, and tells `sync` who is to get lists from now on.
     pub(super) fn advance(
         &mut self,
         returned: Option<Nonce>,
@@ -142,34 +149,43 @@ impl Discovery {
         let Some(asking) = &mut self.asking else {
             return;
         };
-        let now = Instant::now();
-        if let Some(nonce) = returned {
-            asking.state.returned(now, &nonce);
+        let mut changed = asking.advance(returned, &self.code_points, sync);
+        if let Some(trials) = &mut self.trials {
+            // Before anybody counts who returned its first probe.
+            trials.follow(sync, |gateway| asking.state.is_capable(gateway));
+            changed.extend(trials.advance(returned, sync));
         }
-        asking.state.handle_timeout(now);
-        while let Some(probe) = asking.state.poll_probe() {
-            let (ifindex, gateway) = probe.neighbour;
-            // Without a way it counts as not answered: nothing could be sent there.
-            let Some(way) = sync.way_to(ifindex, gateway) else {
-                continue;
+        for gateway in changed {
+            let speaks = self.speaks(gateway);
+            let told = match speaks {
+                true => !self.told.insert(gateway),
+                false => self.told.remove(&gateway),
             };
-            let Some(frame) = frame(&self.code_points, gateway, &way, &probe.nonce) else {
+            if told == speaks {
                 continue;
-            };
-            if let Err(error) = asking.socket.send(ifindex, &frame) {
-                debug!("cannot ask {gateway} whether it speaks Xcast: {error}");
             }
-        }
-        while let Some((gateway, proven)) = asking.state.poll_change() {
             let (ifindex, address) = gateway;
             let device = sync.link_name(ifindex);
-            if proven {
+            if speaks {
                 info!("{address} on {device} speaks Xcast");
             } else {
-                info!("{address} on {device} has not proven lately that it speaks Xcast");
+                info!(
+                    "{address} on {device} has not proven lately that it speaks Xcast and forwards it"
+                );
             }
-            sync.set_proven(gateway, proven, edits);
+            sync.set_proven(gateway, speaks, edits);
         }
+    }
+
+    /// The gateway returns probes, and forwards them as far as that can be tried.
+    fn speaks(&self, gateway: Gateway) -> bool {
+        let returns = |asking: &Asking| asking.state.is_capable(gateway);
+        let verdict = self
+            .trials
+            .as_ref()
+            .and_then(|trials| trials.verdict(gateway));
+        self.asking.as_ref().is_some_and(returns)
+            && verdict.is_none_or(|(verdict, _)| verdict.allows_lists())
     }
 
     /// For the `neighbors` verb.
@@ -196,7 +212,34 @@ impl Discovery {
     ) -> Neighbor {
         let stated = self.gateways.stated(gateway.address);
         let standing = known.map_or(Standing::New, |known| known.standing);
-        let xcast = stated.unwrap_or(standing.is_capable());
+        let key = (gateway.ifindex, gateway.address);
+        let xcast = stated.unwrap_or_else(|| self.speaks(key));
+        let verdict = self.trials.as_ref().and_then(|trials| trials.verdict(key));
+        let tried = match (stated, standing, verdict) {
+            (None, Standing::Proven, Some((Verdict::Untried, beyond))) => Some((
+                "on trial",
+                format!(
+                    "it returns probes; whether it forwards lists to {beyond} is being found out"
+                ),
+            )),
+            (None, Standing::Proven, Some((Verdict::Swallows, beyond))) => Some((
+                "swallows",
+                format!(
+                    "it returns probes, but forwards none to {beyond}, which unicast through it reaches"
+                ),
+            )),
+            (None, Standing::Proven, Some((Verdict::Forwards, beyond))) => Some((
+                "proven",
+                format!("it returns probes, and forwards them to {beyond}"),
+            )),
+            (None, Standing::Proven, Some((Verdict::Dark, beyond))) => Some((
+                "proven",
+                format!(
+                    "it returns probes; {beyond} behind it answers no pings, so that forwarding is not tried"
+                ),
+            )),
+            _ => None,
+        };
         let (name, why) = match (stated, standing) {
             (Some(true), _) => ("stated", "the configuration says that it speaks Xcast"),
             (Some(false), _) => ("stated", "the configuration says that it does not"),
@@ -221,8 +264,8 @@ impl Discovery {
             device: gateway.device,
             address: gateway.address,
             xcast,
-            standing: name.to_owned(),
-            why: why.to_owned(),
+            standing: tried.as_ref().map_or(name, |(name, _)| name).to_owned(),
+            why: tried.map_or_else(|| why.to_owned(), |(_, why)| why),
             round_trip_us: known
                 .and_then(|known| known.round_trip)
                 .map(|time| time.as_micros().try_into().unwrap_or(u64::MAX)),
@@ -238,32 +281,92 @@ impl Discovery {
 
 impl Asking {
     fn start() -> Result<Self> {
-        let mut seed = [0; 32];
-        for octets in seed.chunks_exact_mut(8) {
-            octets.copy_from_slice(&kernel::random()?.to_ne_bytes());
-        }
-        let socket = PacketSocket::open(&mut filter()).context(
+        let random = random()?;
+        let socket = PacketSocket::open(&mut filter([transport::UDP; 2], MAGIC)).context(
             "cannot ask gateways whether they speak Xcast, so they get unicast: CAP_NET_RAW is needed, \
              or state it in router.gateways",
         )?;
         Ok(Self {
             socket,
-            state: discovery::Discovery::new(Timing::default(), Random::new(seed)),
+            state: discovery::Discovery::new(Timing::default(), random),
             macs: HashMap::new(),
         })
     }
+
+    /// Waits until a probe returns, or something is due. Nothing is lost if this is cancelled.
+    async fn wait(asking: Option<&Self>) -> Option<Nonce> {
+        let Some(asking) = asking else {
+            return future::pending().await;
+        };
+        let due = asking.state.poll_timeout();
+        // A moment that never comes, unless there is one.
+        let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due.into()) => return None,
+                frame = asking.socket.receive() => match frame {
+                    Ok(frame) => match nonce_of(&frame) {
+                        Some(nonce) => return Some(nonce),
+                        None => continue,
+                    },
+                    Err(error) => {
+                        warn!("cannot receive what gateways return: {error}");
+                        tokio::time::sleep_until(due.into()).await;
+                        return None;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Goes by a probe that returned, and sends what is due; returns the gateways that may count as something else now.
+    fn advance(
+        &mut self,
+        returned: Option<Nonce>,
+        code_points: &CodePoints,
+        sync: &RouteSync,
+    ) -> Vec<Gateway> {
+        let now = Instant::now();
+        if let Some(nonce) = returned {
+            self.state.returned(now, &nonce);
+        }
+        self.state.handle_timeout(now);
+        while let Some(due) = self.state.poll_probe() {
+            let (ifindex, gateway) = due.neighbour;
+            // Without a way it counts as not answered: nothing could be sent there.
+            let Some(way) = sync.way_to(ifindex, gateway) else {
+                continue;
+            };
+            let Some(packet) = probe(code_points, gateway, &way, &due.nonce) else {
+                continue;
+            };
+            if let Err(error) = self.socket.send(ifindex, &frame(&way, &packet)) {
+                debug!("cannot ask {gateway} whether it speaks Xcast: {error}");
+            }
+        }
+        let changes = std::iter::from_fn(|| self.state.poll_change());
+        changes.map(|(gateway, _)| gateway).collect()
+    }
+}
+
+/// Numbers that nobody can guess.
+fn random() -> Result<Random> {
+    let mut seed = [0; 32];
+    for octets in seed.chunks_exact_mut(8) {
+        octets.copy_from_slice(&kernel::random()?.to_ne_bytes());
+    }
+    Ok(Random::new(seed))
 }
 
 /// A probe as it is sent; `None` if there is none of this family.
-fn frame(code_points: &CodePoints, gateway: IpAddr, way: &WayTo, nonce: &Nonce) -> Option<Vec<u8>> {
+fn probe(code_points: &CodePoints, gateway: IpAddr, way: &WayTo, nonce: &Nonce) -> Option<Vec<u8>> {
     let source = way.source?;
     let template = Template {
         code_points: *code_points,
         source,
         to: code_points.group_for(gateway),
         ttl: TTL,
-        // Network control (RFC 4594): what routers say to each other is not dropped first.
-        dscp: 48,
+        dscp: NETWORK_CONTROL,
         channel: 0,
         x: false,
         anonymous: false,
@@ -275,105 +378,20 @@ fn frame(code_points: &CodePoints, gateway: IpAddr, way: &WayTo, nonce: &Nonce) 
         port: DISCARD,
         dscp: None,
     };
-    let payload = [&MAGIC[..], nonce].concat();
-    let packet = template.build(&[own], &payload).ok()?;
-    let ether_type = match source {
-        IpAddr::V4(_) => eth::TYPE_IPV4,
-        IpAddr::V6(_) => eth::TYPE_IPV6,
-    };
-    Some(
-        [
-            &way.destination_mac[..],
-            &way.source_mac,
-            &ether_type.to_be_bytes(),
-            &packet,
-        ]
-        .concat(),
-    )
+    template.build(&[own], &[&MAGIC[..], nonce].concat()).ok()
 }
 
-/// Where a probe that returned has its payload, in octets from the frame's beginning; IPv4 without options.
-const PAYLOAD_IPV4: usize = ETH_LEN + 20 + 8;
-const PAYLOAD_IPV6: usize = ETH_LEN + 40 + 8;
-
-/// The nonce of a frame that [`filter`] lets pass.
+/// The nonce of a frame that a [`filter`] lets pass.
 fn nonce_of(frame: &[u8]) -> Option<Nonce> {
-    let ether_type = frame.get(12..14)?.try_into().ok().map(u16::from_be_bytes)?;
-    let payload = match ether_type {
-        eth::TYPE_IPV4 => frame.get(PAYLOAD_IPV4..)?,
-        eth::TYPE_IPV6 => frame.get(PAYLOAD_IPV6..)?,
-        _ => return None,
-    };
+    let payload = payload_of(frame)?;
     payload.strip_prefix(&MAGIC)?.get(..8)?.try_into().ok()
-}
-
-/// Lets UDP datagrams pass that begin with [`MAGIC`].
-fn filter() -> [Instruction; 13] {
-    const LOAD_HALF: u16 = 0x28;
-    const LOAD_BYTE: u16 = 0x30;
-    const LOAD_WORD: u16 = 0x20;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const JUMP: u16 = 0x05;
-    const RETURN: u16 = 0x06;
-    const UDP: u32 = transport::UDP as u32;
-    let step = |code, jt, jf, k| Instruction { code, jt, jf, k };
-    // Jumps are relative to the next instruction.
-    [
-        step(LOAD_HALF, 0, 0, 12),
-        step(JUMP_IF_EQUAL, 5, 0, eth::TYPE_IPV6.into()),
-        step(JUMP_IF_EQUAL, 0, 9, eth::TYPE_IPV4.into()),
-        step(LOAD_BYTE, 0, 0, ETH_LEN as u32 + 9),
-        step(JUMP_IF_EQUAL, 0, 7, UDP),
-        step(LOAD_WORD, 0, 0, PAYLOAD_IPV4 as u32),
-        step(JUMP, 0, 0, 3),
-        step(LOAD_BYTE, 0, 0, ETH_LEN as u32 + 6),
-        step(JUMP_IF_EQUAL, 0, 3, UDP),
-        step(LOAD_WORD, 0, 0, PAYLOAD_IPV6 as u32),
-        step(JUMP_IF_EQUAL, 0, 1, u32::from_be_bytes(MAGIC)),
-        step(RETURN, 0, 0, u32::MAX),
-        step(RETURN, 0, 0, 0),
-    ]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Runs the filter as the kernel does, for the instructions that it has.
-    fn passes(frame: &[u8]) -> bool {
-        let program = filter();
-        let (mut at, mut loaded) = (0, 0_u32);
-        loop {
-            let step = program[at];
-            at += 1;
-            let octets = |count: usize| {
-                let from = step.k as usize;
-                let octets = frame.get(from..from + count)?;
-                Some(
-                    octets
-                        .iter()
-                        .fold(0, |all, octet| all << 8 | u32::from(*octet)),
-                )
-            };
-            let wanted = match step.code {
-                0x28 => octets(2),
-                0x30 => octets(1),
-                0x20 => octets(4),
-                0x15 => {
-                    at += usize::from(if loaded == step.k { step.jt } else { step.jf });
-                    continue;
-                }
-                0x05 => {
-                    at += step.k as usize;
-                    continue;
-                }
-                _ => return step.k != 0,
-            };
-            // A load behind the end ends the program.
-            let Some(octets) = wanted else { return false };
-            loaded = octets;
-        }
-    }
+    use crate::router::probe::tests::passes;
+    use xcast_common::wire::{ETH_LEN, eth};
 
     /// A datagram as a gateway returns it.
     fn returned(source: IpAddr, payload: &[u8]) -> Vec<u8> {
@@ -396,6 +414,8 @@ mod tests {
 
     #[test]
     fn probes_that_return_are_recognised_and_nothing_else() {
+        let filter = filter([transport::UDP; 2], MAGIC);
+        let passes = |frame: &[u8]| passes(&filter, frame);
         let nonce = [1, 2, 3, 4, 5, 6, 7, 8];
         for source in ["10.0.0.1", "2001:db8::1"] {
             let source = source.parse().unwrap();
@@ -426,16 +446,16 @@ mod tests {
             destination_mac: [2, 0, 0, 0, 0, 2],
         };
         let gateway = "10.0.0.2".parse().unwrap();
-        let probe = frame(&code_points, gateway, &way, &[7; 8]).unwrap();
+        let probe = frame(&way, &probe(&code_points, gateway, &way, &[7; 8]).unwrap());
         assert_eq!(probe[..6], way.destination_mac);
         assert_eq!(probe[ETH_LEN + 8], TTL);
         assert_eq!(probe[ETH_LEN + 9], code_points.protocol);
         // The returned datagram is not to be taken for the probe itself.
-        assert!(!passes(&probe));
+        assert!(!passes(&filter([transport::UDP; 2], MAGIC), &probe));
         let nowhere = WayTo {
             source: None,
             ..way
         };
-        assert_eq!(frame(&code_points, gateway, &nowhere, &[7; 8]), None);
+        assert_eq!(super::probe(&code_points, gateway, &nowhere, &[7; 8]), None);
     }
 }

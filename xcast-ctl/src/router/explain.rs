@@ -170,20 +170,25 @@ fn tables(sync: &RouteSync, request: &ExplainRequest, datapath: &Datapath) -> Me
         }
         let id = sync.lookup(address).next_hop;
         tables.set_route(address, if address.is_ipv4() { 32 } else { 128 }, Some(id));
-        let Some(entry) = sync.next_hop(id) else {
-            continue;
-        };
-        tables.set_next_hop(id, entry);
-        if let Some(buckets) = sync.ecmp_buckets(id) {
-            tables.set_ecmp(entry.ecmp_group, *buckets);
-            for &member in &buckets.buckets {
-                if let Some(entry) = sync.next_hop(member) {
-                    tables.set_next_hop(member, entry);
-                }
+        add_next_hop(&mut tables, sync, id);
+    }
+    tables
+}
+
+/// Adds a next hop, and the members of its group.
+fn add_next_hop(tables: &mut MemoryTables, sync: &RouteSync, id: u32) {
+    let Some(entry) = sync.next_hop(id) else {
+        return;
+    };
+    tables.set_next_hop(id, entry);
+    if let Some(buckets) = sync.ecmp_buckets(id) {
+        tables.set_ecmp(entry.group_or_tunnel, *buckets);
+        for &member in &buckets.buckets {
+            if let Some(entry) = sync.next_hop(member) {
+                tables.set_next_hop(member, entry);
             }
         }
     }
-    tables
 }
 
 fn branch<F: Family>(
@@ -206,9 +211,13 @@ fn branch<F: Family>(
     let id = u32::from(plan.branches[at].next_hop);
     let entry = tables.next_hop(id).filter(|_| id != NEXT_HOP_STACK_MTU);
     let to_stack = plan.branches[at].port == PORT_STACK;
+    let in_tunnel = entry.is_some_and(|entry| {
+        let flags = if request.x { FLAG_X } else { 0 };
+        entry.in_tunnel(destinations.len() as u8, flags).holds()
+    });
     let form = if to_stack {
         Form::Stack
-    } else if destinations.len() == 1 && !request.x {
+    } else if destinations.len() == 1 && !request.x && !in_tunnel {
         Form::Unicast
     } else {
         Form::Xcast

@@ -6,19 +6,24 @@
 //! Nothing that arrives while it runs ends it: what cannot be done is logged and shown, and the rest
 //! goes on.
 //!
-//! `discovery` asks gateways whether they speak Xcast. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
+//! `discovery` asks gateways whether they speak Xcast. `tunnels` asks the other ends of tunnels whether they answer, by
+//! frames from `tunnel_frames`. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
 //! loop.
 
 mod answers;
 mod discovery;
 mod explain;
 mod own_interface;
+mod passage;
 mod pending;
 mod ports;
+mod probe;
 pub mod resolver;
 mod sources;
 mod state;
 mod survey;
+mod tunnel_frames;
+mod tunnels;
 mod udp_port;
 
 use std::{
@@ -238,6 +243,7 @@ impl Running {
             () = self.router.ports.surveyor.changed() => self.router.look_at_ports(),
             pair = self.router.own_interface.replaced() => self.router.replace_pair(&pair),
             returned = self.router.discovery.wait() => self.router.discover(returned),
+            heard = self.router.tunnels.wait() => self.router.tend_tunnels(heard),
         }
         self.router.advance()
     }

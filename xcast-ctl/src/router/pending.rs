@@ -23,6 +23,7 @@ enum Subject {
     Ecmp(u16),
     Route(IpNet),
     Address(IpAddr),
+    Tunnel(usize),
 }
 
 impl Subject {
@@ -35,6 +36,7 @@ impl Subject {
             Edit::OwnAddress { address, .. } | Edit::RemoveOwnAddress { address } => {
                 Some(Self::Address(address))
             }
+            Edit::Tunnel { tunnel, .. } => Some(Self::Tunnel(tunnel)),
             _ => None,
         }
     }
@@ -45,6 +47,7 @@ impl Subject {
             Self::Ecmp(group) => format!("multipath group {group}"),
             Self::Route(prefix) => format!("route {prefix}"),
             Self::Address(address) => format!("own address {address}"),
+            Self::Tunnel(tunnel) => format!("tunnel number {}", tunnel + 1),
         }
     }
 }

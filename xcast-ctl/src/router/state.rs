@@ -15,6 +15,7 @@ use super::{
     pending::Pending,
     ports::Ports,
     resolver::Resolver,
+    tunnels::{Heard, Tunnels},
     udp_port,
 };
 use crate::{
@@ -45,6 +46,7 @@ pub(super) struct Router {
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
     pub(super) discovery: Discovery,
+    pub(super) tunnels: Tunnels,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
     pub(super) own_interface: OwnInterface,
@@ -92,13 +94,16 @@ impl Router {
         let stack = add_pair(&mut datapath, pair)?;
         udp_port::keep(config, datapath.generation_mut());
 
+        let tunnels = Tunnels::start(config)?;
         let mut tables = SyncConfig::default().tables;
         tables.extend(&config.router.tables);
         let sync = RouteSync::new(SyncConfig {
             gateways: config.router.gateways.clone(),
             anycast: config.router.anycast.clone(),
             tables,
+            xcast_table: config.router.xcast_table,
             ipv6: config.code_points.ipv6.is_some(),
+            tunnels: tunnels.specs(),
         });
         let mut router = Self {
             config: config.clone(),
@@ -112,6 +117,7 @@ impl Router {
             sync,
             resolver,
             discovery: Discovery::start(config),
+            tunnels,
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
@@ -144,6 +150,7 @@ impl Router {
         for event in &events {
             self.ports.note(event);
             self.discovery.note(event);
+            self.tunnels.note(event);
         }
         if events
             .iter()
@@ -256,6 +263,7 @@ impl Router {
         // What failed comes first: what sync asks for now is newer.
         let mut edits = self.pending.due(self.started.elapsed().as_secs());
         self.sync.tend(&used, &mut edits);
+        self.discovery.follow(&self.sync);
         self.carry_out(edits);
     }
 
@@ -311,6 +319,13 @@ impl Router {
         self.carry_out(edits);
     }
 
+    /// Sends the probes of tunnels that are due, and goes by what was heard of them.
+    pub(super) fn tend_tunnels(&mut self, heard: Option<Heard>) {
+        let mut edits = Vec::new();
+        self.tunnels.advance(heard, &mut self.sync, &mut edits);
+        self.carry_out(edits);
+    }
+
     fn carry_out(&mut self, edits: Vec<Edit>) {
         let now = self.started.elapsed().as_secs();
         let (mut failed, mut makes_room) = (0_usize, false);
@@ -357,6 +372,15 @@ impl Router {
             Edit::Resolve { ifindex, gateway } => {
                 self.resolver.resolve(ifindex, gateway);
                 self.discovery.add(ifindex, gateway);
+                Ok(())
+            }
+            Edit::Tunnel {
+                tunnel,
+                local,
+                macs,
+            } => self.tunnels.write(tunnel, local, macs, &mut self.datapath),
+            Edit::ResolveRemote { ifindex, address } => {
+                self.resolver.resolve(ifindex, address);
                 Ok(())
             }
             Edit::Use { ref neighbours } => {

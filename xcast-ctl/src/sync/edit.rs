@@ -58,6 +58,23 @@ pub enum Edit {
         /// Whether they are to be there.
         is_there: bool,
     },
+    /// Write the outer headers of a tunnel, and take what arrives by it: its address of this router is known, or another
+    /// one.
+    Tunnel {
+        /// Its place in the configuration.
+        tunnel: usize,
+        /// The address.
+        local: IpAddr,
+        /// Link-layer addresses as they begin a frame: of the gateway towards the other end, and of the port.
+        macs: [u8; 12],
+    },
+    /// Have the kernel keep the other end of a tunnel resolved, which is on a link. The request may be repeated.
+    ResolveRemote {
+        /// Interface it is on.
+        ifindex: u32,
+        /// Its address.
+        address: IpAddr,
+    },
     /// Have the kernel keep a gateway resolved. The request may be repeated.
     Resolve {
         /// Interface the gateway is on.

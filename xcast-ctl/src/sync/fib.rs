@@ -4,6 +4,9 @@
 //! datapath has a single map. So a route goes into the map where its table is the one that decides
 //! for its own prefix, and not where a route of an earlier table covers it. Where a `throw` route
 //! sends packets on to later tables, the map repeats what those decide.
+//!
+//! The Xcast routing table (RFC 5058 section 11.1) is none of the kernel's for this: what it says is weighed
+//! against what the kernel's tables decide, and the longer prefix wins, see [`decide`].
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -14,7 +17,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE};
 
 use super::{
-    next_hops::{Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_POLICY, NEXT_HOP_UNREACHABLE},
+    next_hops::{Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL, NEXT_HOP_POLICY, NEXT_HOP_UNREACHABLE},
     node::Standing,
     path::{OnLink, PathId, Resolution},
     prefix::PrefixMap,
@@ -48,6 +51,8 @@ pub(super) struct Decision {
     pub(super) prefix: IpNet,
     pub(super) id: u32,
     pub(super) on_link: Option<OnLink>,
+    /// Lists go into this tunnel, whatever the id is.
+    pub(super) tunnel: Option<u16>,
 }
 
 /// What decides about a prefix.
@@ -68,8 +73,10 @@ pub(super) enum Entry {
     Absent,
     /// This next-hop id.
     Id(u32),
-    /// The next hop of an on-link neighbour.
-    Host(Key),
+    /// A next hop that its routes hold: of an on-link neighbour, or of a tunnel.
+    Held(Key),
+    /// A tunnel, where single destinations go as the kernel says.
+    Tunnel(u16),
 }
 
 /// The map as it was written.
@@ -193,29 +200,69 @@ impl Fib {
             && let Some(neighbour) = rib.neighbour(ifindex, address)
             && neighbour.resolved().is_some()
         {
-            return Entry::Host(Key::Host {
+            return Entry::Held(Key::Host {
                 ifindex,
                 address,
                 mtu_bytes,
             });
         }
-        if here || decision.prefix == prefix {
-            Entry::Id(decision.id)
-        } else {
-            Entry::Absent
+        if !here && decision.prefix != prefix {
+            return Entry::Absent;
+        }
+        match decision.tunnel {
+            Some(tunnel) => Entry::Tunnel(tunnel),
+            None => Entry::Id(decision.id),
         }
     }
 }
 
+/// What is decided for the addresses of `prefix` for which there is no more specific route: by the kernel's tables or by
+/// the Xcast routing table, whichever has the longer match, and by the latter if they are alike. But what this host
+/// delivers, or finds on a link, needs no router.
+pub(super) fn decide(rib: &Rib, prefix: IpNet) -> Option<Decision> {
+    let by_kernel = decide_as_kernel(rib, prefix);
+    let by_table = decide_for_lists(rib, prefix);
+    match (by_kernel, by_table) {
+        (Some(kernel), Some(table)) => {
+            let needs_router = kernel.on_link.is_none() && kernel.id != NEXT_HOP_LOCAL;
+            let (kernel_len, len) = (kernel.prefix.prefix_len(), table.prefix.prefix_len());
+            let prefers_table = len > kernel_len || len == kernel_len && needs_router;
+            Some(if prefers_table { table } else { kernel })
+        }
+        (kernel, table) => kernel.or(table),
+    }
+}
+
+/// What the Xcast routing table decides, by routes that lead to where lists are taken.
+fn decide_for_lists(rib: &Rib, prefix: IpNet) -> Option<Decision> {
+    let (table, routes) = rib.xcast_routes()?;
+    let (prefix, (path, id, tunnel)) = routes.longest(prefix, |node| {
+        let path = node.best(&rib.paths)?;
+        match rib.paths[path].resolution {
+            Resolution::Use { id, .. } => Some((path, id, None)),
+            Resolution::Tunnel { tunnel } => Some((path, NEXT_HOP_NO_ROUTE, Some(tunnel))),
+            _ => None,
+        }
+    })?;
+    Some(Decision {
+        by: By::Route { table, path },
+        prefix,
+        id,
+        on_link: None,
+        tunnel,
+    })
+}
+
 /// What the kernel's tables decide for the addresses of `prefix` for which there is no more specific
 /// route.
-pub(super) fn decide(rib: &Rib, prefix: IpNet) -> Option<Decision> {
+pub(super) fn decide_as_kernel(rib: &Rib, prefix: IpNet) -> Option<Decision> {
     let to_stack = |by, prefix| {
         Some(Decision {
             by,
             prefix,
             id: NEXT_HOP_POLICY,
             on_link: None,
+            tunnel: None,
         })
     };
     for (at, step) in rib.order(prefix).iter().enumerate() {
@@ -270,6 +317,7 @@ pub(super) fn decide(rib: &Rib, prefix: IpNet) -> Option<Decision> {
             prefix,
             id,
             on_link,
+            tunnel: None,
         });
     }
     None

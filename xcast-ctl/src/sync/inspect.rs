@@ -9,6 +9,7 @@ use super::{
     event::{Hop, Mac, RouteKind, Via},
     fib::{self, By, Decision},
     next_hops::{FIXED, Key},
+    path::{PathId, Resolution},
     prefix,
     rib::{Consulted, Hops, Scope},
     route_sync::RouteSync,
@@ -68,6 +69,17 @@ pub struct WayTo {
     pub destination_mac: Mac,
 }
 
+/// What is in the Xcast routing table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct XcastTableRow {
+    /// Its number.
+    pub table: u32,
+    /// Prefixes whose routes lead to where lists are taken.
+    pub usable: usize,
+    /// Those that are passed over, by the way they go: how many, one of them, and why.
+    pub passed_over: Vec<(usize, IpNet, String)>,
+}
+
 /// A gateway that routes lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayRow {
@@ -106,6 +118,23 @@ impl RouteSync {
         })
     }
 
+    /// The gateway that packets to an address are sent to, if it is one, and not one of several.
+    pub fn gateway_towards(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
+        let id = self.lookup_id(address)?;
+        match self.next_hops.get(id)?.key {
+            Key::Gateway {
+                ifindex, gateway, ..
+            } => Some((ifindex, gateway)),
+            Key::Host { .. } | Key::Link { .. } | Key::Group(_) | Key::Tunnel { .. } => None,
+        }
+    }
+
+    fn lookup_id(&self, address: IpAddr) -> Option<u32> {
+        let routes = &self.fib.routes;
+        let found = routes.longest(prefix::host(address), |&id| Some(id));
+        found.map(|(_, id)| id)
+    }
+
     fn resolved(&self, ifindex: u32, address: IpAddr) -> Option<Mac> {
         self.rib.neighbour(ifindex, address)?.resolved()
     }
@@ -120,12 +149,12 @@ impl RouteSync {
             Some((prefix, next_hop)) => Lookup {
                 prefix: Some(prefix),
                 next_hop,
-                why: self.why(prefix, next_hop),
+                why: self.why(prefix, next_hop) + &self.passed_over(prefix::host(address)),
             },
             None => Lookup {
                 prefix: None,
                 next_hop: NEXT_HOP_NO_ROUTE,
-                why: "no route".to_owned(),
+                why: "no route".to_owned() + &self.passed_over(prefix::host(address)),
             },
         }
     }
@@ -186,6 +215,7 @@ impl RouteSync {
                 ifindex, gateway, ..
             }) => (Some(gateway), Some(ifindex)),
             Some(&(Key::Host { ifindex, .. } | Key::Link { ifindex })) => (None, Some(ifindex)),
+            Some(&Key::Tunnel { tunnel, .. }) => self.remote_row(tunnel),
             Some(Key::Group(_)) | None => (None, None),
         };
         let decision = self.decision(prefix);
@@ -201,6 +231,16 @@ impl RouteSync {
             }),
             why: self.why(prefix, id),
         }
+    }
+
+    /// The other end of a tunnel, and the interface towards it.
+    fn remote_row(&self, tunnel: u16) -> (Option<IpAddr>, Option<u32>) {
+        let remote = self
+            .tunnels
+            .get(usize::from(tunnel))
+            .map(|state| state.spec.remote);
+        let outer = self.outer(usize::from(tunnel)).ok();
+        (remote, outer.map(|outer| outer.neighbour.0))
     }
 
     /// The entries of the next-hop table in use, in order of their ids.
@@ -232,6 +272,10 @@ impl RouteSync {
                 ifindex, address, ..
             }) => (Some(ifindex), Some(address)),
             Some(&Key::Link { ifindex }) => (Some(ifindex), None),
+            Some(&Key::Tunnel { tunnel, .. }) => {
+                let (address, ifindex) = self.remote_row(tunnel);
+                (ifindex, address)
+            }
             Some(Key::Group(_)) | None => (None, None),
         };
         NextHopRow {
@@ -266,16 +310,132 @@ impl RouteSync {
                 "never a destination".to_owned()
             };
         }
-        let Some(decision) = fib::decide(&self.rib, prefix) else {
+        let decision = fib::decide(&self.rib, prefix);
+        if let Some(name) = self.tunnel_name(id) {
+            let alone = match fib::decide_as_kernel(&self.rib, prefix) {
+                Some(decision) => self.route_text(&decision),
+                None => "no route, so it stays in the tunnel".to_owned(),
+            };
+            let by = match decision {
+                Some(decision) if decision.tunnel.is_some() => self.text_with_table(&decision),
+                _ => prefix.to_string(),
+            };
+            return format!("{by} through tunnel {name}; for one destination alone: {alone}");
+        }
+        let Some(decision) = decision else {
             return "no route".to_owned();
         };
-        let mut why = self.route_text(&decision);
+        let mut why = self.text_with_table(&decision);
         if let Some(slot) = self.next_hops.get(id)
             && let Some(state) = self.neighbour_text(&slot.key)
         {
             why += &state;
         }
         why
+    }
+
+    /// A route, and the Xcast routing table if it is one of that.
+    fn text_with_table(&self, decision: &Decision) -> String {
+        let text = self.route_text(decision);
+        match (decision.by, self.rib.xcast_table()) {
+            (By::Route { path, .. }, Some(table)) if self.rib.paths[path].spec.for_lists => {
+                format!("Xcast table {table}: {text}")
+            }
+            _ => text,
+        }
+    }
+
+    /// What the Xcast routing table would have decided instead, if what it leads to took lists; empty if nothing.
+    fn passed_over(&self, prefix: IpNet) -> String {
+        let Some((_, routes)) = self.rib.xcast_routes() else {
+            return String::new();
+        };
+        let decision = self.decision(prefix);
+        let waiting = routes.longest(prefix, |node| {
+            let mut paths = node.candidates.iter().map(|candidate| candidate.path);
+            paths.find(|&path| self.is_passed_over(path))
+        });
+        match waiting {
+            Some((longer, path))
+                if decision
+                    .as_ref()
+                    .is_none_or(|decision| longer.prefix_len() >= decision.prefix.prefix_len()) =>
+            {
+                format!(
+                    "; the Xcast table's route to {longer} is passed over: {}",
+                    self.why_passed_over(path)
+                )
+            }
+            _ => String::new(),
+        }
+    }
+
+    /// A route that was meant for lists, and waits for its next hop to take them.
+    fn is_passed_over(&self, path: PathId) -> bool {
+        if let Some(tunnel) = self.tunnel_of(path) {
+            return tunnel.is_none();
+        }
+        let path = &self.rib.paths[path];
+        let Resolution::Waiting { .. } = path.resolution else {
+            return false;
+        };
+        let by_gateway = |hop: &Hop| matches!(hop.via, Via::Gateway(_));
+        match self.rib.hops(path) {
+            Some(Hops::One(hop)) => by_gateway(&hop),
+            Some(Hops::Many(_, hops)) => hops.iter().any(by_gateway),
+            Some(Hops::Blackhole) | None => false,
+        }
+    }
+
+    /// Why the next hops of a route take no lists.
+    fn why_passed_over(&self, path: PathId) -> String {
+        let path = &self.rib.paths[path];
+        let hops = match self.rib.hops(path) {
+            Some(Hops::One(hop)) => vec![hop],
+            Some(Hops::Many(_, hops)) => hops,
+            Some(Hops::Blackhole) | None => Vec::new(),
+        };
+        let why = hops.iter().map(|hop| {
+            let device = self.link_name(hop.ifindex);
+            match hop.via {
+                Via::Gateway(gateway) if self.tunnels.to(gateway).next().is_some() => {
+                    format!("the tunnel to {gateway} does not work")
+                }
+                Via::Gateway(gateway) if !self.ports.contains_key(&hop.ifindex) => {
+                    format!("{gateway} is no tunnel's far end, and {device} no port")
+                }
+                Via::Gateway(gateway) if self.resolved(hop.ifindex, gateway).is_none() => {
+                    format!("the link-layer address of {gateway} on {device} is not known")
+                }
+                Via::Gateway(gateway) => {
+                    format!("{gateway} on {device} has not proved that it speaks Xcast")
+                }
+                Via::Link | Via::Kernel => format!("no gateway on {device}"),
+            }
+        });
+        why.collect::<Vec<_>>().join(", ")
+    }
+
+    /// What is in the Xcast routing table, if there is to be one.
+    pub fn xcast_table(&self) -> Option<XcastTableRow> {
+        let mut row = XcastTableRow {
+            table: self.rib.xcast_table()?,
+            usable: 0,
+            passed_over: Vec::new(),
+        };
+        for id in self.rib.paths.for_lists() {
+            let path = &self.rib.paths[id];
+            if let Resolution::Use { .. } | Resolution::Tunnel { .. } = path.resolution {
+                row.usable += path.users.len();
+            } else if let Some(&example) = path.users.iter().min()
+                && self.is_passed_over(id)
+            {
+                let why = self.why_passed_over(id);
+                row.passed_over.push((path.users.len(), example, why));
+            }
+        }
+        row.passed_over.sort_by(|one, other| one.1.cmp(&other.1));
+        Some(row)
     }
 
     /// A route, much as `ip route` shows it.
@@ -358,7 +518,7 @@ impl RouteSync {
                 ifindex, address, ..
             } => (ifindex, address),
             Key::Link { .. } => return Some(", neighbour not resolved".to_owned()),
-            Key::Group(_) => return None,
+            Key::Group(_) | Key::Tunnel { .. } => return None,
         };
         Some(match self.rib.neighbour(ifindex, address) {
             Some(neighbour) => format!(", neighbour {address} {}", neighbour.state),

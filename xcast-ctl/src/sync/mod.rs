@@ -16,6 +16,7 @@
 //! * `fib` merges the tables into one map that longest-prefix match alone decides.
 //! * `next_hops` gives out next-hop ids and says what their entries contain, with `ecmp` for
 //!   multipath.
+//! * `tunnels` has tunnels to other routers, and `tunnelling` what leads into them.
 //! * `edit` says what to write.
 //!
 //! `inspect` shows what is in the maps, and why.
@@ -40,12 +41,15 @@ pub mod rules;
 mod siblings;
 #[cfg(test)]
 mod tests;
+mod tunnelling;
+mod tunnels;
 
 pub use self::{
     edit::Edit,
     event::KernelEvent,
-    inspect::{GatewayRow, Lookup, NextHopRow, RouteRow, WayTo},
+    inspect::{GatewayRow, Lookup, NextHopRow, RouteRow, WayTo, XcastTableRow},
     netlink::{Netlink, NetlinkError, NetlinkOptions},
     route_sync::{RouteSync, SyncConfig},
     rules::PolicyRow,
+    tunnels::{NoWay, Outer, TunnelSpec, tunnel_index},
 };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use xcast_common::maps::{
-    EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER,
+    EGRESS_ANY, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER,
     NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_POLICY,
     NEXT_HOP_XCAST, NextHop, NextHopKind, counter::Counter, port_bit,
 };
@@ -21,6 +21,7 @@ use super::{
     edit::Edit,
     event::{Link, Mac},
     rib::Rib,
+    tunnels::Tunnels,
 };
 use crate::gateways::Gateways;
 
@@ -70,6 +71,8 @@ pub(super) enum Key {
     },
     /// A multipath route, by what it says: which of its members are in use may change.
     Group(GroupKey),
+    /// A tunnel, for destinations that have this next hop without it.
+    Tunnel { tunnel: u16, native: u32 },
 }
 
 /// What tells one ECMP group from another.
@@ -109,6 +112,7 @@ pub(super) struct EntryContext<'a> {
     pub(super) proven: &'a HashSet<(u32, IpAddr)>,
     /// Slots of the interfaces that packets arrive by, whether or not they can send.
     pub(super) arrivals: &'a HashMap<u32, u8>,
+    pub(super) tunnels: &'a Tunnels,
 }
 
 /// The table of next hops.
@@ -127,6 +131,8 @@ pub(super) struct NextHops {
     gateways_behind: HashMap<u32, usize>,
     /// Gateways whose use may have begun or ended since [`take_gateways`](Self::take_gateways).
     gateways: BTreeSet<(u32, IpAddr)>,
+    /// Ids of tunnels.
+    tunnels: BTreeSet<u32>,
 }
 
 /// One next hop.
@@ -159,6 +165,7 @@ impl NextHops {
             by_neighbour: HashMap::new(),
             gateways_behind: HashMap::new(),
             gateways: BTreeSet::new(),
+            tunnels: BTreeSet::new(),
         }
     }
 
@@ -208,7 +215,13 @@ impl NextHops {
                 self.gateways.insert(neighbour);
             }
         }
-        let entry = context.entry(key);
+        if let Key::Tunnel { native, .. } = *key {
+            self.tunnels.insert(id);
+            if let Some(slot) = self.slot_mut(native) {
+                slot.references += 1;
+            }
+        }
+        let entry = self.entry(key, context);
         edits.push(Edit::NextHop { id, entry });
         self.occupy(id, key.clone(), entry, None);
         Some(id)
@@ -297,6 +310,10 @@ impl NextHops {
                 self.gateways.insert(neighbour);
             }
         }
+        if let Key::Tunnel { native, .. } = slot.key {
+            self.tunnels.remove(&id);
+            self.release(native);
+        }
         if let Some(group) = slot.group {
             self.free_groups.push_back(group.index);
             for member in group.members {
@@ -307,16 +324,58 @@ impl NextHops {
 
     /// Writes the entry of `id` again if it says something else now.
     pub(super) fn refresh(&mut self, id: u32, context: EntryContext<'_>, edits: &mut Vec<Edit>) {
-        let Some(slot) = self.slot_mut(id) else {
+        let Some(slot) = self.get(id).filter(|slot| slot.group.is_none()) else {
             return;
         };
-        if slot.group.is_some() {
-            return;
-        }
-        let entry = context.entry(&slot.key);
-        if slot.entry != entry {
+        let entry = self.entry(&slot.key, context);
+        if let Some(slot) = self.slot_mut(id)
+            && slot.entry != entry
+        {
             slot.entry = entry;
             edits.push(Edit::NextHop { id, entry });
+        }
+    }
+
+    /// The ids that lead into tunnels.
+    pub(super) fn of_tunnels(&self) -> Vec<u32> {
+        self.tunnels.iter().copied().collect()
+    }
+
+    /// What the entry of `key` says now.
+    fn entry(&self, key: &Key, context: EntryContext<'_>) -> NextHop {
+        let Key::Tunnel { tunnel, native } = *key else {
+            return context.entry(key);
+        };
+        context.tunnels.entry(tunnel, self.native(native))
+    }
+
+    /// What destinations behind a tunnel have without it, for one that is alone; of a multipath route, a member.
+    fn native(&self, id: u32) -> Option<NextHop> {
+        if id == NEXT_HOP_NO_ROUTE {
+            return None;
+        }
+        if let Some(fixed) = FIXED.get(id as usize) {
+            return Some(*fixed);
+        }
+        let slot = self.get(id)?;
+        let Some(group) = &slot.group else {
+            return Some(slot.entry);
+        };
+        // Their sources may be behind any of them.
+        Some(NextHop {
+            egress: EGRESS_ANY,
+            ..self.native(group.buckets.buckets[0])?
+        })
+    }
+
+    /// Whether lists are sent to what an id stands for, or to one of its members.
+    pub(super) fn takes_lists(&self, id: u32) -> bool {
+        let Some(slot) = self.get(id) else {
+            return false;
+        };
+        match &slot.group {
+            Some(group) => group.buckets.buckets.iter().any(|&id| self.takes_lists(id)),
+            None => slot.entry.flags & NEXT_HOP_XCAST != 0,
         }
     }
 
@@ -445,7 +504,7 @@ impl Key {
             Self::Host {
                 ifindex, address, ..
             } => Some((ifindex, address)),
-            Self::Link { .. } | Self::Group(_) => None,
+            Self::Link { .. } | Self::Group(_) | Self::Tunnel { .. } => None,
         }
     }
 
@@ -454,7 +513,7 @@ impl Key {
             Self::Gateway { ifindex, .. } | Self::Link { ifindex } | Self::Host { ifindex, .. } => {
                 Some(ifindex)
             }
-            Self::Group(_) => None,
+            Self::Group(_) | Self::Tunnel { .. } => None,
         }
     }
 
@@ -495,6 +554,7 @@ impl EntryContext<'_> {
             }
             Key::Link { ifindex } => self.stack(Counter::StackNoPort, ifindex),
             Key::Group(_) => NextHop::stack(Counter::StackNoPort),
+            Key::Tunnel { tunnel, .. } => self.tunnels.entry(tunnel, None),
         }
     }
 
@@ -523,7 +583,14 @@ impl EntryContext<'_> {
         ports.fold(0, |all, ports| all | ports)
     }
 
-    fn forward(&self, ifindex: u32, to: IpAddr, mtu_bytes: Option<u16>, flags: u8) -> NextHop {
+    /// Packets are sent by this interface to this neighbour.
+    pub(super) fn forward(
+        &self,
+        ifindex: u32,
+        to: IpAddr,
+        mtu_bytes: Option<u16>,
+        flags: u8,
+    ) -> NextHop {
         let Some((port, link, source_mac)) = self.port(ifindex) else {
             return self.stack(Counter::StackNoPort, ifindex);
         };

@@ -69,7 +69,12 @@ impl Node {
     /// Of IPv6, the one with the highest preference among those of the lowest metric; if none of these is
     /// usable, among all others (`find_rr_leaf` in the kernel).
     pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
-        let usable = |c: &&Candidate| paths[c.path].resolution != Resolution::Unusable;
+        let usable = |c: &&Candidate| {
+            !matches!(
+                paths[c.path].resolution,
+                Resolution::Unusable | Resolution::Waiting { .. }
+            )
+        };
         let all = &self.candidates;
         let first = all.first()?.metric;
         let (lowest, others) = all.split_at(all.partition_point(|c| c.metric == first));

@@ -18,6 +18,8 @@ pub(super) struct PathId(u32);
 pub(super) struct PathSpec {
     /// Of routes of IPv6.
     pub(super) ipv6: bool,
+    /// Of routes of the Xcast routing table (RFC 5058 section 11.1), which are for lists only.
+    pub(super) for_lists: bool,
     pub(super) kind: RouteKind,
     pub(super) protocol: u8,
     pub(super) preferred_source: Option<IpAddr>,
@@ -44,12 +46,27 @@ pub(super) enum Resolution {
     Unusable,
     /// The next table decides.
     Throw,
+    /// The route is one of the Xcast routing table, and what it leads to takes no lists now: it is passed over. Its
+    /// next hop is held, so that a gateway is asked whether it speaks Xcast.
+    Waiting { id: u32 },
+    /// The route is one of the Xcast routing table, and its gateway the far end of this tunnel, which works.
+    Tunnel { tunnel: u16 },
     /// Destinations get this next-hop id.
     Use {
         id: u32,
         /// The route is an on-link route: its resolved neighbours get next hops of their own.
         on_link: Option<OnLink>,
     },
+}
+
+impl Resolution {
+    /// The next hop that is held.
+    pub(super) fn next_hop(self) -> Option<u32> {
+        match self {
+            Self::Use { id, .. } | Self::Waiting { id } => Some(id),
+            Self::Unusable | Self::Throw | Self::Tunnel { .. } => None,
+        }
+    }
 }
 
 /// Where an on-link route's neighbours are.
@@ -101,9 +118,26 @@ pub(super) struct Paths {
     vacant: Vec<PathId>,
     ids: HashMap<PathSpec, PathId>,
     by_object: HashMap<u32, HashSet<PathId>>,
+    /// The Xcast routing table.
+    xcast_table: Option<u32>,
+    /// The paths of its routes.
+    for_lists: HashSet<PathId>,
 }
 
 impl Paths {
+    /// No paths yet; those of this table's routes are for lists only.
+    pub(super) fn new(xcast_table: Option<u32>) -> Self {
+        Self {
+            xcast_table,
+            ..Self::default()
+        }
+    }
+
+    /// The paths of the Xcast routing table's routes.
+    pub(super) fn for_lists(&self) -> impl Iterator<Item = PathId> {
+        self.for_lists.iter().copied()
+    }
+
     /// The path of a route, which is not used over the interfaces `dead`, and whether it is new or may lead elsewhere than before.
     pub(super) fn intern(&mut self, route: &Route, dead: Vec<u32>) -> (PathId, bool) {
         let (next, rendering) = match route.object {
@@ -112,6 +146,7 @@ impl Paths {
         };
         let spec = PathSpec {
             ipv6: matches!(route.prefix, IpNet::V6(_)),
+            for_lists: self.xcast_table == Some(route.table),
             kind: route.kind,
             protocol: route.protocol,
             preferred_source: route.preferred_source,
@@ -134,6 +169,9 @@ impl Paths {
         });
         if let Next::Object(object) = spec.next {
             self.by_object.entry(object).or_default().insert(id);
+        }
+        if spec.for_lists {
+            self.for_lists.insert(id);
         }
         self.ids.insert(spec.clone(), id);
         self.slots[id.0 as usize] = Some(Path {
@@ -165,6 +203,7 @@ impl Paths {
         self.ids
             .get(&PathSpec {
                 ipv6: matches!(route.prefix, IpNet::V6(_)),
+                for_lists: self.xcast_table == Some(route.table),
                 kind: route.kind,
                 protocol: route.protocol,
                 preferred_source: route.preferred_source,
@@ -203,6 +242,7 @@ impl Paths {
         let path = self.slots.get_mut(id.0 as usize)?.take()?;
         self.vacant.push(id);
         self.ids.remove(&path.spec);
+        self.for_lists.remove(&id);
         if let Next::Object(object) = path.spec.next
             && let hash_map::Entry::Occupied(mut entry) = self.by_object.entry(object)
         {

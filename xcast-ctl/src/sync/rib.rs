@@ -41,6 +41,8 @@ pub(super) struct Rib {
     order: [Vec<Consulted>; 2],
     /// What the order is made from.
     steps: [Vec<Step>; 2],
+    /// The Xcast routing table (RFC 5058 section 11.1), by number.
+    xcast_table: Option<u32>,
     pub(super) paths: Paths,
     pub(super) changes: Changes,
     links: HashMap<u32, Seen<Link>>,
@@ -154,7 +156,8 @@ pub(super) enum Liveness {
 }
 
 impl Rib {
-    pub(super) fn new(tables: &[u32]) -> Self {
+    /// Consults these tables as long as nobody says otherwise, and for lists one more.
+    pub(super) fn new(tables: &[u32], xcast_table: Option<u32>) -> Self {
         let step = |&id: &u32| Step::Table {
             id,
             longer_than: None,
@@ -164,7 +167,8 @@ impl Rib {
             tables: Vec::new(),
             order: [Vec::new(), Vec::new()],
             steps: [steps.clone(), steps],
-            paths: Paths::default(),
+            xcast_table,
+            paths: Paths::new(xcast_table),
             changes: Changes::default(),
             links: HashMap::new(),
             ipv6_mtus: HashMap::new(),
@@ -220,6 +224,19 @@ impl Rib {
             },
         };
         self.order = [0, 1].map(|family| self.steps[family].iter().map(consulted).collect());
+    }
+
+    /// Number of the Xcast routing table, if there is to be one.
+    pub(super) fn xcast_table(&self) -> Option<u32> {
+        self.xcast_table
+    }
+
+    /// The Xcast routing table, as long as there are routes in it. Routes for some packets only are none of its.
+    pub(super) fn xcast_routes(&self) -> Option<(usize, &PrefixMap<Node>)> {
+        let id = self.xcast_table?;
+        let mut tables = self.tables.iter().enumerate();
+        let (at, table) = tables.find(|(_, table)| table.id == id && table.scope.is_all())?;
+        Some((at, &table.routes))
     }
 
     /// What decides about a prefix, in order.

@@ -28,6 +28,7 @@ use super::{
     prefix,
     rib::{Hops, Liveness, Rib, TABLE_LOCAL, TABLE_MAIN},
     rules::{Policy, PolicyRow, Rules, Step},
+    tunnels::{TunnelSpec, Tunnels},
 };
 use crate::gateways::Gateways;
 
@@ -42,8 +43,13 @@ pub struct SyncConfig {
     /// tell: the first that has a matching route decides. Those besides the local and the main table are
     /// consulted after the tables that its rules name.
     pub tables: Vec<u32>,
+    /// The Xcast routing table (RFC 5058 section 11.1): routes for lists, which count only while what they lead to takes
+    /// lists.
+    pub xcast_table: Option<u32>,
     /// Whether routes of IPv6 are followed, too.
     pub ipv6: bool,
+    /// Tunnels to other routers, the preferred ones first.
+    pub tunnels: Vec<TunnelSpec>,
 }
 
 impl Default for SyncConfig {
@@ -52,7 +58,9 @@ impl Default for SyncConfig {
             gateways: Gateways::default(),
             anycast: Vec::new(),
             tables: vec![TABLE_LOCAL, TABLE_MAIN],
+            xcast_table: None,
             ipv6: true,
+            tunnels: Vec::new(),
         }
     }
 }
@@ -80,6 +88,7 @@ pub struct RouteSync {
     unanswering: HashSet<(u32, IpAddr)>,
     /// Gateways that proved that they speak Xcast.
     proven: HashSet<(u32, IpAddr)>,
+    pub(super) tunnels: Tunnels,
     /// The entries that are always there are written.
     started: bool,
     /// Paths and neighbours that got no next-hop id of their own because there were none left.
@@ -91,11 +100,13 @@ pub struct RouteSync {
 impl RouteSync {
     /// Knows nothing of the kernel yet.
     pub fn new(config: SyncConfig) -> Self {
-        let mut rib = Rib::new(&config.tables);
+        let mut rib = Rib::new(&config.tables, config.xcast_table);
         rib.changes.addresses.extend(&config.anycast);
+        let tunnels = Tunnels::new(&config.tunnels);
         Self {
             config,
             rib,
+            tunnels,
             ports: HashMap::new(),
             arrivals: HashMap::new(),
             next_hops: NextHops::new(),
@@ -192,10 +203,8 @@ impl RouteSync {
         } else {
             self.proven.remove(&(ifindex, gateway));
         }
-        for id in self.next_hops.of_neighbour(ifindex, gateway).to_vec() {
-            let (next_hops, context) = self.parts();
-            next_hops.refresh(id, context, edits);
-        }
+        self.rib.changes.neighbours.push((ifindex, gateway));
+        self.update(edits);
     }
 
     /// Looks after neighbours; to be called every second or so, with the ids of next hops that packets used since the
@@ -212,11 +221,14 @@ impl RouteSync {
         };
         let used = used
             .iter()
-            .filter_map(|&id| self.next_hops.neighbour_of(id));
+            .flat_map(|&id| self.neighbours_of(id));
         let neighbours: BTreeSet<_> = used.filter(stale).collect();
         if !neighbours.is_empty() {
             let neighbours = neighbours.into_iter().collect();
             edits.push(Edit::Use { neighbours });
+        }
+        if !self.rib.resyncing() {
+            self.tend_remotes(edits);
         }
         for &(ifindex, gateway) in &self.resolving {
             let kept = self.rib.neighbour(ifindex, gateway).is_some_and(|known| {
@@ -230,6 +242,19 @@ impl RouteSync {
                 edits.push(Edit::Resolve { ifindex, gateway });
             }
         }
+    }
+
+    /// The neighbours that packets with this next hop are sent to.
+    fn neighbours_of(&self, id: u32) -> Vec<(u32, IpAddr)> {
+        let Some(slot) = self.next_hops.get(id) else {
+            return Vec::new();
+        };
+        let (outer, native) = match slot.key {
+            Key::Tunnel { tunnel, native } => (self.outer(usize::from(tunnel)).ok(), native),
+            _ => (None, id),
+        };
+        let outer = outer.map(|outer| outer.neighbour);
+        outer.into_iter().chain(self.next_hops.neighbour_of(native)).collect()
     }
 
     fn take_in_rule(&mut self, event: &KernelEvent) {
@@ -348,7 +373,7 @@ impl RouteSync {
     }
 
     /// Decides anew whatever the noted changes touch.
-    fn update(&mut self, edits: &mut Vec<Edit>) {
+    pub(super) fn update(&mut self, edits: &mut Vec<Edit>) {
         if !self.started {
             self.started = true;
             self.write_fixed(edits);
@@ -380,6 +405,14 @@ impl RouteSync {
             self.update_path(path, &mut prefixes, &mut retired, edits);
         }
         for id in entries {
+            let (next_hops, context) = self.parts();
+            next_hops.refresh(id, context, edits);
+        }
+        self.weigh_routes_for_lists(&mut prefixes);
+        self.update_routes(prefixes, &mut retired, edits);
+        let mut prefixes = self.update_tunnels(edits);
+        self.weigh_routes_for_lists(&mut prefixes);
+        for id in self.next_hops.of_tunnels() {
             let (next_hops, context) = self.parts();
             next_hops.refresh(id, context, edits);
         }
@@ -469,12 +502,51 @@ impl RouteSync {
         if old != new {
             prefixes.extend(&path.users);
         }
-        if let Resolution::Use { id, .. } = old {
-            retired.push(id);
+        retired.extend(old.next_hop());
+    }
+
+    /// Routes of the Xcast routing table count while what they lead to takes lists: looked at again when entries were
+    /// written.
+    fn weigh_routes_for_lists(&mut self, prefixes: &mut Vec<IpNet>) {
+        let paths: Vec<PathId> = self.rib.paths.for_lists().collect();
+        for id in paths {
+            let resolution = self.rib.paths[id].resolution;
+            let new = match (self.tunnel_of(id), resolution.next_hop()) {
+                _ if self.rib.paths[id].users.is_empty() => continue,
+                (Some(tunnel), _) => {
+                    tunnel.map_or(Resolution::Unusable, |tunnel| Resolution::Tunnel { tunnel })
+                }
+                (None, None) => continue,
+                (None, Some(id)) if self.next_hops.takes_lists(id) => {
+                    Resolution::Use { id, on_link: None }
+                }
+                (None, Some(id)) => Resolution::Waiting { id },
+            };
+            let path = &mut self.rib.paths[id];
+            if std::mem::replace(&mut path.resolution, new) != new {
+                prefixes.extend(&path.users);
+            }
         }
     }
 
     fn resolve(&mut self, id: PathId, edits: &mut Vec<Edit>) -> Resolution {
+        if !self.rib.paths[id].spec.for_lists {
+            return self.resolve_for_kernel(id, edits);
+        }
+        // What else such a table may say, such as where to discard, is not about lists.
+        if self.rib.paths[id].spec.kind != RouteKind::Unicast {
+            return Resolution::Unusable;
+        }
+        if let Some(tunnel) = self.tunnel_of(id) {
+            return tunnel.map_or(Resolution::Unusable, |tunnel| Resolution::Tunnel { tunnel });
+        }
+        match self.resolve_for_kernel(id, edits).next_hop() {
+            Some(id) => Resolution::Waiting { id },
+            None => Resolution::Unusable,
+        }
+    }
+
+    fn resolve_for_kernel(&mut self, id: PathId, edits: &mut Vec<Edit>) -> Resolution {
         let fixed = |id| Resolution::Use { id, on_link: None };
         let spec = &self.rib.paths[id].spec;
         let mtu_bytes = spec.mtu_bytes;
@@ -601,6 +673,17 @@ impl RouteSync {
         retired: &mut Vec<u32>,
         edits: &mut Vec<Edit>,
     ) {
+        if self.tunnels.len() > 0 {
+            // What leads into tunnels goes by what is around it, too.
+            let tunnels = &self.tunnels;
+            let under = prefixes.iter().flat_map(|&prefix| tunnels.under(prefix));
+            let mut under: Vec<IpNet> = under.collect();
+            if let Some((_, routes)) = self.rib.xcast_routes() {
+                let prefixes = prefixes.iter();
+                under.extend(prefixes.flat_map(|&prefix| routes.more_specific(prefix)));
+            }
+            prefixes.extend(under);
+        }
         // A prefix may be noted for several reasons. In order, the maps' tree nodes stay in the cache.
         prefixes.sort_unstable();
         prefixes.dedup();
@@ -619,32 +702,40 @@ impl RouteSync {
             let entry = self
                 .fib
                 .entry(&self.rib, prefix, |ifindex| ports.contains_key(&ifindex));
+            let entry = match self.tunnels.of(prefix) {
+                Some(tunnel) => Entry::Tunnel(tunnel),
+                None => entry,
+            };
             let next_hop = match entry {
                 Entry::Absent => {
                     removals.push(prefix);
                     continue;
                 }
                 Entry::Id(id) => id,
-                Entry::Host(key) => self.host_id(prefix, key, edits),
+                Entry::Held(key) => self.held_id(prefix, key, edits),
+                Entry::Tunnel(tunnel) => {
+                    let native = self.native_next_hop(prefix);
+                    self.held_id(prefix, Key::Tunnel { tunnel, native }, edits)
+                }
             };
             let old = self.fib.routes.get(prefix).copied();
             if old != Some(next_hop) {
                 self.fib.insert(prefix, next_hop);
                 edits.push(Edit::Route { prefix, next_hop });
-                retired.extend(old.filter(|&id| self.is_host(id)));
+                retired.extend(old.filter(|&id| self.is_held(id)));
             }
         }
         for prefix in removals {
             // The same prefix may be there twice.
             if let Some(old) = self.fib.remove(prefix) {
                 edits.push(Edit::RemoveRoute { prefix });
-                retired.extend(self.is_host(old).then_some(old));
+                retired.extend(self.is_held(old).then_some(old));
             }
         }
     }
 
-    /// The id of an on-link neighbour, with a reference taken for its route if that is new.
-    fn host_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
+    /// The id of a next hop that its routes hold, with a reference taken for this one if that is new.
+    fn held_id(&mut self, prefix: IpNet, key: Key, edits: &mut Vec<Edit>) -> u32 {
         let current = self.fib.routes.get(prefix).copied();
         if let Some(id) = self.next_hops.id(&key)
             && current == Some(id)
@@ -662,9 +753,9 @@ impl RouteSync {
         }
     }
 
-    fn is_host(&self, id: u32) -> bool {
+    fn is_held(&self, id: u32) -> bool {
         let slot = self.next_hops.get(id);
-        slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. }))
+        slot.is_some_and(|slot| matches!(slot.key, Key::Host { .. } | Key::Tunnel { .. }))
     }
 
     fn update_own_address(&mut self, address: IpAddr, edits: &mut Vec<Edit>) {
@@ -720,6 +811,18 @@ impl RouteSync {
         }
     }
 
+    /// What entries are made from.
+    pub(super) fn context(&self) -> EntryContext<'_> {
+        EntryContext {
+            rib: &self.rib,
+            ports: &self.ports,
+            gateways: &self.config.gateways,
+            proven: &self.proven,
+            arrivals: &self.arrivals,
+            tunnels: &self.tunnels,
+        }
+    }
+
     fn parts(&mut self) -> (&mut NextHops, EntryContext<'_>) {
         let context = EntryContext {
             rib: &self.rib,
@@ -727,6 +830,7 @@ impl RouteSync {
             gateways: &self.config.gateways,
             proven: &self.proven,
             arrivals: &self.arrivals,
+            tunnels: &self.tunnels,
         };
         (&mut self.next_hops, context)
     }

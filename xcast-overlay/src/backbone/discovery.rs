@@ -187,6 +187,12 @@ impl<K: Copy + Ord> Discovery<K> {
         self.neighbours.contains_key(&neighbour)
     }
 
+    /// Whether this neighbour is asked, and counts as capable.
+    pub fn is_capable(&self, neighbour: K) -> bool {
+        let state = self.neighbours.get(&neighbour);
+        state.is_some_and(|state| state.capable)
+    }
+
     /// Something happened to the neighbour (its link came up, its link-layer address is known): it is asked at once.
     pub fn hurry(&mut self, now: Instant, neighbour: K) {
         if let Some(state) = self.neighbours.get_mut(&neighbour) {

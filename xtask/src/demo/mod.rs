@@ -1,43 +1,31 @@
 //! `cargo xtask demo`: the same messages by Xcast and by unicast, counted link by link.
 
-mod receivers;
+mod partial;
 mod report;
+mod uplink;
 
-use std::{
-    net::{IpAddr, SocketAddr, UdpSocket},
-    path::Path,
-    process::ExitCode,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{path::Path, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::Result;
+use clap::Args;
 
-use self::{
-    receivers::{Inbox, Receivers},
-    report::{Link, Report},
-};
+use self::report::{Link, Report};
 use crate::{
-    build, process, setup,
-    testbed::{self, Options, RouterConfig, Testbed, Topology, Traffic},
+    build,
+    messages::{Exchange, Families, Family},
+    setup,
+    testbed::{self, Options, RouterConfig, Testbed, Topology},
 };
 
 /// Name of the demo's testbed.
 const INSTANCE: &str = "demo";
+/// Name of the testbed of figure 8.
+const PARTIAL_INSTANCE: &str = "figure8";
+/// Name of the testbed with a thin link.
+const UPLINK_INSTANCE: &str = "uplink";
 const SOURCE: &str = "A";
 const FIRST_ROUTER: &str = "R1";
 const HOSTS: [&str; 3] = ["B", "C", "D"];
-/// Port that the receivers listen on.
-const PORT: u16 = 5058;
-/// Time between messages: this is about packets, not about speed.
-const INTERVAL: Duration = Duration::from_millis(1);
-/// How long messages may take to arrive, and links to fall silent.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long counters must stand still before they count as silent.
-const SILENCE: Duration = Duration::from_millis(100);
-/// How often to count again when something else crossed the links meanwhile.
-const ATTEMPTS: u32 = 5;
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -55,51 +43,24 @@ pub struct Demo {
     /// "delivered": {"B", "C", "D"}}: figures of links per message, delivered in messages.
     #[arg(long)]
     json: bool,
+    /// Show figure 8 of RFC 5058: most routers know nothing of Xcast, and tunnels join those that do
+    ///
+    /// The JSON document has, for each family, "unicast", "premature_x2u" and "tunnels": for each link "from", "to" and
+    /// "packets" per message.
+    #[arg(long, conflicts_with_all = ["keep", "uplink"])]
+    partial: bool,
+    /// Show where it pays first: 20 receivers behind one thin link, and a single router that speaks Xcast at its far end
+    ///
+    /// Sends 50 messages of 1000 octets per second. The JSON document has "receivers", "messages", "rate_kbit", and
+    /// for "unicast" and "xcast" what crosses that link: "packets", "octets", "needed_kbit" and "delivered_percent".
+    #[arg(long, conflicts_with = "keep")]
+    uplink: bool,
     /// Leave the testbed and its routers running
     #[arg(long)]
     keep: bool,
     /// Fail instead of installing what is missing
     #[arg(long)]
     no_setup: bool,
-}
-
-/// What `--family` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Families {
-    /// IPv4.
-    #[value(name = "4")]
-    Ipv4,
-    /// IPv6.
-    #[value(name = "6")]
-    Ipv6,
-    /// First IPv4, then IPv6.
-    Both,
-}
-
-/// An address family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Family {
-    Ipv4,
-    Ipv6,
-}
-
-impl Family {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ipv4 => "IPv4",
-            Self::Ipv6 => "IPv6",
-        }
-    }
-}
-
-impl Families {
-    fn all(self) -> &'static [Family] {
-        match self {
-            Self::Ipv4 => &[Family::Ipv4],
-            Self::Ipv6 => &[Family::Ipv6],
-            Self::Both => &[Family::Ipv4, Family::Ipv6],
-        }
-    }
 }
 
 /// Runs `cargo xtask demo`. The answer is no when a host misses a message or gets one twice.
@@ -109,9 +70,37 @@ impl Families {
 /// Not root, something is missing or does not compile, or the routers do not start.
 pub fn run(arguments: &Demo) -> Result<ExitCode> {
     testbed::require_root()?;
-    setup::ensure(setup::Purpose::Demo, arguments.no_setup)?;
+    let purpose = match arguments.partial {
+        true => setup::Purpose::Partial,
+        false => setup::Purpose::Demo,
+    };
+    setup::ensure(purpose, arguments.no_setup)?;
     eprintln!("building xcast-ctl and the XDP programs");
     let xcast_ctl = build::xcast_ctl()?;
+    if arguments.partial {
+        let families = arguments.family.all();
+        let partial = partial::run(&xcast_ctl, PARTIAL_INSTANCE, families, arguments.messages)?;
+        crate::print(&match arguments.json {
+            true => serde_json::to_string_pretty(&partial.json)?,
+            false => partial.text,
+        })?;
+        return Ok(match partial.is_complete {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
+    if arguments.uplink {
+        let (family, messages) = (arguments.family, arguments.messages);
+        let uplink = uplink::run(&xcast_ctl, UPLINK_INSTANCE, family, messages)?;
+        crate::print(&match arguments.json {
+            true => serde_json::to_string_pretty(&uplink)?,
+            false => uplink.text(),
+        })?;
+        return Ok(match uplink.is_complete() {
+            true => ExitCode::SUCCESS,
+            false => ExitCode::FAILURE,
+        });
+    }
 
     let topology = Topology::fig3();
     let options = Options {
@@ -163,44 +152,20 @@ fn compare(
     family: Family,
     messages: u64,
 ) -> Result<Report> {
-    let address = |node: &testbed::Node| match family {
-        Family::Ipv4 => node.address.map(IpAddr::from),
-        Family::Ipv6 => node.address6.map(IpAddr::from),
-    };
-    let addresses = HOSTS
-        .map(|host| testbed.node(host).map(address))
-        .into_iter()
-        .collect::<Result<Option<Vec<_>>>>()?
-        .context("a host has no address")?;
-    let receivers = Receivers::start(testbed, &HOSTS, PORT)?;
-    let unicast = |messages| send_unicast(testbed, &addresses, messages);
-    let xcast = |messages| send_xcast(testbed, xcast_ctl, config, &addresses, messages);
-
+    let ends = [SOURCE, FIRST_ROUTER];
+    let exchange = Exchange::start(testbed, xcast_ctl, config, family, ends, &HOSTS)?;
     // Everybody gets to know everybody's link layer address first, so that only messages count.
-    unicast(1)?;
-    receivers.collect(1, PATIENCE);
-    xcast(1)?;
-    receivers.collect(1, PATIENCE);
-
+    exchange.warm_up(&HOSTS)?;
     let whom = HOSTS.join(", ");
     let name = family.name();
     eprintln!(
         "sending {messages} messages from {SOURCE} to {whom} by {name}: one Xcast packet each"
     );
-    let (xcast_traffic, inbox) = measure(testbed, &receivers, messages, xcast)?;
+    let xcast = exchange.by_xcast(&HOSTS, messages)?;
     eprintln!("sending them again: a unicast packet for each of {whom}");
-    let (unicast_traffic, unicast_inbox) = measure(testbed, &receivers, messages, unicast)?;
-    for (host, delivery) in unicast_inbox {
-        if delivery.messages != messages {
-            bail!(
-                "{host} received only {} of {messages} unicast messages, so there is nothing to compare with",
-                delivery.messages
-            );
-        }
-    }
-
+    let unicast = exchange.by_unicast(&HOSTS, messages)?;
     let links = testbed.plan().links.iter();
-    let links = links.zip(xcast_traffic.into_iter().zip(unicast_traffic));
+    let links = links.zip(xcast.traffic.into_iter().zip(unicast.traffic));
     Ok(Report {
         messages,
         // The topology lists its links from the source on, nearer end first.
@@ -212,109 +177,6 @@ fn compare(
                 unicast,
             })
             .collect(),
-        delivered: inbox,
+        delivered: xcast.inbox,
     })
-}
-
-/// Has messages sent; returns what crossed the links meanwhile, and what arrived.
-fn measure(
-    testbed: &Testbed,
-    receivers: &Receivers,
-    messages: u64,
-    send: impl Fn(u64) -> Result<()>,
-) -> Result<(Vec<Traffic>, Inbox)> {
-    let mut attempt = 1;
-    loop {
-        let before = silence(testbed)?;
-        receivers.drain();
-        send(messages)?;
-        let inbox = receivers.collect(messages, PATIENCE);
-        let after = silence(testbed)?;
-        let traffic: Vec<_> = after
-            .iter()
-            .zip(before)
-            .map(|(&after, before)| after - before)
-            .collect();
-        let arrived = inbox.values().all(|delivery| delivery.messages == messages);
-        let even = traffic
-            .iter()
-            .all(|link| link.packets.is_multiple_of(messages));
-        if even || !arrived || attempt == ATTEMPTS {
-            return Ok((traffic, inbox));
-        }
-        eprintln!("something else crossed the links meanwhile; counting again");
-        attempt += 1;
-    }
-}
-
-/// Waits until nothing crosses the links any more, and returns what has.
-fn silence(testbed: &Testbed) -> Result<Vec<Traffic>> {
-    let started = Instant::now();
-    let mut last = testbed.traffic()?;
-    loop {
-        thread::sleep(SILENCE);
-        let now = testbed.traffic()?;
-        if now == last || started.elapsed() > PATIENCE {
-            return Ok(now);
-        }
-        last = now;
-    }
-}
-
-fn send_xcast(
-    testbed: &Testbed,
-    xcast_ctl: &Path,
-    config: &RouterConfig,
-    addresses: &[IpAddr],
-    messages: u64,
-) -> Result<()> {
-    let router = testbed.interface(FIRST_ROUTER, SOURCE)?;
-    let via = match addresses {
-        [IpAddr::V6(_), ..] => router.address6.map(IpAddr::from),
-        _ => router.address.map(IpAddr::from),
-    };
-    let via = via.context("the first router has no address")?;
-    let code_points = &config.code_points;
-    let mut command = testbed.command(SOURCE, xcast_ctl)?;
-    command
-        .args(["send", "--via", &via.to_string()])
-        .args(["--protocol", &code_points.protocol.to_string()])
-        .args(["--group", &code_points.group.to_string()])
-        .args(["--group6", &code_points.group6.to_string()])
-        .args(["--routing-type", &code_points.routing_type.to_string()])
-        .args(["--ports-option", &code_points.ports_option.to_string()])
-        .args(["--count", &messages.to_string()])
-        .args(["--interval", &INTERVAL.as_millis().to_string()])
-        .args(["--payload", &message("{n}")])
-        .args(
-            addresses
-                .iter()
-                .map(|address| SocketAddr::new(*address, PORT).to_string()),
-        );
-    process::output(&mut command).context("failed to send by Xcast")?;
-    Ok(())
-}
-
-fn send_unicast(testbed: &Testbed, addresses: &[IpAddr], messages: u64) -> Result<()> {
-    let any = match addresses {
-        [IpAddr::V6(_), ..] => "[::]:0",
-        _ => "0.0.0.0:0",
-    };
-    let socket = testbed
-        .in_namespace(SOURCE, || UdpSocket::bind(any))?
-        .context("failed to open a socket to send from")?;
-    for n in 1..=messages {
-        for &address in addresses {
-            let to = SocketAddr::new(address, PORT);
-            socket
-                .send_to(message(&n.to_string()).as_bytes(), to)
-                .with_context(|| format!("failed to send to {to}"))?;
-        }
-        thread::sleep(INTERVAL);
-    }
-    Ok(())
-}
-
-fn message(number: &str) -> String {
-    format!("message {number}")
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use serde::Serialize;
 use serde_json::Number;
 
-use crate::testbed::Traffic;
+use crate::{messages::Delivery, testbed::Traffic};
 
 /// One link and what crossed it while all messages were sent, one way and the other.
 #[derive(Clone, Debug)]
@@ -17,17 +17,6 @@ pub(super) struct Link {
     pub(super) to: String,
     pub(super) xcast: Traffic,
     pub(super) unicast: Traffic,
-}
-
-/// What a host got by Xcast.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Delivery {
-    /// Messages that arrived, each counted once.
-    pub(super) messages: u64,
-    /// Messages that arrived again.
-    pub(super) repeated: u64,
-    /// The first one: who sent it, and what it says.
-    pub(super) example: Option<(String, String)>,
 }
 
 /// The demo's result; links in the order of a walk from the source, which is the first one's end.

@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeSet, fmt, path::Path};
 
-use anyhow::{Context as _, Result};
-use nix::sys::signal::Signal;
+use anyhow::Result;
 
-use super::{Node, Plan, Testbed, router::RouterConfig, topology::Role};
+use super::{
+    Testbed,
+    plan::{Node, Plan},
+    router::RouterConfig,
+    topology::Role,
+};
 
 /// Which routers of a testbed speak Xcast.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -45,49 +49,64 @@ impl Deployment {
 
     /// The router that a host sends Xcast packets to: the nearest one that speaks it.
     pub fn router_for<'a>(self, plan: &'a Plan, host: &str) -> Option<&'a Node> {
-        let capable = self.routers(plan);
-        let mut seen = BTreeSet::from([host]);
-        let mut here = vec![host];
-        while !here.is_empty() {
-            if let Some(found) = here.iter().find(|name| capable.contains(*name)) {
-                return plan.node(found).ok();
-            }
-            let neighbours = here.iter().flat_map(|name| neighbours(plan, name));
-            let new: BTreeSet<_> = neighbours.filter(|name| !seen.contains(name)).collect();
-            seen.extend(&new);
-            here = new.into_iter().collect();
-        }
-        None
+        nearest(plan, &self.routers(plan), host)
     }
 
     /// The configuration of one router: it sends Xcast packets to those of its neighbours that speak
     /// Xcast. Where all do, it is `config` as it is.
     pub fn config(self, plan: &Plan, router: &str, config: &RouterConfig) -> RouterConfig {
-        let mut config = config.clone();
-        if self != Self::All {
-            let gateways = self.gateways(plan, router);
-            let value = match gateways.is_empty() {
-                true => "none".into(),
-                false => gateways.into(),
-            };
-            config.router.insert("gateways".to_owned(), value);
+        match self {
+            Self::All => config.clone(),
+            Self::Half | Self::None => config_among(plan, &self.routers(plan), router, config),
         }
-        config
     }
+}
 
-    fn gateways(self, plan: &Plan, router: &str) -> Vec<String> {
-        let capable = self.routers(plan);
-        let neighbours = neighbours(plan, router);
-        let nodes = plan.nodes.iter().filter(|node| {
-            neighbours.contains(node.name.as_str()) && capable.contains(node.name.as_str())
-        });
-        let mut addresses = Vec::new();
-        for interface in nodes.flat_map(|node| &node.interfaces) {
-            addresses.extend(interface.address.map(|address| address.to_string()));
-            addresses.extend(interface.address6.map(|address| address.to_string()));
+/// The nearest of some routers to a host.
+pub fn nearest<'a>(plan: &'a Plan, capable: &BTreeSet<&str>, host: &str) -> Option<&'a Node> {
+    let mut seen = BTreeSet::from([host]);
+    let mut here = vec![host];
+    while !here.is_empty() {
+        if let Some(found) = here.iter().find(|name| capable.contains(*name)) {
+            return plan.node(found).ok();
         }
-        addresses
+        let neighbours = here.iter().flat_map(|name| neighbours(plan, name));
+        let new: BTreeSet<_> = neighbours.filter(|name| !seen.contains(name)).collect();
+        seen.extend(&new);
+        here = new.into_iter().collect();
     }
+    None
+}
+
+/// The configuration of one router among some that speak Xcast: it sends lists to those of them that are its
+/// neighbours, and asks nobody.
+pub fn config_among(
+    plan: &Plan,
+    capable: &BTreeSet<&str>,
+    router: &str,
+    config: &RouterConfig,
+) -> RouterConfig {
+    let mut config = config.clone();
+    let gateways = gateways(plan, capable, router);
+    let value = match gateways.is_empty() {
+        true => "none".into(),
+        false => gateways.into(),
+    };
+    config.router.insert("gateways".to_owned(), value);
+    config
+}
+
+fn gateways(plan: &Plan, capable: &BTreeSet<&str>, router: &str) -> Vec<String> {
+    let neighbours = neighbours(plan, router);
+    let nodes = plan.nodes.iter().filter(|node| {
+        neighbours.contains(node.name.as_str()) && capable.contains(node.name.as_str())
+    });
+    let mut addresses = Vec::new();
+    for interface in nodes.flat_map(|node| &node.interfaces) {
+        addresses.extend(interface.address.map(|address| address.to_string()));
+        addresses.extend(interface.address6.map(|address| address.to_string()));
+    }
+    addresses
 }
 
 impl Testbed {
@@ -102,28 +121,19 @@ impl Testbed {
         xcast_ctl: &Path,
         config: &RouterConfig,
     ) -> Result<()> {
-        let running: Vec<_> = self.routers.keys().cloned().collect();
-        for name in running {
-            self.stop_router(&name, Signal::SIGTERM)
-                .with_context(|| format!("failed to stop the router of `{name}`"))?;
-        }
-        let names: Vec<_> = deployment.routers(&self.plan).into_iter().collect();
-        let configs = names.iter().map(|name| {
+        self.stop_routers()?;
+        let names = deployment.routers(&self.plan);
+        let configs = names.into_iter().map(|name| {
             let config = deployment.config(&self.plan, name, config);
-            ((*name).to_owned(), config)
+            (name.to_owned(), config)
         });
-        for (name, config) in configs.collect::<Vec<_>>() {
-            self.spawn_router(&name, xcast_ctl, &config)?;
-        }
-        for router in self.routers.values_mut() {
-            router.wait_ready()?;
-        }
-        Ok(())
+        let configs = configs.collect();
+        self.start_routers_with(xcast_ctl, configs)
     }
 }
 
 /// The nodes that share a segment with a node; switches are no nodes here.
-fn neighbours<'a>(plan: &'a Plan, name: &str) -> BTreeSet<&'a str> {
+pub fn neighbours<'a>(plan: &'a Plan, name: &str) -> BTreeSet<&'a str> {
     let is_switch = |name: &str| plan.node(name).is_ok_and(|node| node.role == Role::Switch);
     let beside = |name: &str| {
         let name = name.to_owned();

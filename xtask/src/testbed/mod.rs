@@ -290,16 +290,40 @@ impl Testbed {
     ///
     /// One of them does not get ready; the message has its last words.
     pub fn start_routers(&mut self, xcast_ctl: &Path, config: &RouterConfig) -> Result<()> {
-        let names: Vec<_> = self
-            .plan
-            .with_role(Role::Router)
-            .map(|node| node.name.clone())
-            .collect();
-        for name in &names {
-            self.spawn_router(name, xcast_ctl, config)?;
+        let routers = self.plan.with_role(Role::Router);
+        let configs = routers.map(|node| (node.name.clone(), config.clone()));
+        self.start_routers_with(xcast_ctl, configs.collect())
+    }
+
+    /// Starts the daemon on these routers, each with a configuration of its own, and waits until all are ready.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not get ready; the message has its last words.
+    pub fn start_routers_with(
+        &mut self,
+        xcast_ctl: &Path,
+        configs: Vec<(String, RouterConfig)>,
+    ) -> Result<()> {
+        for (name, config) in configs {
+            self.spawn_router(&name, xcast_ctl, &config)?;
         }
         for router in self.routers.values_mut() {
             router.wait_ready()?;
+        }
+        Ok(())
+    }
+
+    /// Ends all routers' daemons that were started here.
+    ///
+    /// # Errors
+    ///
+    /// One of them does not end.
+    pub fn stop_routers(&mut self) -> Result<()> {
+        let running: Vec<_> = self.routers.keys().cloned().collect();
+        for name in running {
+            self.stop_router(&name, Signal::SIGTERM)
+                .with_context(|| format!("failed to stop the router of `{name}`"))?;
         }
         Ok(())
     }

@@ -32,6 +32,9 @@ pub struct RouterConfig {
     /// The `[udp]` table; without it the router takes no Xcast inside UDP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub udp: Option<toml::Table>,
+    /// The `[[tunnel]]` tables.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tunnel: Vec<toml::Table>,
     /// What every `[[port]]` table has besides its interface.
     #[serde(skip)]
     pub port: toml::Table,
@@ -65,6 +68,7 @@ impl Default for RouterConfig {
             // A testbed's first packet is served as every other: nothing has to be discovered before.
             router: toml::Table::from_iter([("gateways".to_owned(), "all".into())]),
             udp: None,
+            tunnel: Vec::new(),
             port: toml::Table::new(),
         }
     }

@@ -3,13 +3,18 @@
 //! A copy arrives here as the whole frame. It leaves as ordinary unicast (X2U, RFC 5058 section
 //! 6), as an Xcast packet with a shorter list, or as an Xcast packet with the same list and fewer
 //! bits. Lists are written from the plan, last destination first, and end where the payload
-//! begins; so nothing that is still to be read is ever overwritten.
+//! begins; so nothing that is still to be read is ever overwritten. A copy that leaves inside a tunnel is
+//! [encapsulated](encapsulate()) afterwards.
 
 mod bitmap;
+mod encapsulate;
 mod truncate;
 mod x2u;
 
-pub use self::x2u::strip;
+pub use self::{
+    encapsulate::{encapsulate, encapsulate_packet},
+    x2u::strip,
+};
 use self::{
     bitmap::{clear_bits, write_bitmap},
     truncate::truncate,
@@ -36,6 +41,8 @@ pub enum Form {
     Unicast,
     /// Still an Xcast packet.
     Xcast,
+    /// An Xcast packet that is to be [encapsulated](encapsulate()).
+    Tunnel,
 }
 
 /// Rewrites the frame for branch `b` of `plan`, to leave by `next_hop`. `None` if the frame has no room for it; it must
@@ -50,8 +57,9 @@ pub fn emit<F: Family>(
     stripped: Option<Stripped>,
 ) -> Option<Form> {
     let to_stack = next_hop.kind == NextHopKind::Stack as u8;
-    let single = fresh(&plan.branches[b as usize].len) == 1;
-    if single && (to_stack || !plan.has(FLAG_X)) {
+    let len = fresh(&plan.branches[b as usize].len);
+    let in_tunnel = next_hop.in_tunnel(len, fresh(&plan.packet.flags)).holds();
+    if len == 1 && !in_tunnel && (to_stack || !plan.has(FLAG_X)) {
         let stripped = match stripped {
             Some(stripped) => stripped,
             None => strip(frame, plan, settings)?,
@@ -64,7 +72,7 @@ pub fn emit<F: Family>(
     } else {
         truncate(frame, plan, b, next_hop, settings)?;
     }
-    Some(Form::Xcast)
+    Some(if in_tunnel { Form::Tunnel } else { Form::Xcast })
 }
 
 /// Rewrites the frame into what is left when the branches that [leave](Plan::leave) in this round have

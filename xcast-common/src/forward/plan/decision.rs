@@ -73,8 +73,10 @@ pub struct Plan<F: Family> {
     pub(super) split: u8,
     /// First branch that came from splitting.
     pub(super) split_from: u8,
-    /// 1 if some copy is for several destinations.
+    /// 1 if some copy stays an Xcast packet.
     pub(super) shared: u8,
+    /// 1 if some copy leaves inside a tunnel.
+    tunnelled: u8,
     /// Where the checksum is that covers an X2U copy's destination, in octets behind the IP header; 0 if there is
     /// none.
     pub checksum_at: u8,
@@ -151,6 +153,7 @@ impl<F: Family> Plan<F> {
         self.last_branch = NONE;
         self.split = 0;
         self.shared = 0;
+        store(&mut self.tunnelled, 0);
         self.checksum_at = F::checksum_at(packet);
         self.is_private = 0;
         self.crowded = 0;
@@ -218,6 +221,20 @@ impl<F: Family> Plan<F> {
         u32::from(self.packet.total_len)
             - u32::from(self.packet.header_len)
             - u32::from(self.ext_len())
+    }
+
+    /// Notes whether a copy leaves inside a tunnel, as an Xcast packet: 1 or 0.
+    #[inline(always)]
+    pub(super) fn note_tunnel(&mut self, bit: u8) {
+        let (shared, tunnelled) = (fresh(&self.shared), fresh(&self.tunnelled));
+        store(&mut self.shared, shared | bit);
+        store(&mut self.tunnelled, tunnelled | bit);
+    }
+
+    /// Whether some copy leaves inside a tunnel. It gets its outer headers where it leaves.
+    #[inline(always)]
+    pub fn is_tunnelled(&self) -> bool {
+        fresh(&self.tunnelled) != 0
     }
 
     /// Opens a branch with destination `i` as its only one.

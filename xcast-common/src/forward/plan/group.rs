@@ -170,7 +170,7 @@ fn collect<F: Family>(
         plan.bucket = bucket as u8;
         // A member of the multipath group for this flow. The choice does not depend on the destination:
         // destinations behind the same multipath route share one copy.
-        let group = next_hop.ecmp_group;
+        let group = next_hop.group_or_tunnel;
         let Some((member, next_hop)) = tables
             .ecmp_member(group, bucket)
             .and_then(|member| Some((member as u16, tables.next_hop(member)?)))
@@ -215,12 +215,16 @@ fn decide<F: Family>(
             break;
         }
         let next_hop = &work.next_hops[b];
+        let in_tunnel = next_hop.in_tunnel(
+            fresh(&plan.branches[b].len),
+            fresh(&plan.packet.flags),
+        );
         // One less: next hops that are no port have an MTU of 0.
-        let mtu = next_hop.mtu_bytes.wrapping_sub(1);
+        let mtu = next_hop.mtu_for(in_tunnel).wrapping_sub(1);
         let least = fresh(&plan.least_mtu_less_one).min(mtu);
         store(&mut plan.least_mtu_less_one, least);
         let orphaned = fresh(&work.orphaned) != 0;
-        let verdict = judge(plan, b, settings, next_hop, orphaned);
+        let verdict = judge(plan, b, settings, next_hop, in_tunnel, orphaned);
         store(&mut work.verdict, verdict);
         let verdict = fresh(&work.verdict);
         let len = fresh(&plan.branches[b].len);
@@ -240,6 +244,7 @@ fn decide<F: Family>(
         if verdict.is(Verdict::POLICY) {
             plan.branches[b].next_hop = NEXT_HOP_STACK_POLICY as u16;
         }
+        plan.note_tunnel(verdict.tunnel_bit());
         if len > 1 {
             if verdict.is(Verdict::SEPARATE) {
                 store(&mut plan.branches[b].port, PORT_SPLIT);

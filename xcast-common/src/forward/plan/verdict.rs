@@ -5,7 +5,7 @@ use crate::{
     family::traits::Family,
     maps::{
         counter::Counter,
-        next_hop::{NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind},
+        next_hop::{InTunnel, NEXT_HOP_ON_LINK, NEXT_HOP_XCAST, NextHop, NextHopKind},
         port::PORT_STACK,
         settings::{Prune, Settings},
     },
@@ -32,6 +32,8 @@ impl Verdict {
     pub(super) const ORPHANED: u32 = 1 << 19;
     /// Only the kernel stack knows the way.
     pub(super) const POLICY: u32 = 1 << 20;
+    /// The copy leaves inside a tunnel.
+    pub(super) const TUNNEL: u32 = 1 << 21;
 
     #[inline(always)]
     pub(super) fn skip(counter: u8) -> Self {
@@ -48,6 +50,12 @@ impl Verdict {
         self.0 & what != 0
     }
 
+    /// 1 if the copy leaves inside a tunnel, else 0: without a branch.
+    #[inline(always)]
+    pub(super) fn tunnel_bit(self) -> u8 {
+        (self.0 >> Self::TUNNEL.trailing_zeros()) as u8 & 1
+    }
+
     /// The port, or the counter.
     #[inline(always)]
     pub(super) fn number(self) -> u8 {
@@ -62,6 +70,7 @@ pub(super) fn judge<F: Family>(
     b: usize,
     settings: &Settings,
     next_hop: &NextHop,
+    in_tunnel: InTunnel,
     orphaned: bool,
 ) -> Verdict {
     let must_stay_xcast = plan.has(FLAG_X);
@@ -75,7 +84,7 @@ pub(super) fn judge<F: Family>(
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::POLICY);
     }
-    if next_hop.kind != NextHopKind::Forward as u8 {
+    if next_hop.kind_for(in_tunnel) != NextHopKind::Forward as u8 {
         if next_hop.kind == NextHopKind::Skip as u8 {
             return Verdict::skip(next_hop.reason);
         }
@@ -106,19 +115,22 @@ pub(super) fn judge<F: Family>(
     } else {
         1
     };
-    let len = if count == 1 && !must_stay_xcast {
+    let stays_xcast = u32::from(fresh(&plan.packet.flags) & FLAG_X) | in_tunnel.bit();
+    let len = if count == 1 && stays_xcast == 0 {
         plan.unicast_len()
     } else if settings.prune == Prune::Bitmap as u8 {
         u32::from(plan.packet.total_len)
     } else {
         plan.truncated_len(count)
     };
-    if len > u32::from(next_hop.mtu_bytes) {
+    if len > u32::from(next_hop.mtu_for(in_tunnel)) {
         if must_stay_xcast {
             return Verdict::skip(Counter::SkipXMtu as u8);
         }
         return Verdict::send(PORT_STACK, Verdict::SEPARATE | Verdict::OVERSIZE);
     }
     let how = if shared { 0 } else { Verdict::SEPARATE };
-    Verdict::send(next_hop.port, how)
+    // Without a branch.
+    let tunnel = in_tunnel.bit() * Verdict::TUNNEL;
+    Verdict::send(next_hop.port_for(in_tunnel), how | tunnel)
 }

@@ -88,6 +88,9 @@ pub(super) struct Running {
     pub(super) ports: Vec<report::Port>,
     pub(super) stats: report::Stats,
     pub(super) status: report::Status,
+    pub(super) tunnels: Vec<report::Tunnel>,
+    /// Gateways that routes lead to.
+    pub(super) neighbors: Vec<report::Neighbor>,
 }
 
 impl Interface {
@@ -221,11 +224,22 @@ fn running(name: &str) -> Result<Option<Running>> {
     };
     let status = control::ask(name, &Request::Status)?;
     let stats = control::ask(name, &Request::Stats)?;
+    let tunnels = match control::ask(name, &Request::Tunnels) {
+        Ok(Response::Tunnels(tunnels)) => tunnels,
+        // One of a version without tunnels.
+        _ => Vec::new(),
+    };
+    let neighbors = match control::ask(name, &Request::Neighbors)? {
+        Response::Neighbors(neighbors) => neighbors,
+        _ => Vec::new(),
+    };
     Ok(match (status, stats) {
         (Response::Status(status), Response::Stats(stats)) => Some(Running {
             ports,
             stats,
             status: *status,
+            tunnels,
+            neighbors,
         }),
         _ => None,
     })

@@ -5,6 +5,7 @@
 mod facts;
 mod finding;
 mod forwarding;
+mod gateways;
 mod ipv6;
 mod kernel;
 mod lasting;
@@ -17,7 +18,9 @@ mod reported;
 mod stacked;
 #[cfg(test)]
 mod testing;
+mod tunnels;
 mod udp;
+mod xcast_table;
 
 use std::{fmt::Write as _, path::PathBuf};
 
@@ -107,8 +110,11 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         own_interface::judge,
         ipv6::judge,
         udp::judge,
+        tunnels::judge,
         loss::judge,
         reported::judge,
+        gateways::judge,
+        xcast_table::judge,
         lasting::judge,
     ] {
         rule(facts, &mut findings);

@@ -74,6 +74,8 @@ pub(super) fn running() -> Running {
         ports: vec![port("eth0"), port("eth1")],
         stats: report::Stats::new(Vec::new()),
         status: report::Status::example(),
+        tunnels: Vec::new(),
+        neighbors: Vec::new(),
     }
 }
 

@@ -12,6 +12,7 @@ use xcast_common::maps::{
 };
 
 use super::{Edit, KernelEvent, RouteSync, SyncConfig, ip};
+use xcast_overlay::backbone::tunnels::Carriage;
 
 /// Route synchronisation with maps at its end.
 pub(super) struct Router {
@@ -79,6 +80,14 @@ impl Router {
         self.step(|sync, edits| sync.detach_port(ifindex, edits))
     }
 
+    pub(super) fn carry(&mut self, tunnel: usize, carriage: Carriage) -> &mut Self {
+        self.step(|sync, edits| sync.set_carriage(tunnel, carriage, edits))
+    }
+
+    pub(super) fn prove(&mut self, gateway: (u32, IpAddr), proven: bool) -> &mut Self {
+        self.step(|sync, edits| sync.set_proven(gateway, proven, edits))
+    }
+
     pub(super) fn fate(&self, address: &str) -> Fate {
         self.maps.fate(ip(address))
     }
@@ -98,7 +107,7 @@ impl Maps {
         match edit {
             Edit::NextHop { id, entry } => {
                 if entry.kind == NextHopKind::Ecmp as u8 {
-                    assert!(self.groups.contains_key(&entry.ecmp_group), "{edit:?}");
+                    assert!(self.groups.contains_key(&entry.group_or_tunnel), "{edit:?}");
                 }
                 self.next_hops.insert(*id, *entry);
             }
@@ -135,7 +144,7 @@ impl Maps {
             Edit::Resolve { ifindex, gateway } => {
                 self.resolving.insert((*ifindex, *gateway));
             }
-            Edit::Use { .. } => {}
+            Edit::Use { .. } | Edit::Tunnel { .. } | Edit::ResolveRemote { .. } => {}
             Edit::Release { ifindex, gateway } => {
                 assert!(self.resolving.remove(&(*ifindex, *gateway)), "{edit:?}");
             }
@@ -171,7 +180,7 @@ impl Maps {
             kind if kind == NextHopKind::Skip as u8 => Fate::Skip(reason),
             kind if kind == NextHopKind::Ecmp as u8 => {
                 let mut members = BTreeMap::new();
-                for id in self.groups[&entry.ecmp_group].buckets {
+                for id in self.groups[&entry.group_or_tunnel].buckets {
                     *members.entry(self.fate_of(id)).or_default() += 1;
                 }
                 Fate::Ecmp(members)

@@ -7,6 +7,7 @@ mod neighbours;
 mod policy;
 mod rules;
 mod whole;
+mod xcast_table;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -14,6 +14,8 @@ use super::*;
 use crate::sync::{fib::NEVER, next_hops::FIXED};
 
 const TABLES: [u32; 3] = [TABLE_LOCAL, TABLE_MAIN, 100];
+/// A table that the kernel does not consult.
+const XCAST_TABLE: u32 = 200;
 const PREFIXES: [&str; 15] = [
     "0.0.0.0/0",
     "0.0.0.0/1",
@@ -75,6 +77,8 @@ enum Operation {
     RemoveRoute(prop::sample::Index, bool),
     Attach(u32),
     Detach(u32),
+    /// A gateway proves that it speaks Xcast, or does so no longer.
+    Prove(u32, IpAddr, bool),
     /// The router hears what happened so far.
     Deliver,
     /// What happened since the last delivery is lost, and a dump follows.
@@ -108,7 +112,14 @@ fn a_route() -> impl Strategy<Value = Route> {
         1 => prop::collection::vec(hop(), 2..4).prop_map(|hops| (hops, None)),
         2 => (1_u32..7).prop_map(|id| (vec![], Some(id))),
     ];
-    let table = select(&TABLES[..]);
+    let table = select(vec![
+        TABLE_LOCAL,
+        TABLE_MAIN,
+        TABLE_MAIN,
+        100,
+        XCAST_TABLE,
+        XCAST_TABLE,
+    ]);
     let prefix = select(&PREFIXES[..]);
     let mtu_bytes = prop_oneof![4 => Just(None), 1 => select(vec![Some(1000), Some(9000)])];
     (table, prefix, 0_u32..2, kind, next, mtu_bytes).prop_map(
@@ -179,6 +190,8 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(route, all)| Operation::RemoveRoute(route, all)),
         2 => (1_u32..4).prop_map(Operation::Attach),
         1 => (1_u32..4).prop_map(Operation::Detach),
+        3 => (1_u32..4, select(&NEIGHBOURS[..]), any::<bool>())
+            .prop_map(|(ifindex, address, yes)| Operation::Prove(ifindex, ip(address), yes)),
         6 => Just(Operation::Deliver),
         1 => Just(Operation::Overrun),
     ]
@@ -207,6 +220,18 @@ struct Kernel {
     routes: Vec<Route>,
     ports: BTreeMap<u32, u8>,
     announced: Vec<KernelEvent>,
+    /// Whether routes are for lists that are in the table for them.
+    has_xcast_table: bool,
+    /// Gateways that proved that they speak Xcast.
+    proven: BTreeSet<(u32, IpAddr)>,
+}
+
+/// Which route decides about an address, and what becomes of its packets.
+struct Decided {
+    prefix_len: u8,
+    /// This host delivers it, or finds it on a link.
+    is_here: bool,
+    fate: Fate,
 }
 
 impl Kernel {
@@ -637,6 +662,15 @@ impl Kernel {
                 self.ports.remove(&ifindex);
                 router.detach(ifindex);
             }
+            Operation::Prove(ifindex, gateway, yes) => {
+                let gateway = (ifindex, gateway);
+                if yes {
+                    self.proven.insert(gateway);
+                } else {
+                    self.proven.remove(&gateway);
+                }
+                router.prove(gateway, yes);
+            }
             Operation::Deliver => {
                 router.apply(std::mem::take(&mut self.announced));
             }
@@ -668,29 +702,62 @@ impl Kernel {
         if never {
             return Fate::skip(Counter::SkipNever);
         }
-        for table in TABLES {
-            let mut matching: Vec<&Route> = self
-                .routes
-                .iter()
-                .filter(|route| route.table == table && route.prefix.contains(&address))
-                .collect();
-            matching.sort_by_key(|route| (128 - route.prefix.prefix_len(), route.metric));
-            for route in matching {
-                let siblings = self.siblings(route);
-                let fate = match family() {
-                    Family::Ipv6 if !siblings.is_empty() => {
-                        self.route_fate(&self.multipath(&siblings, 0), address)
-                    }
-                    _ => self.route_fate(route, address),
-                };
-                match fate {
-                    Some(fate) => return fate,
-                    None if route.kind == RouteKind::Throw => break,
-                    None => {}
+        let mut tables = TABLES.into_iter();
+        let kernel = tables.find_map(|table| self.decided_by(table, address));
+        let lists = self.decided_by(XCAST_TABLE, address);
+        let lists = lists.filter(|_| self.has_xcast_table);
+        match (kernel, lists) {
+            (Some(kernel), Some(lists)) => {
+                let is_longer = lists.prefix_len > kernel.prefix_len;
+                let is_as_long = lists.prefix_len == kernel.prefix_len && !kernel.is_here;
+                if is_longer || is_as_long {
+                    lists.fate
+                } else {
+                    kernel.fate
                 }
             }
+            (Some(one), None) | (None, Some(one)) => one.fate,
+            (None, None) => Fate::stack(Counter::StackNoRoute),
         }
-        Fate::stack(Counter::StackNoRoute)
+    }
+
+    /// What a table says, if anything.
+    fn decided_by(&self, table: u32, address: IpAddr) -> Option<Decided> {
+        let for_lists = table == XCAST_TABLE;
+        let mut matching: Vec<&Route> = self
+            .routes
+            .iter()
+            .filter(|route| route.table == table && route.prefix.contains(&address))
+            .collect();
+        matching.sort_by_key(|route| (128 - route.prefix.prefix_len(), route.metric));
+        for route in matching {
+            if for_lists && route.kind != RouteKind::Unicast {
+                continue;
+            }
+            let siblings = self.siblings(route);
+            let fate = match family() {
+                Family::Ipv6 if !siblings.is_empty() => {
+                    self.route_fate(&self.multipath(&siblings, 0), address)
+                }
+                _ => self.route_fate(route, address),
+            };
+            let hops = self.hops(route);
+            let is_on_link = |hops: &Vec<Hop>| matches!(hops[..], [hop] if hop.via == Via::Link);
+            let unicast = route.kind == RouteKind::Unicast;
+            match fate {
+                Some(fate) if !for_lists || takes_lists(&fate) => {
+                    return Some(Decided {
+                        prefix_len: route.prefix.prefix_len(),
+                        is_here: route.kind == RouteKind::Local
+                            || unicast && hops.as_ref().is_some_and(is_on_link),
+                        fate,
+                    });
+                }
+                None if route.kind == RouteKind::Throw => return None,
+                _ => {}
+            }
+        }
+        None
     }
 
     fn route_fate(&self, route: &Route, address: IpAddr) -> Option<Fate> {
@@ -765,7 +832,10 @@ impl Kernel {
         let (to, flags) = match hop.via {
             Via::Kernel => return Fate::stack(Counter::StackPolicy),
             Via::Link => (destination, NEXT_HOP_ON_LINK),
-            Via::Gateway(gateway) => (Some(gateway), NEXT_HOP_XCAST),
+            Via::Gateway(gateway) => {
+                let proven = self.proven.contains(&(hop.ifindex, gateway));
+                (Some(gateway), if proven { NEXT_HOP_XCAST } else { 0 })
+            }
         };
         let Some(&port) = self.ports.get(&hop.ifindex) else {
             return Fate::stack(Counter::StackNoPort);
@@ -836,28 +906,49 @@ impl Kernel {
     }
 }
 
+fn takes_lists(fate: &Fate) -> bool {
+    match fate {
+        Fate::Forward { flags, .. } => *flags == NEXT_HOP_XCAST,
+        Fate::Ecmp(members) => members.keys().any(takes_lists),
+        Fate::Stack(_) | Fate::Skip(_) => false,
+    }
+}
+
 both_families! {
     maps_say_what_the_kernels_state_means,
+    maps_say_what_the_kernels_state_and_the_table_for_lists_mean,
 }
 
 fn maps_say_what_the_kernels_state_means() {
+    compare(None);
+}
+
+fn maps_say_what_the_kernels_state_and_the_table_for_lists_mean() {
+    compare(Some(XCAST_TABLE));
+}
+
+fn compare(xcast_table: Option<u32>) {
     let config = ProptestConfig {
         cases: 500,
         ..ProptestConfig::default()
     };
     proptest!(config, |(operations in prop::collection::vec(operation(), 1..80))| {
-        follow(operations)?;
+        follow(operations, xcast_table)?;
     });
 }
 
-fn follow(operations: Vec<Operation>) -> Result<(), TestCaseError> {
-    let mut kernel = Kernel::default();
+fn follow(operations: Vec<Operation>, xcast_table: Option<u32>) -> Result<(), TestCaseError> {
+    let mut kernel = Kernel {
+        has_xcast_table: xcast_table.is_some(),
+        ..Kernel::default()
+    };
     for ifindex in 1..4 {
         kernel.set_link(link(ifindex));
     }
     let mut router = Router::new(SyncConfig {
-        gateways: Gateways::All,
+        gateways: Gateways::default(),
         tables: TABLES.to_vec(),
+        xcast_table,
         ..SyncConfig::default()
     });
     router.apply(kernel.dump());

@@ -1,7 +1,7 @@
 //! Receivers that know nothing of Xcast: a UDP socket on each host.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io,
     net::{SocketAddr, UdpSocket},
     sync::{
@@ -15,11 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::report::Delivery;
+use super::delivery::{Delivery, Inbox};
 use crate::testbed::Testbed;
-
-/// What arrived, by host.
-pub(super) type Inbox = BTreeMap<String, Delivery>;
 
 /// A message as it arrived.
 struct Arrival {
@@ -65,11 +62,14 @@ impl Receivers {
 
     /// Waits until every host has got that many messages, but not for ever.
     pub(super) fn collect(&self, messages: u64, patience: Duration) -> Inbox {
-        let mut inbox: Inbox = self
-            .hosts
-            .iter()
-            .map(|host| (host.clone(), Delivery::default()))
-            .collect();
+        let hosts: Vec<_> = self.hosts.iter().map(String::as_str).collect();
+        self.collect_at(&hosts, messages, patience)
+    }
+
+    /// Waits until these hosts have got that many messages, but not for ever.
+    pub(super) fn collect_at(&self, hosts: &[&str], messages: u64, patience: Duration) -> Inbox {
+        let hosts = hosts.iter().map(|&host| host.to_owned());
+        let mut inbox: Inbox = hosts.map(|host| (host, Delivery::default())).collect();
         let mut seen = BTreeSet::new();
         let started = Instant::now();
         while inbox.values().any(|delivery| delivery.messages < messages) {

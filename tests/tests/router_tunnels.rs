@@ -1,0 +1,365 @@
+//! Tunnels between Xcast routers, past routers that know nothing of Xcast.
+
+use std::net::Ipv4Addr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use tests::family::Family;
+use tests::namespace::{self, Namespace};
+use tests::packet::{self, ETHERNET_LEN, Ip, protocol};
+use tests::sites::{self, Carried, Sites, Tunnel, destinations};
+use tests::tap::Tap;
+use tests::trio::{SOON, until};
+
+/// One of each kind: outer family, and how packets are carried.
+const EACH: [Tunnel; 4] = [
+    tunnel("ip4", Family::Ipv4, true, "ip", &[81]),
+    tunnel("ip6", Family::Ipv6, true, "ip", &[82]),
+    tunnel("udp4", Family::Ipv4, false, "udp", &[83]),
+    tunnel("udp6", Family::Ipv6, false, "udp", &[84]),
+];
+
+const fn tunnel(
+    name: &'static str,
+    outer: Family,
+    by_middle: bool,
+    mode: &'static str,
+    prefixes: &'static [u8],
+) -> Tunnel {
+    Tunnel {
+        name,
+        outer,
+        by_middle,
+        mode,
+        prefixes,
+        back: &[],
+    }
+}
+
+/// The next frame on a tap that is one of a tunnel's, probes apart: they are from one end to the other inside, too.
+fn carried(tap: &Tap, source: std::net::IpAddr) -> Result<Vec<u8>> {
+    let deadline = Instant::now() + SOON;
+    while let Some(frame) = tap.receive(deadline)? {
+        let wanted = packet::octets(source);
+        let is_from_source = frame[ETHERNET_LEN..]
+            .windows(wanted.len())
+            .any(|octets| octets == wanted);
+        if is_from_source {
+            return Ok(frame);
+        }
+    }
+    anyhow::bail!("nothing came through the tunnel")
+}
+
+/// A list passes each kind of tunnel in one packet, as the specifications have it, octet by octet, and each
+/// destination gets it once.
+#[test]
+fn lists_pass_routers_that_know_nothing_of_xcast() {
+    for family in Family::ALL {
+        sites::with(family, &EACH, |sites| {
+            let taps = [(true, 2, &sites.middle, "m1"), (false, 5, &sites.second, "n1")];
+            for tunnel in EACH {
+                sites.works(tunnel.name, tunnel.mode)?;
+                let (_, link, router, interface) =
+                    taps.iter().find(|tap| tap.0 == tunnel.by_middle).context("no tap")?;
+                let tap = Tap::open(router, interface)?;
+                let to = destinations(tunnel.prefixes[0]);
+                let number = sites.number();
+                let mut packet = sites.packet(&to, number, 100);
+                // Expedited forwarding, ECT(0).
+                packet.ip.ds = 46 << 2 | 2;
+                sites.tap.send(&packet.frame())?;
+                let seen = carried(&tap, family.address(sites::SOURCE))?;
+                let (ip, content) = Ip::parse(tunnel.outer, &seen[ETHERNET_LEN..]).context("no IP")?;
+                let udp_from = (tunnel.mode == "udp").then(|| packet::be16(content, 0)).flatten();
+                ensure!(udp_from.is_none_or(|port| port >= 0xc000), "{udp_from:?}");
+                let expected = Carried {
+                    ds: packet.ip.ds,
+                    flow_label: ip.flow_label,
+                    ..Carried::new(tunnel.ends(), udp_from, &sites.inner(&packet, 1))
+                };
+                ensure!(
+                    seen == expected.frame(*link),
+                    "{}: {}\nexpected {}",
+                    tunnel.name,
+                    packet::hex(&seen),
+                    packet::hex(&expected.frame(*link))
+                );
+                sites.arrives(number, &to)?;
+                // Alone, a destination needs no tunnel: Middle gets it as unicast.
+                let middle = Tap::open(&sites.middle, "m1")?;
+                let number = sites.send(&to[..1], 0)?;
+                sites.arrives(number, &to[..1])?;
+                let seen = carried(&middle, family.address(sites::SOURCE))?;
+                let (ip, _) = Ip::parse(family, &seen[ETHERNET_LEN..]).context("no IP")?;
+                ensure!(ip.protocol == protocol::UDP && ip.destination == family.address(to[0]));
+            }
+            Ok(())
+        });
+    }
+}
+
+/// What Far forwards of frames that arrive at it by Middle's link: whether the message came to the first destination.
+fn forwards(sites: &Sites, tap: &Tap, frame: &[u8], number: u32, at: Ipv4Addr) -> Result<bool> {
+    tap.send(frame)?;
+    until(Duration::from_millis(300), || Ok(sites.count(number, at)? > 0))
+}
+
+/// Only what a configured router sends, with the right cookie, is taken out. An address alone can be forged.
+#[test]
+fn nobody_else_gets_anything_out_of_a_tunnel() {
+    for family in Family::ALL {
+        sites::with(family, &EACH[..2], |sites| {
+            sites.works("ip4", "ip")?;
+            sites.works("ip6", "ip")?;
+            let tap = Tap::open(&sites.middle, "m2")?;
+            let to = destinations(81);
+            for (tunnel, udp_from) in EACH[..2].iter().flat_map(|tunnel| [(tunnel, None), (tunnel, Some(50_000))]) {
+                let sent = |change: &dyn Fn(&mut Carried)| {
+                    let number = sites.number();
+                    let inner = sites.inner(&sites.packet(&to, number, 0), 1);
+                    let mut carried = Carried::new(tunnel.ends(), udp_from, &inner);
+                    change(&mut carried);
+                    forwards(sites, &tap, &carried.frame(3), number, to[0])
+                };
+                ensure!(sent(&|_| {})?, "{}: the right one is refused", tunnel.name);
+                let before = Sites::counters(&sites.far)?;
+                for octet in [0, 7] {
+                    ensure!(!sent(&|carried| carried.cookie[octet] ^= 1)?, "another cookie");
+                }
+                let refused = Sites::counters(&sites.far)?.since(&before);
+                ensure!(refused.get("tunnel_refused") == Some(&2), "{refused:?}");
+                let forged = tunnel.outer.address([10, 70, 3, 1]);
+                ensure!(!sent(&|carried| carried.ends.0 = forged)?, "another source");
+                // And with a cookie that would be right for that source.
+                ensure!(!sent(&|carried| *carried = Carried::new((forged, carried.ends.1), udp_from, &carried.inner))?);
+                // Its own packets cannot be given back to it.
+                let (near, far) = tunnel.ends();
+                ensure!(!sent(&|carried| carried.cookie = sites::cookie(sites::KEY, far, near))?);
+                ensure!(!sent(&|carried| drop(carried.inner.pop()))?, "shorter than it says");
+                ensure!(!sent(&|carried| carried.inner[0] ^= 0x20)?, "another version");
+            }
+            Ok(())
+        });
+    }
+}
+
+/// RFC 6040 section 4.2: the table. What is inside keeps its DSCP.
+#[test]
+fn congestion_marks_leave_the_tunnel_with_the_packet() {
+    // What becomes of Not-ECT, ECT(1), ECT(0) and CE inside, by what is outside.
+    const TABLE: [[Option<u8>; 4]; 4] = [
+        [Some(0), Some(1), Some(2), Some(3)],
+        [Some(0), Some(1), Some(1), Some(3)],
+        [Some(0), Some(1), Some(2), Some(3)],
+        [None, Some(3), Some(3), Some(3)],
+    ];
+    for family in Family::ALL {
+        sites::with(family, &EACH[..2], |sites| {
+            sites.works("ip4", "ip")?;
+            sites.works("ip6", "ip")?;
+            let tap = Tap::open(&sites.middle, "m2")?;
+            let hosts = Tap::open(&sites.hosts, "d0")?;
+            let to = destinations(81);
+            let before = Sites::counters(&sites.far)?;
+            for tunnel in &EACH[..2] {
+                for (outside, row) in (0..).zip(TABLE) {
+                    for (inside, expected) in (0..).zip(row) {
+                        let number = sites.number();
+                        let mut packet = sites.packet(&to, number, 0);
+                        packet.ip.ds = 10 << 2 | inside;
+                        let carried = Carried {
+                            ds: 46 << 2 | outside,
+                            ..Carried::new(tunnel.ends(), None, &sites.inner(&packet, 1))
+                        };
+                        hosts.drain()?;
+                        let came = forwards(sites, &tap, &carried.frame(3), number, to[0])?;
+                        ensure!(came == expected.is_some(), "{outside} {inside}");
+                        let Some(expected) = expected else { continue };
+                        let frame = hosts.receive(Instant::now() + SOON)?.context("nothing")?;
+                        let (ip, _) = Ip::parse(family, &frame[ETHERNET_LEN..]).context("no IP")?;
+                        ensure!(ip.ds == 10 << 2 | expected, "{outside} {inside}: {:#x}", ip.ds);
+                        sites.arrives(number, &to)?;
+                    }
+                }
+            }
+            let counted = Sites::counters(&sites.far)?.since(&before);
+            ensure!(counted.get("drop_tunnel_ecn") == Some(&2), "{counted:?}");
+            Ok(())
+        });
+    }
+}
+
+/// What does not fit into a tunnel goes to the kernel's stack as unicast, and a router on the path that says so is heeded.
+#[test]
+fn what_is_too_long_for_the_path_goes_as_unicast() {
+    const AUTO: [Tunnel; 1] = [tunnel("auto", Family::Ipv4, true, "auto", &[81])];
+    for (family, outer) in [(Family::Ipv4, Family::Ipv4), (Family::Ipv6, Family::Ipv6)] {
+        let tunnels = AUTO.map(|tunnel| Tunnel { outer, ..tunnel });
+        sites::with(family, &tunnels, |sites| {
+            sites.works("auto", "ip")?;
+            let to = destinations(81);
+            let ports = Sites::counters(&sites.near)?;
+            // 1500 octets with the list, without outer headers.
+            let list_len = sites.inner(&sites.packet(&to, 0, 0), 1).len();
+            let number = sites.send(&to, 1500 - list_len)?;
+            sites.arrives(number, &to)?;
+            let counted = Sites::counters(&sites.near)?.since(&ports);
+            ensure!(counted.get("stack_mtu") == Some(&3), "{counted:?}");
+            // A narrow link behind Middle: unicast fits, the list does in itself, and with outer headers it does not.
+            sites.middle.ip("link set m2 mtu 1400")?;
+            let padding = 1400 - list_len;
+            let lost = sites.send(&to, padding)?;
+            sites.tunnel_is("auto", |row| row["path_mtu"] == 1400)?;
+            ensure!(sites.count(lost, to[0])? == 0, "it passed");
+            let ports = Sites::counters(&sites.near)?;
+            let number = sites.send(&to, padding)?;
+            sites.arrives(number, &to)?;
+            let counted = Sites::counters(&sites.near)?.since(&ports);
+            ensure!(counted.get("stack_mtu") == Some(&3), "{counted:?}");
+            // What fits goes on through the tunnel.
+            let number = sites.send(&to, padding - 100)?;
+            sites.arrives(number, &to)?;
+            let counted = Sites::counters(&sites.near)?.since(&ports);
+            ensure!(counted.get("tunnel_sent") == Some(&1), "{counted:?}");
+            Ok(())
+        });
+    }
+}
+
+fn nft(router: &Namespace, rules: &str) -> Result<()> {
+    // It wants the end of a chain to be the end of a line.
+    let rules = rules.replace("; }", ";\n}\n");
+    namespace::run(router.command("nft").args(["-f", "-"]), &rules).map(|_| ())
+}
+
+/// A path that drops protocols that it does not know leaves UDP, which is found; nothing is lost meanwhile.
+#[test]
+fn a_path_that_drops_unknown_protocols_is_passed_inside_udp() {
+    const AUTO: [Tunnel; 1] = [tunnel("auto", Family::Ipv4, true, "auto", &[81])];
+    for family in Family::ALL {
+        let tunnels = AUTO.map(|tunnel| Tunnel { outer: family, ..tunnel });
+        sites::with(family, &tunnels, |sites| {
+            sites.works("auto", "ip")?;
+            let drop = "table inet strict { chain forward { type filter hook forward priority 0; \
+                        meta l4proto { 4, 41, 253 } drop; } }";
+            nft(&sites.middle, drop)?;
+            sites.works("auto", "udp")?;
+            let row = sites.tunnel("auto")?;
+            let why = row["why"].as_str().unwrap_or_default();
+            ensure!(why.contains("IP in IP does not pass"), "{why}");
+            let to = destinations(81);
+            let number = sites.send(&to, 0)?;
+            sites.arrives(number, &to)?;
+            nft(&sites.middle, "delete table inet strict")?;
+            sites.works("auto", "ip")
+        });
+    }
+}
+
+/// Sends numbered lists to the first hosts, one after the other, and goes on until something is so.
+fn stream(sites: &Sites, sent: &mut Vec<u32>, is_so: impl Fn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "it never is: {:?}", sites.tunnels()?);
+        for _ in 0..20 {
+            sent.push(sites.send(&destinations(81), 0)?);
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+/// When a tunnel dies under a stream, the next one takes over, and when that dies, unicast. Only what was under way until
+/// that was noticed is lost, and nothing comes twice.
+#[test]
+fn a_tunnel_that_dies_is_replaced() {
+    const BOTH: [Tunnel; 2] = [
+        tunnel("first", Family::Ipv4, false, "auto", &[81]),
+        tunnel("next", Family::Ipv4, true, "auto", &[81]),
+    ];
+    sites::with(Family::Ipv4, &BOTH, |sites| {
+        sites.works("first", "ip")?;
+        sites.works("next", "ip")?;
+        let mut sent = Vec::new();
+        let more = |sites: &Sites, sent: &mut Vec<u32>| {
+            let enough = sites.last_number() + 100;
+            stream(sites, sent, || Ok(sites.last_number() > enough))
+        };
+        let sites = &*sites;
+        let lost = |name: &'static str| move || Ok(sites.tunnel(name)?["working"] == false);
+        more(sites, &mut sent)?;
+        let died = sites.number();
+        sites.second.ip("link set n2 down")?;
+        stream(sites, &mut sent, lost("first"))?;
+        let noticed = sites.number();
+        more(sites, &mut sent)?;
+        // The next one is by Middle, as unicast is. When it lets tunnels pass no more, unicast still does.
+        let died_too = sites.number();
+        let drop = "table inet strict { chain forward { type filter hook forward priority 0; \
+                    meta l4proto { 4, 41, 253 } drop; udp dport 40000 drop; } }";
+        nft(&sites.middle, drop)?;
+        stream(sites, &mut sent, lost("next"))?;
+        let noticed_too = sites.number();
+        more(sites, &mut sent)?;
+        let to = destinations(81);
+        sites.arrives(*sent.last().context("nothing was sent")?, &to)?;
+        let mut losses = [0, 0];
+        for &number in &sent {
+            for address in to {
+                match sites.count(number, address)? {
+                    1 => {}
+                    0 if (died..noticed).contains(&number) => losses[0] += 1,
+                    0 if (died_too..noticed_too).contains(&number) => losses[1] += 1,
+                    times => anyhow::bail!(
+                        "{number} came {times} times to {address}: died {died} and {died_too}, noticed {noticed} and \
+                         {noticed_too}"
+                    ),
+                }
+            }
+        }
+        println!("{} messages to 3 each, lost: {losses:?}", sent.len());
+        ensure!(losses.iter().all(|&lost| lost > 0), "nothing died: {losses:?}");
+        Ok(())
+    });
+}
+
+/// Two routers that each reach a prefix through the other: one copy at a time, until the time to live is used up, and a
+/// counter that tells.
+#[test]
+fn a_loop_of_tunnels_ends_with_the_time_to_live() {
+    const LOOP: [Tunnel; 1] = [Tunnel {
+        back: &[99],
+        ..tunnel("loop", Family::Ipv4, true, "ip", &[81, 99])
+    }];
+    for family in Family::ALL {
+        sites::with(family, &LOOP, |sites| {
+            sites.works("loop", "ip")?;
+            let far_works = || {
+                let rows = tests::daemon::report(&sites.far, &["tunnels"])?;
+                Ok(rows[0]["working"] == true)
+            };
+            ensure!(until(SOON, far_works)?);
+            let before = [&sites.near, &sites.far].map(Sites::counters);
+            let [near, far] = before;
+            let (near, far) = (near?, far?);
+            let mut packet = sites.packet(&destinations(99), sites.number(), 0);
+            // At Near 9, at Far 8, ..., at Near 1.
+            packet.ip.ttl = 9;
+            sites.tap.send(&packet.frame())?;
+            let ends = || {
+                let counted = Sites::counters(&sites.near)?.since(&near);
+                Ok(counted.get("skip_ttl") == Some(&3))
+            };
+            ensure!(until(SOON, ends)?, "{:?}", Sites::counters(&sites.near)?.since(&near));
+            let near = Sites::counters(&sites.near)?.since(&near);
+            let far = Sites::counters(&sites.far)?.since(&far);
+            ensure!(near.get("tunnel_sent") == Some(&4), "{near:?}");
+            ensure!(near.get("tunnel_hairpin") == Some(&3), "{near:?}");
+            ensure!(far.get("tunnel_sent") == Some(&4), "{far:?}");
+            ensure!(far.get("tunnel_hairpin") == Some(&4), "{far:?}");
+            Ok(())
+        });
+    }
+}

@@ -1,0 +1,233 @@
+//! Routers that know nothing of Xcast, in every position (RFC 5058 section 11.2): plain kernel forwarding with a strict
+//! reverse path filter, and packet filters that drop whatever is unusual. Every destination gets every packet once,
+//! before anybody has found out who speaks Xcast and after.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use tests::bed::{Bed, To};
+use tests::daemon;
+use tests::family::{self, Family};
+use tests::namespace;
+use tests::trio::{SOON, until};
+use xtask::testbed::{RouterConfig, Routing, Topology};
+
+/// ```text
+/// A - R1 - R2 - R3 - R4 - C
+///               |     |
+///               B     D
+/// ```
+const TOPOLOGY: &str = r#"
+    hosts = ["A", "B", "C", "D"]
+    routers = ["R1", "R2", "R3", "R4"]
+    link = [
+        { ends = ["A", "R1"] }, { ends = ["R1", "R2"] }, { ends = ["R2", "R3"] },
+        { ends = ["R3", "B"] }, { ends = ["R3", "R4"] }, { ends = ["R4", "C"] },
+        { ends = ["R4", "D"] },
+    ]"#;
+
+/// Port for Xcast inside UDP.
+const UDP_PORT: u16 = 4242;
+
+/// How many messages are counted.
+const MESSAGES: u32 = 40;
+
+/// Which routers speak Xcast.
+struct Deployment {
+    aware: &'static [&'static str],
+    /// The others drop what this says, besides what their reverse path filter drops.
+    dropping: &'static str,
+    /// How many packets cross the link R3 - R4 for one message, once everybody knows whom to send lists to.
+    third_link: u64,
+}
+
+/// Protocols of Xcast and of tunnels.
+const PROTOCOLS: &str = "ip protocol { 253, 4, 41, 47 } drop\n\
+                         ip6 nexthdr { 0, 4, 41, 43, 47, 60, 253 } drop";
+/// Headers of variable length, and anything that routes or lists.
+const OPTIONS: &str =
+    "ip hdrlength > 5 drop\nexthdr hbh exists drop\nexthdr rt exists drop\nexthdr dst exists drop";
+/// Nothing is dropped, but classes are taken away.
+const CLASSES: &str = "ip dscp set cs0\nip6 dscp set cs0";
+
+const DEPLOYMENTS: [Deployment; 6] = [
+    // The first hop does not: lists go through it, to the second by its address.
+    Deployment {
+        aware: &["R2", "R3", "R4"],
+        dropping: CLASSES,
+        third_link: 1,
+    },
+    // One in the middle does not.
+    Deployment {
+        aware: &["R1", "R3", "R4"],
+        dropping: PROTOCOLS,
+        third_link: 2,
+    },
+    // The last does not.
+    Deployment {
+        aware: &["R1", "R2", "R3"],
+        dropping: OPTIONS,
+        third_link: 2,
+    },
+    // Only one does: the first, one in the middle, the branching one.
+    Deployment {
+        aware: &["R1"],
+        dropping: PROTOCOLS,
+        third_link: 2,
+    },
+    Deployment {
+        aware: &["R2"],
+        dropping: OPTIONS,
+        third_link: 2,
+    },
+    Deployment {
+        aware: &["R3"],
+        dropping: CLASSES,
+        third_link: 2,
+    },
+];
+
+/// The source's way to the first router that speaks Xcast, and whether what is unusual gets there.
+fn ways(bed: &Bed, deployment: &Deployment) -> Result<Vec<To>> {
+    let first = deployment.aware.first().context("nobody speaks Xcast")?;
+    let node = bed.testbed.node(first)?;
+    let address = match Family::under_test() {
+        Family::Ipv4 => node.address.map(IpAddr::from),
+        Family::Ipv6 => node.address6.map(IpAddr::from),
+    };
+    let address = address.context("a router without address")?;
+    let in_udp = To::Udp(address, UDP_PORT);
+    Ok(match *first {
+        "R1" => vec![To::Group, To::Router(address), in_udp],
+        _ if deployment.dropping == CLASSES => vec![To::Router(address), in_udp],
+        // Whoever drops lists on their first link leaves UDP as the only way.
+        _ => vec![in_udp],
+    })
+}
+
+/// Makes a router one that knows nothing, and drops what it does not know.
+fn make_unaware(bed: &Bed, router: &str, dropping: &str) -> Result<()> {
+    let namespace = bed.namespace(router)?;
+    namespace.sysctl("ipv4/conf/all/rp_filter", "1")?;
+    let rules = format!(
+        "table inet unaware {{\nchain forward {{\ntype filter hook forward priority 0;\n{dropping}\n}}\n}}\n"
+    );
+    namespace::run(namespace.command("nft").args(["-f", "-"]), &rules)?;
+    Ok(())
+}
+
+fn make_plain(bed: &Bed, router: &str) -> Result<()> {
+    let namespace = bed.namespace(router)?;
+    namespace.sysctl("ipv4/conf/all/rp_filter", "0")?;
+    namespace.run("nft flush ruleset")?;
+    Ok(())
+}
+
+/// Waits until every router knows which of its neighbours speak Xcast.
+fn everybody_knows(bed: &Bed, aware: &[&str]) -> Result<()> {
+    for &router in aware {
+        let namespace = bed.namespace(router)?;
+        let node = bed.testbed.node(router)?;
+        let speaks = |address: &str| {
+            let address: IpAddr = address.parse().unwrap_or(IpAddr::from([0; 4]));
+            let aware = aware.iter().filter_map(|name| bed.testbed.node(name).ok());
+            let mut interfaces = aware.flat_map(|node| &node.interfaces);
+            interfaces.any(|interface| {
+                let own = [
+                    interface.address.map(IpAddr::from),
+                    interface.address6.map(IpAddr::from),
+                ];
+                own.contains(&Some(address))
+            })
+        };
+        let known = until(SOON, || {
+            let rows = daemon::report(&namespace, &["neighbors"])?;
+            let rows = rows.as_array().context("no list")?;
+            Ok(rows.iter().all(|row| {
+                let address = row["address"].as_str().unwrap_or_default();
+                row["xcast"] == speaks(address) && row["standing"] != "new"
+            }))
+        })?;
+        ensure!(
+            known,
+            "{}: {:#}",
+            node.name,
+            daemon::report(&namespace, &["neighbors"])?
+        );
+    }
+    Ok(())
+}
+
+/// How many packets have crossed R3 - R4 so far.
+fn crossed(bed: &Bed) -> Result<u64> {
+    let mut links = bed.testbed.plan().links.iter();
+    let at = links.position(|link| link.nodes == ["R3", "R4"]);
+    let traffic = bed.testbed.traffic()?;
+    Ok(traffic[at.context("no such link")?].packets)
+}
+
+fn try_deployment(bed: &mut Bed, deployment: &Deployment) -> Result<()> {
+    let aware = deployment.aware;
+    let unaware = ["R1", "R2", "R3", "R4"]
+        .into_iter()
+        .filter(|name| !aware.contains(name));
+    let unaware: Vec<_> = unaware.collect();
+    for router in &unaware {
+        make_unaware(bed, router, deployment.dropping)?;
+    }
+    let mut config = RouterConfig::default();
+    config.router.remove("gateways");
+    config.udp = Some(toml::Table::from_iter([(
+        "port".to_owned(),
+        i64::from(UDP_PORT).into(),
+    )]));
+    let configs = aware.iter().map(|&name| (name.to_owned(), config.clone()));
+    bed.testbed
+        .start_routers_with(daemon::program(), configs.collect())?;
+    for to in ways(bed, deployment)? {
+        bed.send_and_receive_by(to, 2)
+            .with_context(|| format!("{to:?}, while nobody knows anybody"))?;
+    }
+    everybody_knows(bed, aware)?;
+    for to in ways(bed, deployment)? {
+        let before = crossed(bed)?;
+        bed.send_and_receive_by(to, MESSAGES)
+            .with_context(|| format!("{to:?}"))?;
+        let packets = crossed(bed)? - before;
+        let least = deployment.third_link * u64::from(MESSAGES);
+        // Probes cross it, too, but not as many.
+        let is_right = (least..least + u64::from(MESSAGES)).contains(&packets);
+        ensure!(is_right, "{to:?}: {packets} packets crossed R3 - R4");
+    }
+    bed.testbed.stop_routers()?;
+    for router in &unaware {
+        make_plain(bed, router)?;
+    }
+    Ok(())
+}
+
+fn every_position() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || -> Result<()> {
+        let topology = Topology::from_toml("unaware", TOPOLOGY)?;
+        let mut bed = Bed::up(&topology, Routing::Static)?;
+        for deployment in &DEPLOYMENTS {
+            try_deployment(&mut bed, deployment)
+                .with_context(|| format!("only {:?} speak Xcast", deployment.aware))?;
+        }
+        Ok(())
+    };
+    test().expect("everybody gets everything once");
+}
+
+#[test]
+fn every_position_ipv4() {
+    family::with(Family::Ipv4, every_position);
+}
+
+#[test]
+fn every_position_ipv6() {
+    family::with(Family::Ipv6, every_position);
+}
