@@ -221,10 +221,11 @@ fn decapsulate<F: FamilyMaps>(
     settings: &Settings,
     counters: Tally<'_>,
 ) -> Result<u16, Reject> {
-    let is_others = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    let opened = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
     let work = work().ok_or(Reject::Drop(Counter::DropNoRoom))?;
-    *port = port.for_permitted(F::VERSION, work.bit_through_memory(is_others));
-    tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+    let opened = work.opened_through_memory(opened);
+    *port = port.for_permitted(F::VERSION, opened.permitted(), opened.relayed_port);
+    tunnel::decapsulate::<F>(frame, opened).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))
 }

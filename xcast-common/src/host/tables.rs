@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 use crate::{
     family::traits::Family,
     forward::tables::{Tables, UdpSenders},
-    maps::next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
+    maps::{
+        cookie::{COOKIE_KEYS, CookieKey, words},
+        next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
+    },
 };
 
 /// Routes, next hops, ECMP groups, own addresses, and who may send inside UDP: of both families, with the ids
@@ -23,6 +26,7 @@ pub struct MemoryTables {
     addresses: BTreeMap<IpAddr, u32>,
     senders: BTreeMap<IpAddr, Prefixes<()>>,
     sources: BTreeMap<u8, Prefixes<()>>,
+    cookie_keys: [CookieKey; COOKIE_KEYS],
 }
 
 impl MemoryTables {
@@ -60,6 +64,11 @@ impl MemoryTables {
     pub fn allow_on_port(&mut self, slot: u8, source: IpAddr, prefix_len: u8) {
         let prefixes = self.sources.entry(slot).or_default();
         prefixes.set(source, prefix_len, Some(()));
+    }
+
+    /// Sets the key of an epoch, instead of what is at its [place](CookieKey::place).
+    pub fn set_cookie_key(&mut self, key: CookieKey) {
+        self.cookie_keys[CookieKey::place(key.epoch) as usize] = key;
     }
 
     /// Next-hop id of the longest prefix that matches; [`NEXT_HOP_NO_ROUTE`] if none does.
@@ -131,6 +140,13 @@ impl<F: Family> UdpSenders<F> for MemoryTables {
     fn may_send(&self, peer: F::Address, source: F::Address) -> bool {
         let prefixes = self.senders.get(&peer.into());
         prefixes.is_some_and(|prefixes| prefixes.longest(source.into()).is_some())
+    }
+
+    fn is_cookie(&self, source: F::Address, bound: u64, hash: u64) -> bool {
+        let epoch = bound as u32;
+        let key = &self.cookie_keys[CookieKey::place(epoch) as usize];
+        let [high, low] = words(source);
+        epoch != 0 && key.epoch == epoch && key.hash_of(high, low, bound) == hash
     }
 }
 

@@ -123,6 +123,10 @@ counters! {
     DropUdpLength = "drop_udp_length", Packet;
     /// Packets dropped: Xcast inside UDP with a source that its sender may not use.
     DropUdpSource = "drop_udp_source", Packet;
+    /// Packets dropped: Xcast inside UDP with a cookie that is forged, expired, or somebody else's.
+    DropCookie = "drop_cookie", Packet;
+    /// Packets dropped: the port of arrival takes sources only that have proven their address, and this one has not.
+    DropUnproven = "drop_unproven", Packet;
     /// Packets dropped: the driver has no room for a longer or shorter header.
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.

@@ -5,6 +5,7 @@
 //! of everything that is counted, and [`lpm`] the form of the route map.
 
 pub(crate) mod address;
+pub(crate) mod cookie;
 pub mod counter;
 pub(crate) mod fanout;
 pub(crate) mod limit;
@@ -20,6 +21,7 @@ pub use self::{
         ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_PORT_SOURCES,
         MAX_UDP_SOURCES, PeerSource, PortSource,
     },
+    cookie::{COOKIE_KEYS, CookieKey, words},
     counter::{PortCounters, Tally},
     fanout::{
         FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,

@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod checksum;
+pub mod cookie;
 pub mod endian;
 pub mod frame;
 pub mod xcast4;
@@ -110,6 +111,8 @@ pub mod ipv6 {
 
 /// Offsets in a UDP header, and its length.
 pub mod udp {
+    /// Source port, 2 octets.
+    pub const SOURCE_PORT: usize = 0;
     /// Destination port, 2 octets.
     pub const DESTINATION_PORT: usize = 2;
     /// Length of header and payload, 2 octets.

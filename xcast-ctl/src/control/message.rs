@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status};
+use crate::report::{
+    Backbone, Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status,
+};
 
 /// What a verb asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ pub enum Request {
     Ports,
     /// Answered by [`Response::Neighbors`], in the order of ports and addresses.
     Neighbors,
+    /// Answered by [`Response::Backbone`].
+    Backbone,
     /// Answered by [`Response::Explain`].
     Explain(ExplainRequest),
     /// Answered by [`Response::Stopping`]. Then the router detaches and ends.
@@ -107,6 +111,8 @@ pub enum Response {
     Ports(Vec<Port>),
     /// To [`Request::Neighbors`].
     Neighbors(Vec<Neighbor>),
+    /// To [`Request::Backbone`].
+    Backbone(Box<Backbone>),
     /// To [`Request::Explain`].
     Explain(Explain),
     /// To [`Request::Stop`] and [`Request::Leave`].

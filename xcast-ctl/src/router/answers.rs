@@ -39,6 +39,10 @@ impl Router {
             }
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
+            Request::Backbone => Response::Backbone(Box::new(report::Backbone {
+                relay: self.relay.report(),
+                neighbors: self.discovery.report(&self.sync),
+            })),
             Request::Explain(request) => Response::Explain(explain::explain(
                 request,
                 &self.config,
@@ -101,6 +105,7 @@ impl Router {
             prune: config::prune_name(self.config.router.prune).to_owned(),
             gateways: self.config.router.gateways.clone(),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+            relay: self.relay.report(),
             lasting: self.datapath.generation().is_pinned(),
             log_lines_lost: log::lost_lines(),
             own_interface_repairs: own_interface.repairs,

@@ -6,7 +6,7 @@
 //! Nothing that arrives while it runs ends it: what cannot be done is logged and shown, and the rest
 //! goes on.
 //!
-//! `discovery` asks gateways whether they speak Xcast. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
+//! `discovery` asks gateways whether they speak Xcast, and `relay` answers sources that ask to be served. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
 //! loop.
 
 mod answers;
@@ -15,6 +15,7 @@ mod explain;
 mod own_interface;
 mod pending;
 mod ports;
+mod relay;
 pub mod resolver;
 mod sources;
 mod state;

@@ -14,6 +14,7 @@ use super::{
     own_interface::{OwnInterface, is_end},
     pending::Pending,
     ports::Ports,
+    relay::Relay,
     resolver::Resolver,
     udp_port,
 };
@@ -45,6 +46,7 @@ pub(super) struct Router {
     pub(super) ports: Ports,
     pub(super) resolver: Resolver,
     pub(super) discovery: Discovery,
+    pub(super) relay: Relay,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
     pub(super) own_interface: OwnInterface,
@@ -68,6 +70,7 @@ impl Router {
         generation: Generation,
     ) -> Result<Self> {
         let settings = config.settings([kernel::random()?, 0]);
+        let relay = Relay::start(config, generation.mark() >> 1)?;
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
         let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
             generation.is_used(slot)
@@ -112,6 +115,7 @@ impl Router {
             sync,
             resolver,
             discovery: Discovery::start(config),
+            relay,
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
@@ -257,6 +261,7 @@ impl Router {
         let mut edits = self.pending.due(self.started.elapsed().as_secs());
         self.sync.tend(&used, &mut edits);
         self.carry_out(edits);
+        self.relay.tend(&mut self.datapath);
     }
 
     /// Nothing tells when somebody sets the MTU for IPv6 of an interface, or whether multipath routes mind failed

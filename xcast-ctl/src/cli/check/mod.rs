@@ -13,6 +13,7 @@ mod own_interface;
 mod packet_filter;
 mod policy_routing;
 mod port;
+mod relay;
 mod reported;
 mod stacked;
 #[cfg(test)]
@@ -107,6 +108,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         own_interface::judge,
         ipv6::judge,
         udp::judge,
+        relay::judge,
         loss::judge,
         reported::judge,
         lasting::judge,
