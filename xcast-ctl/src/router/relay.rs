@@ -6,7 +6,6 @@
 use std::{
     collections::HashMap,
     fs,
-    net::SocketAddr,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},

@@ -189,7 +189,8 @@ struct State {
 }
 
 /// Questions that may be lost in a row before a way counts as one that loses.
-const TOLERATED: u32 = 2;
+/// With one in a hundred lost, so many in a row are lost once in a hundred million times.
+const TOLERATED: u32 = 4;
 
 impl State {
     fn is_fresh(at: Option<Instant>, hold: Duration, now: Instant) -> bool {
@@ -212,10 +213,11 @@ impl State {
             });
         };
         if !Self::is_fresh(self.proven, hold, now) {
+            let answers = Self::is_fresh(self.answer.map(|(_, at)| at), hold, now);
             return Some(match (self.proven, self.missed_through) {
-                (_, TOLERATED..) => Standing::Losing,
-                (None, _) => Standing::New,
-                (Some(_), _) => Standing::Lost,
+                (_, TOLERATED..) if answers => Standing::Losing,
+                (None, _) if answers => Standing::New,
+                _ => Standing::Lost,
             });
         }
         let passes = Self::is_fresh(self.passed, hold, now);

@@ -70,9 +70,9 @@ pub enum Uplink {
 /// | [`Own`](SourceAddress::Own) | behind a NAT | an address and port of the NAT | [`take_reply`](crate::Sender::take_reply), from those that the NAT lets in |
 /// | [`Relayed`](SourceAddress::Relayed) | anywhere | an address and port of the relay | [`take_reply`](crate::Sender::take_reply) |
 ///
-/// Many NATs let in only what comes from where something was sent to (RFC 4787 section 5). Receivers are not: what
-/// they answer to the NAT's address is lost, unless the sender has sent them a datagram by itself. Their answers to a relay's
-/// address come in any case. Datagrams that the sender falls back to have its own socket's address, as ever.
+/// Many NATs let in only what comes from where something was sent to (RFC 4787 section 5; Linux MASQUERADE is one). To
+/// receivers nothing was sent by the socket that has the NAT's port: what they answer to the NAT's address is lost then. Their
+/// answers to a relay's address come in any case. Datagrams that the sender falls back to have its own socket's address, as ever.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Relays {
     /// Where they take packets: addresses of relays, or anycast addresses that several relays have.
