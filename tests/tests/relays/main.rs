@@ -104,16 +104,7 @@ fn packet_from(source: IpAddr, to_mac: packet::Mac, from_mac: packet::Mac) -> Pa
 }
 
 fn mac(node: &Namespace, interface: &str) -> Result<packet::Mac> {
-    let text = node.enter(|| {
-        Ok(std::fs::read_to_string(format!(
-            "/sys/class/net/{interface}/address"
-        ))?)
-    });
-    // In the namespace of the mount it is the machine's own; ask the kernel by name instead.
-    let text = match text {
-        Ok(text) if !text.is_empty() => text,
-        _ => node.ip(&format!("-o link show dev {interface}"))?,
-    };
+    let text = node.ip(&format!("-o link show dev {interface}"))?;
     let word = text
         .split_whitespace()
         .find(|word| word.matches(':').count() == 5);
@@ -139,11 +130,11 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
         let from_mac = mac(network.host(SOURCE), "h0")?;
         let tap = Tap::open(network.host(SOURCE), "h0")?;
         let before = Counters::read(network.host(RELAY))?;
-        let asked = |name: &str| -> Result<u64> {
-            let count = backbone(network.host(RELAY))?["relay"][name].as_u64();
-            count.with_context(|| format!("no {name}"))
+        let ignored = || -> Result<u64> {
+            let count = backbone(network.host(RELAY))?["relay"]["questions_ignored"].as_u64();
+            count.context("no questions_ignored")
         };
-        let (answered, ignored) = (asked("questions_answered")?, asked("questions_ignored")?);
+        let ignored_before = ignored()?;
         for number in 0..1000u16 {
             let [high, low] = number.to_be_bytes();
             let source = ip([10, 80 + high, low, 9]);
@@ -162,21 +153,23 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
             let mut native = packet;
             native.ip.destination = host(RELAY);
             tap.send(&native.frame())?;
+            // No more at once than a queue of veth holds.
+            if number % 40 == 39 {
+                let sent = u64::from(number) + 1;
+                let counted = || Ok(Counters::read(network.host(RELAY))?.since(&before));
+                let is_counted = || -> Result<bool> {
+                    let counted = counted()?;
+                    Ok(counted.get("drop_unproven") == Some(&(2 * sent))
+                        && counted.get("drop_cookie") == Some(&sent))
+                };
+                ensure!(
+                    eventually(PATIENCE, is_counted)?,
+                    "{sent}: {:?}",
+                    counted()?
+                );
+            }
         }
-        let settled = || -> Result<bool> {
-            let counted = Counters::read(network.host(RELAY))?.since(&before);
-            let count = |name: &str| counted.get(name).copied().unwrap_or(0);
-            let answered =
-                asked("questions_answered")? + asked("questions_ignored")? - answered - ignored;
-            Ok(count("drop_unproven") == 2000 && count("drop_cookie") == 1000 && answered >= 1000)
-        };
-        let done = eventually(PATIENCE, settled)?;
-        let counted = Counters::read(network.host(RELAY))?.since(&before);
-        ensure!(done, "{counted:?}, {}", backbone(network.host(RELAY))?);
-        ensure!(
-            asked("questions_ignored")? > ignored,
-            "every question was answered"
-        );
+        ensure!(ignored()? > ignored_before, "every question was answered");
         ensure!(
             is_empty(&first)? && is_empty(&second)?,
             "copies of unproven sources"
@@ -329,7 +322,7 @@ fn ask_relays(network: &Network, relays: &[&str], witness: u8) -> Result<(Option
         ("--ports-option", PORTS_OPTION.to_string()),
         ("--witness", witness),
     ];
-    let mut arguments = vec!["backbone", "--json"];
+    let mut arguments = vec!["backbone", "--json", "--timeout", "8"];
     for (option, value) in &numbers {
         arguments.extend([option, value.as_str()]);
     }
@@ -342,7 +335,7 @@ fn ask_relays(network: &Network, relays: &[&str], witness: u8) -> Result<(Option
     Ok((output.status.code(), document))
 }
 
-/// A relayed port is for the source that has it: nobody else may send from it, nor from other addresses of the relay.
+/// Where no filter is between relay and receivers, copies with the source's address arrive, whatever is elsewhere.
 #[test]
 fn a_relay_near_the_receivers_needs_no_relayed_port() {
     // Host 2 is a router of a LAN with the receivers: relay and receivers are neighbours, and no filter is between them.

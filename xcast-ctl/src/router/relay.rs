@@ -48,6 +48,8 @@ struct Serving {
     tasks: Vec<JoinHandle<()>>,
     /// Why questions are not answered.
     fault: Option<String>,
+    /// How often the port could not be had.
+    attempts: u32,
     /// What was counted at this time.
     counted: Option<(Instant, Work)>,
 }
@@ -81,8 +83,16 @@ impl Relay {
             keys: [CookieKey::default(); COOKIE_KEYS],
             tasks: Vec::new(),
             fault: None,
+            attempts: 0,
             counted: None,
         })))
+    }
+
+    /// Gives the programs the keys, before the first packet.
+    pub(super) fn write_keys(&mut self, datapath: &mut Datapath) {
+        if let Some(serving) = &mut self.0 {
+            serving.write_keys(datapath);
+        }
     }
 
     /// Does what is due, once a second: keys change, and the port may be free by now.
@@ -158,7 +168,9 @@ impl Serving {
             }
             Err(error) => {
                 let fault = format!("cannot take questions at UDP port {}: {error}", self.port);
-                if self.fault.as_ref() != Some(&fault) {
+                // The router before this one lets go of it within a moment.
+                self.attempts += 1;
+                if self.attempts == 3 {
                     warn!("{fault}; it is tried again");
                 }
                 self.fault = Some(fault);

@@ -70,7 +70,7 @@ impl Router {
         generation: Generation,
     ) -> Result<Self> {
         let settings = config.settings([kernel::random()?, 0]);
-        let relay = Relay::start(config, generation.mark() >> 1)?;
+        let mut relay = Relay::start(config, generation.mark() >> 1)?;
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
         let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
             generation.is_used(slot)
@@ -82,6 +82,7 @@ impl Router {
             .await
             .context("the programs were not loaded")??;
         datapath.trust_for(config.router.orphan_limit())?;
+        relay.write_keys(&mut datapath);
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
                 datapath.allow_source(peer.address, *source)?;
