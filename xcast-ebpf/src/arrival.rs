@@ -224,7 +224,8 @@ fn decapsulate<F: FamilyMaps>(
     let opened = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
     let work = work().ok_or(Reject::Drop(Counter::DropNoRoom))?;
     let opened = work.opened_through_memory(opened);
-    *port = port.for_permitted(F::VERSION, opened.permitted(), opened.relayed_port);
+    *port = port.for_permitted(F::VERSION, opened.permitted());
+    port.relayed_port = opened.relayed_port;
     tunnel::decapsulate::<F>(frame, opened).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))

@@ -1,5 +1,6 @@
 //! Relays: ordinary hosts that serve sources, beside routers that know nothing of Xcast.
 
+mod datapath;
 mod network;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -345,7 +346,7 @@ fn a_relay_near_the_receivers_needs_no_relayed_port() {
         let receivers: Vec<_> = (11..=12)
             .map(|number| {
                 let receiver = node(&format!("r{number}"))?;
-                join((lan, &format!("l{number}")), (&receiver, "h0"), number)?;
+                join((lan, &*format!("l{number}")), (&receiver, "h0"), number)?;
                 run_ip(
                     &network.gateway,
                     &format!("route add 10.70.{number}.0/24 via 10.70.{RELAY}.2"),

@@ -115,7 +115,7 @@ impl Network {
         forward(&gateway)?;
         let hosts = (1..=hosts).map(|number| {
             let host = node(&format!("h{number}"))?;
-            join((&gateway, &format!("g{number}")), (&host, "h0"), number)?;
+            join((&gateway, &*format!("g{number}")), (&host, "h0"), number)?;
             Ok(host)
         });
         let hosts = hosts.collect::<Result<Vec<_>>>()?;

@@ -183,7 +183,8 @@ impl<F: Family> Router<F> {
             None => {
                 let opened = self.decapsulate(&mut frame, &port)?.ok_or(Reject::Pass)?;
                 self.count(port.slot, Counter::Decapsulated);
-                port = port.for_permitted(F::VERSION, opened.permitted(), opened.relayed_port);
+                port = port.for_permitted(F::VERSION, opened.permitted());
+                port.relayed_port = opened.relayed_port;
                 is_xcast::<F>(frame.view(), &self.settings)
                     .ok_or(Reject::Drop(Counter::DropUdpContent))?
             }

@@ -103,9 +103,8 @@ impl Port {
     /// The port for a packet that was taken out of UDP, if `permitted` is 1 and not 0: the way
     /// back does not count. Without a branch, which the verifier would follow to the end of the program.
     #[inline(always)]
-    pub fn for_permitted(self, ip_version: u8, permitted: u8, relayed_port: Be16) -> Self {
+    pub fn for_permitted(self, ip_version: u8, permitted: u8) -> Self {
         let mut port = self;
-        port.relayed_port = relayed_port;
         // All bits if it is 0, and those of one mode if it is 1.
         let kept = permitted.wrapping_sub(1) | SourceMode::Closed as u8;
         port.sources[source_mode_of(ip_version)] &= kept;
