@@ -3,17 +3,17 @@
 mod datapath;
 mod network;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use network::{
-    Network, PORT, UDP_PORT, forward, host, ip, is_empty, join, nft, node, receive, relay, relays,
-    run_ip, sender, until, with,
+    Network, PORT, UDP_PORT, forward, host, host4, ip, is_empty, join, nft, node, receive, relay,
+    relays, run_ip, sender, until, with,
 };
 use serde_json::Value;
 use tests::daemon::{self, Counters, PATIENCE};
-use tests::family::Family;
+use tests::family::{self, Family};
 use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use tests::namespace::Namespace;
 use tests::packet::{self, Datagram, Destination, Ip, Packet, Xcast, protocol};
@@ -93,8 +93,8 @@ fn a_host_on_a_stick_serves_sources() {
 }
 
 /// An Xcast packet to the receivers as it goes inside UDP, or by itself.
-fn packet_from(source: IpAddr, to_mac: packet::Mac, from_mac: packet::Mac) -> Packet {
-    let list = RECEIVERS.map(|number| Destination::new(host(number)));
+fn packet_from(source: Ipv4Addr, to_mac: packet::Mac, from_mac: packet::Mac) -> Packet {
+    let list = RECEIVERS.map(|number| Destination::new(host4(number)));
     Packet {
         destination_mac: to_mac,
         source_mac: from_mac,
@@ -138,9 +138,9 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
         let ignored_before = ignored()?;
         for number in 0..1000u16 {
             let [high, low] = number.to_be_bytes();
-            let source = ip([10, 80 + high, low, 9]);
+            let source = Ipv4Addr::new(10, 80 + high, low, 9);
             let packet = packet_from(source, to_mac, from_mac);
-            let bare = Datagram::around(&packet, host(RELAY), UDP_PORT);
+            let bare = Datagram::around(&packet, host4(RELAY), UDP_PORT);
             let mut forged = bare.clone();
             let cookie = [&[1u8, 0, 0, 0][..], &number.to_be_bytes(), &[7; 10]].concat();
             forged.payload = [cookie, bare.payload.clone()].concat();
@@ -152,12 +152,13 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
             }
             // To the relay's own address, by itself.
             let mut native = packet;
-            native.ip.destination = host(RELAY);
+            native.ip.destination = host4(RELAY).into();
             tap.send(&native.frame())?;
             // No more at once than a queue of veth holds.
             if number % 40 == 39 {
                 let sent = u64::from(number) + 1;
-                let counted = || Ok(Counters::read(network.host(RELAY))?.since(&before));
+                let counted =
+                    || -> Result<_> { Ok(Counters::read(network.host(RELAY))?.since(&before)) };
                 let is_counted = || -> Result<bool> {
                     let counted = counted()?;
                     Ok(counted.get("drop_unproven") == Some(&(2 * sent))
@@ -410,31 +411,37 @@ fn a_source_behind_a_nat() {
         let [first, second] = sockets;
         let (first, second) = (first?, second?);
 
-        let mut own = sender(&inside, relays(&[RELAY]))?;
-        ready(&mut own)?;
-        send(&mut own, &receivers(), b"by the NAT")?;
-        let seen = own.seen_from(host(3)).context("no source")?;
-        ensure!(seen.ip() == host(SOURCE), "{seen}");
-        ensure!(own.relays()[0].seen == Some(seen), "{:?}", own.relays());
-        for socket in [&first, &second] {
-            ensure!(receive(socket)? == (b"by the NAT".to_vec(), seen));
-        }
-
-        let by_relay = Relays {
-            source: SourceAddress::Relayed,
-            ..relays(&[RELAY])
-        };
-        let mut relayed = sender(&inside, by_relay)?;
-        ready(&mut relayed)?;
-        send(&mut relayed, &receivers(), b"by the relay")?;
-        let seen = relayed.seen_from(host(3)).context("no source")?;
-        ensure!(seen.ip() == host(RELAY), "{seen}");
-        ensure!(receive(&first)? == (b"by the relay".to_vec(), seen));
-        first.send_to(b"reply", seen)?;
-        let reply = wait_for_reply(&mut relayed)?;
-        ensure!(reply.from == SocketAddr::new(host(3), PORT) && reply.payload == b"reply");
-        Ok(())
+        let family = Family::under_test();
+        inside.enter(|| family::with(family, || behind_a_nat(&inside, [&first, &second])))
     });
+}
+
+/// The sender's part, inside the NAT.
+fn behind_a_nat(inside: &Namespace, sockets: [&UdpSocket; 2]) -> Result<()> {
+    let mut own = sender(inside, relays(&[RELAY]))?;
+    ready(&mut own)?;
+    send(&mut own, &receivers(), b"by the NAT")?;
+    let seen = own.seen_from(host(3)).context("no source")?;
+    ensure!(seen.ip() == host(SOURCE), "{seen}");
+    ensure!(own.relays()[0].seen == Some(seen), "{:?}", own.relays());
+    for socket in sockets {
+        ensure!(receive(socket)? == (b"by the NAT".to_vec(), seen));
+    }
+
+    let by_relay = Relays {
+        source: SourceAddress::Relayed,
+        ..relays(&[RELAY])
+    };
+    let mut relayed = sender(inside, by_relay)?;
+    ready(&mut relayed)?;
+    send(&mut relayed, &receivers(), b"by the relay")?;
+    let seen = relayed.seen_from(host(3)).context("no source")?;
+    ensure!(seen.ip() == host(RELAY), "{seen}");
+    ensure!(receive(sockets[0])? == (b"by the relay".to_vec(), seen));
+    sockets[0].send_to(b"reply", seen)?;
+    let reply = wait_for_reply(&mut relayed)?;
+    ensure!(reply.from == SocketAddr::new(host(3), PORT) && reply.payload == b"reply");
+    Ok(())
 }
 
 /// No router at all: one of the receivers serves the others, as far as its quota goes.
@@ -588,6 +595,33 @@ fn the_next_relay_is_taken() {
                 .any(|relay| relay.known.round_trip.is_some())
         );
         Ok(())
+    });
+}
+
+/// A relay that is killed goes on forwarding for those who have a cookie, and the next one takes that cookie, too.
+#[test]
+fn cookies_outlive_a_relay_that_is_killed() {
+    with(4, |network| {
+        let daemon = network.serve(RELAY, "", "source = \"proven\"")?;
+        let socket = network.receiver(3)?;
+        let mut list = relays(&[RELAY]);
+        // An answer counts until the end of the test.
+        list.timing.hold = Duration::from_secs(100);
+        let mut sender = network.sender(SOURCE, list)?;
+        ready(&mut sender)?;
+        let options = xcast_host::Options::default();
+        let mut send = |payload: &[u8]| -> Result<()> {
+            // Without asking anybody.
+            let sent = sender.try_send_with(&options, &receivers(), payload)?;
+            ensure!(sent.xcast_packets == 1, "{sent:?}");
+            ensure!(receive(&socket)?.0 == payload);
+            Ok(())
+        };
+        send(b"before")?;
+        daemon.kill()?;
+        send(b"meanwhile")?;
+        let _daemon = network.serve(RELAY, "", "source = \"proven\"")?;
+        send(b"after")
     });
 }
 

@@ -28,14 +28,17 @@ pub struct Network {
     hosts: Vec<Namespace>,
 }
 
-/// Runs a test for both families.
+/// Runs a test for both families, on host 1, where the source is: a sender opens sockets when it needs them.
 #[track_caller]
-pub fn with(hosts: u8, test: impl Fn(&Network) -> Result<()>) {
+pub fn with(hosts: u8, test: impl Fn(&Network) -> Result<()> + Sync) {
     if !namespace::available() {
         return;
     }
     for family in Family::ALL {
-        let outcome = family::with(family, || test(&Network::up(hosts)?));
+        let outcome = family::with(family, || Network::up(hosts)).and_then(|network| {
+            let test = || family::with(family, || test(&network));
+            network.host(1).enter(test)
+        });
         if let Err(error) = outcome {
             panic!("{family:?}: {error:#}");
         }
@@ -47,9 +50,14 @@ pub fn ip(address: impl Into<Ipv4Addr>) -> IpAddr {
     Family::under_test().address(address)
 }
 
+/// The address of host `number` in IPv4, which frames are written with.
+pub fn host4(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 70, number, 2)
+}
+
 /// The address of host `number`.
 pub fn host(number: u8) -> IpAddr {
-    ip([10, 70, number, 2])
+    ip(host4(number))
 }
 
 /// Where host `number` takes Xcast inside UDP, if it is a relay.
