@@ -540,7 +540,11 @@ fn anycast_relays() {
         let last = stream(&mut sender, 50)?;
         let mut seen = std::collections::BTreeMap::<u32, u32>::new();
         while !seen.contains_key(&last) {
-            let (payload, from) = receive(&socket)?;
+            let received = receive(&socket);
+            let (payload, from) = received.with_context(|| {
+                let stats = daemon::report(network.host(other), &["stats"]);
+                format!("{:?}; {:?}; {seen:?}", sender.relays(), stats)
+            })?;
             ensure!(from.ip() == host(SOURCE));
             let number = payload.as_slice().try_into().map(u32::from_be_bytes)?;
             *seen.entry(number).or_default() += 1;

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tests::daemon::{Daemon, PATIENCE};
 use tests::family::{self, Family};
 use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
@@ -154,9 +155,12 @@ impl Network {
 
     /// A receiver on a host.
     pub fn receiver(&self, number: u8) -> Result<UdpSocket> {
-        self.host(number).enter(|| {
-            let socket = UdpSocket::bind((host(number), PORT))?;
+        let address = host(number);
+        self.host(number).enter(move || {
+            let socket = UdpSocket::bind((address, PORT))?;
             socket.set_read_timeout(Some(PATIENCE))?;
+            // Room for a stream: a packet that XDP forwarded takes a page.
+            setsockopt(&socket, RcvBufForce, &(8 << 20))?;
             Ok(socket)
         })
     }
