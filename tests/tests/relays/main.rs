@@ -113,7 +113,7 @@ fn mac(node: &Namespace, interface: &str) -> Result<packet::Mac> {
     let octets: Vec<u8> = octets
         .map(|octet| u8::from_str_radix(octet, 16))
         .collect::<Result<_, _>>()?;
-    Ok(octets.try_into().ok().context("six octets")?)
+    octets.try_into().ok().context("six octets")
 }
 
 /// A thousand sources without a cookie get nothing, whether they send inside UDP or not; with a forged one, or that of
@@ -367,7 +367,7 @@ fn a_relay_near_the_receivers_needs_no_relayed_port() {
         let sockets = receivers.iter().map(|(number, receiver)| {
             let address = host(*number);
             receiver.enter(move || {
-                let socket = std::net::UdpSocket::bind((address, PORT))?;
+                let socket = UdpSocket::bind((address, PORT))?;
                 socket.set_read_timeout(Some(PATIENCE))?;
                 Ok(socket)
             })
