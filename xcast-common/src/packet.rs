@@ -1,6 +1,9 @@
 //! What is known of an accepted packet, and why a frame is none.
 
-use crate::maps::counter::Counter;
+use crate::{
+    maps::counter::Counter,
+    wire::{cookie, endian::Be16},
+};
 
 /// What is known of an accepted packet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,3 +42,47 @@ pub enum Reject {
 
 /// The frame ends before something that has to be there.
 pub(crate) const TRUNCATED: Reject = Reject::Drop(Counter::DropTruncated);
+
+/// What is known of a datagram with an Xcast packet inside that may be taken out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Opened {
+    /// [`OPENED_PERMITTED`] and [`OPENED_COOKIE`].
+    pub flags: u8,
+    /// Explicit padding.
+    pub reserved: u8,
+    /// The relayed port that the packet inside has to come from; 0 if its source is the sender's own, or one that it is
+    /// permitted.
+    pub relayed_port: Be16,
+}
+
+/// The way back to the source does not count: the sender has proven its address, or is named in the configuration, or the
+/// packet came through a tunnel.
+pub const OPENED_PERMITTED: u8 = 1 << 0;
+/// There is a cookie before the packet. The flag is the cookie's length in octets.
+pub const OPENED_COOKIE: u8 = cookie::LEN as u8;
+const _: () = assert!(OPENED_COOKIE.is_power_of_two() && OPENED_COOKIE != OPENED_PERMITTED);
+
+impl Opened {
+    /// What came by itself, through a tunnel or not.
+    #[inline(always)]
+    pub const fn native(is_tunnelled: bool) -> Self {
+        Self {
+            flags: is_tunnelled as u8 * OPENED_PERMITTED,
+            reserved: 0,
+            relayed_port: Be16::new(0),
+        }
+    }
+
+    /// Octets between the UDP header and the packet: 0 or those of a cookie.
+    #[inline(always)]
+    pub const fn cookie_len(&self) -> usize {
+        (self.flags & OPENED_COOKIE) as usize
+    }
+
+    /// 1 if the way back to the source does not count, or 0.
+    #[inline(always)]
+    pub const fn permitted(&self) -> u8 {
+        self.flags & OPENED_PERMITTED
+    }
+}

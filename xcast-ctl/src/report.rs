@@ -87,6 +87,9 @@ pub struct Status {
     /// UDP port at which Xcast inside UDP is taken; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub udp_port: Option<u16>,
+    /// What it does for sources that nothing is known of; absent if it is no relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
     /// Forwarding goes on when the router's process ends without an order to detach.
     #[serde(default)]
     pub lasting: bool,
@@ -215,6 +218,7 @@ impl Status {
             gateways: Gateways::All,
             xcast_table: None,
             udp_port: None,
+            relay: None,
             lasting: true,
             log_lines_lost: 0,
             own_interface_repairs: 0,
@@ -400,6 +404,53 @@ pub struct TunnelWay {
     pub probes_returned: u64,
     /// How often it lost its proof.
     pub losses: u64,
+}
+
+/// The document of `xcast-ctl backbone` about a router: its part of a logical backbone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backbone {
+    /// What it does for sources that nothing is known of; absent if it is no relay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relay: Option<Relay>,
+    /// The gateways, and which of them speak Xcast.
+    pub neighbors: Vec<Neighbor>,
+}
+
+/// A relay.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Relay {
+    /// UDP port where it takes questions and packets.
+    pub port: u16,
+    /// Why it answers nobody, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fault: Option<String>,
+    /// It tells sources to take another one.
+    pub busy: bool,
+    /// Copies in a second, in percent of its capacity; 255 stands for more, too.
+    pub load_percent: u8,
+    /// Questions answered.
+    pub questions_answered: u64,
+    /// Questions not answered, because there were too many.
+    pub questions_ignored: u64,
+    /// Time since the last answer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_answer_ms_ago: Option<u64>,
+    /// Ports of its own that it has for sources.
+    pub relayed_ports: usize,
+    /// Those that sources have.
+    #[serde(default)]
+    pub relayed: Vec<RelayedPort>,
+    /// Wishes for such a port that could not be fulfilled.
+    pub without_port: u64,
+}
+
+/// A port of a relay that a source has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelayedPort {
+    /// The port.
+    pub port: u16,
+    /// Address and port of the source, as the relay sees it.
+    pub source: SocketAddr,
 }
 
 /// How a port's XDP program is attached.

@@ -15,7 +15,7 @@ use xcast_common::{
         tunnel, tunnelled,
     },
     maps::{PORT_TRUSTED, Port, Settings, Tally, counter::Counter},
-    packet::{Packet, Reject},
+    packet::{Opened, Packet, Reject},
     verifier::fresh,
     wire::{
         ETH_LEN,
@@ -27,7 +27,10 @@ use crate::{
     fanout,
     frame::XdpFrame,
     limits::{COPIES, PACKET, now, xcast_charge},
-    maps::{ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, tunnel_arrival, work},
+    maps::{
+        ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, tunnel_arrival,
+        work,
+    },
     tables::FamilyMaps,
 };
 
@@ -107,8 +110,9 @@ fn forward<F: FamilyMaps>(
         Found::Native(ext_len) => {
             if settings.tunnels != 0 {
                 // The source of what came through a tunnel need not be behind this port.
-                let is_sealed = tunnelled::is_sealed(frame.view(), settings);
-                port = port.for_permitted(F::VERSION, work()?.bit_through_memory(is_sealed));
+                let opened = Opened::native(tunnelled::is_sealed(frame.view(), settings));
+                let opened = work()?.opened_through_memory(opened);
+                port = port.for_permitted(F::VERSION, opened.permitted());
             }
             Ok(ext_len)
         }
@@ -235,10 +239,12 @@ fn decapsulate<F: FamilyMaps>(
     settings: &Settings,
     counters: Tally<'_>,
 ) -> Result<u16, Reject> {
-    let is_others = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
+    let opened = tunnel::check::<F>(frame.view(), port, settings, &F::TABLES)?;
     let work = work().ok_or(Reject::Drop(Counter::DropNoRoom))?;
-    *port = port.for_permitted(F::VERSION, work.bit_through_memory(is_others));
-    tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+    let opened = work.opened_through_memory(opened);
+    *port = port.for_permitted(F::VERSION, opened.permitted());
+    port.relayed_port = opened.relayed_port;
+    tunnel::decapsulate::<F>(frame, opened).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))
 }

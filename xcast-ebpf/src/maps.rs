@@ -9,11 +9,13 @@ use xcast_common::{
     family::{V4, V6},
     forward::plan::{MAX_AGE, Plan, Scratch, Work},
     maps::{
-        Bucket, EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
+        ARRIVAL_PROGRAMS, ARRIVAL_TUNNEL, Bucket, COOKIE_KEYS as COOKIE_KEY_COUNT, CookieKey,
+        EcmpGroup, FanoutEntry, FanoutKey, GENERATIONS, GROUP_PRESETS, LIMIT_BUCKETS,
         MAX_ECMP_GROUPS, MAX_FANOUTS, MAX_NEXT_HOPS, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES,
-        MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_TUNNEL_PEERS, MAX_TUNNELS, MAX_UDP_SOURCES, NEXT_HOP_ENTRIES, NextHop,
-        PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource, Port, PortCounters, PortMac,
-        PortSource, SLOT_GROUPS, Settings, Tally, Tunnel, TunnelCookies, TunnelPeer, ARRIVAL_PROGRAMS, ARRIVAL_TUNNEL,
+        MAX_PORT_MACS, MAX_PORT_SOURCES, MAX_PORTS, MAX_TUNNEL_PEERS, MAX_TUNNELS, MAX_UDP_SOURCES,
+        NEXT_HOP_ENTRIES, NextHop, PORT_PLACES, PORT_TABLE_ENTRIES, PRESET_FANOUTS, PeerSource,
+        Port, PortCounters, PortMac, PortSource, SLOT_GROUPS, Settings, Tally, Tunnel,
+        TunnelCookies, TunnelPeer,
         counter::Counter,
         lpm::{MAX_POOLS, POOL_ENTRIES, ROOT_ENTRIES, ROOT_ENTRIES6, SEGMENT_ENTRIES},
         port_place,
@@ -125,6 +127,10 @@ pub static UDP_SOURCES: LpmTrie<PeerSource<Be32>, u32, { MAX_UDP_SOURCES as usiz
 #[btf_map]
 pub static UDP_SOURCES6: LpmTrie<PeerSource<Be128>, u32, { MAX_UDP_SOURCES as usize }> =
     LpmTrie::new();
+
+/// Keys of the cookies by which sources prove their address, by [`CookieKey::place`] of their epochs.
+#[btf_map]
+pub static COOKIE_KEYS: Array<CookieKey, { COOKIE_KEY_COUNT }> = Array::new();
 
 /// Sources that policy rules decide about; the values mean nothing. Asked only where a port says that there are any.
 #[btf_map]

@@ -10,17 +10,21 @@ use xcast_common::{
     maps::{
         MAX_NEXT_HOPS, NextHop, PeerSource, PortMac, PortSource, TunnelCookies, TunnelPeer,
         lpm::{self, Entry, further_octets},
+        words,
     },
     route_map,
     verifier::fresh,
     wire::address::Address as _,
 };
 
-use crate::maps::{
-    ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6, POLICY_SOURCES,
-    POLICY_SOURCES6, PORT_MACS, PORT_SOURCES, PORT_SOURCES6, REVISION, ROUTE_BLOCKS, ROUTE_BLOCKS6,
-    ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6, UDP_SOURCES, UDP_SOURCES6, USED, TUNNEL_PEERS,
-    work,
+use crate::{
+    cookie::xcast_cookie,
+    maps::{
+        ADDRESSES, ADDRESSES6, ECMP_GROUPS, NEXT_HOPS, PLANS, PLANS_PER_CPU, PLANS6,
+        POLICY_SOURCES, POLICY_SOURCES6, PORT_MACS, PORT_SOURCES, PORT_SOURCES6, REVISION,
+        ROUTE_BLOCKS, ROUTE_BLOCKS6, ROUTE_ROOT, ROUTE_ROOT6, ROUTE_SEGMENTS, ROUTE_SEGMENTS6,
+        TUNNEL_PEERS, UDP_SOURCES, UDP_SOURCES6, USED, work,
+    },
 };
 
 /// A family with maps of its own.
@@ -118,6 +122,17 @@ macro_rules! tables {
                     PeerSource { peer, source },
                 );
                 $sources.get(&key).is_some()
+            }
+
+            #[inline(always)]
+            fn is_cookie(
+                &self,
+                source: <$family as Family>::Address,
+                bound: u64,
+                hash: u64,
+            ) -> bool {
+                let [high, low] = words(source);
+                xcast_cookie(high, low, bound, hash) != 0
             }
         }
 

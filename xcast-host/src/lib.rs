@@ -35,7 +35,7 @@
 //! # What is here, in reading order
 //!
 //! 1. **Sending.** [`Sender`], or [`tokio::Sender`], with its [`Settings`]: the [`Uplink`] to the
-//!    first router, [`Options`] of messages, [`PacketLimits`], and when to ask whether the router
+//!    first router or to one of several [`relay`]s, [`Options`] of messages, [`PacketLimits`], and when to ask whether the router
 //!    is there ([`liveness`]). A list is made of [`Destination`]s, or of plain socket addresses.
 //! 2. **Receiving.** Any UDP socket will do. A [`Receiver`], or [`tokio::Receiver`], also opens
 //!    combined messages.
@@ -60,7 +60,7 @@
 //! # Requirements
 //!
 //! Linux 3.13 or newer, which can set TTL and DSCP for a single datagram; a router needs a newer one.
-//! [`Uplink::Udp`] needs no privileges, [`Uplink::Native`] and [`RawSocket`] need `CAP_NET_RAW`.
+//! [`Uplink::Udp`] and [`Uplink::Relays`] need no privileges, [`Uplink::Native`] and [`RawSocket`] need `CAP_NET_RAW`.
 //!
 //! # Features
 //!
@@ -74,6 +74,7 @@ pub mod policy;
 pub mod queue;
 mod raw_socket;
 mod receiver;
+pub mod relay;
 mod sender;
 mod statistics;
 #[cfg(feature = "tokio")]
@@ -86,8 +87,8 @@ pub use queue::{Message, Queue};
 pub use raw_socket::RawSocket;
 pub use receiver::{Received, Receiver, ReceiverStatistics};
 pub use sender::{
-    Destination, Options, PacketLimits, RouterAddresses, SendError, Sender, SenderStatistics, Sent,
-    Settings, UnicastCause, Unreached, Unusable, Uplink,
+    Destination, Options, PacketLimits, RelayStatus, Relays, Reply, RouterAddresses, SendError,
+    Sender, SenderStatistics, Sent, Settings, UnicastCause, Unreached, Unusable, Uplink,
     liveness::{self, Probing},
     split,
 };

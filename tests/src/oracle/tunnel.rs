@@ -9,6 +9,11 @@ use crate::packet::{self, ETHER_TYPE_IPV4, ETHERNET_LEN, IPV4_LEN, be16, protoco
 /// Length of a UDP header.
 const UDP_LEN: usize = 8;
 
+/// Length of a cookie.
+const COOKIE_LEN: usize = 16;
+/// Stands for a counter where a datagram is a source's question, which is for the router's kernel.
+const QUESTION: &str = "question";
+
 /// What is to become of a datagram.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -41,6 +46,7 @@ pub fn open(view: &RouterView, port: usize, frame: &[u8]) -> Opened {
     }
     match take_out(view, udp, bytes) {
         Ok(inner) => Opened::Frame([&frame[..ETHERNET_LEN], inner].concat()),
+        Err(QUESTION) => Opened::Untouched,
         Err(reason) => Opened::Dropped(reason),
     }
 }
@@ -68,6 +74,7 @@ fn take_out<'a>(view: &RouterView, udp: &Udp, bytes: &'a [u8]) -> Result<&'a [u8
         return Err("drop_udp_length");
     }
     let inner = &datagram[UDP_LEN..];
+    judge_first_octet(inner)?;
     let to_us = |to| to == view.group || is_ours(view, to);
     let is_xcast = inner.len() >= IPV4_LEN
         && inner[0] >> 4 == 4
@@ -103,6 +110,7 @@ fn open_ipv6(view: &RouterView, udp: &Udp, port: usize, frame: &[u8]) -> Opened 
     }
     match take_out_ipv6(view, udp, bytes) {
         Ok(inner) => Opened::Frame([&frame[..ETHERNET_LEN], inner].concat()),
+        Err(QUESTION) => Opened::Untouched,
         Err(reason) => Opened::Dropped(reason),
     }
 }
@@ -123,6 +131,7 @@ fn take_out_ipv6<'a>(
         return Err("drop_udp_length");
     }
     let inner = &datagram[UDP_LEN..];
+    judge_first_octet(inner)?;
     let to_us = |to| to == view.group || is_ours(view, to);
     let is_xcast = inner.len() >= 40
         && inner[0] >> 4 == 6
@@ -144,6 +153,15 @@ fn take_out_ipv6<'a>(
         return Err("drop_udp_source");
     }
     Ok(inner)
+}
+
+/// Questions of sources pass, and none of these tests has a cookie that is right.
+fn judge_first_octet(payload: &[u8]) -> Result<(), &'static str> {
+    match payload.first() {
+        Some(2) => Err(QUESTION),
+        Some(1) if payload.len() > COOKIE_LEN => Err("drop_cookie"),
+        _ => Ok(()),
+    }
 }
 
 fn is_ours(view: &RouterView, address: IpAddr) -> bool {

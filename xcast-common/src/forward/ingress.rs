@@ -13,7 +13,7 @@ use crate::{
         settings::{IcmpRequests, Settings},
     },
     packet::{Packet, Reject, TRUNCATED},
-    wire::{ETH_LEN, address::Address as _, eth, frame::View, transport, udp},
+    wire::{ETH_LEN, address::Address as _, endian::Be16, eth, frame::View, transport, udp},
 };
 
 /// Whether a frame carries Xcast of this family, and what [`Family::find`] found before it;
@@ -181,14 +181,17 @@ fn check_source<F: Family>(
     };
     // Own addresses are routes, too, but for those that a longer or special prefix covers. What the port
     // itself leads to is somebody else.
-    if way == WayBack::Own
-        || way != WayBack::Here && tables.address_flags(source) & ADDRESS_OWN != 0
-    {
+    let is_own = way == WayBack::Own
+        || way != WayBack::Here && tables.address_flags(source) & ADDRESS_OWN != 0;
+    if is_own && port.relayed_port == Be16::new(0) {
         return Err(Reject::Drop(Counter::DropSpoofed));
     }
     let mode = port.sources[source_mode_of(F::VERSION)];
     if mode == SourceMode::Closed as u8 {
         return Err(Reject::Drop(Counter::DropNoForwarding));
+    }
+    if mode == SourceMode::Proven as u8 {
+        return Err(Reject::Drop(Counter::DropUnproven));
     }
     let permitted = if mode == SourceMode::Any as u8 {
         true
@@ -218,6 +221,9 @@ fn check_content<F: Family>(
     settings: &Settings,
 ) -> Result<(), Reject> {
     let protocol = packet.protocol;
+    if port.relayed_port != Be16::new(0) && protocol != transport::UDP {
+        return Err(Reject::Drop(Counter::DropUdpSource));
+    }
     if protocol != transport::UDP && protocol != F::ICMP || port.flags & PORT_TRUSTED != 0 {
         return Ok(());
     }
@@ -232,6 +238,10 @@ fn check_content<F: Family>(
         if is_request && !may_multiply {
             return Err(Reject::Drop(Counter::DropIcmpRequest));
         }
+    } else if port.relayed_port != Be16::new(0)
+        && content.be16(F::XCAST_AT + udp::SOURCE_PORT) != Some(port.relayed_port)
+    {
+        return Err(Reject::Drop(Counter::DropUdpSource));
     } else if is_inside::<F>(
         content.skip(F::XCAST_AT + udp::HEADER_LEN - ETH_LEN),
         settings,

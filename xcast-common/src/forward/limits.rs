@@ -36,12 +36,13 @@ pub const fn price_ns(per_second: u32) -> u32 {
     }
 }
 
-/// The bucket of a packet's source: of its address for IPv4, of its /64 for IPv6. `None` if the frame ends
-/// before.
+/// The bucket of a packet's source: of its address for IPv4, of its /64 for IPv6, and of its port where that is a relayed
+/// one. `None` if the frame ends before.
 #[inline(always)]
 pub fn bucket_of<F: Family>(view: View<'_>, port: &Port, settings: &Settings) -> Option<u32> {
     let source = F::Address::read(view, F::SOURCE)?;
-    let key = source.octets_from(0) ^ u64::from(port.slot);
+    let which = u64::from(port.relayed_port.memory()) << 8 | u64::from(port.slot);
+    let key = source.octets_from(0) ^ which;
     // Multiplying by a secret odd number and keeping the high bits is universal hashing: nobody can choose
     // addresses that share a bucket.
     let hash = key.wrapping_mul(settings.hash_key | 1);

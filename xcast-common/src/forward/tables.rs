@@ -67,4 +67,10 @@ pub trait TunnelPeers {
 pub trait UdpSenders<F: Family> {
     /// Whether the configuration lets `peer` send packets whose source is `source`.
     fn may_send(&self, peer: F::Address, source: F::Address) -> bool;
+
+    /// Whether `hash` is that of the cookie for a source with this address and what
+    /// [`bound`](crate::wire::cookie::bound) says. Never, where there are no keys.
+    fn is_cookie(&self, _source: F::Address, _bound: u64, _hash: u64) -> bool {
+        false
+    }
 }

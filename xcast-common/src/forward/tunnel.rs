@@ -1,8 +1,9 @@
 //! Xcast inside UDP: what a program without privileges sends to a router (ADR 6).
 //!
 //! ```text
-//! [Ethernet | IP | UDP | IP | Xcast | transport | payload]
-//!            '- outer'  '- one whole Xcast packet of the same family, and nothing else
+//! [Ethernet | IP | UDP | cookie | IP | Xcast | transport | payload]
+//!            '- outer'  '        '- one whole Xcast packet of the same family, and nothing else
+//!                       '- of sources that prove their address, or nothing (ADR 21)
 //! ```
 //!
 //! [`check`] judges the outer headers, and whether their sender may send what is inside; then
@@ -21,10 +22,11 @@ use crate::{
         port::{PORT_TRUSTED, Port},
         settings::Settings,
     },
-    packet::{Reject, TRUNCATED},
+    packet::{OPENED_COOKIE, OPENED_PERMITTED, Opened, Reject, TRUNCATED},
     wire::{
         ETH_LEN,
         address::Address as _,
+        cookie,
         endian::Be16,
         eth,
         frame::{Frame, View},
@@ -52,8 +54,11 @@ fn destination_port<F: Family>(view: View<'_>) -> Option<Be16> {
     view.be16(F::udp_at(view)? + udp::DESTINATION_PORT)
 }
 
-/// Judges a frame for which [`is_candidate`] holds: `Ok` if the packet inside may be taken out. It says whether the
-/// configuration lets the sender use a source that is not its own: that need not be behind the port of arrival.
+/// Judges a frame for which [`is_candidate`] holds: `Ok` if the packet inside may be taken out. It says what is before
+/// it, and whether its source need not be behind the port of arrival: because the sender has proven its address by a
+/// [cookie](crate::wire::cookie), or because the configuration lets it use a source that is not its own.
+///
+/// Questions of sources are for the controller, and pass.
 ///
 /// The outer UDP checksum is not looked at: what is inside has checksums of its own, over its
 /// Xcast header and over its payload.
@@ -63,7 +68,7 @@ pub fn check<F: Family>(
     port: &Port,
     settings: &Settings,
     tables: &(impl Tables<F> + UdpSenders<F>),
-) -> Result<bool, Reject> {
+) -> Result<Opened, Reject> {
     // What fails these checks is somebody else's: what comes from this very host, too.
     if port.flags & PORT_TRUSTED != 0 || !is_to_port(view, port, tables).ok_or(Reject::Pass)? {
         return Err(Reject::Pass);
@@ -85,8 +90,18 @@ pub fn check<F: Family>(
         return Err(Reject::Drop(Counter::DropUdpLength));
     }
     const CONTENT: Reject = Reject::Drop(Counter::DropUdpContent);
-    let inner = view.skip(outer_len::<F>());
-    if (total_len as usize) < outer_len::<F>() + F::IP_LEN
+    let peer = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
+    let mut opened = Opened::default();
+    match view.u8(ETH_LEN + outer_len::<F>()) {
+        Some(cookie::QUESTION) if udp_len > udp::HEADER_LEN as u16 => return Err(Reject::Pass),
+        Some(cookie::KIND) if udp_len as usize > udp::HEADER_LEN + cookie::LEN => {
+            opened = check_cookie::<F>(view, peer, tables)?;
+        }
+        _ => {}
+    }
+    let ahead = outer_len::<F>() + opened.cookie_len();
+    let inner = view.skip(ahead);
+    if (total_len as usize) < ahead + F::IP_LEN
         || inner.u8(ETH_LEN).ok_or(CONTENT)? >> 4 != F::VERSION
         || F::find(inner, settings).is_none()
     {
@@ -97,24 +112,58 @@ pub fn check<F: Family>(
         return Err(CONTENT);
     }
     let inner_len = F::total_len(inner).ok_or(CONTENT)?;
-    if inner_len != u32::from(total_len) - outer_len::<F>() as u32 {
+    if inner_len != u32::from(total_len) - ahead as u32 {
         return Err(Reject::Drop(Counter::DropUdpLength));
     }
-    let peer = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     let source = F::Address::read(inner, F::SOURCE).ok_or(CONTENT)?;
-    let is_others = source.difference(peer) != 0;
-    if is_others && !tables.may_send(peer, source) {
-        return Err(Reject::Drop(Counter::DropUdpSource));
+    // From a relayed port, packets are this router's own: from the address where the sender found it.
+    let own = if opened.relayed_port == Be16::new(0) {
+        peer
+    } else {
+        router
+    };
+    if source.difference(own) != 0 {
+        if opened.relayed_port != Be16::new(0) || !tables.may_send(peer, source) {
+            return Err(Reject::Drop(Counter::DropUdpSource));
+        }
+        opened.flags |= OPENED_PERMITTED;
     }
-    Ok(is_others)
+    Ok(opened)
 }
 
-/// Takes the outer headers off: the Ethernet header moves to the packet inside. `None` if the
-/// frame is too short or cannot be moved.
+/// Checks the cookie in front of a packet.
 #[inline(always)]
-pub fn decapsulate<F: Family>(frame: &mut impl Frame) -> Option<()> {
+fn check_cookie<F: Family>(
+    view: View<'_>,
+    peer: F::Address,
+    tables: &impl UdpSenders<F>,
+) -> Result<Opened, Reject> {
+    let udp_at = ETH_LEN + F::IP_LEN;
+    let port = view.be16(udp_at + udp::SOURCE_PORT).ok_or(TRUNCATED)?;
+    let window = view
+        .window::<{ cookie::LEN }>(ETH_LEN + outer_len::<F>())
+        .ok_or(TRUNCATED)?;
+    let relayed_port = Be16::from_memory(window.u16(cookie::RELAYED_PORT));
+    let epoch = u32::from_be(window.u32(cookie::EPOCH));
+    let hash = u64::from_be(window.u64(cookie::HASH));
+    let bound = cookie::bound(port.value(), relayed_port.value(), epoch);
+    if !tables.is_cookie(peer, bound, hash) {
+        return Err(Reject::Drop(Counter::DropCookie));
+    }
+    Ok(Opened {
+        flags: OPENED_COOKIE | OPENED_PERMITTED,
+        reserved: 0,
+        relayed_port,
+    })
+}
+
+/// Takes the outer headers off, with the cookie behind them: the Ethernet header moves to the packet inside. `None` if
+/// the frame is too short or cannot be moved.
+#[inline(always)]
+pub fn decapsulate<F: Family>(frame: &mut impl Frame, opened: Opened) -> Option<()> {
     let view = frame.view();
-    let inner = view.skip(outer_len::<F>());
+    let ahead = outer_len::<F>() + opened.cookie_len();
+    let inner = view.skip(ahead);
     inner.at::<ETH_LEN>(0)?;
     let destination = view.be32(0)?;
     let between = view.be32(4)?;
@@ -124,7 +173,7 @@ pub fn decapsulate<F: Family>(frame: &mut impl Frame) -> Option<()> {
     inner.set_be32(4, between)?;
     inner.set_be32(8, source)?;
     inner.set_be16(eth::ETHER_TYPE, ether_type)?;
-    frame.adjust_head(outer_len::<F>() as i32).then_some(())
+    frame.adjust_head(ahead as i32).then_some(())
 }
 
 #[cfg(test)]
@@ -138,10 +187,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_ethernet_header_moves_to_what_is_inside(frame in prop::collection::vec(any::<u8>(), 0..100)) {
+        fn the_ethernet_header_moves_to_what_is_inside(
+            frame in prop::collection::vec(any::<u8>(), 0..100),
+            has_cookie: bool,
+        ) {
             let mut buffer = Buffer::new(&frame);
-            let outer_len = outer_len::<V4>();
-            let taken_out = decapsulate::<V4>(&mut buffer);
+            let opened = Opened {
+                flags: if has_cookie { OPENED_COOKIE } else { 0 },
+                ..Opened::default()
+            };
+            let outer_len = outer_len::<V4>() + opened.cookie_len();
+            let taken_out = decapsulate::<V4>(&mut buffer, opened);
             prop_assert_eq!(taken_out.is_some(), frame.len() >= ETH_LEN + outer_len);
             if taken_out.is_some() {
                 let native: Vec<u8> = [&frame[..ETH_LEN], &frame[ETH_LEN + outer_len..]].concat();

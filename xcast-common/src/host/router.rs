@@ -17,7 +17,7 @@ use crate::{
         port::{MAX_PORTS, PORT_STACK, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port},
         settings::Settings,
     },
-    packet::{Packet, Reject},
+    packet::{Opened, Packet, Reject},
     wire::{ETH_LEN, frame::Frame as _},
 };
 
@@ -120,18 +120,18 @@ impl<F: Family> Router<F> {
     }
 
     /// If the frame is Xcast inside UDP for this router, removes the outer headers. Returns whether it did, and if so
-    /// whether the configuration permits its sender the source of another.
+    /// what was known of its sender.
     ///
     /// # Errors
     ///
     /// [`Reject::Pass`] if the datagram is for somebody else, [`Reject::Drop`] if it is malformed or not permitted.
-    pub fn decapsulate(&self, frame: &mut Buffer, port: &Port) -> Result<Option<bool>, Reject> {
+    pub fn decapsulate(&self, frame: &mut Buffer, port: &Port) -> Result<Option<Opened>, Reject> {
         if !tunnel::is_candidate::<F>(frame.view(), &self.settings) {
             return Ok(None);
         }
-        let is_others = tunnel::check::<F>(frame.view(), port, &self.settings, &self.tables)?;
-        tunnel::decapsulate::<F>(frame).ok_or(Reject::Drop(Counter::DropNoRoom))?;
-        Ok(Some(is_others))
+        let opened = tunnel::check::<F>(frame.view(), port, &self.settings, &self.tables)?;
+        tunnel::decapsulate::<F>(frame, opened).ok_or(Reject::Drop(Counter::DropNoRoom))?;
+        Ok(Some(opened))
     }
 
     /// Decides about an accepted packet: reuses [`plan`](Self::plan) if it applies, or makes a new one there.
@@ -187,9 +187,10 @@ impl<F: Family> Router<F> {
         let ext_len = match is_xcast::<F>(frame.view(), &self.settings) {
             Some(ext_len) => ext_len,
             None => {
-                let is_others = self.decapsulate(&mut frame, &port)?.ok_or(Reject::Pass)?;
+                let opened = self.decapsulate(&mut frame, &port)?.ok_or(Reject::Pass)?;
                 self.count(port.slot, Counter::Decapsulated);
-                port = port.for_permitted(F::VERSION, is_others.into());
+                port = port.for_permitted(F::VERSION, opened.permitted());
+                port.relayed_port = opened.relayed_port;
                 is_xcast::<F>(frame.view(), &self.settings)
                     .ok_or(Reject::Drop(Counter::DropUdpContent))?
             }
@@ -285,8 +286,7 @@ impl<F: Family> Router<F> {
         };
         if form == Form::Tunnel {
             let tunnel = self.tables.tunnel(next_hop.group_or_tunnel);
-            let encapsulated =
-                tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
+            let encapsulated = tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
             if encapsulated.is_none() {
                 self.count(slot, Counter::DropNoRoom);
                 return;

@@ -9,6 +9,7 @@ use crate::{
     family::traits::Family,
     forward::tables::{Tables, TunnelPeers, UdpSenders},
     maps::{
+        cookie::{COOKIE_KEYS, CookieKey, words},
         next_hop::{EcmpGroup, NEXT_HOP_NO_ROUTE, NextHop},
         tunnel::{Tunnel, TunnelCookies, TunnelPeer},
     },
@@ -31,6 +32,7 @@ pub struct MemoryTables {
     sources: BTreeMap<u8, Prefixes<()>>,
     tunnels: BTreeMap<u16, Tunnel>,
     peers: HashMap<TunnelPeer, TunnelCookies>,
+    cookie_keys: [CookieKey; COOKIE_KEYS],
 }
 
 impl MemoryTables {
@@ -84,6 +86,11 @@ impl MemoryTables {
     /// The outer headers of a tunnel.
     pub fn tunnel(&self, index: u16) -> Option<&Tunnel> {
         self.tunnels.get(&index)
+    }
+
+    /// Sets the key of an epoch, instead of what is at its [place](CookieKey::place).
+    pub fn set_cookie_key(&mut self, key: CookieKey) {
+        self.cookie_keys[CookieKey::place(key.epoch) as usize] = key;
     }
 
     /// Next-hop id of the longest prefix that matches; [`NEXT_HOP_NO_ROUTE`] if none does.
@@ -161,6 +168,13 @@ impl<F: Family> UdpSenders<F> for MemoryTables {
     fn may_send(&self, peer: F::Address, source: F::Address) -> bool {
         let prefixes = self.senders.get(&peer.into());
         prefixes.is_some_and(|prefixes| prefixes.longest(source.into()).is_some())
+    }
+
+    fn is_cookie(&self, source: F::Address, bound: u64, hash: u64) -> bool {
+        let epoch = bound as u32;
+        let key = &self.cookie_keys[CookieKey::place(epoch) as usize];
+        let [high, low] = words(source);
+        epoch != 0 && key.epoch == epoch && key.hash_of(high, low, bound) == hash
     }
 }
 

@@ -133,6 +133,10 @@ counters! {
     DropUdpSource = "drop_udp_source", Packet;
     /// Packets dropped: congestion was experienced in a tunnel, and the packet inside cannot say so (RFC 6040 section 4.2).
     DropTunnelEcn = "drop_tunnel_ecn", Packet;
+    /// Packets dropped: Xcast inside UDP with a cookie that is forged, expired, or somebody else's.
+    DropCookie = "drop_cookie", Packet;
+    /// Packets dropped: the port of arrival takes sources only that have proven their address, and this one has not.
+    DropUnproven = "drop_unproven", Packet;
     /// Packets dropped: the driver has no room for a longer or shorter header.
     DropNoRoom = "drop_no_room", Packet;
     /// Packets dropped: the kernel refused the redirect.

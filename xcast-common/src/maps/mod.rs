@@ -5,6 +5,7 @@
 //! of everything that is counted, and [`lpm`] the form of the route map.
 
 pub(crate) mod address;
+pub(crate) mod cookie;
 pub mod counter;
 pub(crate) mod fanout;
 pub(crate) mod limit;
@@ -21,6 +22,7 @@ pub use self::{
         ADDRESS_ANYCAST, ADDRESS_OWN, MAX_OWN_ADDRESSES, MAX_POLICY_SOURCES, MAX_PORT_SOURCES,
         MAX_UDP_SOURCES, PeerSource, PortSource,
     },
+    cookie::{COOKIE_KEYS, CookieKey, words},
     counter::{PortCounters, Tally},
     fanout::{
         FanoutEntry, FanoutKey, GROUP_PRESETS, MAX_FANOUTS, MAX_REPEATS, PRESET_FANOUTS,
@@ -28,10 +30,11 @@ pub use self::{
     },
     limit::{Bucket, LIMIT_BUCKETS},
     next_hop::{
-        InTunnel, ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS,
+        ECMP_BUCKETS, EGRESS_ANY, EGRESS_NONE, EGRESS_OTHER, EcmpGroup, InTunnel, MAX_ECMP_GROUPS,
         MAX_NEXT_HOPS, NEXT_HOP_ENTRIES, NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION,
         NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN,
-        NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
+        NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY,
+        NEXT_HOP_XCAST, NextHop, NextHopKind, port_bit,
     },
     port::{
         MAX_PORT_MACS, MAX_PORTS, MAX_REAL_PORTS, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_FIRST,

@@ -2,6 +2,7 @@
 
 use super::{
     address::{PeerSource, PortSource},
+    cookie::CookieKey,
     counter::PortCounters,
     fanout::{FanoutEntry, FanoutKey},
     next_hop::{EcmpGroup, NextHop},
@@ -25,6 +26,7 @@ pod!(
     Be16,
     Be32,
     Be128,
+    CookieKey,
     EcmpGroup,
     NextHop,
     PeerSource<Be32>,

@@ -1,5 +1,7 @@
 //! Ports: the interfaces that packets arrive at and copies leave by.
 
+use crate::wire::endian::Be16;
+
 /// Number of port slots: up to 64 interfaces and the two ends of the router's own veth pair.
 pub const MAX_PORTS: usize = 72;
 /// Slot of `xcast0-dp`: a copy that leaves by it arrives on `xcast0`, in the kernel stack.
@@ -35,6 +37,9 @@ pub enum SourceMode {
     /// No best route back leaves elsewhere: as [`Strict`](Self::Strict), but what there is no route to passes, as it
     /// does by unicast where there is no filter. Nobody can be made the victim of answers to such a source.
     NotElsewhere = 4,
+    /// Only those that have proven that they receive at their address: inside UDP, with a
+    /// [cookie](crate::wire::cookie), or by a peer that the configuration names.
+    Proven = 5,
 }
 
 /// Which of a port's [`SourceMode`]s is for which IP version.
@@ -84,8 +89,9 @@ pub struct Port {
     pub ifindex: u32,
     /// A [`SourceMode`] for IPv4 and one for IPv6.
     pub sources: [u8; 2],
-    /// Explicit padding.
-    pub reserved: u16,
+    /// In the table 0. For a packet whose sender may use a relayed port of this router, that port: the packet's source
+    /// is to be this router's own address and this UDP port.
+    pub relayed_port: Be16,
     /// What a packet costs its source, in nanoseconds of its budget; 0 for nothing. See
     /// [`forward::limits`](crate::forward::limits).
     pub packet_ns: u32,
@@ -94,7 +100,7 @@ pub struct Port {
 }
 
 impl Port {
-    /// The port for a packet whose source the configuration permits its sender, if `permitted` is 1 and not 0: the way
+    /// The port for a packet that was taken out of UDP, if `permitted` is 1 and not 0: the way
     /// back does not count. Without a branch, which the verifier would follow to the end of the program.
     #[inline(always)]
     pub fn for_permitted(self, ip_version: u8, permitted: u8) -> Self {

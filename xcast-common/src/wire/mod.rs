@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod checksum;
+pub mod cookie;
 pub mod endian;
 pub mod frame;
 pub mod xcast4;

@@ -224,10 +224,22 @@ stack_copies_per_second = 10000
 #port = 4242
 #peers = [{ address = "10.0.0.2", sources = ["10.1.0.0/16", "10.2.0.0/16"] }]
 
+# Serve sources of which nothing is known: they ask at udp.port, and prove by a cookie that they receive at
+# the address that they send from. Relays with the same anycast address need the same secret: a file with 32
+# hexadecimal digits. With relayed_ports, sources may have copies come from the router's own address, where
+# reverse-path filters would drop copies with theirs. See also source = "proven" below.
+#[relay]
+#questions_per_second = 1000
+#capacity_copies_per_second = 200000
+#relayed_ports = [50000, 50063]
+#replies_per_second = 1000
+#secret_file = "/etc/xcast-relay.secret"
+
 # One table per port. Interfaces may appear later, go away and come back.
 # source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no
 # gateway is behind it (without rp_filter: also sources without any route pass). "strict": only sources to which a best route leaves by this port. "loose": only
-# sources to which there is a route. "any". Or a list of networks.
+# sources to which there is a route. "any". "proven": only sources that have proven their address to [relay], and
+# udp.peers. Or a list of networks.
 "#;
 
 fn file(interfaces: &[String], candidates: &[String]) -> String {

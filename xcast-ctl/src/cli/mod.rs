@@ -30,7 +30,7 @@ use crate::{
     config::DEFAULT_INTERFACE,
     log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
-    tools::{dht, exec, ping, recv, send, trace},
+    tools::{backbone, dht, exec, ping, recv, send, trace},
 };
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
@@ -78,6 +78,7 @@ enum Verb {
     NextHops(next_hops::Args),
     Neighbors(neighbors::Args),
     Tunnels(tunnels::Args),
+    Backbone(backbone::Args),
     Ports(ports::Args),
     Explain(explain::Args),
     Ping(ping::Args),
@@ -149,6 +150,7 @@ impl Cli {
             Verb::Routes(args) => routes::run(&args, router),
             Verb::Neighbors(args) => neighbors::run(&args, router),
             Verb::Tunnels(args) => tunnels::run(&args, router),
+            Verb::Backbone(args) => backbone::run(&args, router),
             Verb::NextHops(args) => next_hops::run(&args, router),
             Verb::Ports(args) => ports::run(&args, router),
             Verb::Explain(args) => explain::run(&args, router),
@@ -229,7 +231,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 17);
+        assert_eq!(verbs.len(), 18);
         let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
@@ -238,7 +240,7 @@ mod tests {
             }
             named.push((name, verb.clone()));
         }
-        assert_eq!(named.len(), 17 + 11);
+        assert_eq!(named.len(), 18 + 11);
         for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");

@@ -8,6 +8,7 @@ mod code_points;
 mod error;
 mod limits;
 mod port;
+mod relay;
 mod router;
 mod source;
 mod table;
@@ -30,6 +31,7 @@ pub use self::{
     error::ConfigError,
     limits::Limits,
     port::Port,
+    relay::Relay,
     router::{DATAPATH_SUFFIX, DEFAULT_INTERFACE, Router, prune_name},
     source::Source,
     tunnel::{Secret, Tunnel, TunnelMode},
@@ -47,6 +49,8 @@ pub struct Config {
     pub limits: Limits,
     /// Xcast inside UDP; `None` if it accepts none.
     pub udp: Option<Udp>,
+    /// Serving sources that nothing is known of; `None` if it serves none.
+    pub relay: Option<Relay>,
     /// The interfaces it forwards between.
     pub ports: Vec<Port>,
     /// Tunnels to other routers, the preferred ones first.
@@ -75,12 +79,16 @@ impl Config {
             router: file.router,
             limits: file.limits,
             udp: file.udp,
+            relay: file.relay,
             ports: file.port,
             tunnels: file.tunnel,
         };
         config.router.validate()?;
         if let Some(udp) = &config.udp {
             udp.validate()?;
+        }
+        if let Some(relay) = &config.relay {
+            relay.validate(config.udp.as_ref())?;
         }
         validate_ports(&config.ports, &config.router)?;
         validate_tunnels(
@@ -148,6 +156,7 @@ struct File {
     #[serde(default)]
     limits: Limits,
     udp: Option<Udp>,
+    relay: Option<Relay>,
     #[serde(default)]
     port: Vec<Port>,
     #[serde(default)]

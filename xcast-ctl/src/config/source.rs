@@ -23,6 +23,9 @@ pub enum Source {
     Loose,
     /// Any.
     Any,
+    /// Only those that have proven that they receive at their address: inside UDP, with a cookie of `[relay]`; and
+    /// `udp.peers`.
+    Proven,
     /// Only those in these networks.
     Prefixes(Vec<IpNet>),
 }
@@ -68,7 +71,7 @@ impl<'de> Deserialize<'de> for Source {
             type Value = Source;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(r#""auto", "strict", "loose", "any" or a list of networks"#)
+                f.write_str(r#""auto", "strict", "loose", "any", "proven" or a list of networks"#)
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Source, E> {
@@ -77,6 +80,7 @@ impl<'de> Deserialize<'de> for Source {
                     "strict" => Ok(Source::Strict),
                     "loose" => Ok(Source::Loose),
                     "any" => Ok(Source::Any),
+                    "proven" => Ok(Source::Proven),
                     _ => Err(E::invalid_value(Unexpected::Str(text), &self)),
                 }
             }
@@ -105,6 +109,7 @@ mod tests {
         assert_eq!(parsed("'strict'"), Source::Strict);
         assert_eq!(parsed("'loose'"), Source::Loose);
         assert_eq!(parsed("'any'"), Source::Any);
+        assert_eq!(parsed("'proven'"), Source::Proven);
         let prefixes = ["10.1.0.0/16", "2001:db8::/32"].map(|text| text.parse().unwrap());
         let list = parsed("['10.1.0.0/16', '2001:db8::/32']");
         assert_eq!(list, Source::Prefixes(prefixes.to_vec()));

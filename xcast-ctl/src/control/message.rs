@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status, Tunnel};
+use crate::report::{
+    Backbone, Destination, Explain, Neighbor, NextHop, Port, Route, Stats, Status, Tunnel,
+};
 
 /// What a verb asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +41,8 @@ pub enum Request {
     Neighbors,
     /// Answered by [`Response::Tunnels`], in the order of the configuration.
     Tunnels,
+    /// Answered by [`Response::Backbone`].
+    Backbone,
     /// Answered by [`Response::Explain`].
     Explain(ExplainRequest),
     /// Answered by [`Response::Stopping`]. Then the router detaches and ends.
@@ -111,6 +115,8 @@ pub enum Response {
     Neighbors(Vec<Neighbor>),
     /// To [`Request::Tunnels`].
     Tunnels(Vec<Tunnel>),
+    /// To [`Request::Backbone`].
+    Backbone(Box<Backbone>),
     /// To [`Request::Explain`].
     Explain(Explain),
     /// To [`Request::Stop`] and [`Request::Leave`].

@@ -47,8 +47,8 @@ use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 use xcast_common::maps::{
-    ARRIVAL_TUNNEL, EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port, PortCounters, Settings,
-    Tunnel, TunnelCookies, TunnelPeer,
+    ARRIVAL_TUNNEL, COOKIE_KEYS, CookieKey, EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port,
+    PortCounters, Settings, Tunnel, TunnelCookies, TunnelPeer,
 };
 
 use self::{
@@ -323,6 +323,19 @@ impl Datapath {
     /// There are more than [`MAX_PORT_SOURCES`](xcast_common::maps::MAX_PORT_SOURCES) of a family.
     pub fn allow_on_port(&mut self, slot: u8, sources: IpNet) -> Result<(), DatapathError> {
         self.tables.allow_on_port(slot, sources)
+    }
+
+    /// Writes the keys of the cookies by which sources prove their address, in the order of their
+    /// [places](CookieKey::place).
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to write the map.
+    pub fn set_cookie_keys(
+        &mut self,
+        keys: &[CookieKey; COOKIE_KEYS],
+    ) -> Result<(), DatapathError> {
+        self.tables.set_cookie_keys(keys)
     }
 
     /// Adds or removes sources whose packets policy rules decide about.

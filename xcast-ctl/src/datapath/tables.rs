@@ -9,8 +9,9 @@ use aya::{
 use ipnet::IpNet;
 use xcast_common::{
     maps::{
-        EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM,
-        NextHop, NextHopKind, PORT_STACK, PeerSource, PortSource, counter::Counter, lpm,
+        COOKIE_KEYS, CookieKey, EcmpGroup, MAX_NEXT_HOPS, NEXT_HOP_STACK_MTU,
+        NEXT_HOP_STACK_ORPHAN, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind, PORT_STACK, PeerSource,
+        PortSource, counter::Counter, lpm,
     },
     wire::{Be32, Be128, address::Address},
 };
@@ -37,6 +38,7 @@ pub(super) struct TableMaps {
     port_sources6: LpmTrie<MapData, PortSource<Be128>, u32>,
     policy_sources: LpmTrie<MapData, Be32, u32>,
     policy_sources6: LpmTrie<MapData, Be128, u32>,
+    cookie_keys: Array<MapData, CookieKey>,
     stack_macs: Macs,
 }
 
@@ -81,6 +83,7 @@ impl TableMaps {
             port_sources6: typed(ebpf, "PORT_SOURCES6")?,
             policy_sources: typed(ebpf, "POLICY_SOURCES")?,
             policy_sources6: typed(ebpf, "POLICY_SOURCES6")?,
+            cookie_keys: typed(ebpf, "COOKIE_KEYS")?,
             stack_macs,
         };
         tables.set_next_hop(NEXT_HOP_STACK_MTU, NextHop::stack(Counter::StackMtu))?;
@@ -236,6 +239,19 @@ impl TableMaps {
                     .map_err(map("PORT_SOURCES6"))
             }
         }
+    }
+
+    /// Writes the keys of cookies, in the order of their places.
+    pub(super) fn set_cookie_keys(
+        &mut self,
+        keys: &[CookieKey; COOKIE_KEYS],
+    ) -> Result<(), DatapathError> {
+        for (place, key) in (0..).zip(keys) {
+            self.cookie_keys
+                .set(place, key, 0)
+                .map_err(map("COOKIE_KEYS"))?;
+        }
+        Ok(())
     }
 
     /// Adds or removes sources that policy rules decide about.

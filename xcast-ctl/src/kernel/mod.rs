@@ -1,6 +1,7 @@
 //! Questions to the kernel, one at a time: interfaces and what XDP can do on them, routes,
 //! neighbours, settings. [`sync`](crate::sync) is what follows the kernel.
 
+mod addressed_socket;
 mod ethtool;
 mod limits;
 mod link;
@@ -15,6 +16,7 @@ mod rule;
 mod xdp;
 
 pub(crate) use self::{
+    addressed_socket::AddressedSocket,
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
     limits::{may_mount, missing_capabilities, raise_open_files},
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},

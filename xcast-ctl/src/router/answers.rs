@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
-    PortCounters, counter,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind,
+    PORT_STACK, PortCounters, counter,
 };
 
 use super::{explain, ports::Ports, state::Router};
@@ -42,6 +42,10 @@ impl Router {
             Request::Ports => Response::Ports(self.ports.report()),
             Request::Neighbors => Response::Neighbors(self.discovery.report(&self.sync)),
             Request::Tunnels => Response::Tunnels(self.tunnels.report(&self.sync)),
+            Request::Backbone => Response::Backbone(Box::new(report::Backbone {
+                relay: self.relay.report(),
+                neighbors: self.discovery.report(&self.sync),
+            })),
             Request::Explain(request) => {
                 let mut explain = explain::explain(
                     request,
@@ -68,9 +72,8 @@ impl Router {
         let gateways = self.discovery.report(&self.sync);
         for copy in &mut explain.copies {
             let mut without = gateways.iter().filter(|row| !row.xcast);
-            let gateway = without.find(|row| {
-                row.device == copy.port && Some(row.address) == copy.next_hop
-            });
+            let gateway =
+                without.find(|row| row.device == copy.port && Some(row.address) == copy.next_hop);
             if let Some(gateway) = gateway {
                 copy.why += &format!("; it gets unicast: {}", gateway.why);
             }
@@ -123,6 +126,7 @@ impl Router {
             gateways: self.config.router.gateways.clone(),
             xcast_table: self.sync.xcast_table().map(Into::into),
             udp_port: self.config.udp.as_ref().map(|udp| udp.port.get()),
+            relay: self.relay.report(),
             lasting: self.datapath.generation().is_pinned(),
             log_lines_lost: log::lost_lines(),
             own_interface_repairs: own_interface.repairs,

@@ -7,8 +7,8 @@
 //! goes on.
 //!
 //! `discovery` asks gateways whether they speak Xcast. `tunnels` asks the other ends of tunnels whether they answer, by
-//! frames from `tunnel_frames`. `state` is what the loop owns. [`resolver`] talks to the kernel about gateways beside the
-//! loop.
+//! frames from `tunnel_frames`. `relay` answers sources that ask to be served. `state` is what the loop owns.
+//! [`resolver`] talks to the kernel about gateways beside the loop.
 
 mod answers;
 mod discovery;
@@ -18,6 +18,7 @@ mod passage;
 mod pending;
 mod ports;
 mod probe;
+mod relay;
 pub mod resolver;
 mod sources;
 mod state;

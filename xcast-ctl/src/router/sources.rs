@@ -42,6 +42,7 @@ pub(super) fn modes(configured: &Source, kernel: KernelPolicy, has_gateway: bool
         Source::Strict => SourceMode::Strict,
         Source::Loose => SourceMode::Loose,
         Source::Any => SourceMode::Any,
+        Source::Proven => SourceMode::Proven,
         Source::Prefixes(_) => SourceMode::Prefixes,
         // Hosts have the addresses of their links. Without a filter, the kernel also forwards from sources that it has
         // no route to at all: one-way feeds.

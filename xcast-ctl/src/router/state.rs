@@ -14,6 +14,7 @@ use super::{
     own_interface::{OwnInterface, is_end},
     pending::Pending,
     ports::Ports,
+    relay::Relay,
     resolver::Resolver,
     tunnels::{Heard, Tunnels},
     udp_port,
@@ -47,6 +48,7 @@ pub(super) struct Router {
     pub(super) resolver: Resolver,
     pub(super) discovery: Discovery,
     pub(super) tunnels: Tunnels,
+    pub(super) relay: Relay,
     /// Edits that could not be carried out.
     pub(super) pending: Pending,
     pub(super) own_interface: OwnInterface,
@@ -70,6 +72,7 @@ impl Router {
         generation: Generation,
     ) -> Result<Self> {
         let settings = config.settings([kernel::random()?, 0]);
+        let mut relay = Relay::start(config, generation.mark() >> 1)?;
         let slot_of = |name: &str| generation.slot_of(if_nametoindex(name).ok()?);
         let ports = Ports::new(&config.ports, &config.limits, slot_of, |slot| {
             generation.is_used(slot)
@@ -81,6 +84,7 @@ impl Router {
             .await
             .context("the programs were not loaded")??;
         datapath.trust_for(config.router.orphan_limit())?;
+        relay.write_keys(&mut datapath);
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
             for source in &peer.sources {
                 datapath.allow_source(peer.address, *source)?;
@@ -118,6 +122,7 @@ impl Router {
             resolver,
             discovery: Discovery::start(config),
             tunnels,
+            relay,
             pending: Pending::default(),
             own_interface: OwnInterface::watch(config, pair)?,
             pair: pair.clone(),
@@ -265,6 +270,7 @@ impl Router {
         self.sync.tend(&used, &mut edits);
         self.discovery.follow(&self.sync);
         self.carry_out(edits);
+        self.relay.tend(&mut self.datapath);
     }
 
     /// Nothing tells when somebody sets the MTU for IPv6 of an interface, or whether multipath routes mind failed

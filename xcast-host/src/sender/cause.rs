@@ -14,6 +14,9 @@ pub enum UnicastCause {
     Refused,
     /// There is no such interface, no permission, or no route to the router.
     Unavailable,
+    /// Copies with the sender's address do not get past any relay, and none sends from its own: a reverse-path filter
+    /// (rp_filter) or an ingress filter (BCP 38) drops them.
+    Filtered,
     /// It is alone in its packet.
     Single,
     /// Loopback, link-local, or the sender's own address: no router delivers there.
@@ -32,6 +35,7 @@ impl UnicastCause {
             Self::NoAnswer => "no_answer",
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
+            Self::Filtered => "filtered",
             Self::Single => "single",
             Self::NotRouted => "not_routed",
             Self::PayloadSize => "payload_size",
@@ -47,6 +51,10 @@ impl fmt::Display for UnicastCause {
             Self::NoAnswer => "no router has answered",
             Self::Refused => "nobody listens on the router's port",
             Self::Unavailable => "the way to the router is not available",
+            Self::Filtered => {
+                "copies with this host's address do not get past any relay: a reverse-path filter (rp_filter) or an \
+                 ingress filter (BCP 38) drops them, and no relay sends from its own address"
+            }
             Self::Single => "there is one destination",
             Self::NotRouted => "no router delivers there",
             Self::PayloadSize => "the payload leaves no room for a list",

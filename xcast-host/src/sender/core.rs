@@ -22,6 +22,7 @@ use super::{
     destination::{Destination, Options, Unusable},
     family::FamilySender,
     outcome::{SendError, Sent, Unreached},
+    relay_link::{RelayLink, RelayStatus, Reply},
     settings::Settings,
     split::Delivery,
     statistics::SenderStatistics,
@@ -318,6 +319,32 @@ impl<S: AsFd> Core<S> {
         let family = self.families[usize::from(address.to_canonical().is_ipv6())].as_ref()?;
         family.check(now).ok()?;
         family.open.as_ref().map(|open| open.source)
+    }
+
+    /// The address and port that receivers of Xcast packets of this address's family see, while those go by a router.
+    pub fn seen_from(&self, address: IpAddr, now: Instant) -> Option<SocketAddr> {
+        let family = self.families[usize::from(address.to_canonical().is_ipv6())].as_ref()?;
+        family.check(now).ok()?;
+        let open = family.open.as_ref()?;
+        Some(SocketAddr::new(
+            open.source,
+            open.source_port.unwrap_or(family.local_port()),
+        ))
+    }
+
+    /// The next datagram that came to an address that receivers see and that is not the socket's own.
+    pub fn take_reply(&mut self) -> Option<Reply> {
+        let families = self.families.iter_mut().flatten();
+        families
+            .filter_map(|family| family.relays.as_mut())
+            .find_map(RelayLink::take_reply)
+    }
+
+    /// What is known of the relays.
+    pub fn relays(&self, now: Instant) -> Vec<RelayStatus> {
+        let families = self.families.iter().flatten();
+        let relays = families.filter_map(|family| family.relays.as_ref());
+        relays.flat_map(|relays| relays.status(now)).collect()
     }
 
     /// Looks after the routers: takes their answers in, and asks again when it is time.

@@ -15,6 +15,7 @@ use super::{
     destination::{Destination, Options, Unusable},
     liveness::Liveness,
     open_uplink::{OpenUplink, PROBE, Probe, anywhere},
+    relay_link::{Outlet, RelayLink},
     settings::Settings,
     split::Split,
     statistics::SenderStatistics,
@@ -33,6 +34,10 @@ pub(crate) struct FamilySender {
     liveness: Liveness,
     was_up: bool,
     pub open: Option<OpenUplink>,
+    /// Of an uplink by relays, once they are asked.
+    pub relays: Option<RelayLink>,
+    /// How `open` was opened, if by a relay.
+    outlet: Option<Outlet>,
     probe: Option<Probe>,
     pub split: Split,
     /// The interfaces of link-local destinations.
@@ -48,6 +53,8 @@ impl FamilySender {
             liveness: Liveness::new(settings.probing),
             was_up: false,
             open: None,
+            relays: None,
+            outlet: None,
             probe: None,
             split: Split::default(),
             scopes: Vec::new(),
@@ -56,6 +63,11 @@ impl FamilySender {
 
     pub fn is_ipv6(&self) -> bool {
         self.local.is_ipv6()
+    }
+
+    /// Port of the sender's own socket.
+    pub fn local_port(&self) -> u16 {
+        self.local.port()
     }
 
     /// Whether the uplink has a way for this family.
@@ -114,20 +126,27 @@ impl FamilySender {
 
     /// What becomes readable when the router answers, while it is asked.
     pub fn answer_from(&self) -> Option<BorrowedFd<'_>> {
-        self.probe.as_ref().map(|probe| probe.as_fd())
+        match &self.relays {
+            Some(relays) => Some(relays.as_fd()),
+            None => self.probe.as_ref().map(|probe| probe.as_fd()),
+        }
     }
 
     /// Whether messages go by a router at this time.
     pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
-        match self.is_served() {
-            true => self.liveness.check(now),
-            false => Err(UnicastCause::Configured),
+        match (self.is_served(), &self.relays) {
+            (false, _) => Err(UnicastCause::Configured),
+            (true, Some(relays)) => relays.check(now),
+            (true, None) => self.liveness.check(now),
         }
     }
 
     /// When the router is asked next; `None` if never, or at once.
     pub fn deadline(&self) -> Option<Instant> {
-        self.liveness.deadline()
+        match &self.relays {
+            Some(relays) => relays.deadline(),
+            None => self.liveness.deadline(),
+        }
     }
 
     /// Looks after the router: takes its answer in, and asks again when it is time. `packet` is
@@ -136,6 +155,33 @@ impl FamilySender {
         if !self.is_served() {
             return;
         }
+        match self.uplink {
+            Uplink::Relays { .. } => {
+                if let Err(error) = self.tend_relays(now, statistics, packet) {
+                    self.lose(now, &error);
+                }
+            }
+            _ => self.tend_router(now, statistics, packet),
+        }
+        let up = self.check(now).is_ok();
+        if up != self.was_up {
+            self.was_up = up;
+            statistics.lost += u64::from(!up);
+            let (uplink, ipv6) = (&self.uplink, self.is_ipv6());
+            if up {
+                debug!(?uplink, ipv6, "the router answers");
+            } else {
+                warn!(?uplink, ipv6, "the router is lost: sending unicast");
+            }
+        }
+    }
+
+    fn tend_router(
+        &mut self,
+        now: Instant,
+        statistics: &mut SenderStatistics,
+        packet: &mut Vec<u8>,
+    ) {
         if self.probe.as_ref().is_some_and(Probe::is_answered) {
             self.probe = None;
             self.liveness.answered();
@@ -150,17 +196,34 @@ impl FamilySender {
                 }
             }
         }
-        let up = self.liveness.check(now).is_ok();
-        if up != self.was_up {
-            self.was_up = up;
-            statistics.lost += u64::from(!up);
-            let (uplink, ipv6) = (&self.uplink, self.is_ipv6());
-            if up {
-                debug!(?uplink, ipv6, "the router answers");
-            } else {
-                warn!(?uplink, ipv6, "the router is lost: sending unicast");
-            }
+    }
+
+    fn tend_relays(
+        &mut self,
+        now: Instant,
+        statistics: &mut SenderStatistics,
+        packet: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        if let (
+            None,
+            Uplink::Relays {
+                code_points,
+                relays,
+            },
+        ) = (&self.relays, &self.uplink)
+        {
+            self.relays = Some(RelayLink::open(*code_points, relays, self.local.ip())?);
         }
+        let Some(relays) = &mut self.relays else {
+            return Ok(());
+        };
+        relays.advance(now, statistics, packet);
+        let outlet = relays.outlet(now);
+        if outlet != self.outlet || self.open.is_none() {
+            self.open = outlet.map(|outlet| relays.uplink(outlet)).transpose()?;
+            self.outlet = outlet;
+        }
+        Ok(())
     }
 
     /// Sends a probe, by an uplink that is opened anew unless it is known to work.
@@ -227,8 +290,8 @@ impl FamilySender {
     /// Where Xcast packets leave, and what they have in common; `None` if the uplink is closed.
     pub fn xcast(&self, options: &Options) -> Option<(&OpenUplink, Template)> {
         let (open, code_points) = (self.open.as_ref()?, self.uplink.code_points()?);
-        let source = (open.source, self.local.port()).into();
-        let template = Template::new(code_points, source, options);
+        let port = open.source_port.unwrap_or(self.local.port());
+        let template = Template::new(code_points, (open.source, port).into(), options);
         Some((open, template))
     }
 }

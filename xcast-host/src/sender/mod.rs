@@ -8,6 +8,7 @@ mod family;
 pub mod liveness;
 mod open_uplink;
 mod outcome;
+mod relay_link;
 mod settings;
 pub mod split;
 mod statistics;
@@ -15,7 +16,7 @@ mod uplink;
 
 use std::{
     io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd, BorrowedFd},
     time::{Duration, Instant},
 };
@@ -27,9 +28,10 @@ pub use self::{
     cause::UnicastCause,
     destination::{Destination, Options, Unusable},
     outcome::{SendError, Sent, Unreached},
+    relay_link::{RelayStatus, Reply},
     settings::{PacketLimits, Settings},
     statistics::SenderStatistics,
-    uplink::{RouterAddresses, Uplink},
+    uplink::{Relays, RouterAddresses, Uplink},
 };
 
 /// Sends one message to many destinations, by an ordinary UDP socket and an [`Uplink`].
@@ -182,6 +184,24 @@ impl<S: AsFd> Sender<S> {
     /// towards the router, and may choose another one for a datagram to a certain destination.
     pub fn source_for(&self, address: IpAddr) -> Option<IpAddr> {
         self.0.source_for(address, Instant::now())
+    }
+
+    /// The address and port that receivers of Xcast packets see, for this address and others of its family: those of
+    /// the socket, of a NAT, or of a relay. `None` while no packets go by a router.
+    pub fn seen_from(&self, address: IpAddr) -> Option<SocketAddr> {
+        self.0.seen_from(address, Instant::now())
+    }
+
+    /// The next datagram that came to an address and port that receivers see and that are not the socket's: by a relay
+    /// that sends from its own address, or through a NAT. Taken in by [`tend`](Self::tend) and by sending; at most 256 wait,
+    /// and the oldest give way.
+    pub fn take_reply(&mut self) -> Option<Reply> {
+        self.0.take_reply()
+    }
+
+    /// What is known of the relays of an [`Uplink::Relays`], once they are asked.
+    pub fn relays(&self) -> Vec<RelayStatus> {
+        self.0.relays(Instant::now())
     }
 
     /// What was done so far.

@@ -1,7 +1,7 @@
 //! An open uplink: sockets that reach the first router, and probes.
 
 use std::{
-    io,
+    io::{self, IoSlice},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
@@ -10,13 +10,14 @@ use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
     net::if_::if_nametoindex,
-    sys::socket::{MsgFlags, recv, send},
+    sys::socket::{MsgFlags, SockaddrStorage, recv, send, sendmsg},
 };
 
 use super::uplink::{PROBE_PORT, Uplink};
 use crate::{
     packet::{Entry, datagram_overhead},
     raw_socket::RawSocket,
+    relay::message::Cookie,
 };
 
 /// What probes say, for those who see one.
@@ -28,6 +29,8 @@ pub(crate) struct OpenUplink {
     link: Link,
     /// Source address of the packets.
     pub source: IpAddr,
+    /// Source port of the packets; `None` for that of the sender's own socket.
+    pub source_port: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -36,6 +39,11 @@ enum Link {
     Tunnel {
         socket: UdpSocket,
         probe_at: SocketAddr,
+    },
+    Relay {
+        socket: UdpSocket,
+        to: SocketAddr,
+        cookie: Cookie,
     },
 }
 
@@ -74,7 +82,11 @@ impl OpenUplink {
                     },
                 };
                 let link = Link::Native(socket);
-                Ok(Some(Self { link, source }))
+                Ok(Some(Self {
+                    link,
+                    source,
+                    source_port: None,
+                }))
             }
             Uplink::Udp {
                 router, probe_port, ..
@@ -88,10 +100,26 @@ impl OpenUplink {
                 probe_at.set_port(*probe_port);
                 Ok(Some(Self {
                     source: source_of(&socket)?,
+                    source_port: None,
                     link: Link::Tunnel { socket, probe_at },
                 }))
             }
-            Uplink::Unicast => Ok(None),
+            // Opened by those who know which relay to use.
+            Uplink::Relays { .. } | Uplink::Unicast => Ok(None),
+        }
+    }
+
+    /// To a relay, by a socket that may send to others, too. Packets go behind this cookie.
+    pub fn relay(
+        socket: UdpSocket,
+        to: SocketAddr,
+        cookie: Cookie,
+        (source, source_port): (IpAddr, Option<u16>),
+    ) -> Self {
+        Self {
+            link: Link::Relay { socket, to, cookie },
+            source,
+            source_port,
         }
     }
 
@@ -100,6 +128,7 @@ impl OpenUplink {
         match &self.link {
             Link::Native(_) => 0,
             Link::Tunnel { .. } => datagram_overhead(self.source.is_ipv6()),
+            Link::Relay { cookie, .. } => datagram_overhead(self.source.is_ipv6()) + cookie.len(),
         }
     }
 
@@ -109,6 +138,13 @@ impl OpenUplink {
             Link::Native(socket) => socket.send(packet),
             Link::Tunnel { socket, .. } => {
                 send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
+                Ok(())
+            }
+            Link::Relay { socket, to, cookie } => {
+                let parts = [IoSlice::new(cookie), IoSlice::new(packet)];
+                let to = SockaddrStorage::from(*to);
+                let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+                sendmsg(fd, &parts, &[], flags, Some(&to))?;
                 Ok(())
             }
         }
@@ -122,6 +158,8 @@ impl OpenUplink {
                 let port = socket.local_addr()?.port();
                 (socket, SocketAddr::from((self.source, port)))
             }
+            // Its questions are its probes.
+            Link::Relay { .. } => return Err(io::ErrorKind::Unsupported.into()),
             Link::Tunnel { probe_at, .. } => (connected(self.source, *probe_at)?, *probe_at),
         };
         let port = socket.local_addr()?.port();
@@ -139,7 +177,7 @@ impl AsFd for OpenUplink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.link {
             Link::Native(socket) => socket.as_fd(),
-            Link::Tunnel { socket, .. } => socket.as_fd(),
+            Link::Tunnel { socket, .. } | Link::Relay { socket, .. } => socket.as_fd(),
         }
     }
 }
@@ -193,7 +231,7 @@ pub(crate) fn anywhere(ipv6: bool) -> IpAddr {
 }
 
 /// Routers drop fragments of Xcast packets: rather be told that one is too large.
-fn forbid_fragments(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+pub(super) fn forbid_fragments(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
     let (level, option, value) = match ipv6 {
         false => (
             libc::IPPROTO_IP,

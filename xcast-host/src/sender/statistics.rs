@@ -24,6 +24,8 @@ statistics! {
         unicast_refused,
         /// Of these: [`UnicastCause::Unavailable`].
         unicast_unavailable,
+        /// Of these: [`UnicastCause::Filtered`].
+        unicast_filtered,
         /// Of these: [`UnicastCause::Single`].
         unicast_single,
         /// Of these: [`UnicastCause::NotRouted`].
@@ -51,6 +53,7 @@ impl SenderStatistics {
             UnicastCause::NoAnswer => &mut self.unicast_no_answer,
             UnicastCause::Refused => &mut self.unicast_refused,
             UnicastCause::Unavailable => &mut self.unicast_unavailable,
+            UnicastCause::Filtered => &mut self.unicast_filtered,
             UnicastCause::Single => &mut self.unicast_single,
             UnicastCause::NotRouted => &mut self.unicast_not_routed,
             UnicastCause::PayloadSize => &mut self.unicast_payload_size,
@@ -60,7 +63,10 @@ impl SenderStatistics {
 
     /// Datagrams sent only because no router could be used: none, while all is well.
     pub fn fallbacks(&self) -> u64 {
-        self.unicast_no_answer + self.unicast_refused + self.unicast_unavailable
+        self.unicast_no_answer
+            + self.unicast_refused
+            + self.unicast_unavailable
+            + self.unicast_filtered
     }
 }
 

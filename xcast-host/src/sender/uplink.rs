@@ -3,7 +3,10 @@
 use std::net::{IpAddr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use super::cause::UnicastCause;
-use crate::code_points::CodePoints;
+use crate::{
+    code_points::CodePoints,
+    relay::choice::{Preference, SourceAddress, Timing},
+};
 
 /// How Xcast packets reach the first router.
 ///
@@ -45,8 +48,63 @@ pub enum Uplink {
         /// program answers. [`Uplink::udp`] uses 9, the discard port.
         probe_port: u16,
     },
+    /// Xcast packets inside UDP, to one of several [relays](crate::relay). Needs no privileges, and works from behind a
+    /// NAT.
+    Relays {
+        /// Numbers that mark a packet as Xcast.
+        code_points: CodePoints,
+        /// The relays, and how one is chosen.
+        relays: Relays,
+    },
     /// No router: every destination gets a datagram of its own.
     Unicast,
+}
+
+/// Relays, and how one is chosen.
+///
+/// What receivers see as the source depends on [`source`](Self::source) and on where the sender is:
+///
+/// | source | sender | receivers see | replies come to |
+/// |---|---|---|---|
+/// | [`Own`](SourceAddress::Own) | with an address of its own | its socket's address and port | its socket |
+/// | [`Own`](SourceAddress::Own) | behind a NAT | an address and port of the NAT | [`take_reply`](crate::Sender::take_reply), from those that the NAT lets in |
+/// | [`Relayed`](SourceAddress::Relayed) | anywhere | an address and port of the relay | [`take_reply`](crate::Sender::take_reply) |
+///
+/// Many NATs let in only what comes from where something was sent to (RFC 4787 section 5; Linux MASQUERADE is one). To
+/// receivers nothing was sent by the socket that has the NAT's port: what they answer to the NAT's address is lost then. Their
+/// answers to a relay's address come in any case. Datagrams that the sender falls back to have its own socket's address, as ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relays {
+    /// Where they take packets: addresses of relays, or anycast addresses that several relays have.
+    pub list: Vec<RouterAddresses>,
+    /// Which one is preferred. Default: the first that can be used.
+    pub preference: Preference,
+    /// What address packets come from.
+    pub source: SourceAddress,
+    /// A relay, not in the list, that questions are relayed to, to see whether copies with the sender's own address get past a
+    /// relay: needed for [`SourceAddress::Tested`]. One that is near the receivers says most.
+    pub witness: Option<RouterAddresses>,
+    /// How often they are asked.
+    pub timing: Timing,
+}
+
+impl Relays {
+    /// These relays, with the default of everything else.
+    pub fn new(list: impl IntoIterator<Item = impl Into<RouterAddresses>>) -> Self {
+        Self {
+            list: list.into_iter().map(Into::into).collect(),
+            preference: Preference::default(),
+            source: SourceAddress::default(),
+            witness: None,
+            timing: Timing::default(),
+        }
+    }
+
+    pub(super) fn addresses(&self, ipv6: bool) -> impl Iterator<Item = SocketAddr> {
+        self.list
+            .iter()
+            .filter_map(move |relay| relay.address(ipv6))
+    }
 }
 
 /// Where a router takes Xcast packets in UDP: an address for each family, since the inner and the
@@ -118,7 +176,9 @@ impl Uplink {
 
     pub(crate) fn code_points(&self) -> Option<CodePoints> {
         match self {
-            Self::Native { code_points, .. } | Self::Udp { code_points, .. } => Some(*code_points),
+            Self::Native { code_points, .. }
+            | Self::Udp { code_points, .. }
+            | Self::Relays { code_points, .. } => Some(*code_points),
             Self::Unicast => None,
         }
     }
@@ -133,6 +193,10 @@ impl Uplink {
                 router,
                 ..
             } => marked(code_points) && router.address(ipv6).is_some(),
+            Self::Relays {
+                code_points,
+                relays,
+            } => marked(code_points) && relays.addresses(ipv6).next().is_some(),
             Self::Unicast => false,
         }
     }
@@ -150,6 +214,23 @@ impl Uplink {
             } => Err(
                 "router: it has an IPv6 address, so name the code points of IPv6 (CodePoints::ipv6)",
             ),
+            Self::Relays { relays, .. }
+                if relays
+                    .list
+                    .iter()
+                    .any(|relay| *relay == RouterAddresses::default())
+                    || relays.list.is_empty() =>
+            {
+                Err("relays: name an address of each, and at least one")
+            }
+            Self::Relays { relays, .. }
+                if relays.source == SourceAddress::Tested && relays.witness.is_none() =>
+            {
+                Err(
+                    "relays: name a witness, by which to test whether copies with this host's address get \
+                     past a relay",
+                )
+            }
             _ => Ok(()),
         }
     }

@@ -4,9 +4,11 @@
 //! * [`tunnels`]: which tunnels to other routers work, and how, with [`path_mtu`]; [`cookie`] is by what they know each
 //!   other.
 //! * [`passage`]: which of them also forward it.
+//! * [`relay`]: what a relay grants to sources, and whether it has too much to do.
 
 pub mod cookie;
 pub mod discovery;
-pub mod path_mtu;
-pub mod tunnels;
 pub mod passage;
+pub mod path_mtu;
+pub mod relay;
+pub mod tunnels;

@@ -90,6 +90,15 @@ fn via(uplink: &Uplink, is_ipv6: bool) -> Via {
     match uplink {
         Uplink::Native { .. } => Via::Native,
         Uplink::Unicast => Via::Unicast,
+        // The one that is preferred; which one is used is not known here.
+        Uplink::Relays { relays, .. } => {
+            let mut list = relays.list.iter();
+            let address = list.find_map(|relay| match is_ipv6 {
+                false => relay.ipv4.map(SocketAddr::V4),
+                true => relay.ipv6.map(SocketAddr::V6),
+            });
+            address.map_or(Via::Unicast, Via::Udp)
+        }
         Uplink::Udp { router, .. } => {
             let address = match is_ipv6 {
                 false => router.ipv4.map(SocketAddr::V4),

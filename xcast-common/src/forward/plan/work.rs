@@ -11,7 +11,7 @@ use crate::{
         lpm::{LookUps, Reader},
         next_hop::{MAX_NEXT_HOPS, NextHop},
     },
-    packet::Packet,
+    packet::{Opened, Packet},
     verifier::{fresh, store},
 };
 
@@ -62,8 +62,8 @@ pub struct Work {
     pub(super) packet: Packet,
     /// Who pays for the packet; kept here and not in registers while it is planned.
     payer: Payer,
-    /// See [`bit_through_memory`](Self::bit_through_memory).
-    pub(super) bit: u8,
+    /// See [`opened_through_memory`](Self::opened_through_memory).
+    opened: Opened,
     /// Not 0 if the bit of some destination is clear.
     pub(super) cleared: u32,
     /// Each destination's look-up.
@@ -106,11 +106,11 @@ impl Work {
         fresh(&self.payer)
     }
 
-    /// The same for a yes or no: 1 or 0.
+    /// The same for what is known of a datagram whose packet is to be taken out.
     #[inline(always)]
-    pub fn bit_through_memory(&mut self, bit: bool) -> u8 {
-        store(&mut self.bit, bit as u8);
-        fresh(&self.bit)
+    pub fn opened_through_memory(&mut self, opened: Opened) -> Opened {
+        store(&mut self.opened, opened);
+        fresh(&self.opened)
     }
 
     /// The same for what is known of a packet.

@@ -5,7 +5,7 @@ use aya::{programs::ProgramType, sys::is_program_supported};
 
 use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
-    config::{Config, DATAPATH_SUFFIX},
+    config::{Config, DATAPATH_SUFFIX, Source},
     control::{self, ControlError, Request, Response},
     datapath::bpffs::{self, Place},
     report,
@@ -46,6 +46,10 @@ pub(super) struct Facts {
     pub(super) udp_port_in_use: bool,
     /// The kernel may give that port to a socket that asks for any.
     pub(super) udp_port_ephemeral: bool,
+    /// The configuration has the router serve sources that nothing is known of.
+    pub(super) is_relay: bool,
+    /// Number of ports that take sources only that have proven their address.
+    pub(super) proven_ports: usize,
     /// The configuration has code points for IPv6.
     pub(super) wants_ipv6: bool,
     /// Whether the kernel forwards IPv6; `None` if it has no IPv6.
@@ -137,6 +141,12 @@ impl Facts {
                 .udp
                 .as_ref()
                 .is_some_and(|udp| local_port::is_ephemeral(udp.port.get())),
+            is_relay: config.relay.is_some(),
+            proven_ports: config
+                .ports
+                .iter()
+                .filter(|port| port.source == Source::Proven)
+                .count(),
             wants_ipv6: config.code_points.ipv6.is_some(),
             forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
             running: running(&own_name)?,

@@ -14,6 +14,7 @@ mod own_interface;
 mod packet_filter;
 mod policy_routing;
 mod port;
+mod relay;
 mod reported;
 mod stacked;
 #[cfg(test)]
@@ -111,6 +112,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         ipv6::judge,
         udp::judge,
         tunnels::judge,
+        relay::judge,
         loss::judge,
         reported::judge,
         gateways::judge,

@@ -7,7 +7,9 @@ use super::{
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     let Some(port) = facts.udp_port else { return };
-    findings.push(if facts.udp_port_in_use {
+    let running = facts.running.as_ref();
+    let is_ours = running.is_some_and(|running| running.status.relay.is_some());
+    findings.push(if facts.udp_port_in_use && !is_ours {
         finding(
             "udp_port",
             Severity::Warning,

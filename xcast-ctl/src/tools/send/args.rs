@@ -15,7 +15,7 @@ use crate::{
 /// router: the one given with --via, or the gateway towards the first destination that has one.
 /// Both need root or CAP_NET_RAW. With --udp packets are sent inside UDP to a router that accepts
 /// them there, which needs no privilege. If that router does not answer, each destination is sent
-/// a unicast datagram instead.
+/// a unicast datagram instead. The same goes for --relay, where nothing has to be known of this host.
 ///
 /// A list of IPv4 and IPv6 addresses is sent as one packet per family.
 ///
@@ -45,6 +45,15 @@ pub(crate) struct Args {
     /// Send inside UDP to this router; give it twice for its IPv4 and its IPv6 address
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = router_in_udp, conflicts_with_all = ["via", "interface", "to", "port_list"])]
     pub(super) udp: Vec<SocketAddr>,
+
+    /// Send inside UDP to this relay, after proving this host's address to it; give as many as there are, and the first that
+    /// works is used
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = router_in_udp, conflicts_with_all = ["udp", "via", "interface", "to", "port_list"])]
+    pub(super) relay: Vec<SocketAddr>,
+
+    /// Have the relay send from an address and port of its own
+    #[arg(long, requires = "relay")]
+    pub(super) relayed: bool,
 
     /// UDP source port
     #[arg(long, value_name = "PORT", default_value_t = 5058)]

@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result};
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, Sender, SenderStatistics, Settings, Uplink,
+    Options, Relays, Sender, SenderStatistics, Settings, Uplink,
     packet::{Entry, Template},
+    relay::SourceAddress,
 };
 
 use super::{
@@ -43,7 +44,7 @@ pub(super) struct Raw {
 
 impl Outbound {
     pub(super) fn open(args: &Args, router: &str) -> Result<Self> {
-        if !args.udp.is_empty() {
+        if !args.udp.is_empty() || !args.relay.is_empty() {
             return Self::open_udp(args, router);
         }
         let entries = &args.destinations;
@@ -74,17 +75,37 @@ impl Outbound {
     }
 
     fn open_udp(args: &Args, own_router: &str) -> Result<Self> {
-        let router = router_addresses(&args.udp)?;
+        let given = if args.relay.is_empty() {
+            &args.udp
+        } else {
+            &args.relay
+        };
         // An IPv6 socket serves IPv4, too.
-        let destinations = args.destinations.iter().map(|entry| entry.address);
-        let ipv6 = router.ipv6.is_some() || destinations.into_iter().any(|to| to.is_ipv6());
+        let mut destinations = args.destinations.iter().map(|entry| entry.address);
+        let ipv6 = given.iter().any(SocketAddr::is_ipv6) || destinations.any(|to| to.is_ipv6());
         let any: IpAddr = match ipv6 {
             false => Ipv4Addr::UNSPECIFIED.into(),
             true => Ipv6Addr::UNSPECIFIED.into(),
         };
         let local = SocketAddr::new(args.first_hop.source.unwrap_or(any), args.source_port);
         let socket = UdpSocket::bind(local).with_context(|| format!("cannot send from {local}"))?;
-        let uplink = Uplink::udp(args.first_hop.code_points.find(own_router)?, router);
+        let code_points = args.first_hop.code_points.find(own_router)?;
+        let uplink = if args.relay.is_empty() {
+            Uplink::udp(code_points, router_addresses(given)?)
+        } else {
+            let source = match args.relayed {
+                false => SourceAddress::Own,
+                true => SourceAddress::Relayed,
+            };
+            let relays = Relays {
+                source,
+                ..Relays::new(given.iter().copied())
+            };
+            Uplink::Relays {
+                code_points,
+                relays,
+            }
+        };
         let settings = Settings {
             options: Options {
                 ttl: args.ttl,
@@ -103,11 +124,11 @@ impl Outbound {
             let _ = writeln!(
                 io::stderr(),
                 "xcast-ctl: no answer from {}{why}; sending unicast to each destination",
-                listed(&args.udp)
+                listed(given)
             );
         }
         Ok(Self::Udp {
-            routers: args.udp.clone(),
+            routers: given.clone(),
             sender: Box::new(sender),
         })
     }
