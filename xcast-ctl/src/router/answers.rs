@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
-    PortCounters, counter,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind,
+    PORT_STACK, PortCounters, counter,
 };
 
 use super::{explain, ports::Ports, state::Router};
