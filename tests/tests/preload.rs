@@ -1,11 +1,19 @@
 //! `xcast-ctl exec`: programs that know nothing of Xcast.
 
+#[path = "preload/cluster.rs"]
+mod cluster;
+#[path = "preload/going.rs"]
+mod going;
 #[path = "preload/hosts.rs"]
 mod hosts;
+#[path = "preload/kinds.rs"]
+mod kinds;
 #[path = "preload/model.rs"]
 mod model;
 #[path = "preload/programs.rs"]
 mod programs;
+#[path = "preload/wire.rs"]
+mod wire;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};

@@ -181,6 +181,15 @@ const NEEDS: &[Need] = &[
         install: None,
     },
     Need {
+        name: "corosync",
+        why: "a cluster with kronosnet, unmodified, by Xcast",
+        how: "from the distribution (corosync)",
+        purposes: &[Purpose::Test],
+        present: || find("corosync").is_some(),
+        packages: &["corosync"],
+        install: None,
+    },
+    Need {
         name: "rustfmt",
         why: "checks the format",
         how: "by rustup",

@@ -1,16 +1,20 @@
 //! An open uplink: sockets that reach the first router, and probes.
 
 use std::{
-    io,
+    io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
 };
 
 use nix::{
+    cmsg_space,
     errno::Errno,
     ifaddrs::getifaddrs,
     net::if_::if_nametoindex,
-    sys::socket::{MsgFlags, recv, send},
+    sys::socket::{
+        ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recv, recvmsg, send, setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    },
 };
 
 use super::uplink::{PROBE_PORT, Uplink};
@@ -84,6 +88,7 @@ impl OpenUplink {
                 };
                 let socket = connected(bound, router)?;
                 forbid_fragments(&socket, ipv6)?;
+                report_refusals(&socket, ipv6)?;
                 let mut probe_at = router;
                 probe_at.set_port(*probe_port);
                 Ok(Some(Self {
@@ -110,6 +115,48 @@ impl OpenUplink {
             Link::Tunnel { socket, .. } => {
                 send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
                 Ok(())
+            }
+        }
+    }
+
+    /// Whether packets can be refused after they have left.
+    pub fn can_be_refused(&self) -> bool {
+        matches!(self.link, Link::Tunnel { .. })
+    }
+
+    /// An error that has come back for a packet that had left; a later [`send`](Self::send) would
+    /// report it.
+    pub fn error(&self) -> Option<io::Error> {
+        match &self.link {
+            Link::Native(_) => None,
+            Link::Tunnel { socket, .. } => socket.take_error().ok().flatten(),
+        }
+    }
+
+    /// The beginnings of packets that had left and that somebody on the way, or the router's host,
+    /// has refused by ICMP since this was called last.
+    pub fn refused(&self) -> Vec<Vec<u8>> {
+        let mut refused = Vec::new();
+        let Link::Tunnel { socket, .. } = &self.link else {
+            return refused;
+        };
+        let mut buffer = [0; 2048];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+            let message = recvmsg::<SockaddrStorage>(
+                socket.as_raw_fd(),
+                &mut parts,
+                Some(&mut control),
+                MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+            );
+            let (len, by_icmp) = match message {
+                Ok(message) => (message.bytes, is_by_icmp(&message)),
+                Err(Errno::EINTR) => continue,
+                Err(_) => return refused,
+            };
+            if by_icmp {
+                refused.push(buffer[..len].to_vec());
             }
         }
     }
@@ -190,6 +237,26 @@ pub(crate) fn anywhere(ipv6: bool) -> IpAddr {
         false => Ipv4Addr::new(198, 51, 100, 1).into(),
         true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
     }
+}
+
+/// Whether a message of the error queue is about a packet that somebody else refused.
+fn is_by_icmp<S>(message: &RecvMsg<'_, '_, S>) -> bool {
+    let origins = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
+        ControlMessageOwned::Ipv4RecvErr(error, _) => Some(error.ee_origin),
+        ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_origin),
+        _ => None,
+    });
+    let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
+    origins.into_iter().any(|origin| icmp.contains(&origin))
+}
+
+/// Has the kernel keep what comes back by ICMP, with the beginning of the packet it is about.
+fn report_refusals(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => setsockopt(socket, Ipv4RecvErr, &true)?,
+        true => setsockopt(socket, Ipv6RecvErr, &true)?,
+    }
+    Ok(())
 }
 
 /// Routers drop fragments of Xcast packets: rather be told that one is too large.

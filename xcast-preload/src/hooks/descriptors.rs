@@ -17,7 +17,7 @@ fn changed(fd: c_int) {
     if !is_inside() && !table::is_ours(fd) {
         end_own();
         if table::is_used(fd) && !is_borrowed() {
-            let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+            let _ = inside(|| engine::with(fd, |engine| engine.forget(fd)));
             table::changed(fd);
         }
     }
@@ -96,7 +96,7 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 /// The descriptor is closed.
 fn forget(fd: c_int) {
     if table::is_known(fd) && !is_borrowed() {
-        let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+        let _ = inside(|| engine::with(fd, |engine| engine.forget(fd)));
         table::closed(fd);
     }
 }
@@ -153,7 +153,7 @@ fn doubled(fd: c_int, copy: c_int) {
 /// A number that the program wants to be its own.
 fn give_way(fd: c_int) {
     if table::is_ours(fd) && !is_inside() && !is_borrowed() {
-        let _ = inside(|| engine::with(Engine::forget_all));
+        let _ = inside(|| engine::with_all(Engine::forget_all));
     }
 }
 

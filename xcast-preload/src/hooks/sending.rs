@@ -13,7 +13,9 @@ use super::thread::{LEAVE, end_own, original};
 use crate::{
     engine,
     group::Datagram,
-    raw::{inside, is_inside, is_pending, set_pending, socket_address, thread},
+    raw::{
+        inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread,
+    },
     statistics::{Counter, count},
     table, timer,
 };
@@ -25,9 +27,9 @@ const MAX_MESSAGES: usize = libc::UIO_MAXIOV as usize;
 
 /// Before a send that is not taken: ends the thread's group, and what order needs.
 fn make_way(fd: c_int, to: Option<SocketAddr>) {
-    if is_pending() || (table::is_held(fd) && !is_inside()) {
-        set_pending(false);
-        let _ = inside(|| engine::with(|engine| engine.make_way(thread(), fd, to)));
+    end_own();
+    if table::is_held(fd) && !is_inside() {
+        let _ = inside(|| engine::with(fd, |engine| engine.make_way(thread(), fd, to)));
     }
 }
 
@@ -43,17 +45,31 @@ enum Fate {
 
 /// Decides about a datagram of the program.
 fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fate {
+    let plain = to.filter(|_| flags & !FLAGS == 0);
+    // The way of nearly all that is taken: no allocation, no system call, and a lock that only threads
+    // with the same socket want.
+    let followed = plain.and_then(|to| {
+        inside_with_group(fd, |thread| {
+            engine::with(fd, |engine| engine.follow(thread, fd, to, payload)) == Some(true)
+        })
+    });
+    if followed == Some(true) {
+        return Fate::Taken;
+    }
     if is_inside() {
         return Fate::Passes;
     }
     count(Counter::Sends, 1);
-    let to = to.filter(|_| flags & !FLAGS == 0 && !table::is_left_alone(fd));
+    let to = plain.filter(|_| !table::is_left_alone(fd));
     let Some(to) = to.filter(|to| table::note(fd, payload, destination(*to))) else {
         make_way(fd, to);
         return Fate::Passes;
     };
+    if pending().is_some_and(|other| other != fd) {
+        end_own();
+    }
     let taken = inside(|| {
-        let taken = engine::with(|engine| engine.offer(thread(), fd, to, payload));
+        let taken = engine::with(fd, |engine| engine.offer(thread(), fd, to, payload));
         if taken == Some(true) {
             timer::wake();
         }
@@ -63,14 +79,14 @@ fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fat
         Some(true) => {
             // The destructor of the thread is registered here, if the thread does not end already.
             let registered = LEAVE.try_with(|_| ()).is_ok();
-            set_pending(true);
+            set_pending(Some(fd));
             if !registered {
                 end_own();
             }
             Fate::Taken
         }
         _ => {
-            set_pending(false);
+            set_pending(None);
             Fate::Watched(to)
         }
     }
@@ -88,7 +104,7 @@ fn destination(to: SocketAddr) -> u64 {
 /// The kernel has answered a datagram that was watched.
 fn watched(fd: c_int, to: SocketAddr, taken: bool) {
     if taken {
-        let _ = inside(|| engine::with(|engine| engine.taken(fd, to)));
+        let _ = inside(|| engine::with(fd, |engine| engine.taken(fd, to)));
     }
 }
 
@@ -372,7 +388,7 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
     if !repeats && !is_repetitive(&datagrams) {
         return None;
     }
-    let call = engine::with(|engine| engine.divide(fd, &mut datagrams))??;
+    let call = engine::with(fd, |engine| engine.divide(fd, &mut datagrams))??;
     let single = call.single.iter().map(|place| messages[*place]).collect();
     Some(Plan {
         groups: call.groups,
@@ -399,7 +415,7 @@ unsafe fn note_taken(fd: c_int, messages: &[mmsghdr]) {
         // SAFETY: the caller vouches for the message.
         let to = unsafe { socket_address(header.msg_name, header.msg_namelen as usize) };
         if let Some(to) = to {
-            let _ = engine::with(|engine| engine.taken(fd, to));
+            let _ = engine::with(fd, |engine| engine.taken(fd, to));
         }
     }
 }
@@ -424,6 +440,6 @@ unsafe fn send_group(fd: c_int, messages: &mut [mmsghdr], places: &[usize]) {
         for place in places {
             messages[*place].msg_len = payload.len() as c_uint;
         }
-        let _ = engine::with(|engine| engine.send(fd, payload, to));
+        let _ = engine::with(fd, |engine| engine.send(fd, payload, to));
     }
 }
