@@ -12,6 +12,8 @@ mod kinds;
 mod model;
 #[path = "preload/programs.rs"]
 mod programs;
+#[path = "preload/swarm.rs"]
+mod swarm;
 #[path = "preload/wire.rs"]
 mod wire;
 

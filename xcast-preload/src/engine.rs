@@ -14,6 +14,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
+use nix::errno::Errno;
 use xcast_host::{SendError, Sender, Uplink};
 
 use crate::{
@@ -102,10 +103,31 @@ fn lock(engine: &'static Mutex<Option<Engine>>) -> Guard {
     engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn shard(fd: RawFd) -> &'static Mutex<Option<Engine>> {
+    &ENGINES[fd.unsigned_abs() as usize % SHARDS]
+}
+
 /// Does something with the descriptor's engine, if there is one.
 pub fn with<T>(fd: RawFd, work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-    let shard = fd.unsigned_abs() as usize % SHARDS;
-    lock(&ENGINES[shard]).as_mut().map(work)
+    lock(shard(fd)).as_mut().map(work)
+}
+
+/// Takes a datagram if it is the next one that the thread's group expects. Leaves `errno` as it is.
+#[inline]
+pub fn follow(thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+    let shard = shard(fd);
+    let mut guard = match shard.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            let errno = Errno::last_raw();
+            let guard = lock(shard);
+            Errno::set_raw(errno);
+            guard
+        }
+    };
+    let engine = guard.as_mut();
+    engine.is_some_and(|engine| engine.groups.follow(thread, fd, to, payload))
 }
 
 /// Does something with all engines, one after the other.
@@ -158,11 +180,6 @@ pub fn finish() {
 }
 
 impl Engine {
-    /// Takes a datagram if it is the next one that the thread's group expects.
-    pub fn follow(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
-        self.groups.follow(thread, fd, to, payload)
-    }
-
     /// Takes a datagram into a group, or says that it is to pass. In either case, what has to leave
     /// before it has left.
     pub fn offer(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {

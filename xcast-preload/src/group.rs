@@ -145,6 +145,7 @@ pub struct Groups {
 impl Groups {
     /// Takes a datagram if the thread's group expects it as the next one. This is the way of nearly
     /// all datagrams of a program that sends to the same list again and again.
+    #[inline]
     pub fn follow(
         &mut self,
         thread: Thread,

@@ -73,18 +73,17 @@ pub fn set_pending(socket: Option<RawFd>) {
     });
 }
 
-/// Does some work like [`inside`] that makes no system call, if the thread may have an open group of
-/// this socket. The work is given the thread's [number](thread).
-pub fn inside_with_group<T>(socket: RawFd, work: impl FnOnce(usize) -> T) -> Option<T> {
+/// Does some work like [`inside`], if the thread may have an open group of this socket. The work makes
+/// no system call that the program could notice; it is given the thread's [number](thread).
+#[inline]
+pub fn inside_with_group(socket: RawFd, work: impl FnOnce(usize) -> bool) -> bool {
     STATE.with(|state| {
         if state.work.get() != PENDING || state.socket.get() != socket {
-            return None;
+            return false;
         }
         state.work.set(PENDING | INSIDE);
-        let errno = Errno::last_raw();
         let number = ptr::from_ref(state).addr();
-        let result = catch_unwind(AssertUnwindSafe(|| work(number))).ok();
-        Errno::set_raw(errno);
+        let result = catch_unwind(AssertUnwindSafe(|| work(number))).unwrap_or(false);
         state.work.set(PENDING);
         result
     })
@@ -202,6 +201,34 @@ pub unsafe fn socket_address(address: *const c_void, len: usize) -> Option<Socke
         }
         _ => None,
     }
+}
+
+/// The descriptors that a message hands over (`SCM_RIGHTS`).
+///
+/// # Safety
+///
+/// Its control data can be read, for as long as the descriptors are.
+pub unsafe fn descriptors_in(message: &libc::msghdr) -> impl Iterator<Item = RawFd> {
+    // SAFETY: the caller vouches for the control data.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    let control = std::iter::from_fn(move || {
+        // SAFETY: null, or a header within the control data.
+        let control = unsafe { next.as_ref() }?;
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(message, control) };
+        Some(control)
+    });
+    let rights = control.filter(|control| {
+        (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
+    });
+    rights.flat_map(|control| {
+        // SAFETY: it begins behind the header, and is as long as the header says.
+        let (data, header) = unsafe { (libc::CMSG_DATA(control), libc::CMSG_LEN(0)) };
+        let len = control.cmsg_len.saturating_sub(header as usize);
+        let data = data.cast::<RawFd>();
+        // SAFETY: as above; it need not be aligned.
+        (0..len / size_of::<RawFd>()).map(move |place| unsafe { data.add(place).read_unaligned() })
+    })
 }
 
 /// Opens a file to append to, writes, and closes it; standard error for `-`. Nothing but system calls,

@@ -472,7 +472,7 @@ impl<S: AsFd> Core<S> {
             }
         }
         let now = self.job.began.unwrap_or_else(Instant::now);
-        match open.send(&self.packet) {
+        match open.send(&self.packet, self.job.options.dscp) {
             Ok(()) => {
                 self.statistics.xcast_packets += 1;
                 self.statistics.xcast_destinations += entries.len() as u64;

@@ -184,7 +184,7 @@ impl FamilySender {
         Template::new(code_points, (open.source, port).into(), &Options::default())
             .emit(&[entry], PROBE, packet)
             .map_err(io::Error::other)?;
-        open.send(packet)?;
+        open.send(packet, 0)?;
         trace!(to = %entry.address, port = entry.port, "probe");
         self.probe = Some(probe);
         Ok(())

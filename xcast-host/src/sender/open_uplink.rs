@@ -4,6 +4,7 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use nix::{
@@ -16,6 +17,7 @@ use nix::{
         sockopt::{Ipv4RecvErr, Ipv6RecvErr},
     },
 };
+use socket2::SockRef;
 
 use super::uplink::{PROBE_PORT, Uplink};
 use crate::{
@@ -40,6 +42,8 @@ enum Link {
     Tunnel {
         socket: UdpSocket,
         probe_at: SocketAddr,
+        /// Of the outer packets, as the socket has it.
+        dscp: AtomicU8,
     },
 }
 
@@ -93,7 +97,11 @@ impl OpenUplink {
                 probe_at.set_port(*probe_port);
                 Ok(Some(Self {
                     source: source_of(&socket)?,
-                    link: Link::Tunnel { socket, probe_at },
+                    link: Link::Tunnel {
+                        socket,
+                        probe_at,
+                        dscp: AtomicU8::new(0),
+                    },
                 }))
             }
             Uplink::Unicast => Ok(None),
@@ -108,11 +116,20 @@ impl OpenUplink {
         }
     }
 
-    /// Sends one packet, given from its IP header on. Never waits.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+    /// Sends one packet, given from its IP header on, with this DSCP, which an outer packet has as
+    /// well (RFC 2983 section 3.1, the uniform model). Never waits.
+    pub fn send(&self, packet: &[u8], wanted: u8) -> io::Result<()> {
         match &self.link {
             Link::Native(socket) => socket.send(packet),
-            Link::Tunnel { socket, .. } => {
+            Link::Tunnel { socket, dscp, .. } => {
+                if dscp.load(Ordering::Relaxed) != wanted {
+                    let value = u32::from(wanted) << 2;
+                    match self.source {
+                        IpAddr::V4(_) => SockRef::from(socket).set_tos_v4(value)?,
+                        IpAddr::V6(_) => SockRef::from(socket).set_tclass_v6(value)?,
+                    }
+                    dscp.store(wanted, Ordering::Relaxed);
+                }
                 send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
                 Ok(())
             }

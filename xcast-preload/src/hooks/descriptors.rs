@@ -2,13 +2,13 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use libc::{sockaddr, socklen_t};
+use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 use nix::errno::Errno;
 
 use super::thread::{end_own, is_borrowed, original};
 use crate::{
     engine::{self, Engine},
-    raw::{inside, is_inside},
+    raw::{descriptors_in, inside, is_inside},
     table,
 };
 
@@ -147,6 +147,69 @@ fn doubled(fd: c_int, copy: c_int) {
         forget(copy);
         table::doubled(fd);
         table::doubled(copy);
+    }
+}
+
+/// Descriptors are sent or received in a message (`SCM_RIGHTS`): their sockets have others somewhere.
+///
+/// # Safety
+///
+/// `message` is one that the kernel could read, or has filled in.
+pub(super) unsafe fn handed_over(message: &msghdr) {
+    if message.msg_controllen == 0 || is_inside() || is_borrowed() {
+        return;
+    }
+    // SAFETY: the caller vouches for the message.
+    unsafe { descriptors_in(message) }.for_each(|fd| {
+        forget(fd);
+        table::doubled(fd);
+    });
+}
+
+/// # Safety
+///
+/// As in libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvmsg(
+    fd: c_int,
+    message: *mut msghdr,
+    flags: c_int,
+) -> ssize_t {
+    type Original = unsafe extern "C-unwind" fn(c_int, *mut msghdr, c_int) -> ssize_t;
+    let original = original!(recvmsg: Original);
+    end_own();
+    // SAFETY: the caller's own arguments; the kernel has filled in the message.
+    unsafe {
+        let answer = original(fd, message, flags);
+        if answer >= 0 {
+            handed_over(&*message);
+        }
+        answer
+    }
+}
+
+/// # Safety
+///
+/// As in libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    type Original =
+        unsafe extern "C-unwind" fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int;
+    let original = original!(recvmmsg: Original);
+    end_own();
+    // SAFETY: the caller's own arguments; the kernel has filled in as many messages.
+    unsafe {
+        let answer = original(fd, messages, count, flags, timeout);
+        for place in 0..usize::try_from(answer).unwrap_or(0) {
+            handed_over(&(*messages.add(place)).msg_hdr);
+        }
+        answer
     }
 }
 

@@ -9,13 +9,14 @@ use std::{
 
 use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::thread::{LEAVE, end_own, original};
+use super::{
+    descriptors::handed_over,
+    thread::{LEAVE, end_own, original},
+};
 use crate::{
     engine,
     group::Datagram,
-    raw::{
-        inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread,
-    },
+    raw::{inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread},
     statistics::{Counter, count},
     table, timer,
 };
@@ -43,19 +44,20 @@ enum Fate {
     Watched(SocketAddr),
 }
 
-/// Decides about a datagram of the program.
+/// Takes a datagram if it is the next one of a list that is sent to again. This is the way of nearly
+/// all that is taken: no allocation, no system call, and a lock that only threads with sockets of the
+/// same shard want.
+#[inline]
+fn follows(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> bool {
+    flags & !FLAGS == 0
+        && to.is_some_and(|to| {
+            inside_with_group(fd, |thread| engine::follow(thread, fd, to, payload))
+        })
+}
+
+/// Decides about a datagram of the program that does not [follow](follows).
 fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fate {
     let plain = to.filter(|_| flags & !FLAGS == 0);
-    // The way of nearly all that is taken: no allocation, no system call, and a lock that only threads
-    // with the same socket want.
-    let followed = plain.and_then(|to| {
-        inside_with_group(fd, |thread| {
-            engine::with(fd, |engine| engine.follow(thread, fd, to, payload)) == Some(true)
-        })
-    });
-    if followed == Some(true) {
-        return Fate::Taken;
-    }
     if is_inside() {
         return Fate::Passes;
     }
@@ -128,7 +130,6 @@ pub unsafe extern "C-unwind" fn sendto(
         *const sockaddr,
         socklen_t,
     ) -> ssize_t;
-    let original = original!(sendto: Original);
     let mut watch = None;
     if !buffer.is_null() && len <= 65535 {
         // SAFETY: the caller vouches for address and buffer.
@@ -138,6 +139,9 @@ pub unsafe extern "C-unwind" fn sendto(
                 slice::from_raw_parts(buffer.cast::<u8>(), len),
             )
         };
+        if follows(fd, to, flags, payload) {
+            return len as ssize_t;
+        }
         match offer(fd, to, flags, payload) {
             Fate::Taken => return len as ssize_t,
             Fate::Passes => {}
@@ -146,6 +150,7 @@ pub unsafe extern "C-unwind" fn sendto(
     } else {
         make_way(fd, None);
     }
+    let original = original!(sendto: Original);
     // SAFETY: the caller's own arguments.
     let sent = unsafe { original(fd, buffer, len, flags, address, address_len) };
     if let Some(to) = watch {
@@ -216,7 +221,11 @@ unsafe fn offer_message(fd: c_int, message: *const msghdr, flags: c_int) -> (Fat
         pieces.clear();
         // SAFETY: as above.
         let (to, payload) = unsafe { content(message, &mut pieces) }?;
-        Some((offer(fd, Some(to), flags, payload), payload.len()))
+        let fate = match follows(fd, Some(to), flags, payload) {
+            true => Fate::Taken,
+            false => offer(fd, Some(to), flags, payload),
+        };
+        Some((fate, payload.len()))
     });
     fate.ok().flatten().unwrap_or_else(|| {
         count(Counter::Sends, 1);
@@ -237,6 +246,11 @@ pub unsafe extern "C-unwind" fn sendmsg(
 ) -> ssize_t {
     type Original = unsafe extern "C-unwind" fn(c_int, *const msghdr, c_int) -> ssize_t;
     let original = original!(sendmsg: Original);
+    // SAFETY: the caller vouches for the message.
+    if let Some(message) = unsafe { message.as_ref() } {
+        // SAFETY: as above.
+        unsafe { handed_over(message) };
+    }
     // SAFETY: the caller vouches for the message.
     let (fate, len) = unsafe { offer_message(fd, message, flags) };
     if matches!(fate, Fate::Taken) {
