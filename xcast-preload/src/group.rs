@@ -596,7 +596,15 @@ mod tests {
     fn one_content_to_four_is_one_group() {
         let mut groups = Groups::default();
         let (now, mut ended) = (Instant::now(), Vec::new());
-        groups.open(1, 3, address(0), b"same", Memory::default(), now, &mut ended);
+        groups.open(
+            1,
+            3,
+            address(0),
+            b"same",
+            Memory::default(),
+            now,
+            &mut ended,
+        );
         for to in 1..4 {
             assert!(!groups.follow(1, 3, address(to), b"same"));
             assert_eq!(groups.admits(1, 3, address(to), b"same"), Some(now));
@@ -608,7 +616,15 @@ mod tests {
         assert_eq!(groups.admits(1, 3, address(4), b"same"), None);
         assert_eq!(groups.admits(1, 3, address(3), b"more"), None);
         assert_eq!(groups.admits(1, 2, address(3), b"same"), None);
-        groups.open(1, 3, address(0), b"same", Memory::default(), now, &mut ended);
+        groups.open(
+            1,
+            3,
+            address(0),
+            b"same",
+            Memory::default(),
+            now,
+            &mut ended,
+        );
         assert_eq!((ended.len(), ended[0].to().len()), (1, 4));
     }
 
@@ -622,7 +638,15 @@ mod tests {
         };
         let open = |memory: &Memory, content: &[u8]| {
             let mut groups = Groups::default();
-            groups.open(1, 3, address(0), content, memory.clone(), now, &mut Vec::new());
+            groups.open(
+                1,
+                3,
+                address(0),
+                content,
+                memory.clone(),
+                now,
+                &mut Vec::new(),
+            );
             groups
         };
         let mut groups = open(&memory, b"1");
@@ -643,7 +667,13 @@ mod tests {
         assert!(!groups.follow(1, 3, address(2), b"3"));
         groups.end_all(&mut ended);
         // Nothing is followed of a list that nothing is known of.
-        let mut groups = open(&Memory { fit: None, ..memory.clone() }, b"4");
+        let mut groups = open(
+            &Memory {
+                fit: None,
+                ..memory.clone()
+            },
+            b"4",
+        );
         assert!(!groups.follow(1, 3, address(1), b"4"));
         groups.end_all(&mut ended);
         let given: Vec<_> = ended.iter().map(|group| group.to().len()).collect();
@@ -651,7 +681,11 @@ mod tests {
         let followed: Vec<_> = ended.iter().map(|group| group.followed).collect();
         assert_eq!(followed, [3, 1, 0, 0]);
         let left: Vec<_> = ended.into_iter().map(Group::into_memory).collect();
-        assert!(left[..2].iter().all(|left| left.list == memory.list && left.fit == memory.fit));
+        assert!(
+            left[..2]
+                .iter()
+                .all(|left| left.list == memory.list && left.fit == memory.fit)
+        );
         assert_eq!(left[2].list, [address(0), address(3)]);
         assert!(left[2..].iter().all(|left| left.fit.is_none()));
     }

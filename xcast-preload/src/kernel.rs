@@ -69,7 +69,11 @@ pub fn traits(fd: RawFd) -> Traits {
         number((libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)),
         number((libc::IPPROTO_IPV6, libc::IPV6_TCLASS)),
     );
-    let fragments = [libc::IP_PMTUDISC_WANT, libc::IP_PMTUDISC_DO, libc::IP_PMTUDISC_PROBE];
+    let fragments = [
+        libc::IP_PMTUDISC_WANT,
+        libc::IP_PMTUDISC_DO,
+        libc::IP_PMTUDISC_PROBE,
+    ];
     let mtu_discovery = number((libc::IPPROTO_IP, libc::IP_MTU_DISCOVER));
     let priority = number((libc::SOL_SOCKET, libc::SO_PRIORITY));
     let timestamps = number((libc::SOL_SOCKET, libc::SO_TIMESTAMPING)) & TIMESTAMPING_TX != 0;

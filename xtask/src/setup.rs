@@ -181,6 +181,15 @@ const NEEDS: &[Need] = &[
         install: None,
     },
     Need {
+        name: "n2n",
+        why: "relays broadcasts of a virtual network, unmodified, by Xcast",
+        how: "from the distribution (n2n)",
+        purposes: &[Purpose::Test],
+        present: || find("supernode").is_some() && find("ifconfig").is_some(),
+        packages: &["n2n", "net-tools"],
+        install: None,
+    },
+    Need {
         name: "corosync",
         why: "a cluster with kronosnet, unmodified, by Xcast",
         how: "from the distribution (corosync)",

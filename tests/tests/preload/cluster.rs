@@ -58,7 +58,10 @@ impl Cluster {
     fn start(hosts: &Hosts, with: bool, encrypted: bool) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let configuration = directory.path().join("corosync.conf");
-        fs::write(&configuration, configure(hosts, directory.path(), encrypted)?)?;
+        fs::write(
+            &configuration,
+            configure(hosts, directory.path(), encrypted)?,
+        )?;
         let mut nodes = Vec::new();
         for (index, (name, router)) in NODES.iter().enumerate() {
             let namespace = hosts.bed.namespace(name)?;
@@ -92,7 +95,11 @@ impl Cluster {
     fn agrees(&mut self, members: &[usize]) -> Result<()> {
         let members: Vec<_> = members.iter().map(usize::to_string).collect();
         let wanted = format!("members {}", members.join(" "));
-        for member in self.nodes.iter_mut().filter_map(|node| node.member.as_mut()) {
+        for member in self
+            .nodes
+            .iter_mut()
+            .filter_map(|node| node.member.as_mut())
+        {
             member.wait_for(&wanted)?;
         }
         Ok(())
@@ -105,7 +112,9 @@ impl Cluster {
         let wanted = format!("message 1 {text}");
         for node in &mut self.nodes {
             if let Some(member) = &mut node.member {
-                let line = member.line().with_context(|| format!("node {}", node.number))?;
+                let line = member
+                    .line()
+                    .with_context(|| format!("node {}", node.number))?;
                 ensure!(line == wanted, "node {}: {line:?}", node.number);
             }
         }
@@ -133,6 +142,7 @@ impl Member {
                 continue;
             }
             let (sender, lines) = mpsc::channel();
+            sender.send(line.trim_end().to_owned())?;
             thread::spawn(move || {
                 for line in output.lines().map_while(Result::ok) {
                     if sender.send(line).is_err() {
@@ -187,7 +197,12 @@ fn apart(namespace: &Namespace) -> Command {
 fn configure(hosts: &Hosts, directory: &Path, encrypted: bool) -> Result<String> {
     let key: PathBuf = directory.join("key");
     let mut options = fs::OpenOptions::new();
-    let mut file = options.create(true).truncate(true).write(true).mode(0o400).open(&key)?;
+    let mut file = options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o400)
+        .open(&key)?;
     file.write_all(&[0x5a; 256])?;
     let (cipher, hash) = match encrypted {
         true => ("aes256", "sha256"),
@@ -245,12 +260,15 @@ fn cluster(family: Family, encrypted: bool) -> Result<()> {
     };
     ensure!(all == 4 * MESSAGES && fewer == 3 * MESSAGES, "{packets:?}");
     // All but those from before everyone was known.
-    ensure!(all_shared < 2 * MESSAGES && fewer_shared < 2 * MESSAGES, "{packets:?}");
+    ensure!(
+        all_shared < 2 * MESSAGES && fewer_shared < 2 * MESSAGES,
+        "{packets:?}"
+    );
     Ok(())
 }
 
 fn message(number: usize) -> String {
-    format!("{number:04} ").repeat(LEN / 5)
+    format!("{number:04}-").repeat(LEN / 5)
 }
 
 /// How many frames carry messages of [`LEN`] octets: nothing else has their lengths, which are one or

@@ -80,7 +80,10 @@ impl Stream {
     }
 
     fn latest(&self) -> usize {
-        let latest = self.arrived.iter().filter_map(|arrived| arrived.keys().last());
+        let latest = self
+            .arrived
+            .iter()
+            .filter_map(|arrived| arrived.keys().last());
         latest.max().copied().unwrap_or_default()
     }
 

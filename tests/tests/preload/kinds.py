@@ -2,8 +2,8 @@
 
 kinds.py OWN-ADDRESS
 
-Each kind has a socket of its own. Before its round there is an ordinary one ("KIND-control"). Prints what
-calls answered, a line for each kind. Before that it sends to everyone ("warm") by all sockets until a
+Each kind has a socket of its own. Before its round there is an ordinary one ("KIND-control"). Prints, a line
+for each kind, whether its socket is "always" special, and what calls answered. Before that it sends to everyone ("warm") by all sockets until a
 line arrives on standard input.
 """
 
@@ -54,10 +54,12 @@ def by_message(sender, pieces, control=(), flags=0):
 
 
 def option(level, name, value):
-    def sends(sender, payload):
-        answer = attempt(lambda: sender.setsockopt(level, name, value))
-        return answer, to_all(sender, payload)
+    """A kind of socket by an option, which it has from the beginning."""
 
+    def sends(sender, payload):
+        return to_all(sender, payload)
+
+    sends.option = level, name, value
     return sends
 
 
@@ -123,8 +125,17 @@ else:
 
 @kind
 def broadcast(sender, payload):
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     return to_all(sender, payload, to=[*EVERYONE, ("ff02::1" if IPV6 else "10.9.9.255", 5000)])
+
+
+broadcast.option = socket.SOL_SOCKET, socket.SO_BROADCAST, 1
+
+
+@kind
+def changed(sender, payload):
+    """The kernel is to judge the next datagrams, whatever was changed."""
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100000)
+    return to_all(sender, payload)
 
 
 @kind
@@ -174,8 +185,6 @@ def connected_and_not(sender, payload):
     unspecified = struct.pack("=H26x", socket.AF_UNSPEC)
     libc = ctypes.CDLL(None, use_errno=True)
     answers.append(libc.connect(sender.fileno(), unspecified, len(unspecified)))
-    # Its port has gone with that, its address too.
-    sender.bind((OWN, 6999))
     return answers, to_all(sender, payload)
 
 
@@ -274,10 +283,14 @@ def socket_for(name, port):
 
 KINDS["any_address"] = KINDS["port_shared"] = to_all
 SOCKETS = {name: socket_for(name, 6100 + number) for number, name in enumerate(KINDS)}
+for name, sends in KINDS.items():
+    if hasattr(sends, "option"):
+        SOCKETS[name].setsockopt(*sends.option)
 while not select.select([sys.stdin], [], [], 0.02)[0]:
     for name, sender in SOCKETS.items():
         to_all(sender, b"warm", to=everyone(name))
 for name, sends in KINDS.items():
     sender = SOCKETS[name]
     to_all(sender, f"{name}-control {name:>60}".encode(), to=everyone(name))
-    print(name, sends(sender, f"{name} {name:>60}".encode()), flush=True)
+    when = "always" if hasattr(sends, "option") else "now"
+    print(name, when, sends(sender, f"{name} {name:>60}".encode()), flush=True)

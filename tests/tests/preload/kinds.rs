@@ -63,12 +63,20 @@ fn every_kind(family: Family, native: bool) {
             Family::Ipv6 => [("ipv6_only".to_owned(), ALL)],
         });
         // Without its speciality each would have shared a packet.
-        let kinds = with.answers.iter().filter_map(|line| line.split(' ').next());
-        wanted.extend(kinds.map(|kind| (format!("{kind}-control"), ALL)));
+        for line in &with.answers {
+            let mut words = line.split(' ');
+            let (Some(kind), Some(when)) = (words.next(), words.next()) else {
+                continue;
+            };
+            if when == "now" || wanted.contains_key(kind) {
+                wanted.insert(format!("{kind}-control"), ALL);
+            }
+        }
         let text = |(name, count): (&Vec<u8>, &usize)| {
             (String::from_utf8_lossy(name).into_owned(), *count)
         };
-        let shared: BTreeMap<_, _> = with.shared.iter().map(text).collect();
+        let mut shared: BTreeMap<_, _> = with.shared.iter().map(text).collect();
+        shared.remove("warm");
         let differ: Vec<_> = wanted
             .keys()
             .chain(shared.keys())

@@ -88,7 +88,10 @@ fn write_torrent(directory: &Path, number: usize) -> Result<()> {
     .into_bytes();
     torrent.extend([number as u8; 20]);
     torrent.extend(b"ee");
-    Ok(fs::write(directory.join(format!("{name}.torrent")), torrent)?)
+    Ok(fs::write(
+        directory.join(format!("{name}.torrent")),
+        torrent,
+    )?)
 }
 
 /// What a node's searches sent.
@@ -172,6 +175,9 @@ fn swarm() -> Result<()> {
     } = counts;
     println!("{TORRENTS} searches: {datagrams} datagrams in {packets} packets");
     // Of each search but a few, the first three are one.
-    ensure!(packets + TORRENTS < datagrams, "{packets} packets for {datagrams} datagrams");
+    ensure!(
+        packets + TORRENTS < datagrams,
+        "{packets} packets for {datagrams} datagrams"
+    );
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! A host whose every frame is seen in the order in which it leaves, and a stand-in for its first
 //! router.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -56,6 +56,8 @@ pub struct Run {
     pub streams: Streams,
     /// Datagrams that shared a packet, by the first octets of their content.
     pub shared: BTreeMap<Vec<u8>, usize>,
+    /// The destinations of those.
+    pub shared_to: BTreeSet<SocketAddr>,
 }
 
 impl Wire {
@@ -81,7 +83,9 @@ impl Wire {
         host.ip_batch(&format!(
             "address add {own}/{len} {broadcast} dev {INTERFACE}\nlink set {INTERFACE} up\n"
         ))?;
-        router.ip_batch(&format!("address add {at}/{len} dev lan\nlink set lan up\n"))?;
+        router.ip_batch(&format!(
+            "address add {at}/{len} dev lan\nlink set lan up\n"
+        ))?;
         host.ip_batch(&format!(
             "route add default via {at}\nroute add unreachable {gone}\n"
         ))?;
@@ -117,17 +121,34 @@ impl Wire {
         if !with {
             return self.host.command(program);
         }
+        let mut command = self.exec(&[]);
+        command.args(["--", program]);
+        command
+    }
+
+    /// `xcast-ctl exec` with these options, up to the program.
+    pub fn exec(&self, options: &[&str]) -> Command {
         let mut command = match self.native {
             true => exec_here(&self.host),
             false => exec(&self.host, Some(self.router())),
         };
-        command.args(["--", program]);
+        command.args(options);
         command
     }
 
     /// Runs a program that sends what nobody is interested in ("warm") until a line arrives, and then
     /// what it is about.
     pub fn run(&self, with: bool, command: &mut Command) -> Result<Run> {
+        self.run_and(with, command, |_| Ok(()))
+    }
+
+    /// The same, and looks at what has been done so far while the program runs.
+    pub fn run_and(
+        &self,
+        with: bool,
+        command: &mut Command,
+        mut look: impl FnMut(&Run) -> Result<()>,
+    ) -> Result<Run> {
         self.tap.drain()?;
         let mut program = Program::start(command)?;
         let mut run = Run::default();
@@ -143,6 +164,7 @@ impl Wire {
             let output = scope.spawn(|| program.end());
             while !output.is_finished() {
                 self.look(&mut run, Instant::now() + Duration::from_millis(20))?;
+                look(&run)?;
             }
             output.join().expect("no panic")
         })?;
@@ -200,6 +222,7 @@ impl Wire {
             }
             let kind = payload.iter().take_while(|octet| **octet != b' ');
             *run.shared.entry(kind.copied().collect()).or_default() += 1;
+            run.shared_to.insert(to);
             run.note(from, to, ip, payload);
         }
         Ok(())

@@ -165,7 +165,11 @@ impl<S: AsFd> Core<S> {
         let is_same = self.latest.as_ref().is_some_and(|latest| {
             latest.to.len() == to.len()
                 && latest.options == *options
-                && latest.to.iter().zip(to).all(|(one, other)| *one == (*other).into())
+                && latest
+                    .to
+                    .iter()
+                    .zip(to)
+                    .all(|(one, other)| *one == (*other).into())
         });
         if !is_same {
             self.latest = None;
@@ -200,7 +204,9 @@ impl<S: AsFd> Core<S> {
         let mut whole = None;
         let mut parts = 0;
         for (number, family) in self.families.iter_mut().enumerate() {
-            let Some(family) = family.as_mut() else { continue };
+            let Some(family) = family.as_mut() else {
+                continue;
+            };
             if family.split.entries.is_empty() {
                 continue;
             }

@@ -219,7 +219,8 @@ impl FamilySender {
     /// Takes in which packets have been refused since they left.
     pub fn take_refused(&mut self, now: Instant) {
         if let Some(open) = &self.open {
-            self.again.extend(self.in_flight.refused(now, &open.refused()));
+            self.again
+                .extend(self.in_flight.refused(now, &open.refused()));
         }
     }
 

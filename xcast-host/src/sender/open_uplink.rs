@@ -258,11 +258,15 @@ pub(crate) fn anywhere(ipv6: bool) -> IpAddr {
 
 /// Whether a message of the error queue is about a packet that somebody else refused.
 fn is_by_icmp<S>(message: &RecvMsg<'_, '_, S>) -> bool {
-    let origins = message.cmsgs().into_iter().flatten().filter_map(|control| match control {
-        ControlMessageOwned::Ipv4RecvErr(error, _) => Some(error.ee_origin),
-        ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_origin),
-        _ => None,
-    });
+    let origins = message
+        .cmsgs()
+        .into_iter()
+        .flatten()
+        .filter_map(|control| match control {
+            ControlMessageOwned::Ipv4RecvErr(error, _) => Some(error.ee_origin),
+            ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_origin),
+            _ => None,
+        });
     let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
     origins.into_iter().any(|origin| icmp.contains(&origin))
 }

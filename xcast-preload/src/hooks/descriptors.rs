@@ -170,11 +170,7 @@ pub(super) unsafe fn handed_over(message: &msghdr) {
 ///
 /// As in libc.
 #[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn recvmsg(
-    fd: c_int,
-    message: *mut msghdr,
-    flags: c_int,
-) -> ssize_t {
+pub unsafe extern "C-unwind" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
     type Original = unsafe extern "C-unwind" fn(c_int, *mut msghdr, c_int) -> ssize_t;
     let original = original!(recvmsg: Original);
     end_own();

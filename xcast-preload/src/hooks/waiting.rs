@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 use libc::{
-    epoll_event, fd_set, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t,
-    size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
+    epoll_event, fd_set, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t, size_t, sockaddr,
+    socklen_t, ssize_t, timespec, timeval,
 };
 
 use super::thread::{end_own, original};
