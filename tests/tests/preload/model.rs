@@ -41,6 +41,7 @@ fn programs_and_receivers_notice_nothing(family: Family, native: bool) {
             shared += with.shared();
             let compared = without.compare(&with);
             compared.with_context(|| format!("sequences from {first}"))?;
+            println!("{family:?}, natively: {native}: up to {}", first + count);
         }
         // The comparison was about something.
         ensure!(

@@ -68,7 +68,7 @@ fn known_nodes(own: IpAddr, others: &[IpAddr]) -> Vec<u8> {
     // Identifiers that are spread.
     let mut file = b"d2:id20:".to_vec();
     let seed = octets(&own).map(|octet| octet.wrapping_mul(89).rotate_left(3));
-    file.extend((0..20).map(|place| seed[place % 4].wrapping_mul(31 * place as u8 + 7)));
+    file.extend((0..20).map(|place| seed[place % 4].wrapping_mul(2 * place as u8 + 7)));
     file.extend(format!("5:nodes{}:", 6 * others.len()).bytes());
     for other in others {
         file.extend(octets(other));
