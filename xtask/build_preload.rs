@@ -57,6 +57,7 @@ pub fn build() -> Result<()> {
         .current_dir(workspace)
         // The outer cargo's own: a wrapper such as clippy's compiles nothing.
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1")
         .env("CARGO_PROFILE_RELEASE_DEBUG", "0")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
         // Cargo repeats what a build script says as warnings.

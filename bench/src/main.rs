@@ -29,6 +29,7 @@ mod subject;
 mod sweep;
 mod sys;
 mod table;
+mod unmodified;
 
 use std::{env, fs, io, path::PathBuf, process::ExitCode, sync::atomic::Ordering, time::Duration};
 
@@ -94,6 +95,16 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    if arguments.next().as_deref() == Some(unmodified::AS_PROGRAM) {
+        return match unmodified::program(arguments) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{}: {error:#}", unmodified::AS_PROGRAM);
+                ExitCode::from(2)
+            }
+        };
+    }
     if env::var_os(AS_XCAST_CTL).is_some() {
         return xcast_ctl::cli::main();
     }

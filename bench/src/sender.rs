@@ -42,9 +42,9 @@ use crate::{
 
 /// Destinations of a message; and as many as fit.
 const DESTINATIONS: [usize; 7] = [1, 2, 5, 10, 20, 50, 100];
-const PAYLOAD_BYTES: usize = 200;
+pub const PAYLOAD_BYTES: usize = 200;
 /// See [`Family::address`] for what stands for addresses of IPv4.
-const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const SOURCE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const INTERFACE: &str = "eth0";
 /// Messages to begin with.
@@ -53,7 +53,7 @@ const TRIAL: u32 = 100;
 /// A way to send, and what it took.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// `xcast`, `sendto`, or `sendmmsg`.
+    /// `xcast`, `sendto`, or `sendmmsg`; a `program`, plain or under `exec`, by its CPU time.
     pub subject: &'static str,
     /// `4` or `6`.
     pub family: u8,
@@ -68,14 +68,20 @@ pub struct Row {
 }
 
 /// A host with one interface.
-struct Host {
-    namespace: Namespace,
+pub struct Host {
+    /// Where it is.
+    pub namespace: Namespace,
     sinks: Sinks,
     _far: Namespace,
 }
 
 impl Host {
-    fn new(family: Family, label: &str, kind: Kind) -> Result<Self> {
+    /// A host whose packets are counted in that way.
+    ///
+    /// # Errors
+    ///
+    /// Needs root.
+    pub fn new(family: Family, label: &str, kind: Kind) -> Result<Self> {
         let namespace = Namespace::new(label)?;
         let far = Namespace::new(&format!("{label}-far"))?;
         family::enable(family, &namespace)?;
@@ -104,7 +110,8 @@ impl Host {
         })
     }
 
-    fn arrived(&self) -> Result<u64> {
+    /// Frames that left it so far.
+    pub fn arrived(&self) -> Result<u64> {
         Ok(self.sinks.arrived()?.iter().map(|count| count.frames).sum())
     }
 }
@@ -222,18 +229,11 @@ pub fn measure(
 ) -> Result<Vec<Row>> {
     progress.show("hosts");
     let router = Host::new(family, "sender", Kind::Xdp)?;
-    let code_points = site::code_points(family);
-    let limits = site::UNREACHED_LIMITS;
-    let configuration = format!(
-        "{code_points}{limits}\n[router]\ngateways = \"all\"\n\n[[port]]\ninterface = \"{INTERFACE}\"\n"
-    );
-    let _daemon = Daemon::start(&router.namespace, &configuration)?;
+    let _daemon = self::router(family, &router)?;
     let plain = Host::new(family, "sender-udp", Kind::Tc)?;
     let mut contestants = Vec::new();
     for destinations in DESTINATIONS.into_iter().chain([family.most_destinations()]) {
-        let list: Vec<_> = (0..destinations)
-            .map(|index| SocketAddr::new(family.address([11, 0, 0, 1 + index as u8]), 5000))
-            .collect();
+        let list = list(family, destinations);
         let mut add = |subject, sender, host, frames_per_message, wanted| {
             contestants.push(Contestant {
                 subject,
@@ -296,6 +296,27 @@ pub fn measure(
         })
     };
     Ok(contestants.into_iter().filter_map(row).collect())
+}
+
+/// The router at a host, without limits.
+///
+/// # Errors
+///
+/// It does not start.
+pub fn router(family: Family, host: &Host) -> Result<Daemon> {
+    let code_points = site::code_points(family);
+    let limits = site::UNREACHED_LIMITS;
+    let configuration = format!(
+        "{code_points}{limits}\n[router]\ngateways = \"all\"\n\n[[port]]\ninterface = \"{INTERFACE}\"\n"
+    );
+    Daemon::start(&host.namespace, &configuration)
+}
+
+/// Destinations of a message.
+pub fn list(family: Family, destinations: usize) -> Vec<SocketAddr> {
+    let address = |index| family.address([11, 0, 0, 1 + index as u8]);
+    let list = (0..destinations).map(|index| SocketAddr::new(address(index), 5000));
+    list.collect()
 }
 
 /// Sends a contestant's messages and counts what arrives.

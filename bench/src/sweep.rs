@@ -24,6 +24,7 @@ use crate::{
         router::{Path, Router},
     },
     table::Routes,
+    unmodified,
 };
 
 /// A part of the benchmark.
@@ -536,6 +537,25 @@ impl Bench {
                     self.report.ratio(&name, value);
                 }
             }
+            self.report.sender.extend(rows);
+            let rows = unmodified::measure(family, self.cpu, self.effort, &mut self.progress)?;
+            let ns = |subject, destinations| {
+                let mut rows = rows.iter();
+                let row =
+                    rows.find(|row| (row.subject, row.destinations) == (subject, destinations));
+                row.map(|row| row.ns_per_message.median)
+            };
+            let by_exec = |destinations| {
+                Some(ns("program", destinations)? / ns("program, exec", destinations)?)
+            };
+            self.report.target(
+                &named("program/program under exec, 20 destinations", family),
+                by_exec(20),
+                Bound::AtLeast(10.0),
+                "CPU time of a loop of sendto by that of the same under exec",
+            );
+            let name = named("program/program under exec, 1 destination", family);
+            self.report.ratio(&name, by_exec(1));
             self.report.sender.extend(rows);
         }
         let text = self.report.sender_table();

@@ -1,13 +1,28 @@
 //! `xcast-ctl exec`: programs that know nothing of Xcast.
 
+#[path = "preload/cluster.rs"]
+mod cluster;
+#[path = "preload/going.rs"]
+mod going;
 #[path = "preload/hosts.rs"]
 mod hosts;
+#[path = "preload/kinds.rs"]
+mod kinds;
 #[path = "preload/model.rs"]
 mod model;
+#[path = "preload/options.rs"]
+mod options;
 #[path = "preload/programs.rs"]
 mod programs;
+#[path = "preload/swarm.rs"]
+mod swarm;
+#[path = "preload/vpn.rs"]
+mod vpn;
+#[path = "preload/wire.rs"]
+mod wire;
 
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -106,6 +121,62 @@ fn one_packet_instead_of_20_ipv6() {
     one_packet_instead_of_20(Family::Ipv6);
 }
 
+/// An error that comes back for one destination of a list is the program's, as for a datagram.
+#[track_caller]
+fn errors_come_back(family: Family) {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let mut hosts = Hosts::with(family, 5)?;
+        let (own, router) = (hosts.address("A", "R1")?, hosts.address("R1", "A")?);
+        // Nobody receives there.
+        let gone = hosts.to[2];
+        drop(hosts.receivers.remove(2));
+        let tap = hosts.tap("A", "R1")?;
+        let mut command = exec(&hosts.bed.namespace("A")?, Some(router));
+        command.args(["--", "python3"]).arg(script("errors.py"));
+        command.args([own.to_string(), PORT.to_string()]);
+        command.args(hosts.to.iter().map(|to| to.ip().to_string()));
+        let mut program = Program::start(&mut command)?;
+        program.line()?;
+        let deadline = Instant::now() + PATIENCE;
+        // ECONNREFUSED.
+        let error = format!("{} {} 111 ", gone.ip(), gone.port());
+        // The kernel limits how often a host says so.
+        for number in 0.. {
+            ensure!(Instant::now() < deadline, "no error for a shared packet");
+            let message = format!("message {number}");
+            program.say(&message)?;
+            let errors = program.line()?;
+            if frames(&tap, &message)? == 1 && errors == format!("{error}{message}") {
+                break;
+            }
+            ensure!(
+                errors
+                    .split(';')
+                    .all(|it| it.is_empty() || it.starts_with(&error)),
+                "{errors}"
+            );
+        }
+        program.end()?;
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{family:?}: {error:#}");
+    }
+}
+
+#[test]
+fn errors_come_back_ipv4() {
+    errors_come_back(Family::Ipv4);
+}
+
+#[test]
+fn errors_come_back_ipv6() {
+    errors_come_back(Family::Ipv6);
+}
+
 /// The program's own exit status and standard streams, and what it is told where nothing can be done.
 #[test]
 fn the_program_is_what_runs() {
@@ -132,6 +203,25 @@ fn the_program_is_what_runs() {
             stderr.contains("no-such-program") && stderr.lines().count() == 1,
             "{stderr}"
         );
+        // What no library gets into is told so, and runs.
+        let directory = tempfile::tempdir()?;
+        let others = directory.path().join("others");
+        std::fs::copy("/bin/true", &others)?;
+        std::os::unix::fs::chown(&others, Some(65534), None)?;
+        std::fs::set_permissions(&others, PermissionsExt::from_mode(0o4755))?;
+        let others = others.to_string_lossy();
+        for (program, why) in [
+            (&["/sbin/ldconfig", "--version"][..], "statically"),
+            (&[&others][..], "setuid"),
+        ] {
+            let output = run(program)?;
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            ensure!(output.status.success(), "{output:?}");
+            ensure!(
+                stderr.contains(why) && stderr.lines().count() == 1,
+                "{stderr}"
+            );
+        }
         // Without a router here or on the network there is nothing to do.
         let output = exec(&host, None).args(["--", "true"]).output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -3,7 +3,10 @@
 //! Every checksum is filled in here, because a network card asked to do it would look for UDP where
 //! the Xcast header is.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    ops::Deref,
+};
 
 use thiserror::Error;
 use xcast_common::wire::{
@@ -143,6 +146,34 @@ impl Template {
         };
         let group = self.code_points.group_for(self.source);
         self.emit_udp(group, port, payload, packet);
+        Ok(())
+    }
+
+    /// Writes another payload into the latest packet that [`emit`](Self::emit) wrote into `packet` from
+    /// this template, whose list stays. The first `headers` octets of it are those before UDP.
+    ///
+    /// # Errors
+    ///
+    /// [`PacketError::TooLong`]; `packet` is then left as it was.
+    pub(crate) fn emit_again(
+        &self,
+        headers: usize,
+        payload: &[u8],
+        packet: &mut Vec<u8>,
+    ) -> Result<(), PacketError> {
+        let length = headers + UDP_LEN + payload.len();
+        let total_len = u16::try_from(length).map_err(|_| PacketError::TooLong(length))?;
+        packet.truncate(headers + UDP_LEN);
+        if self.source.is_ipv4() {
+            packet[2..4].copy_from_slice(&total_len.to_be_bytes());
+            packet[10..12].fill(0);
+            store_checksum(&mut packet[..IPV4_LEN], 10);
+        } else {
+            let payload_len = total_len - ipv6::LEN as u16;
+            packet[4..6].copy_from_slice(&payload_len.to_be_bytes());
+        }
+        let group = self.code_points.group_for(self.source);
+        self.finish_udp(group, headers, payload, packet);
         Ok(())
     }
 
@@ -376,20 +407,29 @@ impl Template {
     /// UDP, with a checksum for the destination `to`.
     fn emit_udp(&self, to: IpAddr, port: u16, payload: &[u8], packet: &mut Vec<u8>) {
         let start = packet.len();
-        // The IP packet, which is longer, was checked to fit 16 bits.
-        let udp_len = (UDP_LEN + payload.len()) as u16;
-        for field in [self.source_port, port, udp_len, 0] {
+        for field in [self.source_port, port, 0, 0] {
             packet.extend_from_slice(&field.to_be_bytes());
         }
+        self.finish_udp(to, start, payload, packet);
+    }
+
+    /// Completes the UDP header at `start`, which ends the packet and has its ports: length, payload
+    /// and checksum.
+    fn finish_udp(&self, to: IpAddr, start: usize, payload: &[u8], packet: &mut Vec<u8>) {
+        // The IP packet, which is longer, was checked to fit 16 bits.
+        let udp_len = ((UDP_LEN + payload.len()) as u16).to_be_bytes();
+        packet[start + 4..start + 6].copy_from_slice(&udp_len);
+        packet[start + 6..start + 8].fill(0);
         packet.extend_from_slice(payload);
 
         // The order of a pseudo header's fields does not matter to its sum, and neither does whether
         // a length has 16 bits or 32.
-        let mut pseudo_header = [octets(self.source), octets(to)].concat();
-        pseudo_header.extend_from_slice(&[0, transport::UDP]);
-        pseudo_header.extend_from_slice(&udp_len.to_be_bytes());
+        let rest = [0, transport::UDP, udp_len[0], udp_len[1]];
+        let pseudo_header = [&*octets(self.source), &*octets(to), &rest]
+            .into_iter()
+            .fold(Sum::default(), sum);
         let datagram = &mut packet[start..];
-        let checksum = match sum(sum(Sum::default(), &pseudo_header), datagram).checksum() {
+        let checksum = match sum(pseudo_header, datagram).checksum() {
             // 0 would say that there is no checksum (RFC 768).
             0 => u16::MAX,
             checksum => checksum,
@@ -442,10 +482,28 @@ pub fn datagram_overhead(ipv6: bool) -> usize {
     UDP_LEN + if ipv6 { ipv6::LEN } else { IPV4_LEN }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+/// The octets of an address, in network byte order.
+fn octets(address: IpAddr) -> Octets {
     match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
+        IpAddr::V4(address) => Octets::V4(address.octets()),
+        IpAddr::V6(address) => Octets::V6(address.octets()),
+    }
+}
+
+/// The octets of an address, without an allocation.
+enum Octets {
+    V4([u8; 4]),
+    V6([u8; 16]),
+}
+
+impl Deref for Octets {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::V4(octets) => octets,
+            Self::V6(octets) => octets,
+        }
     }
 }
 
@@ -551,6 +609,36 @@ mod tests {
             0x0f, 0xa0, 0x00, 0x00, 0x00, 0x0b, 0x7b, 0xcf, b'h', b'i', b'!',
         ];
         assert_eq!(template.build(&entries, b"hi!").unwrap(), expected);
+    }
+
+    #[test]
+    fn another_payload_for_the_same_list() {
+        let ipv6 = Ipv6CodePoints {
+            group: "ff02::114".parse().unwrap(),
+            routing_type: 253,
+            ports_option: 0x5e,
+        };
+        let code_points = template().code_points.with_ipv6(ipv6).unwrap();
+        let template6 = Template {
+            code_points,
+            source: "fd00::1".parse().unwrap(),
+            to: ipv6.group.into(),
+            ..template()
+        };
+        let ports = [[5000, 5000], [5000, 6000]];
+        let cases = ports.map(|[one, other]| {
+            let ipv4 = [entry("10.1.0.2", one, None), entry("10.2.0.2", other, None)];
+            let ipv6 = [entry("fd00::2", one, None), entry("fd00::3", other, None)];
+            [(template(), ipv4), (template6.clone(), ipv6)]
+        });
+        for (template, entries) in cases.into_iter().flatten() {
+            let mut packet = template.build(&entries, b"first").unwrap();
+            let headers = packet.len() - UDP_LEN - 5;
+            for payload in [&b"a second one, longer"[..], b"", b"3"] {
+                template.emit_again(headers, payload, &mut packet).unwrap();
+                assert_eq!(packet, template.build(&entries, payload).unwrap());
+            }
+        }
     }
 
     fn folded(parts: &[&[u8]]) -> u16 {
@@ -726,7 +814,7 @@ mod tests {
         let to = entry("fd00::2", 5000, None);
         template6().emit_datagram(&to, b"hi!", &mut bytes).unwrap();
         assert_eq!(bytes[..8], [0x60, 0, 0, 0, 0, 11, 17, 64]);
-        assert_eq!(bytes[24..40], octets("fd00::2".parse().unwrap()));
+        assert_eq!(bytes[24..40], *octets("fd00::2".parse().unwrap()));
         assert_eq!(bytes[40..46], [0x0f, 0xa0, 0x13, 0x88, 0, 11]);
         assert_eq!(
             folded(&[&bytes[8..40], &[0, 0, 0, 11, 0, 0, 0, 17], &bytes[40..]]),

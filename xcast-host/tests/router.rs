@@ -217,23 +217,40 @@ fn a_send_that_does_not_wait_asks_nobody() {
 }
 
 #[test]
-fn a_router_that_refuses_loses_nothing_more() {
+fn a_router_that_refuses_loses_nothing() {
     // Nobody listens where this socket was.
     let closed = bound(ROUTER).local_addr().unwrap();
     let settings = Settings {
         probing: None,
         ..Settings::new(Uplink::udp(code_points(), closed))
     };
-    let mut sender = Sender::new(bound(SENDER), settings).unwrap();
+    let mut sender = Sender::new(bound(SENDER), settings.clone()).unwrap();
     let (mut receivers, to) = receivers(2);
-    // The first is what finds out.
-    assert_eq!(sender.send(&to, b"lost").unwrap().xcast_packets, 1);
-    assert_eq!(sender.send(&to, b"not lost").unwrap().unicast_packets, 2);
+    let mut receive = |wanted: &[u8]| {
+        for receiver in &mut receivers {
+            assert_eq!(receiver.receive().unwrap().payload, wanted);
+        }
+    };
+    // The first is what finds out. It is sent again, before the second.
+    assert_eq!(sender.send(&to, b"first").unwrap().xcast_packets, 1);
+    assert_eq!(sender.send(&to, b"second").unwrap().unicast_packets, 2);
     assert_eq!(sender.router(), Err(UnicastCause::Refused));
-    for receiver in &mut receivers {
-        assert_eq!(receiver.receive().unwrap().payload, b"not lost");
+    receive(b"first");
+    receive(b"second");
+    let statistics = sender.statistics();
+    assert_eq!((statistics.sent_again, statistics.unicast_refused), (2, 2));
+    assert_eq!(statistics.unicast_packets, 4);
+
+    // Where no second one follows, it is found out by looking after the router.
+    let mut sender = Sender::new(bound(SENDER), settings).unwrap();
+    let options = Options::default();
+    let sent = sender.try_send_with(&options, &to, b"alone").unwrap();
+    assert_eq!(sent.xcast_packets, 1);
+    while sender.statistics().sent_again == 0 {
+        sender.tend();
     }
-    assert_eq!(sender.statistics().unicast_refused, 2);
+    receive(b"alone");
+    assert_eq!(sender.router(), Err(UnicastCause::Refused));
 }
 
 #[test]

@@ -1,20 +1,24 @@
 //! Joins what the other modules decide: which datagrams are taken into groups, and how groups leave.
-//! All of it is behind one lock; what has no part in it does not come here ([`table`]).
+//!
+//! It is divided into shards by descriptors, each behind a lock of its own, so that threads that send by
+//! sockets of their own do not wait for each other. What has no part in groups does not come here at
+//! all ([`table`]).
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
-    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
     thread,
     time::{Duration, Instant},
 };
 
 use foldhash::fast::RandomState;
+use nix::errno::Errno;
 use xcast_host::{SendError, Sender, Uplink};
 
 use crate::{
-    group::{Call, Datagram, Group, Groups, Thread, within_call},
+    group::{Call, Datagram, Group, Groups, Memory, Thread, within_call},
     kernel,
     raw::Descriptor,
     settings::Settings,
@@ -23,86 +27,154 @@ use crate::{
     table,
 };
 
-/// How often a router that does not answer yet is looked after.
+/// How often a router that does not answer yet is looked after, and a descriptor is looked at.
 const TEND: Duration = Duration::from_millis(20);
 /// How long after its latest repetition a socket's router is still asked whether it is there.
 const REMEMBERED: Duration = Duration::from_secs(60);
 /// Largest packet, in octets ([`xcast_host::PacketLimits`]).
 const MTU: usize = 1500;
+/// Number of shards.
+const SHARDS: usize = 16;
 
-static ENGINE: Mutex<Option<Engine>> = Mutex::new(None);
+/// The locks of all shards, held.
+pub type Held = [Guard; SHARDS];
+/// The lock of a shard, held. There is nothing behind it if nothing is to be done.
+pub type Guard = MutexGuard<'static, Option<Engine>>;
 
-/// What the library knows.
+static SETTINGS: OnceLock<Settings> = OnceLock::new();
+static ENGINES: [Mutex<Option<Engine>>; SHARDS] = [const { Mutex::new(None) }; SHARDS];
+
+/// What the library knows: of some descriptors.
 #[derive(Debug)]
 pub struct Engine {
-    settings: Settings,
+    settings: &'static Settings,
     groups: Groups,
     /// Groups that have ended and are about to leave.
     ended: Vec<Group>,
     sockets: HashMap<RawFd, Record, RandomState>,
-    /// The thread that ends groups after a time.
-    pub timer: Option<thread::Thread>,
 }
 
 /// A socket that sends the same to several.
 #[derive(Debug)]
 struct Record {
+    generation: u32,
     inode: u64,
     local: SocketAddr,
     headers: Headers,
     /// Errors are reported to it.
     errors: bool,
     destinations: Destinations,
-    /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was taken.
+    /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was judged.
     sources: [Option<IpAddr>; 2],
+    /// Of its latest group.
+    memory: Memory,
+    /// Datagrams that the sender has sent again.
+    sent_again: u64,
     sender: Sender<Descriptor>,
     tend_at: Instant,
+    look_at: Instant,
     used: Instant,
 }
 
 /// Starts to work by these settings.
 pub fn start(settings: Settings) {
+    let settings = SETTINGS.get_or_init(|| settings);
     if settings.uplink == Uplink::Unicast {
         return;
     }
-    *lock() = Some(Engine {
-        settings,
-        groups: Groups::default(),
-        ended: Vec::new(),
-        sockets: HashMap::default(),
-        timer: None,
-    });
+    for engine in &ENGINES {
+        *lock(engine) = Some(Engine {
+            settings,
+            groups: Groups::default(),
+            ended: Vec::new(),
+            sockets: HashMap::default(),
+        });
+    }
+}
+
+/// How long a group may stay open; zero for as long as the program calls nothing.
+pub fn max_delay() -> Duration {
+    SETTINGS.get().map_or(Duration::ZERO, |it| it.max_delay)
 }
 
 /// The lock, held. A panic that poisoned it has left nothing half done that would matter more than
 /// datagrams that wait.
-fn lock() -> MutexGuard<'static, Option<Engine>> {
-    ENGINE.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(engine: &'static Mutex<Option<Engine>>) -> Guard {
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Does something with the engine, if there is one.
-pub fn with<T>(work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-    lock().as_mut().map(work)
+fn shard(fd: RawFd) -> &'static Mutex<Option<Engine>> {
+    &ENGINES[fd.unsigned_abs() as usize % SHARDS]
 }
 
-/// The engine before a fork, with nothing left to send; to be dropped in parent and child.
-pub fn hold() -> MutexGuard<'static, Option<Engine>> {
-    let mut guard = lock();
-    if let Some(engine) = guard.as_mut() {
+/// Does something with the descriptor's engine, if there is one.
+pub fn with<T>(fd: RawFd, work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+    lock(shard(fd)).as_mut().map(work)
+}
+
+/// Takes a datagram if it is the next one that the thread's group expects. Leaves `errno` as it is.
+#[inline]
+pub fn follow(thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+    let shard = shard(fd);
+    let mut guard = match shard.try_lock() {
+        Ok(guard) => guard,
+        Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            let errno = Errno::last_raw();
+            let guard = lock(shard);
+            Errno::set_raw(errno);
+            guard
+        }
+    };
+    let engine = guard.as_mut();
+    engine.is_some_and(|engine| engine.groups.follow(thread, fd, to, payload))
+}
+
+/// Does something with all engines, one after the other.
+pub fn with_all(mut work: impl FnMut(&mut Engine)) {
+    for engine in &ENGINES {
+        lock(engine).iter_mut().for_each(&mut work);
+    }
+}
+
+/// The engines before a fork, with nothing left to send; to be dropped in parent and child.
+pub fn hold() -> Held {
+    let mut held = ENGINES.each_ref().map(lock);
+    for engine in held.iter_mut().filter_map(|guard| guard.as_mut()) {
         engine.end_all();
     }
-    guard
+    held
 }
 
-/// Ends all groups when the process ends, whose other threads may never give the lock back.
+/// In the child of a fork: the parent's groups are not its own, and neither are the parent's routers.
+pub fn forked(held: Held) {
+    for mut guard in held {
+        if let Some(engine) = guard.as_mut() {
+            engine.groups = Groups::default();
+            engine.ended.clear();
+            engine.sockets.clear();
+        }
+    }
+}
+
+/// Ends all groups when the process ends, whose other threads may never give a lock back.
 pub fn finish() {
-    for _ in 0..100 {
-        match ENGINE.try_lock() {
-            Ok(mut guard) => return guard.iter_mut().for_each(Engine::end_all),
-            Err(TryLockError::Poisoned(guard)) => {
-                return guard.into_inner().iter_mut().for_each(Engine::end_all);
+    let mut patience = 100;
+    for engine in &ENGINES {
+        loop {
+            match engine.try_lock() {
+                Ok(mut guard) => guard.iter_mut().for_each(Engine::end_all),
+                Err(TryLockError::Poisoned(guard)) => {
+                    guard.into_inner().iter_mut().for_each(Engine::end_all);
+                }
+                Err(TryLockError::WouldBlock) if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(Duration::from_millis(1));
+                    continue;
+                }
+                Err(TryLockError::WouldBlock) => {}
             }
-            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(1)),
+            break;
         }
     }
 }
@@ -111,29 +183,37 @@ impl Engine {
     /// Takes a datagram into a group, or says that it is to pass. In either case, what has to leave
     /// before it has left.
     pub fn offer(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
-        let opened = self.groups.opened(thread, fd);
+        let opened = self.groups.admits(thread, fd, to, payload);
+        if opened.is_none() {
+            self.end_thread(thread);
+        }
         // What holds for a group that is open holds for a datagram that joins it.
         let now = opened.unwrap_or_else(Instant::now);
-        let judged = match opened {
-            Some(_) if self.is_fit(fd, to, payload.len(), now) => Ok(()),
-            _ => self.judge(fd, to, payload.len(), opened.is_none(), now),
-        };
-        match judged {
-            Ok(()) => {
-                let Self { groups, ended, .. } = self;
-                groups.take(thread, fd, to, payload, now, ended);
-                if opened.is_none() {
-                    table::hold(fd, true);
-                }
-                self.leave();
-                true
-            }
-            Err(why) => {
-                count(why, 1);
-                self.make_way(thread, fd, Some(to));
-                false
-            }
+        let len = payload.len();
+        let is_known = opened.is_some() && self.is_fit(fd, to, len, now);
+        if !is_known && let Err(why) = self.judge(fd, to, len, opened.is_none(), now) {
+            count(why, 1);
+            self.make_way(thread, fd, Some(to));
+            return false;
         }
+        let min = self.settings.min;
+        let Self {
+            groups,
+            ended,
+            sockets,
+            ..
+        } = self;
+        if opened.is_some() {
+            groups.join(thread, fd, to, ended);
+        } else {
+            let record = sockets.get_mut(&fd);
+            let memory = record.map(|record| record.remember(to, len, min, now));
+            let memory = memory.unwrap_or_default();
+            groups.open(thread, fd, to, payload, memory, now, ended);
+            table::hold(fd, true);
+        }
+        self.leave();
+        true
     }
 
     /// Divides a call with many datagrams into groups and those that pass; `None` if all pass.
@@ -152,13 +232,12 @@ impl Engine {
 
     /// Sends a group of a call.
     pub fn send(&mut self, fd: RawFd, payload: &[u8], to: Vec<SocketAddr>) {
-        self.ended.push(Group {
-            socket: fd,
-            payload: payload.to_vec(),
-            to,
-            opened: Instant::now(),
-        });
-        self.leave();
+        let group = Group::whole(fd, payload, to, Instant::now());
+        count(Counter::Taken, group.to().len());
+        match self.sockets.get_mut(&fd) {
+            Some(record) => record.send(&group, self.settings.min),
+            None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
+        }
     }
 
     /// The kernel has taken a datagram from the program.
@@ -201,20 +280,6 @@ impl Engine {
     pub fn forget_all(&mut self) {
         self.end_all();
         self.sockets.clear();
-    }
-
-    /// This process is the child of a fork: the parent's groups are not its own, and neither are the
-    /// parent's routers and threads.
-    pub fn forked(&mut self) {
-        self.groups = Groups::default();
-        self.ended.clear();
-        self.sockets.clear();
-        self.timer = None;
-    }
-
-    /// How long a group may stay open; zero for as long as the program calls nothing.
-    pub fn max_delay(&self) -> Duration {
-        self.settings.max_delay
     }
 
     /// Ends groups that are older than this, and looks after the routers. Returns whether there is
@@ -267,13 +332,10 @@ impl Engine {
             return Err(Counter::Destination);
         }
         let record = match self.sockets.entry(fd) {
-            std::collections::hash_map::Entry::Occupied(record) => record.into_mut(),
-            std::collections::hash_map::Entry::Vacant(place) => {
-                place.insert(Record::open(fd, &self.settings, now)?)
-            }
+            Entry::Occupied(record) => record.into_mut(),
+            Entry::Vacant(place) => place.insert(Record::open(fd, self.settings, now)?),
         };
-        // A descriptor that was closed behind the library's back may be another socket now.
-        if opens && kernel::inode(fd) != Some(record.inode) {
+        if opens && !record.is_of(fd, now) {
             self.sockets.remove(&fd);
             return Err(Counter::Socket);
         }
@@ -285,14 +347,25 @@ impl Engine {
         if self.ended.is_empty() {
             return;
         }
-        for group in std::mem::take(&mut self.ended) {
-            table::hold(group.socket, self.groups.count(group.socket) > 0);
-            count(Counter::Taken, group.to.len());
-            match self.sockets.get_mut(&group.socket) {
-                Some(record) => record.send(&group, self.settings.min),
-                None => one_by_one(&group, &group.to, Counter::FellBack, |_| ()),
+        // Its memory serves the next time.
+        let mut ended = std::mem::take(&mut self.ended);
+        for group in ended.drain(..) {
+            let fd = group.socket;
+            table::hold(fd, self.groups.count(fd) > 0);
+            count(Counter::Taken, group.to().len());
+            if group.followed > 0 {
+                count(Counter::Sends, group.followed);
+                table::repeated(fd, group.followed);
+            }
+            match self.sockets.get_mut(&fd) {
+                Some(record) => {
+                    record.send(&group, self.settings.min);
+                    record.keep(group);
+                }
+                None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
             }
         }
+        self.ended = ended;
     }
 }
 
@@ -310,18 +383,23 @@ impl Record {
         };
         let host = xcast_host::Settings::new(settings.uplink.clone());
         let sender = Sender::new(Descriptor(fd), host).map_err(|_| Counter::Socket)?;
+        let generation = table::generation(fd);
         let (Some(inode), Some(local)) = (kernel::inode(fd), traits.local) else {
             return Err(Counter::Socket);
         };
         Ok(Self {
+            generation,
             inode,
             local,
             headers,
             errors: traits.errors,
             destinations: Destinations::default(),
             sources: [None; 2],
+            memory: Memory::default(),
+            sent_again: 0,
             sender,
             tend_at: now,
+            look_at: now,
             used: now,
         })
     }
@@ -368,34 +446,76 @@ impl Record {
         Ok(())
     }
 
+    /// Whether the descriptor is still the same socket. It may have been closed behind the library's
+    /// back, so the kernel is asked now and then.
+    fn is_of(&mut self, fd: RawFd, now: Instant) -> bool {
+        if self.generation != table::generation(fd) {
+            return false;
+        }
+        if now < self.look_at {
+            return true;
+        }
+        self.look_at = now + TEND;
+        kernel::inode(fd) == Some(self.inode)
+    }
+
+    /// What is remembered for a group with this first destination.
+    fn remember(&mut self, to: SocketAddr, payload: usize, min: usize, now: Instant) -> Memory {
+        let mut memory = std::mem::take(&mut self.memory);
+        let ipv6 = to.ip().to_canonical().is_ipv6();
+        let source = self.sources[usize::from(ipv6)];
+        memory.fit = memory.fit.filter(|fit| {
+            now < fit.until
+                && source == Some(fit.path.source)
+                && has_room(payload, min, ipv6, fit.path.mtu.min(MTU))
+        });
+        memory
+    }
+
+    /// Keeps what a group leaves behind.
+    fn keep(&mut self, group: Group) {
+        let opened = group.opened;
+        let mut memory = group.into_memory();
+        if memory.fit.is_none() {
+            memory.fit = self.destinations.fit(&memory.list, opened);
+        }
+        self.memory = memory;
+    }
+
     /// Looks after the router, now and then.
     fn tend(&mut self, now: Instant) {
         if now >= self.tend_at {
             self.sender.tend();
             self.tend_at = now + TEND;
+            self.count_sent_again();
         }
+    }
+
+    /// Counts what the router refused after it had left.
+    fn count_sent_again(&mut self) {
+        let all = self.sender.statistics().sent_again;
+        count(Counter::SentAgain, (all - self.sent_again) as usize);
+        self.sent_again = all;
     }
 
     fn send(&mut self, group: &Group, min: usize) {
         let destinations = &mut self.destinations;
         let refused = |to| destinations.refused(to);
-        let family = group.to.first().map(|to| to.ip().to_canonical().is_ipv6());
+        let to = group.to();
+        let family = to.first().map(|to| to.ip().to_canonical().is_ipv6());
         let options = self.headers[usize::from(family == Some(true))].as_ref();
-        let Some(options) = options.filter(|_| group.to.len() >= min) else {
-            return one_by_one(group, &group.to, Counter::Few, refused);
+        let Some(options) = options.filter(|_| to.len() >= min) else {
+            return one_by_one(group, to, Counter::Few, refused);
         };
-        match self
-            .sender
-            .try_send_with(options, &group.to, &group.payload)
-        {
+        match self.sender.try_send_with(options, to, group.payload()) {
             Ok(sent) => {
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::FellBack, sent.unicast_packets);
-                count(Counter::Shared, group.to.len() - sent.unicast_packets);
+                count(Counter::Shared, to.len() - sent.unicast_packets);
             }
             Err(SendError::Unreached { failed, .. }) => {
                 count(Counter::Failed, failed.len());
-                count(Counter::FellBack, group.to.len() - failed.len());
+                count(Counter::FellBack, to.len() - failed.len());
                 failed
                     .iter()
                     .map(|unreached| unreached.address)
@@ -407,17 +527,17 @@ impl Record {
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::Failed, failed.len());
                 let left = rest.len() + failed.len();
-                count(Counter::Shared, group.to.len().saturating_sub(left));
+                count(Counter::Shared, to.len().saturating_sub(left));
                 let is_left = |to: &&SocketAddr| {
                     let at = (to.ip().to_canonical(), to.port());
                     rest.iter()
                         .any(|rest| (rest.address.ip().to_canonical(), rest.address.port()) == at)
                 };
-                let rest: Vec<_> = group.to.iter().filter(is_left).copied().collect();
+                let rest: Vec<_> = to.iter().filter(is_left).copied().collect();
                 one_by_one(group, &rest, Counter::FellBack, refused);
             }
             // Nothing has been sent.
-            Err(_) => one_by_one(group, &group.to, Counter::FellBack, refused),
+            Err(_) => one_by_one(group, to, Counter::FellBack, refused),
         }
     }
 }
@@ -430,7 +550,7 @@ fn one_by_one(
     mut refused: impl FnMut(SocketAddr),
 ) {
     for &to in to {
-        match kernel::send(group.socket, to, &group.payload) {
+        match kernel::send(group.socket, to, group.payload()) {
             Ok(()) => count(counter, 1),
             Err(_) => {
                 count(Counter::Failed, 1);

@@ -17,36 +17,122 @@ use std::{
 
 use foldhash::fast::RandomState;
 
+use crate::sockets::Fit;
+
 /// Most destinations of a group. A longer list needs more than one packet anyway.
 pub const MAX_DESTINATIONS: usize = 254;
 
 /// What identifies a thread.
 pub type Thread = usize;
 
+/// What outlives a group for the next one of its socket: memory, and the list.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The latest content.
+    pub payload: Vec<u8>,
+    /// The latest list: each destination once, all of one family.
+    pub list: Vec<SocketAddr>,
+    /// What was found of all of them; `None` if that is not known, so that the list is of no use.
+    pub fit: Option<Fit>,
+}
+
 /// One content to several destinations.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     /// The socket by which it was sent.
     pub socket: RawFd,
-    /// The content.
-    pub payload: Vec<u8>,
-    /// Destinations in the order in which they were given, each once, all of one family.
-    pub to: Vec<SocketAddr>,
     /// When the first was given.
     pub opened: Instant,
+    /// Content and destinations. Those that have not been given yet come last: the latest list had
+    /// them in that order.
+    memory: Memory,
+    /// How many destinations have been given.
+    given: usize,
+    /// How many were given without a further look, as in the latest list.
+    pub followed: usize,
 }
 
 impl Group {
+    /// Content to a first destination. If that is the first one of the latest list, as it is in
+    /// `memory`, the others are expected as well.
+    fn open(
+        socket: RawFd,
+        to: SocketAddr,
+        payload: &[u8],
+        mut memory: Memory,
+        now: Instant,
+    ) -> Self {
+        memory.payload.clear();
+        memory.payload.extend_from_slice(payload);
+        if memory.fit.is_none() || memory.list.first() != Some(&to) {
+            memory.fit = None;
+            memory.list.clear();
+            memory.list.push(to);
+        }
+        Self {
+            socket,
+            opened: now,
+            memory,
+            given: 1,
+            followed: 0,
+        }
+    }
+
+    /// A whole group at once: destinations of one family, each once.
+    pub fn whole(socket: RawFd, payload: &[u8], to: Vec<SocketAddr>, now: Instant) -> Self {
+        Self {
+            socket,
+            opened: now,
+            given: to.len(),
+            memory: Memory {
+                payload: payload.to_vec(),
+                list: to,
+                fit: None,
+            },
+            followed: 0,
+        }
+    }
+
+    /// The content.
+    pub fn payload(&self) -> &[u8] {
+        &self.memory.payload
+    }
+
+    /// Destinations in the order in which they were given, each once, all of one family.
+    pub fn to(&self) -> &[SocketAddr] {
+        &self.memory.list[..self.given]
+    }
+
+    /// What the socket's next group may use.
+    pub fn into_memory(mut self) -> Memory {
+        if self.memory.fit.is_none() {
+            self.memory.list.truncate(self.given);
+        }
+        self.memory
+    }
+
+    /// Whether this is the next destination that is expected.
+    fn expects(&self, socket: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+        self.socket == socket
+            && self.memory.list.get(self.given) == Some(&to)
+            && self.memory.payload == payload
+    }
+
     /// Whether a datagram can join: the same content, and a new destination of the same family.
     fn admits(&self, socket: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
         self.socket == socket
-            && self.to.len() < MAX_DESTINATIONS
-            && self
-                .to
-                .first()
-                .is_none_or(|first| is_ipv6(*first) == is_ipv6(to))
-            && !self.to.contains(&to)
-            && self.payload == payload
+            && self.given < MAX_DESTINATIONS
+            && is_ipv6(self.memory.list[0]) == is_ipv6(to)
+            && !self.to().contains(&to)
+            && self.memory.payload == payload
+    }
+
+    /// Takes a destination that was not expected.
+    fn push(&mut self, to: SocketAddr) {
+        self.memory.list.truncate(self.given);
+        self.memory.fit = None;
+        self.memory.list.push(to);
+        self.given += 1;
     }
 }
 
@@ -57,35 +143,91 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Takes a datagram into the thread's group. Groups that have to leave before it are appended to
-    /// `ended`, in order.
-    pub fn take(
+    /// Takes a datagram if the thread's group expects it as the next one. This is the way of nearly
+    /// all datagrams of a program that sends to the same list again and again.
+    #[inline]
+    pub fn follow(
         &mut self,
         thread: Thread,
         socket: RawFd,
         to: SocketAddr,
         payload: &[u8],
+    ) -> bool {
+        let others = |(other, group): &(Thread, Group)| {
+            *other != thread && group.socket == socket && group.to().contains(&to)
+        };
+        if self.open.len() > 1 && self.open.iter().any(others) {
+            return false;
+        }
+        match self.own(thread) {
+            Some(group) if group.expects(socket, to, payload) => {
+                group.given += 1;
+                group.followed += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn own(&mut self, thread: Thread) -> Option<&mut Group> {
+        let mut open = self.open.iter_mut();
+        let (_, group) = open.find(|(other, _)| *other == thread)?;
+        Some(group)
+    }
+
+    /// When the thread's group was opened, if the datagram can join it.
+    pub fn admits(
+        &mut self,
+        thread: Thread,
+        socket: RawFd,
+        to: SocketAddr,
+        payload: &[u8],
+    ) -> Option<Instant> {
+        let group = self.own(thread)?;
+        group.admits(socket, to, payload).then_some(group.opened)
+    }
+
+    /// Takes a datagram into the thread's group, which [admits](Self::admits) it. Groups that have to
+    /// leave before it are appended to `ended`, in order.
+    pub fn join(&mut self, thread: Thread, socket: RawFd, to: SocketAddr, ended: &mut Vec<Group>) {
+        self.end_others(thread, socket, to, ended);
+        if let Some(group) = self.own(thread) {
+            group.push(to);
+        }
+    }
+
+    /// Opens a group of the thread, whose own group ends, like all that have to leave before it.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "a datagram, who sends it when, and what is remembered"
+    )]
+    pub fn open(
+        &mut self,
+        thread: Thread,
+        socket: RawFd,
+        to: SocketAddr,
+        payload: &[u8],
+        memory: Memory,
         now: Instant,
         ended: &mut Vec<Group>,
     ) {
-        self.end(ended, |other, group| {
-            other != thread && group.socket == socket && group.to.contains(&to)
-        });
-        let own = self.open.iter_mut().find(|(other, _)| *other == thread);
-        if let Some((_, group)) = own {
-            if group.admits(socket, to, payload) {
-                group.to.push(to);
-                return;
-            }
-            self.end_thread(thread, ended);
-        }
-        let group = Group {
-            socket,
-            payload: payload.to_vec(),
-            to: vec![to],
-            opened: now,
-        };
+        self.end_thread(thread, ended);
+        self.end_others(thread, socket, to, ended);
+        let group = Group::open(socket, to, payload, memory, now);
         self.open.push((thread, group));
+    }
+
+    /// Ends groups of other threads that a destination's order needs to leave.
+    fn end_others(
+        &mut self,
+        thread: Thread,
+        socket: RawFd,
+        to: SocketAddr,
+        ended: &mut Vec<Group>,
+    ) {
+        self.end(ended, |other, group| {
+            other != thread && group.socket == socket && group.to().contains(&to)
+        });
     }
 
     /// Ends what has to leave before a datagram that is not taken: the thread's own group, and those
@@ -98,7 +240,7 @@ impl Groups {
         ended: &mut Vec<Group>,
     ) {
         self.end(ended, |other, group| {
-            let on_the_way = to.is_none_or(|to| group.to.contains(&to));
+            let on_the_way = to.is_none_or(|to| group.to().contains(&to));
             other == thread || (group.socket == socket && on_the_way)
         });
     }
@@ -127,13 +269,6 @@ impl Groups {
     pub fn count(&self, socket: RawFd) -> usize {
         let of_socket = |(_, group): &&(Thread, Group)| group.socket == socket;
         self.open.iter().filter(of_socket).count()
-    }
-
-    /// When the thread opened the group of the socket that it has open.
-    pub fn opened(&self, thread: Thread, socket: RawFd) -> Option<Instant> {
-        let mut open = self.open.iter();
-        let (_, group) = open.find(|(other, group)| *other == thread && group.socket == socket)?;
-        Some(group.opened)
     }
 
     /// Whether no group is open.
@@ -238,6 +373,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::sockets::Path;
 
     /// What happens, with threads, sockets, destinations and contents by small numbers.
     #[derive(Clone, Debug)]
@@ -279,24 +415,52 @@ mod tests {
 
     struct Model {
         groups: Groups,
+        /// What the latest group of each socket left.
+        memories: HashMap<RawFd, Memory>,
         given: Order,
         left: Order,
+        followed: usize,
         now: Instant,
     }
 
     impl Model {
         fn leave(&mut self, ended: Vec<Group>) {
             for group in ended {
-                let mut to = group.to.clone();
+                let given = group.to().to_vec();
+                let mut to = given.clone();
                 to.sort();
                 to.dedup();
-                assert_eq!(to.len(), group.to.len(), "a destination is repeated");
-                let ipv6 = group.to.iter().filter(|to| to.is_ipv6()).count();
-                assert!(ipv6 == 0 || ipv6 == group.to.len(), "two families");
-                for to in group.to {
+                assert_eq!(to.len(), given.len(), "a destination is repeated");
+                let ipv6 = given.iter().filter(|to| to.is_ipv6()).count();
+                assert!(ipv6 == 0 || ipv6 == given.len(), "two families");
+                for to in given {
                     let left = self.left.entry((group.socket, to)).or_default();
-                    left.push(group.payload[0]);
+                    left.push(group.payload()[0]);
                 }
+                let socket = group.socket;
+                let mut memory = group.into_memory();
+                memory.fit = Some(fit(self.now));
+                self.memories.insert(socket, memory);
+            }
+        }
+
+        /// As the engine does it.
+        fn take(
+            &mut self,
+            thread: Thread,
+            socket: RawFd,
+            to: SocketAddr,
+            content: u8,
+            ended: &mut Vec<Group>,
+        ) {
+            let groups = &mut self.groups;
+            if groups.follow(thread, socket, to, &[content]) {
+                self.followed += 1;
+            } else if groups.admits(thread, socket, to, &[content]).is_some() {
+                groups.join(thread, socket, to, ended);
+            } else {
+                let memory = self.memories.remove(&socket).unwrap_or_default();
+                groups.open(thread, socket, to, &[content], memory, self.now, ended);
             }
         }
 
@@ -305,8 +469,7 @@ mod tests {
             match *event {
                 Event::Take(thread, socket, to, content) => {
                     let to = address(to);
-                    self.groups
-                        .take(thread, socket, to, &[content], self.now, &mut ended);
+                    self.take(thread, socket, to, content, &mut ended);
                     self.given.entry((socket, to)).or_default().push(content);
                     self.leave(ended);
                 }
@@ -349,8 +512,10 @@ mod tests {
         fn every_destination_gets_everything_in_order(events in prop::collection::vec(event(), 0..80)) {
             let mut model = Model {
                 groups: Groups::default(),
+                memories: HashMap::new(),
                 given: Order::new(),
                 left: Order::new(),
+                followed: 0,
                 now: Instant::now(),
             };
             for event in &events {
@@ -431,12 +596,105 @@ mod tests {
     fn one_content_to_four_is_one_group() {
         let mut groups = Groups::default();
         let (now, mut ended) = (Instant::now(), Vec::new());
-        for to in 0..4 {
-            groups.take(1, 3, address(to), b"same", now, &mut ended);
+        groups.open(
+            1,
+            3,
+            address(0),
+            b"same",
+            Memory::default(),
+            now,
+            &mut ended,
+        );
+        for to in 1..4 {
+            assert!(!groups.follow(1, 3, address(to), b"same"));
+            assert_eq!(groups.admits(1, 3, address(to), b"same"), Some(now));
+            groups.join(1, 3, address(to), &mut ended);
         }
         assert!(ended.is_empty());
-        // A destination again: the same content is the next message.
-        groups.take(1, 3, address(0), b"same", now, &mut ended);
-        assert_eq!((ended.len(), ended[0].to.len()), (1, 4));
+        // A destination again: the same content is the next message. Other content, or another socket.
+        assert_eq!(groups.admits(1, 3, address(0), b"same"), None);
+        assert_eq!(groups.admits(1, 3, address(4), b"same"), None);
+        assert_eq!(groups.admits(1, 3, address(3), b"more"), None);
+        assert_eq!(groups.admits(1, 2, address(3), b"same"), None);
+        groups.open(
+            1,
+            3,
+            address(0),
+            b"same",
+            Memory::default(),
+            now,
+            &mut ended,
+        );
+        assert_eq!((ended.len(), ended[0].to().len()), (1, 4));
+    }
+
+    #[test]
+    fn a_list_is_followed_until_it_is_another() {
+        let (now, mut ended) = (Instant::now(), Vec::new());
+        let memory = Memory {
+            list: (0..4).map(address).collect(),
+            fit: Some(fit(now)),
+            ..Memory::default()
+        };
+        let open = |memory: &Memory, content: &[u8]| {
+            let mut groups = Groups::default();
+            groups.open(
+                1,
+                3,
+                address(0),
+                content,
+                memory.clone(),
+                now,
+                &mut Vec::new(),
+            );
+            groups
+        };
+        let mut groups = open(&memory, b"1");
+        for to in 1..4 {
+            assert!(!groups.follow(1, 3, address(to), b"2"));
+            assert!(!groups.follow(2, 3, address(to), b"1"));
+            assert!(!groups.follow(1, 2, address(to), b"1"));
+            assert!(groups.follow(1, 3, address(to), b"1"));
+        }
+        groups.end_all(&mut ended);
+        // A part of the list, then somebody else.
+        let mut groups = open(&memory, b"2");
+        assert!(groups.follow(1, 3, address(1), b"2"));
+        groups.end_all(&mut ended);
+        let mut groups = open(&memory, b"3");
+        assert!(!groups.follow(1, 3, address(3), b"3"));
+        groups.join(1, 3, address(3), &mut ended);
+        assert!(!groups.follow(1, 3, address(2), b"3"));
+        groups.end_all(&mut ended);
+        // Nothing is followed of a list that nothing is known of.
+        let mut groups = open(
+            &Memory {
+                fit: None,
+                ..memory.clone()
+            },
+            b"4",
+        );
+        assert!(!groups.follow(1, 3, address(1), b"4"));
+        groups.end_all(&mut ended);
+        let given: Vec<_> = ended.iter().map(|group| group.to().len()).collect();
+        assert_eq!(given, [4, 2, 2, 1]);
+        let followed: Vec<_> = ended.iter().map(|group| group.followed).collect();
+        assert_eq!(followed, [3, 1, 0, 0]);
+        let left: Vec<_> = ended.into_iter().map(Group::into_memory).collect();
+        assert!(
+            left[..2]
+                .iter()
+                .all(|left| left.list == memory.list && left.fit == memory.fit)
+        );
+        assert_eq!(left[2].list, [address(0), address(3)]);
+        assert!(left[2..].iter().all(|left| left.fit.is_none()));
+    }
+
+    fn fit(now: Instant) -> Fit {
+        let path = Path {
+            source: [10, 0, 0, 9].into(),
+            mtu: 1500,
+        };
+        Fit { path, until: now }
     }
 }

@@ -40,6 +40,14 @@ impl Habit {
         Self(content << 32 | destination << 16 | score)
     }
 
+    /// Notes that so many sends had the content of the latest one that was noted, and others as
+    /// destinations.
+    pub fn repeated(self, times: usize) -> Self {
+        let gain = GAIN.saturating_mul(times as u64);
+        let score = (self.0 & 0xffff).saturating_add(gain).min(MOST);
+        Self(self.0 & !0xffff | score)
+    }
+
     /// Whether the next send may be one of several.
     pub fn repeats(self) -> bool {
         self.0 & 0xffff > 0
@@ -110,6 +118,13 @@ mod tests {
         habit = habit.note(&[99], 1);
         assert!(!habit.repeats());
         assert!(round(habit, 1).repeats());
+    }
+
+    #[test]
+    fn what_is_not_noted_one_by_one_counts_as_much() {
+        let habit = Habit::default().note(b"same", 1);
+        assert_eq!(habit.repeated(2), habit.note(b"same", 2).note(b"same", 1));
+        assert_eq!(habit.repeated(1000), habit.repeated(usize::MAX));
     }
 
     #[test]

@@ -69,11 +69,21 @@ pub fn traits(fd: RawFd) -> Traits {
         number((libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)),
         number((libc::IPPROTO_IPV6, libc::IPV6_TCLASS)),
     );
+    let fragments = [
+        libc::IP_PMTUDISC_WANT,
+        libc::IP_PMTUDISC_DO,
+        libc::IP_PMTUDISC_PROBE,
+    ];
+    let mtu_discovery = number((libc::IPPROTO_IP, libc::IP_MTU_DISCOVER));
+    let priority = number((libc::SOL_SOCKET, libc::SO_PRIORITY));
     let timestamps = number((libc::SOL_SOCKET, libc::SO_TIMESTAMPING)) & TIMESTAMPING_TX != 0;
     Traits {
         local,
         connected: kernel.peer_addr().is_ok(),
+        // An Xcast packet of IPv4 has DF.
         special: timestamps
+            || (!ipv6 && !fragments.contains(&mtu_discovery))
+            || (priority != 0 && priority != priority_of(v4.1))
             || NUMBERS.into_iter().any(|of| number(of) != 0)
             || LISTS
                 .into_iter()
@@ -81,6 +91,16 @@ pub fn traits(fd: RawFd) -> Traits {
         errors: number((libc::IPPROTO_IP, libc::IP_RECVERR)) != 0
             || number((libc::IPPROTO_IPV6, libc::IPV6_RECVERR)) != 0,
         headers: [Some(v4), ipv6.then_some(v6)],
+    }
+}
+
+/// The priority that a socket has by its TOS alone (tc-prio(8); of the kernel's `rt_tos2priority`).
+fn priority_of(tos: i32) -> i32 {
+    match tos & 0x1e {
+        0..0x08 => 0,
+        0x08..0x10 => 2,
+        0x10..0x18 => 6,
+        _ => 4,
     }
 }
 

@@ -16,7 +16,20 @@ use nix::errno::Errno;
 
 thread_local! {
     /// What the thread is at. One place, since every hook looks here.
-    static STATE: Cell<u8> = const { Cell::new(0) };
+    static STATE: State = const {
+        State {
+            work: Cell::new(0),
+            socket: Cell::new(-1),
+        }
+    };
+}
+
+/// What a thread is at.
+struct State {
+    /// [`INSIDE`] and [`PENDING`].
+    work: Cell<u8>,
+    /// The socket of its open group.
+    socket: Cell<RawFd>,
 }
 
 /// The thread is at work for the library: its calls of libc are the library's own.
@@ -33,23 +46,47 @@ const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
 /// Whether the thread is at work for the library.
 pub fn is_inside() -> bool {
-    STATE.get() & INSIDE != 0
+    STATE.with(|state| state.work.get() & INSIDE != 0)
 }
 
 /// The thread works for the library from now on.
 pub fn stay_inside() {
-    STATE.set(INSIDE);
+    STATE.with(|state| state.work.set(INSIDE));
 }
 
-/// Whether the thread may have an open group, and is not at work for the library.
-pub fn is_pending() -> bool {
-    STATE.get() == PENDING
+/// The socket of which the thread may have an open group, if it is not at work for the library.
+pub fn pending() -> Option<RawFd> {
+    STATE.with(|state| (state.work.get() == PENDING).then(|| state.socket.get()))
 }
 
-/// Notes whether the thread may have an open group.
-pub fn set_pending(pending: bool) {
-    let others = STATE.get() & !PENDING;
-    STATE.set(if pending { others | PENDING } else { others });
+/// Notes of which socket the thread may have an open group.
+pub fn set_pending(socket: Option<RawFd>) {
+    STATE.with(|state| {
+        let others = state.work.get() & !PENDING;
+        match socket {
+            Some(socket) => {
+                state.socket.set(socket);
+                state.work.set(others | PENDING);
+            }
+            None => state.work.set(others),
+        }
+    });
+}
+
+/// Does some work like [`inside`], if the thread may have an open group of this socket. The work makes
+/// no system call that the program could notice; it is given the thread's [number](thread).
+#[inline]
+pub fn inside_with_group(socket: RawFd, work: impl FnOnce(usize) -> bool) -> bool {
+    STATE.with(|state| {
+        if state.work.get() != PENDING || state.socket.get() != socket {
+            return false;
+        }
+        state.work.set(PENDING | INSIDE);
+        let number = ptr::from_ref(state).addr();
+        let result = catch_unwind(AssertUnwindSafe(|| work(number))).unwrap_or(false);
+        state.work.set(PENDING);
+        result
+    })
 }
 
 /// Does some work of the library, during which the thread's calls of libc are the library's own. The
@@ -57,10 +94,10 @@ pub fn set_pending(pending: bool) {
 /// the work and not the program. `None` if the thread was inside already (a signal handler that
 /// interrupted the library).
 pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
-    if is_inside() {
+    let entered = STATE.with(|state| state.work.replace(state.work.get() | INSIDE));
+    if entered & INSIDE != 0 {
         return None;
     }
-    STATE.set(STATE.get() | INSIDE);
     let errno = Errno::last_raw();
     let mut state = 0;
     // SAFETY: `state` is a valid place for the state until now. Without this a thread could be
@@ -70,7 +107,7 @@ pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
     // SAFETY: a null pointer means that the old state is not asked for.
     unsafe { pthread_setcancelstate(state, ptr::null_mut()) };
     Errno::set_raw(errno);
-    STATE.set(STATE.get() & !INSIDE);
+    STATE.with(|state| state.work.set(state.work.get() & !INSIDE));
     result
 }
 
@@ -164,6 +201,34 @@ pub unsafe fn socket_address(address: *const c_void, len: usize) -> Option<Socke
         }
         _ => None,
     }
+}
+
+/// The descriptors that a message hands over (`SCM_RIGHTS`).
+///
+/// # Safety
+///
+/// Its control data can be read, for as long as the descriptors are.
+pub unsafe fn descriptors_in(message: &libc::msghdr) -> impl Iterator<Item = RawFd> {
+    // SAFETY: the caller vouches for the control data.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
+    let control = std::iter::from_fn(move || {
+        // SAFETY: null, or a header within the control data.
+        let control = unsafe { next.as_ref() }?;
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(message, control) };
+        Some(control)
+    });
+    let rights = control.filter(|control| {
+        (control.cmsg_level, control.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
+    });
+    rights.flat_map(|control| {
+        // SAFETY: it begins behind the header, and is as long as the header says.
+        let (data, header) = unsafe { (libc::CMSG_DATA(control), libc::CMSG_LEN(0)) };
+        let len = control.cmsg_len.saturating_sub(header as usize);
+        let data = data.cast::<RawFd>();
+        // SAFETY: as above; it need not be aligned.
+        (0..len / size_of::<RawFd>()).map(move |place| unsafe { data.add(place).read_unaligned() })
+    })
 }
 
 /// Opens a file to append to, writes, and closes it; standard error for `-`. Nothing but system calls,

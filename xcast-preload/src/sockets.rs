@@ -83,6 +83,15 @@ pub struct Path {
     pub mtu: usize,
 }
 
+/// What was found of a list of destinations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fit {
+    /// The way to all of them, with the least MTU of all.
+    pub path: Path,
+    /// Until when that counts.
+    pub until: Instant,
+}
+
 /// What is known of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
@@ -124,6 +133,25 @@ impl Destinations {
     pub fn looked(&mut self, to: SocketAddr, path: Option<Path>, now: Instant) {
         let standing = path.map_or(Standing::Unfit, Standing::Fit);
         self.known.insert(to, (standing, Some(now + LOOK)));
+    }
+
+    /// What is known of a list as a whole; `None` if one of it cannot be in a list now, or if their
+    /// datagrams have not the same source.
+    pub fn fit(&self, list: &[SocketAddr], now: Instant) -> Option<Fit> {
+        let mut whole: Option<Fit> = None;
+        for to in list {
+            let (standing, until) = self.known.get(to)?;
+            let (Standing::Fit(path), Some(until)) = (*standing, *until) else {
+                return None;
+            };
+            let before = whole.get_or_insert(Fit { path, until });
+            if now >= until || path.source != before.path.source {
+                return None;
+            }
+            before.path.mtu = before.path.mtu.min(path.mtu);
+            before.until = before.until.min(until);
+        }
+        whole
     }
 
     /// The kernel has refused a datagram to it.
@@ -217,6 +245,32 @@ mod tests {
         assert_eq!(destinations.standing(to, start), Standing::Unfit);
         destinations.refused(to);
         assert_eq!(destinations.standing(to, start), Standing::New);
+    }
+
+    #[test]
+    fn a_list_is_fit_while_all_of_it_is() {
+        let start = Instant::now();
+        let to = [1, 2, 3].map(|n| SocketAddr::from(([10, 0, 0, n], 5000)));
+        let path = |mtu| Path {
+            source: [10, 0, 0, 9].into(),
+            mtu,
+        };
+        let mut destinations = Destinations::default();
+        destinations.looked(to[0], Some(path(1500)), start);
+        let later = start + Duration::from_secs(1);
+        destinations.looked(to[1], Some(path(1400)), later);
+        assert_eq!(destinations.fit(&to, later), None);
+        let whole = destinations.fit(&to[..2], later).unwrap();
+        assert_eq!((whole.path, whole.until), (path(1400), start + LOOK));
+        assert_eq!(destinations.fit(&to[..2], start + LOOK), None);
+        let other = Path {
+            source: [10, 0, 1, 9].into(),
+            mtu: 1500,
+        };
+        destinations.looked(to[2], Some(other), later);
+        assert_eq!(destinations.fit(&to, later), None);
+        destinations.looked(to[2], None, later);
+        assert_eq!(destinations.fit(&to, later), None);
     }
 
     #[test]

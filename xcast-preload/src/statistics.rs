@@ -32,6 +32,9 @@ counters! {
     /// Of those taken: they left one by one, since the router was lost meanwhile, or no packet had
     /// room for them.
     FellBack,
+    /// Of those shared: they left again one by one, since the router, or somebody on the way to it, had
+    /// refused their packet.
+    SentAgain,
     /// Of those taken: the kernel refused them after the program had been told that they were sent.
     Failed,
     /// Groups that the timer ended, since the program called nothing that would.

@@ -3,7 +3,7 @@
 
 use std::{
     os::fd::RawFd,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
 use crate::habit::Habit;
@@ -12,6 +12,7 @@ use crate::habit::Habit;
 pub const LIMIT: usize = 4096;
 
 static HABITS: [AtomicU64; LIMIT] = [const { AtomicU64::new(0) }; LIMIT];
+static GENERATIONS: [AtomicU32; LIMIT] = [const { AtomicU32::new(0) }; LIMIT];
 static HELD: [AtomicBool; LIMIT] = [const { AtomicBool::new(false) }; LIMIT];
 static MARKS: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
 
@@ -45,6 +46,19 @@ pub fn note(fd: RawFd, payload: &[u8], destination: u64) -> bool {
     let habit = Habit::from_word(word.load(Ordering::Relaxed)).note(payload, destination);
     word.store(habit.word(), Ordering::Relaxed);
     habit.repeats()
+}
+
+/// Notes that so many sends repeated the content of the latest one that was noted.
+pub fn repeated(fd: RawFd, times: usize) {
+    if let Some(word) = entry(&HABITS, fd) {
+        let habit = Habit::from_word(word.load(Ordering::Relaxed)).repeated(times);
+        word.store(habit.word(), Ordering::Relaxed);
+    }
+}
+
+/// A number that is another one after the descriptor has become another one.
+pub fn generation(fd: RawFd) -> u32 {
+    entry(&GENERATIONS, fd).map_or(0, |generation| generation.load(Ordering::Relaxed))
 }
 
 /// Whether anything was sent by it that was looked at.
@@ -85,6 +99,9 @@ pub fn closed(fd: RawFd) {
         marks.store(0, Ordering::Relaxed);
         habit.store(0, Ordering::Relaxed);
     }
+    if let Some(generation) = entry(&GENERATIONS, fd) {
+        generation.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// The library has opened it.
@@ -124,8 +141,10 @@ mod tests {
         doubled(fd);
         changed(fd);
         assert!(is_left_alone(fd));
+        let before = generation(fd);
         closed(fd);
         assert!(!is_left_alone(fd));
+        assert_ne!(generation(fd), before);
         ours(fd);
         changed(fd);
         assert!(is_ours(fd) && !is_left_alone(fd));

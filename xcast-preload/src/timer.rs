@@ -5,8 +5,11 @@
 //! programs that never send the same to several do not have it.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, Thread},
     time::Duration,
 };
 
@@ -19,6 +22,15 @@ const ROUNDS: u32 = 20;
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static SLEEPS: AtomicBool = AtomicBool::new(false);
+/// The thread, once it runs.
+static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
+
+/// The lock of the thread's handle, held.
+pub type Held = MutexGuard<'static, Option<Thread>>;
+
+fn handle() -> Held {
+    THREAD.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// There is an open group.
 pub fn wake() {
@@ -28,23 +40,29 @@ pub fn wake() {
         }
     } else if SLEEPS.load(Ordering::Acquire)
         && SLEEPS.swap(false, Ordering::AcqRel)
-        && let Some(thread) = engine::with(|engine| engine.timer.clone()).flatten()
+        && let Some(thread) = &*handle()
     {
         thread.unpark();
     }
 }
 
+/// The handle before a fork, to be dropped in parent and child.
+pub fn hold() -> Held {
+    handle()
+}
+
 /// This process is the child of a fork: it has no such thread.
-pub fn forked() {
+pub fn forked(mut held: Held) {
+    *held = None;
     STARTED.store(false, Ordering::Release);
     SLEEPS.store(false, Ordering::Release);
 }
 
 fn start() {
-    let delay = engine::with(|engine| engine.max_delay());
-    let Some(delay) = delay.filter(|delay| !delay.is_zero()) else {
+    let delay = engine::max_delay();
+    if delay.is_zero() {
         return;
-    };
+    }
     let run = move || {
         raw::stay_inside();
         run(delay / 2);
@@ -59,7 +77,7 @@ fn start() {
 }
 
 fn run(round: Duration) {
-    engine::with(|engine| engine.timer = Some(thread::current()));
+    *handle() = Some(thread::current());
     let mut empty = 0;
     loop {
         if empty < ROUNDS {
@@ -72,10 +90,8 @@ fn run(round: Duration) {
                 thread::sleep(round);
             }
         }
-        match engine::with(|engine| engine.tick(round)) {
-            Some(true) => empty = 0,
-            Some(false) => empty = (empty + 1).min(ROUNDS),
-            None => return,
-        }
+        let mut open = false;
+        engine::with_all(|engine| open |= engine.tick(round));
+        empty = if open { 0 } else { (empty + 1).min(ROUNDS) };
     }
 }

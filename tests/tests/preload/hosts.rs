@@ -31,13 +31,24 @@ pub fn exec(namespace: &Namespace, udp: Option<IpAddr>) -> Command {
     command.arg("exec");
     if let Some(router) = udp {
         let router = SocketAddr::new(router, UDP_PORT).to_string();
-        let number = PROTOCOL.to_string();
-        command.args(["--udp", &router, "--protocol", &number]);
-        command.args(["--group", &GROUP.to_string(), "--group6", "ff02::114"]);
-        command.args(["--routing-type", &number]);
-        command.args(["--ports-option", &PORTS_OPTION.to_string()]);
+        command.args(["--udp", &router]);
+        name_code_points(&mut command);
     }
     command
+}
+
+/// The same by the interface of a router on the host that cannot be asked for its code points.
+pub fn exec_here(namespace: &Namespace) -> Command {
+    let mut command = exec(namespace, None);
+    name_code_points(&mut command);
+    command
+}
+
+fn name_code_points(command: &mut Command) {
+    let number = PROTOCOL.to_string();
+    command.args(["--protocol", &number, "--group", &GROUP.to_string()]);
+    command.args(["--group6", "ff02::114", "--routing-type", &number]);
+    command.args(["--ports-option", &PORTS_OPTION.to_string()]);
 }
 
 /// A program with lines that go in and out.
@@ -103,9 +114,23 @@ pub struct Hosts {
 pub const RECEIVERS: usize = 20;
 pub const PORT: u16 = 7000;
 
+/// Routers that take Xcast inside UDP.
+fn config() -> RouterConfig {
+    let port = ("port".to_owned(), i64::from(UDP_PORT).into());
+    RouterConfig {
+        udp: Some([port].into_iter().collect()),
+        ..RouterConfig::default()
+    }
+}
+
 impl Hosts {
     pub fn up(family: Family) -> Result<Self> {
-        let names: Vec<_> = (1..=RECEIVERS).map(|n| format!("H{n}")).collect();
+        Self::with(family, RECEIVERS)
+    }
+
+    /// With so many receivers, H1 and so on.
+    pub fn with(family: Family, receivers: usize) -> Result<Self> {
+        let names: Vec<_> = (1..=receivers).map(|n| format!("H{n}")).collect();
         let hosts = names.iter().map(|name| (name.clone(), Role::Host));
         let mut nodes: Vec<_> = [("A".to_owned(), Role::Host)]
             .into_iter()
@@ -116,14 +141,7 @@ impl Hosts {
         links.extend(names.iter().map(|name| Link::new("R2", name)));
         let topology = Topology::new("fan", nodes, links)?;
         let mut bed = Bed::up(&topology, Routing::Static)?;
-        bed.start_routers_with(&RouterConfig {
-            udp: Some(
-                [("port".to_owned(), i64::from(UDP_PORT).into())]
-                    .into_iter()
-                    .collect(),
-            ),
-            ..RouterConfig::default()
-        })?;
+        bed.start_routers_with(&config())?;
         let (mut receivers, mut to) = (Vec::new(), Vec::new());
         for name in &names {
             let node = bed.testbed.node(name)?;
@@ -142,6 +160,12 @@ impl Hosts {
             receivers,
             to,
         })
+    }
+
+    /// Starts the router of a node again.
+    pub fn start_router(&mut self, node: &str) -> Result<()> {
+        let testbed = &mut self.bed.testbed;
+        testbed.start_router(node, daemon::program(), &config())
     }
 
     pub fn address(&self, node: &str, peer: &str) -> Result<IpAddr> {

@@ -21,13 +21,23 @@ import time
 from calls import sendmmsg
 
 OWN, FIRST, COUNT = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-EVERYONE = [(f"10.9.1.{n}", 5000 + n % 2) for n in range(1, 9)]
-REFUSED = [("10.9.2.1", 5000), ("10.9.9.255", 5000), ("10.9.1.1", 0)]
 SOURCES = [6001, 6002, 6003]
+if ":" in OWN:
+    FAMILY, LEVEL = socket.AF_INET6, socket.IPPROTO_IPV6
+    TTL, TOS = socket.IPV6_UNICAST_HOPS, socket.IPV6_TCLASS
+    EVERYONE = [(f"fd09:1::{n}", 5000 + n % 2) for n in range(1, 9)]
+    REFUSED = [("fd09:2::1", 5000), ("fe80::1", 5000), ("fd09:1::1", 0)]
+    ROOM = 1435
+else:
+    FAMILY, LEVEL = socket.AF_INET, socket.IPPROTO_IP
+    TTL, TOS = socket.IP_TTL, socket.IP_TOS
+    EVERYONE = [(f"10.9.1.{n}", 5000 + n % 2) for n in range(1, 9)]
+    REFUSED = [("10.9.2.1", 5000), ("10.9.9.255", 5000), ("10.9.1.1", 0)]
+    ROOM = 1455
 
 
 def open_socket(port):
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sender = socket.socket(FAMILY, socket.SOCK_DGRAM)
     sender.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sender.bind((OWN, port))
     return sender
@@ -48,7 +58,7 @@ def content(rng, actor):
     kind = rng.randrange(12)
     if kind == 0:
         return b""
-    size = 1455 if kind == 1 else rng.randrange(4, 200)
+    size = ROOM if kind == 1 else rng.randrange(4, 200)
     return b"%d" % actor + b"%d" % rng.randrange(4) * size
 
 
@@ -97,9 +107,9 @@ def wait(rng, actor, sender):
 
 def change(rng, actor, sender):
     if rng.randrange(2):
-        option = (socket.IPPROTO_IP, socket.IP_TTL, rng.choice([1, 7, 64]))
+        option = (LEVEL, TTL, rng.choice([1, 7, 64]))
     else:
-        option = (socket.IPPROTO_IP, socket.IP_TOS, rng.choice([0, 46 << 2, 2]))
+        option = (LEVEL, TOS, rng.choice([0, 46 << 2, 2]))
     return answer(lambda: sender.setsockopt(*option))
 
 

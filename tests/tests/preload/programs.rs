@@ -13,6 +13,8 @@ use crate::hosts::{Hosts, RECEIVERS, exec};
 /// Octets of a buffer, and their number.
 const BUFFER: usize = 1000;
 const BUFFERS: usize = 150;
+/// Those at the end, when all is known.
+const LAST: usize = 50;
 
 /// GStreamer's `multiudpsink` with 20 clients: one packet on the first link instead of 20, and every
 /// client receives the octets of the file, with and without.
@@ -71,14 +73,21 @@ fn gstreamer() -> Result<()> {
         command.arg(format!("clients={}", clients.join(",")));
         let status = command.status().context("gst-launch-1.0")?;
         ensure!(status.success(), "gst-launch-1.0 ended with {status}");
-        // How many packets carried each buffer.
+        // How many packets carried each buffer, and the octets of the last ones.
         let mut counts = vec![0; BUFFERS];
+        let mut octets = 0;
         while let Some(frame) = tap.take()? {
             let content = frame.len().checked_sub(BUFFER).map(|at| &frame[at..at + 5]);
             let number = content.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
-            if let Some(count) = number.and_then(|number: usize| counts.get_mut(number)) {
-                *count += 1;
-            }
+            let Some(number) = number.filter(|number: &usize| *number < BUFFERS) else {
+                continue;
+            };
+            counts[number] += 1;
+            octets += if number < BUFFERS - LAST {
+                0
+            } else {
+                frame.len()
+            };
         }
         for receiver in &hosts.receivers {
             for number in 0..BUFFERS {
@@ -94,6 +103,10 @@ fn gstreamer() -> Result<()> {
             }
         }
         packets.push(counts);
+        println!(
+            "{octets} octets on the first link for {} of content",
+            LAST * BUFFER
+        );
     }
     ensure!(
         packets[0].iter().all(|count| *count == RECEIVERS),

@@ -64,7 +64,14 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
 
 /// Removes what a router left behind that was killed, or ended with --keep.
 fn remove_leftovers(router: &str) -> Result<Unloaded> {
-    // Programs first, so that nothing is sent to an interface that is gone.
+    // The interface first, so that senders on this host are told, and nothing of theirs is lost.
+    let datapath = format!("{router}{DATAPATH_SUFFIX}");
+    let mut removed = Vec::new();
+    // An interface of the same name may belong to somebody else.
+    if let Pair::Own(ifindex, _) = ownership::pair(router, &datapath)? {
+        kernel::remove_link(ifindex).with_context(|| format!("cannot remove {router}"))?;
+        removed = vec![router.to_owned(), datapath];
+    }
     let detached = match Pins::open(router) {
         Ok(pins) => {
             let detached = pins.are_live()?;
@@ -78,13 +85,6 @@ fn remove_leftovers(router: &str) -> Result<Unloaded> {
         // Then nothing was pinned.
         Err(_) => false,
     };
-    let datapath = format!("{router}{DATAPATH_SUFFIX}");
-    let mut removed = Vec::new();
-    // An interface of the same name may belong to somebody else.
-    if let Pair::Own(ifindex, _) = ownership::pair(router, &datapath)? {
-        kernel::remove_link(ifindex).with_context(|| format!("cannot remove {router}"))?;
-        removed = vec![router.to_owned(), datapath];
-    }
     Ok(Unloaded {
         stopped: false,
         detached,

@@ -115,12 +115,13 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
         let peer = router.config.router.datapath_interface();
         udp_port::give_back(router.datapath.generation_mut(), None);
         router.resolver.stop().await;
-        router.datapath.end();
         // Or it would make the pair again.
         drop(router.own_interface);
+        // Before the programs go, so that senders on this host are told, and nothing of theirs is lost.
         if let Err(error) = VethPair::remove(&links, name, &peer).await {
             warn!("{error:#}");
         }
+        router.datapath.end();
     }
     outcome.map(drop)
 }

@@ -24,10 +24,10 @@ use super::{
     outcome::{SendError, Sent, Unreached},
     relay_link::{RelayLink, RelayStatus, Reply},
     settings::Settings,
-    split::Delivery,
+    split::{Delivery, UplinkState},
     statistics::SenderStatistics,
 };
-use crate::packet::{Entry, MAX_DSCP, PacketError};
+use crate::packet::{Entry, MAX_DSCP, PacketError, UDP_LEN};
 
 /// Most datagrams in one system call.
 const BATCH: usize = 64;
@@ -49,12 +49,33 @@ pub(crate) struct Core<S> {
     /// IPv4 and IPv6, if the socket can send there.
     families: [Option<FamilySender>; 2],
     job: Job,
+    /// The list of the latest message, if it left as one packet.
+    latest: Option<Latest>,
+    /// The latest packet.
     packet: Vec<u8>,
+    /// Where probes are built.
+    probe: Vec<u8>,
+}
+
+/// A list that a packet had room for. While the next message has the same list, and nothing else has
+/// changed, it is split no differently, and its packet differs in the payload alone.
+#[derive(Debug)]
+struct Latest {
+    to: Vec<Destination>,
+    options: Options,
+    /// The family of all of it.
+    family: usize,
+    uplink: UplinkState,
+    /// Octets of payload that there was room for.
+    payload: usize,
+    /// Octets before UDP of the packet, once it has been built.
+    headers: Option<usize>,
 }
 
 /// How far a message has got.
 #[derive(Debug, Default)]
 struct Job {
+    began: Option<Instant>,
     options: Options,
     /// The family that is being served.
     family: usize,
@@ -99,7 +120,9 @@ impl<S: AsFd> Core<S> {
             statistics: SenderStatistics::default(),
             families,
             job: Job::default(),
+            latest: None,
             packet: Vec::new(),
+            probe: Vec::new(),
         })
     }
 
@@ -111,10 +134,12 @@ impl<S: AsFd> Core<S> {
         payload: usize,
         options: &Options,
     ) -> Result<(), SendError> {
-        self.sort(to, options)?;
+        if !self.has_latest(to, options) {
+            self.sort(to, options)?;
+        }
         for family in self.families.iter_mut().flatten() {
             if !family.split.entries.is_empty() {
-                family.tend(now, &mut self.statistics, &mut self.packet);
+                family.tend(now, &mut self.statistics, &mut self.probe);
             }
         }
         self.divide(now, to, payload, options)
@@ -129,8 +154,28 @@ impl<S: AsFd> Core<S> {
         payload: usize,
         options: &Options,
     ) -> Result<(), SendError> {
-        self.sort(to, options)?;
+        if !self.has_latest(to, options) {
+            self.sort(to, options)?;
+        }
         self.divide(now, to, payload, options)
+    }
+
+    /// Whether this is the latest list again, so that it is sorted already; if not, nothing is known
+    /// of the latest any more.
+    fn has_latest<D: Into<Destination> + Copy>(&mut self, to: &[D], options: &Options) -> bool {
+        let is_same = self.latest.as_ref().is_some_and(|latest| {
+            latest.to.len() == to.len()
+                && latest.options == *options
+                && latest
+                    .to
+                    .iter()
+                    .zip(to)
+                    .all(|(one, other)| *one == (*other).into())
+        });
+        if !is_same {
+            self.latest = None;
+        }
+        is_same
     }
 
     fn divide<D: Into<Destination> + Copy>(
@@ -140,7 +185,29 @@ impl<S: AsFd> Core<S> {
         payload: usize,
         options: &Options,
     ) -> Result<(), SendError> {
-        for family in self.families.iter_mut().flatten() {
+        self.job = Job {
+            began: Some(now),
+            options: options.clone(),
+            ..Job::default()
+        };
+        if let Some(latest) = &self.latest
+            && let Some(family) = &mut self.families[latest.family]
+            && payload <= latest.payload
+            && family.uplink_state(now) == latest.uplink
+        {
+            self.statistics.messages += 1;
+            return Ok(());
+        }
+        // The list was not sorted, or what it was divided into does not hold any more.
+        if self.latest.take().is_some() {
+            self.sort(to, options)?;
+        }
+        let mut whole = None;
+        let mut parts = 0;
+        for (number, family) in self.families.iter_mut().enumerate() {
+            let Some(family) = family.as_mut() else {
+                continue;
+            };
             if family.split.entries.is_empty() {
                 continue;
             }
@@ -156,12 +223,24 @@ impl<S: AsFd> Core<S> {
                 parts = family.split.parts.len(),
                 "message"
             );
+            parts += family.split.parts.len();
+            if let [part] = &family.split.parts[..]
+                && part.delivery == Delivery::Xcast
+            {
+                whole = Some((number, uplink));
+            }
         }
         self.statistics.messages += 1;
-        self.job = Job {
-            options: options.clone(),
-            ..Job::default()
-        };
+        if let Some((family, uplink)) = whole.filter(|_| parts == 1) {
+            self.latest = Some(Latest {
+                to: to.iter().map(|to| (*to).into()).collect(),
+                options: options.clone(),
+                family,
+                uplink,
+                payload,
+                headers: None,
+            });
+        }
         Ok(())
     }
 
@@ -197,6 +276,9 @@ impl<S: AsFd> Core<S> {
 
     /// Sends as much of the message as can be sent without waiting.
     pub fn step(&mut self, payload: &[u8]) -> Step {
+        if !self.send_again() {
+            return Step::Blocked;
+        }
         while let Some(family) = self.families.get(self.job.family) {
             let parts = family
                 .as_ref()
@@ -216,7 +298,11 @@ impl<S: AsFd> Core<S> {
                     self.job.part += 1;
                     self.job.entry = 0;
                 }
-                Ok(false) => {}
+                Ok(false) => {
+                    if !self.send_again() {
+                        return Step::Blocked;
+                    }
+                }
                 Err(SendError::Socket(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Step::Blocked;
                 }
@@ -256,6 +342,10 @@ impl<S: AsFd> Core<S> {
 
     /// What a step that is blocked waits to be able to write to.
     pub fn blocked_on(&self) -> BorrowedFd<'_> {
+        let mut families = self.families.iter().flatten();
+        if families.any(|family| !family.again.is_empty()) {
+            return self.socket.as_fd();
+        }
         let family = self.families.get(self.job.family).and_then(Option::as_ref);
         let open = family.and_then(|family| {
             let part = family.split.parts.get(self.job.part)?;
@@ -347,11 +437,53 @@ impl<S: AsFd> Core<S> {
         relays.flat_map(|relays| relays.status(now)).collect()
     }
 
-    /// Looks after the routers: takes their answers in, and asks again when it is time.
+    /// Looks after the routers: takes in their answers and what they have refused, and asks again when
+    /// it is time.
     pub fn tend(&mut self, now: Instant) {
         for family in self.families.iter_mut().flatten() {
-            family.tend(now, &mut self.statistics, &mut self.packet);
+            family.look(now);
+            family.tend(now, &mut self.statistics, &mut self.probe);
         }
+        // What has no room goes with the next message.
+        self.send_again();
+    }
+
+    /// Sends datagrams in place of packets that were refused after they had left; whether all of them
+    /// could be sent without waiting.
+    fn send_again(&mut self) -> bool {
+        let socket = self.socket.as_fd();
+        for family in self.families.iter_mut().flatten() {
+            while let Some(mut left) = family.again.pop_front() {
+                while !left.entries.is_empty() {
+                    let done = send_datagrams(
+                        socket,
+                        family,
+                        &left.entries,
+                        &left.options,
+                        left.payload(),
+                    );
+                    let done = match done {
+                        Ok(sent) => {
+                            self.statistics.unicast_packets += sent as u64;
+                            self.statistics.sent_again += sent as u64;
+                            sent
+                        }
+                        Err(Errno::EINTR) => 0,
+                        Err(Errno::EAGAIN) => {
+                            family.again.push_front(left);
+                            return false;
+                        }
+                        Err(errno) => {
+                            debug!(%errno, "destination not reached");
+                            self.statistics.failed += 1;
+                            1
+                        }
+                    };
+                    left.entries.drain(..done);
+                }
+            }
+        }
+        true
     }
 
     /// Sends a part as one packet; false if it is to be tried again, perhaps by unicast.
@@ -362,24 +494,36 @@ impl<S: AsFd> Core<S> {
         let Some((open, template)) = family.xcast(&self.job.options) else {
             return self.fall_back(UnicastCause::Unavailable);
         };
-        let entries = &family.split.entries[range];
-        template.emit(entries, payload, &mut self.packet)?;
-        match open.send(&self.packet) {
+        let entries = &family.split.entries[range.clone()];
+        match self.latest.as_mut().map(|latest| &mut latest.headers) {
+            Some(Some(headers)) => template.emit_again(*headers, payload, &mut self.packet)?,
+            headers => {
+                template.emit(entries, payload, &mut self.packet)?;
+                if let Some(headers) = headers {
+                    *headers = Some(self.packet.len() - UDP_LEN - payload.len());
+                }
+            }
+        }
+        let now = self.job.began.unwrap_or_else(Instant::now);
+        match open.send(&self.packet, self.job.options.dscp) {
             Ok(()) => {
                 self.statistics.xcast_packets += 1;
                 self.statistics.xcast_destinations += entries.len() as u64;
                 self.statistics.xcast_octets += self.packet.len() as u64;
                 self.job.sent.xcast_packets += 1;
+                let (packet, options) = (&self.packet, &self.job.options);
+                family.left(now, options, range, packet, payload.len());
                 Ok(true)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error.into()),
             Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {
                 debug!(octets = self.packet.len(), %error, "packet too large for the way");
+                family.take_refused(now);
                 self.fall_back(UnicastCause::PathMtu)
             }
             Err(error) => {
-                let cause = family.lose(Instant::now(), &error);
+                let cause = family.lose(now, &error);
                 self.fall_back(cause)
             }
         }
@@ -387,6 +531,7 @@ impl<S: AsFd> Core<S> {
 
     /// What is left of the message in this family leaves as unicast.
     fn fall_back(&mut self, cause: UnicastCause) -> Result<bool, SendError> {
+        self.latest = None;
         if self.job.options.stay_xcast {
             return Err(SendError::NoXcast { cause });
         }
@@ -407,31 +552,9 @@ impl<S: AsFd> Core<S> {
             return Ok(true);
         };
         let start = range.start.max(self.job.entry);
-        let options = &self.job.options;
-        let dscp = |entry: &Entry| entry.dscp.unwrap_or(options.dscp);
         let entries = &family.split.entries[start..range.end];
-        let common = entries.first().map_or(0, dscp);
-        let run = entries
-            .iter()
-            .take(BATCH)
-            .take_while(|entry| dscp(entry) == common);
-        let run = run.count();
-        let addresses = entries[..run].iter().map(|entry| family.address(entry));
-        let addresses: Vec<_> = addresses.collect();
-        let hop_limit = libc::c_int::from(options.ttl);
-        let (tos, traffic_class) = (common << 2, i32::from(common << 2));
-        // With each datagram, so that the socket's own settings, which may be another's, stay.
-        let control = match family.is_ipv6() {
-            false => [
-                ControlMessage::Ipv4Ttl(&hop_limit),
-                ControlMessage::Ipv4Tos(&tos),
-            ],
-            true => [
-                ControlMessage::Ipv6HopLimit(&hop_limit),
-                ControlMessage::Ipv6TClass(&traffic_class),
-            ],
-        };
-        let done = match send_batch(self.socket.as_fd(), &addresses, payload, &control) {
+        let socket = self.socket.as_fd();
+        let done = match send_datagrams(socket, family, entries, &self.job.options, payload) {
             Ok(sent) => {
                 for _ in 0..sent {
                     self.statistics.count_unicast(cause);
@@ -456,6 +579,37 @@ impl<S: AsFd> Core<S> {
         self.job.entry = start + done;
         Ok(self.job.entry >= range.end)
     }
+}
+
+/// Sends datagrams to the first of these, without waiting; to how many, or why not to the first.
+fn send_datagrams(
+    socket: BorrowedFd<'_>,
+    family: &FamilySender,
+    entries: &[Entry],
+    options: &Options,
+    payload: &[u8],
+) -> Result<usize, Errno> {
+    let dscp = |entry: &Entry| entry.dscp.unwrap_or(options.dscp);
+    let common = entries.first().map_or(0, dscp);
+    let run = entries
+        .iter()
+        .take(BATCH)
+        .take_while(|entry| dscp(entry) == common);
+    let addresses: Vec<_> = run.map(|entry| family.address(entry)).collect();
+    let hop_limit = libc::c_int::from(options.ttl);
+    let (tos, traffic_class) = (common << 2, i32::from(common << 2));
+    // With each datagram, so that the socket's own settings, which may be another's, stay.
+    let control = match family.is_ipv6() {
+        false => [
+            ControlMessage::Ipv4Ttl(&hop_limit),
+            ControlMessage::Ipv4Tos(&tos),
+        ],
+        true => [
+            ControlMessage::Ipv6HopLimit(&hop_limit),
+            ControlMessage::Ipv6TClass(&traffic_class),
+        ],
+    };
+    send_batch(socket, &addresses, payload, &control)
 }
 
 /// Sends the payload to each, without waiting; how many it was sent to, or why not to the first.

@@ -2,8 +2,10 @@
 //! its part of a list.
 
 use std::{
+    collections::VecDeque,
     io, iter,
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
+    ops::Range,
     os::fd::{AsFd as _, BorrowedFd},
     time::Instant,
 };
@@ -13,6 +15,7 @@ use tracing::{debug, trace, warn};
 use super::{
     cause::UnicastCause,
     destination::{Destination, Options, Unusable},
+    in_flight::{InFlight, Left},
     liveness::Liveness,
     open_uplink::{OpenUplink, PROBE, Probe, anywhere},
     relay_link::{Outlet, RelayLink},
@@ -39,6 +42,10 @@ pub(crate) struct FamilySender {
     /// How `open` was opened, if by a relay.
     outlet: Option<Outlet>,
     probe: Option<Probe>,
+    /// Packets that may still be refused.
+    in_flight: InFlight,
+    /// Packets that were refused: their destinations are to get datagrams.
+    pub again: VecDeque<Left>,
     pub split: Split,
     /// The interfaces of link-local destinations.
     scopes: Vec<(Ipv6Addr, u32)>,
@@ -56,6 +63,8 @@ impl FamilySender {
             relays: None,
             outlet: None,
             probe: None,
+            in_flight: InFlight::default(),
+            again: VecDeque::new(),
             split: Split::default(),
             scopes: Vec::new(),
         }
@@ -238,7 +247,7 @@ impl FamilySender {
         Template::new(code_points, (open.source, port).into(), &Options::default())
             .emit(&[entry], PROBE, packet)
             .map_err(io::Error::other)?;
-        open.send(packet)?;
+        open.send(packet, 0)?;
         trace!(to = %entry.address, port = entry.port, "probe");
         self.probe = Some(probe);
         Ok(())
@@ -251,6 +260,7 @@ impl FamilySender {
             .chain(iter::once(anywhere(self.is_ipv6())))
             .next()
             .unwrap_or(self.local.ip());
+        self.in_flight = InFlight::default();
         self.open = OpenUplink::open(&self.uplink, self.local.ip(), toward)?;
         Ok(())
     }
@@ -262,10 +272,43 @@ impl FamilySender {
             _ => UnicastCause::Unavailable,
         };
         debug!(uplink = ?self.uplink, %error, "cannot send to the router");
+        self.take_refused(now);
         self.open = None;
         self.probe = None;
         self.liveness.failed(now, cause);
         cause
+    }
+
+    /// Takes in which packets have been refused since they left.
+    pub fn take_refused(&mut self, now: Instant) {
+        if let Some(open) = &self.open {
+            self.again
+                .extend(self.in_flight.refused(now, &open.refused()));
+        }
+    }
+
+    /// Whether a packet has been refused that left lately: the router is lost then.
+    pub fn look(&mut self, now: Instant) {
+        if self.in_flight.is_recent(now)
+            && let Some(error) = self.open.as_ref().and_then(OpenUplink::error)
+        {
+            self.lose(now, &error);
+        }
+    }
+
+    /// A part of the list has left as this packet, which ends with the payload.
+    pub fn left(
+        &mut self,
+        now: Instant,
+        options: &Options,
+        range: Range<usize>,
+        packet: &[u8],
+        payload: usize,
+    ) {
+        if self.open.as_ref().is_some_and(OpenUplink::can_be_refused) {
+            let entries = &self.split.entries[range];
+            self.in_flight.note(now, options, entries, packet, payload);
+        }
     }
 
     /// Whether messages can go by the router now; opens the uplink if they can.

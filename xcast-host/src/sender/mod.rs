@@ -5,6 +5,7 @@ mod cause;
 pub(crate) mod core;
 mod destination;
 mod family;
+mod in_flight;
 pub mod liveness;
 mod open_uplink;
 mod outcome;

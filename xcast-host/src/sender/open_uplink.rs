@@ -1,17 +1,24 @@
 //! An open uplink: sockets that reach the first router, and probes.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
+    sync::atomic::{AtomicU8, Ordering},
 };
 
 use nix::{
+    cmsg_space,
     errno::Errno,
     ifaddrs::getifaddrs,
     net::if_::if_nametoindex,
-    sys::socket::{MsgFlags, SockaddrStorage, recv, send, sendmsg},
+    sys::socket::{
+        ControlMessageOwned, MsgFlags, RecvMsg, SockaddrStorage, recv, recvmsg, send, sendmsg,
+        setsockopt,
+        sockopt::{Ipv4RecvErr, Ipv6RecvErr},
+    },
 };
+use socket2::SockRef;
 
 use super::uplink::{PROBE_PORT, Uplink};
 use crate::{
@@ -39,6 +46,8 @@ enum Link {
     Tunnel {
         socket: UdpSocket,
         probe_at: SocketAddr,
+        /// Of the outer packets, as the socket has it.
+        dscp: AtomicU8,
     },
     Relay {
         socket: UdpSocket,
@@ -96,12 +105,17 @@ impl OpenUplink {
                 };
                 let socket = connected(bound, router)?;
                 forbid_fragments(&socket, ipv6)?;
+                report_refusals(&socket, ipv6)?;
                 let mut probe_at = router;
                 probe_at.set_port(*probe_port);
                 Ok(Some(Self {
                     source: source_of(&socket)?,
                     source_port: None,
-                    link: Link::Tunnel { socket, probe_at },
+                    link: Link::Tunnel {
+                        socket,
+                        probe_at,
+                        dscp: AtomicU8::new(0),
+                    },
                 }))
             }
             // Opened by those who know which relay to use.
@@ -132,11 +146,20 @@ impl OpenUplink {
         }
     }
 
-    /// Sends one packet, given from its IP header on. Never waits.
-    pub fn send(&self, packet: &[u8]) -> io::Result<()> {
+    /// Sends one packet, given from its IP header on, with this DSCP, which an outer packet has as
+    /// well (RFC 2983 section 3.1, the uniform model). Never waits.
+    pub fn send(&self, packet: &[u8], wanted: u8) -> io::Result<()> {
         match &self.link {
             Link::Native(socket) => socket.send(packet),
-            Link::Tunnel { socket, .. } => {
+            Link::Tunnel { socket, dscp, .. } => {
+                if dscp.load(Ordering::Relaxed) != wanted {
+                    let value = u32::from(wanted) << 2;
+                    match self.source {
+                        IpAddr::V4(_) => SockRef::from(socket).set_tos_v4(value)?,
+                        IpAddr::V6(_) => SockRef::from(socket).set_tclass_v6(value)?,
+                    }
+                    dscp.store(wanted, Ordering::Relaxed);
+                }
                 send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
                 Ok(())
             }
@@ -146,6 +169,49 @@ impl OpenUplink {
                 let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
                 sendmsg(fd, &parts, &[], flags, Some(&to))?;
                 Ok(())
+            }
+        }
+    }
+
+    /// Whether packets can be refused after they have left.
+    pub fn can_be_refused(&self) -> bool {
+        matches!(self.link, Link::Tunnel { .. })
+    }
+
+    /// An error that has come back for a packet that had left; a later [`send`](Self::send) would
+    /// report it.
+    pub fn error(&self) -> Option<io::Error> {
+        match &self.link {
+            // What comes of packets to a relay, its answers say.
+            Link::Native(_) | Link::Relay { .. } => None,
+            Link::Tunnel { socket, .. } => socket.take_error().ok().flatten(),
+        }
+    }
+
+    /// The beginnings of packets that had left and that somebody on the way, or the router's host,
+    /// has refused by ICMP since this was called last.
+    pub fn refused(&self) -> Vec<Vec<u8>> {
+        let mut refused = Vec::new();
+        let Link::Tunnel { socket, .. } = &self.link else {
+            return refused;
+        };
+        let mut buffer = [0; 2048];
+        loop {
+            let mut parts = [IoSliceMut::new(&mut buffer)];
+            let mut control = cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
+            let message = recvmsg::<SockaddrStorage>(
+                socket.as_raw_fd(),
+                &mut parts,
+                Some(&mut control),
+                MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
+            );
+            let (len, by_icmp) = match message {
+                Ok(message) => (message.bytes, is_by_icmp(&message)),
+                Err(Errno::EINTR) => continue,
+                Err(_) => return refused,
+            };
+            if by_icmp {
+                refused.push(buffer[..len].to_vec());
             }
         }
     }
@@ -228,6 +294,30 @@ pub(crate) fn anywhere(ipv6: bool) -> IpAddr {
         false => Ipv4Addr::new(198, 51, 100, 1).into(),
         true => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
     }
+}
+
+/// Whether a message of the error queue is about a packet that somebody else refused.
+fn is_by_icmp<S>(message: &RecvMsg<'_, '_, S>) -> bool {
+    let origins = message
+        .cmsgs()
+        .into_iter()
+        .flatten()
+        .filter_map(|control| match control {
+            ControlMessageOwned::Ipv4RecvErr(error, _) => Some(error.ee_origin),
+            ControlMessageOwned::Ipv6RecvErr(error, _) => Some(error.ee_origin),
+            _ => None,
+        });
+    let icmp = [libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6];
+    origins.into_iter().any(|origin| icmp.contains(&origin))
+}
+
+/// Has the kernel keep what comes back by ICMP, with the beginning of the packet it is about.
+fn report_refusals(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    match ipv6 {
+        false => setsockopt(socket, Ipv4RecvErr, &true)?,
+        true => setsockopt(socket, Ipv6RecvErr, &true)?,
+    }
+    Ok(())
 }
 
 /// Routers drop fragments of Xcast packets: rather be told that one is too large.

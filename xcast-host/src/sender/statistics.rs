@@ -34,6 +34,9 @@ statistics! {
         unicast_payload_size,
         /// Of these: [`UnicastCause::PathMtu`].
         unicast_path_mtu,
+        /// Of these: sent in place of a packet that the router, or somebody on the way to it, refused
+        /// after it had left.
+        sent_again,
         /// Destinations that the kernel refused a datagram to.
         failed,
         /// Probes sent to the router.

@@ -2,13 +2,13 @@
 
 use std::ffi::{c_int, c_uint, c_void};
 
-use libc::{sockaddr, socklen_t};
+use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 use nix::errno::Errno;
 
 use super::thread::{end_own, is_borrowed, original};
 use crate::{
     engine::{self, Engine},
-    raw::{inside, is_inside},
+    raw::{descriptors_in, inside, is_inside},
     table,
 };
 
@@ -17,7 +17,7 @@ fn changed(fd: c_int) {
     if !is_inside() && !table::is_ours(fd) {
         end_own();
         if table::is_used(fd) && !is_borrowed() {
-            let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+            let _ = inside(|| engine::with(fd, |engine| engine.forget(fd)));
             table::changed(fd);
         }
     }
@@ -96,7 +96,7 @@ pub unsafe extern "C-unwind" fn close(fd: c_int) -> c_int {
 /// The descriptor is closed.
 fn forget(fd: c_int) {
     if table::is_known(fd) && !is_borrowed() {
-        let _ = inside(|| engine::with(|engine| engine.forget(fd)));
+        let _ = inside(|| engine::with(fd, |engine| engine.forget(fd)));
         table::closed(fd);
     }
 }
@@ -150,10 +150,69 @@ fn doubled(fd: c_int, copy: c_int) {
     }
 }
 
+/// Descriptors are sent or received in a message (`SCM_RIGHTS`): their sockets have others somewhere.
+///
+/// # Safety
+///
+/// `message` is one that the kernel could read, or has filled in.
+pub(super) unsafe fn handed_over(message: &msghdr) {
+    if message.msg_controllen == 0 || is_inside() || is_borrowed() {
+        return;
+    }
+    // SAFETY: the caller vouches for the message.
+    unsafe { descriptors_in(message) }.for_each(|fd| {
+        forget(fd);
+        table::doubled(fd);
+    });
+}
+
+/// # Safety
+///
+/// As in libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t {
+    type Original = unsafe extern "C-unwind" fn(c_int, *mut msghdr, c_int) -> ssize_t;
+    let original = original!(recvmsg: Original);
+    end_own();
+    // SAFETY: the caller's own arguments; the kernel has filled in the message.
+    unsafe {
+        let answer = original(fd, message, flags);
+        if answer >= 0 {
+            handed_over(&*message);
+        }
+        answer
+    }
+}
+
+/// # Safety
+///
+/// As in libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn recvmmsg(
+    fd: c_int,
+    messages: *mut mmsghdr,
+    count: c_uint,
+    flags: c_int,
+    timeout: *mut timespec,
+) -> c_int {
+    type Original =
+        unsafe extern "C-unwind" fn(c_int, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int;
+    let original = original!(recvmmsg: Original);
+    end_own();
+    // SAFETY: the caller's own arguments; the kernel has filled in as many messages.
+    unsafe {
+        let answer = original(fd, messages, count, flags, timeout);
+        for place in 0..usize::try_from(answer).unwrap_or(0) {
+            handed_over(&(*messages.add(place)).msg_hdr);
+        }
+        answer
+    }
+}
+
 /// A number that the program wants to be its own.
 fn give_way(fd: c_int) {
     if table::is_ours(fd) && !is_inside() && !is_borrowed() {
-        let _ = inside(|| engine::with(Engine::forget_all));
+        let _ = inside(|| engine::with_all(Engine::forget_all));
     }
 }
 

@@ -3,14 +3,14 @@
 use std::{
     cell::RefCell,
     ffi::{CString, c_int},
-    sync::{MutexGuard, OnceLock, atomic::Ordering},
+    sync::{OnceLock, atomic::Ordering},
 };
 
 use nix::errno::Errno;
 
 use super::thread::{PROCESS, is_borrowed, original, process};
 use crate::{
-    engine::{self, Engine},
+    engine,
     raw::{self, inside, set_pending},
     settings::Settings,
     statistics::{self, Counter},
@@ -21,8 +21,8 @@ use crate::{
 static STATISTICS: OnceLock<Option<(CString, bool)>> = OnceLock::new();
 
 thread_local! {
-    /// The engine's lock while the process forks.
-    static FORKING: RefCell<Option<MutexGuard<'static, Option<Engine>>>> = const { RefCell::new(None) };
+    /// The library's locks while the process forks.
+    static FORKING: RefCell<Option<(timer::Held, engine::Held)>> = const { RefCell::new(None) };
 }
 
 #[used]
@@ -84,9 +84,9 @@ extern "C" fn show_on_signal(_: c_int) {
 }
 
 unsafe extern "C" fn before_fork() {
-    let guard = inside(engine::hold);
-    set_pending(false);
-    let _ = FORKING.try_with(|forking| *forking.borrow_mut() = guard);
+    let held = inside(|| (timer::hold(), engine::hold()));
+    set_pending(None);
+    let _ = FORKING.try_with(|forking| *forking.borrow_mut() = held);
 }
 
 unsafe extern "C" fn after_fork() {
@@ -94,14 +94,14 @@ unsafe extern "C" fn after_fork() {
 }
 
 unsafe extern "C" fn in_child() {
-    let guard = FORKING.try_with(|forking| forking.borrow_mut().take());
-    let guard = guard.ok().flatten();
+    let held = FORKING.try_with(|forking| forking.borrow_mut().take());
+    let held = held.ok().flatten();
     PROCESS.store(process(), Ordering::Relaxed);
     let _ = inside(|| {
-        if let Some(mut guard) = guard {
-            guard.iter_mut().for_each(Engine::forked);
+        if let Some((timer, engines)) = held {
+            engine::forked(engines);
+            timer::forked(timer);
         }
-        timer::forked();
         statistics::reset();
     });
 }

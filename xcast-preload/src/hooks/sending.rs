@@ -9,11 +9,14 @@ use std::{
 
 use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
-use super::thread::{LEAVE, end_own, original};
+use super::{
+    descriptors::handed_over,
+    thread::{LEAVE, end_own, original},
+};
 use crate::{
     engine,
     group::Datagram,
-    raw::{inside, is_inside, is_pending, set_pending, socket_address, thread},
+    raw::{inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread},
     statistics::{Counter, count},
     table, timer,
 };
@@ -25,9 +28,9 @@ const MAX_MESSAGES: usize = libc::UIO_MAXIOV as usize;
 
 /// Before a send that is not taken: ends the thread's group, and what order needs.
 fn make_way(fd: c_int, to: Option<SocketAddr>) {
-    if is_pending() || (table::is_held(fd) && !is_inside()) {
-        set_pending(false);
-        let _ = inside(|| engine::with(|engine| engine.make_way(thread(), fd, to)));
+    end_own();
+    if table::is_held(fd) && !is_inside() {
+        let _ = inside(|| engine::with(fd, |engine| engine.make_way(thread(), fd, to)));
     }
 }
 
@@ -41,19 +44,34 @@ enum Fate {
     Watched(SocketAddr),
 }
 
-/// Decides about a datagram of the program.
+/// Takes a datagram if it is the next one of a list that is sent to again. This is the way of nearly
+/// all that is taken: no allocation, no system call, and a lock that only threads with sockets of the
+/// same shard want.
+#[inline]
+fn follows(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> bool {
+    flags & !FLAGS == 0
+        && to.is_some_and(|to| {
+            inside_with_group(fd, |thread| engine::follow(thread, fd, to, payload))
+        })
+}
+
+/// Decides about a datagram of the program that does not [follow](follows).
 fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fate {
+    let plain = to.filter(|_| flags & !FLAGS == 0);
     if is_inside() {
         return Fate::Passes;
     }
     count(Counter::Sends, 1);
-    let to = to.filter(|_| flags & !FLAGS == 0 && !table::is_left_alone(fd));
+    let to = plain.filter(|_| !table::is_left_alone(fd));
     let Some(to) = to.filter(|to| table::note(fd, payload, destination(*to))) else {
         make_way(fd, to);
         return Fate::Passes;
     };
+    if pending().is_some_and(|other| other != fd) {
+        end_own();
+    }
     let taken = inside(|| {
-        let taken = engine::with(|engine| engine.offer(thread(), fd, to, payload));
+        let taken = engine::with(fd, |engine| engine.offer(thread(), fd, to, payload));
         if taken == Some(true) {
             timer::wake();
         }
@@ -63,14 +81,14 @@ fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fat
         Some(true) => {
             // The destructor of the thread is registered here, if the thread does not end already.
             let registered = LEAVE.try_with(|_| ()).is_ok();
-            set_pending(true);
+            set_pending(Some(fd));
             if !registered {
                 end_own();
             }
             Fate::Taken
         }
         _ => {
-            set_pending(false);
+            set_pending(None);
             Fate::Watched(to)
         }
     }
@@ -88,7 +106,7 @@ fn destination(to: SocketAddr) -> u64 {
 /// The kernel has answered a datagram that was watched.
 fn watched(fd: c_int, to: SocketAddr, taken: bool) {
     if taken {
-        let _ = inside(|| engine::with(|engine| engine.taken(fd, to)));
+        let _ = inside(|| engine::with(fd, |engine| engine.taken(fd, to)));
     }
 }
 
@@ -112,7 +130,6 @@ pub unsafe extern "C-unwind" fn sendto(
         *const sockaddr,
         socklen_t,
     ) -> ssize_t;
-    let original = original!(sendto: Original);
     let mut watch = None;
     if !buffer.is_null() && len <= 65535 {
         // SAFETY: the caller vouches for address and buffer.
@@ -122,6 +139,9 @@ pub unsafe extern "C-unwind" fn sendto(
                 slice::from_raw_parts(buffer.cast::<u8>(), len),
             )
         };
+        if follows(fd, to, flags, payload) {
+            return len as ssize_t;
+        }
         match offer(fd, to, flags, payload) {
             Fate::Taken => return len as ssize_t,
             Fate::Passes => {}
@@ -130,6 +150,7 @@ pub unsafe extern "C-unwind" fn sendto(
     } else {
         make_way(fd, None);
     }
+    let original = original!(sendto: Original);
     // SAFETY: the caller's own arguments.
     let sent = unsafe { original(fd, buffer, len, flags, address, address_len) };
     if let Some(to) = watch {
@@ -200,7 +221,11 @@ unsafe fn offer_message(fd: c_int, message: *const msghdr, flags: c_int) -> (Fat
         pieces.clear();
         // SAFETY: as above.
         let (to, payload) = unsafe { content(message, &mut pieces) }?;
-        Some((offer(fd, Some(to), flags, payload), payload.len()))
+        let fate = match follows(fd, Some(to), flags, payload) {
+            true => Fate::Taken,
+            false => offer(fd, Some(to), flags, payload),
+        };
+        Some((fate, payload.len()))
     });
     fate.ok().flatten().unwrap_or_else(|| {
         count(Counter::Sends, 1);
@@ -221,6 +246,11 @@ pub unsafe extern "C-unwind" fn sendmsg(
 ) -> ssize_t {
     type Original = unsafe extern "C-unwind" fn(c_int, *const msghdr, c_int) -> ssize_t;
     let original = original!(sendmsg: Original);
+    // SAFETY: the caller vouches for the message.
+    if let Some(message) = unsafe { message.as_ref() } {
+        // SAFETY: as above.
+        unsafe { handed_over(message) };
+    }
     // SAFETY: the caller vouches for the message.
     let (fate, len) = unsafe { offer_message(fd, message, flags) };
     if matches!(fate, Fate::Taken) {
@@ -372,7 +402,7 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
     if !repeats && !is_repetitive(&datagrams) {
         return None;
     }
-    let call = engine::with(|engine| engine.divide(fd, &mut datagrams))??;
+    let call = engine::with(fd, |engine| engine.divide(fd, &mut datagrams))??;
     let single = call.single.iter().map(|place| messages[*place]).collect();
     Some(Plan {
         groups: call.groups,
@@ -399,7 +429,7 @@ unsafe fn note_taken(fd: c_int, messages: &[mmsghdr]) {
         // SAFETY: the caller vouches for the message.
         let to = unsafe { socket_address(header.msg_name, header.msg_namelen as usize) };
         if let Some(to) = to {
-            let _ = engine::with(|engine| engine.taken(fd, to));
+            let _ = engine::with(fd, |engine| engine.taken(fd, to));
         }
     }
 }
@@ -424,6 +454,6 @@ unsafe fn send_group(fd: c_int, messages: &mut [mmsghdr], places: &[usize]) {
         for place in places {
             messages[*place].msg_len = payload.len() as c_uint;
         }
-        let _ = engine::with(|engine| engine.send(fd, payload, to));
+        let _ = engine::with(fd, |engine| engine.send(fd, payload, to));
     }
 }

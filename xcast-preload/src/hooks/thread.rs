@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     engine,
-    raw::{self, inside, is_pending, set_pending},
+    raw::{self, inside, pending, set_pending},
 };
 
 /// The function that the program meant.
@@ -52,8 +52,8 @@ impl Drop for Leave {
 
 /// Ends the thread's group.
 pub(super) fn end_own() {
-    if is_pending() {
-        set_pending(false);
-        let _ = inside(|| engine::with(|engine| engine.end_thread(raw::thread())));
+    if let Some(fd) = pending() {
+        set_pending(None);
+        let _ = inside(|| engine::with(fd, |engine| engine.end_thread(raw::thread())));
     }
 }

@@ -3,8 +3,8 @@
 use std::ffi::{c_char, c_int, c_long, c_uint, c_void};
 
 use libc::{
-    epoll_event, fd_set, mmsghdr, msghdr, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t,
-    size_t, sockaddr, socklen_t, ssize_t, timespec, timeval,
+    epoll_event, fd_set, nfds_t, off_t, pid_t, pollfd, pthread_t, sigset_t, size_t, sockaddr,
+    socklen_t, ssize_t, timespec, timeval,
 };
 
 use super::thread::{end_own, original};
@@ -34,8 +34,6 @@ ends! {
 
     recv(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int) -> ssize_t;
     recvfrom(fd: c_int, buffer: *mut c_void, len: size_t, flags: c_int, address: *mut sockaddr, address_len: *mut socklen_t) -> ssize_t;
-    recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
-    recvmmsg(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int;
     read(fd: c_int, buffer: *mut c_void, len: size_t) -> ssize_t;
     readv(fd: c_int, list: *const libc::iovec, count: c_int) -> ssize_t;
     accept(fd: c_int, address: *mut sockaddr, len: *mut socklen_t) -> c_int;
@@ -87,6 +85,13 @@ ends! {
 
     // Rust's standard library waits by this. As in libc it passes on six arguments, used or not.
     syscall(number: c_long, a: usize, b: usize, c: usize, d: usize, e: usize, f: usize) -> c_long;
+
+    // They start programs without what is called before and after a fork.
+    posix_spawn(process: *mut pid_t, path: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+    posix_spawnp(process: *mut pid_t, file: *const c_char, actions: *const c_void, attributes: *const c_void, arguments: *const *const c_char, environment: *const *const c_char) -> c_int;
+    system(command: *const c_char) -> c_int;
+    popen(command: *const c_char, mode: *const c_char) -> *mut c_void;
+    pclose(file: *mut c_void) -> c_int;
 
     kill(process: pid_t, signal: c_int) -> c_int;
     raise(signal: c_int) -> c_int;

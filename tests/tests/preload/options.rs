@@ -1,0 +1,95 @@
+//! The options of `exec`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::family::Family;
+use tests::namespace;
+
+use crate::hosts::script;
+use crate::wire::{Run, Wire};
+
+/// A round by a program under `exec` with these options.
+fn command(wire: &Wire, options: &[&str], what: &[&str]) -> Command {
+    let mut command = wire.exec(options);
+    command.args(["--", "python3"]).arg(script("options.py"));
+    command.arg(wire.own().to_string()).args(what);
+    command
+}
+
+fn round(wire: &Wire, options: &[&str], what: &str) -> Result<Run> {
+    wire.run(true, &mut command(wire, options, &[what]))
+}
+
+#[test]
+fn options_do_what_they_say() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let shared = |run: &Run| run.shared.get(&b"round"[..]).copied();
+
+        // Fewest destinations.
+        ensure!(shared(&round(&wire, &[], "two")?).is_none());
+        ensure!(shared(&round(&wire, &["--min", "2"], "two")?) == Some(2));
+
+        // Destinations in a list; others pass.
+        let allowed = "10.9.1.1/32,10.9.1.4/31,10.9.1.8/32";
+        let run = round(&wire, &["--allow", allowed], "everyone")?;
+        let lists: BTreeSet<IpAddr> = run.shared_to.iter().map(|to| to.ip()).collect();
+        let wanted = ["10.9.1.1", "10.9.1.4", "10.9.1.5", "10.9.1.8"];
+        let wanted: BTreeSet<IpAddr> = wanted.iter().filter_map(|ip| ip.parse().ok()).collect();
+        ensure!(lists == wanted, "{lists:?}");
+        ensure!(run.streams.len() == 8 && shared(&run) == Some(4));
+
+        // A program that calls nothing does not keep what it has sent.
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("go on");
+        let path = file.to_string_lossy().into_owned();
+        let mut spins = command(&wire, &["--max-delay", "1"], &["spin", &path]);
+        let run = wire.run_and(true, &mut spins, |run| {
+            if run.streams.len() == 8 {
+                fs::write(&file, "")?;
+            }
+            Ok(())
+        })?;
+        ensure!(shared(&run) == Some(8));
+
+        // Statistics on a signal, and at the end.
+        let file = directory.path().join("statistics");
+        let path = format!("--statistics={}", file.display());
+        let run = round(&wire, &[&path, "--json", "--signal", "USR2"], "signal")?;
+        ensure!(shared(&run) == Some(8));
+        let text = fs::read_to_string(&file)?;
+        let lines: Vec<Value> = text
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()
+            .with_context(|| text.clone())?;
+        let [on_signal, at_end] = &lines[..] else {
+            anyhow::bail!("not two documents: {text}");
+        };
+        let value = |line: &Value, name: &str| line[name].as_u64().unwrap_or_default();
+        ensure!(value(on_signal, "pid") == value(at_end, "pid"));
+        // Whoever sends a signal, even to itself, lets go what is held.
+        for name in ["sends", "taken", "shared", "xcast_packets"] {
+            ensure!(value(at_end, name) > 0, "{name}: {text}");
+            ensure!(value(at_end, name) == value(on_signal, name), "{text}");
+        }
+        ensure!(
+            value(at_end, "shared") == 8 * value(at_end, "xcast_packets"),
+            "{text}"
+        );
+        let sum = value(at_end, "shared") + value(at_end, "few") + value(at_end, "fell_back");
+        ensure!(value(at_end, "taken") == sum, "{text}");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
