@@ -231,7 +231,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 18);
+        assert_eq!(verbs.len(), 19);
         let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
@@ -240,7 +240,7 @@ mod tests {
             }
             named.push((name, verb.clone()));
         }
-        assert_eq!(named.len(), 18 + 11);
+        assert_eq!(named.len(), 19 + 11);
         for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");
