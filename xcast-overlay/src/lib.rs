@@ -25,7 +25,7 @@
 //! | [`meridian`] | who is close: rings, closest nodes, central leaders |
 //! | [`walks`] | searches by random walks: Gia, LMS |
 //! | [`backbone`] | what routers do among themselves: which neighbours speak Xcast |
-//! | [`others`] | flooding, in the manner of Gnutella and FastTrack |
+//! | [`others`] | in the manner of CAN, Tapestry, Freenet, Gnutella, FastTrack |
 //! | [`memory`] | networks in memory: a virtual clock, latency, loss |
 //! | [`id`] | identifiers and their distance |
 //! | `net` | a protocol on a UDP socket, by routers of Xcast (feature `net`) |

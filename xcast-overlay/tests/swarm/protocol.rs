@@ -283,8 +283,8 @@ fn a_stranger_is_pinged_before_it_is_in_the_table() {
     let ping = stranger.query(Query::Ping, false);
     assert!(ask(&mut network, stranger.address, ping).is_some());
     assert!(network.node(0).table(FAMILY).expect("a table").is_empty());
-    let node = network.nodes[0].as_mut().expect("a node");
     let later = network.now + Duration::from_secs(1);
+    let node = network.nodes[0].as_mut().expect("a node");
     node.handle_timeout(later);
     let ping = node.poll_transmit().expect("a ping");
     assert_eq!(ping.to, [stranger.address]);
@@ -477,8 +477,8 @@ fn put_messages(network: &mut Network) -> Vec<Transmit> {
 #[test]
 fn a_round_leaves_as_one_message_and_so_does_a_store_among_own_nodes() {
     let mut network = swarm(40);
-    let node = network.nodes[0].as_mut().expect("a node");
     let now = network.now;
+    let node = network.nodes[0].as_mut().expect("a node");
     node.find_node(now, Id::default());
     let round = node.poll_transmit().expect("a round");
     assert_eq!(

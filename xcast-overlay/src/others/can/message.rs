@@ -55,6 +55,8 @@ pub(super) enum Message {
     Flood { id: [u8; 8], payload: Bytes },
     /// The sender leaves.
     Gone,
+    /// Somebody else says that it has a zone of the receiver's.
+    Dispute { with: SocketAddr },
 }
 
 fn write_zones(w: &mut Writer, zones: &[Zone]) {
@@ -131,6 +133,10 @@ impl Message {
                 w.octets(payload);
             }
             Self::Gone => w = begin(7),
+            Self::Dispute { with } => {
+                w = begin(8);
+                w.address(with);
+            }
         }
         w.finish()
     }
@@ -172,6 +178,7 @@ impl Message {
                 return (payload.len() <= MAX_PAYLOAD).then_some(Self::Flood { id, payload });
             }
             7 => Self::Gone,
+            8 => Self::Dispute { with: r.address()? },
             _ => return None,
         };
         r.end()?;
@@ -211,6 +218,7 @@ mod tests {
             },
             Message::Found { id, hops },
             Message::Gone,
+            Message::Dispute { with: origin },
         ] {
             let datagram = message.encode(tag);
             assert!(is_for_can(&datagram));

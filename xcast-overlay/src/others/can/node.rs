@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -129,6 +129,8 @@ pub struct Node {
     neighbours: BTreeMap<SocketAddr, Neighbour>,
     lookups: BTreeMap<[u8; 8], Lookup>,
     seen: Lately<[u8; 8]>,
+    /// Who was told in this beat that it is no neighbour.
+    corrected: BTreeSet<SocketAddr>,
     /// Where this node joins.
     point: Point,
     join_at: Option<Instant>,
@@ -157,6 +159,7 @@ impl Node {
             neighbours: BTreeMap::new(),
             lookups: BTreeMap::new(),
             seen: Lately::new(MAX_SEEN),
+            corrected: BTreeSet::new(),
             point: Point(u64::from_be_bytes(random.octets())),
             join_at: (!is_first).then_some(now),
             beat_at: now + random.jitter(config.beat, 0.5),
@@ -412,13 +415,17 @@ impl Node {
         if address == self.config.address {
             return;
         }
-        // What it has now, others have no longer.
+        // What it has now, others have no longer. If they think they have, they settle it with each other.
+        let mut disputes = Vec::new();
         for (other, known) in &mut self.neighbours {
             if *other != address {
                 let claimed = |zone: &Zone| zones.iter().any(|claimed| claimed.covers(*zone));
+                let before = known.zones.len();
                 known.zones.retain(|zone| !claimed(zone));
+                disputes.extend((known.zones.len() < before).then_some(*other));
             }
         }
+        self.send(disputes, &Message::Dispute { with: address });
         if self.neighbours.len() < MAX_KNOWN || self.neighbours.contains_key(&address) {
             let known = Neighbour {
                 zones,
@@ -481,6 +488,11 @@ impl Node {
         }
         self.hear(now, from, zones, others);
         self.tidy();
+        if !self.neighbours.contains_key(&from) && self.corrected.insert(from) {
+            // It knows of zones that this node no longer has.
+            let update = self.update();
+            self.send([from], &update);
+        }
     }
 
     fn join_anew(&mut self, now: Instant, by: SocketAddr) {
@@ -525,6 +537,7 @@ impl Node {
 
     fn beat(&mut self, now: Instant) {
         self.beat_at = now + self.random.jitter(self.config.beat, 0.1);
+        self.corrected.clear();
         let silent = |known: &Neighbour| now - known.heard;
         let gone: Vec<SocketAddr> = self
             .neighbours
@@ -586,6 +599,12 @@ impl Node {
                         payload: payload.clone(),
                     });
                     self.tell_neighbours(&Message::Flood { id, payload }, Some(from));
+                }
+            }
+            Message::Dispute { with } => {
+                if self.is_member() && with != self.config.address {
+                    let update = self.update();
+                    self.send([with], &update);
                 }
             }
             Message::Gone => {
