@@ -8,17 +8,21 @@ use tests::daemon;
 use tests::namespace;
 use tests::trio::until;
 use xtask::figure8::{CAPABLE, FIGURE_9, Figure8, RECEIVERS, SOURCE};
-use xtask::messages::{Exchange, Family};
+use xtask::messages::{Exchange, Family, Pace};
 
-const MESSAGES: u64 = 20;
+const MESSAGES: u64 = 100;
 
 /// How many packets each link carried per message; keepalives and BGP are fewer than messages.
 fn per_message(figure: &Figure8, family: Family) -> Result<Vec<u64>> {
     let ends = [SOURCE, CAPABLE[0]];
     let (testbed, config) = (&figure.testbed, &figure.config);
     let program = daemon::program();
-    let exchange = Exchange::start(testbed, program, config, family, ends, &RECEIVERS)?;
+    let mut exchange = Exchange::start(testbed, program, config, family, ends, &RECEIVERS)?;
     exchange.warm_up(&RECEIVERS)?;
+    exchange.set_pace(Pace {
+        is_noisy: true,
+        ..Pace::default()
+    });
     let outcome = exchange.by_xcast(&RECEIVERS, MESSAGES)?;
     for (host, delivery) in &outcome.inbox {
         ensure!(

@@ -11,11 +11,13 @@ use serde_json::json;
 
 use crate::{
     figure8::{CAPABLE, FIGURE_9, Figure8, RECEIVERS, SOURCE, picture},
-    messages::{Exchange, Family, Outcome},
+    messages::{Exchange, Family, Outcome, Pace},
 };
 
 /// How long BGP may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Messages that are more than what tunnels and BGP say meanwhile.
+const LEAST_MESSAGES: u64 = 100;
 /// Links inside tunnels, in the order of the topology.
 const IN_TUNNELS: [usize; 5] = [1, 2, 5, 6, 7];
 
@@ -33,6 +35,7 @@ pub(super) fn run(
     families: &[Family],
     messages: u64,
 ) -> Result<Partial> {
+    let messages = messages.max(LEAST_MESSAGES);
     eprintln!("raising the network of figure 8");
     let mut figure = Figure8::raise(instance)?;
     eprintln!("starting X1, X3 and X7, without tunnels");
@@ -50,8 +53,12 @@ pub(super) fn run(
     figure.start_with_tunnels(xcast_ctl)?;
     for (family, outcomes) in &mut counted {
         wait_for_bgp(&figure, xcast_ctl, *family)?;
-        let exchange = exchange(&figure, xcast_ctl, *family)?;
+        let mut exchange = exchange(&figure, xcast_ctl, *family)?;
         exchange.warm_up(&RECEIVERS)?;
+        exchange.set_pace(Pace {
+            is_noisy: true,
+            ..Pace::default()
+        });
         outcomes.push(exchange.by_xcast(&RECEIVERS, messages)?);
     }
     let mut partial = Partial {
@@ -114,31 +121,27 @@ impl Partial {
         self.text += &format!("{}: packets on each link per message\n", family.name());
         let mut first = 0;
         for ((key, name), outcome) in NAMES.into_iter().zip(outcomes) {
-            let per_message = |packets: u64| match packets.is_multiple_of(messages) {
-                true => (packets / messages).to_string(),
-                false => format!("{:.2}", packets as f64 / messages as f64),
-            };
-            let counts: Vec<_> = outcome
+            // Tunnels and BGP say something now and then: less than once per message.
+            let per_message: Vec<u64> = outcome
                 .traffic
                 .iter()
-                .map(|link| per_message(link.packets))
+                .map(|link| link.packets / messages)
                 .collect();
-            let total: u64 = outcome.traffic.iter().map(|link| link.packets).sum();
+            let total: u64 = per_message.iter().sum();
+            let counts: Vec<_> = per_message.iter().map(u64::to_string).collect();
             if key == "unicast" {
                 first = total;
             }
             let is_tunnel = |at: usize| key == "tunnels" && IN_TUNNELS.contains(&at);
             let saved = 100.0 * (1.0 - total as f64 / first.max(1) as f64);
             self.text += &format!(
-                "\n{name}: {} in all, {saved:.0} % fewer\n\n{}\n",
-                per_message(total),
+                "\n{name}: {total} in all, {saved:.0} % fewer\n\n{}\n",
                 picture(&counts, is_tunnel)
             );
-            let links = figure.testbed.plan().links.iter().zip(&outcome.traffic);
+            let links = figure.testbed.plan().links.iter().zip(&per_message);
             let links: Vec<_> = links
-                .map(|(link, traffic)| {
+                .map(|(link, packets)| {
                     let [from, to] = &link.nodes;
-                    let packets = traffic.packets as f64 / messages as f64;
                     json!({"from": from, "to": to, "packets": packets})
                 })
                 .collect();

@@ -21,6 +21,7 @@ const RATE_KBIT: u64 = 1000;
 const PACE: Pace = Pace {
     interval: Duration::from_millis(20),
     padding: 980,
+    is_noisy: false,
 };
 
 /// What was counted.

@@ -11,7 +11,7 @@ use super::{
     tunnels::Tunnels,
 };
 use crate::{
-    messages::{Exchange, Family, Outcome},
+    messages::{Exchange, Family, Outcome, Pace},
     testbed::{Options, RouterConfig, Testbed, deployment},
 };
 
@@ -90,7 +90,7 @@ impl Experiment {
                     self.deploy(&mut testbed, &capable, mode)?;
                     for (family, unicast, rows) in &mut by_family {
                         let (packets, complete) =
-                            self.count_xcast(&testbed, *family, &fanouts, &capable)?;
+                            self.count_xcast(&testbed, *family, &fanouts, &capable, mode)?;
                         rows.push(Row {
                             mode,
                             order,
@@ -182,6 +182,7 @@ impl Experiment {
         family: Family,
         fanouts: &[Fanout],
         capable: &BTreeSet<&str>,
+        mode: Mode,
     ) -> Result<(u64, bool)> {
         let config = RouterConfig::default();
         let (mut total, mut complete) = (0, true);
@@ -190,8 +191,13 @@ impl Experiment {
             let router = deployment::nearest(testbed.plan(), capable, &fanout.source);
             let router = &router.context("no router speaks Xcast")?.name;
             let ends = [fanout.source.as_str(), router];
-            let exchange = Exchange::start(testbed, &self.xcast_ctl, &config, family, ends, &to)?;
+            let mut exchange =
+                Exchange::start(testbed, &self.xcast_ctl, &config, family, ends, &to)?;
             exchange.warm_up(&to)?;
+            exchange.set_pace(Pace {
+                is_noisy: mode == Mode::Tunnels,
+                ..Pace::default()
+            });
             let outcome = exchange.by_xcast(&to, self.messages)?;
             total += packets(&outcome, self.messages);
             complete &= outcome

@@ -89,14 +89,20 @@ impl Tunnels {
     pub(super) fn fill_tables(&self, testbed: &Testbed, xcast_ctl: &Path) -> Result<()> {
         for (router, routes) in &self.routes {
             let mut lines = Vec::new();
-            for (host, other) in routes {
-                for family in FAMILIES {
-                    let address =
-                        |name: &str| -> Result<IpAddr> { family.of_node(testbed.node(name)?) };
+            for family in FAMILIES {
+                let address =
+                    |name: &str| -> Result<IpAddr> { family.of_node(testbed.node(name)?) };
+                // The far ends are on a link, as far as the kernel is concerned.
+                for end in self.ends.get(router).into_iter().flatten() {
+                    let end = address(end)?;
                     lines.push(format!(
-                        "route replace {} via {} dev xcast0 onlink table {TABLE}",
-                        address(host)?,
-                        address(other)?
+                        "route replace {end} dev xcast0 scope link table {TABLE}"
+                    ));
+                }
+                for (host, other) in routes {
+                    let (host, other) = (address(host)?, address(other)?);
+                    lines.push(format!(
+                        "route replace {host} via {other} dev xcast0 table {TABLE}"
                     ));
                 }
             }

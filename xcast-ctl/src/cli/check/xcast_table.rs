@@ -39,7 +39,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             ),
             format!(
                 "have a routing daemon write its routes there (BIRD: \"kernel table {number}\"), or routes \
-                 by hand (ip route add PREFIX via FAR-END dev xcast0 onlink table {number}), or remove \
+                 by hand (docs/deployment.md has examples), or remove \
                  router.xcast_table"
             ),
         ));
