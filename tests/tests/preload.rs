@@ -212,7 +212,7 @@ fn the_program_is_what_runs() {
         let others = others.to_string_lossy();
         for (program, why) in [
             (&["/sbin/ldconfig", "--version"][..], "statically"),
-            (&[&others][..], "setuid"),
+            (&[&*others][..], "setuid"),
         ] {
             let output = run(program)?;
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
