@@ -14,8 +14,6 @@ mod model;
 mod options;
 #[path = "preload/programs.rs"]
 mod programs;
-#[path = "preload/swarm.rs"]
-mod swarm;
 #[path = "preload/vpn.rs"]
 mod vpn;
 #[path = "preload/wire.rs"]
@@ -212,7 +210,7 @@ fn the_program_is_what_runs() {
         let others = others.to_string_lossy();
         for (program, why) in [
             (&["/sbin/ldconfig", "--version"][..], "statically"),
-            (&[&others][..], "setuid"),
+            (&[&*others][..], "setuid"),
         ] {
             let output = run(program)?;
             let stderr = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -20,7 +20,11 @@ with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRA
     print("ready", flush=True)
     for line in sys.stdin:
         for address in addresses:
-            sender.sendto(line.strip().encode(), (address, int(port)))
+            try:
+                sender.sendto(line.strip().encode(), (address, int(port)))
+            except ConnectionRefusedError:
+                # An error that waits to be told comes instead of a datagram.
+                sender.sendto(line.strip().encode(), (address, int(port)))
         errors = []
         while poll.poll(200):
             text, control, _, to = sender.recvmsg(100, 500, socket.MSG_ERRQUEUE)

@@ -50,7 +50,7 @@ fn broadcasts() -> Result<()> {
     let tap = hosts.tap("A", "R1")?;
     let mut running = Running(Vec::new());
     let mut command = exec(&hosts.bed.namespace("A")?, Some(hosts.address("R1", "A")?));
-    command.args(["--", "supernode", "-f", "-l", &PORT.to_string()]);
+    command.args(["--", "supernode", "-l", &PORT.to_string()]);
     running.0.push(command.stdout(Stdio::null()).spawn()?);
     let mut sockets = Vec::new();
     for number in 1..=NODES {
