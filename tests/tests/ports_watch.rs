@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::bpf::{self, Attached};
-use tests::daemon;
+use tests::daemon::{self, Daemon};
 use tests::family::Family;
-use tests::trio::{self, A, B, C, SOON, Trio, UDP_PORT, until};
+use tests::hold;
+use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, UDP_PORT, Way, until};
 
 /// B and C are served, by XDP.
 fn is_served(trio: &Trio) -> Result<()> {
@@ -99,6 +100,57 @@ fn port_whose_mtu_was_too_large_at_the_start() {
         let native = || Ok(trio.port("p3")?["mode"] == "native");
         ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
         Ok(())
+    });
+}
+
+/// Drivers may take seconds to take an XDP program or to let it go. The router answers, follows routes and
+/// forwards meanwhile, and tells what it waits for.
+#[test]
+fn driver_that_takes_its_time() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let (namespace, configuration) = (&trio.r.namespace, &trio.configuration);
+        let start = || Daemon::start(namespace, configuration);
+        let (daemon, gate) = hold::behind_a_gate(start)?;
+        trio.daemon = Some(daemon);
+        trio.resolve()?;
+        is_served(trio)?;
+        let goes_on = |what: &str, way: Way| -> Result<()> {
+            ensure!(
+                until(SOON, || Ok(gate.waiting() > 0))?,
+                "{what}: nothing waits"
+            );
+            daemon::report(&trio.r.namespace, &["status"]).context(what.to_owned())?;
+            trio.r.ip(&format!(
+                "route replace 10.99.0.0/16 via {}",
+                if way == Way::B { B } else { C }
+            ))?;
+            trio.goes(way, A, BEHIND).context(what.to_owned())?;
+            ensure!(gate.waiting() > 0, "{what}: nothing waits any more");
+            Ok(())
+        };
+        // Detached: it has another name now, and is no port.
+        gate.shut();
+        trio.r.namespace.ip("link set p3 down")?;
+        trio.r.namespace.ip("link set p3 name wan3")?;
+        goes_on("detaching", Way::B)?;
+        gate.open();
+        let gone = || Ok(bpf::program_on(&trio.r.namespace, "wan3")?.is_none());
+        ensure!(until(SOON, gone)?, "the program stays");
+        // And attached.
+        gate.shut();
+        trio.r.namespace.ip("link set wan3 name p3")?;
+        trio.r.namespace.ip("link set p3 up")?;
+        goes_on("attaching", Way::B)?;
+        let row = trio.port("p3")?;
+        ensure!(row["mode"].is_null(), "{row}");
+        let told = row["error"].as_str().unwrap_or_default();
+        ensure!(told.contains("driver"), "{row}");
+        // What the port cannot do yet, the stack does.
+        goes_on("attaching, and served by the stack", Way::C)?;
+        gate.open();
+        let native = || Ok(trio.port("p3")?["mode"] == "native");
+        ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
+        trio.goes(Way::C, A, BEHIND)
     });
 }
 

@@ -10,7 +10,7 @@ use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
 use tests::packet::{self, Datagram};
 use tests::tap::Tap;
-use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, until};
+use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, Way, until};
 
 /// Sources that nobody on the link of A has.
 const FORGED: [Ipv4Addr; 16] = [
@@ -245,6 +245,49 @@ fn strict_port() {
             ensure!(until(SOON, passes)?, "{source} is refused");
             Ok(())
         });
+    }
+}
+
+/// Strict also where a policy rule decides, so that only the kernel knows the way back: by the port of arrival, by the
+/// source, by all that the packet may be.
+#[test]
+fn strict_port_with_policy_rules() {
+    for rule in [
+        "iif p1 lookup 100",
+        "from 10.0.0.0/8 lookup 100",
+        "ipproto udp lookup 100",
+    ] {
+        for family in Family::ALL {
+            trio::before_start(family, |trio| {
+                start_with_source(trio, "\"strict\"")?;
+                trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+                trio.r
+                    .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
+                trio.r.ip("route add 10.88.0.0/16 via 10.66.3.2")?;
+                let far = Ipv4Addr::new(10, 88, 0, 1);
+                trio.goes(Way::B, A, BEHIND)?;
+                let command = family.command(&format!("rule add {rule} priority 100"));
+                let command = match command.strip_prefix("-6 ") {
+                    None if family == Family::Ipv6 => format!("-6 {command}"),
+                    _ => command,
+                };
+                trio.r.namespace.ip(&command)?;
+                trio.goes(Way::C, A, BEHIND).context(rule)?;
+                let refused = |source| {
+                    let number = trio.send_from(source, &[BEHIND, A])?;
+                    Ok(trio.way(number)? == Way::Nowhere)
+                };
+                for source in [C, far] {
+                    let outcome = until(SOON / 4, || refused(source))?;
+                    ensure!(outcome, "{rule}: {source} passes");
+                }
+                // A route back by this port makes the difference.
+                trio.r.ip("route replace 10.88.0.0/16 via 10.66.1.2")?;
+                let passes = || Ok(!refused(far)?);
+                ensure!(until(SOON, passes)?, "{rule}: {far} is refused");
+                Ok(())
+            });
+        }
     }
 }
 

@@ -123,6 +123,51 @@ fn log_into_a_pipe_that_nobody_reads() {
     });
 }
 
+/// Standard error is closed.
+#[test]
+fn log_that_is_closed() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            under: &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"],
+            arguments: &["-vv"],
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        is_served(trio)?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "a new route");
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        ensure!(daemon.runs()?, "the router has ended");
+        Ok(())
+    });
+}
+
+/// The log's file may not grow any more (`ulimit -f`): a write raises SIGXFSZ.
+#[test]
+fn log_at_the_limit_of_file_size() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            under: &["prlimit", "--fsize=4096"],
+            arguments: &["-vv"],
+            ..Launch::default()
+        };
+        let namespace = &trio.r.namespace;
+        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        let forged = || {
+            for _ in 0..100 {
+                trio.send_from(R1, &[B, C])?;
+            }
+            Ok(trio.daemon()?.log().len() >= 4096)
+        };
+        ensure!(until(SOON, forged)?, "the log is not full");
+        is_served(trio)?;
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        ensure!(daemon.runs()?, "the router has ended");
+        Ok(())
+    });
+}
+
 /// Packets make a router log no more than so much, whatever it is told to log.
 #[test]
 fn packets_do_not_fill_the_log() {
@@ -207,6 +252,10 @@ fn killed_and_started_again_under_a_stream() {
         complete("B", &trio.b, &numbers)?;
         complete("C", &trio.c, &numbers)?;
         complete("R", &trio.r, &numbers)?;
+        // What was planned was sent, also while one router took over from another.
+        let counters = Counters::read(&trio.r.namespace)?;
+        let (planned, sent) = (counters.value("planned"), counters.value("sent"));
+        ensure!(planned == sent, "planned {planned}, sent {sent}");
         is_served(trio)
     });
 }
@@ -387,19 +436,28 @@ fn reload_of_the_configuration_under_a_stream() {
 /// Signals that mean nothing to a router do not end forwarding.
 #[test]
 fn other_signals_end_nothing() {
-    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
-        trio::with_family(Family::Ipv4, |trio| {
-            trio.resolve()?;
-            is_served(trio)?;
-            let numbers = stream(trio, &[B, C], |trio| {
-                kill(trio.daemon()?.pid(), signal)?;
-                thread::sleep(Duration::from_millis(200));
-                Ok(())
-            })?;
-            complete("B", &trio.b, &numbers).with_context(|| format!("{signal}"))?;
-            complete("C", &trio.c, &numbers).with_context(|| format!("{signal}"))
-        });
-    }
+    const SIGNALS: [&str; 14] = [
+        "USR1", "USR2", "QUIT", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ",
+        "TTIN", "TTOU", "RTMIN",
+    ];
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        is_served(trio)?;
+        let numbers = stream(trio, &[B, C], |trio| {
+            let pid = trio.daemon()?.pid();
+            for signal in SIGNALS {
+                trio.r.namespace.run(&format!("kill -s {signal} {pid}"))?;
+                thread::sleep(Duration::from_millis(20));
+                let daemon = trio.daemon.as_mut().context("no router")?;
+                ensure!(daemon.runs()?, "SIG{signal} ended it");
+                // One that is stopped does not answer.
+                daemon::report(&trio.r.namespace, &["status"]).context(signal)?;
+            }
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)
+    });
 }
 
 /// Too few file descriptors: either the router copies, or it says so and is not ready.

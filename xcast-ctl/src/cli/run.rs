@@ -67,6 +67,18 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         );
     }
     kernel::raise_open_files(DESCRIPTORS + config.ports.len() as u64)?;
+    // Who runs out of it is killed, and says nothing.
+    if let Some(limit) = kernel::memory_limit("self")
+        && limit.limit < kernel::ROUTER_NEEDS_BYTES
+    {
+        warn!(
+            "the control group {} may use {} MiB of memory, and a router needs {} MiB to start: raise the limit \
+             (MemoryMax= in the service's unit, or that of the container), or it may be killed",
+            limit.group.display(),
+            kernel::mebibytes(limit.limit),
+            kernel::mebibytes(kernel::ROUTER_NEEDS_BYTES)
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -28,6 +28,8 @@ use crate::kernel;
 
 /// Where the file system is mounted.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// How directories are opened.
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 
 /// Opens a directory at the top of the BPF file system, after making it and mounting that where they are missing.
 ///
@@ -41,6 +43,11 @@ pub(super) fn directory(name: &str) -> io::Result<OwnedFd> {
         // Whoever mounted it here did not do so for this process alone.
         None => open_here(name, false),
     }
+}
+
+/// Opens the directory that [`directory`] would, if it is there.
+pub(super) fn existing(name: &str) -> Option<OwnedFd> {
+    outermost(|| open_existing(name)).or_else(|| open_existing(name).ok())
 }
 
 /// What `work` comes to in the outermost mount namespace of an ancestor in which it does not fail.
@@ -137,6 +144,18 @@ fn in_thread<T: Send>(
     })
 }
 
+fn open_existing(name: &str) -> io::Result<OwnedFd> {
+    if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    open_in(&open(MOUNT_POINT, DIRECTORY, Mode::empty())?, name)
+}
+
+fn open_in(top: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+    Ok(openat(top, name, flags, Mode::empty())?)
+}
+
 fn open_here(name: &str, may_mount: bool) -> io::Result<OwnedFd> {
     if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
         if !may_mount {
@@ -145,16 +164,10 @@ fn open_here(name: &str, may_mount: bool) -> io::Result<OwnedFd> {
         let (kind, no_options) = (Some("bpf"), None::<&Path>);
         mount(kind, MOUNT_POINT, kind, MsFlags::empty(), no_options)?;
     }
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let top = open(MOUNT_POINT, flags, Mode::empty())?;
+    let top = open(MOUNT_POINT, DIRECTORY, Mode::empty())?;
     match mkdirat(&top, name, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(openat(
-        &top,
-        name,
-        flags | OFlag::O_NOFOLLOW,
-        Mode::empty(),
-    )?)
+    open_in(&top, name)
 }

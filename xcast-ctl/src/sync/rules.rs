@@ -12,6 +12,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
+use super::event::Link;
+
 /// A policy rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -329,6 +331,28 @@ impl Policy {
             cause: format!("{family} {rule}"),
             effect,
         });
+    }
+
+    /// The rule that leaves what arrives by an interface to the stack, by any of its names.
+    pub(super) fn of_interface(&self, link: &Link) -> Option<&str> {
+        let mut names = std::iter::once(&link.name).chain(&link.alt_names);
+        names
+            .find_map(|name| self.interfaces.get(name))
+            .map(String::as_str)
+    }
+
+    /// Puts destinations that policies of IPsec apply to before everything: the stack knows.
+    pub(super) fn add_ipsec(&mut self, destinations: &[IpNet]) {
+        let step = |&prefix: &IpNet| Step::Stack {
+            prefix,
+            rule: "policy of IPsec".to_owned(),
+        };
+        self.steps.splice(0..0, destinations.iter().map(step));
+        self.rows
+            .extend(destinations.iter().map(|prefix| PolicyRow {
+                cause: "policy of IPsec".to_owned(),
+                effect: format!("destinations in {prefix}"),
+            }));
     }
 
     /// The rule that leaves this source's packets to the stack.
