@@ -19,8 +19,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
 
-nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
-nix::ioctl_readwrite!(respond, b'!', 1, libc::seccomp_notif_resp);
+/// The two calls of seccomp_unotify(2).
+mod notification {
+    nix::ioctl_readwrite!(receive, b'!', 0, libc::seccomp_notif);
+    nix::ioctl_readwrite!(respond, b'!', 1, libc::seccomp_notif_resp);
+}
 
 /// The gate that calls of a program go through: those by which XDP programs are attached, and those that remove
 /// files, by which they are detached.
@@ -111,7 +114,7 @@ fn next(listener: &OwnedFd) -> Result<Option<u64>> {
         // SAFETY: zeroes are valid for this struct of integers, and what the kernel requires.
         let mut asked: libc::seccomp_notif = unsafe { std::mem::zeroed() };
         // SAFETY: the kernel writes one such struct.
-        return match unsafe { receive(listener.as_raw_fd(), &raw mut asked) } {
+        return match unsafe { notification::receive(listener.as_raw_fd(), &raw mut asked) } {
             Ok(_) => Ok(Some(asked.id)),
             // Whoever asked has ended.
             Err(Errno::ENOENT | Errno::EINTR) => Ok(None),
@@ -132,7 +135,7 @@ fn let_go(listener: &OwnedFd, id: u64) {
         flags: libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32,
     };
     // SAFETY: the kernel reads one such struct. One who asked may have ended; that is no error.
-    let _ = unsafe { respond(listener.as_raw_fd(), &raw mut answer) };
+    let _ = unsafe { notification::respond(listener.as_raw_fd(), &raw mut answer) };
 }
 
 /// Installs the filter for this thread; returns what the kernel asks by.

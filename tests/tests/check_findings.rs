@@ -327,8 +327,7 @@ fn forwarding_that_ends_with_the_process() {
             under: FEW,
             ..Launch::default()
         };
-        let namespace = &trio.r.namespace;
-        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        trio.launch(launch)?;
         let status = daemon::report(&trio.r.namespace, &["status"])?;
         ensure!(status["lasting"] == false, "{status}");
         let found = trio.check()?;

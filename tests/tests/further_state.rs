@@ -5,41 +5,19 @@
 
 use std::net::Ipv4Addr;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use tests::family::Family;
-use tests::trio::{self, A, B, BEHIND, C, Trio, Way};
-
-/// `ip rule` of the family under test.
-fn rule(trio: &Trio, command: &str) -> Result<()> {
-    let command = trio.family.command(&format!("rule {command}"));
-    let option = match trio.family {
-        Family::Ipv6 if !command.starts_with("-6") => "-6 ",
-        _ => "",
-    };
-    trio.r
-        .namespace
-        .ip(&format!("{option}{command}"))
-        .map(|_| ())
-}
-
-/// What is behind B or C goes to B; by table 100 it goes to C.
-fn two_tables(trio: &Trio) -> Result<()> {
-    trio.resolve()?;
-    trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
-    trio.r
-        .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
-    trio.goes(Way::B, A, BEHIND).context("without a rule")
-}
+use tests::trio::{self, A, B, BEHIND, C, Way};
 
 /// An interface goes by its alternative names in rules, too.
 #[test]
 fn rule_by_an_alternative_name() {
     trio::with(|trio| {
-        two_tables(trio)?;
+        trio.two_tables()?;
         trio.r.ip("link property add dev p1 altname uplink0")?;
-        rule(trio, "add iif uplink0 lookup 100 priority 100")?;
+        trio.rule("add iif uplink0 lookup 100 priority 100")?;
         trio.goes(Way::C, A, BEHIND)?;
-        rule(trio, "del iif uplink0 lookup 100 priority 100")?;
+        trio.rule("del iif uplink0 lookup 100 priority 100")?;
         trio.goes(Way::B, A, BEHIND)
     });
 }
@@ -54,8 +32,8 @@ fn rule_that_suppresses_a_group() {
         trio.r
             .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
         trio.goes(Way::B, A, BEHIND)?;
-        rule(trio, "add lookup main suppress_ifgroup 7 priority 100")?;
-        rule(trio, "add lookup 100 priority 101")?;
+        trio.rule("add lookup main suppress_ifgroup 7 priority 100")?;
+        trio.rule("add lookup 100 priority 101")?;
         trio.goes(Way::C, A, BEHIND)
     });
 }

@@ -11,23 +11,15 @@ use tests::family::Family;
 use tests::hold;
 use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, UDP_PORT, Way, until};
 
-/// B and C are served, by XDP.
-fn is_served(trio: &Trio) -> Result<()> {
-    for (name, host) in [("B", &trio.b), ("C", &trio.c)] {
-        ensure!(trio.is_reached(host, &[B, C])?, "{name} gets nothing");
-    }
-    Ok(())
-}
-
 /// `xdp-loader unload` and `bpftool link detach` take the router's program off a port.
 #[test]
 fn program_detached_by_somebody_else() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         bpf::detach_xdp(&trio.r.namespace, "p1")?;
-        is_served(trio).context("p1, where packets arrive")?;
+        trio.serves(&[B, C]).context("p1, where packets arrive")?;
         bpf::detach_xdp(&trio.r.namespace, "p2")?;
-        is_served(trio).context("p2, where they leave")?;
+        trio.serves(&[B, C]).context("p2, where they leave")?;
         for port in ["p1", "p2"] {
             let there = || Ok(bpf::program_on(&trio.r.namespace, port)?.is_some());
             ensure!(until(SOON, there)?, "no program on {port}");
@@ -41,7 +33,7 @@ fn program_detached_by_somebody_else() {
 #[test]
 fn program_replaced_by_somebody_else() {
     trio::with_family(Family::Ipv4, |trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         // Between the two, the router may be quicker.
         let attach = || {
@@ -56,7 +48,7 @@ fn program_replaced_by_somebody_else() {
         let found = trio.check_since(&before)?;
         ensure!(trio::named(&found, &["xdp", "program"]), "check: {found:?}");
         drop(foreign);
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -73,7 +65,7 @@ fn port_that_was_taken_at_the_start() {
                 "check does not name the other program: {found:?}"
             );
             drop(foreign);
-            is_served(trio)?;
+            trio.serves(&[B, C])?;
             let row = || Ok(trio.port(port)?["mode"] == "native");
             ensure!(until(SOON, row)?, "{}", trio.port(port)?);
             Ok(())
@@ -96,7 +88,7 @@ fn port_whose_mtu_was_too_large_at_the_start() {
         // The other end first: the kernel compares with it.
         trio.c.namespace.ip("link set c0 mtu 1500")?;
         trio.r.namespace.ip("link set p3 mtu 1500")?;
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let native = || Ok(trio.port("p3")?["mode"] == "native");
         ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
         Ok(())
@@ -113,7 +105,7 @@ fn driver_that_takes_its_time() {
         let (daemon, gate) = hold::behind_a_gate(start)?;
         trio.daemon = Some(daemon);
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let goes_on = |what: &str, way: Way| -> Result<()> {
             ensure!(
                 until(SOON, || Ok(gate.waiting() > 0))?,
@@ -187,7 +179,7 @@ fn hosts_behind_a_port_that_is_not_attached_are_served() {
     trio::before_start(Family::Ipv4, |trio| {
         let _foreign = Attached::xdp(&trio.r.namespace, "p3")?;
         trio.start()?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -196,7 +188,7 @@ fn hosts_behind_a_port_that_is_not_attached_are_served() {
 #[test]
 fn virtual_router_address_on_a_port() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         let r = &trio.r.namespace;
         r.ip("link add vrrp1 link p1 address 00:00:5e:00:01:01 type macvlan mode bridge")?;
@@ -244,7 +236,7 @@ fn port_named_by_its_alternative_name() {
             Ok(rows.iter().all(|row| row["mode"] == "native"))
         };
         ensure!(until(SOON, rows)?, "not all are ports");
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -303,7 +295,7 @@ fn local_sockets_and_the_port_of_xcast_in_udp() {
 fn tag_beside_the_frame() {
     trio::with(|trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         let _tagging = Attached::vlan(&trio.a.namespace, "a0", 10)?;
         ensure!(trio.b.misses(trio.unicast(A, B)?)?, "unicast passes");
@@ -352,7 +344,7 @@ fn bridge_as_a_port() {
         });
         ensure!(bridge, "{found:?}");
         trio.start()?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -383,7 +375,7 @@ fn init_offers_only_what_can_be_a_port() {
 #[test]
 fn port_renamed_and_back() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let r = &trio.r.namespace;
         r.ip("link set p3 down")?;
         r.ip("link set p3 name wan3")?;
@@ -394,6 +386,6 @@ fn port_renamed_and_back() {
         r.ip("link set wan3 down")?;
         r.ip("link set wan3 name p3")?;
         r.ip("link set p3 up")?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }

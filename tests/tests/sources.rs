@@ -217,9 +217,7 @@ fn port_that_does_not_forward() {
 /// Starts the router with `source = value` at port p1.
 fn start_with_source(trio: &mut Trio, value: &str) -> Result<()> {
     let port = "interface = \"p1\"\n";
-    ensure!(trio.configuration.contains(port));
-    let with = format!("{port}source = {value}\n");
-    trio.configuration = trio.configuration.replace(port, &with);
+    trio.configure(port, &format!("{port}source = {value}\n"))?;
     trio.start()?;
     trio.resolve()
 }
@@ -260,18 +258,10 @@ fn strict_port_with_policy_rules() {
         for family in Family::ALL {
             trio::before_start(family, |trio| {
                 start_with_source(trio, "\"strict\"")?;
-                trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
-                trio.r
-                    .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
+                trio.two_tables()?;
                 trio.r.ip("route add 10.88.0.0/16 via 10.66.3.2")?;
                 let far = Ipv4Addr::new(10, 88, 0, 1);
-                trio.goes(Way::B, A, BEHIND)?;
-                let command = family.command(&format!("rule add {rule} priority 100"));
-                let command = match command.strip_prefix("-6 ") {
-                    None if family == Family::Ipv6 => format!("-6 {command}"),
-                    _ => command,
-                };
-                trio.r.namespace.ip(&command)?;
+                trio.rule(&format!("add {rule} priority 100"))?;
                 trio.goes(Way::C, A, BEHIND).context(rule)?;
                 let refused = |source| {
                     let number = trio.send_from(source, &[BEHIND, A])?;
@@ -527,11 +517,9 @@ fn lost_beside_a_flood(trio: &Trio, other: &Tap, flood: &[u8], packets: u32) -> 
 
 /// Makes B a second router behind R, and starts one under test there, too.
 fn second_router(trio: &mut Trio, gateways: &str) -> Result<Daemon> {
-    trio.b.namespace.sysctl("ipv4/ip_forward", "1")?;
-    trio.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+    trio.make_b_a_router()?;
     let none = "gateways = \"none\"";
-    ensure!(trio.configuration.contains(none));
-    trio.configuration = trio.configuration.replace(none, gateways);
+    trio.configure(none, gateways)?;
     let second = trio::configuration(&["b0"]).replace(none, gateways);
     let daemon = Daemon::start(&trio.b.namespace, &second)?;
     trio.start()?;

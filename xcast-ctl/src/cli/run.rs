@@ -25,7 +25,7 @@ const DESCRIPTORS: u64 = 448;
 /// `xcast-ctl unload` stop it and detach it from the ports; with --keep, the signals leave everything forwarding.
 ///
 /// A router that was killed, or left with --keep, goes on forwarding. The next one takes over without a packet lost.
-/// SIGHUP reads the configuration again in the same way. SIGQUIT, SIGUSR1 and SIGUSR2 are ignored.
+/// SIGHUP reads the configuration again in the same way. Other signals that would end a process are ignored.
 ///
 /// Logs go to standard error: warnings, more with --verbose, or what RUST_LOG asks for.
 #[derive(Debug, clap::Args)]
