@@ -9,7 +9,7 @@ use tests::bpf::{self, Attached};
 use tests::daemon::{self, Daemon};
 use tests::family::Family;
 use tests::hold;
-use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, UDP_PORT, Way, until};
+use tests::trio::{self, A, B, BEHIND, C, SOON, UDP_PORT, Way, until};
 
 /// `xdp-loader unload` and `bpftool link detach` take the router's program off a port.
 #[test]

@@ -62,7 +62,7 @@ pub fn accept<F: Family>(
     check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
         to_own,
-        arrival: port.slot | ask * ASK_WAY_BACK,
+        arrival: port.slot | (ask * ASK_WAY_BACK),
         to_stack: to_stack || ask != 0,
         ..packet
     })

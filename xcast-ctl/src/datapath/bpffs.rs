@@ -21,7 +21,7 @@ use nix::{
         stat::{Mode, mkdirat},
         statfs::{BPF_FS_MAGIC, statfs},
     },
-    unistd::{AccessFlags, access, getpid},
+    unistd::{AccessFlags, access},
 };
 
 use crate::kernel;
@@ -53,7 +53,7 @@ pub(super) fn existing(name: &str) -> Option<OwnedFd> {
 /// What `work` comes to in the outermost mount namespace of an ancestor in which it does not fail.
 fn outermost<T: Send>(work: impl Fn() -> io::Result<T> + Sync) -> Option<T> {
     let own = mount_namespace("self").ok();
-    ancestors().iter().find_map(|ancestor| {
+    kernel::ancestors().iter().find_map(|ancestor| {
         let namespace = mount_namespace(ancestor).ok()?;
         let elsewhere = own.as_deref() != Some(&*namespace);
         in_thread(elsewhere.then_some(&**ancestor), &work).ok()
@@ -91,26 +91,6 @@ fn look_here(may_mount: bool) -> io::Result<Place> {
     // Also of one that is mounted read-only, this is an error.
     access(MOUNT_POINT, AccessFlags::W_OK)?;
     Ok(Place::There)
-}
-
-/// This process's ancestors, the most distant one first.
-fn ancestors() -> Vec<String> {
-    let mut found = Vec::new();
-    let mut process = getpid().to_string();
-    // A process without a parent in this process namespace has number 0.
-    while let Some(parent) = parent(&process)
-        && parent != "0"
-    {
-        found.insert(0, parent.clone());
-        process = parent;
-    }
-    found
-}
-
-fn parent(process: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Some(line.trim().to_owned())
 }
 
 /// What identifies a process's mount namespace.

@@ -41,16 +41,16 @@ const V2: Version = Version {
 pub(crate) fn memory_limit(process: &str) -> Option<MemoryLimit> {
     let groups = fs::read_to_string(format!("/proc/{process}/cgroup")).ok()?;
     // `ip netns exec` gives each process a /sys of its own, without control groups.
-    let found = ["self", "1"].iter().find_map(|viewer| {
+    let mut viewers = vec!["self".to_owned()];
+    viewers.extend(super::proc::ancestors().into_iter().rev());
+    viewers.iter().find_map(|viewer| {
         let mounts = fs::read_to_string(format!("/proc/{viewer}/mountinfo")).ok()?;
-        let found = groups_with_memory(&groups, &mounts);
-        (!found.is_empty()).then(|| (PathBuf::from(format!("/proc/{viewer}/root")), found))
-    });
-    let (root, groups) = found?;
-    let limits = groups
-        .into_iter()
-        .flat_map(|(version, top, group)| limits(version, &root, &top, &group));
-    limits.min_by_key(|found| found.limit)
+        let root = PathBuf::from(format!("/proc/{viewer}/root"));
+        let limits = groups_with_memory(&groups, &mounts)
+            .into_iter()
+            .flat_map(|(version, top, group)| limits(version, &root, &top, &group));
+        limits.min_by_key(|found| found.limit)
+    })
 }
 
 /// Octets as mebibytes, rounded down.

@@ -31,7 +31,7 @@ pub(crate) use self::{
     memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     packet_socket::{Instruction, PacketSocket},
-    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    proc::{ancestors, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},
     xdp::{XdpFeatures, program_name, xdp_features},

@@ -55,6 +55,8 @@ pub(super) enum Change {
     Replaced(VethPair),
     /// Attach the programs again, which somebody took off.
     Programs,
+    /// Only the filter that hands copies over.
+    HandOver,
 }
 
 /// Handle to the thread. Dropping it ends the watch.
@@ -225,6 +227,8 @@ enum Repair {
     },
     /// Attach the programs again.
     Programs,
+    /// Only the filter that hands copies over.
+    HandOver,
 }
 
 /// What has to be done so that the pair is as it has to be.
@@ -262,9 +266,10 @@ fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repa
     }
     let program = wanted.program.load(Ordering::Relaxed);
     let runs = |link: &Link| link.xdp_program == Some(program);
-    let is_gone = !seen.ends.last().is_some_and(runs) || seen.hand_over == Some(false);
-    if program != 0 && is_gone {
+    if program != 0 && !seen.ends.last().is_some_and(runs) {
         repairs.push(Repair::Programs);
+    } else if program != 0 && seen.hand_over == Some(false) {
+        repairs.push(Repair::HandOver);
     }
     if !seen.addresses.contains(&wanted.address) {
         repairs.push(Repair::Address);
@@ -400,6 +405,9 @@ async fn carry_out(
             // The loop says when they are there.
             wanted.program.store(0, Ordering::Relaxed);
             let _ = tell.send(Change::Programs);
+        }
+        Repair::HandOver => {
+            let _ = tell.send(Change::HandOver);
         }
         Repair::Alias { ifindex, .. } => {
             let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
@@ -551,7 +559,7 @@ mod tests {
             |seen| seen.ends[1].xdp_program = Some(6),
             &[Repair::Programs],
         );
-        assert_repairs(|seen| seen.hand_over = Some(false), &[Repair::Programs]);
+        assert_repairs(|seen| seen.hand_over = Some(false), &[Repair::HandOver]);
         assert_repairs(|seen| drop(seen.ends.pop()), &[Repair::Remake]);
         let (wanted, mut seen) = (wanted(), right());
         seen.ends[1].xdp_program = None;

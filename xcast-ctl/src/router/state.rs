@@ -366,6 +366,12 @@ impl Router {
                     warn!("{error:#}");
                 }
             }
+            Change::HandOver => {
+                let interface = &self.config.router.interface;
+                if let Err(error) = self.datapath.attach_handover(interface) {
+                    warn!("{error:#}");
+                }
+            }
         }
     }
 

@@ -136,6 +136,13 @@ pub struct Link {
     pub carrier: bool,
 }
 
+impl Link {
+    /// All its names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.alt_names)
+    }
+}
+
 /// An address of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Address {

@@ -295,7 +295,7 @@ impl RouteSync {
         ];
         for (policy, (to_stack, ask_source)) in self.policy.iter().zip(of_families) {
             if interface.in_vrf
-                || policy.of_interface(interface).is_some()
+                || policy.of_interface(interface.names()).is_some()
                 || policy.sources.len() > MAX_POLICY_SOURCES as usize
             {
                 flags |= to_stack;
@@ -311,7 +311,9 @@ impl RouteSync {
         let policy = &self.policy[usize::from(source.is_ipv6())];
         let by_interface = interface.and_then(|name| {
             let link = self.rib.links().find(|link| link.name == name)?;
-            let rule = policy.of_interface(link).map(|rule| format!("rule {rule}"));
+            let rule = policy
+                .of_interface(link.names())
+                .map(|rule| format!("rule {rule}"));
             rule.or_else(|| link.in_vrf.then(|| format!("{name} belongs to a VRF")))
         });
         by_interface.or_else(|| policy.of_source(source).map(|rule| format!("rule {rule}")))

@@ -12,8 +12,6 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::event::Link;
-
 /// A policy rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
@@ -333,12 +331,13 @@ impl Policy {
         });
     }
 
-    /// The rule that leaves what arrives by an interface to the stack, by any of its names.
-    pub(super) fn of_interface(&self, link: &Link) -> Option<&str> {
-        let mut names = std::iter::once(&link.name).chain(&link.alt_names);
-        names
-            .find_map(|name| self.interfaces.get(name))
-            .map(String::as_str)
+    /// The rule that leaves what arrives by an interface to the stack, which has these names.
+    pub(super) fn of_interface<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a String>,
+    ) -> Option<&str> {
+        let rule = names.find_map(|name| self.interfaces.get(name));
+        rule.map(String::as_str)
     }
 
     /// Puts destinations that policies of IPsec apply to before everything: the stack knows.
