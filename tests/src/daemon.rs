@@ -22,7 +22,7 @@ use crate::namespace::{self, Namespace};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How a router is started, where it is not the ordinary way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Launch<'a> {
     /// Program and arguments that start it, such as `prlimit --nofile=64`.
     pub under: &'a [&'a str],
@@ -30,6 +30,19 @@ pub struct Launch<'a> {
     pub arguments: &'a [&'a str],
     /// Where its log goes instead of the file that [`Daemon::log`] reads.
     pub log: Option<Stdio>,
+    /// How long it may take to be ready.
+    pub patience: Duration,
+}
+
+impl Default for Launch<'_> {
+    fn default() -> Self {
+        Self {
+            under: &[],
+            arguments: &[],
+            log: None,
+            patience: PATIENCE,
+        }
+    }
 }
 
 /// A running router.
@@ -83,7 +96,7 @@ impl Daemon {
                 let _ = sender.send(line);
             }
         });
-        match lines.recv_timeout(PATIENCE) {
+        match lines.recv_timeout(launch.patience) {
             Ok(line) if line.starts_with("ready") => Ok(daemon),
             Ok(line) => bail!("the router said {line:?} instead of ready"),
             Err(RecvTimeoutError::Timeout) => bail!("the router is not ready: {}", daemon.log()),

@@ -5,7 +5,7 @@
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
 //! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
-//! router between ordinary hosts, beside which [`bpf`] plays other programs. [`faults`] measures what is
+//! router between ordinary hosts, beside which [`bpf`] plays other programs and [`hold`] slow drivers. [`faults`] measures what is
 //! lost when something fails. [`sites`] is two routers with others between them that know nothing of Xcast.
 //!
 //! [`layering`] is about the project's own source: which file depends on which.
@@ -16,6 +16,7 @@ pub mod cpu;
 pub mod daemon;
 pub mod family;
 pub mod faults;
+pub mod hold;
 pub mod layering;
 pub mod layout;
 pub mod namespace;

@@ -24,7 +24,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use serde_json::Value;
 
-use crate::daemon::{self, Daemon};
+use crate::daemon::{self, Daemon, Launch};
 use crate::family::{self, Family};
 use crate::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use crate::namespace::{self, Namespace};
@@ -78,6 +78,8 @@ pub struct Trio {
     pub daemon: Option<Daemon>,
     /// A's end of its link.
     pub tap: Tap,
+    /// How long the router may take to be ready.
+    pub patience: Duration,
     sent: Cell<u32>,
 }
 
@@ -273,6 +275,7 @@ impl Trio {
             r,
             configuration: configuration(&["p1", "p2", "p3"]),
             daemon: None,
+            patience: daemon::PATIENCE,
             sent: Cell::new(0),
         })
     }
@@ -284,7 +287,63 @@ impl Trio {
 
     /// Starts the router.
     pub fn start(&mut self) -> Result<()> {
-        self.daemon = Some(Daemon::start(&self.r.namespace, &self.configuration)?);
+        self.launch(Launch {
+            patience: self.patience,
+            ..Launch::default()
+        })
+    }
+
+    /// Starts the router in another way than the ordinary one.
+    pub fn launch(&mut self, launch: Launch<'_>) -> Result<()> {
+        let daemon = Daemon::launch(&self.r.namespace, &self.configuration, launch)?;
+        self.daemon = Some(daemon);
+        Ok(())
+    }
+
+    /// Says something else in the configuration, before the router starts.
+    pub fn configure(&mut self, old: &str, new: &str) -> Result<()> {
+        ensure!(self.configuration.contains(old), "{old}: not configured");
+        self.configuration = self.configuration.replace(old, new);
+        Ok(())
+    }
+
+    /// Has B forward, as a router does.
+    pub fn make_b_a_router(&self) -> Result<()> {
+        self.b.namespace.sysctl("ipv4/ip_forward", "1")?;
+        self.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")
+    }
+
+    /// What is behind B or C goes to B; by table 100, which no rule names yet, it goes to C.
+    pub fn two_tables(&self) -> Result<()> {
+        self.resolve()?;
+        self.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        self.r
+            .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
+        self.goes(Way::B, A, BEHIND).context("without a rule")
+    }
+
+    /// `ip rule` of the family under test.
+    pub fn rule(&self, command: &str) -> Result<()> {
+        let command = self.family.command(&format!("rule {command}"));
+        let command = match command.strip_prefix("-6 ") {
+            None if self.family == Family::Ipv6 => format!("-6 {command}"),
+            _ => command,
+        };
+        self.r.namespace.ip(&command).map(drop)
+    }
+
+    /// The datagrams of a packet to these hosts arrive; the router's own addresses are hosts, too.
+    pub fn serves(&self, destinations: &[Ipv4Addr]) -> Result<()> {
+        for &destination in destinations {
+            let host = match destination {
+                A => &self.a,
+                B => &self.b,
+                C => &self.c,
+                _ => &self.r,
+            };
+            let reached = self.is_reached(host, destinations)?;
+            ensure!(reached, "{destination} gets nothing");
+        }
         Ok(())
     }
 

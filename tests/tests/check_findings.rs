@@ -1,11 +1,15 @@
 //! `check` names what is not simply right, with a remedy: one test for each case that is not about
 //! ports (those are with the tests of ports).
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
 use anyhow::{Context as _, Result, ensure};
 use tests::bpf::Attached;
 use tests::daemon::{self, Daemon, Launch};
 use tests::family::Family;
-use tests::namespace;
+use tests::namespace::{self, Namespace};
 use tests::trio::{self, B, C, R1, Trio};
 
 /// After `change`, `check` finds something that it did not find before, and it mentions one of these words.
@@ -159,6 +163,113 @@ fn what_a_killed_router_leaves_behind() {
     });
 }
 
+/// What a router pinned whose network namespace is gone is named, and removed; what forwards is not.
+#[test]
+fn what_a_namespace_that_is_gone_leaves_behind() {
+    trio::with_family(Family::Ipv4, |trio| {
+        // Whichever router starts meanwhile, anywhere on the machine, removes it as well.
+        let named = || -> Result<bool> {
+            let gone = Namespace::new("gone")?;
+            gone.ip("link add p1 type veth peer name q1")?;
+            gone.ip("link set p1 up")?;
+            gone.ip("link set q1 up")?;
+            let daemon = Daemon::start(&gone, &trio::configuration(&["p1"]))?;
+            let inode = std::fs::metadata(format!("/run/netns/{}", gone.name()))?.ino();
+            daemon.kill()?;
+            namespace::run(
+                Command::new("ip").args(["netns", "delete", gone.name()]),
+                "",
+            )?;
+            let name = format!("{inode}/xcast0");
+            trio::until(trio::SOON / 4, || Ok(trio::named(&trio.check()?, &[&name])))
+        };
+        ensure!(
+            (0..5).any(|_| named().unwrap_or(false)),
+            "{:?}",
+            trio.check()?
+        );
+        let removed = daemon::report(&trio.r.namespace, &["unload", "--abandoned"])?;
+        ensure!(removed["stopped"] == false, "{removed}");
+        ensure!(
+            !trio::named(&trio.check()?, &["--abandoned"]),
+            "{:?}",
+            trio.check()?
+        );
+        // One that was killed forwards on.
+        trio.daemon.take().context("no router")?.kill()?;
+        daemon::report(&trio.r.namespace, &["unload", "--abandoned"])?;
+        ensure!(
+            trio.is_reached(&trio.b, &[B, C])?,
+            "the router's pins are gone"
+        );
+        Ok(())
+    });
+}
+
+/// A limit of memory below what a router needs to start (a service's MemoryMax=, a container's) is named by `check`, and
+/// by the router before it runs into it.
+#[test]
+fn too_little_memory() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let Some(group) = MemoryGroup::new(64 << 20) else {
+            eprintln!("SKIPPED: no control groups with memory that this test may make");
+            return Ok(());
+        };
+        let directory = tempfile::TempDir::new()?;
+        let config = directory.path().join("xcast.toml");
+        std::fs::write(&config, &trio.configuration)?;
+        let within = |arguments: &[&str]| {
+            let mut command = Command::new("sh");
+            let enter = "echo $$ > \"$0/cgroup.procs\" && exec ip netns exec \"$@\"";
+            command.args(["-c", enter]).arg(&group.0);
+            command.arg(trio.r.namespace.name()).arg(daemon::program());
+            command.args(arguments).arg("--config").arg(&config);
+            namespace::outcome(&mut command, "")
+        };
+        let output = within(&["check"])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let named = text.lines().find(|line| line.contains("64 MiB"));
+        ensure!(
+            named.is_some_and(|line| line.starts_with("FAULT")),
+            "{text}"
+        );
+        // Killed, most likely.
+        let output = within(&["run"])?;
+        let log = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            !output.status.success() && log.contains("MemoryMax="),
+            "{output:?}"
+        );
+        Ok(())
+    });
+}
+
+/// A control group with a limit of memory.
+struct MemoryGroup(PathBuf);
+
+impl MemoryGroup {
+    fn new(limit: u64) -> Option<Self> {
+        let name = format!("xct-{}", std::process::id());
+        let versions = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        versions.iter().find_map(|(top, file)| {
+            let group = Self(Path::new(top).join(&name));
+            std::fs::create_dir(&group.0).ok()?;
+            std::fs::write(group.0.join(file), limit.to_string()).ok()?;
+            Some(group)
+        })
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        // Once the last process in it has ended.
+        let _ = trio::until(trio::SOON, || Ok(std::fs::remove_dir(&self.0).is_ok()));
+    }
+}
+
 /// Without CAP_PERFMON programs are refused by the verifier, at a length that helps nobody: `check` says it
 /// in one line before.
 #[test]
@@ -216,8 +327,7 @@ fn forwarding_that_ends_with_the_process() {
             under: FEW,
             ..Launch::default()
         };
-        let namespace = &trio.r.namespace;
-        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        trio.launch(launch)?;
         let status = daemon::report(&trio.r.namespace, &["status"])?;
         ensure!(status["lasting"] == false, "{status}");
         let found = trio.check()?;

@@ -55,14 +55,11 @@ fn with_gateway(gateways: &str, test: impl Fn(&mut Trio) -> Result<()>) {
 
 /// Makes B a gateway, and starts the router.
 fn with_b(trio: &mut Trio, gateways: &str) -> Result<()> {
-    trio.b.namespace.sysctl("ipv4/ip_forward", "1")?;
-    trio.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+    trio.make_b_a_router()?;
     for address in BEHIND {
         trio.b.ip(&format!("address add {address}/32 dev lo"))?;
     }
-    let none = "gateways = \"none\"";
-    ensure!(trio.configuration.contains(none));
-    trio.configuration = trio.configuration.replace(none, gateways);
+    trio.configure("gateways = \"none\"", gateways)?;
     trio.r.ip("route add 10.97.0.0/16 via 10.66.2.2")?;
     trio.start()?;
     trio.resolve()?;

@@ -14,34 +14,14 @@ use tests::family::Family;
 use tests::packet::Destination;
 use tests::trio::{self, A, B, BEHIND, C, Host, Trio, Way, until};
 
-/// The route of all tests: what is behind B or C goes to B; in table 100 it goes to C.
-fn two_tables(trio: &Trio) -> Result<()> {
-    trio.resolve()?;
-    trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
-    trio.r
-        .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
-    trio.goes(Way::B, A, BEHIND).context("without a rule")
-}
-
-/// `ip rule` of the family under test.
-fn rule(trio: &Trio, command: &str) -> Result<()> {
-    let ipv6 = trio.family == Family::Ipv6;
-    let command = trio.family.command(&format!("rule {command}"));
-    let command = match command.strip_prefix("-6 ") {
-        None if ipv6 => format!("-6 {command}"),
-        _ => command,
-    };
-    trio.r.namespace.ip(&command).map(|_| ())
-}
-
 /// A rule, where it leads to, and back to the way before when it is gone.
 fn follows(command: &str, way: Way) {
     trio::with(|trio| {
-        two_tables(trio)?;
-        rule(trio, &format!("add {command}"))?;
+        trio.two_tables()?;
+        trio.rule(&format!("add {command}"))?;
         trio.goes(way, A, BEHIND)
             .with_context(|| format!("with rule {command}"))?;
-        rule(trio, &format!("del {command}"))?;
+        trio.rule(&format!("del {command}"))?;
         trio.goes(Way::B, A, BEHIND).context("when it is gone")
     });
 }
@@ -80,8 +60,8 @@ fn rule_for_everything() {
 #[test]
 fn rule_behind_the_main_table() {
     trio::with(|trio| {
-        two_tables(trio)?;
-        rule(trio, "add lookup 100 priority 40000")?;
+        trio.two_tables()?;
+        trio.rule("add lookup 100 priority 40000")?;
         trio.goes(Way::B, A, BEHIND)
             .context("the main table has a route")?;
         trio.r.ip("route del 10.99.0.0/16 via 10.66.2.2")?;
@@ -105,8 +85,8 @@ fn rule_by_mark() {
 #[test]
 fn rule_by_type_of_service() {
     trio::with(|trio| {
-        two_tables(trio)?;
-        rule(trio, "add tos 0x10 lookup 100 priority 100")?;
+        trio.two_tables()?;
+        trio.rule("add tos 0x10 lookup 100 priority 100")?;
         trio.goes_with_ds(Way::C, A, BEHIND, 0x10)?;
         trio.goes_with_ds(Way::B, A, BEHIND, 0)
     });
@@ -131,8 +111,8 @@ fn rule_that_suppresses_the_default_route() {
         trio.r.ip("route add default via 10.66.2.2")?;
         trio.r.ip("route add default via 10.66.3.2 table 100")?;
         trio.goes(Way::B, A, BEHIND).context("without rules")?;
-        rule(trio, "add lookup main suppress_prefixlength 0 priority 100")?;
-        rule(trio, "add lookup 100 priority 101")?;
+        trio.rule("add lookup main suppress_prefixlength 0 priority 100")?;
+        trio.rule("add lookup 100 priority 101")?;
         trio.goes(Way::C, A, BEHIND)?;
         trio.goes(Way::B, A, B)
             .context("what the main table has more about")
@@ -143,11 +123,11 @@ fn rule_that_suppresses_the_default_route() {
 #[test]
 fn rule_that_jumps() {
     trio::with(|trio| {
-        two_tables(trio)?;
-        rule(trio, "add lookup 100 priority 200")?;
+        trio.two_tables()?;
+        trio.rule("add lookup 100 priority 200")?;
         trio.goes(Way::C, A, BEHIND)?;
-        rule(trio, "add nop priority 300")?;
-        rule(trio, "add iif p1 goto 300 priority 100")?;
+        trio.rule("add nop priority 300")?;
+        trio.rule("add iif p1 goto 300 priority 100")?;
         trio.goes(Way::B, A, BEHIND).context("over it")
     });
 }
@@ -156,9 +136,9 @@ fn rule_that_jumps() {
 #[test]
 fn rule_for_the_main_table_removed() {
     trio::with_family(Family::Ipv4, |trio| {
-        two_tables(trio)?;
-        rule(trio, "add lookup 100 priority 32765")?;
-        rule(trio, "del lookup main priority 32766")?;
+        trio.two_tables()?;
+        trio.rule("add lookup 100 priority 32765")?;
+        trio.rule("del lookup main priority 32766")?;
         trio.goes(Way::C, A, BEHIND)
     });
 }
@@ -172,7 +152,7 @@ fn rule_from_before_the_start() {
             trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
             trio.r
                 .ip("route add 10.99.0.0/16 via 10.66.3.2 table 100")?;
-            rule(trio, "add iif p1 lookup 100 priority 100")?;
+            trio.rule("add iif p1 lookup 100 priority 100")?;
             trio.start()?;
             trio.goes(Way::C, A, BEHIND)
         });
@@ -185,9 +165,9 @@ fn rule_from_before_the_start() {
 fn source_of_what_a_rule_decides_about() {
     const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 44, 0, 5);
     trio::with(|trio| {
-        two_tables(trio)?;
+        trio.two_tables()?;
         trio.r.ip("route add 10.44.0.0/24 via 10.66.3.2")?;
-        rule(trio, "add iif p1 lookup 100 priority 100")?;
+        trio.rule("add iif p1 lookup 100 priority 100")?;
         trio.goes(Way::C, ELSEWHERE, BEHIND)
             .context("without a filter")?;
         if trio.family == Family::Ipv4 {
@@ -211,7 +191,7 @@ fn port_in_a_vrf() {
             eprintln!("SKIPPED: this kernel has no VRF");
             return Ok(());
         }
-        two_tables(trio)?;
+        trio.two_tables()?;
         trio.r.ip("link set red up")?;
         trio.r.ip("link set p1 master red")?;
         trio.r.ip("link set p3 master red")?;

@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use tests::bpf;
 use tests::daemon::{self, Daemon};
 use tests::family::Family;
 use tests::rig::STACK_INTERFACE;
@@ -38,8 +39,19 @@ fn is_put_right(interfere: impl Fn(&Trio) -> Result<()>) {
     trio::with(|trio| {
         stack_works(trio).context("at the start")?;
         interfere(trio)?;
-        stack_works(trio).context("afterwards")
+        stack_works(trio).context("afterwards")?;
+        ensure!(trio::until(trio::SOON, || runs(trio))?, "a program is gone");
+        Ok(())
     });
+}
+
+/// Whether the programs are on the pair.
+fn runs(trio: &Trio) -> Result<bool> {
+    let r = &trio.r.namespace;
+    // While an end has another name, it has none of this.
+    let filters = r.run(&format!("tc filter show dev {STACK_INTERFACE} ingress"));
+    let program = bpf::program_on(r, DATAPATH).unwrap_or_default();
+    Ok(filters.is_ok_and(|filters| filters.contains("xcast_stack")) && program.is_some())
 }
 
 /// By `ip`, in the router's namespace.
@@ -94,6 +106,71 @@ fn taken_into_a_bridge() {
         r.ip("link set br7 up")?;
         r.ip(&format!("link set {STACK_INTERFACE} master br7"))?;
         Ok(())
+    });
+}
+
+/// Whoever shapes traffic begins by removing what is there (`tc qdisc del dev xcast0 clsact`).
+#[test]
+fn traffic_control_cleared() {
+    is_put_right(|trio| {
+        let command = format!("tc qdisc del dev {STACK_INTERFACE} clsact");
+        trio.r.namespace.run(&command).map(|_| ())
+    });
+}
+
+/// Only the filter.
+#[test]
+fn filter_removed() {
+    is_put_right(|trio| {
+        let command = format!("tc filter del dev {STACK_INTERFACE} ingress");
+        trio.r.namespace.run(&command).map(|_| ())
+    });
+}
+
+/// `xdp-loader unload --all` takes the router's programs off its own pair, too.
+#[test]
+fn program_detached() {
+    is_put_right(|trio| bpf::detach_xdp(&trio.r.namespace, DATAPATH));
+}
+
+/// Renamed, as udev's rules do.
+#[test]
+fn renamed() {
+    for interface in [STACK_INTERFACE, DATAPATH] {
+        is_put_right(|trio| {
+            let r = &trio.r.namespace;
+            r.ip(&format!("link set {interface} down"))?;
+            r.ip(&format!("link set {interface} name wrong0"))
+                .map(|_| ())
+        });
+    }
+}
+
+/// Moved into another network namespace.
+#[test]
+fn moved_away() {
+    for interface in [STACK_INTERFACE, DATAPATH] {
+        is_put_right(|trio| {
+            let elsewhere = trio.a.namespace.name();
+            let r = &trio.r.namespace;
+            r.ip(&format!("link set {interface} netns {elsewhere}"))
+                .map(|_| ())
+        });
+    }
+}
+
+/// Without ARP, without its address of IPv6, in another group, without alias: whatever of that matters.
+#[test]
+fn attributes_changed() {
+    is_put_right(|trio| {
+        let r = &trio.r.namespace;
+        r.ip(&format!("link set {STACK_INTERFACE} arp off"))?;
+        r.ip(&format!("link set {STACK_INTERFACE} group 7"))?;
+        r.ip(&format!("link set {STACK_INTERFACE} alias mine"))?;
+        r.ip(&format!("-6 address flush dev {STACK_INTERFACE}"))?;
+        r.ip(&format!("link set {DATAPATH} promisc on"))?;
+        r.ip(&format!("link set {DATAPATH} gso_max_size 2000"))
+            .map(|_| ())
     });
 }
 

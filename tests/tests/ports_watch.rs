@@ -6,27 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::bpf::{self, Attached};
-use tests::daemon;
+use tests::daemon::{self, Daemon};
 use tests::family::Family;
-use tests::trio::{self, A, B, C, SOON, Trio, UDP_PORT, until};
-
-/// B and C are served, by XDP.
-fn is_served(trio: &Trio) -> Result<()> {
-    for (name, host) in [("B", &trio.b), ("C", &trio.c)] {
-        ensure!(trio.is_reached(host, &[B, C])?, "{name} gets nothing");
-    }
-    Ok(())
-}
+use tests::hold;
+use tests::trio::{self, A, B, BEHIND, C, SOON, UDP_PORT, Way, until};
 
 /// `xdp-loader unload` and `bpftool link detach` take the router's program off a port.
 #[test]
 fn program_detached_by_somebody_else() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         bpf::detach_xdp(&trio.r.namespace, "p1")?;
-        is_served(trio).context("p1, where packets arrive")?;
+        trio.serves(&[B, C]).context("p1, where packets arrive")?;
         bpf::detach_xdp(&trio.r.namespace, "p2")?;
-        is_served(trio).context("p2, where they leave")?;
+        trio.serves(&[B, C]).context("p2, where they leave")?;
         for port in ["p1", "p2"] {
             let there = || Ok(bpf::program_on(&trio.r.namespace, port)?.is_some());
             ensure!(until(SOON, there)?, "no program on {port}");
@@ -40,7 +33,7 @@ fn program_detached_by_somebody_else() {
 #[test]
 fn program_replaced_by_somebody_else() {
     trio::with_family(Family::Ipv4, |trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         // Between the two, the router may be quicker.
         let attach = || {
@@ -55,7 +48,7 @@ fn program_replaced_by_somebody_else() {
         let found = trio.check_since(&before)?;
         ensure!(trio::named(&found, &["xdp", "program"]), "check: {found:?}");
         drop(foreign);
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -72,7 +65,7 @@ fn port_that_was_taken_at_the_start() {
                 "check does not name the other program: {found:?}"
             );
             drop(foreign);
-            is_served(trio)?;
+            trio.serves(&[B, C])?;
             let row = || Ok(trio.port(port)?["mode"] == "native");
             ensure!(until(SOON, row)?, "{}", trio.port(port)?);
             Ok(())
@@ -95,10 +88,61 @@ fn port_whose_mtu_was_too_large_at_the_start() {
         // The other end first: the kernel compares with it.
         trio.c.namespace.ip("link set c0 mtu 1500")?;
         trio.r.namespace.ip("link set p3 mtu 1500")?;
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let native = || Ok(trio.port("p3")?["mode"] == "native");
         ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
         Ok(())
+    });
+}
+
+/// Drivers may take seconds to take an XDP program or to let it go. The router answers, follows routes and
+/// forwards meanwhile, and tells what it waits for.
+#[test]
+fn driver_that_takes_its_time() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let (namespace, configuration) = (&trio.r.namespace, &trio.configuration);
+        let start = || Daemon::start(namespace, configuration);
+        let (daemon, gate) = hold::behind_a_gate(start)?;
+        trio.daemon = Some(daemon);
+        trio.resolve()?;
+        trio.serves(&[B, C])?;
+        let goes_on = |what: &str, way: Way| -> Result<()> {
+            ensure!(
+                until(SOON, || Ok(gate.waiting() > 0))?,
+                "{what}: nothing waits"
+            );
+            daemon::report(&trio.r.namespace, &["status"]).context(what.to_owned())?;
+            trio.r.ip(&format!(
+                "route replace 10.99.0.0/16 via {}",
+                if way == Way::B { B } else { C }
+            ))?;
+            trio.goes(way, A, BEHIND).context(what.to_owned())?;
+            ensure!(gate.waiting() > 0, "{what}: nothing waits any more");
+            Ok(())
+        };
+        // Detached: it has another name now, and is no port.
+        gate.shut();
+        trio.r.namespace.ip("link set p3 down")?;
+        trio.r.namespace.ip("link set p3 name wan3")?;
+        goes_on("detaching", Way::B)?;
+        gate.open();
+        let gone = || Ok(bpf::program_on(&trio.r.namespace, "wan3")?.is_none());
+        ensure!(until(SOON, gone)?, "the program stays");
+        // And attached.
+        gate.shut();
+        trio.r.namespace.ip("link set wan3 name p3")?;
+        trio.r.namespace.ip("link set p3 up")?;
+        goes_on("attaching", Way::B)?;
+        let row = trio.port("p3")?;
+        ensure!(row["mode"].is_null(), "{row}");
+        let told = row["error"].as_str().unwrap_or_default();
+        ensure!(told.contains("driver"), "{row}");
+        // What the port cannot do yet, the stack does.
+        goes_on("attaching, and served by the stack", Way::C)?;
+        gate.open();
+        let native = || Ok(trio.port("p3")?["mode"] == "native");
+        ensure!(until(SOON, native)?, "{}", trio.port("p3")?);
+        trio.goes(Way::C, A, BEHIND)
     });
 }
 
@@ -135,7 +179,7 @@ fn hosts_behind_a_port_that_is_not_attached_are_served() {
     trio::before_start(Family::Ipv4, |trio| {
         let _foreign = Attached::xdp(&trio.r.namespace, "p3")?;
         trio.start()?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -144,7 +188,7 @@ fn hosts_behind_a_port_that_is_not_attached_are_served() {
 #[test]
 fn virtual_router_address_on_a_port() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         let r = &trio.r.namespace;
         r.ip("link add vrrp1 link p1 address 00:00:5e:00:01:01 type macvlan mode bridge")?;
@@ -192,7 +236,7 @@ fn port_named_by_its_alternative_name() {
             Ok(rows.iter().all(|row| row["mode"] == "native"))
         };
         ensure!(until(SOON, rows)?, "not all are ports");
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -251,7 +295,7 @@ fn local_sockets_and_the_port_of_xcast_in_udp() {
 fn tag_beside_the_frame() {
     trio::with(|trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let before = trio.check()?;
         let _tagging = Attached::vlan(&trio.a.namespace, "a0", 10)?;
         ensure!(trio.b.misses(trio.unicast(A, B)?)?, "unicast passes");
@@ -300,7 +344,7 @@ fn bridge_as_a_port() {
         });
         ensure!(bridge, "{found:?}");
         trio.start()?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }
 
@@ -331,7 +375,7 @@ fn init_offers_only_what_can_be_a_port() {
 #[test]
 fn port_renamed_and_back() {
     trio::with(|trio| {
-        is_served(trio)?;
+        trio.serves(&[B, C])?;
         let r = &trio.r.namespace;
         r.ip("link set p3 down")?;
         r.ip("link set p3 name wan3")?;
@@ -342,6 +386,6 @@ fn port_renamed_and_back() {
         r.ip("link set wan3 down")?;
         r.ip("link set wan3 name p3")?;
         r.ip("link set p3 up")?;
-        is_served(trio)
+        trio.serves(&[B, C])
     });
 }

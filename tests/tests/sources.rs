@@ -10,7 +10,7 @@ use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
 use tests::packet::{self, Datagram};
 use tests::tap::Tap;
-use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, until};
+use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, Way, until};
 
 /// Sources that nobody on the link of A has.
 const FORGED: [Ipv4Addr; 16] = [
@@ -217,9 +217,7 @@ fn port_that_does_not_forward() {
 /// Starts the router with `source = value` at port p1.
 fn start_with_source(trio: &mut Trio, value: &str) -> Result<()> {
     let port = "interface = \"p1\"\n";
-    ensure!(trio.configuration.contains(port));
-    let with = format!("{port}source = {value}\n");
-    trio.configuration = trio.configuration.replace(port, &with);
+    trio.configure(port, &format!("{port}source = {value}\n"))?;
     trio.start()?;
     trio.resolve()
 }
@@ -245,6 +243,41 @@ fn strict_port() {
             ensure!(until(SOON, passes)?, "{source} is refused");
             Ok(())
         });
+    }
+}
+
+/// Strict also where a policy rule decides, so that only the kernel knows the way back: by the port of arrival, by the
+/// source, by all that the packet may be.
+#[test]
+fn strict_port_with_policy_rules() {
+    for (rule, families) in [
+        ("iif p1 lookup 100", &Family::ALL[..]),
+        ("from 10.0.0.0/8 lookup 100", &[Family::Ipv4]),
+        ("ipproto udp lookup 100", &[Family::Ipv6]),
+    ] {
+        for &family in families {
+            trio::before_start(family, |trio| {
+                start_with_source(trio, "\"strict\"")?;
+                trio.two_tables()?;
+                trio.r.ip("route add 10.88.0.0/16 via 10.66.3.2")?;
+                let far = Ipv4Addr::new(10, 88, 0, 1);
+                trio.rule(&format!("add {rule} priority 100"))?;
+                trio.goes(Way::C, A, BEHIND).context(rule)?;
+                let refused = |source| {
+                    let number = trio.send_from(source, &[BEHIND, A])?;
+                    Ok(trio.way(number)? == Way::Nowhere)
+                };
+                for source in [C, far] {
+                    let outcome = until(SOON / 4, || refused(source))?;
+                    ensure!(outcome, "{rule}: {source} passes");
+                }
+                // A route back by this port makes the difference.
+                trio.r.ip("route replace 10.88.0.0/16 via 10.66.1.2")?;
+                let passes = || Ok(!refused(far)?);
+                ensure!(until(SOON, passes)?, "{rule}: {far} is refused");
+                Ok(())
+            });
+        }
     }
 }
 
@@ -484,11 +517,9 @@ fn lost_beside_a_flood(trio: &Trio, other: &Tap, flood: &[u8], packets: u32) -> 
 
 /// Makes B a second router behind R, and starts one under test there, too.
 fn second_router(trio: &mut Trio, gateways: &str) -> Result<Daemon> {
-    trio.b.namespace.sysctl("ipv4/ip_forward", "1")?;
-    trio.b.namespace.sysctl("ipv6/conf/all/forwarding", "1")?;
+    trio.make_b_a_router()?;
     let none = "gateways = \"none\"";
-    ensure!(trio.configuration.contains(none));
-    trio.configuration = trio.configuration.replace(none, gateways);
+    trio.configure(none, gateways)?;
     let second = trio::configuration(&["b0"]).replace(none, gateways);
     let daemon = Daemon::start(&trio.b.namespace, &second)?;
     trio.start()?;

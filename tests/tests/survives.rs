@@ -20,6 +20,8 @@ use tests::trio::{self, A, B, BEHIND, C, Host, R1, SOON, Trio, until};
 
 /// Time between packets of a stream.
 const PACE: Duration = Duration::from_millis(2);
+/// Hosts, and the router itself.
+const ALL: [Ipv4Addr; 3] = [B, C, R1];
 
 /// Sends Xcast packets to `destinations`, some 500 a second, as long as `work` takes, and some before and after. Returns their numbers.
 fn stream(
@@ -74,14 +76,6 @@ fn complete(name: &str, host: &Host, numbers: &[u32]) -> Result<()> {
     Ok(())
 }
 
-/// The datagrams of a packet to B, C, and the router itself arrive.
-fn is_served(trio: &Trio) -> Result<()> {
-    for (name, host) in [("B", &trio.b), ("C", &trio.c), ("R", &trio.r)] {
-        ensure!(trio.is_reached(host, &[B, C, R1])?, "{name} gets nothing");
-    }
-    Ok(())
-}
-
 /// With a log that takes nothing, lines are lost and packets are not.
 fn survives_a_lost_log(log: impl Fn() -> Result<Stdio>) {
     trio::before_start(Family::Ipv4, |trio| {
@@ -90,9 +84,8 @@ fn survives_a_lost_log(log: impl Fn() -> Result<Stdio>) {
             log: Some(log()?),
             ..Launch::default()
         };
-        let namespace = &trio.r.namespace;
-        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
-        is_served(trio)?;
+        trio.launch(launch)?;
+        trio.serves(&ALL)?;
         // Something to tell: changes of the kernel's state, and a port that cannot do any more.
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
         ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "a new route");
@@ -100,7 +93,7 @@ fn survives_a_lost_log(log: impl Fn() -> Result<Stdio>) {
         trio.r.ip("link set p3 down")?;
         trio.r.ip("link set p3 up")?;
         trio.c.namespace.set_gro("c0", true)?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let daemon = trio.daemon.as_mut().context("no router")?;
         ensure!(daemon.runs()?, "the router has ended");
         Ok(())
@@ -120,6 +113,49 @@ fn log_into_a_pipe_that_nobody_reads() {
         let (reader, writer) = nix::unistd::pipe()?;
         drop(reader);
         Ok(writer.into())
+    });
+}
+
+/// Standard error is closed.
+#[test]
+fn log_that_is_closed() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            under: &["sh", "-c", "exec \"$0\" \"$@\" 2>&-"],
+            arguments: &["-vv"],
+            ..Launch::default()
+        };
+        trio.launch(launch)?;
+        trio.serves(&ALL)?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "a new route");
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        ensure!(daemon.runs()?, "the router has ended");
+        Ok(())
+    });
+}
+
+/// The log's file may not grow any more (`ulimit -f`): a write raises SIGXFSZ.
+#[test]
+fn log_at_the_limit_of_file_size() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let launch = Launch {
+            under: &["prlimit", "--fsize=4096"],
+            arguments: &["-vv"],
+            ..Launch::default()
+        };
+        trio.launch(launch)?;
+        let forged = || {
+            for _ in 0..100 {
+                trio.send_from(R1, &[B, C])?;
+            }
+            Ok(trio.daemon()?.log().len() >= 4096)
+        };
+        ensure!(until(SOON, forged)?, "the log is not full");
+        trio.serves(&ALL)?;
+        let daemon = trio.daemon.as_mut().context("no router")?;
+        ensure!(daemon.runs()?, "the router has ended");
+        Ok(())
     });
 }
 
@@ -177,7 +213,7 @@ fn packets_do_not_fill_the_log() {
 fn killed_under_a_stream() {
     trio::with(|trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C, R1], |trio| {
             let daemon = trio.daemon.take().context("no router")?;
             daemon.kill()?;
@@ -195,7 +231,7 @@ fn killed_under_a_stream() {
 fn killed_and_started_again_under_a_stream() {
     trio::with(|trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C, R1], |trio| {
             for _ in 0..2 {
                 let daemon = trio.daemon.take().context("no router")?;
@@ -207,7 +243,11 @@ fn killed_and_started_again_under_a_stream() {
         complete("B", &trio.b, &numbers)?;
         complete("C", &trio.c, &numbers)?;
         complete("R", &trio.r, &numbers)?;
-        is_served(trio)
+        // What was planned was sent, also while one router took over from another.
+        let counters = Counters::read(&trio.r.namespace)?;
+        let (planned, sent) = (counters.value("planned"), counters.value("sent"));
+        ensure!(planned == sent, "planned {planned}, sent {sent}");
+        trio.serves(&ALL)
     });
 }
 
@@ -223,7 +263,7 @@ fn routes_changed_while_it_was_dead() {
                 .ip(&format!("route add 10.98.{number}.0/24 via 10.66.3.2"))?;
         }
         ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C], |trio| {
             trio.daemon.take().context("no router")?.kill()?;
             trio.r.ip("route replace 10.99.0.0/16 via 10.66.3.2")?;
@@ -250,7 +290,7 @@ fn takes_nothing_before_it_can_copy() {
         ensure!(dropped == 0, "drop_redirect {dropped}");
         let stats = daemon::report(&trio.r.namespace, &["stats"])?;
         ensure!(stats["loss"] == 0, "loss {}", stats["loss"]);
-        is_served(trio)
+        trio.serves(&ALL)
     });
 }
 
@@ -259,7 +299,7 @@ fn takes_nothing_before_it_can_copy() {
 fn port_that_comes_back_disturbs_no_other() {
     trio::with(|trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C], |trio| {
             for _ in 0..3 {
                 trio.r.ip("link set p3 down")?;
@@ -380,26 +420,35 @@ fn reload_of_the_configuration_under_a_stream() {
         kill(daemon.pid(), Signal::SIGHUP)?;
         thread::sleep(Duration::from_millis(300));
         ensure!(daemon.runs()?, "a wrong file ended it");
-        is_served(trio)
+        trio.serves(&ALL)
     });
 }
 
 /// Signals that mean nothing to a router do not end forwarding.
 #[test]
 fn other_signals_end_nothing() {
-    for signal in [Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGQUIT] {
-        trio::with_family(Family::Ipv4, |trio| {
-            trio.resolve()?;
-            is_served(trio)?;
-            let numbers = stream(trio, &[B, C], |trio| {
-                kill(trio.daemon()?.pid(), signal)?;
-                thread::sleep(Duration::from_millis(200));
-                Ok(())
-            })?;
-            complete("B", &trio.b, &numbers).with_context(|| format!("{signal}"))?;
-            complete("C", &trio.c, &numbers).with_context(|| format!("{signal}"))
-        });
-    }
+    const SIGNALS: [&str; 14] = [
+        "USR1", "USR2", "QUIT", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ",
+        "TTIN", "TTOU", "RTMIN",
+    ];
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        trio.serves(&ALL)?;
+        let numbers = stream(trio, &[B, C], |trio| {
+            let pid = trio.daemon()?.pid();
+            for signal in SIGNALS {
+                trio.r.namespace.run(&format!("kill -s {signal} {pid}"))?;
+                thread::sleep(Duration::from_millis(20));
+                let daemon = trio.daemon.as_mut().context("no router")?;
+                ensure!(daemon.runs()?, "SIG{signal} ended it");
+                // One that is stopped does not answer.
+                daemon::report(&trio.r.namespace, &["status"]).context(signal)?;
+            }
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)
+    });
 }
 
 /// Too few file descriptors: either the router copies, or it says so and is not ready.
@@ -482,7 +531,7 @@ fn missing_capability_is_named() {
         let error = match run {
             Ok(daemon) => {
                 trio.daemon = Some(daemon);
-                return is_served(trio);
+                return trio.serves(&ALL);
             }
             Err(error) => format!("{error:#}"),
         };
@@ -511,15 +560,14 @@ fn check_under(namespace: &Namespace, configuration: &str, under: &[&str]) -> Re
 fn replaced_under_a_stream() {
     trio::with_family(Family::Ipv4, |trio| {
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C, R1], |trio| {
             let mut old = trio.daemon.take().context("no router")?;
             let launch = Launch {
                 arguments: &["--replace"],
                 ..Launch::default()
             };
-            let namespace = &trio.r.namespace;
-            trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+            trio.launch(launch)?;
             ensure!(old.ends()?, "the old one runs still");
             Ok(())
         })?;
@@ -537,10 +585,9 @@ fn terminated_and_kept() {
             arguments: &["--keep"],
             ..Launch::default()
         };
-        let namespace = &trio.r.namespace;
-        trio.daemon = Some(Daemon::launch(namespace, &trio.configuration, launch)?);
+        trio.launch(launch)?;
         trio.resolve()?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C, R1], |trio| {
             let status = trio.daemon.take().context("no router")?.stop()?;
             ensure!(status.success(), "{status}");
@@ -558,9 +605,7 @@ fn terminated_and_kept() {
 #[test]
 fn orphan_leaves_it_to_the_stack() {
     trio::before_start(Family::Ipv4, |trio| {
-        trio.configuration = trio
-            .configuration
-            .replace("[router]\n", "[router]\norphan_seconds = 2\n");
+        trio.configure("[router]\n", "[router]\norphan_seconds = 2\n")?;
         trio.start()?;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
@@ -577,7 +622,7 @@ fn orphan_leaves_it_to_the_stack() {
         trio.start()?;
         let counters = Counters::read(&trio.r.namespace)?;
         ensure!(counters.value("stack_orphan") > 0, "{counters:?}");
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         let orphaned = counters.value("stack_orphan");
         let after = Counters::read(&trio.r.namespace)?.value("stack_orphan");
         ensure!(after == orphaned, "stack_orphan {after}");
@@ -646,12 +691,12 @@ fn address_from_before_goes() {
         std::fs::write(daemon.config(), other)?;
         kill(daemon.pid(), Signal::SIGHUP)?;
         has_only(trio, "10.254.0.1/32")?;
-        is_served(trio)?;
+        trio.serves(&ALL)?;
         trio.daemon.take().context("no router")?.kill()?;
         trio.configuration = with_line(&plain, "address = \"10.254.0.2\"");
         trio.start()?;
         has_only(trio, "10.254.0.2/32")?;
-        is_served(trio)
+        trio.serves(&ALL)
     });
 }
 

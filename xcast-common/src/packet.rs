@@ -1,7 +1,7 @@
 //! What is known of an accepted packet, and why a frame is none.
 
 use crate::{
-    maps::counter::Counter,
+    maps::{counter::Counter, port::MAX_PORTS},
     wire::{cookie, endian::Be16},
 };
 
@@ -25,11 +25,26 @@ pub struct Packet {
     pub protocol: u8,
     /// The IP destination is not the group: it is one of ours.
     pub to_own: bool,
-    /// Slot of the port that the packet arrived at, before any rounds through `xcast0`.
+    /// Slot of the port that the packet arrived at, before any rounds through `xcast0`; with [`ASK_WAY_BACK`], if that
+    /// applies.
     pub arrival: u8,
     /// The way that it takes depends on what only the kernel looks at.
     pub to_stack: bool,
 }
+
+/// In [`Packet::arrival`], and in the octet of a frame that it becomes: the port takes only sources that there is a way
+/// back to, and only the kernel knows that way. It is asked where copies are handed to it, as all of them are.
+pub const ASK_WAY_BACK: u8 = 1 << 7;
+
+impl Packet {
+    /// Slot of the port that the packet arrived at.
+    #[inline(always)]
+    pub const fn arrival_slot(&self) -> u8 {
+        self.arrival & !ASK_WAY_BACK
+    }
+}
+
+const _: () = assert!(MAX_PORTS <= ASK_WAY_BACK as usize);
 
 /// Why a frame is not forwarded as Xcast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -145,7 +145,7 @@ fn forward<F: FamilyMaps>(
             packet.arrival = mark.arrival();
             // What is left of a packet goes the way of the rest.
             packet.to_stack |= mark.is_to_stack();
-            count(packet.arrival, Counter::Returned);
+            count(packet.arrival_slot(), Counter::Returned);
         }
     }
     let bucket = bucket_of::<F>(frame.view(), &port, settings)?;

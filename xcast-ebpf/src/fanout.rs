@@ -178,7 +178,7 @@ fn some<F: Family>(plan: &mut Plan<F>, preset: PresetFanout, arrival: Tally<'_>)
     for slot in 0..8 {
         plan.leave((preset.group * 8 + slot) as u8);
     }
-    count(plan.packet.arrival, Counter::Recirculated);
+    count(plan.packet.arrival_slot(), Counter::Recirculated);
     Some(action)
 }
 

@@ -131,7 +131,7 @@ fn measure_all(faults: &[&Fault], families: &[Family], table: bool) -> Result<Ve
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Fault>> {
     if names.is_empty() {
-        return Ok(FAULTS.iter().collect());
+        return Ok(FAULTS.iter().filter(|fault| !fault.is_long).collect());
     }
     let find = |name: &String| match catalogue::named(name) {
         Some(fault) => Ok(fault),
@@ -148,7 +148,11 @@ fn list() -> String {
             [] => String::new(),
             names => format!("; nothing is lost to: {}", names.join(", ")),
         };
-        text += &format!("{:<20} {}{unharmed}\n", fault.name, fault.what);
+        let long = match fault.is_long {
+            true => " (takes minutes: only with --only)",
+            false => "",
+        };
+        text += &format!("{:<20} {}{long}{unharmed}\n", fault.name, fault.what);
     }
     text
 }

@@ -5,12 +5,13 @@ use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use super::stage::Stage;
 use crate::bpf;
 use crate::daemon;
+use crate::family::Family;
 use crate::rig::STACK_INTERFACE;
 use crate::trio::{self, B, BEHIND, C, R1, Trio};
 
@@ -18,6 +19,10 @@ use crate::trio::{self, B, BEHIND, C, R1, Trio};
 const AWAY: Duration = Duration::from_millis(500);
 /// Routes that change while the router does not listen: more than its socket has room for.
 const STORM: u32 = 150_000;
+/// The routes of a full table.
+const MILLION: u32 = 1_000_000;
+/// How long a router may take to be in step with so many.
+const LONG: Duration = Duration::from_secs(900);
 
 /// Who may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +81,8 @@ pub struct Fault {
     pub unharmed: &'static [Target],
     /// Targets that may lose something, and are served again.
     pub harmed: &'static [Target],
+    /// It takes minutes, and is measured only when it is named.
+    pub is_long: bool,
     /// What comes before the router starts.
     prepare: fn(&mut Trio) -> Result<()>,
     /// What happens.
@@ -133,6 +140,7 @@ pub const FAULTS: &[Fault] = &[
         what: "controller killed (SIGKILL)",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.kill()?;
@@ -145,6 +153,7 @@ pub const FAULTS: &[Fault] = &[
         what: "controller killed, and started again",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.kill()?;
@@ -156,6 +165,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the next controller killed while it starts, as when memory runs out, six times, then one that starts",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.kill()?;
@@ -170,6 +180,7 @@ pub const FAULTS: &[Fault] = &[
         what: "controller stopped (SIGSTOP) for a second",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             let pid = stage.daemon()?.pid();
@@ -184,6 +195,7 @@ pub const FAULTS: &[Fault] = &[
         what: "SIGTERM with --keep, and a new start",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: |trio| {
             with_router_key(trio, "keep = true");
             Ok(())
@@ -199,6 +211,7 @@ pub const FAULTS: &[Fault] = &[
         what: "SIGTERM without --keep, and a new start",
         unharmed: &[],
         harmed: ALL,
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.terminate()?;
@@ -211,6 +224,7 @@ pub const FAULTS: &[Fault] = &[
         what: "run --replace",
         unharmed: ALL,
         harmed: &[],
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.replace(),
     },
@@ -219,6 +233,7 @@ pub const FAULTS: &[Fault] = &[
         what: "SIGHUP with another configuration, one more port",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[],
+        is_long: false,
         prepare: |trio| {
             trio.configuration = trio::configuration(&["p1", "p2"]);
             Ok(())
@@ -238,6 +253,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the router's own interface set down",
         unharmed: &[TO_B, TO_C],
         harmed: &[TO_ROUTER],
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.router_ip(&format!("link set {STACK_INTERFACE} down")),
     },
@@ -246,6 +262,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the router's own interface deleted",
         unharmed: &[TO_B, TO_C],
         harmed: &[TO_ROUTER],
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.router_ip(&format!("link delete {STACK_INTERFACE}")),
     },
@@ -254,6 +271,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the router's own interface gets another MAC address",
         unharmed: &[TO_B, TO_C],
         harmed: &[TO_ROUTER],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.router_ip(&format!(
@@ -266,6 +284,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the router's own interface gets an MTU of 700",
         unharmed: &[TO_B, TO_C],
         harmed: &[TO_ROUTER],
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.router_ip(&format!("link set {STACK_INTERFACE} mtu 700")),
     },
@@ -274,6 +293,7 @@ pub const FAULTS: &[Fault] = &[
         what: "the router's own interface loses its addresses",
         unharmed: &[TO_B, TO_C],
         harmed: &[TO_ROUTER],
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.router_ip(&format!("address flush dev {STACK_INTERFACE}")),
     },
@@ -282,6 +302,7 @@ pub const FAULTS: &[Fault] = &[
         what: "XDP program detached by others from the port of arrival",
         unharmed: &[],
         harmed: ALL,
+        is_long: false,
         prepare: nothing,
         work: |stage| bpf::detach_xdp(&stage.trio.r.namespace, "p1"),
     },
@@ -290,6 +311,7 @@ pub const FAULTS: &[Fault] = &[
         what: "XDP program detached by others from a port that copies leave by",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[TO_C],
+        is_long: false,
         prepare: nothing,
         work: |stage| bpf::detach_xdp(&stage.trio.r.namespace, "p3"),
     },
@@ -298,6 +320,7 @@ pub const FAULTS: &[Fault] = &[
         what: "port set down, and up 0.5 s later",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[TO_C],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.router_ip("link set p3 down")?;
@@ -312,6 +335,7 @@ pub const FAULTS: &[Fault] = &[
         what: "carrier of a port lost, and back 0.5 s later",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[TO_C],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             let c = &stage.trio.c.namespace;
@@ -327,6 +351,7 @@ pub const FAULTS: &[Fault] = &[
         what: "interface of a port deleted, and made again 0.5 s later",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[TO_C],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.router_ip("link delete p3")?;
@@ -341,6 +366,7 @@ pub const FAULTS: &[Fault] = &[
         what: "gateway gets another MAC address while its entry is STALE",
         unharmed: &[TO_ROUTER],
         harmed: &[TO_NETWORK],
+        is_long: false,
         prepare: route_by_b,
         work: |stage| {
             stage.note_neighbour(B, "stale")?;
@@ -354,6 +380,7 @@ pub const FAULTS: &[Fault] = &[
         what: "host gone, its entry STALE; it comes back when the kernel has given it up",
         unharmed: &[TO_B, TO_ROUTER],
         harmed: &[TO_C],
+        is_long: false,
         prepare: nothing,
         work: |stage| {
             stage.note_neighbour(C, "stale")?;
@@ -366,8 +393,8 @@ pub const FAULTS: &[Fault] = &[
             })?;
             let c = &stage.trio.c;
             let nodad = match stage.trio.family {
-                crate::family::Family::Ipv4 => "",
-                crate::family::Family::Ipv6 => " nodad",
+                Family::Ipv4 => "",
+                Family::Ipv6 => " nodad",
             };
             c.ip(&format!("address add 10.66.3.2/24 dev c0{nodad}"))?;
             stage.mended();
@@ -379,6 +406,7 @@ pub const FAULTS: &[Fault] = &[
         what: "all neighbours flushed",
         unharmed: &[],
         harmed: ALL,
+        is_long: false,
         prepare: nothing,
         work: |stage| stage.router_ip("neigh flush all"),
     },
@@ -387,6 +415,7 @@ pub const FAULTS: &[Fault] = &[
         what: "route replaced, by another gateway on another port",
         unharmed: &[TO_NETWORK, TO_ROUTER],
         harmed: &[],
+        is_long: false,
         prepare: route_by_b,
         work: |stage| stage.router_ip("route replace 10.99.0.0/16 via 10.66.3.2"),
     },
@@ -395,6 +424,7 @@ pub const FAULTS: &[Fault] = &[
         what: "route withdrawn, and back 0.5 s later",
         unharmed: &[TO_ROUTER],
         harmed: &[TO_NETWORK],
+        is_long: false,
         prepare: route_by_b,
         work: |stage| {
             stage.router_ip("route del 10.99.0.0/16")?;
@@ -409,6 +439,7 @@ pub const FAULTS: &[Fault] = &[
         what: "netlink socket overrun: 150,000 routes while the controller does not run",
         unharmed: &[TO_NETWORK, TO_ROUTER],
         harmed: &[],
+        is_long: false,
         prepare: route_by_b,
         work: |stage| {
             let (namespace, family) = (&stage.trio.r.namespace, stage.trio.family);
@@ -417,13 +448,7 @@ pub const FAULTS: &[Fault] = &[
                 Ok::<_, anyhow::Error>(status["resyncs"].as_u64().unwrap_or_default())
             };
             let before = resyncs()?;
-            let gateway = family.address(B);
-            let mut commands = String::new();
-            for number in 0..STORM {
-                let address = Ipv4Addr::from_bits(0x3000_0000 | number << 8);
-                let prefix = family.prefix(address, 24);
-                writeln!(commands, "route add {prefix} via {gateway}")?;
-            }
+            let commands = routes_by_b(family, STORM)?;
             let pid = stage.trio.daemon()?.pid();
             kill(pid, Signal::SIGSTOP)?;
             let added = namespace.ip_batch(&commands);
@@ -432,7 +457,49 @@ pub const FAULTS: &[Fault] = &[
             stage.until("the routes to be read again", || Ok(resyncs()? > before))
         },
     },
+    Fault {
+        name: "million",
+        what: "a million routes: controller killed and started again, then run --replace",
+        unharmed: &[TO_NETWORK, TO_B, TO_C, TO_ROUTER],
+        harmed: &[],
+        is_long: true,
+        prepare: |trio| {
+            trio.patience = LONG;
+            route_by_b(trio)?;
+            let commands = routes_by_b(trio.family, MILLION)?;
+            trio.r.namespace.ip_batch(&commands)
+        },
+        work: |stage| {
+            stage.kill()?;
+            stage.timed("in step after a start", Stage::start)?;
+            has_all_routes(stage)?;
+            stage.timed("in step after run --replace", Stage::replace)?;
+            has_all_routes(stage)
+        },
+    },
 ];
+
+/// Commands that add so many routes by way of B.
+fn routes_by_b(family: Family, count: u32) -> Result<String> {
+    let gateway = family.address(B);
+    let mut commands = String::new();
+    for number in 0..count {
+        let address = Ipv4Addr::from_bits(0x3000_0000 | number << 8);
+        let prefix = family.prefix(address, 24);
+        writeln!(commands, "route add {prefix} via {gateway}")?;
+    }
+    Ok(commands)
+}
+
+/// The router, which is ready, has them all, in the datapath too.
+fn has_all_routes(stage: &Stage<'_>) -> Result<()> {
+    let status = daemon::report(&stage.trio.r.namespace, &["status"])?;
+    let routes = status["routes"].as_u64().unwrap_or_default();
+    ensure!(routes > u64::from(MILLION), "only {routes} routes");
+    let pending = &status["pending_edits"]["count"];
+    ensure!(*pending == 0, "{pending} changes are pending");
+    Ok(())
+}
 
 #[cfg(test)]
 mod tests {

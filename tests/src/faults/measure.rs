@@ -115,6 +115,7 @@ fn run(fault: &Fault, trio: &mut Trio) -> Result<Row> {
         recovered,
         counters,
         log: warnings(log),
+        took: std::mem::take(&mut stage.took),
     })
 }
 

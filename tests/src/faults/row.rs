@@ -28,6 +28,8 @@ pub struct Row {
     pub counters: BTreeMap<String, u64>,
     /// What the router warned of meanwhile.
     pub log: Vec<String>,
+    /// How long something took, where that is of interest.
+    pub took: Vec<(&'static str, Duration)>,
 }
 
 /// What the targets got of one stream.
@@ -141,6 +143,7 @@ impl Row {
             "failure": self.failure(),
             "counters": self.counters,
             "log": self.log,
+            "seconds": self.took.iter().map(|(what, time)| ((*what).to_owned(), time.as_secs_f64().into())).collect::<serde_json::Map<_, _>>(),
         })
     }
 
@@ -159,6 +162,9 @@ impl Row {
         if !counted.is_empty() {
             text += &format!("    counted: {counted}\n");
         }
+        for line in self.times() {
+            text += &format!("    {line}\n");
+        }
         for line in &self.log {
             text += &format!("    logged: {line}\n");
         }
@@ -166,6 +172,11 @@ impl Row {
             text += &format!("    FAILED: {failure}\n");
         }
         text
+    }
+
+    fn times(&self) -> impl Iterator<Item = String> {
+        let took = self.took.iter();
+        took.map(|(what, time)| format!("{what}: {:.1} s", time.as_secs_f64()))
     }
 
     fn counted(&self) -> String {
@@ -203,7 +214,8 @@ pub fn markdown(rows: &[Row]) -> String {
          | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in rows {
-        let mut told = row.log.clone();
+        let mut told: Vec<_> = row.times().collect();
+        told.extend(row.log.iter().cloned());
         let counted = row.counted();
         if !counted.is_empty() {
             told.insert(0, counted);
@@ -256,6 +268,7 @@ mod tests {
             recovered: true,
             counters: BTreeMap::from([("stack_local".to_owned(), 3)]),
             log: vec!["a | b".to_owned()],
+            took: Vec::new(),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct Stage<'a> {
     pub(super) mended: Instant,
     /// What routers that have ended had logged.
     pub(super) log: String,
+    /// How long something took.
+    pub(super) took: Vec<(&'static str, Duration)>,
 }
 
 impl<'a> Stage<'a> {
@@ -27,7 +29,24 @@ impl<'a> Stage<'a> {
             trio,
             mended: Instant::now(),
             log: String::new(),
+            took: Vec::new(),
         }
+    }
+
+    /// Does something, and notes how long that took, as `what` says.
+    ///
+    /// # Errors
+    ///
+    /// It fails.
+    pub fn timed(
+        &mut self,
+        what: &'static str,
+        work: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let begun = Instant::now();
+        work(self)?;
+        self.took.push((what, begun.elapsed()));
+        Ok(())
     }
 
     /// What was wrong ends now: until here, everybody loses packets. Without this, it is the moment at which
@@ -84,6 +103,7 @@ impl<'a> Stage<'a> {
         let mut old = self.take()?;
         let launch = Launch {
             arguments: &["--replace"],
+            patience: self.trio.patience,
             ..Launch::default()
         };
         let namespace = &self.trio.r.namespace;

@@ -12,7 +12,7 @@ use crate::{
         },
         settings::{IcmpRequests, Settings},
     },
-    packet::{Packet, Reject, TRUNCATED},
+    packet::{ASK_WAY_BACK, Packet, Reject, TRUNCATED},
     wire::{ETH_LEN, address::Address as _, endian::Be16, eth, frame::View, transport, udp},
 };
 
@@ -58,12 +58,12 @@ pub fn accept<F: Family>(
     let is_ipv6 = F::VERSION == 6;
     let to_stack =
         port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
-    let way_back = check_source::<F>(source, port, to_stack, tables)?;
+    let (way_back, ask) = check_source::<F>(source, port, to_stack, tables)?;
     check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
         to_own,
-        arrival: port.slot,
-        to_stack,
+        arrival: port.slot | (ask * ASK_WAY_BACK),
+        to_stack: to_stack || ask != 0,
         ..packet
     })
 }
@@ -121,8 +121,10 @@ fn is_to_mac(view: View<'_>, mac: [u8; 6]) -> Option<bool> {
 /// Where the best route to a packet's source leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WayBack {
-    /// By the port of arrival, or it may.
+    /// By the port of arrival.
     Here,
+    /// Only the kernel knows.
+    Unknown,
     /// By other interfaces only.
     Elsewhere,
     /// Nowhere.
@@ -143,8 +145,10 @@ fn way_back(next_hop: &NextHop, slot: u8) -> WayBack {
         };
     }
     let egress = next_hop.egress;
-    if egress == slot || egress == EGRESS_ANY {
+    if egress == slot {
         WayBack::Here
+    } else if egress == EGRESS_ANY {
+        WayBack::Unknown
     } else if egress != EGRESS_NONE {
         WayBack::Elsewhere
     } else if next_hop.kind == NextHopKind::Stack as u8
@@ -160,20 +164,21 @@ fn way_back(next_hop: &NextHop, slot: u8) -> WayBack {
 ///
 /// Sources that nobody may have are routes of the kind "never", so one look-up tells. Where a policy rule decides, only
 /// the kernel knows the way back: what goes to the stack arrives there by the true port (ADR 13), and meets the kernel's
-/// own filter.
+/// own filter. Where the port asks for more than that may, the second number is 1 and not 0: the kernel is to be asked for
+/// the way.
 #[inline(always)]
 fn check_source<F: Family>(
     source: F::Address,
     port: &Port,
     to_stack: bool,
     tables: &impl Tables<F>,
-) -> Result<WayBack, Reject> {
+) -> Result<(WayBack, u8), Reject> {
     let id = tables.route(source);
     if id == NEXT_HOP_NEVER {
         return Err(Reject::Drop(Counter::DropSource));
     }
     if port.flags & PORT_TRUSTED != 0 {
-        return Ok(WayBack::Here);
+        return Ok((WayBack::Here, 0));
     }
     let way = match tables.next_hop(id) {
         Some(next_hop) => way_back(next_hop, port.slot),
@@ -200,14 +205,25 @@ fn check_source<F: Family>(
     } else {
         to_stack
             || way == WayBack::Here
+            || way == WayBack::Unknown
             || mode == SourceMode::Loose as u8 && way == WayBack::Elsewhere
             || mode == SourceMode::NotElsewhere as u8 && way == WayBack::Nowhere
     };
     if permitted {
-        Ok(way)
+        Ok((
+            way,
+            (to_stack || way == WayBack::Unknown) as u8 & asks(mode),
+        ))
     } else {
         Err(Reject::Drop(Counter::DropReversePath))
     }
+}
+
+/// 1 if a mode asks for a way back, whatever the kernel's own filter does; 0 otherwise.
+#[inline(always)]
+const fn asks(mode: u8) -> u8 {
+    const ASKING: u8 = 1 << SourceMode::Strict as u8 | 1 << SourceMode::Loose as u8;
+    ASKING >> (mode & 7) & 1
 }
 
 /// What must not be multiplied: requests that all destinations answer to one source, unless that has proven to
@@ -232,7 +248,8 @@ fn check_content<F: Family>(
     let content = F::xcast(view, packet.ext_len).skip(header_len);
     if protocol == F::ICMP {
         let may_multiply = settings.icmp_requests == IcmpRequests::Forward as u8
-            || settings.icmp_requests == IcmpRequests::Verified as u8 && way_back == WayBack::Here
+            || settings.icmp_requests == IcmpRequests::Verified as u8
+                && (way_back == WayBack::Here || way_back == WayBack::Unknown)
             || packet.dest_count == 1;
         let is_request = matches!(content.u8(F::XCAST_AT), Some(kind) if F::is_icmp_request(kind));
         if is_request && !may_multiply {
@@ -326,17 +343,21 @@ mod tests {
     }
 
     fn check_on_its_way(source: [u8; 4], mode: SourceMode, to_stack: bool) -> Option<Counter> {
+        match outcome(source, mode, to_stack) {
+            Ok(_) => None,
+            Err(Reject::Drop(counter)) => Some(counter),
+            Err(Reject::Pass) => panic!("passed"),
+        }
+    }
+
+    fn outcome(source: [u8; 4], mode: SourceMode, to_stack: bool) -> Result<(WayBack, u8), Reject> {
         let port = Port {
             slot: HERE,
             sources: [mode as u8; 2],
             ..Port::default()
         };
         let source = Be32::from(std::net::Ipv4Addr::from(source));
-        match check_source::<V4>(source, &port, to_stack, &tables()) {
-            Ok(_) => None,
-            Err(Reject::Drop(counter)) => Some(counter),
-            Err(Reject::Pass) => panic!("passed"),
-        }
+        check_source::<V4>(source, &port, to_stack, &tables())
     }
 
     #[test]
@@ -385,6 +406,19 @@ mod tests {
         assert_eq!(to_stack([10, 6, 0, 1], Prefixes), None);
         let closed = Some(Counter::DropNoForwarding);
         assert_eq!(to_stack([10, 4, 0, 1], Closed), closed);
+    }
+
+    #[test]
+    fn the_kernel_is_asked_for_ways_that_only_it_knows() {
+        use SourceMode::{Any, Loose, NotElsewhere, Prefixes, Strict};
+        let asked = |source, mode, to_stack| outcome(source, mode, to_stack).unwrap().1 == 1;
+        for mode in [Strict, Loose] {
+            assert!(asked([10, 5, 0, 1], mode, true) && asked([10, 7, 0, 1], mode, false));
+            assert!(!asked([10, 4, 0, 1], mode, false));
+        }
+        // The kernel's own filter is all that they ask for.
+        assert!(!asked([10, 5, 0, 1], Any, true) && !asked([10, 5, 0, 1], NotElsewhere, true));
+        assert!(!asked([10, 6, 0, 1], Prefixes, true));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
         port::{MAX_PORTS, PORT_STACK, PORT_TO_STACK, PORT_TO_STACK6, PORT_TRUSTED, Port},
         settings::Settings,
     },
-    packet::{Opened, Packet, Reject},
+    packet::{ASK_WAY_BACK, Opened, Packet, Reject},
     wire::{ETH_LEN, frame::Frame as _},
 };
 
@@ -199,10 +199,10 @@ impl<F: Family> Router<F> {
         let packet = accept::<F>(frame.view(), ext_len, port, &self.settings, &self.tables)?;
         match arrival {
             None => self.count(port.slot, Counter::Received),
-            Some(slot) => self.count(slot, Counter::Returned),
+            Some(arrival) => self.count(arrival & !ASK_WAY_BACK, Counter::Returned),
         }
         let packet = Packet {
-            arrival: arrival.unwrap_or(port.slot),
+            arrival: arrival.unwrap_or(packet.arrival),
             ..packet
         };
         let padding = frame.frame().len() - (ETH_LEN + packet.total_len as usize);
@@ -241,7 +241,7 @@ impl<F: Family> Router<F> {
         }
         let mut rest = frame.clone();
         emit_rest(&mut rest, &mut self.plan).ok_or(NO_ROOM)?;
-        self.count(packet.arrival, Counter::Recirculated);
+        self.count(packet.arrival_slot(), Counter::Recirculated);
         for slot in slots {
             self.copy(&frame, slot, port, None, copies);
         }

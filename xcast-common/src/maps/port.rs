@@ -57,6 +57,9 @@ pub const PORT_ASK_SOURCE: u8 = 1 << 6;
 /// The same for IPv6.
 pub const PORT_ASK_SOURCE6: u8 = 1 << 7;
 
+/// The port belongs to a VRF: the way back to a source is looked for as from the port itself.
+pub const PORT_IN_VRF: u8 = 1 << 3;
+
 /// There are [`PortMac`]s of the port: other addresses by which it receives.
 pub const PORT_MORE_MACS: u8 = 1 << 2;
 

@@ -42,7 +42,7 @@ pub mod eth {
     /// Source MAC address, 6 octets.
     pub const SOURCE: usize = 6;
     /// In frames for the kernel stack, which never leave the router: the slot of the port that their packet arrived
-    /// at. It is the last octet of the source MAC address.
+    /// at, with [`ASK_WAY_BACK`](crate::packet::ASK_WAY_BACK). It is the last octet of the source MAC address.
     pub const ARRIVAL: usize = 11;
     /// EtherType, 2 octets.
     pub const ETHER_TYPE: usize = 12;

@@ -25,7 +25,7 @@ const DESCRIPTORS: u64 = 448;
 /// `xcast-ctl unload` stop it and detach it from the ports; with --keep, the signals leave everything forwarding.
 ///
 /// A router that was killed, or left with --keep, goes on forwarding. The next one takes over without a packet lost.
-/// SIGHUP reads the configuration again in the same way. SIGQUIT, SIGUSR1 and SIGUSR2 are ignored.
+/// SIGHUP reads the configuration again in the same way. Other signals that would end a process are ignored.
 ///
 /// Logs go to standard error: warnings, more with --verbose, or what RUST_LOG asks for.
 #[derive(Debug, clap::Args)]
@@ -67,6 +67,18 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         );
     }
     kernel::raise_open_files(DESCRIPTORS + config.ports.len() as u64)?;
+    // Who runs out of it is killed, and says nothing.
+    if let Some(limit) = kernel::memory_limit("self")
+        && limit.limit < kernel::ROUTER_NEEDS_BYTES
+    {
+        warn!(
+            "the control group {} may use {} MiB of memory, and a router needs {} MiB to start: raise the limit \
+             (MemoryMax= in the service's unit, or that of the container), or it may be killed",
+            limit.group.display(),
+            kernel::mebibytes(limit.limit),
+            kernel::mebibytes(kernel::ROUTER_NEEDS_BYTES)
+        );
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -10,7 +10,7 @@ use crate::{
     datapath::{
         generation,
         ownership::{self, Pair},
-        pin::Pins,
+        pin::{self, Pins},
     },
     kernel,
     output::{Outcome, print, print_json},
@@ -24,12 +24,18 @@ use crate::{
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl unload
+  xcast-ctl unload --abandoned
   ip netns exec R1 xcast-ctl unload --json
 
 EXIT STATUS
   0  no router runs here any more, also if none did
   2  error")]
 pub(super) struct Args {
+    /// Only remove what is pinned in the BPF file system and of no use to anybody: of network namespaces that are gone, or
+    /// of routers that ended while they started. What runs anywhere is left alone
+    #[arg(long)]
+    abandoned: bool,
+
     /// One JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -46,18 +52,32 @@ struct Unloaded {
     neighbours: usize,
     /// Interfaces that were left behind and have been removed.
     removed: Vec<String>,
+    /// What was pinned and of no use to anybody: network namespace (its inode) and name of the router's own interface.
+    abandoned: Vec<String>,
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let stopped = leave::ask(router, &Request::Stop)?;
-    let unloaded = Unloaded {
-        stopped,
-        ..remove_leftovers(router)?
+    let abandoned = pin::remove_abandoned();
+    let unloaded = if args.abandoned {
+        Unloaded {
+            abandoned,
+            ..Unloaded::default()
+        }
+    } else {
+        Unloaded {
+            stopped: leave::ask(router, &Request::Stop)?,
+            abandoned,
+            ..remove_leftovers(router)?
+        }
     };
     if args.json {
         print_json(&unloaded)?;
     } else {
-        print(&render(&unloaded))?;
+        let text = match args.abandoned {
+            true => String::new(),
+            false => render(&unloaded),
+        };
+        print(&(text + &render_abandoned(&unloaded, args.abandoned)))?;
     }
     Ok(Outcome::Done)
 }
@@ -90,7 +110,20 @@ fn remove_leftovers(router: &str) -> Result<Unloaded> {
         detached,
         removed,
         neighbours: kernel::release_managed()?,
+        abandoned: Vec::new(),
     })
+}
+
+/// What is said of abandoned pins; that there were none only to somebody who asked.
+fn render_abandoned(unloaded: &Unloaded, is_asked: bool) -> String {
+    match unloaded.abandoned.as_slice() {
+        [] if is_asked => "nothing is pinned that nobody uses\n".to_owned(),
+        [] => String::new(),
+        names => format!(
+            "removed the pins of {}, which nobody uses\n",
+            names.join(", ")
+        ),
+    }
 }
 
 fn render(unloaded: &Unloaded) -> String {

@@ -21,13 +21,15 @@ use nix::{
         stat::{Mode, mkdirat},
         statfs::{BPF_FS_MAGIC, statfs},
     },
-    unistd::{AccessFlags, access, getpid},
+    unistd::{AccessFlags, access},
 };
 
 use crate::kernel;
 
 /// Where the file system is mounted.
 const MOUNT_POINT: &str = "/sys/fs/bpf";
+/// How directories are opened.
+const DIRECTORY: OFlag = OFlag::O_DIRECTORY.union(OFlag::O_CLOEXEC);
 
 /// Opens a directory at the top of the BPF file system, after making it and mounting that where they are missing.
 ///
@@ -43,10 +45,15 @@ pub(super) fn directory(name: &str) -> io::Result<OwnedFd> {
     }
 }
 
+/// Opens the directory that [`directory`] would, if it is there.
+pub(super) fn existing(name: &str) -> Option<OwnedFd> {
+    outermost(|| open_existing(name)).or_else(|| open_existing(name).ok())
+}
+
 /// What `work` comes to in the outermost mount namespace of an ancestor in which it does not fail.
 fn outermost<T: Send>(work: impl Fn() -> io::Result<T> + Sync) -> Option<T> {
     let own = mount_namespace("self").ok();
-    ancestors().iter().find_map(|ancestor| {
+    kernel::ancestors().iter().find_map(|ancestor| {
         let namespace = mount_namespace(ancestor).ok()?;
         let elsewhere = own.as_deref() != Some(&*namespace);
         in_thread(elsewhere.then_some(&**ancestor), &work).ok()
@@ -86,26 +93,6 @@ fn look_here(may_mount: bool) -> io::Result<Place> {
     Ok(Place::There)
 }
 
-/// This process's ancestors, the most distant one first.
-fn ancestors() -> Vec<String> {
-    let mut found = Vec::new();
-    let mut process = getpid().to_string();
-    // A process without a parent in this process namespace has number 0.
-    while let Some(parent) = parent(&process)
-        && parent != "0"
-    {
-        found.insert(0, parent.clone());
-        process = parent;
-    }
-    found
-}
-
-fn parent(process: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
-    Some(line.trim().to_owned())
-}
-
 /// What identifies a process's mount namespace.
 fn mount_namespace(process: &str) -> io::Result<String> {
     let link = fs::read_link(format!("/proc/{process}/ns/mnt"))?;
@@ -137,6 +124,18 @@ fn in_thread<T: Send>(
     })
 }
 
+fn open_existing(name: &str) -> io::Result<OwnedFd> {
+    if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    open_in(&open(MOUNT_POINT, DIRECTORY, Mode::empty())?, name)
+}
+
+fn open_in(top: &OwnedFd, name: &str) -> io::Result<OwnedFd> {
+    let flags = DIRECTORY | OFlag::O_NOFOLLOW;
+    Ok(openat(top, name, flags, Mode::empty())?)
+}
+
 fn open_here(name: &str, may_mount: bool) -> io::Result<OwnedFd> {
     if statfs(MOUNT_POINT)?.filesystem_type() != BPF_FS_MAGIC {
         if !may_mount {
@@ -145,16 +144,10 @@ fn open_here(name: &str, may_mount: bool) -> io::Result<OwnedFd> {
         let (kind, no_options) = (Some("bpf"), None::<&Path>);
         mount(kind, MOUNT_POINT, kind, MsFlags::empty(), no_options)?;
     }
-    let flags = OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let top = open(MOUNT_POINT, flags, Mode::empty())?;
+    let top = open(MOUNT_POINT, DIRECTORY, Mode::empty())?;
     match mkdirat(&top, name, Mode::S_IRWXU) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }
-    Ok(openat(
-        &top,
-        name,
-        flags | OFlag::O_NOFOLLOW,
-        Mode::empty(),
-    )?)
+    open_in(&top, name)
 }

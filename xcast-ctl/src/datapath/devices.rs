@@ -1,4 +1,4 @@
-//! The interfaces that copies leave by, and that the ingress program runs on.
+//! The interfaces that copies leave by and packets arrive by, as the programs know them.
 
 use std::{
     collections::HashMap,
@@ -8,18 +8,17 @@ use std::{
 use aya::{
     Ebpf,
     maps::{Array, HashMap as BpfHashMap, MapData, xdp::DevMap},
-    programs::{ProgramFd, Xdp, xdp::XdpLink},
+    programs::ProgramFd,
 };
 use xcast_common::maps::{PORT_PLACES, Port, PortMac, port_place};
 
 use super::{
     bpf,
     error::{DatapathError, map},
-    generation::Generation,
     object::{map_fd, typed},
 };
 
-/// The port table, the device map of all slots, and where the ingress program is attached.
+/// The port table, and the device map of all slots.
 pub(super) struct Devices {
     ports: Array<MapData, Port>,
     slots: Array<MapData, Port>,
@@ -31,8 +30,6 @@ pub(super) struct Devices {
     devices_fd: OwnedFd,
     /// Runs on each copy, just before it leaves.
     copy_program: ProgramFd,
-    /// Where the ingress program runs: interface and link, by slot.
-    attached: HashMap<u8, (u32, XdpLink)>,
 }
 
 impl Devices {
@@ -47,7 +44,6 @@ impl Devices {
             devices: typed(ebpf, "DEVICES")?,
             devices_fd,
             copy_program,
-            attached: HashMap::new(),
         })
     }
 
@@ -97,34 +93,6 @@ impl Devices {
             self.macs.insert(key, 0, 0).map_err(map("PORT_MACS"))?;
         }
         Ok(())
-    }
-
-    /// Attaches the ingress program to an interface, in native mode.
-    pub(super) fn attach(
-        &mut self,
-        program: &mut Xdp,
-        generation: &Generation,
-        slot: u8,
-        ifindex: u32,
-    ) -> anyhow::Result<()> {
-        let link = generation.attach(program, ifindex)?;
-        self.attached.insert(slot, (ifindex, link));
-        Ok(())
-    }
-
-    /// The interfaces that the ingress program is attached to, by slot.
-    pub(super) fn attached(&self) -> HashMap<u8, u32> {
-        let attached = self.attached.iter();
-        attached
-            .map(|(slot, (ifindex, _))| (*slot, *ifindex))
-            .collect()
-    }
-
-    /// Detaches the ingress program from a slot's interface, if it is attached there.
-    pub(super) fn detach(&mut self, generation: &Generation, slot: u8) {
-        if let Some((ifindex, link)) = self.attached.remove(&slot) {
-            generation.detach(ifindex, link);
-        }
     }
 
     /// Takes an interface out of the maps.

@@ -13,17 +13,10 @@
 //! * the device maps' keys, so that the next generation has the same ones;
 //! * `Lineage`: the secret of marks, the generation's number, and which interface has which slot.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use aya::{
-    maps::{Array, HashMap as BpfHashMap, Map, MapData},
-    programs::{
-        Xdp, XdpMode,
-        links::FdLink,
-        xdp::{XdpLink, XdpLinkId},
-    },
-};
+use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData};
 use aya_obj::generated::bpf_map_type;
 use tracing::{info, warn};
 use xcast_common::maps::{FanoutEntry, FanoutKey, MAX_PORTS, counter};
@@ -57,7 +50,7 @@ mod word {
 
 /// A generation of programs, from before they are loaded.
 pub struct Generation {
-    pins: Option<Pins>,
+    pins: Option<Arc<Pins>>,
     lineage: Option<Array<MapData, u64>>,
     number: u64,
     secret: u64,
@@ -77,7 +70,7 @@ impl Generation {
     /// The kernel does not tell what is attached where, or has no memory.
     pub fn next(pins: Option<Pins>) -> Result<Self> {
         let mut generation = Self {
-            pins,
+            pins: pins.map(Arc::new),
             lineage: None,
             number: 0,
             secret: kernel::random()?,
@@ -180,6 +173,11 @@ impl Generation {
         self.pins.is_some()
     }
 
+    /// Where what outlives this process is pinned.
+    pub(super) fn pins(&self) -> Option<Arc<Pins>> {
+        self.pins.clone()
+    }
+
     /// The secret of marks.
     pub fn mark(&self) -> u64 {
         self.secret & !1 | self.number & 1
@@ -210,36 +208,6 @@ impl Generation {
         };
         let shared = SHARED.iter();
         shared.map(|(map, pin)| (*map, pins.path(pin))).collect()
-    }
-
-    /// Has a program run on an interface, in native mode. Where a predecessor's does, this replaces it, between two
-    /// packets.
-    ///
-    /// # Errors
-    ///
-    /// See [`Datapath::attach`](super::Datapath::attach).
-    pub(super) fn attach(&self, program: &mut Xdp, ifindex: u32) -> Result<XdpLink> {
-        let Some(pins) = &self.pins else {
-            let id = program.attach_to_if_index(ifindex, XdpMode::Driver)?;
-            return Ok(program.take_link(id)?);
-        };
-        if let Some(link) = pins.live_link(ifindex)? {
-            return replace(program, link);
-        }
-        let name = Pins::link_name(ifindex);
-        pins.remove(&name);
-        let id = program.attach_to_if_index(ifindex, XdpMode::Driver)?;
-        let link = FdLink::try_from(program.take_link(id)?)?;
-        let pinned = link.pin(pins.path(&name)).context("cannot pin a link")?;
-        replace(program, pinned.into())
-    }
-
-    /// Takes the program off an interface.
-    pub(super) fn detach(&self, ifindex: u32, link: XdpLink) {
-        if let Some(pins) = &self.pins {
-            pins.remove(&Pins::link_name(ifindex));
-        }
-        drop(link);
     }
 
     /// Makes this the generation that the next one takes over from. `attached` has each slot's interface; from others
@@ -277,12 +245,6 @@ impl Generation {
             pins.clear();
         }
     }
-}
-
-/// Has a link run another program.
-fn replace(program: &mut Xdp, link: FdLink) -> Result<XdpLink> {
-    let id: XdpLinkId = program.attach_to_link(XdpLink::try_from(link)?)?;
-    Ok(program.take_link(id)?)
 }
 
 /// Each of two generations in a row has a name of its own.

@@ -3,15 +3,20 @@
 use aya::{
     Ebpf,
     programs::{
-        SchedClassifier, TcAttachType,
-        tc::{NlOptions, TcAttachOptions, TcError, qdisc_add_clsact, qdisc_detach_program},
+        ProgramError, SchedClassifier, TcAttachType,
+        tc::{
+            NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcError,
+            qdisc_add_clsact,
+        },
     },
 };
+use nix::net::if_::if_nametoindex;
 
 use super::error::{DatapathError, program_error};
+use crate::kernel::{self, FilterPlace};
 
-/// Name of the program.
-const NAME: &str = "xcast_stack";
+/// Name of the program, and of the filter that runs it.
+pub(crate) const NAME: &str = "xcast_stack";
 
 /// Loads the program, once.
 pub(super) fn load(ebpf: &mut Ebpf) -> Result<(), DatapathError> {
@@ -26,17 +31,36 @@ pub(super) fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<(), DatapathErr
         Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
         Err(error) => return Err(program_error(NAME)(error.into())),
     }
-    // A predecessor's. What arrives in between stays on `interface`.
-    let _ = qdisc_detach_program(interface, TcAttachType::Ingress, NAME);
-    let options = TcAttachOptions::Netlink(NlOptions::default());
+    let ifindex = if_nametoindex(interface).map_err(|errno| DatapathError::System {
+        what: "cannot find the router's own interface",
+        source: errno.into(),
+    })?;
+    // A predecessor's filter takes the new program, between two packets.
+    let there = kernel::ingress_filters(ifindex, NAME).unwrap_or_default();
     let program = program(ebpf)?;
-    let link = program
-        .attach_with_options(interface, TcAttachType::Ingress, options)
+    let attached = match there.first() {
+        Some(place) => replace(program, interface, *place),
+        None => {
+            let options = TcAttachOptions::Netlink(NlOptions::default());
+            program.attach_with_options(interface, TcAttachType::Ingress, options)
+        }
+    };
+    let link = attached
         .and_then(|id| program.take_link(id))
         .map_err(program_error(NAME))?;
     // The filter outlives this process, as all that forwards does; it ends with the pair.
     std::mem::forget(link);
     Ok(())
+}
+
+fn replace(
+    program: &mut SchedClassifier,
+    interface: &str,
+    place: FilterPlace,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    let (kind, handle) = (TcAttachType::Ingress, place.handle.into());
+    let filter = SchedClassifierLink::attached(interface, kind, place.priority, handle, None);
+    program.attach_to_link(filter.map_err(TcError::IoError)?)
 }
 
 fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, DatapathError> {

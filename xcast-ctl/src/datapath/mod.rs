@@ -6,7 +6,8 @@
 //! * `tables` is what the programs look up to decide about a packet, with [`routes`] for the route
 //!   maps, and `revised` to tell the programs which of their plans still hold.
 //! * `tunnels` is what copies get around them in tunnels, and by what it is known what arrives there.
-//! * `devices` is the interfaces, and `fanouts` the device maps that copies are made with, off the
+//! * `devices` is the interfaces, `links` has the programs run on them, and `fanouts` the device maps that copies are made
+//!   with, off the
 //!   fast path.
 //! * `handover` is how copies reach the kernel stack.
 //! * `counters` and [`rings`] are what the programs tell.
@@ -23,7 +24,8 @@ mod devices;
 mod error;
 mod fanouts;
 pub mod generation;
-mod handover;
+pub(crate) mod handover;
+mod links;
 mod mapping;
 mod object;
 pub(crate) mod ownership;
@@ -39,7 +41,6 @@ pub mod veth;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use aya::{
-    Ebpf,
     maps::{Array, MapData, ProgramArray},
     programs::Xdp,
 };
@@ -57,6 +58,7 @@ use self::{
     error::{map, program_error},
     fanouts::Fanouts,
     generation::Generation,
+    links::Links,
     object::{duplicate, load_program, map_fd, program, typed},
     rings::{DropLog, Misses},
     tables::TableMaps,
@@ -66,7 +68,10 @@ pub use self::{error::DatapathError, veth::Macs};
 
 /// The loaded programs and their maps.
 pub struct Datapath {
-    ebpf: Ebpf,
+    /// The programs, and where they run.
+    links: Links,
+    /// The kernel's id of the ingress program.
+    ingress_id: u32,
     tables: TableMaps,
     tunnels: TunnelMaps,
     devices: Devices,
@@ -123,6 +128,8 @@ impl Datapath {
             .set(own, &copy_program, 0)
             .map_err(map("DEPARTURES"))?;
         let program = load_program(&mut ebpf, "xcast")?;
+        let info = object::program(&mut ebpf, "xcast")?.info();
+        let ingress_id = info.map_err(program_error("xcast"))?.id();
         handover::load(&mut ebpf)?;
         let mut arrivals: ProgramArray<_> = typed(&mut ebpf, "ARRIVALS")?;
         arrivals.set(own, &program, 0).map_err(map("ARRIVALS"))?;
@@ -151,17 +158,22 @@ impl Datapath {
             duplicate(&copy_program)?,
             subsets,
         )?;
+        let tables = TableMaps::open(&mut ebpf, stack_macs)?;
+        let devices = Devices::open(&mut ebpf, copy_program)?;
+        let counters = Counters::open(&mut ebpf)?;
+        let alive_until = typed(&mut ebpf, "ALIVE_UNTIL")?;
         Ok(Self {
-            tables: TableMaps::open(&mut ebpf, stack_macs)?,
-            devices: Devices::open(&mut ebpf, copy_program)?,
             tunnels: TunnelMaps::open(&mut ebpf)?,
+            links: Links::new(ebpf, generation.pins(), fanouts.settling()),
+            ingress_id,
+            tables,
+            devices,
             fanouts,
-            counters: Counters::open(&mut ebpf)?,
-            alive_until: typed(&mut ebpf, "ALIVE_UNTIL")?,
+            counters,
+            alive_until,
             subsets: keys,
             generation,
             _programs: [arrivals, departures],
-            ebpf,
         })
     }
 
@@ -226,7 +238,7 @@ impl Datapath {
         }
     }
 
-    /// What tells when device maps are in place.
+    /// What tells when device maps are in place, or something has become of an attachment.
     pub fn settling(&self) -> Arc<Notify> {
         self.fanouts.settling()
     }
@@ -238,11 +250,12 @@ impl Datapath {
     /// The pinned maps cannot be written.
     pub fn commit(&mut self) -> anyhow::Result<()> {
         self.generation
-            .commit(&self.devices.attached(), &self.subsets)
+            .commit(&self.links.attached(), &self.subsets)
     }
 
     /// Takes all that is pinned away: forwarding ends with this.
-    pub fn end(self) {
+    pub fn end(mut self) {
+        self.links.stop();
         self.generation.end();
     }
 
@@ -372,42 +385,51 @@ impl Datapath {
         self.devices.set_macs(slot, macs)
     }
 
-    /// Attaches the ingress program to an interface, in native mode.
+    /// Asks for the ingress program on a port's interface, in native mode. A driver takes its time:
+    /// [`take_attachments`](Self::take_attachments) tells what became of it.
     ///
     /// # Errors
     ///
-    /// The driver may have no native XDP, another XDP program may be attached already, or the MTU
-    /// may be too large for linear frames.
+    /// There is no thread to do it.
     pub fn attach(&mut self, slot: u8, ifindex: u32) -> anyhow::Result<()> {
-        let program = program(&mut self.ebpf, "xcast")?;
-        self.devices
-            .attach(program, &self.generation, slot, ifindex)
+        self.links.attach(slot, ifindex, None)
     }
 
-    /// Has copies for the kernel stack, which arrive on `interface`, arrive by the port that their packet arrived by.
+    /// The same for the datapath's end of the router's own pair, in this slot. What its programs send to `interface`, the
+    /// host's end, arrives from then on by the port that its packet arrived by.
     ///
     /// # Errors
     ///
-    /// There is no such interface, or the kernel has no `clsact` or `bpf` in its traffic control.
-    pub fn attach_handover(&mut self, interface: &str) -> Result<(), DatapathError> {
-        handover::attach(&mut self.ebpf, interface)
+    /// The same.
+    pub fn attach_pair(&mut self, slot: u8, ifindex: u32, interface: &str) -> anyhow::Result<()> {
+        self.links.attach(slot, ifindex, Some(interface.to_owned()))
+    }
+
+    /// Asks once more for the way of copies that arrive on `interface`, the host's end of the router's own pair.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn attach_handover(&mut self, interface: &str) -> anyhow::Result<()> {
+        self.links.hand_over(interface)
+    }
+
+    /// What became of the programs that were asked for, by slot. The driver may have no native XDP, another XDP
+    /// program may be attached already, the MTU may be too large for linear frames; or the kernel has no `clsact`
+    /// or `bpf` in its traffic control.
+    pub fn take_attachments(&mut self) -> Vec<(u8, anyhow::Result<()>)> {
+        self.links.take_outcomes()
     }
 
     /// The kernel's id of the program that [`attach`](Self::attach) attaches.
-    ///
-    /// # Errors
-    ///
-    /// The kernel does not tell.
-    pub fn ingress_program_id(&mut self) -> Result<u32, DatapathError> {
-        let program = program(&mut self.ebpf, "xcast")?;
-        let info = program.info().map_err(program_error("xcast"))?;
-        Ok(info.id())
+    pub fn ingress_program_id(&self) -> u32 {
+        self.ingress_id
     }
 
-    /// Forgets an interface: detaches the program if the interface still exists, and takes its
+    /// Forgets an interface: has the program detached if the interface still exists, and takes its
     /// device out of the maps.
     pub fn remove_device(&mut self, slot: u8, ifindex: u32) -> Result<(), DatapathError> {
-        self.devices.detach(&self.generation, slot);
+        self.links.detach(slot);
         self.fanouts.set_device(slot, None);
         self.devices.remove(slot, ifindex)
     }
@@ -430,12 +452,12 @@ impl Datapath {
     /// The subsets without a device map that the programs report. Can be taken once, within a tokio
     /// runtime.
     pub fn take_misses(&mut self) -> Result<Misses, DatapathError> {
-        Misses::open(&mut self.ebpf)
+        Misses::open(&mut self.links.programs())
     }
 
     /// The programs' log of dropped packets; `None` unless debugging is on. Can be taken once.
     pub fn take_drop_log(&mut self) -> Option<DropLog> {
-        DropLog::open(&mut self.ebpf)
+        DropLog::open(&mut self.links.programs())
     }
 
     /// Counters of every slot, summed over CPUs.
@@ -444,7 +466,12 @@ impl Datapath {
     }
 
     /// A program, for tests that run it on packets of their own.
+    ///
+    /// # Errors
+    ///
+    /// There is no such program, or the programs are with the thread that attaches them.
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DatapathError> {
-        program(&mut self.ebpf, name)
+        let programs = self.links.programs_mut();
+        program(programs.ok_or(DatapathError::Missing(name))?, name)
     }
 }

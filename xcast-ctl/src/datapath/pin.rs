@@ -1,9 +1,12 @@
 //! What a router has pinned, so that it outlives the process.
 //!
-//! Each router has a directory in the BPF file system, named after its network namespace and its own interface.
+//! Each router has a directory in the BPF file system, named after its network namespace and its own interface. A router
+//! that runs has a lock on it. One that nobody has a lock on, and that holds no program that runs, is abandoned: whoever opens
+//! a directory of its own removes it.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
@@ -11,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::programs::links::{FdLink, PinnedLink};
 
 use super::{bpf, bpffs};
@@ -23,12 +26,17 @@ const ROOT: &str = "xcast";
 /// What the names of pinned links begin with; the interface's index follows.
 const LINK: &str = "link-";
 
+/// Attempts to make a router's directory while others remove abandoned ones.
+const ATTEMPTS: u32 = 20;
+
 /// A router's directory.
 pub struct Pins {
     /// The directory of all routers, in whichever mount namespace.
     root: OwnedFd,
     namespace: String,
     router: String,
+    /// Open, and locked, so that nobody takes it for abandoned.
+    lock: Option<File>,
 }
 
 impl Pins {
@@ -45,15 +53,40 @@ impl Pins {
             .to_string();
         let root = bpffs::directory(ROOT)
             .context("no BPF file system can be reached that outlives this process")?;
-        let pins = Self {
-            root,
-            namespace,
+        let mut pins = Self {
             // The file system takes no dots; interfaces' names have no colons.
             router: interface.replace('.', ":"),
+            namespace,
+            root,
+            lock: None,
         };
-        pins.sweep();
-        fs::create_dir_all(pins.directory()).context("cannot make a directory for pins")?;
-        Ok(pins)
+        remove_abandoned_in(&pins.all());
+        for _ in 0..ATTEMPTS {
+            pins.lock = pins.make().context("cannot make a directory for pins")?;
+            if pins.lock.is_some() {
+                return Ok(pins);
+            }
+        }
+        bail!("the directory for pins is removed again and again");
+    }
+
+    /// Makes the directory, and locks it; nothing if somebody removes it meanwhile.
+    fn make(&self) -> io::Result<Option<File>> {
+        let directory = self.directory();
+        match fs::create_dir_all(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            made => made?,
+        }
+        let lock = match File::open(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        lock.lock_shared()?;
+        let is_it = fs::metadata(&directory).is_ok_and(|found| {
+            lock.metadata()
+                .is_ok_and(|locked| found.ino() == locked.ino())
+        });
+        Ok(is_it.then_some(lock))
     }
 
     /// The path of a pin.
@@ -81,25 +114,8 @@ impl Pins {
         let _ = fs::remove_dir(self.all().join(&self.namespace));
     }
 
-    /// Removes what belongs to network namespaces that are gone: their interfaces are, too.
-    fn sweep(&self) {
-        for namespace in entries(&self.all()) {
-            for router in entries(&namespace) {
-                let mut links = entries(&router)
-                    .into_iter()
-                    .filter(|path| link_to(path).is_some())
-                    .peekable();
-                // One that has no links yet may be about to get them.
-                if links.peek().is_some() && links.all(|link| is_dead(&link)) {
-                    remove(&router);
-                }
-            }
-            let _ = fs::remove_dir(namespace);
-        }
-    }
-
     fn all(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.root.as_raw_fd()))
+        path_of(&self.root)
     }
 
     fn directory(&self) -> PathBuf {
@@ -142,6 +158,73 @@ impl Pins {
         }
         Ok(false)
     }
+}
+
+/// What is pinned and of no use to anybody: of network namespaces that are gone, and with them their interfaces, or of
+/// routers that ended before they forwarded. By the names of the directories.
+pub(crate) fn abandoned() -> Vec<String> {
+    let Some(root) = bpffs::existing(ROOT) else {
+        return Vec::new();
+    };
+    let routers = routers(&path_of(&root)).into_iter();
+    let found = routers.filter(|router| lock_abandoned(router).is_some());
+    found.map(|router| name_of(&router)).collect()
+}
+
+/// Removes what is [`abandoned`]; returns the names of what was.
+pub(crate) fn remove_abandoned() -> Vec<String> {
+    match bpffs::existing(ROOT) {
+        Some(root) => remove_abandoned_in(&path_of(&root)),
+        None => Vec::new(),
+    }
+}
+
+fn remove_abandoned_in(all: &Path) -> Vec<String> {
+    let mut removed = Vec::new();
+    for router in routers(all) {
+        // Locked until it is gone.
+        if let Some(_lock) = lock_abandoned(&router) {
+            remove(&router);
+            removed.push(name_of(&router));
+        }
+        // Only goes if it is empty.
+        router.parent().map(fs::remove_dir);
+    }
+    removed
+}
+
+/// The directories of all routers.
+fn routers(all: &Path) -> Vec<PathBuf> {
+    let namespaces = entries(all).into_iter();
+    namespaces
+        .flat_map(|namespace| entries(&namespace))
+        .collect()
+}
+
+/// A lock on a router's directory, if that is abandoned: no router has one, and no program that is pinned there runs anywhere.
+fn lock_abandoned(router: &Path) -> Option<File> {
+    let lock = File::open(router).ok()?;
+    lock.try_lock().ok()?;
+    let pins = entries(router);
+    let mut links = pins.iter().filter(|path| link_to(path).is_some());
+    links.all(|link| is_dead(link)).then_some(lock)
+}
+
+/// "NAMESPACE/ROUTER".
+fn name_of(router: &Path) -> String {
+    let mut parts = router
+        .components()
+        .rev()
+        .take(2)
+        .map(|part| part.as_os_str());
+    let (router, namespace) = (parts.next(), parts.next());
+    let text =
+        |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    format!("{}/{}", text(namespace), text(router).replace(':', "."))
+}
+
+fn path_of(directory: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()))
 }
 
 /// The interface that a pin is the link to, by its name.

@@ -55,6 +55,10 @@ pub(crate) struct Link {
     pub(crate) forwarding: Option<bool>,
     /// Largest packet of IPv6 that it sends, in octets (`net.ipv6.conf.X.mtu`).
     pub(crate) ipv6_mtu: Option<u32>,
+    /// The kernel takes IPv6 that arrives on it: not with an MTU below 1280, nor with `net.ipv6.conf.X.disable_ipv6`.
+    pub(crate) takes_ipv6: bool,
+    /// It forwards IPv6 that arrives on it, whatever is set for all (`net.ipv6.conf.X.force_forwarding`, Linux 6.17).
+    pub(crate) forces_forwarding6: bool,
 }
 
 /// Why an interface cannot be a port.
@@ -228,6 +232,8 @@ fn read_settings(link: &mut Link, family: &AfSpecUnspec) {
             for attribute in attributes {
                 if let AfSpecInet6::DevConf(settings) = attribute {
                     link.ipv6_mtu = settings.mtu6.try_into().ok();
+                    link.takes_ipv6 = settings.disable_ipv6 == 0;
+                    link.forces_forwarding6 = settings.force_forwarding != 0;
                 }
             }
         }

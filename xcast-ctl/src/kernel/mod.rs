@@ -3,10 +3,14 @@
 
 mod addressed_socket;
 mod ethtool;
+mod features;
+mod filter;
+mod ipsec;
 mod limits;
 mod link;
 pub(crate) mod local_port;
 mod managed;
+mod memory;
 mod netfilter;
 mod netlink;
 mod packet_socket;
@@ -18,12 +22,16 @@ mod xdp;
 pub(crate) use self::{
     addressed_socket::AddressedSocket,
     ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    features::merging_offloads,
+    filter::{FilterPlace, ingress_filters},
+    ipsec::ipsec_destinations,
     limits::{may_mount, missing_capabilities, raise_open_files},
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},
     managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
+    memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     packet_socket::{Instruction, PacketSocket},
-    proc::{random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
+    proc::{ancestors, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},
     xdp::{XdpFeatures, program_name, xdp_features},

@@ -53,6 +53,26 @@ pub(crate) fn transmit_drops() -> HashMap<String, u64> {
     text.lines().filter_map(interface).collect()
 }
 
+/// This process's ancestors, the most distant one first.
+pub(crate) fn ancestors() -> Vec<String> {
+    let mut found = Vec::new();
+    let mut process = nix::unistd::getpid().to_string();
+    // A process without a parent in this process namespace has number 0.
+    while let Some(parent) = parent(&process)
+        && parent != "0"
+    {
+        found.insert(0, parent.clone());
+        process = parent;
+    }
+    found
+}
+
+fn parent(process: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Some(line.trim().to_owned())
+}
+
 /// A random number from the kernel.
 pub(crate) fn random() -> Result<u64> {
     let mut bytes = [0; 8];

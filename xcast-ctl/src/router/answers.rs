@@ -170,7 +170,7 @@ impl Ports {
         self.ports
             .iter()
             .map(|port| {
-                let attached = port.attached.as_ref().filter(|attached| attached.runs);
+                let attached = port.attached.as_ref().filter(|attached| attached.runs());
                 let link = attached.map(|attached| &attached.link);
                 report::Port {
                     name: port.interface.clone(),
@@ -181,7 +181,7 @@ impl Ports {
                     mode: link.map(|_| Mode::Native),
                     group_mac: port.group_mac,
                     up: link.is_some_and(|link| link.up && link.carrier),
-                    error: port.cause().map(str::to_owned),
+                    error: port.cause(),
                 }
             })
             .collect()

@@ -20,6 +20,7 @@ mod ports;
 mod probe;
 mod relay;
 pub mod resolver;
+mod signals;
 mod sources;
 mod state;
 mod survey;
@@ -30,19 +31,23 @@ mod udp_port;
 use std::{
     path::{Path, PathBuf},
     pin::Pin,
+    rc::Rc,
     sync::Arc,
 };
 
 use anyhow::{Context as _, Result, bail};
 use rtnetlink::Handle;
 use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
     sync::{Notify, mpsc},
     time::{Duration, MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
 
-use self::{resolver::Resolver, state::Router};
+use self::{
+    resolver::Resolver,
+    signals::{Asked, Signals},
+    state::Router,
+};
 use crate::{
     config::Config,
     control::{self, Call, Request, Response},
@@ -134,49 +139,6 @@ enum Ending {
     Keep,
 }
 
-/// What signals ask for.
-enum Asked {
-    End,
-    Reload,
-    Nothing,
-}
-
-/// The signals that a router handles.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-    ignored: [Signal; 3],
-}
-
-impl Signals {
-    fn handle() -> Result<Self> {
-        let handle = |kind| signal(kind).context("cannot handle signals");
-        Ok(Self {
-            terminate: handle(SignalKind::terminate())?,
-            interrupt: handle(SignalKind::interrupt())?,
-            hangup: handle(SignalKind::hangup())?,
-            ignored: [
-                handle(SignalKind::quit())?,
-                handle(SignalKind::user_defined1())?,
-                handle(SignalKind::user_defined2())?,
-            ],
-        })
-    }
-
-    async fn next(&mut self) -> Asked {
-        let [quit, first, second] = &mut self.ignored;
-        tokio::select! {
-            _ = self.terminate.recv() => Asked::End,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = quit.recv() => Asked::Nothing,
-            _ = first.recv() => Asked::Nothing,
-            _ = second.recv() => Asked::Nothing,
-        }
-    }
-}
-
 /// A router, and what it waits for.
 struct Running {
     router: Router,
@@ -241,19 +203,25 @@ impl Running {
                 let keys = keys.context("cannot poll a BPF ring")?;
                 self.router.datapath.install_subsets(keys);
             }
-            () = self.settling.notified() => self.router.look_at_ports(),
+            () = self.settling.notified() => {
+                self.router.take_attachments()?;
+                self.router.look_at_ports();
+            }
             () = self.router.ports.surveyor.changed() => self.router.look_at_ports(),
-            pair = self.router.own_interface.replaced() => self.router.replace_pair(&pair),
+            change = self.router.own_interface.changed() => self.router.follow_pair(&change),
             returned = self.router.discovery.wait() => self.router.discover(returned),
             heard = self.router.tunnels.wait() => self.router.tend_tunnels(heard),
         }
         self.router.advance()
     }
 
-    /// The same, until it has taken over from a predecessor.
-    async fn take_over(&mut self) -> Result<()> {
+    /// The same, until it has taken over from a predecessor. Says when it begins to.
+    async fn take_over(&mut self, begins: &Notify) -> Result<()> {
         while !self.router.ready {
             self.step().await?;
+            if self.router.has_begun() {
+                begins.notify_one();
+            }
         }
         Ok(())
     }
@@ -274,17 +242,22 @@ async fn serve(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            stepped = running.step() => {
+            // Once the next generation's programs run, nothing is to be put right here.
+            stepped = running.step(), if !reload.has_begun => {
                 stepped?;
                 if running.router.ready && let Some(ready) = ready.take() {
                     running.router.tidy(links);
                     ready(&running.router.summary());
                 }
             }
-            new = reload.done() => {
-                match new {
-                    Ok(new) => replace(running, new, links),
-                    Err(error) => warn!("the configuration stays as it was: {error:#}"),
+            progress = reload.progress() => {
+                match progress {
+                    None => continue,
+                    Some(Ok(new)) => replace(running, new, links),
+                    Some(Err(error)) => {
+                        warn!("the configuration stays as it was: {error:#}");
+                        running.router.expect_programs();
+                    }
                 }
                 reload.go_on(&start.path, links, &running.router);
             }
@@ -294,7 +267,6 @@ async fn serve(
                 running.router.tend();
             }
             asked = signals.next() => match asked {
-                Asked::Nothing => {}
                 Asked::End if start.keep || running.router.config.router.keep => {
                     return Ok(Ending::Keep);
                 }
@@ -327,6 +299,9 @@ async fn serve(
 #[derive(Default)]
 struct Reload {
     new: Option<Pin<Box<dyn Future<Output = Result<Running>>>>>,
+    /// Told when its programs begin to take the places of the old ones.
+    begins: Rc<Notify>,
+    has_begun: bool,
     is_asked: bool,
 }
 
@@ -343,10 +318,12 @@ impl Reload {
         }
         match reloadable(path, old) {
             Ok(config) => {
-                let links = links.clone();
+                let (links, begins) = (links.clone(), Rc::new(Notify::new()));
+                self.begins = Rc::clone(&begins);
+                old.own_interface.expect_program(None);
                 self.new = Some(Box::pin(async move {
                     let mut new = Running::start(&config, &links).await?;
-                    new.take_over().await?;
+                    new.take_over(&begins).await?;
                     Ok(new)
                 }));
             }
@@ -354,13 +331,20 @@ impl Reload {
         }
     }
 
-    /// Waits for the new generation; for ever, if none is under way.
-    async fn done(&mut self) -> Result<Running> {
+    /// Waits for the new generation; for ever, if none is under way. `None`: it begins to take over.
+    async fn progress(&mut self) -> Option<Result<Running>> {
         let Some(new) = &mut self.new else {
             return std::future::pending().await;
         };
-        let outcome = new.await;
-        self.new = None;
+        let outcome = tokio::select! {
+            biased;
+            outcome = new => Some(outcome),
+            () = self.begins.notified(), if !self.has_begun => None,
+        };
+        self.has_begun = outcome.is_none();
+        if outcome.is_some() {
+            self.new = None;
+        }
         outcome
     }
 }

@@ -3,23 +3,32 @@
 //! A thread of its own looks at the pair once a second, and at once when the loop has seen a change
 //! ([`OwnInterface::look`]). What it finds goes to [`repairs`], which says what to do about it; the
 //! rest is I/O. A pair that somebody removed is made again, and the loop is told
-//! ([`OwnInterface::replaced`]), for the programs have to be attached to the new one.
+//! ([`OwnInterface::changed`]), for the programs have to be attached to the new one; and so it is when
+//! somebody took them off this one.
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use netlink_packet_route::link::LinkAttribute;
 use rtnetlink::{Handle, LinkUnspec};
 use tokio::{sync::mpsc, time::timeout};
 use tracing::{info, warn};
 
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
-    datapath::veth::{self, MTU_BYTES, VethPair, settings},
+    datapath::{
+        handover,
+        ownership::ALIAS,
+        veth::{self, MTU_BYTES, VethPair, settings},
+    },
     kernel::{self, Link},
 };
 
@@ -39,10 +48,23 @@ pub(super) struct Report {
     pub(super) fault: Option<String>,
 }
 
+/// What the loop has to do.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Go on with this pair, which was made instead of one that somebody removed.
+    Replaced(VethPair),
+    /// Attach the programs again, which somebody took off.
+    Programs,
+    /// Only the filter that hands copies over.
+    HandOver,
+}
+
 /// Handle to the thread. Dropping it ends the watch.
 pub(super) struct OwnInterface {
     requests: Option<mpsc::UnboundedSender<()>>,
-    replacements: mpsc::UnboundedReceiver<VethPair>,
+    changes: mpsc::UnboundedReceiver<Change>,
+    /// Id of the program that runs on the datapath's end; 0 while none needs to.
+    program: Arc<AtomicU32>,
     report: Arc<Mutex<Report>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -55,7 +77,8 @@ impl OwnInterface {
     /// The thread, or what it waits with, cannot be had.
     pub(super) fn watch(config: &Config, pair: &VethPair) -> Result<Self> {
         let (requests, queue) = mpsc::unbounded_channel();
-        let (replaced, replacements) = mpsc::unbounded_channel();
+        let (tell, changes) = mpsc::unbounded_channel();
+        let program = Arc::new(AtomicU32::new(0));
         let report = Arc::new(Mutex::new(Report::default()));
         let wanted = Wanted {
             name: config.router.interface.clone(),
@@ -63,6 +86,7 @@ impl OwnInterface {
             address: config.router.address,
             ipv6: config.code_points.ipv6.is_some(),
             pair: pair.clone(),
+            program: Arc::clone(&program),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -72,14 +96,15 @@ impl OwnInterface {
         let thread = thread::Builder::new()
             .name("own-interface".to_owned())
             .spawn(move || {
-                if let Err(error) = runtime.block_on(watch(wanted, queue, &replaced, &published)) {
+                if let Err(error) = runtime.block_on(watch(wanted, queue, &tell, &published)) {
                     warn!("the router's own interface is not watched: {error:#}");
                 }
             })
             .context("cannot start the watch over the router's own interface")?;
         Ok(Self {
             requests: Some(requests),
-            replacements,
+            changes,
+            program,
             report,
             thread: Some(thread),
         })
@@ -93,12 +118,18 @@ impl OwnInterface {
         }
     }
 
-    /// Waits until the pair had to be made again. For ever, if the thread is gone.
-    pub(super) async fn replaced(&mut self) -> VethPair {
-        match self.replacements.recv().await {
-            Some(pair) => pair,
+    /// Waits until there is something for the loop to do. For ever, if the thread is gone.
+    pub(super) async fn changed(&mut self) -> Change {
+        match self.changes.recv().await {
+            Some(change) => change,
             None => std::future::pending().await,
         }
+    }
+
+    /// From now on the program with this id runs on the datapath's end, and the way to the stack is there; `None` while
+    /// they are being attached.
+    pub(super) fn expect_program(&self, id: Option<u32>) {
+        self.program.store(id.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// What has been found and done so far.
@@ -128,6 +159,8 @@ struct Wanted {
     address: Ipv4Addr,
     ipv6: bool,
     pair: VethPair,
+    /// See [`OwnInterface::program`].
+    program: Arc<AtomicU32>,
 }
 
 impl Wanted {
@@ -151,6 +184,8 @@ struct Seen {
     gro: Option<bool>,
     /// The values of [`settings`] that exist, in their order.
     settings: Vec<Option<u32>>,
+    /// The filter that hands copies over to the ports, where the kernel tells.
+    hand_over: Option<bool>,
 }
 
 /// One thing to put right.
@@ -185,6 +220,15 @@ enum Repair {
         path: String,
         value: u32,
     },
+    /// What says that a router made it.
+    Alias {
+        ifindex: u32,
+        name: String,
+    },
+    /// Attach the programs again.
+    Programs,
+    /// Only the filter that hands copies over.
+    HandOver,
 }
 
 /// What has to be done so that the pair is as it has to be.
@@ -212,9 +256,20 @@ fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repa
             let name = name.clone();
             repairs.push(Repair::Release { ifindex, name });
         }
+        if link.alias.as_deref() != Some(ALIAS) {
+            let name = name.clone();
+            repairs.push(Repair::Alias { ifindex, name });
+        }
         if !link.up {
             repairs.push(Repair::Up { ifindex, name });
         }
+    }
+    let program = wanted.program.load(Ordering::Relaxed);
+    let runs = |link: &Link| link.xdp_program == Some(program);
+    if program != 0 && !seen.ends.last().is_some_and(runs) {
+        repairs.push(Repair::Programs);
+    } else if program != 0 && seen.hand_over == Some(false) {
+        repairs.push(Repair::HandOver);
     }
     if !seen.addresses.contains(&wanted.address) {
         repairs.push(Repair::Address);
@@ -236,7 +291,7 @@ fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repa
 async fn watch(
     mut wanted: Wanted,
     mut requests: mpsc::UnboundedReceiver<()>,
-    replaced: &mpsc::UnboundedSender<VethPair>,
+    tell: &mpsc::UnboundedSender<Change>,
     report: &Mutex<Report>,
 ) -> Result<()> {
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
@@ -248,7 +303,7 @@ async fn watch(
         }
         // One look serves them all.
         while requests.try_recv().is_ok() {}
-        let outcome = put_right(&mut wanted, &handle, replaced).await;
+        let outcome = put_right(&mut wanted, &handle, tell).await;
         let (count, fault) = match outcome {
             Ok(count) => (count, None),
             Err(error) => (0, Some(format!("{error:#}"))),
@@ -275,7 +330,7 @@ async fn watch(
 async fn put_right(
     wanted: &mut Wanted,
     handle: &Handle,
-    replaced: &mpsc::UnboundedSender<VethPair>,
+    tell: &mpsc::UnboundedSender<Change>,
 ) -> Result<u64> {
     let mut count = 0;
     for _ in 0..ROUNDS {
@@ -289,7 +344,7 @@ async fn put_right(
                 "{}: somebody changed it; putting right: {repair:?}",
                 wanted.name
             );
-            carry_out(repair, wanted, handle, replaced)
+            carry_out(repair, wanted, handle, tell)
                 .await
                 .with_context(|| format!("{}: {repair:?}", wanted.name))?;
             count += 1;
@@ -306,6 +361,9 @@ fn look(wanted: &Wanted, settings: &[(String, u32)]) -> Result<Seen> {
     Ok(Seen {
         addresses: kernel::ipv4_addresses(wanted.pair.host)?,
         gro: kernel::gro(&wanted.name),
+        hand_over: kernel::ingress_filters(wanted.pair.host, handover::NAME)
+            .ok()
+            .map(|filters| !filters.is_empty()),
         settings: settings
             .iter()
             .map(|(path, _)| kernel::sysctl(path))
@@ -318,7 +376,7 @@ async fn carry_out(
     repair: &Repair,
     wanted: &mut Wanted,
     handle: &Handle,
-    replaced: &mpsc::UnboundedSender<VethPair>,
+    tell: &mpsc::UnboundedSender<Change>,
 ) -> Result<()> {
     let set = async |message| handle.link().set(message).execute().await;
     let of = LinkUnspec::new_with_index;
@@ -340,7 +398,20 @@ async fn carry_out(
             let pair = VethPair::create(handle, name, peer, *address, *ipv6).await?;
             wanted.pair = pair.clone();
             // The loop is there as long as this is.
-            let _ = replaced.send(pair);
+            wanted.program.store(0, Ordering::Relaxed);
+            let _ = tell.send(Change::Replaced(pair));
+        }
+        Repair::Programs => {
+            // The loop says when they are there.
+            wanted.program.store(0, Ordering::Relaxed);
+            let _ = tell.send(Change::Programs);
+        }
+        Repair::HandOver => {
+            let _ = tell.send(Change::HandOver);
+        }
+        Repair::Alias { ifindex, .. } => {
+            let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
+            set(of(*ifindex).append_extra_attribute(alias).build()).await?;
         }
         Repair::Rename { ifindex, name } => {
             set(of(*ifindex).down().build()).await?;
@@ -384,6 +455,7 @@ mod tests {
                     source: [2, 0, 0, 0, 0, 2],
                 },
             },
+            program: Arc::new(AtomicU32::new(5)),
         }
     }
 
@@ -398,6 +470,8 @@ mod tests {
             mac: Some(mac),
             mtu: MTU_BYTES,
             up: true,
+            alias: Some(ALIAS.to_owned()),
+            xdp_program: Some(5),
             ..Link::default()
         };
         Seen {
@@ -405,6 +479,7 @@ mod tests {
             addresses: vec![Ipv4Addr::new(169, 254, 88, 1)],
             gro: Some(true),
             settings: vec![Some(1)],
+            hand_over: Some(true),
         }
     }
 
@@ -473,6 +548,22 @@ mod tests {
                 value: 1,
             }],
         );
+        assert_repairs(
+            |seen| seen.ends[1].alias = None,
+            &[Repair::Alias {
+                ifindex,
+                name: name(),
+            }],
+        );
+        assert_repairs(
+            |seen| seen.ends[1].xdp_program = Some(6),
+            &[Repair::Programs],
+        );
+        assert_repairs(|seen| seen.hand_over = Some(false), &[Repair::HandOver]);
         assert_repairs(|seen| drop(seen.ends.pop()), &[Repair::Remake]);
+        let (wanted, mut seen) = (wanted(), right());
+        seen.ends[1].xdp_program = None;
+        wanted.program.store(0, Ordering::Relaxed);
+        assert_eq!(repairs(&wanted, &wanted_settings(), &seen), []);
     }
 }

@@ -71,10 +71,7 @@ pub(super) struct Attached {
     pub(super) link: Link,
     /// Further addresses by which it receives.
     macs: Vec<[u8; 6]>,
-    /// The program runs on it.
-    pub(super) runs: bool,
-    /// Since when.
-    at: Instant,
+    program: Program,
     /// The device maps with it were asked for by then; see [`Datapath::is_settled`].
     asked: u64,
     /// The driver can send what XDP redirects to it, and there are device maps with it, so routes may use it.
@@ -85,6 +82,24 @@ pub(super) struct Attached {
     policy: KernelPolicy,
     /// The driver's drops when it was attached.
     drops_before: u64,
+}
+
+/// Whether the router's program is on a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// Nobody has asked for that.
+    Absent,
+    /// The driver is being asked, since then.
+    Asked(Instant),
+    /// It runs, since then.
+    Runs(Instant),
+}
+
+impl Attached {
+    /// The program runs on it.
+    pub(super) fn runs(&self) -> bool {
+        matches!(self.program, Program::Runs(_))
+    }
 }
 
 impl Ports {
@@ -130,8 +145,8 @@ impl Ports {
         })
     }
 
-    /// Settings that routes depend on: the MTUs for IPv6 of the ports that are attached, and whether multipath routes
-    /// mind failed neighbours.
+    /// Settings that routes depend on: the MTUs for IPv6 of the ports that are attached, whether multipath routes
+    /// mind failed neighbours, and what policies of IPsec apply to.
     pub(super) fn settings(&self) -> Vec<KernelEvent> {
         let survey = self.surveyor.last();
         let attached = self.ports.iter().filter_map(|port| port.attached.as_ref());
@@ -142,7 +157,11 @@ impl Ports {
         };
         let uses_neighbours = survey.multipath_uses_neighbours;
         let uses_neighbours = KernelEvent::MultipathUsesNeighbours(uses_neighbours);
-        attached.filter_map(mtu).chain([uses_neighbours]).collect()
+        let ipsec = KernelEvent::Ipsec(survey.ipsec.clone());
+        attached
+            .filter_map(mtu)
+            .chain([uses_neighbours, ipsec])
+            .collect()
     }
 
     /// The slots of the ports, in the order of the configuration.
@@ -163,7 +182,14 @@ impl Ports {
                 if let Some(seen) = &mut self.dump {
                     seen.push(link.ifindex);
                 }
-                self.links.insert(link.ifindex, link.clone());
+                let mut link = link.clone();
+                // A rule goes on with the interface that it found by a name, when that is taken away.
+                if let Some(old) = self.links.get(&link.ifindex) {
+                    let old = old.alt_names.iter();
+                    let gone: Vec<_> = old.filter(|&name| !link.alt_names.contains(name)).collect();
+                    link.alt_names.extend(gone.into_iter().cloned());
+                }
+                self.links.insert(link.ifindex, link);
             }
             KernelEvent::LinkRemoved { ifindex } => {
                 self.links.remove(ifindex);
@@ -182,7 +208,7 @@ impl Ports {
         edits: &mut Vec<Edit>,
     ) {
         let survey = self.surveyor.last();
-        let ours = datapath.ingress_program_id().ok();
+        let ours = datapath.ingress_program_id();
         for port in &mut self.ports {
             let link = self.links.values().find(|link| link.name == port.interface);
             // By another name: the survey knows those.
@@ -207,10 +233,33 @@ impl Ports {
             let copies = port.attached.as_ref();
             let copies = copies.is_some_and(|attached| datapath.is_settled(attached.asked));
             if may_run && copies {
-                port.run(link, &survey, datapath, sync, edits);
+                port.run(datapath);
             }
             port.follow(link, &survey, copies, datapath, sync, edits);
         }
+    }
+
+    /// Goes by what a driver did with the program of the port in this slot.
+    pub(super) fn note_attachment(
+        &mut self,
+        slot: u8,
+        result: Result<()>,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        let survey = self.surveyor.last();
+        if let Some(port) = self.ports.iter_mut().find(|port| port.slot == slot) {
+            port.note_attachment(result, &survey, datapath, sync, edits);
+        }
+    }
+
+    /// Whether any driver is being asked to run the program.
+    pub(super) fn are_asked(&self) -> bool {
+        let attached = self.ports.iter().filter_map(|port| port.attached.as_ref());
+        attached
+            .into_iter()
+            .any(|attached| matches!(attached.program, Program::Asked(_)))
     }
 
     /// Brings the ports' sources in step with routes: where gateways are decides who may send.
@@ -229,7 +278,7 @@ impl Ports {
     pub(super) fn attached(&self) -> usize {
         self.ports
             .iter()
-            .filter(|port| port.attached.as_ref().is_some_and(|attached| attached.runs))
+            .filter(|port| port.attached.as_ref().is_some_and(Attached::runs))
             .count()
     }
 
@@ -251,28 +300,35 @@ impl Port {
         Some(now.saturating_sub(attached.drops_before))
     }
 
-    /// Why copies do not leave by it.
-    pub(super) fn cause(&self) -> Option<&str> {
+    /// Why packets do not arrive by it, or copies do not leave.
+    pub(super) fn cause(&self) -> Option<String> {
         match (&self.attached, &self.failed) {
-            (Some(attached), _) if attached.transmits => None,
-            (Some(_), _) => Some(CANNOT_SEND),
-            (None, Some(failed)) => Some(&failed.cause),
-            (None, None) => Some("there is no such interface"),
+            (Some(attached), _) => match attached.program {
+                Program::Asked(since) => Some(format!(
+                    "the driver has been taking the XDP program for {} s",
+                    since.elapsed().as_secs()
+                )),
+                _ if attached.transmits => None,
+                _ => Some(CANNOT_SEND.to_owned()),
+            },
+            (None, Some(failed)) => Some(failed.cause.clone()),
+            (None, None) => Some("there is no such interface".to_owned()),
         }
     }
 
     /// Why the port is none any more, if it was one. `ours` is the id of the router's program.
-    fn lost(&self, link: Option<&Link>, survey: &Survey, ours: Option<u32>) -> Option<String> {
+    fn lost(&self, link: Option<&Link>, survey: &Survey, ours: u32) -> Option<String> {
         let attached = self.attached.as_ref()?;
         if link.is_none_or(|link| link.ifindex != attached.link.ifindex) {
             return Some("the interface is gone".to_owned());
         }
         // An answer from before it was attached says nothing.
-        if !attached.runs || survey.asked <= attached.at || ours.is_none() {
-            return None;
+        match attached.program {
+            Program::Runs(since) if survey.asked > since => {}
+            _ => return None,
         }
         let program = survey.link(attached.link.ifindex)?.xdp_program;
-        (program != ours).then(|| match program {
+        (program != Some(ours)).then(|| match program {
             Some(other) => format!("somebody put {} in its place", program_text(other)),
             None => "somebody took the XDP program off".to_owned(),
         })
@@ -391,9 +447,8 @@ impl Port {
         datapath.add_device(link.ifindex, entry)?;
         self.attached = Some(Attached {
             link: link.clone(),
-            runs: false,
+            program: Program::Absent,
             macs: Vec::new(),
-            at: Instant::now(),
             asked: datapath.asked(),
             transmits: false,
             entry,
@@ -406,10 +461,23 @@ impl Port {
         Ok(())
     }
 
-    /// Has the program run, now that whatever arrives can be copied.
-    fn run(
+    /// Asks for the program, now that whatever arrives can be copied.
+    fn run(&mut self, datapath: &mut Datapath) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.program == Program::Absent {
+            match datapath.attach(self.slot, attached.link.ifindex) {
+                Ok(()) => attached.program = Program::Asked(Instant::now()),
+                Err(error) => warn!("{}: {error:#}", self.interface),
+            }
+        }
+    }
+
+    /// Goes by what the driver did with the program.
+    fn note_attachment(
         &mut self,
-        link: &Link,
+        result: Result<()>,
         survey: &Survey,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
@@ -418,14 +486,10 @@ impl Port {
         let Some(attached) = &mut self.attached else {
             return;
         };
-        if attached.runs {
-            return;
-        }
-        match datapath.attach(self.slot, link.ifindex) {
+        match result {
             Ok(()) => {
                 info!("port {} attached", self.interface);
-                attached.runs = true;
-                attached.at = Instant::now();
+                attached.program = Program::Runs(Instant::now());
                 self.failed = None;
             }
             Err(error) => {
@@ -433,11 +497,12 @@ impl Port {
                     "native XDP did not attach (another program there, an MTU above what one page \
                      holds, or a driver without it; see: xcast-ctl check)",
                 );
-                self.note_failure(link, survey, &error);
+                let link = attached.link.clone();
+                self.attached = None;
+                self.note_failure(&link, survey, &error);
                 sync.detach_port(link.ifindex, edits);
                 sync.set_arrival(link.ifindex, None, edits);
                 let _ = datapath.remove_device(self.slot, link.ifindex);
-                self.attached = None;
             }
         }
     }

@@ -12,7 +12,7 @@ pub(super) struct KernelPolicy {
     rp_filter: u32,
     /// Whether the kernel forwards IPv4 that arrives there.
     forwards: bool,
-    /// Whether it forwards IPv6; that is one setting for all interfaces.
+    /// Whether it forwards IPv6 that arrives there: one setting for all interfaces, apart from some.
     forwards6: bool,
 }
 
@@ -22,7 +22,7 @@ impl KernelPolicy {
         Self {
             rp_filter: link.rp_filter.unwrap_or(0).max(all.rp_filter),
             forwards: link.forwarding.unwrap_or(true),
-            forwards6: all.forwards6,
+            forwards6: link.takes_ipv6 && (all.forwards6 || link.forces_forwarding6),
         }
     }
 }
@@ -93,6 +93,7 @@ mod tests {
         let link = |rp_filter, forwarding| Link {
             rp_filter,
             forwarding,
+            takes_ipv6: true,
             ..Link::default()
         };
         for (own, of_all, expected) in [(0, 0, 0), (1, 0, 1), (0, 2, 2), (2, 1, 2)] {
@@ -102,6 +103,24 @@ mod tests {
         assert_eq!(KernelPolicy::of(&link(None, None), all(0)), OPEN);
         let closed = KernelPolicy::of(&link(Some(0), Some(false)), all(0));
         assert!(!closed.forwards && closed.forwards6);
+    }
+
+    #[test]
+    fn ipv6_by_interface() {
+        let forwards = |takes_ipv6, forces_forwarding6, forwards6| {
+            let link = Link {
+                takes_ipv6,
+                forces_forwarding6,
+                ..Link::default()
+            };
+            let all = ForAll {
+                rp_filter: 0,
+                forwards6,
+            };
+            KernelPolicy::of(&link, all).forwards6
+        };
+        assert!(forwards(true, false, true) && forwards(true, true, false));
+        assert!(!forwards(true, false, false) && !forwards(false, true, true));
     }
 
     #[test]

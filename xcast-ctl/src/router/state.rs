@@ -11,7 +11,7 @@ use xcast_overlay::backbone::discovery::Nonce;
 
 use super::{
     discovery::Discovery,
-    own_interface::{OwnInterface, is_end},
+    own_interface::{Change, OwnInterface, is_end},
     pending::Pending,
     ports::Ports,
     relay::Relay,
@@ -38,6 +38,7 @@ pub(super) struct Router {
     synced: bool,
     /// The device maps of the predecessor were asked for.
     inherited: bool,
+    start: Start,
     /// The programs run.
     pub(super) ready: bool,
     /// Dumps after the first one.
@@ -56,6 +57,18 @@ pub(super) struct Router {
     pair: VethPair,
     /// The port entry of the datapath's end of the router's own veth pair.
     stack: PortEntry,
+}
+
+/// How far the programs' start has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// What the first packet needs is not all there.
+    Waits,
+    /// The program was asked for on the router's own pair: what a port's new program sends round again has to find
+    /// the new one there.
+    Pair,
+    /// Then on the ports.
+    Ports,
 }
 
 impl Router {
@@ -114,6 +127,7 @@ impl Router {
             started: Instant::now(),
             synced: false,
             inherited: false,
+            start: Start::Waits,
             ready: false,
             resyncs: 0,
             ports,
@@ -166,8 +180,12 @@ impl Router {
         self.sync.apply_all(events, &mut edits);
         if links_changed && !self.sync.resyncing() {
             self.ports.surveyor.ask();
-            self.ports
-                .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
+            self.ports.reconcile(
+                self.may_run(),
+                &mut self.datapath,
+                &mut self.sync,
+                &mut edits,
+            );
             self.follow_settings(&mut edits);
             self.follow_policy();
         }
@@ -198,23 +216,63 @@ impl Router {
         if !is_settled(&self.datapath) {
             return Ok(());
         }
-        self.datapath
-            .attach_handover(&self.config.router.interface)
-            .with_context(|| format!("cannot attach to {}", self.config.router.interface))?;
-        // The own pair first: what a port's new program sends round again has to find the new one there.
-        self.datapath
-            .attach(PORT_STACK, self.pair.datapath)
-            .with_context(|| {
+        match self.start {
+            Start::Waits => {
+                self.start = Start::Pair;
+                self.attach_pair()
+            }
+            Start::Pair => Ok(()),
+            Start::Ports if self.ports.are_asked() => Ok(()),
+            Start::Ports => {
+                self.ready = true;
+                // Some drivers can send only where a program runs.
+                self.look_at_ports();
+                self.datapath.commit()
+            }
+        }
+    }
+
+    fn attach_pair(&mut self) -> Result<()> {
+        let (ifindex, interface) = (self.pair.datapath, &self.config.router.interface);
+        self.datapath.attach_pair(PORT_STACK, ifindex, interface)
+    }
+
+    /// Takes in what drivers did with programs that were asked for.
+    ///
+    /// # Errors
+    ///
+    /// The router's own pair does not take them, and did not before.
+    pub(super) fn take_attachments(&mut self) -> Result<()> {
+        let mut edits = Vec::new();
+        let mut pair = Ok(());
+        for (slot, result) in self.datapath.take_attachments() {
+            if slot == PORT_STACK {
+                // What somebody else has put there is looked at again, a second later.
+                self.expect_programs();
+                pair = result;
+                if pair.is_ok() && self.start == Start::Pair {
+                    self.start = Start::Ports;
+                }
+            } else {
+                let (datapath, sync) = (&mut self.datapath, &mut self.sync);
+                self.ports
+                    .note_attachment(slot, result, datapath, sync, &mut edits);
+            }
+        }
+        self.carry_out(edits);
+        match pair {
+            Err(error) if self.ready => {
+                warn!("the router's own interface does not take the programs: {error:#}");
+                Ok(())
+            }
+            pair => pair.with_context(|| {
                 format!(
-                    "cannot attach to {}",
+                    "cannot attach to {} and {}",
+                    self.config.router.interface,
                     self.config.router.datapath_interface()
                 )
-            })?;
-        self.ready = true;
-        self.look_at_ports();
-        // Some drivers can send only where a program runs.
-        self.look_at_ports();
-        self.datapath.commit()
+            }),
+        }
     }
 
     /// Takes away what routers before this one made, and this one does not want. For the time when nobody but this one
@@ -228,6 +286,22 @@ impl Router {
                 warn!("{error:#}");
             }
         });
+    }
+
+    /// Its programs run on the own pair, or are about to.
+    pub(super) fn has_begun(&self) -> bool {
+        self.start != Start::Waits
+    }
+
+    /// Its programs are those that are to run on the own pair.
+    pub(super) fn expect_programs(&self) {
+        let program = self.datapath.ingress_program_id();
+        self.own_interface.expect_program(Some(program));
+    }
+
+    /// Ports may run the programs.
+    fn may_run(&self) -> bool {
+        self.start == Start::Ports
     }
 
     /// Says that somebody still keeps the tables up to date.
@@ -255,8 +329,12 @@ impl Router {
             return;
         }
         let mut edits = Vec::new();
-        self.ports
-            .reconcile(self.ready, &mut self.datapath, &mut self.sync, &mut edits);
+        self.ports.reconcile(
+            self.may_run(),
+            &mut self.datapath,
+            &mut self.sync,
+            &mut edits,
+        );
         self.follow_settings(&mut edits);
         self.carry_out(edits);
     }
@@ -279,8 +357,26 @@ impl Router {
         self.sync.apply_all(self.ports.settings(), edits);
     }
 
+    /// Goes on after what somebody did to the own pair.
+    pub(super) fn follow_pair(&mut self, change: &Change) {
+        match change {
+            Change::Replaced(pair) => self.replace_pair(pair),
+            Change::Programs => {
+                if let Err(error) = self.attach_pair() {
+                    warn!("{error:#}");
+                }
+            }
+            Change::HandOver => {
+                let interface = &self.config.router.interface;
+                if let Err(error) = self.datapath.attach_handover(interface) {
+                    warn!("{error:#}");
+                }
+            }
+        }
+    }
+
     /// Goes on with a pair that was made instead of one that somebody removed.
-    pub(super) fn replace_pair(&mut self, pair: &VethPair) {
+    fn replace_pair(&mut self, pair: &VethPair) {
         let result = self.datapath.remove_device(PORT_STACK, self.pair.datapath);
         let result = result.and(
             self.datapath
@@ -289,13 +385,15 @@ impl Router {
         let result = result
             .and_then(|()| add_pair(&mut self.datapath, pair))
             .map(|stack| self.stack = stack)
-            .and_then(|()| self.datapath.attach_handover(&self.config.router.interface))
-            .map_err(anyhow::Error::from)
-            .and_then(|()| self.datapath.attach(PORT_STACK, pair.datapath));
+            .map_err(anyhow::Error::from);
+        self.pair = pair.clone();
+        let result = result.and_then(|()| match self.start {
+            Start::Waits => Ok(()),
+            Start::Pair | Start::Ports => self.attach_pair(),
+        });
         if let Err(error) = result {
             warn!("cannot use the router's own interface that was made anew: {error:#}");
         }
-        self.pair = pair.clone();
     }
 
     /// Brings what policy rules say about packets of this host, which come by the router's own interface, into

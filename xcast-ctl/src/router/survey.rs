@@ -6,6 +6,7 @@
 use std::{collections::HashMap, sync::mpsc as std_mpsc, thread, time::Instant};
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::debug;
 
@@ -22,6 +23,8 @@ pub(super) struct Survey {
     for_all: ForAll,
     /// The sysctl `fib_multipath_use_neigh` of IPv4.
     pub(super) multipath_uses_neighbours: bool,
+    /// Destinations that policies of IPsec apply to.
+    pub(super) ipsec: Vec<IpNet>,
 }
 
 /// What drivers can do.
@@ -65,6 +68,9 @@ impl Survey {
                 .unwrap_or_else(|_| before.map_or(Features::Unknown, |old| old.features.clone())),
             for_all,
             multipath_uses_neighbours: kernel::sysctl("ipv4/fib_multipath_use_neigh") == Some(1),
+            ipsec: kernel::ipsec_destinations()
+                .inspect_err(failed)
+                .unwrap_or_else(|_| before.map(|old| old.ipsec.clone()).unwrap_or_default()),
         }
     }
 

@@ -39,6 +39,8 @@ pub enum KernelEvent {
         /// That size.
         mtu_bytes: u32,
     },
+    /// Destinations that policies of IPsec apply to, of either family.
+    Ipsec(Vec<IpNet>),
     /// The sysctl `ignore_routes_with_linkdown` of one interface, or of all of them.
     IgnoreLinkDown {
         /// It is that of IPv6, which asks each interface alone.
@@ -120,6 +122,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Its name.
     pub name: String,
+    /// Alternative names, by which rules may call it.
+    pub alt_names: Vec<String>,
     /// Its link layer address, if it has one of Ethernet's size.
     pub mac: Option<Mac>,
     /// Largest IP packet, in octets.
@@ -130,6 +134,13 @@ pub struct Link {
     pub up: bool,
     /// It has a carrier (`IFF_RUNNING` or `IFF_LOWER_UP`, as the kernel's routing decides it).
     pub carrier: bool,
+}
+
+impl Link {
+    /// All its names.
+    pub(super) fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.name).chain(&self.alt_names)
+    }
 }
 
 /// An address of this host.

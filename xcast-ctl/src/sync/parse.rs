@@ -136,13 +136,14 @@ fn link(payload: &[u8]) -> Result<Option<Link>> {
     }
     let carrier = LinkFlags::Running | LinkFlags::LowerUp;
     let (mut name, mut mac, mut mtu_bytes) = (None, None, None);
-    let mut in_vrf = false;
+    let (mut in_vrf, mut alt_names) = (false, Vec::new());
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::IFLA_IFNAME => name = Some(parse_string(attribute.value())?),
             libc::IFLA_ADDRESS => mac = parse_mac(attribute.value()).ok(),
             libc::IFLA_MTU => mtu_bytes = Some(parse_u32(attribute.value())?),
+            libc::IFLA_PROP_LIST => alt_names = names(attribute.value())?,
             libc::IFLA_LINKINFO => in_vrf = is_vrf_member(attribute.value())?,
             _ => {}
         }
@@ -154,12 +155,25 @@ fn link(payload: &[u8]) -> Result<Option<Link>> {
     Ok(Some(Link {
         ifindex: header.index,
         name,
+        alt_names,
         mac,
         mtu_bytes,
         in_vrf,
         up: header.flags.contains(LinkFlags::Up),
         carrier: header.flags.intersects(carrier),
     }))
+}
+
+/// Alternative names, of an `IFLA_PROP_LIST`.
+fn names(properties: &[u8]) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for property in NlasIterator::new(properties) {
+        let property = property?;
+        if property.kind() == libc::IFLA_ALT_IFNAME {
+            names.push(parse_string(property.value())?);
+        }
+    }
+    Ok(names)
 }
 
 /// Whether a link is a member of a VRF, by its `IFLA_LINKINFO`.

@@ -315,6 +315,7 @@ impl Rib {
             }
             // For whoever says what is consulted.
             KernelEvent::SettingsChanged
+            | KernelEvent::Ipsec(_)
             | KernelEvent::Rule { .. }
             | KernelEvent::RuleRemoved(_)
             | KernelEvent::RulesKnown { .. } => {}

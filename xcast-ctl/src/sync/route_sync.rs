@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tracing::warn;
 use xcast_common::maps::{
     ADDRESS_ANYCAST, ADDRESS_OWN, MAX_POLICY_SOURCES, NEXT_HOP_NEVER, PORT_ASK_SOURCE,
-    PORT_ASK_SOURCE6, PORT_TO_STACK, PORT_TO_STACK6,
+    PORT_ASK_SOURCE6, PORT_IN_VRF, PORT_TO_STACK, PORT_TO_STACK6,
 };
 
 use super::{
@@ -65,6 +65,9 @@ impl Default for SyncConfig {
     }
 }
 
+/// Policies of IPsec of a family whose destinations are told apart.
+const MAX_IPSEC: usize = 256;
+
 /// Follows the kernel's routes and says what has to change in the datapath's maps.
 #[derive(Debug)]
 pub struct RouteSync {
@@ -82,6 +85,8 @@ pub struct RouteSync {
     rules_changed: bool,
     /// What they amount to.
     policy: [Policy; 2],
+    /// Destinations that policies of IPsec apply to, of IPv4 and IPv6.
+    ipsec: [Vec<IpNet>; 2],
     /// Gateways the kernel was asked to keep resolved.
     resolving: HashSet<(u32, IpAddr)>,
     /// Neighbours that do not answer.
@@ -114,6 +119,7 @@ impl RouteSync {
             rules: Default::default(),
             rules_changed: false,
             policy: Default::default(),
+            ipsec: Default::default(),
             resolving: HashSet::new(),
             unanswering: HashSet::new(),
             proven: HashSet::new(),
@@ -268,6 +274,13 @@ impl RouteSync {
                 self.rules[family(rule.ipv6)].add(rule.clone(), *is_dumped);
             }
             KernelEvent::RuleRemoved(rule) => self.rules[family(rule.ipv6)].remove(rule),
+            KernelEvent::Ipsec(destinations) => {
+                let new = ipsec_by_family(destinations);
+                if new == self.ipsec {
+                    return;
+                }
+                self.ipsec = new;
+            }
             _ => return,
         }
         self.rules_changed = true;
@@ -275,14 +288,14 @@ impl RouteSync {
 
     /// What policy rules, or its VRF, say about an interface as a port: flags of the port table.
     pub fn port_flags(&self, interface: &Link) -> u8 {
-        let mut flags = 0;
+        let mut flags = if interface.in_vrf { PORT_IN_VRF } else { 0 };
         let of_families = [
             (PORT_TO_STACK, PORT_ASK_SOURCE),
             (PORT_TO_STACK6, PORT_ASK_SOURCE6),
         ];
         for (policy, (to_stack, ask_source)) in self.policy.iter().zip(of_families) {
             if interface.in_vrf
-                || policy.interfaces.contains_key(&interface.name)
+                || policy.of_interface(interface.names()).is_some()
                 || policy.sources.len() > MAX_POLICY_SOURCES as usize
             {
                 flags |= to_stack;
@@ -297,16 +310,11 @@ impl RouteSync {
     pub fn stack_policy(&self, source: IpAddr, interface: Option<&str>) -> Option<String> {
         let policy = &self.policy[usize::from(source.is_ipv6())];
         let by_interface = interface.and_then(|name| {
+            let link = self.rib.links().find(|link| link.name == name)?;
             let rule = policy
-                .interfaces
-                .get(name)
+                .of_interface(link.names())
                 .map(|rule| format!("rule {rule}"));
-            let in_vrf = || {
-                self.rib
-                    .links()
-                    .any(|link| link.name == name && link.in_vrf)
-            };
-            rule.or_else(|| in_vrf().then(|| format!("{name} belongs to a VRF")))
+            rule.or_else(|| link.in_vrf.then(|| format!("{name} belongs to a VRF")))
         });
         by_interface.or_else(|| policy.of_source(source).map(|rule| format!("rule {rule}")))
     }
@@ -337,11 +345,12 @@ impl RouteSync {
             longer_than: None,
         };
         for (ipv6, family) in [(false, 0), (true, 1)] {
-            let new = self.rules[family].policy();
-            let mut steps = match &new {
-                Some(policy) => policy.steps.clone(),
-                None => [TABLE_LOCAL, TABLE_MAIN].iter().map(step).collect(),
-            };
+            let mut new = self.rules[family].policy().unwrap_or_else(|| Policy {
+                steps: [TABLE_LOCAL, TABLE_MAIN].iter().map(step).collect(),
+                ..Policy::default()
+            });
+            new.add_ipsec(&self.ipsec[family]);
+            let mut steps = new.steps.clone();
             let is_new = |id: &&u32| {
                 let named =
                     |step: &Step| matches!(step, Step::Table { id: named, .. } if named == *id);
@@ -351,7 +360,6 @@ impl RouteSync {
             steps.extend(more);
             self.rib.set_steps(ipv6, steps);
 
-            let new = new.unwrap_or_default();
             let old = std::mem::replace(&mut self.policy[family], new);
             let new = &self.policy[family];
             if new.sources.len() > MAX_POLICY_SOURCES as usize {
@@ -835,4 +843,19 @@ impl RouteSync {
         };
         (&mut self.next_hops, context)
     }
+}
+
+/// Destinations of either family; all, if there are too many to tell them apart.
+fn ipsec_by_family(destinations: &[IpNet]) -> [Vec<IpNet>; 2] {
+    [false, true].map(|ipv6| {
+        let of_family = destinations
+            .iter()
+            .filter(|prefix| matches!(prefix, IpNet::V6(_)) == ipv6);
+        let prefixes: Vec<_> = of_family.copied().collect();
+        match prefixes.len() > MAX_IPSEC {
+            false => prefixes,
+            true if ipv6 => vec![IpNet::V6(Default::default())],
+            true => vec![IpNet::V4(Default::default())],
+        }
+    })
 }

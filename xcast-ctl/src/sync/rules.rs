@@ -331,6 +331,29 @@ impl Policy {
         });
     }
 
+    /// The rule that leaves what arrives by an interface to the stack, which has these names.
+    pub(super) fn of_interface<'a>(
+        &self,
+        mut names: impl Iterator<Item = &'a String>,
+    ) -> Option<&str> {
+        let rule = names.find_map(|name| self.interfaces.get(name));
+        rule.map(String::as_str)
+    }
+
+    /// Puts destinations that policies of IPsec apply to before everything: the stack knows.
+    pub(super) fn add_ipsec(&mut self, destinations: &[IpNet]) {
+        let step = |&prefix: &IpNet| Step::Stack {
+            prefix,
+            rule: "policy of IPsec".to_owned(),
+        };
+        self.steps.splice(0..0, destinations.iter().map(step));
+        self.rows
+            .extend(destinations.iter().map(|prefix| PolicyRow {
+                cause: "policy of IPsec".to_owned(),
+                effect: format!("destinations in {prefix}"),
+            }));
+    }
+
     /// The rule that leaves this source's packets to the stack.
     pub(super) fn of_source(&self, source: IpAddr) -> Option<&str> {
         let mut sources = self.sources.iter();

@@ -2,12 +2,16 @@
 
 use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
+use ipnet::IpNet;
 
-use crate::kernel::{self, Link, Netfilter, Rule, XdpFeatures, local_port};
+use crate::kernel::{self, Link, MemoryLimit, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX, Source},
     control::{self, ControlError, Request, Response},
-    datapath::bpffs::{self, Place},
+    datapath::{
+        bpffs::{self, Place},
+        pin,
+    },
     report,
 };
 
@@ -22,10 +26,16 @@ pub(super) struct Facts {
     pub(super) no_bpf: Option<String>,
     /// Capabilities that a router needs and this process does not have.
     pub(super) missing_capabilities: Vec<&'static str>,
+    /// The limit of memory of the running router, or of this process.
+    pub(super) memory_limit: Option<MemoryLimit>,
     /// Where a router started by this process would pin what is to outlive it.
     pub(super) place: Place,
+    /// What routers pinned that is of no use to anybody any more.
+    pub(super) abandoned: Vec<String>,
     /// The packet filter.
     pub(super) netfilter: Netfilter,
+    /// Destinations that policies of IPsec apply to.
+    pub(super) ipsec: Vec<IpNet>,
     /// Rules of policy routing.
     pub(super) rules: Vec<Rule>,
     /// Interfaces that are on top of others.
@@ -76,6 +86,8 @@ pub(super) struct Interface {
     pub(super) master: Option<Link>,
     /// VLAN tags may be taken off before XDP sees a frame.
     pub(super) takes_vlan_tags_off: Option<bool>,
+    /// Offloads that merge frames before XDP sees them, by the names that `ethtool -K` takes.
+    pub(super) merging_offloads: Vec<&'static str>,
     /// Name of the XDP program attached to it.
     pub(super) xdp_name: Option<String>,
     /// The effective reverse path filter: the stricter of its own and the one for all.
@@ -113,13 +125,21 @@ impl Facts {
         let own_name = config.router.interface.clone();
         let own = Some(interface(&own_name)).filter(|own| own.link.is_some());
         let own_peer = format!("{own_name}{DATAPATH_SUFFIX}");
+        let running = running(&own_name)?;
+        let process = running.as_ref().map_or_else(
+            || "self".to_owned(),
+            |running| running.status.pid.to_string(),
+        );
         Ok(Self {
             kernel: kernel::release()?,
             page_size: page_size(),
             no_bpf: no_bpf(),
             missing_capabilities: kernel::missing_capabilities().unwrap_or_default(),
+            memory_limit: kernel::memory_limit(&process),
             place: bpffs::look(),
+            abandoned: pin::abandoned(),
             netfilter: kernel::netfilter(),
+            ipsec: kernel::ipsec_destinations().unwrap_or_default(),
             rules: kernel::rules()?,
             own_peer: links.iter().find(|link| link.name == own_peer).cloned(),
             own_has_address: match own.as_ref().and_then(|own| own.link.as_ref()) {
@@ -149,7 +169,7 @@ impl Facts {
                 .count(),
             wants_ipv6: config.code_points.ipv6.is_some(),
             forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
-            running: running(&own_name)?,
+            running,
             own_name,
             uppers: links
                 .iter()
@@ -199,6 +219,7 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         peer_name: peer.map(|peer| peer.name.clone()),
         master: link.master.and_then(find).cloned(),
         takes_vlan_tags_off,
+        merging_offloads: kernel::merging_offloads(link.ifindex),
         xdp_name: link.xdp_program.and_then(kernel::program_name),
         rp_filter: filter(kernel_name).max(filter("all")),
         forwarding: kernel::sysctl(&format!("ipv4/conf/{kernel_name}/forwarding"))

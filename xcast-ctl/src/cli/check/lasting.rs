@@ -10,6 +10,18 @@ const REMEDY: &str = "mount -t bpf bpf /sys/fs/bpf where the router is started (
                       from the host), then restart the router";
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
+    if !facts.abandoned.is_empty() {
+        findings.push(finding(
+            "abandoned",
+            Severity::Warning,
+            None,
+            format!(
+                "programs and maps of routers that are gone take memory: in /sys/fs/bpf/xcast, {}",
+                facts.abandoned.join(", ")
+            ),
+            "xcast-ctl unload --abandoned; it leaves alone what runs anywhere",
+        ));
+    }
     let mut warn = |what: String| {
         findings.push(finding("lasting", Severity::Warning, None, what, REMEDY));
     };
@@ -39,6 +51,13 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
 mod tests {
     use super::super::testing::{facts, found, start};
     use super::*;
+
+    #[test]
+    fn what_nobody_uses() {
+        let mut facts = facts();
+        facts.abandoned = vec!["4026532177/xcast0".to_owned()];
+        assert_eq!(found(&facts), [("abandoned", Severity::Warning, None)]);
+    }
 
     #[test]
     fn forwarding_that_ends_with_the_process() {

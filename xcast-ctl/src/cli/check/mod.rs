@@ -10,6 +10,7 @@ mod ipv6;
 mod kernel;
 mod lasting;
 mod loss;
+mod memory;
 mod own_interface;
 mod packet_filter;
 mod policy_routing;
@@ -104,6 +105,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
     for rule in [
         kernel::judge,
+        memory::judge,
         forwarding::judge,
         packet_filter::judge,
         policy_routing::judge,

@@ -5,6 +5,7 @@ use super::{
     finding::{Finding, Severity, finding, ok},
 };
 use crate::kernel::Rule;
+use ipnet::IpNet;
 
 /// More rules than this are counted, not listed.
 const LISTED: usize = 8;
@@ -29,6 +30,23 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             ),
             "let the rule look at the ingress interface, the source or the destination instead, or \
              mark nothing that Xcast senders send",
+        ));
+    }
+    let is_relevant = |prefix: &&IpNet| facts.wants_ipv6 || matches!(prefix, IpNet::V4(_));
+    let ipsec: Vec<_> = facts.ipsec.iter().filter(is_relevant).collect();
+    if !ipsec.is_empty() {
+        let listed: Vec<_> = ipsec.iter().take(LISTED).map(ToString::to_string).collect();
+        findings.push(finding(
+            "ipsec",
+            Severity::Warning,
+            None,
+            format!(
+                "policies of IPsec apply to {} networks of destinations ({}): packets to them go to the kernel's \
+                 stack, which applies the policies; that is right, but slow",
+                ipsec.len(),
+                listed.join(", ")
+            ),
+            "nothing, if it is fast enough; ip xfrm policy shows them",
         ));
     }
     if !others.is_empty() {
@@ -80,6 +98,11 @@ mod tests {
             ..Rule::default()
         };
         let mut facts = facts();
+        facts.ipsec = vec!["2001:db8::/32".parse().unwrap()];
+        assert_eq!(found(&facts), []);
+        facts.ipsec.push("10.0.0.0/8".parse().unwrap());
+        assert_eq!(found(&facts), [("ipsec", Severity::Warning, None)]);
+        facts.ipsec.clear();
         facts.rules = vec![rule(false, false, true), rule(true, true, false)];
         assert_eq!(found(&facts), []);
         facts.wants_ipv6 = true;

@@ -69,6 +69,26 @@ fn judge_port(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) -> b
         );
     }
     xdp(facts, port, &mut add);
+    if !port.merging_offloads.is_empty() {
+        let off = port
+            .merging_offloads
+            .iter()
+            .map(|name| format!(" {name} off"));
+        add(
+            "merging",
+            if link.xdp_program.is_some() {
+                Severity::Warning
+            } else {
+                Severity::Fault
+            },
+            format!(
+                "the driver makes one frame of several that arrive ({}): it refuses XDP programs, or gives XDP \
+                 frames that are not linear, which cannot be copied",
+                port.merging_offloads.join(", ")
+            ),
+            format!("ethtool -K {name}{}", off.collect::<String>()),
+        );
+    }
     let most = max_mtu(facts.page_size);
     if link.mtu > most {
         add(
@@ -233,7 +253,10 @@ fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, found, link, start};
+    use super::super::{
+        judge as judge_all,
+        testing::{facts, found, link, start},
+    };
     use super::*;
     use crate::kernel::{Link, XdpFeatures};
 
@@ -309,6 +332,23 @@ mod tests {
         let mut facts = facts();
         link(&mut facts.ports[0]).mtu = 3506;
         assert_eq!(found(&facts), []);
+    }
+
+    #[test]
+    fn ports_whose_cards_merge_frames() {
+        assert_port("merging", Severity::Fault, |port| {
+            port.merging_offloads = vec!["lro", "rx-gro-hw"];
+        });
+        let mut facts = facts();
+        start(&mut facts);
+        facts.ports[0].merging_offloads = vec!["lro"];
+        let remedies: Vec<_> = judge_all(&facts)
+            .into_iter()
+            .filter(|finding| finding.check == "merging")
+            .map(|finding| (finding.severity, finding.remedy.unwrap_or_default()))
+            .collect();
+        let expected = (Severity::Warning, "ethtool -K eth0 lro off".to_owned());
+        assert_eq!(remedies, [expected]);
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) fn veth(name: &str) -> Interface {
         peer_name: None,
         master: None,
         takes_vlan_tags_off: Some(false),
+        merging_offloads: Vec::new(),
         xdp_name: None,
         rp_filter: Some(0),
         forwarding: Some(true),

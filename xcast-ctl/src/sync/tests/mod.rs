@@ -45,6 +45,7 @@ fn link(ifindex: u32) -> Link {
         name: format!("eth{ifindex}"),
         mac: Some([2, 0, 0, 0, 0, ifindex as u8]),
         mtu_bytes: 1500,
+        alt_names: Vec::new(),
         in_vrf: false,
         up: true,
         carrier: true,

@@ -6,7 +6,7 @@ use crate::sync::{
     rules::{Rule, RuleAction},
 };
 use xcast_common::maps::{
-    NEXT_HOP_XCAST, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_TO_STACK, PORT_TO_STACK6,
+    NEXT_HOP_XCAST, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_IN_VRF, PORT_TO_STACK, PORT_TO_STACK6,
     counter::Counter,
 };
 
@@ -15,6 +15,7 @@ both_families!(
     a_suppressed_route_sends_on_to_the_next_table,
     destinations_of_a_rule_go_to_the_stack,
     ports_and_sources_of_a_rule,
+    destinations_of_ipsec_go_to_the_stack,
     routes_for_some_packets_go_to_the_stack,
     what_only_the_kernel_knows,
     preference_counts_among_routes_of_one_metric,
@@ -176,6 +177,12 @@ fn ports_and_sources_of_a_rule() {
         ..rule(101, 100)
     };
     router.apply([new(&by_port), new(&by_source)]);
+    let renamed = Link {
+        name: "wan0".to_owned(),
+        alt_names: vec!["eth1".to_owned()],
+        ..link(1)
+    };
+    assert_eq!(router.sync.port_flags(&renamed), to_stack);
     assert_eq!(router.sync.port_flags(&link(1)), to_stack);
     assert_eq!(router.sync.port_flags(&link(2)), ask_source);
     assert_eq!(router.sync.policy_rows().len(), 2);
@@ -194,9 +201,25 @@ fn ports_and_sources_of_a_rule() {
     router.apply([KernelEvent::Link(member.clone())]);
     assert_eq!(
         router.sync.port_flags(&member),
-        PORT_TO_STACK | PORT_TO_STACK6
+        PORT_TO_STACK | PORT_TO_STACK6 | PORT_IN_VRF
     );
     assert_eq!(router.sync.policy_rows()[0].effect, "what arrives by eth1");
+}
+
+fn destinations_of_ipsec_go_to_the_stack() {
+    let (mut router, one, _) = two_tables();
+    let ipsec = |destinations| [KernelEvent::Ipsec(destinations)];
+    router.apply(ipsec(vec![net("20.1.1.0/24")]));
+    assert_eq!(router.fate("20.1.1.1"), policy());
+    assert_eq!(router.fate("20.1.2.1"), one);
+    assert_eq!(router.sync.policy_rows().len(), 1);
+    // More than are told apart.
+    let many = (0..300).map(|number| net(&format!("30.{}.{}.0/24", number / 256, number % 256)));
+    router.apply(ipsec(many.collect()));
+    assert_eq!(router.fate("20.1.2.1"), policy());
+    router.apply(ipsec(Vec::new()));
+    assert_eq!(router.fate("20.1.1.1"), one);
+    assert!(router.sync.policy_rows().is_empty());
 }
 
 fn routes_for_some_packets_go_to_the_stack() {
