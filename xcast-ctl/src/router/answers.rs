@@ -68,9 +68,8 @@ impl Router {
         let gateways = self.discovery.report(&self.sync);
         for copy in &mut explain.copies {
             let mut without = gateways.iter().filter(|row| !row.xcast);
-            let gateway = without.find(|row| {
-                row.device == copy.port && Some(row.address) == copy.next_hop
-            });
+            let gateway =
+                without.find(|row| row.device == copy.port && Some(row.address) == copy.next_hop);
             if let Some(gateway) = gateway {
                 copy.why += &format!("; it gets unicast: {}", gateway.why);
             }
