@@ -221,3 +221,102 @@ pub(super) fn filter() -> [Instruction; 22] {
         step(RETURN, 0, 0, 0),                              // 21
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the filter as the kernel does, for the instructions that it has.
+    fn passes(frame: &[u8]) -> bool {
+        let program = filter();
+        let (mut at, mut loaded) = (0, 0_u32);
+        loop {
+            let step = program[at];
+            at += 1;
+            let len = match step.code {
+                0x28 => 2,
+                0x30 => 1,
+                0x20 => 4,
+                0x15 => {
+                    at += usize::from(if loaded == step.k { step.jt } else { step.jf });
+                    continue;
+                }
+                _ => return step.k != 0,
+            };
+            // A load behind the end ends the program.
+            let Some(octets) = frame.get(step.k as usize..step.k as usize + len) else {
+                return false;
+            };
+            let add = |all, octet: &u8| all << 8 | u32::from(*octet);
+            loaded = octets.iter().fold(0, add);
+        }
+    }
+
+    /// An ICMP message in its frame.
+    fn icmp(is_ipv6: bool, message: &[u8]) -> Vec<u8> {
+        let (ether_type, mut header) = match is_ipv6 {
+            false => (eth::TYPE_IPV4, vec![0; 20]),
+            true => (eth::TYPE_IPV6, vec![0; 40]),
+        };
+        let (at, protocol) = match is_ipv6 {
+            false => (9, transport::ICMP),
+            true => (6, transport::ICMPV6),
+        };
+        header[at] = protocol;
+        [&[0; 12][..], &ether_type.to_be_bytes(), &header, message].concat()
+    }
+
+    #[test]
+    fn answers_are_recognised_and_nothing_else() {
+        let nonce = [1, 2, 3, 4, 5, 6, 7, 8];
+        for (is_ipv6, reply) in [(false, ECHO_REPLY), (true, ECHO_REPLY6)] {
+            let message =
+                |kind, magic: &[u8]| [&[kind, 0, 0, 0, 0, 0, 0, 0][..], magic, &nonce].concat();
+            let answer = icmp(is_ipv6, &message(reply, &MAGIC));
+            assert!(passes(&answer));
+            assert_eq!(parse(&answer, 0), Some(Heard::Answer(nonce)));
+            assert_eq!(parse(&answer[..answer.len() - 1], 0), None);
+            assert!(!passes(&icmp(is_ipv6, &message(reply, b"ping"))));
+            // A request is none, and neither is what is cut off.
+            assert!(!passes(&icmp(is_ipv6, &message(ECHO_REQUEST, &MAGIC))));
+            assert!(!passes(&answer[..30]));
+        }
+        assert!(!passes(&[]));
+    }
+
+    #[test]
+    fn reports_of_tunnels_packets_are_heeded() {
+        let report =
+            |quoted: &[u8]| icmp(false, &[&[3, 4, 0, 0, 0, 0, 5, 0x78][..], quoted].concat());
+        let mut quoted = vec![0x45; 28];
+        quoted[9] = in_ip::IPV6;
+        quoted[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+        let expected = Heard::TooBig {
+            source: [10, 0, 0, 1].into(),
+            destination: [10, 0, 0, 2].into(),
+            mtu_bytes: 1400,
+        };
+        assert!(passes(&report(&quoted)));
+        assert_eq!(parse(&report(&quoted), 4000), Some(expected));
+        quoted[9] = transport::UDP;
+        assert_eq!(parse(&report(&quoted), 4000), None);
+        quoted[22..24].copy_from_slice(&4000_u16.to_be_bytes());
+        assert_eq!(parse(&report(&quoted), 4000), Some(expected));
+        quoted[9] = transport::TCP;
+        assert_eq!(parse(&report(&quoted), 4000), None);
+        let mut quoted = vec![0x60; 48];
+        quoted[6] = in_ip::IPV4;
+        let report = icmp(true, &[&[2, 0, 0, 0, 0, 0, 5, 0x78][..], &quoted].concat());
+        assert!(passes(&report));
+        assert!(matches!(
+            parse(&report, 0),
+            Some(Heard::TooBig {
+                mtu_bytes: 1400,
+                ..
+            })
+        ));
+        for len in 0..report.len() {
+            parse(&report[..len], 0);
+        }
+    }
+}

@@ -39,15 +39,6 @@ impl RouteSync {
         self.update(edits);
     }
 
-    /// Has a prefix lead into tunnels, the preferred ones first, instead of where the kernel's route for the same
-    /// prefix leads; or no longer, if none is given.
-    pub fn set_tunnel_route(&mut self, prefix: IpNet, tunnels: Vec<u16>, edits: &mut Vec<Edit>) {
-        if self.tunnels.set_route(prefix, tunnels) {
-            self.rib.changes.prefixes.push(prefix);
-        }
-        self.update(edits);
-    }
-
     /// The way to the other end of a tunnel.
     ///
     /// # Errors

@@ -142,15 +142,6 @@ impl Tunnels {
         self.list.get_mut(tunnel)
     }
 
-    /// Has a prefix lead into tunnels, the preferred ones first, or no longer if there are none. Returns whether that is
-    /// a change.
-    pub(super) fn set_route(&mut self, prefix: IpNet, tunnels: Vec<u16>) -> bool {
-        if tunnels.is_empty() {
-            return self.routes.remove(prefix).is_some();
-        }
-        self.routes.insert(prefix, tunnels.clone()) != Some(tunnels)
-    }
-
     /// The tunnel that a prefix leads into now, if it leads into any that works.
     pub(super) fn of(&self, prefix: IpNet) -> Option<u16> {
         let tunnels = self.routes.get(prefix)?.iter();

@@ -6,6 +6,7 @@ mod model;
 mod neighbours;
 mod policy;
 mod rules;
+mod tunnels;
 mod whole;
 mod xcast_table;
 
