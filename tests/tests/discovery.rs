@@ -226,13 +226,19 @@ fn gateway_that_swallows_what_it_forwards() {
                 row["xcast"] == false && why.contains("forwards none to"),
                 "{row}"
             );
-            ensure!(copies(trio)? == 2, "a list was sent to one that swallows it");
+            ensure!(
+                copies(trio)? == 2,
+                "a list was sent to one that swallows it"
+            );
             swallow(trio, false)?;
             counts_as(trio, "proven")?;
             ensure!(copies(trio)? == 1, "unicast to a gateway that forwards");
             swallow(trio, true)?;
             counts_as(trio, "swallows")?;
-            ensure!(copies(trio)? == 2, "a list was sent to one that swallows it");
+            ensure!(
+                copies(trio)? == 2,
+                "a list was sent to one that swallows it"
+            );
             Ok(())
         });
     }

@@ -58,11 +58,16 @@ fn carried(tap: &Tap, source: std::net::IpAddr) -> Result<Vec<u8>> {
 fn lists_pass_routers_that_know_nothing_of_xcast() {
     for family in Family::ALL {
         sites::with(family, &EACH, |sites| {
-            let taps = [(true, 2, &sites.middle, "m1"), (false, 5, &sites.second, "n1")];
+            let taps = [
+                (true, 2, &sites.middle, "m1"),
+                (false, 5, &sites.second, "n1"),
+            ];
             for tunnel in EACH {
                 sites.works(tunnel.name, tunnel.mode)?;
-                let (_, link, router, interface) =
-                    taps.iter().find(|tap| tap.0 == tunnel.by_middle).context("no tap")?;
+                let (_, link, router, interface) = taps
+                    .iter()
+                    .find(|tap| tap.0 == tunnel.by_middle)
+                    .context("no tap")?;
                 let tap = Tap::open(router, interface)?;
                 let to = destinations(tunnel.prefixes[0]);
                 let number = sites.number();
@@ -71,8 +76,11 @@ fn lists_pass_routers_that_know_nothing_of_xcast() {
                 packet.ip.ds = 46 << 2 | 2;
                 sites.tap.send(&packet.frame())?;
                 let seen = carried(&tap, family.address(sites::SOURCE))?;
-                let (ip, content) = Ip::parse(tunnel.outer, &seen[ETHERNET_LEN..]).context("no IP")?;
-                let udp_from = (tunnel.mode == "udp").then(|| packet::be16(content, 0)).flatten();
+                let (ip, content) =
+                    Ip::parse(tunnel.outer, &seen[ETHERNET_LEN..]).context("no IP")?;
+                let udp_from = (tunnel.mode == "udp")
+                    .then(|| packet::be16(content, 0))
+                    .flatten();
                 ensure!(udp_from.is_none_or(|port| port >= 0xc000), "{udp_from:?}");
                 let expected = Carried {
                     ds: packet.ip.ds,
@@ -103,7 +111,9 @@ fn lists_pass_routers_that_know_nothing_of_xcast() {
 /// What Far forwards of frames that arrive at it by Middle's link: whether the message came to the first destination.
 fn forwards(sites: &Sites, tap: &Tap, frame: &[u8], number: u32, at: Ipv4Addr) -> Result<bool> {
     tap.send(frame)?;
-    until(Duration::from_millis(300), || Ok(sites.count(number, at)? > 0))
+    until(Duration::from_millis(300), || {
+        Ok(sites.count(number, at)? > 0)
+    })
 }
 
 /// Only what a configured router sends, with the right cookie, is taken out. An address alone can be forged.
@@ -115,7 +125,10 @@ fn nobody_else_gets_anything_out_of_a_tunnel() {
             sites.works("ip6", "ip")?;
             let tap = Tap::open(&sites.middle, "m2")?;
             let to = destinations(81);
-            for (tunnel, udp_from) in EACH[..2].iter().flat_map(|tunnel| [(tunnel, None), (tunnel, Some(50_000))]) {
+            for (tunnel, udp_from) in EACH[..2]
+                .iter()
+                .flat_map(|tunnel| [(tunnel, None), (tunnel, Some(50_000))])
+            {
                 let sent = |change: &dyn Fn(&mut Carried)| {
                     let number = sites.number();
                     let inner = sites.inner(&sites.packet(&to, number, 0), 1);
@@ -126,19 +139,34 @@ fn nobody_else_gets_anything_out_of_a_tunnel() {
                 ensure!(sent(&|_| {})?, "{}: the right one is refused", tunnel.name);
                 let before = Sites::counters(&sites.far)?;
                 for octet in [0, 7] {
-                    ensure!(!sent(&|carried| carried.cookie[octet] ^= 1)?, "another cookie");
+                    ensure!(
+                        !sent(&|carried| carried.cookie[octet] ^= 1)?,
+                        "another cookie"
+                    );
                 }
                 let refused = Sites::counters(&sites.far)?.since(&before);
                 ensure!(refused.get("tunnel_refused") == Some(&2), "{refused:?}");
                 let forged = tunnel.outer.address([10, 70, 3, 1]);
                 ensure!(!sent(&|carried| carried.ends.0 = forged)?, "another source");
                 // And with a cookie that would be right for that source.
-                ensure!(!sent(&|carried| *carried = Carried::new((forged, carried.ends.1), udp_from, &carried.inner))?);
+                ensure!(!sent(&|carried| *carried = Carried::new(
+                    (forged, carried.ends.1),
+                    udp_from,
+                    &carried.inner
+                ))?);
                 // Its own packets cannot be given back to it.
                 let (near, far) = tunnel.ends();
-                ensure!(!sent(&|carried| carried.cookie = sites::cookie(sites::KEY, far, near))?);
-                ensure!(!sent(&|carried| drop(carried.inner.pop()))?, "shorter than it says");
-                ensure!(!sent(&|carried| carried.inner[0] ^= 0x20)?, "another version");
+                ensure!(!sent(
+                    &|carried| carried.cookie = sites::cookie(sites::KEY, far, near)
+                )?);
+                ensure!(
+                    !sent(&|carried| drop(carried.inner.pop()))?,
+                    "shorter than it says"
+                );
+                ensure!(
+                    !sent(&|carried| carried.inner[0] ^= 0x20)?,
+                    "another version"
+                );
             }
             Ok(())
         });
@@ -179,7 +207,11 @@ fn congestion_marks_leave_the_tunnel_with_the_packet() {
                         let Some(expected) = expected else { continue };
                         let frame = hosts.receive(Instant::now() + SOON)?.context("nothing")?;
                         let (ip, _) = Ip::parse(family, &frame[ETHERNET_LEN..]).context("no IP")?;
-                        ensure!(ip.ds == 10 << 2 | expected, "{outside} {inside}: {:#x}", ip.ds);
+                        ensure!(
+                            ip.ds == 10 << 2 | expected,
+                            "{outside} {inside}: {:#x}",
+                            ip.ds
+                        );
                         sites.arrives(number, &to)?;
                     }
                 }
@@ -239,7 +271,10 @@ fn nft(router: &Namespace, rules: &str) -> Result<()> {
 fn a_path_that_drops_unknown_protocols_is_passed_inside_udp() {
     const AUTO: [Tunnel; 1] = [tunnel("auto", Family::Ipv4, true, "auto", &[81])];
     for family in Family::ALL {
-        let tunnels = AUTO.map(|tunnel| Tunnel { outer: family, ..tunnel });
+        let tunnels = AUTO.map(|tunnel| Tunnel {
+            outer: family,
+            ..tunnel
+        });
         sites::with(family, &tunnels, |sites| {
             sites.works("auto", "ip")?;
             let drop = "table inet strict { chain forward { type filter hook forward priority 0; \
@@ -262,7 +297,11 @@ fn a_path_that_drops_unknown_protocols_is_passed_inside_udp() {
 fn stream(sites: &Sites, sent: &mut Vec<u32>, is_so: impl Fn() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + SOON;
     while !is_so()? {
-        ensure!(Instant::now() < deadline, "it never is: {:?}", sites.tunnels()?);
+        ensure!(
+            Instant::now() < deadline,
+            "it never is: {:?}",
+            sites.tunnels()?
+        );
         for _ in 0..20 {
             sent.push(sites.send(&destinations(81), 0)?);
             thread::sleep(Duration::from_millis(5));
@@ -320,7 +359,10 @@ fn a_tunnel_that_dies_is_replaced() {
             }
         }
         println!("{} messages to 3 each, lost: {losses:?}", sent.len());
-        ensure!(losses.iter().all(|&lost| lost > 0), "nothing died: {losses:?}");
+        ensure!(
+            losses.iter().all(|&lost| lost > 0),
+            "nothing died: {losses:?}"
+        );
         Ok(())
     });
 }
@@ -352,7 +394,11 @@ fn a_loop_of_tunnels_ends_with_the_time_to_live() {
                 let counted = Sites::counters(&sites.near)?.since(&near);
                 Ok(counted.get("skip_ttl") == Some(&3))
             };
-            ensure!(until(SOON, ends)?, "{:?}", Sites::counters(&sites.near)?.since(&near));
+            ensure!(
+                until(SOON, ends)?,
+                "{:?}",
+                Sites::counters(&sites.near)?.since(&near)
+            );
             let near = Sites::counters(&sites.near)?.since(&near);
             let far = Sites::counters(&sites.far)?.since(&far);
             ensure!(near.get("tunnel_sent") == Some(&4), "{near:?}");

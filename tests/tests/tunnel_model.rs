@@ -15,8 +15,8 @@ use xcast_common::{
     family::{Family as Routed, V4, V6},
     host::{MemoryTables, Outcome, Router},
     maps::{
-        NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, Port, Settings, Tunnel,
-        TunnelCookies, TunnelPeer, counter::Counter,
+        NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST,
+        Port, Settings, Tunnel, TunnelCookies, TunnelPeer, counter::Counter,
     },
     wire::Be16,
 };
@@ -50,22 +50,45 @@ struct Case {
 
 fn case() -> impl Strategy<Value = Case> {
     let family = || prop_oneof![Just(Family::Ipv4), Just(Family::Ipv6)];
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
-    (family(), family(), flags, 1..30_u8, any::<u8>(), 2..=255_u8, 0..900_usize).prop_map(
-        |(inner, outer, (is_udp, with_ports, x, bitmap, has_native), count, ds, ttl, padding)| Case {
-            inner,
-            outer,
-            is_udp,
-            count,
-            with_ports,
-            x,
-            ds,
-            ttl,
-            padding,
-            bitmap,
-            has_native,
-        },
+    let flags = (
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+        any::<bool>(),
+    );
+    (
+        family(),
+        family(),
+        flags,
+        1..30_u8,
+        any::<u8>(),
+        2..=255_u8,
+        0..900_usize,
     )
+        .prop_map(
+            |(
+                inner,
+                outer,
+                (is_udp, with_ports, x, bitmap, has_native),
+                count,
+                ds,
+                ttl,
+                padding,
+            )| Case {
+                inner,
+                outer,
+                is_udp,
+                count,
+                with_ports,
+                x,
+                ds,
+                ttl,
+                padding,
+                bitmap,
+                has_native,
+            },
+        )
 }
 
 impl Case {
@@ -122,7 +145,11 @@ impl Case {
             source_mac: MAC,
             ..NextHop::default()
         };
-        let only = if self.has_native { 0 } else { NEXT_HOP_TUNNEL_ONLY };
+        let only = if self.has_native {
+            0
+        } else {
+            NEXT_HOP_TUNNEL_ONLY
+        };
         let tunnel = NextHop {
             flags: NEXT_HOP_XCAST | NEXT_HOP_TUNNEL | only,
             group_or_tunnel: 0,

@@ -27,7 +27,10 @@ use crate::{
     fanout,
     frame::XdpFrame,
     limits::{COPIES, PACKET, now, xcast_charge},
-    maps::{ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, tunnel_arrival, work},
+    maps::{
+        ARRIVALS, arrival, count, counters, is_orphaned, port, scratch, settings, tunnel_arrival,
+        work,
+    },
     tables::FamilyMaps,
 };
 

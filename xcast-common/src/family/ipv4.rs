@@ -8,9 +8,9 @@ use crate::{
     wire::{
         DEST_COUNT_MASK, ETH_LEN, FLAG_P, IPV4_LEN, VERSION,
         checksum::{Sum, sum_ipv4, sum_words, update},
+        ecn,
         endian::{Be16, Be32},
         eth,
-        ecn,
         frame::{Frame, View, Window},
         in_ip, ipv4, transport,
         xcast4::{
@@ -92,7 +92,9 @@ impl Family for V4 {
         let header = view.window::<XCAST_AT>(0)?;
         let old = Be16::from_memory(header.u16(ipv4::VERSION_IHL));
         let new = Be16::new(old.value() & !u16::from(ecn::MASK) | u16::from(bits & ecn::MASK));
-        let sum = update(header.u16(ipv4::CHECKSUM)).sub16(old.memory()).add16(new.memory());
+        let sum = update(header.u16(ipv4::CHECKSUM))
+            .sub16(old.memory())
+            .add16(new.memory());
         header.set_u16(ipv4::VERSION_IHL, new.memory());
         header.set_u16(ipv4::CHECKSUM, sum.checksum());
         Some(())

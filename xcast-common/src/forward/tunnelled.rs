@@ -52,7 +52,9 @@ fn outer_len<O: Family>(view: View<'_>, settings: &Settings) -> Option<usize> {
         in_ip::IPV4 | in_ip::IPV6 => Some(O::IP_LEN),
         transport::UDP if settings.udp_port != Be16::default() => {
             let len = O::IP_LEN + udp::HEADER_LEN;
-            let datagram = view.skip(O::IP_LEN).window::<{ ETH_LEN + udp::HEADER_LEN }>(0)?;
+            let datagram = view
+                .skip(O::IP_LEN)
+                .window::<{ ETH_LEN + udp::HEADER_LEN }>(0)?;
             if datagram.u16(ETH_LEN + udp::DESTINATION_PORT) != settings.udp_port.memory() {
                 return None;
             }
@@ -185,10 +187,17 @@ fn combine_ecn(outer: u8, inner: u8) -> Option<u8> {
 
 /// Takes the outer headers off, and seals the frame. The cookie is left at its end, as padding.
 #[inline(always)]
-fn take_out<I: Family>(frame: &mut impl Frame, outer_len: usize, settings: &Settings) -> Option<()> {
+fn take_out<I: Family>(
+    frame: &mut impl Frame,
+    outer_len: usize,
+    settings: &Settings,
+) -> Option<()> {
     let view = frame.view();
     let inner = view.skip(outer_len & MAX_OUTER_LEN);
-    let destination = (view.be32(eth::DESTINATION)?, view.be16(eth::DESTINATION + 4)?);
+    let destination = (
+        view.be32(eth::DESTINATION)?,
+        view.be16(eth::DESTINATION + 4)?,
+    );
     let header = inner.window::<ETH_LEN>(0)?;
     header.set_u32(eth::DESTINATION, destination.0.memory());
     header.set_u16(eth::DESTINATION + 4, destination.1.memory());

@@ -285,8 +285,7 @@ impl<F: Family> Router<F> {
         };
         if form == Form::Tunnel {
             let tunnel = self.tables.tunnel(next_hop.group_or_tunnel);
-            let encapsulated =
-                tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
+            let encapsulated = tunnel.and_then(|tunnel| encapsulate(&mut copy, &self.plan, tunnel));
             if encapsulated.is_none() {
                 self.count(slot, Counter::DropNoRoom);
                 return;

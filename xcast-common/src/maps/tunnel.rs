@@ -81,7 +81,12 @@ impl Tunnel {
     pub fn ethernet(&self) -> (u64, u32) {
         let start = core::ptr::from_ref(&self.macs).cast::<u8>();
         // SAFETY: both are within the field, and aligned, by the assertions below; any bits are a number.
-        unsafe { (start.cast::<u64>().read(), start.add(8).cast::<u32>().read()) }
+        unsafe {
+            (
+                start.cast::<u64>().read(),
+                start.add(8).cast::<u32>().read(),
+            )
+        }
     }
 
     /// By how many octets a packet becomes longer.

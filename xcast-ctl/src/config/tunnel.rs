@@ -159,7 +159,11 @@ impl Tunnel {
             let reason = "there is no `key`: in a key file, the previous one is the second line";
             return Err(invalid(field("previous_key"), reason));
         }
-        if self.key_file.as_ref().is_some_and(|path| !path.is_absolute()) {
+        if self
+            .key_file
+            .as_ref()
+            .is_some_and(|path| !path.is_absolute())
+        {
             return Err(invalid(field("key_file"), "give the whole path, from /"));
         }
         self.keys()?;
@@ -186,7 +190,10 @@ pub(super) fn validate_tunnels(
     has_ipv6: bool,
 ) -> Result<(), ConfigError> {
     if tunnels.len() > MAX_TUNNELS {
-        let reason = format!("{} of them, and there is room for {MAX_TUNNELS}", tunnels.len());
+        let reason = format!(
+            "{} of them, and there is room for {MAX_TUNNELS}",
+            tunnels.len()
+        );
         return Err(invalid("tunnel", reason));
     }
     let (mut names, mut ends) = (HashSet::new(), HashSet::new());
@@ -261,13 +268,19 @@ mod tests {
     fn what_cannot_work_names_its_field() {
         let remote = format!("remote = '192.0.2.1'\n{KEY}");
         let says = [
-            ("remote = '192.0.2.1'".to_owned(), "\"west\": key: there is none"),
+            (
+                "remote = '192.0.2.1'".to_owned(),
+                "\"west\": key: there is none",
+            ),
             (
                 "remote = '192.0.2.1'\nkey = 'short'".to_owned(),
                 "key: 5 octets can be guessed",
             ),
             (format!("remote = '224.0.0.9'\n{KEY}"), "remote: 224.0.0.9"),
-            (format!("remote = '2001:db8::1'\n{KEY}"), "code_points.group6"),
+            (
+                format!("remote = '2001:db8::1'\n{KEY}"),
+                "code_points.group6",
+            ),
             (
                 format!("{remote}\nlocal = '2001:db8::1'"),
                 "local: 2001:db8::1 and the remote",
@@ -301,9 +314,8 @@ mod tests {
         for (lines, said) in says {
             assert_says(with_tunnel(&lines), &[said]);
         }
-        let without_udp = format!(
-            "{CODE_POINTS}[[tunnel]]\nname = 'a'\n{remote}\nmode = 'udp'\n{PORT}"
-        );
+        let without_udp =
+            format!("{CODE_POINTS}[[tunnel]]\nname = 'a'\n{remote}\nmode = 'udp'\n{PORT}");
         assert_says(Config::parse(&without_udp), &["mode", "udp.port"]);
     }
 

@@ -15,7 +15,7 @@ mod rule;
 mod xdp;
 
 pub(crate) use self::{
-    ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    ethtool::{gro, leaves_vlan_tags_out, set_gro, statistics, takes_vlan_tags_off},
     limits::{may_mount, missing_capabilities, raise_open_files},
     link::{Link, ipv4_addresses, link, link_named, links, remove_link},
     managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, bail};
 use xcast_common::maps::{
-    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_STACK,
-    PortCounters, counter,
+    NEXT_HOP_ON_LINK, NEXT_HOP_STACK_ROOM, NEXT_HOP_TUNNEL, NEXT_HOP_XCAST, NextHop, NextHopKind,
+    PORT_STACK, PortCounters, counter,
 };
 
 use super::{explain, ports::Ports, state::Router};
@@ -68,9 +68,8 @@ impl Router {
         let gateways = self.discovery.report(&self.sync);
         for copy in &mut explain.copies {
             let mut without = gateways.iter().filter(|row| !row.xcast);
-            let gateway = without.find(|row| {
-                row.device == copy.port && Some(row.address) == copy.next_hop
-            });
+            let gateway =
+                without.find(|row| row.device == copy.port && Some(row.address) == copy.next_hop);
             if let Some(gateway) = gateway {
                 copy.why += &format!("; it gets unicast: {}", gateway.why);
             }

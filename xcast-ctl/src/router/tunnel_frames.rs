@@ -72,10 +72,9 @@ pub(super) fn probe(
     };
     let mut message = [&[kind, 0, 0, 0, 0, 0, 0, 0][..], &MAGIC, nonce].concat();
     let (protocol, checksum) = match (local, group) {
-        (IpAddr::V6(local), IpAddr::V6(group)) => (
-            transport::ICMPV6,
-            icmpv6_checksum(local, group, &message),
-        ),
+        (IpAddr::V6(local), IpAddr::V6(group)) => {
+            (transport::ICMPV6, icmpv6_checksum(local, group, &message))
+        }
         _ => (transport::ICMP, internet_checksum(&message)),
     };
     message[2..4].copy_from_slice(&checksum);
@@ -145,7 +144,8 @@ pub(super) fn parse(frame: &[u8], udp_port: u16) -> Option<Heard> {
 fn too_big(packet: &[u8], mtu_bytes: u32, udp_port: u16) -> Option<Heard> {
     let (protocol, header_len, source, destination) = match packet.first()? >> 4 {
         4 => {
-            let address = |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into());
+            let address =
+                |at: usize| Some(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?.into());
             let header_len = 4 * usize::from(packet[0] & 0xf);
             (*packet.get(9)?, header_len, address(12)?, address(16)?)
         }
@@ -169,7 +169,11 @@ fn too_big(packet: &[u8], mtu_bytes: u32, udp_port: u16) -> Option<Heard> {
 }
 
 fn be16(octets: &[u8], at: usize) -> Option<u16> {
-    octets.get(at..at + 2)?.try_into().ok().map(u16::from_be_bytes)
+    octets
+        .get(at..at + 2)?
+        .try_into()
+        .ok()
+        .map(u16::from_be_bytes)
 }
 
 /// Lets answers to probes pass, and reports of what is too big.
@@ -183,27 +187,37 @@ pub(super) fn filter() -> [Instruction; 22] {
     let load = |code, at: usize| step(code, 0, 0, at as u32);
     // Jumps are relative to the next instruction.
     [
-        load(LOAD_HALF, eth::ETHER_TYPE), // 0
-        step(JUMP_IF_EQUAL, 10, 0, eth::TYPE_IPV6.into()), // 1 -> 12
-        step(JUMP_IF_EQUAL, 0, 18, eth::TYPE_IPV4.into()), // 2 -> 21
-        load(LOAD_BYTE, ETH_LEN + 9), // 3
+        load(LOAD_HALF, eth::ETHER_TYPE),                   // 0
+        step(JUMP_IF_EQUAL, 10, 0, eth::TYPE_IPV6.into()),  // 1 -> 12
+        step(JUMP_IF_EQUAL, 0, 18, eth::TYPE_IPV4.into()),  // 2 -> 21
+        load(LOAD_BYTE, ETH_LEN + 9),                       // 3
         step(JUMP_IF_EQUAL, 0, 16, transport::ICMP.into()), // 4 -> 21
-        load(LOAD_HALF, ICMP_IPV4), // 5: type and code
-        step(JUMP_IF_EQUAL, 13, 0, u16::from_be_bytes([UNREACHABLE, FRAGMENTATION_NEEDED]).into()), // 6 -> 20
-        step(JUMP_IF_EQUAL, 0, 13, u16::from_be_bytes([ECHO_REPLY, 0]).into()), // 7 -> 21
-        load(LOAD_WORD, ICMP_IPV4 + ECHO_LEN), // 8
+        load(LOAD_HALF, ICMP_IPV4),                         // 5: type and code
+        step(
+            JUMP_IF_EQUAL,
+            13,
+            0,
+            u16::from_be_bytes([UNREACHABLE, FRAGMENTATION_NEEDED]).into(),
+        ), // 6 -> 20
+        step(
+            JUMP_IF_EQUAL,
+            0,
+            13,
+            u16::from_be_bytes([ECHO_REPLY, 0]).into(),
+        ), // 7 -> 21
+        load(LOAD_WORD, ICMP_IPV4 + ECHO_LEN),              // 8
         step(JUMP_IF_EQUAL, 10, 11, u32::from_be_bytes(MAGIC)), // 9 -> 20 or 21
-        step(RETURN, 0, 0, 0), // 10
-        step(RETURN, 0, 0, 0), // 11
-        load(LOAD_BYTE, ETH_LEN + 6), // 12
+        step(RETURN, 0, 0, 0),                              // 10
+        step(RETURN, 0, 0, 0),                              // 11
+        load(LOAD_BYTE, ETH_LEN + 6),                       // 12
         step(JUMP_IF_EQUAL, 0, 7, transport::ICMPV6.into()), // 13 -> 21
-        load(LOAD_BYTE, ICMP_IPV6), // 14
-        step(JUMP_IF_EQUAL, 4, 0, TOO_BIG6.into()), // 15 -> 20
-        step(JUMP_IF_EQUAL, 0, 4, ECHO_REPLY6.into()), // 16 -> 21
-        load(LOAD_WORD, ICMP_IPV6 + ECHO_LEN), // 17
+        load(LOAD_BYTE, ICMP_IPV6),                         // 14
+        step(JUMP_IF_EQUAL, 4, 0, TOO_BIG6.into()),         // 15 -> 20
+        step(JUMP_IF_EQUAL, 0, 4, ECHO_REPLY6.into()),      // 16 -> 21
+        load(LOAD_WORD, ICMP_IPV6 + ECHO_LEN),              // 17
         step(JUMP_IF_EQUAL, 1, 2, u32::from_be_bytes(MAGIC)), // 18 -> 20 or 21
-        step(RETURN, 0, 0, 0), // 19
-        step(RETURN, 0, 0, u32::MAX), // 20
-        step(RETURN, 0, 0, 0), // 21
+        step(RETURN, 0, 0, 0),                              // 19
+        step(RETURN, 0, 0, u32::MAX),                       // 20
+        step(RETURN, 0, 0, 0),                              // 21
     ]
 }

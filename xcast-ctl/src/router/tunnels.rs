@@ -117,9 +117,8 @@ impl Tunnels {
                 datapath.set_tunnel(tunnel_index(tunnel, mode), headers)?;
             }
         }
-        let arriving = |key: &Secret| {
-            u64::from_ne_bytes(cookie(key.octets(), known.spec.remote, local))
-        };
+        let arriving =
+            |key: &Secret| u64::from_ne_bytes(cookie(key.octets(), known.spec.remote, local));
         let new = arriving(&known.key);
         let cookies = [new, known.previous_key.as_ref().map_or(new, arriving)];
         let peer = TunnelPeer::new(known.spec.remote, local);
@@ -201,7 +200,10 @@ impl Tunnels {
             if let Ok(outer) = sync.outer(number)
                 && let Err(error) = self.send(number, mode, &outer, &due.nonce)
             {
-                debug!("cannot ask tunnel {}: {error:#}", self.list[number].spec.name);
+                debug!(
+                    "cannot ask tunnel {}: {error:#}",
+                    self.list[number].spec.name
+                );
             }
         }
         while let Some((number, carriage)) = self.state.poll_change() {
@@ -229,7 +231,11 @@ impl Tunnels {
             Some(mode) => {
                 let mtu = carriage.mtu_bytes;
                 let mtu = mtu.map(|mtu| format!(", {mtu} octets at most on the path"));
-                info!("tunnel {name} works: {}{}", mode_name(mode), mtu.unwrap_or_default());
+                info!(
+                    "tunnel {name} works: {}{}",
+                    mode_name(mode),
+                    mtu.unwrap_or_default()
+                );
             }
             None => info!("tunnel {name} does not work: nothing comes back from the other router"),
         }
@@ -276,7 +282,10 @@ impl Tunnels {
             local: outer.ok().map(|outer| outer.local).or(tunnel.spec.local),
             device: outer.ok().map(|outer| sync.link_name(outer.neighbour.0)),
             working,
-            mode: carriage.mode.filter(|_| working).map(|mode| mode_name(mode).to_owned()),
+            mode: carriage
+                .mode
+                .filter(|_| working)
+                .map(|mode| mode_name(mode).to_owned()),
             why: self.why(tunnel, outer.err().map(|no_way| no_way.to_string()), ways),
             round_trip_us: in_use
                 .and_then(|way| way.round_trip)
@@ -287,7 +296,9 @@ impl Tunnels {
                 .min()
                 .map(|time| time.as_millis().try_into().unwrap_or(u64::MAX)),
             path_mtu,
-            mtu: path_mtu.zip(overhead).map(|(path, overhead)| path.saturating_sub(overhead)),
+            mtu: path_mtu
+                .zip(overhead)
+                .map(|(path, overhead)| path.saturating_sub(overhead)),
             ways: ways.iter().map(way_row).collect(),
             destinations: tunnel.spec.destinations.clone(),
         }

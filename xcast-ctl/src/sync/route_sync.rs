@@ -219,9 +219,7 @@ impl RouteSync {
             let neighbour = self.rib.neighbour(ifindex, address);
             neighbour.is_some_and(|neighbour| neighbour.state == NeighbourState::Stale)
         };
-        let used = used
-            .iter()
-            .flat_map(|&id| self.neighbours_of(id));
+        let used = used.iter().flat_map(|&id| self.neighbours_of(id));
         let neighbours: BTreeSet<_> = used.filter(stale).collect();
         if !neighbours.is_empty() {
             let neighbours = neighbours.into_iter().collect();
@@ -254,7 +252,10 @@ impl RouteSync {
             _ => (None, id),
         };
         let outer = outer.map(|outer| outer.neighbour);
-        outer.into_iter().chain(self.next_hops.neighbour_of(native)).collect()
+        outer
+            .into_iter()
+            .chain(self.next_hops.neighbour_of(native))
+            .collect()
     }
 
     fn take_in_rule(&mut self, event: &KernelEvent) {

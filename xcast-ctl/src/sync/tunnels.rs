@@ -5,7 +5,8 @@ use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use xcast_common::maps::{
-    NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, Tunnel as OuterHeaders, counter::Counter,
+    NEXT_HOP_TUNNEL, NEXT_HOP_TUNNEL_ONLY, NEXT_HOP_XCAST, NextHop, Tunnel as OuterHeaders,
+    counter::Counter,
 };
 use xcast_overlay::backbone::tunnels::{Carriage, Mode};
 

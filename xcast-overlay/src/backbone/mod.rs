@@ -7,6 +7,6 @@
 
 pub mod cookie;
 pub mod discovery;
+pub mod passage;
 pub mod path_mtu;
 pub mod tunnels;
-pub mod passage;

@@ -92,7 +92,11 @@ impl<K: Copy + Ord> Tunnels<K> {
 
     /// Something happened to the way to the other router: the tunnel is asked at once.
     pub fn hurry(&mut self, now: Instant, tunnel: K) {
-        for &mode in self.tunnels.get(&tunnel).map_or(&[][..], |state| &state.modes) {
+        for &mode in self
+            .tunnels
+            .get(&tunnel)
+            .map_or(&[][..], |state| &state.modes)
+        {
             self.discovery.hurry(now, (tunnel, mode));
         }
     }
@@ -128,7 +132,10 @@ impl<K: Copy + Ord> Tunnels<K> {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let lapses = self.tunnels.values();
         let lapse = lapses.filter_map(|state| state.path_mtu.lapses_at()).min();
-        [self.discovery.poll_timeout(), lapse].into_iter().flatten().min()
+        [self.discovery.poll_timeout(), lapse]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// The next probe to send.
@@ -144,7 +151,10 @@ impl<K: Copy + Ord> Tunnels<K> {
 
     /// What a tunnel can do at present.
     pub fn carriage(&self, tunnel: K) -> Carriage {
-        self.tunnels.get(&tunnel).map(State::carriage).unwrap_or_default()
+        self.tunnels
+            .get(&tunnel)
+            .map(State::carriage)
+            .unwrap_or_default()
     }
 
     /// What is known of each way through each tunnel, in order.

@@ -11,14 +11,14 @@ mod encapsulate;
 mod truncate;
 mod x2u;
 
-pub use self::{
-    encapsulate::{encapsulate, encapsulate_packet},
-    x2u::strip,
-};
 use self::{
     bitmap::{clear_bits, write_bitmap},
     truncate::truncate,
     x2u::readdress,
+};
+pub use self::{
+    encapsulate::{encapsulate, encapsulate_packet},
+    x2u::strip,
 };
 use super::{
     mark::Stripped,

@@ -215,10 +215,7 @@ fn decide<F: Family>(
             break;
         }
         let next_hop = &work.next_hops[b];
-        let in_tunnel = next_hop.in_tunnel(
-            fresh(&plan.branches[b].len),
-            fresh(&plan.packet.flags),
-        );
+        let in_tunnel = next_hop.in_tunnel(fresh(&plan.branches[b].len), fresh(&plan.packet.flags));
         // One less: next hops that are no port have an MTU of 0.
         let mtu = next_hop.mtu_for(in_tunnel).wrapping_sub(1);
         let least = fresh(&plan.least_mtu_less_one).min(mtu);

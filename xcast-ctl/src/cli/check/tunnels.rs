@@ -81,7 +81,9 @@ fn looped(running: &Running) -> Option<Finding> {
 
 fn total(running: &Running, counter: Counter) -> u64 {
     let ports = running.stats.ports.iter();
-    ports.map(|port| report::value(&port.counters, counter)).sum()
+    ports
+        .map(|port| report::value(&port.counters, counter))
+        .sum()
 }
 
 #[cfg(test)]
@@ -141,7 +143,11 @@ mod tests {
         let mut facts = facts();
         start(&mut facts);
         if let Some(running) = &mut facts.running {
-            let counts = [("tunnel_refused", 2), ("tunnel_hairpin", 7), ("skip_ttl", 3)];
+            let counts = [
+                ("tunnel_refused", 2),
+                ("tunnel_hairpin", 7),
+                ("skip_ttl", 3),
+            ];
             let counters = counts.map(|(name, count)| (name.to_owned(), count));
             running.stats = Stats::new(vec![PortStats {
                 name: "eth0".to_owned(),
@@ -152,6 +158,9 @@ mod tests {
             }]);
         }
         let warning = |check| (check, Severity::Warning, None);
-        assert_eq!(found(&facts), [warning("tunnel_refused"), warning("tunnel_loop")]);
+        assert_eq!(
+            found(&facts),
+            [warning("tunnel_refused"), warning("tunnel_loop")]
+        );
     }
 }
