@@ -4,7 +4,7 @@
 //! project's documented decisions, what a router must make of one; [`layout`] describes the router
 //! most tests use. [`namespace`], [`tap`] and [`daemon`] are what a test needs of the kernel and of
 //! the router under test, and [`rig`] puts it all together: send a frame, compare whatever comes
-//! out. [`bed`] does so with whole networks; [`trio`] compares it with the kernel's unicast, on one
+//! out. [`bed`] does so with whole networks, on whose hosts [`dht`] runs nodes of the hash table; [`trio`] compares it with the kernel's unicast, on one
 //! router between ordinary hosts, beside which [`bpf`] plays other programs and [`hold`] slow drivers. [`faults`] measures what is
 //! lost when something fails. [`sites`] is two routers with others between them that know nothing of Xcast.
 //!
@@ -14,6 +14,7 @@ pub mod bed;
 pub mod bpf;
 pub mod cpu;
 pub mod daemon;
+pub mod dht;
 pub mod family;
 pub mod faults;
 pub mod hold;

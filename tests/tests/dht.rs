@@ -1,15 +1,12 @@
 //! `xcast-ctl dht`: verbs that ask real nodes, with a real Xcast router between them.
 
 use std::{
-    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
-    process::{Child, Stdio},
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -17,104 +14,16 @@ use nix::{
 use serde_json::Value;
 use tests::{
     bed::Bed,
-    daemon::{Counters, PATIENCE, ctl, program},
+    daemon::{Counters, PATIENCE, ctl},
+    dht::{Node, PORT, code_points},
     family::Family,
-    layout::{GROUP, PORTS_OPTION, PROTOCOL},
     namespace::{self, Namespace},
 };
 use xtask::testbed::{RouterConfig, Routing, Topology};
 
 const UDP_PORT: u16 = 4242;
-const PORT: u16 = 6881;
 /// Nodes beside the one that asks.
 const OTHERS: usize = 6;
-
-/// A node that runs.
-struct Node {
-    child: Child,
-    namespace: Namespace,
-    address: SocketAddr,
-}
-
-impl Node {
-    /// Starts a node, and waits until it is ready.
-    fn join(namespace: Namespace, ip: IpAddr, arguments: &[&str]) -> Result<Self> {
-        let address = SocketAddr::new(ip, PORT);
-        let mut child = namespace
-            .command(program())
-            .args(["dht", "join", "--listen", &address.to_string()])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let stdout = child.stdout.take().context("no standard output")?;
-        let node = Self {
-            child,
-            namespace,
-            address,
-        };
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        let line = lines
-            .recv_timeout(PATIENCE)
-            .context("the node is not ready")?;
-        ensure!(line.starts_with("ready "), "{line}");
-        Ok(node)
-    }
-
-    /// Runs a verb: its exit status, and what it printed.
-    fn ask(&self, arguments: &[&str]) -> Result<(i32, String)> {
-        let output = ctl(&self.namespace, &[&["dht"][..], arguments].concat())?;
-        let code = output.status.code().context("ended by a signal")?;
-        let errors = String::from_utf8_lossy(&output.stderr);
-        ensure!(code < 2, "{arguments:?}: {errors}");
-        Ok((code, String::from_utf8(output.stdout)?))
-    }
-
-    /// Runs a verb that has to succeed: its document.
-    fn done(&self, arguments: &[&str]) -> Result<Value> {
-        let (code, text) = self.ask(&[arguments, &["--json"]].concat())?;
-        ensure!(code == 0, "{arguments:?}: {text}");
-        Ok(serde_json::from_str(&text)?)
-    }
-
-    /// Waits until its status is so.
-    fn until(&self, what: &str, is_so: impl Fn(&Value) -> bool) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let (_, text) = self.ask(&["status", "--json"])?;
-            if is_so(&serde_json::from_str(&text)?) {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "not so: {what}: {text}");
-            thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Waits until it ends, and with which status.
-    fn ended(&mut self) -> Result<Option<i32>> {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait()? {
-                return Ok(status.code());
-            }
-            thread::sleep(Duration::from_millis(10));
-        }
-        bail!("the node does not end")
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        // It may have ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// One node on A, whose router is R1, and others on H1 and so on, which know nothing of Xcast.
 struct Network {
@@ -123,7 +32,7 @@ struct Network {
     router: Namespace,
     /// A's end of the first link.
     first_link: String,
-    _bed: Bed,
+    bed: Bed,
 }
 
 impl Network {
@@ -187,23 +96,9 @@ impl Network {
             others,
             router,
             first_link,
-            _bed: bed,
+            bed,
         })
     }
-}
-
-fn code_points() -> Vec<String> {
-    let options = [
-        ("--protocol", PROTOCOL.to_string()),
-        ("--group", GROUP.to_string()),
-        ("--group6", "ff02::114".to_owned()),
-        ("--routing-type", PROTOCOL.to_string()),
-        ("--ports-option", PORTS_OPTION.to_string()),
-    ];
-    let options = options.into_iter();
-    options
-        .flat_map(|(option, value)| [option.to_owned(), value])
-        .collect()
 }
 
 #[track_caller]
@@ -393,6 +288,145 @@ fn services(a: &Node, b: &Node) -> Result<()> {
     Ok(())
 }
 
+/// `--compare` with a list of all links: what the kernel's counters say is what must have crossed them, to
+/// the octet, with Ethernet headers.
+#[test]
+fn every_link_is_counted_to_the_octet() {
+    with(|network| {
+        let a = &network.a;
+        let directory = tempfile::tempdir()?;
+        let list = directory.path().join("links");
+        std::fs::write(&list, network.bed.testbed.plan().link_ends())?;
+        let list = list.to_str().context("a path")?;
+        let mut ping = vec!["ping", "--compare", "1", "--links", list];
+        ping.extend(["--first-link", &network.first_link]);
+        let addresses: Vec<_> = network
+            .others
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        ping.extend(addresses.iter().map(String::as_str));
+        let others = OTHERS as f64;
+        let packets = |costs: &Value| {
+            let of = |delivery, name| cost(costs, delivery, name);
+            Ok::<_, anyhow::Error>([
+                of("unicast", "first_link_packets")?,
+                of("unicast", "every_link_packets")?,
+                of("xcast", "first_link_packets")?,
+                of("xcast", "every_link_packets")?,
+            ])
+        };
+        // Requests cross two links, and so do replies; one packet crosses the first link for all.
+        let expected = [others, 4.0 * others, 1.0, 1.0 + 3.0 * others];
+        let deadline = Instant::now() + PATIENCE;
+        let costs = loop {
+            let costs = a.done(&ping)?;
+            // From time to time nodes and routers have something to say of their own.
+            if packets(&costs)? == expected {
+                break costs;
+            }
+            ensure!(Instant::now() < deadline, "{expected:?}: {costs}");
+        };
+        // Headers of Ethernet, IP and UDP, and a ping of 78 octets.
+        let headers = match a.address {
+            SocketAddr::V4(_) => 14 + 20 + 8,
+            SocketAddr::V6(_) => 14 + 40 + 8,
+        };
+        let requests = others * f64::from(headers + 78);
+        let of = |delivery, name| cost(&costs, delivery, name);
+        ensure!(of("unicast", "first_link_octets")? == requests, "{costs}");
+        for delivery in ["unicast", "xcast"] {
+            let first = of(delivery, "first_link_octets")?;
+            let replies = of(delivery, "first_link_octets_both_ways")? - first;
+            let every = of(delivery, "every_link_octets")?;
+            ensure!(
+                every == first + requests + 2.0 * replies,
+                "{delivery}: {costs}"
+            );
+        }
+        ensure!(of("xcast", "first_link_octets")? < requests, "{costs}");
+        Ok(())
+    });
+}
+
+/// The table of docs/overlays.md: what each verb costs by unicast and by Xcast. `XCAST_RUNS` is how often
+/// each is run.
+#[test]
+#[ignore = "a table for the documentation: cargo test -p tests --test dht -- --ignored --nocapture"]
+fn what_each_verb_costs() {
+    let runs = std::env::var("XCAST_RUNS").unwrap_or_else(|_| "10".to_owned());
+    with(|network| {
+        let a = &network.a;
+        let directory = tempfile::tempdir()?;
+        let list = directory.path().join("links");
+        std::fs::write(&list, network.bed.testbed.plan().link_ends())?;
+        let list = list.to_str().context("a path")?;
+        let addresses: Vec<_> = network
+            .others
+            .iter()
+            .map(|node| node.address.to_string())
+            .collect();
+        let ping: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let service = [
+            "--type",
+            "ldap",
+            "--uri",
+            "ldap://ldap.example.org",
+            "--place",
+            "52.5,13.4",
+        ];
+        let near = ["--type", "ldap", "--near", "52.4,13.1", "--radius", "50"];
+        let verbs: [(&str, &[&str]); 7] = [
+            ("ping", &ping),
+            ("lookup", &["text:somewhere"]),
+            ("put", &["never changes"]),
+            ("store", &["text:it"]),
+            ("publish", &service),
+            ("find", &near),
+            ("lookup", &["text:a", "text:b", "text:c"]),
+        ];
+        let family = if a.address.is_ipv4() { "IPv4" } else { "IPv6" };
+        for (verb, arguments) in verbs {
+            let mut words = vec![verb];
+            words.extend(arguments);
+            words.extend(["--compare", &runs, "--links", list]);
+            words.extend(["--first-link", &network.first_link]);
+            let costs = a.done(&words)?;
+            let pair = |name: &str| -> Result<(f64, f64)> {
+                Ok((cost(&costs, "unicast", name)?, cost(&costs, "xcast", name)?))
+            };
+            let saved = |(unicast, xcast): (f64, f64)| 100.0 * (1.0 - xcast / unicast);
+            let (packets, octets) = (pair("first_link_packets")?, pair("first_link_octets")?);
+            let (both, every) = (
+                pair("first_link_octets_both_ways")?,
+                pair("every_link_octets")?,
+            );
+            let links = pair("every_link_packets")?;
+            println!(
+                "| `{verb}` {} | {family} | {:.1} | {:.1}, {:.1} | {:.0}, {:.0} (-{:.0} %) | {:.0} % | {:.1}, {:.1} (-{:.0} %) | {:.0} % | {:.1} % |",
+                if verb == "lookup" {
+                    arguments.len().to_string()
+                } else {
+                    String::new()
+                },
+                pair("requests")?.0,
+                packets.0,
+                packets.1,
+                octets.0,
+                octets.1,
+                saved(octets),
+                saved(both),
+                links.0,
+                links.1,
+                saved(links),
+                saved(every),
+                pair("loss_percent")?.1,
+            );
+        }
+        Ok(())
+    });
+}
+
 /// A node that nobody answers says so at any time.
 #[test]
 fn an_empty_table_says_why() {
@@ -444,6 +478,52 @@ fn an_empty_table_says_why() {
     }
 }
 
+/// Why nodes are not taken is told by reason.
+#[test]
+fn refusals_are_told_by_reason() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || -> Result<()> {
+        let namespace = Namespace::new("dht")?;
+        let join = |last: u8, name: &str| {
+            let first = ["--bootstrap", "127.0.0.1:6881", "--node", name];
+            let more = ["--per-network", "1", "--own-network"];
+            let ip = IpAddr::from([127, 0, 0, last]);
+            let arguments = [&more[..], if last == 1 { &[] } else { &first }].concat();
+            Node::join(Namespace::of(namespace.name()), ip, &arguments)
+        };
+        let first = join(1, "node")?;
+        let others = (2..=9).map(|last| join(last, &format!("node{last}")));
+        let _others: Vec<Node> = others.collect::<Result<_>>()?;
+        // All are of one /24, of which a bucket takes one.
+        let refused = |status: &Value| {
+            let refusals = &status["node"]["families"][0]["refusals"];
+            refusals["same_network"].as_u64() >= Some(1)
+        };
+        first.until("somebody is refused", refused)?;
+        let (code, text) = first.ask(&["status"])?;
+        let line = text
+            .lines()
+            .find(|line| line.contains("a node was not taken"));
+        let line = line.with_context(|| format!("no refusals: {text}"))?;
+        ensure!(code == 0 && line.contains("/24"), "{line}");
+        let status: Value = serde_json::from_str(&first.ask(&["status", "--json"])?.1)?;
+        let buckets = status["node"]["families"][0]["buckets"].as_array();
+        let buckets = buckets.context("no buckets")?;
+        ensure!(
+            buckets
+                .iter()
+                .all(|bucket| bucket["good"].as_u64() <= Some(1)),
+            "{status}"
+        );
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// What is wrong is named, before any node is asked.
 #[test]
 fn wrong_input_is_named() {
@@ -482,6 +562,16 @@ fn wrong_input_is_named() {
         (&["find"], "--type"),
         (&["find", "--text", "*"], "--text"),
         (&["find", "--type", "ldap", "--radius", "50"], "--near"),
+        (&["find", "--rings", "1"], "--near"),
+        (
+            &["find", "--polygon", "52.6,13.3", "52.6,13.5"],
+            "--polygon",
+        ),
+        (
+            &["publish", "--avahi", "/nowhere/avahi"],
+            "--avahi: cannot read",
+        ),
+        (&["publish", "--type", "ldap"], "--uri"),
         (&["put", "--bencoded", "nothing"], "VALUE"),
         (&["put", &"x".repeat(1000)], "VALUE has 1005 octets"),
         (&["get", "--public-key", "00"], "64 hexadecimal digits"),

@@ -165,6 +165,37 @@ const NEEDS: &[Need] = &[
         install: None,
     },
     Need {
+        name: "OpenLDAP",
+        why: "directories that are found by place, and bound to",
+        how: "from the distribution (slapd, ldap-utils); not started",
+        purposes: &[Purpose::Test],
+        present: || find("slapd").is_some() && find("ldapsearch").is_some(),
+        packages: &["slapd", "ldap-utils"],
+        install: None,
+    },
+    Need {
+        name: "Avahi",
+        why: "tells a link of services, which are then found from elsewhere",
+        how: "from the distribution (avahi-daemon, avahi-utils, dbus); not started",
+        purposes: &[Purpose::Test],
+        present: || {
+            ["avahi-daemon", "avahi-browse", "dbus-daemon"]
+                .iter()
+                .all(|program| find(program).is_some())
+        },
+        packages: &["avahi-daemon", "avahi-utils", "dbus"],
+        install: None,
+    },
+    Need {
+        name: "tshark",
+        why: "judges messages of SLP",
+        how: "from the distribution",
+        purposes: &[Purpose::Test],
+        present: || find("tshark").is_some(),
+        packages: &["tshark"],
+        install: None,
+    },
+    Need {
         name: "GStreamer",
         why: "sends media to many, unmodified, by Xcast",
         how: "from the distribution (gstreamer1.0-tools, gstreamer1.0-plugins-good), 10 MB",
@@ -403,8 +434,12 @@ impl Apt {
             return Ok(());
         }
         self.update(&missing)?;
-        let arguments = ["install", "--yes", "--no-install-recommends"];
-        process::run(apt_get(&missing)?.args(arguments).args(&missing))
+        let mut install = as_root(&missing)?;
+        process::run(
+            install
+                .args(["sh", "-c", INSTALL, "install"])
+                .args(&missing),
+        )
     }
 
     /// Whether the distribution has a package.
@@ -415,15 +450,33 @@ impl Apt {
 
     fn update(&mut self, wanted: &[&str]) -> Result<()> {
         if !self.updated {
-            process::run(apt_get(wanted)?.args(["update", "--quiet"]))?;
+            process::run(as_root(wanted)?.args(["apt-get", "update", "--quiet"]))?;
             self.updated = true;
         }
         Ok(())
     }
 }
 
-/// `apt-get`, as root.
-fn apt_get(wanted: &[&str]) -> Result<Command> {
+/// Installs packages and starts none of their daemons, neither now (Debian Policy 9.3.3.2: `policy-rc.d`)
+/// nor at the next start of the machine: tests have daemons of their own, in namespaces.
+const INSTALL: &str = r#"
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+fi
+apt-get install --yes --no-install-recommends "$@" || exit
+for package in "$@"; do
+    case $package in
+        avahi-daemon | slapd) update-rc.d "$package" disable || true ;;
+    esac
+done
+"#;
+
+/// A command that runs what is added to it as root, where nobody can be asked.
+fn as_root(wanted: &[&str]) -> Result<Command> {
     if find("apt-get").is_none() {
         bail!(
             "this distribution has no apt-get; install the equivalents of {}",
@@ -442,7 +495,7 @@ fn apt_get(wanted: &[&str]) -> Result<Command> {
             wanted.join(" ")
         );
     };
-    command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+    command.arg("DEBIAN_FRONTEND=noninteractive");
     Ok(command)
 }
 

@@ -8,6 +8,7 @@
 //! | experiment | question |
 //! |---|---|
 //! | [`operations`] | same answers with and without Xcast? what does each operation cost? |
+//! | [`members`] | what do join, leave, states, tables and events cost, told to many? |
 //! | [`combining`] | how often do messages of different operations share a packet? |
 //! | [`losses`] | what do lost packets do to look-ups? |
 //! | [`implosion`] | what do many answers at one moment do to an access link? |
@@ -22,6 +23,7 @@ pub mod implosion;
 pub mod links;
 pub mod loss;
 pub mod losses;
+pub mod members;
 pub mod node;
 pub mod operations;
 pub mod reflection;

@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 use serde::Serialize;
 use xcast_overlay::krpc::Family;
 use xcast_overlay_bench::{
-    bed::Setup, churn, combining, implosion, losses, operations, reflection,
+    bed::Setup, churn, combining, implosion, losses, members, operations, reflection,
 };
 use xtask::testbed::{Deployment, plan, topology::HOSTS_PER_EDGE};
 
@@ -68,6 +68,12 @@ enum Experiment {
         /// Requests in a round
         #[arg(long, value_delimiter = ',', default_values_t = [3, 20])]
         alpha: Vec<usize>,
+        /// Which routers speak Xcast, in turn
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Deployment::All, Deployment::Half])]
+        xcast: Vec<Deployment>,
+    },
+    /// What a member of an overlay says to all others: join, leave, states, tables, events
+    Members {
         /// Which routers speak Xcast, in turn
         #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Deployment::All, Deployment::Half])]
         xcast: Vec<Deployment>,
@@ -164,6 +170,8 @@ fn run(cli: Cli) -> Result<()> {
             };
             print(&operations::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
         }
+        // Twenty members.
+        Experiment::Members { xcast } => print(&members::run(&setup(2), &xcast)?, json),
         Experiment::Combining {
             parallel,
             batches,

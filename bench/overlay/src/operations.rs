@@ -64,15 +64,17 @@ pub enum Operation {
     Announce,
     /// A look-up for who has announced itself.
     GetPeers,
-    /// A look-up for seven keys at once.
+    /// A look-up for seven keys at once, as for a cell and those around it.
     GetMany,
+    /// A look-up for each of these keys, all at the same time, as strangers have to be asked.
+    GetPeersEach,
     /// A look-up for the own identifier, and one in each bucket.
     JoinAndRefresh,
 }
 
 impl Operation {
     /// All of them. What is looked for is stored before.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ping,
         Self::FindNode,
         Self::PutImmutable,
@@ -82,6 +84,7 @@ impl Operation {
         Self::Announce,
         Self::GetPeers,
         Self::GetMany,
+        Self::GetPeersEach,
         Self::JoinAndRefresh,
     ];
 }
@@ -139,9 +142,14 @@ impl Things {
         }
     }
 
-    /// Begins an operation.
-    fn begin(&self, operation: Operation, node: &mut Node, now: Instant) -> Result<OperationId> {
-        Ok(match operation {
+    /// Begins an operation: what of it will end.
+    fn begin(
+        &self,
+        operation: Operation,
+        node: &mut Node,
+        now: Instant,
+    ) -> Result<BTreeSet<OperationId>> {
+        let begun = match operation {
             Operation::Ping => node.ping_all(now, &self.asked),
             Operation::FindNode => node.find_node(now, self.target),
             Operation::PutImmutable => self.put(&self.immutable, node, now)?,
@@ -151,12 +159,17 @@ impl Things {
             Operation::Announce => node.announce(now, self.target, Some(ANNOUNCED_PORT)),
             Operation::GetPeers => node.find_peers(now, self.target),
             Operation::GetMany => node.find_many(now, &self.keys),
+            Operation::GetPeersEach => {
+                let keys = self.keys.iter();
+                return Ok(keys.map(|key| node.find_peers(now, *key)).collect());
+            }
             Operation::JoinAndRefresh => {
                 node.join(now);
                 // Its end has an event of its own.
-                return Ok(node.ping_all(now, &[]));
+                return Ok(BTreeSet::new());
             }
-        })
+        };
+        Ok(BTreeSet::from([begun]))
     }
 
     fn put(&self, item: &Item, node: &mut Node, now: Instant) -> Result<OperationId> {
@@ -168,9 +181,9 @@ impl Things {
     fn perform(&self, operation: Operation, node: &RunningNode) -> Result<(Answer, Duration)> {
         let things = self.clone();
         let started = Instant::now();
-        let id = node.act(move |node, now| things.begin(operation, node, now))??;
+        let mut begun = node.act(move |node, now| things.begin(operation, node, now))??;
         let mut answer = Answer::default();
-        let end = |event| match event {
+        let mut end = |event| match event {
             Event::Joined { nodes } if operation == Operation::JoinAndRefresh => {
                 answer.nodes = nodes;
                 Some(())
@@ -178,31 +191,30 @@ impl Things {
             Event::Finished {
                 operation: of,
                 report,
-            } if of == id => {
+            } if begun.remove(&of) => {
                 for family in report.families {
                     let ids = family.closest.iter().map(|contact| contact.id);
                     answer.closest.insert(report.target, ids.collect());
                     answer.stored += family.stored;
                 }
-                answer.peers = report.peers;
+                answer.peers.extend(report.peers);
                 answer.items.extend(report.item);
-                Some(())
+                begun.is_empty().then_some(())
             }
             Event::FinishedMany {
                 operation: of,
                 report,
-            } if of == id => {
+            } if begun.remove(&of) => {
                 for (target, found) in report.targets {
                     let ids = found.closest.iter().map(|contact| contact.id);
                     answer.closest.insert(target, ids.collect());
                     answer.peers.extend(found.peers);
                     answer.items.extend(found.item);
                 }
-                Some(())
+                begun.is_empty().then_some(())
             }
             _ => None,
         };
-        let mut end = end;
         node.wait(&mut end)
             .with_context(|| format!("{operation:?} does not end"))?;
         if operation == Operation::GetImmutable {

@@ -10,7 +10,7 @@ use tests::{daemon, namespace};
 use xcast_overlay::krpc::Family;
 use xcast_overlay_bench::{
     bed::Setup,
-    churn, implosion, losses,
+    churn, implosion, losses, members,
     operations::{self, Operation},
     reflection::{self, Form},
 };
@@ -77,7 +77,29 @@ fn operations_by_ipv4() {
 #[test]
 fn operations_by_ipv6() {
     let base = Ipv4Addr::new(198, 18, 0, 0);
-    operations_cost_less_and_say_the_same(2, Family::Ipv6, base, &[Deployment::All]);
+    let deployments = [Deployment::All, Deployment::Half];
+    operations_cost_less_and_say_the_same(3, Family::Ipv6, base, &deployments);
+}
+
+/// What one member says to all others reaches them all, by fewer packets.
+#[test]
+fn members_reach_all_others() {
+    let Some(setup) = setup(3, 3, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let deployments = [Deployment::All, Deployment::Half];
+    let outcome = members::run(&setup, &deployments).expect("the experiment runs");
+    println!("{outcome}");
+    assert_eq!((outcome.others, outcome.rows.len()), (8, 5));
+    for row in &outcome.rows {
+        assert_eq!((row.unicast.reached, row.xcast.len()), (8, 2));
+        for (deployment, cost) in &row.xcast {
+            let what = format!("{:?}, {deployment}: {cost:?}", row.operation);
+            assert_eq!(cost.reached, 8, "{what}");
+            let (unicast, counts) = (&row.unicast.counts, &cost.counts);
+            assert!(counts.requests < unicast.requests, "{what}: {unicast:?}");
+        }
+    }
 }
 
 #[test]

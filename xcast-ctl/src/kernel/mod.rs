@@ -21,7 +21,7 @@ mod xdp;
 
 pub(crate) use self::{
     addressed_socket::AddressedSocket,
-    ethtool::{gro, leaves_vlan_tags_out, set_gro, takes_vlan_tags_off},
+    ethtool::{gro, leaves_vlan_tags_out, set_gro, statistics, takes_vlan_tags_off},
     features::merging_offloads,
     filter::{FilterPlace, ingress_filters},
     ipsec::ipsec_destinations,

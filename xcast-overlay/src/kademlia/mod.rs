@@ -27,6 +27,7 @@
 //! * Use as an amplifier: budgets of octets for each network and for all answers.
 //! * Being banned: no peer is ever sent more messages than [`Config::pace`] allows.
 
+mod area;
 pub mod bep42;
 mod config;
 mod entries;
@@ -51,6 +52,7 @@ mod tokens;
 mod upkeep;
 
 pub use self::{
+    area::Asking,
     config::Config,
     event::Event,
     limits::AnswerLimits,

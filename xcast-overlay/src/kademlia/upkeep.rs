@@ -145,3 +145,69 @@ impl Upkeep {
         self.refreshes.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Nodes that were started at the same moment, as after a power failure.
+    #[test]
+    fn nodes_that_were_started_together_do_not_act_together() {
+        let now = Instant::now();
+        let (tick, interval) = (Duration::from_secs(30), Duration::from_secs(900));
+        let mut ticks = Vec::new();
+        let mut republished = Vec::new();
+        for seed in 0..200 {
+            let mut random = Random::from_number(seed);
+            let mut upkeep = Upkeep::new(now, tick, &mut random);
+            ticks.push(upkeep.next() - now);
+            upkeep.publish(now, Id::default(), Goal::FindNode, interval, &mut random);
+            let published = &upkeep.published[&Id::default()];
+            republished.push(published.next - now);
+            // The time after that is another one again.
+            let due = upkeep.due_published(now + 2 * interval, &mut random);
+            assert_eq!(due.len(), 1);
+            let next = upkeep.published[&Id::default()].next - (now + 2 * interval);
+            assert!(next >= interval.mul_f64(0.79) && next <= interval.mul_f64(1.21));
+        }
+        for (times, around, part) in [(ticks, tick / 2, 1.0), (republished, interval, JITTER)] {
+            let within = around.mul_f64(1.0 - part)..=around.mul_f64(1.0 + part);
+            assert!(times.iter().all(|time| within.contains(time)), "{times:?}");
+            // In each tenth of that time, some act, and not too many.
+            for tenth in 0..10 {
+                let from = around.mul_f64(1.0 - part + 0.2 * part * f64::from(tenth));
+                let until = from + around.mul_f64(0.2 * part);
+                let count = times
+                    .iter()
+                    .filter(|time| (from..until).contains(time))
+                    .count();
+                assert!((5..=50).contains(&count), "{count} of 200 in a tenth");
+            }
+        }
+    }
+
+    #[test]
+    fn pauses_between_attempts_to_join_grow() {
+        let start = Instant::now();
+        let mut random = Random::from_number(1);
+        let mut upkeep = Upkeep::new(start, Duration::from_secs(30), &mut random);
+        let mut attempts = Vec::new();
+        for second in 0..3600 {
+            if upkeep.rejoin(
+                start + Duration::from_secs(second),
+                Family::Ipv4,
+                &mut random,
+            ) {
+                attempts.push(second);
+            }
+        }
+        assert!((10..30).contains(&attempts.len()), "{attempts:?}");
+        let pauses: Vec<u64> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(
+            pauses[0] <= 6 && *pauses.last().expect("some") >= 240,
+            "{pauses:?}"
+        );
+        upkeep.joined(Family::Ipv4);
+        assert!(upkeep.rejoin(start + Duration::from_secs(3600), Family::Ipv4, &mut random));
+    }
+}

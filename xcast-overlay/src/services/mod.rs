@@ -8,13 +8,18 @@
 //! * [`Query`] says under which keys to look, and then which of what is found is meant.
 //! * [`Shelf`] is the store of a node: several entries of several publishers under a key, a quota for
 //!   each publisher, and answers in pages.
+//! * [`dns_sd`], [`slp`] and [`uddi`] read what mechanisms of a link or a registry say, so that it can be
+//!   found by others.
 //!
 //! Nothing here sends anything.
 
+pub mod dns_sd;
 mod entry;
 mod keys;
 mod query;
 mod shelf;
+pub mod slp;
+pub mod uddi;
 
 pub use self::{
     entry::{Entry, EntryError, MAX_ENTRY_OCTETS, Service},

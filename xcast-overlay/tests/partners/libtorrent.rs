@@ -30,8 +30,9 @@ pub fn missing() -> &'static [&'static str] {
     }
 }
 
-async fn start(ipv6: bool) -> (Program, SocketAddr) {
-    let local = address(ipv6, 1, 6881);
+/// Starts it at address `n` of the namespace.
+pub async fn start(ipv6: bool, n: u8) -> (Program, SocketAddr) {
+    let local = address(ipv6, n, 6881);
     let arguments = [
         SCRIPT.to_owned(),
         local.ip().to_string(),
@@ -45,7 +46,7 @@ async fn start(ipv6: bool) -> (Program, SocketAddr) {
 /// It answers all that we ask.
 pub async fn we_ask(ipv6: bool) -> Talk {
     let mut talk = Talk::new(NAME, ipv6, Asker::We);
-    let (_partner, local) = start(ipv6).await;
+    let (_partner, local) = start(ipv6, 1).await;
     let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
     ours.ask_bep5(&mut talk, local).await;
     ours.ask_bep44(&mut talk, local).await;
@@ -58,7 +59,7 @@ pub async fn we_ask(ipv6: bool) -> Talk {
 /// It stays with us for so long.
 pub async fn soak(ipv6: bool, time: Duration) -> Talk {
     let mut talk = Talk::new(NAME, ipv6, Asker::We);
-    let (_partner, local) = start(ipv6).await;
+    let (_partner, local) = start(ipv6, 1).await;
     let mut ours = Ours::start(address(ipv6, 9, 6881), &[local]);
     let soaked = ours.soak(local, time).await;
     talk.note("soak", soaked);
@@ -124,7 +125,7 @@ impl Theirs {
 /// It finds us, lists us, and gets from us what it stored at us: nobody else is there.
 pub async fn they_ask(ipv6: bool) -> Talk {
     let mut talk = Talk::new(NAME, ipv6, Asker::They);
-    let (partner, local) = start(ipv6).await;
+    let (partner, local) = start(ipv6, 1).await;
     let ours = Ours::start(address(ipv6, 9, 6881), &[]);
     let mut theirs = Theirs {
         partner,

@@ -4,6 +4,7 @@
 //! Each test has a network namespace of its own, in which the addresses 198.18.N.1 and
 //! 2001:db8:N::1 are this host: no two in one /24 or /64, and such that BEP 42 counts.
 
+mod example;
 mod libtorrent;
 mod mainline;
 mod namespace;
@@ -114,4 +115,15 @@ fn partners_stay() {
         vec![transmission::soak(true, SOAK).await]
     });
     works(&missing, async || vec![mainline::soak(SOAK).await]);
+}
+
+/// `examples/join.rs`: nobody in that network knows anything of us.
+#[test]
+fn the_example_joins_an_unmodified_swarm() {
+    let missing = libtorrent::missing();
+    for ipv6 in [false, true] {
+        if let Some(said) = in_namespace(missing, async move || example::join(ipv6).await) {
+            said.unwrap_or_else(|error| panic!("IPv6 {ipv6}: {error:#}"));
+        }
+    }
 }

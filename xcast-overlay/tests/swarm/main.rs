@@ -6,5 +6,6 @@
 mod faults;
 mod lookups;
 mod network;
+mod places;
 mod protocol;
 mod services;

@@ -11,6 +11,7 @@ use xcast_overlay::{
         signing_key,
     },
     runtime::{Mode, Protocol as _, Random, Transmit},
+    services::{Entry, Keys, Service},
 };
 
 use crate::network::{Network, address};
@@ -272,6 +273,94 @@ fn storing_needs_the_token_of_this_very_address() {
         two.address,
         put(Item::immutable("4:good")),
     ));
+}
+
+/// An entry of a service is stored with a token of this address and its publisher's signature only, and a
+/// publisher has a quota that others need not mind.
+#[test]
+fn an_entry_needs_token_signature_and_room() {
+    let mut network = Network::new(19);
+    network.add(Config {
+        started_unix_s: 1000,
+        ..ipv4()
+    });
+    let mut random = Random::from_number(1);
+    let (one, two) = (Stranger::new(1, &mut random), Stranger::new(2, &mut random));
+    let entry = |key: u8, number: usize| {
+        let service = Service {
+            mechanism: "ldap".into(),
+            uri: format!("ldap://host{number}.example.org"),
+            attributes: Default::default(),
+            place: None,
+        };
+        let entry = Entry::sign(&signing_key([key; 32]), service, 1, 2000).expect("an entry");
+        (entry.encode(), Keys::of(&entry.service).keys[0])
+    };
+    let token = |network: &mut Network, stranger: &Stranger| {
+        let query = Query::GetMany {
+            targets: vec![entry(1, 0).1],
+        };
+        let answer = response(ask(network, stranger.address, stranger.query(query, false)));
+        answer.token.expect("a token")
+    };
+    let (of_one, of_two) = (token(&mut network, &one), token(&mut network, &two));
+    let put = |network: &mut Network, stranger: &Stranger, entry: Bytes, key: Id, token: &Bytes| {
+        let query = Query::PutEntry {
+            keys: vec![key],
+            entry,
+            token: token.clone(),
+        };
+        match ask(network, stranger.address, stranger.query(query, false)) {
+            Some(Message {
+                kind: Kind::Error(error),
+                ..
+            }) => Err(error.message),
+            answer => {
+                response(answer);
+                Ok(())
+            }
+        }
+    };
+    let (octets, key) = entry(1, 0);
+    let said = |result: Result<(), String>, what: &str| {
+        let error = result.expect_err("refused");
+        assert!(error.contains(what), "{error}");
+    };
+    said(
+        put(&mut network, &one, octets.clone(), key, &of_two),
+        "invalid token",
+    );
+    let mut forged = octets.to_vec();
+    let at = forged
+        .windows(5)
+        .position(|w| w == b"host0")
+        .expect("the URI");
+    forged[at] = b'g';
+    said(
+        put(&mut network, &one, forged.into(), key, &of_one),
+        "not signed",
+    );
+    let elsewhere = Id::hash_of(&[b"another key"]);
+    said(
+        put(&mut network, &one, octets.clone(), elsewhere, &of_one),
+        "nothing to do",
+    );
+    for number in 0..8 {
+        let (octets, key) = entry(1, number);
+        assert_eq!(put(&mut network, &one, octets, key, &of_one), Ok(()));
+    }
+    let (octets, key) = entry(1, 8);
+    said(
+        put(&mut network, &one, octets, key, &of_one),
+        "the most that it may have",
+    );
+    // The quota is the publisher's, whoever carries the entry.
+    let (octets, key) = entry(2, 8);
+    assert_eq!(put(&mut network, &one, octets, key, &of_one), Ok(()));
+    network.now += Duration::from_secs(1001);
+    let (octets, key) = entry(3, 9);
+    let of_one = token(&mut network, &one);
+    said(put(&mut network, &one, octets, key, &of_one), "expired");
 }
 
 #[test]
@@ -542,6 +631,35 @@ fn after_leaving_nothing_is_sent_but_answers() {
     network.act(8, |node, now| node.ping(now, address(3, FAMILY)));
     let report = network.run_until_finished(8);
     assert_eq!(report.families[0].answered, 1);
+}
+
+/// Whoever stores an item for others hands it over: in the end none of those who had it are there.
+#[test]
+fn what_a_node_stores_outlives_its_leaving() {
+    let mut network = swarm(40);
+    let item = Item::immutable("5:there");
+    network
+        .act(0, |node, now| node.put(now, item.clone(), None))
+        .expect("a good item");
+    network.run_until_finished(0);
+    let holders = |network: &Network| -> Vec<usize> {
+        let stores = |at: &usize| network.node(*at).status(network.now).stored.2 > 0;
+        network.living().into_iter().filter(stores).collect()
+    };
+    let first = holders(&network);
+    assert!(first.len() >= 8, "{first:?}");
+    for at in &first {
+        network.act(*at, |node, now| drop(node.leave(now)));
+        network.run_for(Duration::from_secs(10));
+        assert!(network.node(*at).is_idle());
+        network.kill(*at);
+    }
+    let heirs = holders(&network);
+    assert!(heirs.len() >= 8, "{heirs:?}");
+    network.events.clear();
+    let reader = network.living().pop().expect("a node");
+    network.act(reader, |node, now| node.find_item(now, item.target(), ""));
+    assert_eq!(network.run_until_finished(reader).item, Some(item));
 }
 
 #[test]

@@ -69,6 +69,12 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Print both ends of each link: what `xcast-ctl dht --compare N --links FILE` reads
+    #[command(after_help = "EXAMPLE:\n  cargo xtask testbed links fig3 > links")]
+    Links {
+        /// The testbed's name
+        name: String,
+    },
     /// Run a command in a node's namespace
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask testbed exec A -- ping -c1 10.77.4.2\n  \
@@ -132,6 +138,7 @@ pub fn run(command: Command) -> Result<ExitCode> {
         Verb::Up(arguments) => up(&arguments)?,
         Verb::Down { name, .. } => down(name.as_deref())?,
         Verb::List { name, json } => list(name.as_deref(), json)?,
+        Verb::Links { name } => crate::print(&Testbed::attach(&name)?.plan().link_ends())?,
         Verb::Exec {
             node,
             name,

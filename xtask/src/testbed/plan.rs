@@ -290,6 +290,22 @@ impl Plan {
         self.nodes.iter().filter(move |node| node.role == role)
     }
 
+    /// A line for each link: namespace and interface of one end, and of the other.
+    pub fn link_ends(&self) -> String {
+        let namespaces: BTreeMap<_, _> = self
+            .nodes
+            .iter()
+            .map(|node| (&node.name, &node.namespace))
+            .collect();
+        let line = |link: &PlannedLink| {
+            let [one, other] = link.nodes.each_ref().map(|name| namespaces[name]);
+            let [its, others] = &link.interfaces;
+            format!("{one} {its} {other} {others}")
+        };
+        let lines: Vec<_> = self.links.iter().map(line).collect();
+        lines.join("\n")
+    }
+
     fn node_mut(&mut self, name: &str) -> Result<&mut Node> {
         self.nodes
             .iter_mut()

@@ -40,8 +40,9 @@ pub(super) struct AskArgs {
 
     /// With --compare, count on the interfaces that this file lists as well
     ///
-    /// Each line names a network namespace, or - for this one, and an interface in it. If each end of
-    /// each link is listed, what all of them sent is what crossed every link.
+    /// Each line names a network namespace, or - for this one, and an interface in it; or both ends of a
+    /// link, one after the other. If each end of each link is listed, what all of them sent is what
+    /// crossed every link. Of veth interfaces, octets have the Ethernet header where lines have both ends.
     #[arg(long, value_name = "FILE", requires = "compare")]
     links: Option<PathBuf>,
 

@@ -105,11 +105,35 @@ pub(super) enum Operation {
         text: Vec<String>,
         /// A place, in degrees: the nearest services come first.
         near: Option<(f64, f64)>,
-        /// Greatest distance from there, in metres.
-        radius_m: Option<f64>,
+        /// Where to look.
+        area: Option<Where>,
         /// Most of them.
         limit: Option<u32>,
     },
+}
+
+/// Where to look for services; places are degrees of latitude and longitude.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Where {
+    /// The cell around a place, and so many rings of cells around that.
+    Neighbourhood {
+        /// In the middle.
+        around: (f64, f64),
+        /// How many rings.
+        rings: u32,
+        /// Size of the cells: 0 is the largest, 3 the smallest.
+        size: usize,
+    },
+    /// Everything so near.
+    Circle {
+        /// In the middle.
+        around: (f64, f64),
+        /// Greatest distance in metres.
+        radius_m: f64,
+    },
+    /// Everything within these corners.
+    Polygon(Vec<(f64, f64)>),
 }
 
 /// A service.

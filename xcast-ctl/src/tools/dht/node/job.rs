@@ -10,13 +10,13 @@ use tokio::sync::mpsc;
 use xcast_overlay::{
     kademlia::{ManyReport, Node, OperationId, Report as NodeReport},
     krpc::{Item, SigningKey},
-    places::{Area, Place},
+    places::{Area, Place, SIZES},
     services::Query,
 };
 
 use super::{
     super::{
-        message::{Operation, Progress, Report, Response, Sent},
+        message::{Operation, Progress, Report, Response, Sent, Where},
         parse::hex,
     },
     publisher::{Publisher, described},
@@ -108,14 +108,11 @@ pub(super) fn begin(
             kind,
             text,
             near,
-            radius_m,
+            area: wanted,
             limit,
         } => {
-            let near = near.map(|(latitude, longitude)| Place::new(latitude, longitude));
-            let near = near.transpose().context("near")?;
-            let area = near
-                .zip(radius_m)
-                .map(|(place, radius_m)| Area::Circle { place, radius_m });
+            let near = near.map(place).transpose().context("near")?;
+            let area = wanted.map(area).transpose().context("area")?;
             let text = text.iter().map(|pattern| pattern.parse());
             let asked = Query {
                 mechanism: kind.map(|kind| kind.to_lowercase()),
@@ -135,6 +132,36 @@ pub(super) fn begin(
         settle_until: None,
         before: Default::default(),
         reply: None,
+    })
+}
+
+fn place((latitude, longitude): (f64, f64)) -> Result<Place> {
+    Ok(Place::new(latitude, longitude)?)
+}
+
+fn area(wanted: Where) -> Result<Area> {
+    Ok(match wanted {
+        Where::Neighbourhood {
+            around,
+            rings: 0,
+            size,
+        } if size + 1 == SIZES.len() => Area::Point(place(around)?),
+        Where::Neighbourhood {
+            around,
+            rings,
+            size,
+        } => Area::Neighbourhood {
+            place: place(around)?,
+            size,
+            rings,
+        },
+        Where::Circle { around, radius_m } => Area::Circle {
+            place: place(around)?,
+            radius_m,
+        },
+        Where::Polygon(corners) => {
+            Area::Polygon(corners.into_iter().map(place).collect::<Result<_>>()?)
+        }
     })
 }
 

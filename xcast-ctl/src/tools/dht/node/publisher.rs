@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher as _, RandomState},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -51,7 +52,7 @@ impl Publisher {
         );
         let entry = sign(&service, signer)?;
         let left_out = Keys::of(&entry.service).left_out;
-        let next = next(now, &service, node);
+        let next = next(now, &service);
         self.published
             .insert(entry.name(), Published { service, next });
         Ok((entry.name(), node.put_entry(now, &entry), left_out))
@@ -63,7 +64,7 @@ impl Publisher {
             if published.next > now {
                 continue;
             }
-            published.next = next(now, &published.service, node);
+            published.next = next(now, &published.service);
             // It could be signed before.
             if let Ok(entry) = sign(&published.service, signer) {
                 node.put_entry(now, &entry);
@@ -85,11 +86,13 @@ impl Publisher {
     }
 }
 
-/// Halfway to the end of its life, give or take a fifth, so that publishers that were started together
-/// do not refresh together.
-fn next(now: Instant, service: &Service, node: &Node) -> Instant {
+/// Halfway to the end of its life, give or take a fifth, so that what was published together is not
+/// refreshed together.
+fn next(now: Instant, service: &Service) -> Instant {
     let half = Duration::from_secs(service.life_s.unsigned_abs()) / 2;
-    let part = f64::from(node.id()[19]) / f64::from(u8::MAX);
+    // The keys of such a state are random.
+    let random = RandomState::new().hash_one(0);
+    let part = random as f64 / u64::MAX as f64;
     now + half.mul_f64(0.8 + 0.4 * part)
 }
 
@@ -124,5 +127,79 @@ pub(super) fn described(entry: &Entry, now_unix_s: i64, near: Option<Place>) -> 
             .zip(service.place)
             .map(|(near, place)| near.distance_m(place)),
         life_s: entry.expires_unix_s - now_unix_s,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use xcast_overlay::{
+        kademlia::Config,
+        krpc::signing_key,
+        runtime::{Protocol as _, Random},
+    };
+
+    use super::*;
+
+    fn service(uri: &str) -> Service {
+        Service {
+            kind: "ldap".to_owned(),
+            uri: uri.to_owned(),
+            life_s: 1000,
+            ..Service::default()
+        }
+    }
+
+    #[test]
+    fn a_refresh_comes_around_half_of_the_life_and_never_together() {
+        let now = Instant::now();
+        let times: Vec<Duration> = (0..200)
+            .map(|_| next(now, &service("ldap://a")) - now)
+            .collect();
+        let seconds = |s| Duration::from_secs(s);
+        assert!(
+            times
+                .iter()
+                .all(|t| (seconds(400)..=seconds(600)).contains(t))
+        );
+        assert!(times.iter().any(|t| *t < seconds(450)) && times.iter().any(|t| *t > seconds(550)));
+    }
+
+    #[test]
+    fn what_is_published_is_signed_anew_before_it_expires_until_it_is_withdrawn() {
+        let now = Instant::now();
+        let mut node = Node::new(now, Config::own_network(), Random::from_number(1));
+        let (mut publisher, key) = (Publisher::default(), signing_key([1; 32]));
+        let (name, begun, left_out) = publisher
+            .publish(&mut node, now, &key, service("ldap://a"))
+            .unwrap();
+        assert_eq!(left_out, 0);
+        // Nobody is there to be asked, so each operation ends at once.
+        let ended = |node: &mut Node| std::iter::from_fn(|| node.poll_event()).count();
+        assert_eq!(ended(&mut node), begun.len());
+        let at = |seconds| now + Duration::from_secs(seconds);
+        publisher.refresh(&mut node, at(399), &key);
+        assert_eq!(ended(&mut node), 0);
+        publisher.refresh(&mut node, at(601), &key);
+        assert_eq!(ended(&mut node), begun.len());
+        publisher.refresh(&mut node, at(602), &key);
+        assert_eq!(ended(&mut node), 0, "the next one is due later");
+        assert_eq!((publisher.withdraw(name), publisher.withdraw(name)), (1, 0));
+        publisher.refresh(&mut node, at(5000), &key);
+        assert_eq!(ended(&mut node), 0);
+    }
+
+    #[test]
+    fn no_life_longer_than_others_store() {
+        let now = Instant::now();
+        let mut node = Node::new(now, Config::own_network(), Random::from_number(1));
+        for life_s in [0, ShelfConfig::default().max_life_s + 1] {
+            let service = Service {
+                life_s,
+                ..service("ldap://a")
+            };
+            let published =
+                Publisher::default().publish(&mut node, now, &signing_key([1; 32]), service);
+            assert!(published.unwrap_err().to_string().contains("life"));
+        }
     }
 }

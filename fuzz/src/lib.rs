@@ -1,0 +1,3 @@
+//! Fuzz targets: octets from the wire. See `README.md`.
+
+pub mod checks;
