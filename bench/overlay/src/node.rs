@@ -1,5 +1,5 @@
-//! A node of the DHT on a thread of its own, in the namespace of its host: all its sockets, also those
-//! that it opens later, are the host's.
+//! A node on a thread of its own, in the namespace of its host: all its sockets, also those that it
+//! opens later, are the host's. A node of the DHT, or of any other protocol.
 
 use std::{
     net::SocketAddr,
@@ -11,31 +11,34 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use tokio::{select, sync::mpsc as orders};
 use xcast_overlay::{
-    kademlia::{Event, Node},
+    kademlia::Node,
     net::{Driver, Settings, Statistics},
-    runtime::Random,
+    runtime::{Protocol, Random},
 };
 use xtask::testbed::netns;
 
 use crate::bed::PATIENCE;
 
-type Work = Box<dyn FnOnce(&mut Driver<Node>) + Send>;
+type Work<P> = Box<dyn FnOnce(&mut Driver<P>) + Send>;
 
-enum Order {
-    Work(Work),
+enum Order<P> {
+    Work(Work<P>),
     Die,
 }
 
 /// A node that runs.
 #[derive(Debug)]
-pub struct RunningNode {
+pub struct RunningNode<P: Protocol = Node> {
     address: SocketAddr,
-    orders: orders::UnboundedSender<Order>,
-    events: mpsc::Receiver<Event>,
-    thread: JoinHandle<Result<Option<(Node, Statistics)>>>,
+    orders: orders::UnboundedSender<Order<P>>,
+    events: mpsc::Receiver<P::Event>,
+    thread: JoinHandle<Result<Option<(P, Statistics)>>>,
 }
 
-impl RunningNode {
+impl<P> RunningNode<P>
+where
+    P: Protocol<Event: Send> + Send + 'static,
+{
     /// Starts a node in a namespace, and waits until its socket is bound.
     ///
     /// # Errors
@@ -45,7 +48,7 @@ impl RunningNode {
         namespace: &str,
         address: SocketAddr,
         settings: Settings,
-        node: impl FnOnce(Instant, Random) -> Node + Send + 'static,
+        node: impl FnOnce(Instant, Random) -> P + Send + 'static,
     ) -> Result<Self> {
         let (orders, to_do) = orders::unbounded_channel();
         let (told, events) = mpsc::channel();
@@ -90,7 +93,7 @@ impl RunningNode {
     /// The node has ended.
     pub fn act<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Node, Instant) -> T + Send + 'static,
+        work: impl FnOnce(&mut P, Instant) -> T + Send + 'static,
     ) -> Result<T> {
         self.with_driver(|driver| driver.command(work))
     }
@@ -102,10 +105,10 @@ impl RunningNode {
     /// The node has ended.
     pub fn with_driver<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Driver<Node>) -> T + Send + 'static,
+        work: impl FnOnce(&mut Driver<P>) -> T + Send + 'static,
     ) -> Result<T> {
         let (reply, answer) = mpsc::channel();
-        let work = move |driver: &mut Driver<Node>| {
+        let work = move |driver: &mut Driver<P>| {
             let _ = reply.send(work(driver));
         };
         let ended = || anyhow!("node {} has ended", self.address);
@@ -136,7 +139,7 @@ impl RunningNode {
     /// # Errors
     ///
     /// None comes.
-    pub fn wait<T>(&self, mut wanted: impl FnMut(Event) -> Option<T>) -> Result<T> {
+    pub fn wait<T>(&self, mut wanted: impl FnMut(P::Event) -> Option<T>) -> Result<T> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -149,7 +152,7 @@ impl RunningNode {
     }
 
     /// What has happened, without waiting for long.
-    pub fn poll(&self, wait: Duration) -> Option<Event> {
+    pub fn poll(&self, wait: Duration) -> Option<P::Event> {
         self.events.recv_timeout(wait).ok()
     }
 
@@ -158,7 +161,7 @@ impl RunningNode {
     /// # Errors
     ///
     /// It had failed.
-    pub fn stop(self) -> Result<(Node, Statistics)> {
+    pub fn stop(self) -> Result<(P, Statistics)> {
         let Self {
             address,
             orders,
@@ -187,11 +190,11 @@ fn join<T>(thread: JoinHandle<Result<T>>) -> Result<T> {
 }
 
 /// Works until nobody has orders any more.
-async fn live(
-    mut driver: Driver<Node>,
-    mut orders: orders::UnboundedReceiver<Order>,
-    told: &mpsc::Sender<Event>,
-) -> Result<Option<(Node, Statistics)>> {
+async fn live<P: Protocol>(
+    mut driver: Driver<P>,
+    mut orders: orders::UnboundedReceiver<Order<P>>,
+    told: &mpsc::Sender<P::Event>,
+) -> Result<Option<(P, Statistics)>> {
     loop {
         select! {
             order = orders.recv() => match order {
