@@ -1,4 +1,4 @@
-//! `cargo xtask dht`.
+//! `cargo xtask dht` and `cargo xtask tree`.
 
 use std::process::{Command, ExitCode};
 
@@ -14,6 +14,18 @@ pub struct Dht {
     /// Given to xcast-overlay-bench
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     arguments: Vec<String>,
+}
+
+/// Runs `cargo xtask tree`.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn tree(arguments: &Dht) -> Result<ExitCode> {
+    let words = ["tree".to_owned()].into_iter();
+    run(&Dht {
+        arguments: words.chain(arguments.arguments.iter().cloned()).collect(),
+    })
 }
 
 /// Runs `cargo xtask dht`.

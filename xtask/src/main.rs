@@ -55,6 +55,11 @@ enum Task {
         after_help = "EXAMPLES:\n  cargo xtask dht operations\n  cargo xtask dht --help     all experiments and options"
     )]
     Dht(dht::Dht),
+    /// A multicast tree of 210 real members on a testbed: its costs by link, and members that die
+    #[command(
+        after_help = "EXAMPLES:\n  cargo xtask tree\n  cargo xtask tree --ipv6 --degree 20 --json\n  cargo xtask tree --help     all options"
+    )]
+    Tree(dht::Dht),
     /// Show one packet reaching three hosts, and what that saves
     #[command(
         after_help = "EXAMPLES:\n  cargo xtask demo\n  cargo xtask demo --messages 100 --json\n  cargo xtask demo --partial     only some routers speak Xcast\n  cargo xtask demo --uplink --messages 200     where it pays first"
@@ -93,6 +98,7 @@ fn main() -> ExitCode {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Faults(arguments) => faults::run(&arguments),
         Task::Dht(arguments) => dht::run(&arguments),
+        Task::Tree(arguments) => dht::tree(&arguments),
         Task::Demo(arguments) => demo::run(&arguments),
         Task::Deployment(arguments) => deployment::run(&arguments),
         Task::Partners(arguments) => partners::run(&arguments),

@@ -14,6 +14,8 @@
 //! | [`implosion`] | what do many answers at one moment do to an access link? |
 //! | [`reflection`] | what does a forged source bring an attacker? |
 //! | [`churn`] | do look-ups survive nodes that die? |
+//! | [`mod@tree`] | what does a multicast tree's stream cost? does it survive inner members that die? |
+//! | [`together`] | do all protocols work beside each other? |
 
 pub mod bed;
 pub mod churn;
@@ -27,8 +29,11 @@ pub mod members;
 pub mod node;
 pub mod operations;
 pub mod reflection;
+pub mod replayed;
 pub mod swarm;
 pub mod table;
+pub mod together;
+pub mod tree;
 
 /// Says on standard error what is going on.
 pub(crate) fn progress(what: impl AsRef<str>) {

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr, UdpSocket},
     ops::{Add, AddAssign},
     thread,
     time::{Duration, Instant},
@@ -15,10 +16,13 @@ use std::{
 
 use anyhow::{Result, bail};
 use serde::Serialize;
-use xtask::testbed::{Plan, Traffic};
+use xcast_overlay::krpc::Family;
+use xtask::testbed::{Plan, Role, Traffic, netns};
 
 use crate::bed::{Bed, PATIENCE};
 
+/// A port that nobody listens at.
+const DISCARD: u16 = 9;
 /// How long counters must stand still.
 const SILENCE: Duration = Duration::from_millis(15);
 /// The same where somebody may still think about pinging a new neighbour.
@@ -135,6 +139,55 @@ impl<'a> Meter<'a> {
         }
         Ok((done, counts))
     }
+}
+
+/// Makes everybody know the link layer addresses of neighbours, by a datagram from each host to each
+/// router: nobody asks for them again later.
+///
+/// # Errors
+///
+/// A host cannot send.
+pub fn warm_up(bed: &Bed) -> Result<()> {
+    let routers = bed.testbed.plan().with_role(Role::Router);
+    let routers: Vec<SocketAddr> = routers
+        .filter_map(|node| match bed.setup().family {
+            Family::Ipv4 => node.address.map(IpAddr::from),
+            Family::Ipv6 => node.address6.map(IpAddr::from),
+        })
+        .map(|ip| SocketAddr::new(ip, DISCARD))
+        .collect();
+    for host in bed.hosts() {
+        let from = SocketAddr::new(bed.address(&host)?, 0);
+        netns::enter(bed.namespace(&host)?, || -> Result<()> {
+            let socket = UdpSocket::bind(from)?;
+            for router in &routers {
+                // That a router says that nobody listens there is what is expected.
+                let _ = socket.send_to(b"warm", router);
+            }
+            Ok(())
+        })??;
+    }
+    wait_for_silence(bed)
+}
+
+/// Does something, waits until nobody says anything any more, and says what crossed each link
+/// meanwhile, in the order of the testbed's links.
+///
+/// # Errors
+///
+/// The work fails, or the links never fall silent.
+pub fn count_all<T>(bed: &Bed, work: impl FnOnce() -> Result<T>) -> Result<(T, Vec<Traffic>)> {
+    let before = bed.testbed.traffic()?;
+    let done = work()?;
+    wait_for_silence(bed)?;
+    let after = bed.testbed.traffic()?.into_iter();
+    Ok((
+        done,
+        after
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect(),
+    ))
 }
 
 /// Waits until nodes that have just joined have nothing more to say.

@@ -1,4 +1,4 @@
-//! `xcast-overlay-bench`: see `cargo xtask dht --help`.
+//! `xcast-overlay-bench`: see `cargo xtask dht --help` and `cargo xtask tree --help`.
 
 use std::{
     fmt,
@@ -10,14 +10,17 @@ use std::{
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use serde::Serialize;
 use xcast_overlay::krpc::Family;
 use xcast_overlay_bench::{
-    bed::Setup, churn, combining, implosion, losses, members, operations, reflection,
+    bed::Setup, churn, combining, implosion, losses, members, operations, reflection, together,
+    tree,
 };
 use xtask::testbed::{Deployment, plan, topology::HOSTS_PER_EDGE};
 
-/// A DHT of real nodes on a network of namespaces: costs by link, losses, implosion, reflection, churn
+/// Overlays of real nodes on a network of namespaces: a DHT's costs by link, losses, implosion,
+/// reflection, churn; a multicast tree; all protocols at once
 ///
 /// Raises a testbed of its own (15 routers, `testbed up dht`), runs one experiment, prints a table, and
 /// takes everything down. Needs root.
@@ -32,7 +35,8 @@ use xtask::testbed::{Deployment, plan, topology::HOSTS_PER_EDGE};
         cargo xtask dht operations\n  \
         cargo xtask dht operations --ipv6 --json\n  \
         cargo xtask dht losses --lookups 500\n  \
-        cargo xtask dht combining --base 198.18.0.0"
+        cargo xtask dht combining --base 198.18.0.0\n  \
+        cargo xtask tree --degree 10 --ipv6"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -57,6 +61,9 @@ struct Cli {
     #[arg(long, global = true)]
     json: bool,
 }
+
+/// So that there are 210 of them behind the ten edge routers.
+const MEMBERS_PER_EDGE: usize = 21;
 
 #[derive(Debug, Subcommand)]
 enum Experiment {
@@ -119,6 +126,35 @@ enum Experiment {
     },
     /// One packet with a forged source to 127 nodes
     Reflection,
+    /// A multicast tree of at least 200 members: what its stream costs, and who dies in it
+    ///
+    /// Also `cargo xtask tree`.
+    Tree {
+        /// Messages of the stream whose packets are counted
+        #[arg(long, default_value_t = 100)]
+        messages: usize,
+        /// Their length in octets
+        #[arg(long, default_value_t = 900, value_parser = clap::value_parser!(u16).range(8..=1200))]
+        payload: u16,
+        /// Most children of a member; one packet goes to all of them
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
+        degree: u8,
+        /// Messages of the stream while members die
+        #[arg(long, default_value_t = 400)]
+        live_messages: usize,
+        /// Inner members that die
+        #[arg(long, default_value_t = 5)]
+        killed: usize,
+        /// Which routers speak Xcast, in turn; with none, all is unicast
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Deployment::None, Deployment::All, Deployment::Half])]
+        xcast: Vec<Deployment>,
+    },
+    /// All protocols in one process at the same time
+    Together {
+        /// Which routers speak Xcast
+        #[arg(long, value_enum, default_value_t = Deployment::All)]
+        xcast: Deployment,
+    },
     /// Look-ups while nodes die
     Churn {
         /// Look-ups in each row
@@ -143,7 +179,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// Every node needs some files, and the usual limit is 1024.
+fn allow_many_files() {
+    if let Ok((_, most)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Who may not do that hears of it when there are too many.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, most);
+    }
+}
+
 fn run(cli: Cli) -> Result<()> {
+    allow_many_files();
     let setup = |hosts| Setup {
         xcast_ctl: cli.xcast_ctl.clone(),
         instance: cli.name.clone(),
@@ -210,6 +255,25 @@ fn run(cli: Cli) -> Result<()> {
             };
             print(&implosion::run(&setup(HOSTS_PER_EDGE), &arguments)?, json)
         }
+        Experiment::Tree {
+            messages,
+            payload,
+            degree,
+            live_messages,
+            killed,
+            xcast: deployments,
+        } => {
+            let arguments = tree::Arguments {
+                messages,
+                payload: payload.into(),
+                degree: degree.into(),
+                live_messages,
+                killed,
+                deployments,
+            };
+            print(&tree::run(&setup(MEMBERS_PER_EDGE), &arguments)?, json)
+        }
+        Experiment::Together { xcast } => print(&together::run(&setup(2), xcast)?, json),
         // Room for 127 nodes, attacker and victim.
         Experiment::Reflection => print(&reflection::run(&setup(13))?, json),
         Experiment::Churn {

@@ -13,6 +13,7 @@ use xcast_overlay_bench::{
     churn, implosion, losses, members,
     operations::{self, Operation},
     reflection::{self, Form},
+    together, tree,
 };
 use xtask::testbed::{Deployment, plan};
 
@@ -180,4 +181,79 @@ fn look_ups_survive_the_death_of_nodes() {
         assert_eq!(row.lookups, 20, "{row:?}");
         assert!(row.missed_permille < 100.0, "{row:?}");
     }
+}
+
+/// The same tree three times: everything comes once, the fewer routers speak Xcast the more packets, and
+/// the simulator says of each link what its interfaces counted. Inner members die, and nobody else
+/// misses anything.
+#[track_caller]
+fn a_tree_delivers_once(family: Family) {
+    let Some(setup) = setup(2, 9, family, plan::BASE) else {
+        return;
+    };
+    let arguments = tree::Arguments {
+        messages: 20,
+        payload: 700,
+        degree: 3,
+        live_messages: 60,
+        killed: 2,
+        deployments: vec![Deployment::None, Deployment::Half, Deployment::All],
+    };
+    let outcome = tree::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    assert_eq!((outcome.members, outcome.rows.len()), (18, 3));
+    for row in &outcome.rows {
+        let what = format!("{row:?}");
+        assert!(row.killed > 0, "{what}");
+        for (delivered, members) in [(row.stream, 17), (row.survivors, 17 - row.killed)] {
+            assert_eq!(delivered.members, members, "{what}");
+            assert_eq!((delivered.missing, delivered.wrong), (0, 0), "{what}");
+            assert_eq!(delivered.delivered, members * delivered.messages, "{what}");
+        }
+        assert!(row.survivors.orphaned > 0, "{what}");
+        assert_eq!(row.differ, Vec::<String>::new(), "{what}");
+    }
+    let packets = outcome.rows.iter().map(|row| row.packets);
+    let packets: Vec<u64> = packets.collect();
+    assert!(
+        packets[0] > packets[1] && packets[1] > packets[2],
+        "{packets:?}"
+    );
+}
+
+#[test]
+fn a_tree_delivers_once_by_ipv4() {
+    a_tree_delivers_once(Family::Ipv4);
+}
+
+#[test]
+fn a_tree_delivers_once_by_ipv6() {
+    a_tree_delivers_once(Family::Ipv6);
+}
+
+/// Each protocol does its job while the others do theirs, all in this process.
+#[track_caller]
+fn all_protocols_work_together(family: Family, deployment: Deployment) {
+    let Some(setup) = setup(2, 6, family, plan::BASE) else {
+        return;
+    };
+    let outcome = together::run(&setup, deployment).expect("all work");
+    println!("{outcome}");
+    assert_eq!(outcome.rows.len(), 10);
+    for row in &outcome.rows {
+        assert!(row.asked >= row.nodes, "{row:?}");
+        assert_eq!(row.done, row.asked, "{row:?}");
+        // Chord asks one at a time; all others send to several by one packet.
+        assert_eq!(row.xcast_packets > 0, row.protocol != "Chord", "{row:?}");
+    }
+}
+
+#[test]
+fn all_protocols_work_together_by_ipv4() {
+    all_protocols_work_together(Family::Ipv4, Deployment::Half);
+}
+
+#[test]
+fn all_protocols_work_together_by_ipv6() {
+    all_protocols_work_together(Family::Ipv6, Deployment::All);
 }

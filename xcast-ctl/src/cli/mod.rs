@@ -30,7 +30,7 @@ use crate::{
     config::DEFAULT_INTERFACE,
     log::{Flush, LossyLog},
     output::{Outcome, OutputClosed},
-    tools::{backbone, dht, exec, ping, recv, send, trace},
+    tools::{backbone, dht, exec, ping, recv, send, trace, tree},
 };
 
 /// Explicit multicast (Xcast, RFC 5058) for Linux
@@ -51,7 +51,8 @@ EXAMPLE
 
 EXIT STATUS
   0  done
-  1  the answer is no: check found a fault, recv got too little, ping or trace got no answer
+  1  the answer is no: check found a fault, recv got too little, ping or trace got no answer,
+     a tree's stream did not come whole
   2  error; one line on stderr says what and why"
 )]
 struct Cli {
@@ -87,6 +88,7 @@ enum Verb {
     Recv(recv::Args),
     Dht(dht::Args),
     Exec(exec::Args),
+    Tree(tree::Args),
     Unload(unload::Args),
 }
 
@@ -160,6 +162,7 @@ impl Cli {
             Verb::Recv(args) => recv::run(&args),
             Verb::Dht(args) => dht::run(&args, router),
             Verb::Exec(args) => exec::run(&args, router),
+            Verb::Tree(args) => tree::run(&args, router),
             Verb::Unload(args) => unload::run(&args, router),
         }
     }
@@ -231,7 +234,7 @@ mod tests {
         command.build();
         let mut gaps = Vec::new();
         let verbs = command.get_subcommands_mut().collect::<Vec<_>>();
-        assert_eq!(verbs.len(), 19);
+        assert_eq!(verbs.len(), 20);
         let mut named = Vec::new();
         for verb in verbs {
             let name = verb.get_name().to_owned();
@@ -240,7 +243,7 @@ mod tests {
             }
             named.push((name, verb.clone()));
         }
-        assert_eq!(named.len(), 19 + 11);
+        assert_eq!(named.len(), 20 + 11);
         for (name, mut verb) in named {
             let help = verb.render_long_help().to_string();
             let example = format!("  xcast-ctl {name}");

@@ -18,3 +18,4 @@ mod receiver;
 pub(crate) mod recv;
 pub(crate) mod send;
 pub(crate) mod trace;
+pub(crate) mod tree;

@@ -287,9 +287,11 @@ impl Member {
     /// Passes the pulse on, and forgets children that have been silent.
     fn beat(&mut self, now: Instant) {
         let patience = self.config.silence + self.config.beat;
+        let before = self.children.all.len();
         self.children
             .all
             .retain(|_, child| now < child.heard + patience);
+        self.counters.silent_children += (before - self.children.all.len()) as u64;
         let beat = Message::Beat(self.own_beat());
         let datagram = self.place.encode(&beat);
         for to in self.children.lists(datagram.len(), false, None) {

@@ -94,6 +94,8 @@ pub struct Counters {
     pub control_receivers: u64,
     /// How often it had to look for a parent.
     pub orphaned: u64,
+    /// Children that were forgotten because they had been silent.
+    pub silent_children: u64,
     /// Datagrams that mean nothing here.
     pub malformed: u64,
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use tracing::{info, warn};
-use xcast_host::{Uplink, queue::QueueLimits};
+use tracing::warn;
+use xcast_host::queue::QueueLimits;
 use xcast_overlay::{
     kademlia::Config,
     krpc::Family,
@@ -25,9 +25,8 @@ use super::{
     state::State,
 };
 use crate::{
-    control::{self, ControlError, Request},
     output::{Outcome, print},
-    tools::first_hop::{CodePointArgs, router_addresses, router_in_udp},
+    tools::first_hop::WayOutArgs,
 };
 
 /// Run a node in the foreground
@@ -70,16 +69,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME", default_value = "node")]
     node: String,
 
-    /// Send inside UDP to this router; give it twice for its IPv4 and its IPv6 address
-    #[arg(long, value_name = "ADDRESS:PORT", value_parser = router_in_udp, conflicts_with = "unicast")]
-    udp: Vec<SocketAddr>,
-
-    /// Send a datagram to each node, even if a router runs here
-    #[arg(long)]
-    unicast: bool,
-
     #[command(flatten)]
-    code_points: CodePointArgs,
+    way_out: WayOutArgs,
 
     /// How long a message waits for others to share a packet with (d_q of WO 2007/030742)
     #[arg(long, value_name = "MS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=1000))]
@@ -121,7 +112,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
-    let (uplink, described) = uplink(args, router)?;
+    let (uplink, described) = args.way_out.uplink(router)?;
     let config = config(args)?;
     let mut settings = Settings::new(uplink);
     settings.combining = QueueLimits {
@@ -173,39 +164,6 @@ fn config(args: &Args) -> Result<Config> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     config.started_unix_s = since.as_secs() as i64;
     Ok(config)
-}
-
-/// The way out, and what to call it.
-fn uplink(args: &Args, router: &str) -> Result<(Uplink, String)> {
-    if args.unicast {
-        return Ok((Uplink::Unicast, "unicast, as wanted".to_owned()));
-    }
-    if !args.udp.is_empty() {
-        let to = router_addresses(&args.udp)?;
-        let uplink = Uplink::udp(args.code_points.find(router)?, to);
-        let names: Vec<_> = args.udp.iter().map(ToString::to_string).collect();
-        return Ok((
-            uplink,
-            format!("Xcast inside UDP to {}", names.join(" and ")),
-        ));
-    }
-    let runs = control::ask(router, &Request::Status);
-    if matches!(runs, Err(ControlError::NotRunning(_))) {
-        let why = match args.code_points.are_stated() {
-            true => "no router runs here, and no --udp names one on the network",
-            false => "no router runs here",
-        };
-        info!("messages leave as unicast: {why}");
-        return Ok((Uplink::Unicast, format!("unicast, since {why}")));
-    }
-    let uplink = Uplink::Native {
-        code_points: args.code_points.find(router)?,
-        interface: router.to_owned(),
-    };
-    Ok((
-        uplink,
-        format!("Xcast by the router of {router} on this machine"),
-    ))
 }
 
 /// Tells on standard output and error how it goes.

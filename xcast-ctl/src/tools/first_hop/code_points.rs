@@ -43,7 +43,7 @@ pub(in crate::tools) struct CodePointArgs {
 
 impl CodePointArgs {
     /// Whether any is stated.
-    pub(in crate::tools) fn are_stated(&self) -> bool {
+    pub(super) fn are_stated(&self) -> bool {
         self.config.is_some() || self.protocol.is_some()
     }
 

@@ -5,6 +5,7 @@ mod address;
 mod args;
 mod code_points;
 mod neighbour;
+mod way_out;
 
 use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
 
@@ -16,6 +17,7 @@ pub(super) use self::{
     address::{destination, router_addresses, router_in_udp, servable},
     args::FirstHopArgs,
     code_points::CodePointArgs,
+    way_out::WayOutArgs,
 };
 use self::{
     args::{To, Via},
