@@ -199,6 +199,8 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
             names(&[
                 Counter::Received,
                 Counter::Decapsulated,
+                Counter::TunnelReceived,
+                Counter::TunnelRefused,
                 Counter::PlanReused,
                 Counter::Recirculated,
                 Counter::Returned,
@@ -209,7 +211,10 @@ fn groups() -> [(&'static str, Vec<&'static str>); 5] {
             [Counter::Planned, Counter::Sent]
                 .map(Counter::name)
                 .into_iter()
-                .chain([LOSS, DRIVER_DROPS, Counter::X2u.name()])
+                .chain([LOSS, DRIVER_DROPS])
+                .chain(
+                    [Counter::X2u, Counter::TunnelSent, Counter::TunnelHairpin].map(Counter::name),
+                )
                 .collect(),
         ),
         ("destinations to the stack", named("stack_").collect()),
