@@ -113,7 +113,7 @@ fn prune<F: FamilyMaps>(
             .ok_or(Counter::SkipNextHop)?;
         encapsulate(frame, plan, tunnel).ok_or(Counter::DropNoRoom)?;
         count(slot(), Counter::TunnelSent);
-        if slot() == plan.packet.arrival {
+        if slot() == plan.packet.arrival_slot() {
             count(slot(), Counter::TunnelHairpin);
         }
     }

@@ -292,7 +292,7 @@ impl<F: Family> Router<F> {
                 return;
             }
             self.count(slot, Counter::TunnelSent);
-            if slot == self.plan.packet.arrival {
+            if slot == self.plan.packet.arrival_slot() {
                 self.count(slot, Counter::TunnelHairpin);
             }
         }
