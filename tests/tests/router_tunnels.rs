@@ -160,7 +160,9 @@ fn nobody_else_gets_anything_out_of_a_tunnel() {
                     &|carried| carried.cookie = sites::cookie(sites::KEY, far, near)
                 )?);
                 ensure!(
-                    !sent(&|carried| drop(carried.inner.pop()))?,
+                    !sent(&|carried| {
+                        carried.inner.pop();
+                    })?,
                     "shorter than it says"
                 );
                 ensure!(

@@ -434,7 +434,7 @@ impl RouteSync {
                 row.passed_over.push((path.users.len(), example, why));
             }
         }
-        row.passed_over.sort_by(|one, other| one.1.cmp(&other.1));
+        row.passed_over.sort_by_key(|&(_, example, _)| example);
         Some(row)
     }
 

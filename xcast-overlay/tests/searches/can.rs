@@ -36,7 +36,7 @@ fn uncovered_and_disputed(world: &World<Node>) -> (usize, usize) {
         .collect();
     let (mut none, mut several) = (0, 0);
     for at in 0..4096_u64 {
-        let point = Point(at << 52 | at * 0x9e37_79b9);
+        let point = Point((at << 52) | (at * 0x9e37_79b9));
         match zones.iter().filter(|zone| zone.contains(point)).count() {
             0 => none += 1,
             1 => {}

@@ -59,7 +59,7 @@ fn what_was_stored_is_found_and_comes_closer() {
         for key in 0..20_u64 {
             let at = world.random_living();
             world.act(at, |node, _| {
-                node.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), "value")
+                node.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), "value");
             });
             world.run_for(Duration::from_millis(200));
         }
@@ -93,7 +93,7 @@ fn requests_end_in_rough_weather_and_after_nodes_have_gone() {
     for key in 0..20_u64 {
         let at = world.random_living();
         world.act(at, |node, _| {
-            node.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), "value")
+            node.insert(key.wrapping_mul(0x9e37_79b9_7f4a_7c15), "value");
         });
         world.run_for(Duration::from_millis(200));
     }

@@ -186,7 +186,7 @@ impl Message {
     }
 }
 
-fn list<'a, T>(
+fn list<T>(
     r: &mut Reader,
     most: usize,
     mut read: impl FnMut(&mut Reader) -> Option<T>,
