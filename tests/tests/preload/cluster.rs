@@ -234,20 +234,14 @@ fn cluster(family: Family, encrypted: bool) -> Result<()> {
         let mut cluster = Cluster::start(&hosts, with, encrypted)?;
         cluster.agrees(&[1, 2, 3, 4, 5])?;
         tap.drain()?;
-        for number in 0..MESSAGES {
-            cluster.send(&message(number))?;
-        }
-        packets.push(carriers(&tap)?);
+        packets.push(send_all(&mut cluster, &tap)?);
         // A process that is killed says nothing any more; the others notice, and go on.
         let victim = cluster.nodes.remove(VICTIM);
         let number = victim.number;
         drop(victim);
         let left: Vec<_> = (1..=5).filter(|node| *node != number).collect();
         cluster.agrees(&left)?;
-        for number in 0..MESSAGES {
-            cluster.send(&message(number))?;
-        }
-        packets.push(carriers(&tap)?);
+        packets.push(send_all(&mut cluster, &tap)?);
     }
     println!(
         "{family:?}, encrypted: {encrypted}: packets with messages on the first link by length, to 4 \
@@ -274,12 +268,16 @@ fn message(number: usize) -> String {
 /// Numbers of frames, by their length in octets.
 type Lengths = BTreeMap<usize, usize>;
 
-/// How many frames are so long that they carry messages of [`LEN`] octets.
-fn carriers(tap: &Tap) -> Result<Lengths> {
+/// Sends all messages; how many frames meanwhile are so long that they carry messages of [`LEN`] octets.
+fn send_all(cluster: &mut Cluster, tap: &Tap) -> Result<Lengths> {
     let mut counts = Lengths::new();
-    while let Some(frame) = tap.take()? {
-        if frame.len() >= LEN {
-            *counts.entry(frame.len()).or_default() += 1;
+    for number in 0..MESSAGES {
+        cluster.send(&message(number))?;
+        // After each: the tap holds only so many.
+        while let Some(frame) = tap.take()? {
+            if frame.len() >= LEN {
+                *counts.entry(frame.len()).or_default() += 1;
+            }
         }
     }
     Ok(counts)

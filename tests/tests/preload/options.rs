@@ -81,8 +81,11 @@ fn options_do_what_they_say() {
             ensure!(value(at_end, name) > 0, "{name}: {text}");
             ensure!(value(at_end, name) == value(on_signal, name), "{text}");
         }
+        // On a busy machine the time of a group can end before all of it is there.
+        let (shared, packets) = (value(at_end, "shared"), value(at_end, "xcast_packets"));
+        let split = value(at_end, "ended_by_timer");
         ensure!(
-            value(at_end, "shared") == 8 * value(at_end, "xcast_packets"),
+            shared <= 8 * packets && shared + 8 * split >= 8 * packets,
             "{text}"
         );
         let sum = value(at_end, "shared") + value(at_end, "few") + value(at_end, "fell_back");

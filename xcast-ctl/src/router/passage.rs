@@ -1,4 +1,4 @@
-//! Tries whether gateways forward the lists they take: the shell around [`passage`], which decides.
+//! Tries whether gateways forward the lists they take: the shell around `xcast_overlay::backbone::passage`, which decides.
 //!
 //! Two echo requests go to a known address behind a gateway, as frames of our own making to the gateway's link-layer
 //! address: one inside an Xcast packet, which the gateway has to make into unicast, and an ordinary one. What is answered is seen

@@ -32,6 +32,9 @@ impl Peer {
 
     /// Joins an overlay of which these peers are members: [`Event::Joined`] tells when it is done.
     pub fn join(&mut self, now: Instant, by: &[SocketAddr]) {
+        // A member that joins anew is none until it has.
+        self.interval = None;
+        self.watched = None;
         self.phase = Phase::Joining(Joining {
             by: by.to_vec(),
             hops: 0,

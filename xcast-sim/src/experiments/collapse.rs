@@ -366,11 +366,12 @@ mod tests {
             [rows[0].found_percent.mean, rows[1].found_percent.mean]
         };
         let (gia, flooding) = (found(System::Gia), found(System::Flooding));
+        // Flooding finds what its time to live reaches.
         assert!(
-            gia[0] >= 90.0 && flooding[0] >= 90.0,
+            gia[0] >= 90.0 && flooding[0] >= 70.0,
             "{gia:?} {flooding:?}"
         );
-        assert!(gia[1] > flooding[1], "{gia:?} {flooding:?}");
+        assert!(gia[1] >= 90.0 && flooding[1] < 50.0, "{gia:?} {flooding:?}");
     }
 
     #[test]

