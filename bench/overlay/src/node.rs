@@ -3,7 +3,8 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    io::{self, ErrorKind},
+    net::{SocketAddr, UdpSocket},
     sync::mpsc,
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -66,7 +67,8 @@ impl<P: Protocol<Event: Send> + Send + 'static> RunningNode<P> {
                     .enable_all()
                     .build()?;
                 runtime.block_on(async {
-                    let driver = Driver::bind(address, settings, node)
+                    let socket = bind(address).with_context(|| format!("node {address}"))?;
+                    let driver = Driver::on(socket, settings, node)
                         .with_context(|| format!("node {address}"))?;
                     let _ = bound.send(());
                     live(driver, to_do, &told).await
@@ -186,6 +188,20 @@ impl<P: Protocol<Event: Send> + Send + 'static> RunningNode<P> {
     pub fn kill(self) -> Result<()> {
         let _ = self.orders.send(Order::Die);
         join(self.thread).map(drop)
+    }
+}
+
+/// Binds a socket. An address that a node before had is waited for: a process that is being started holds a copy of every
+/// descriptor until it calls `execve`.
+fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match UdpSocket::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < until => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
     }
 }
 

@@ -56,7 +56,7 @@ fn destination_port<F: Family>(view: View<'_>) -> Option<Be16> {
 
 /// Judges a frame for which [`is_candidate`] holds: `Ok` if the packet inside may be taken out. It says what is before
 /// it, and whether its source need not be behind the port of arrival: because the sender has proven its address by a
-/// [cookie](crate::wire::cookie), or because the configuration lets it use a source that is not its own.
+/// [`cookie`], or because the configuration lets it use a source that is not its own.
 ///
 /// Questions of sources are for the controller, and pass.
 ///
