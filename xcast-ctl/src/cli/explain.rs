@@ -8,7 +8,7 @@ use xcast_common::wire::xcast4::MAX_DESTINATIONS;
 use super::ask::ask;
 use crate::{
     control::{ExplainRequest, Request, Response},
-    output::{Outcome, print, print_json},
+    output::{Outcome, print_answer},
     report::{Branch, Destination, Explain, Form, Path},
 };
 
@@ -69,11 +69,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Explain(explain) => Some(explain),
         _ => None,
     })?;
-    if args.json {
-        print_json(&explain)?;
-    } else {
-        print(&render(&explain))?;
-    }
+    print_answer(args.json, &explain, render)?;
     Ok(if explain.skipped.is_empty() {
         Outcome::Done
     } else {

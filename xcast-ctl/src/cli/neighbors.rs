@@ -6,8 +6,8 @@ use super::ask::ask;
 use crate::{
     control::{Request, Response},
     output::{
-        Outcome, print, print_json,
-        table::{Align, Table, or_dash, yes_no},
+        Outcome, print_answer,
+        table::{Align, Table, ago, round_trip, yes_no},
     },
     report::Neighbor,
 };
@@ -37,11 +37,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Neighbors(neighbors) => Some(neighbors),
         _ => None,
     })?;
-    if args.json {
-        print_json(&neighbors)?;
-    } else {
-        print(&render(&neighbors))?;
-    }
+    print_answer(args.json, neighbors.as_slice(), render)?;
     Ok(Outcome::Done)
 }
 
@@ -58,15 +54,13 @@ fn render(neighbors: &[Neighbor]) -> String {
         ("WHY", Align::Left),
     ]);
     for neighbor in neighbors {
-        let round_trip = neighbor.round_trip_us;
-        let proven = neighbor.proven_ms_ago;
         table.row([
             neighbor.address.to_string(),
             neighbor.device.clone(),
             yes_no(neighbor.xcast),
             neighbor.standing.clone(),
-            or_dash(round_trip.map(|us| format!("{:.2} ms", us as f64 / 1e3))),
-            or_dash(proven.map(|ms| format!("{:.1} s ago", ms as f64 / 1e3))),
+            round_trip(neighbor.round_trip_us),
+            ago(neighbor.proven_ms_ago),
             format!("{}/{}", neighbor.probes_returned, neighbor.probes_sent),
             neighbor.losses.to_string(),
             neighbor.why.clone(),

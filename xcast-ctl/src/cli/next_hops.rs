@@ -6,7 +6,7 @@ use super::{ask::ask_pages, family::Families};
 use crate::{
     control::{Request, Response},
     output::{
-        Outcome, print, print_json,
+        Outcome, print_answer,
         table::{Align, Table, or_dash, yes_no},
     },
     report::NextHop,
@@ -49,11 +49,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         // Next hops without an address, reasons and ECMP groups serve both families.
         next_hops.retain(|hop| hop.address.is_none_or(|address| address.is_ipv6() == ipv6));
     }
-    if args.json {
-        print_json(&next_hops)?;
-    } else {
-        print(&render(&next_hops))?;
-    }
+    print_answer(args.json, next_hops.as_slice(), render)?;
     Ok(Outcome::Done)
 }
 

@@ -6,7 +6,7 @@ use super::ask::ask;
 use crate::{
     control::{Request, Response},
     output::{
-        Outcome, print, print_json,
+        Outcome, print_answer,
         table::{Align, Table, or_dash, yes_no},
     },
     report::{Mode, Port},
@@ -36,11 +36,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Ports(ports) => Some(ports),
         _ => None,
     })?;
-    if args.json {
-        print_json(&ports)?;
-    } else {
-        print(&render(&ports))?;
-    }
+    print_answer(args.json, ports.as_slice(), render)?;
     Ok(Outcome::Done)
 }
 

@@ -6,7 +6,7 @@ use super::{ask::ask_pages, family::Families};
 use crate::{
     control::{Request, Response},
     output::{
-        Outcome, print, print_json,
+        Outcome, print_answer,
         table::{Align, Table, or_dash},
     },
     report::Route,
@@ -51,11 +51,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Routes(page) => Some(page),
         _ => None,
     })?;
-    if args.json {
-        print_json(&routes)?;
-    } else {
-        print(&render(&routes))?;
-    }
+    print_answer(args.json, routes.as_slice(), render)?;
     Ok(Outcome::Done)
 }
 

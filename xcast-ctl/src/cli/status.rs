@@ -9,7 +9,7 @@ use crate::{
     control::{Request, Response},
     gateways::Gateways,
     output::{
-        Outcome, print, print_json,
+        Outcome, print_answer,
         table::{Align, Table},
     },
     report::Status,
@@ -39,11 +39,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Status(status) => Some(*status),
         _ => None,
     })?;
-    if args.json {
-        print_json(&status)?;
-    } else {
-        print(&render(&status))?;
-    }
+    print_answer(args.json, &status, render)?;
     Ok(if status.ready {
         Outcome::Done
     } else {

@@ -6,8 +6,8 @@ use super::ask::ask;
 use crate::{
     control::{Request, Response},
     output::{
-        Outcome, print, print_json,
-        table::{Align, Table, or_dash, yes_no},
+        Outcome, print_answer,
+        table::{Align, Table, ago, or_dash, round_trip, yes_no},
     },
     report::Tunnel,
 };
@@ -38,11 +38,7 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         Response::Tunnels(tunnels) => Some(tunnels),
         _ => None,
     })?;
-    if args.json {
-        print_json(&tunnels)?;
-    } else {
-        print(&render(&tunnels))?;
-    }
+    print_answer(args.json, tunnels.as_slice(), render)?;
     Ok(Outcome::Done)
 }
 
@@ -61,7 +57,6 @@ fn render(tunnels: &[Tunnel]) -> String {
         ("WHY", Align::Left),
     ]);
     for tunnel in tunnels {
-        let (round_trip, proven) = (tunnel.round_trip_us, tunnel.proven_ms_ago);
         table.row([
             tunnel.name.clone(),
             tunnel.remote.to_string(),
@@ -69,8 +64,8 @@ fn render(tunnels: &[Tunnel]) -> String {
             or_dash(tunnel.device.as_ref()),
             yes_no(tunnel.working),
             or_dash(tunnel.mode.as_ref()),
-            or_dash(round_trip.map(|us| format!("{:.2} ms", us as f64 / 1e3))),
-            or_dash(proven.map(|ms| format!("{:.1} s ago", ms as f64 / 1e3))),
+            round_trip(tunnel.round_trip_us),
+            ago(tunnel.proven_ms_ago),
             or_dash(tunnel.path_mtu),
             or_dash(tunnel.mtu),
             tunnel.why.clone(),

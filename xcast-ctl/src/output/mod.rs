@@ -31,8 +31,21 @@ pub(crate) fn print(text: &str) -> Result<()> {
         .map_err(|error| OutputClosed(error).into())
 }
 
+/// Prints an answer: as one JSON document, or as text.
+pub(crate) fn print_answer<T: Serialize + ?Sized>(
+    json: bool,
+    answer: &T,
+    render: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    if json {
+        print_json(answer)
+    } else {
+        print(&render(answer))
+    }
+}
+
 /// Writes one JSON document, indented for people.
-pub(crate) fn print_json(document: &impl Serialize) -> Result<()> {
+pub(crate) fn print_json(document: &(impl Serialize + ?Sized)) -> Result<()> {
     print(&(serde_json::to_string_pretty(document)? + "\n"))
 }
 

@@ -66,6 +66,16 @@ pub(crate) fn or_dash<T: fmt::Display>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
+/// A round-trip time in microseconds, if it is known.
+pub(crate) fn round_trip(us: Option<u64>) -> String {
+    or_dash(us.map(|us| format!("{:.2} ms", us as f64 / 1e3)))
+}
+
+/// How long something is past, in milliseconds, if it ever was.
+pub(crate) fn ago(ms: Option<u64>) -> String {
+    or_dash(ms.map(|ms| format!("{:.1} s ago", ms as f64 / 1e3)))
+}
+
 /// A yes or a no, for people.
 pub(crate) fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()

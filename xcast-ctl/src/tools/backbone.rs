@@ -18,8 +18,8 @@ use super::first_hop::{CodePointArgs, router_addresses, router_in_udp};
 use crate::{
     control::{self, Request, Response},
     output::{
-        Outcome, print, print_json,
-        table::{Align, Table, or_dash, yes_no},
+        Outcome, print_answer,
+        table::{Align, Table, ago, or_dash, round_trip, yes_no},
     },
     report,
 };
@@ -129,11 +129,7 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
         usable: relays.iter().any(|row| row.usable),
         relays,
     };
-    if args.json {
-        print_json(&asked)?;
-    } else {
-        print(&render_relays(&asked.relays))?;
-    }
+    print_answer(args.json, &asked, |asked| render_relays(&asked.relays))?;
     Ok(if asked.usable {
         Outcome::Done
     } else {
@@ -145,11 +141,7 @@ fn show_router(args: &Args, router: &str) -> Result<Outcome> {
     let Response::Backbone(backbone) = control::ask(router, &Request::Backbone)? else {
         bail!("the router is of another version than this command: restart it");
     };
-    if args.json {
-        print_json(&backbone)?;
-    } else {
-        print(&render_router(&backbone))?;
-    }
+    print_answer(args.json, &*backbone, render_router)?;
     Ok(Outcome::Done)
 }
 
@@ -251,14 +243,8 @@ fn render_relays(rows: &[Row]) -> String {
         table.row([
             row.address.to_string(),
             yes_no(row.usable),
-            or_dash(
-                row.round_trip_us
-                    .map(|us| format!("{:.2} ms", us as f64 / 1e3)),
-            ),
-            or_dash(
-                row.proven_ms_ago
-                    .map(|ms| format!("{:.1} s ago", ms as f64 / 1e3)),
-            ),
+            round_trip(row.round_trip_us),
+            ago(row.proven_ms_ago),
             or_dash(row.load_percent.map(|percent| format!("{percent} %"))),
             format!("{}/{}", row.answered, row.asked),
             or_dash(row.seen.map(|seen| seen.to_string())),
@@ -289,7 +275,6 @@ fn render_relay(relay: &report::Relay) -> String {
         (None, true) => "sends sources to other relays: it has too much to do".to_owned(),
         (None, false) => "serves sources".to_owned(),
     };
-    let ago = relay.last_answer_ms_ago;
     for (name, value) in [
         ("relay", state),
         ("UDP port", relay.port.to_string()),
@@ -301,10 +286,7 @@ fn render_relay(relay: &report::Relay) -> String {
                 relay.questions_answered, relay.questions_ignored
             ),
         ),
-        (
-            "last answer",
-            or_dash(ago.map(|ms| format!("{:.1} s ago", ms as f64 / 1e3))),
-        ),
+        ("last answer", ago(relay.last_answer_ms_ago)),
         (
             "relayed ports",
             format!(

@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     config::Config,
-    output::{Outcome, print, print_json},
+    output::{Outcome, print_answer},
 };
 
 /// Find what makes the router lose packets silently
@@ -88,11 +88,7 @@ pub(super) fn run(args: &Args) -> Result<Outcome> {
         warnings: count(Severity::Warning),
         findings,
     };
-    if args.json {
-        print_json(&report)?;
-    } else {
-        print(&render(&report))?;
-    }
+    print_answer(args.json, &report, render)?;
     Ok(if report.faults == 0 {
         Outcome::Done
     } else {

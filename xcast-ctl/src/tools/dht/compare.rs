@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::DATAPATH_SUFFIX,
     output::{
-        Outcome, print, print_json,
+        Outcome, print, print_answer, print_json,
         table::{Align, Table},
     },
 };
@@ -80,11 +80,7 @@ pub(super) fn ask(
         comparing: None,
     };
     let report = done(&node, run, "")?;
-    if args.json {
-        print_json(&report)?;
-    } else {
-        print(&render(&report))?;
-    }
+    print_answer(args.json, &report, render)?;
     Ok(match outcome(&report) {
         true => Outcome::Done,
         false => Outcome::No,

@@ -17,7 +17,7 @@ use self::{
     tally::Tally,
 };
 use crate::{
-    output::{Outcome, print, print_json},
+    output::{Outcome, print, print_answer},
     tools::{
         first_hop::{FirstHop, FirstHopArgs, destination},
         icmp::{self, About, Answer, Echo, Fault},
@@ -169,11 +169,7 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
         interrupted = ping.listen(&receiver, Instant::now() + wait, last)?;
     }
     let summary = ping.summary(rounds);
-    if args.json {
-        print_json(&summary)?;
-    } else {
-        print(&render(&summary))?;
-    }
+    print_answer(args.json, &summary, render)?;
     let all = summary.destinations.iter().all(|line| line.received > 0);
     Ok(if all { Outcome::Done } else { Outcome::No })
 }

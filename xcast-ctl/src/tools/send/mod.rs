@@ -18,7 +18,7 @@ use self::{
     summary::{Sent, render},
 };
 use super::interrupt::Interrupt;
-use crate::output::{Outcome, print, print_json};
+use crate::output::{Outcome, print_answer};
 
 pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let mut outbound = Outbound::open(args, router)?;
@@ -57,11 +57,7 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
         destinations: args.destinations.len(),
         how: outbound.how(),
     };
-    if args.json {
-        print_json(&sent)?;
-    } else {
-        print(&render(&sent))?;
-    }
+    print_answer(args.json, &sent, render)?;
     // Lines go on until somebody ends them.
     Ok(if interrupted && !args.lines {
         Outcome::No

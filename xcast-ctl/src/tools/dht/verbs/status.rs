@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use super::super::{render, socket::Node};
-use crate::output::{Outcome, print, print_json};
+use crate::output::{Outcome, print_answer};
 
 /// Show how the node of this network namespace does
 ///
@@ -31,11 +31,7 @@ pub(in super::super) struct Args {
 
 pub(in super::super) fn run(args: &Args) -> Result<Outcome> {
     let status = Node::named(&args.node).status()?;
-    if args.json {
-        print_json(&status)?;
-    } else {
-        print(&render::status(&status))?;
-    }
+    print_answer(args.json, &status, render::status)?;
     Ok(match status.table.is_empty() {
         true => Outcome::No,
         false => Outcome::Done,
