@@ -322,6 +322,20 @@ impl Trio {
         self.goes(Way::B, A, BEHIND).context("without a rule")
     }
 
+    /// Puts the ports of A and C into a VRF with table 100. False, with a message, where the kernel has none.
+    pub fn vrf(&self) -> Result<bool> {
+        if let Err(error) = self.r.namespace.ip("link add red type vrf table 100") {
+            let text = format!("{error:#}");
+            ensure!(text.contains("Unknown device type"), "{text}");
+            eprintln!("SKIPPED: this kernel has no VRF");
+            return Ok(false);
+        }
+        self.r.ip("link set red up")?;
+        self.r.ip("link set p1 master red")?;
+        self.r.ip("link set p3 master red")?;
+        Ok(true)
+    }
+
     /// `ip rule` of the family under test.
     pub fn rule(&self, command: &str) -> Result<()> {
         let command = self.family.command(&format!("rule {command}"));

@@ -281,6 +281,38 @@ fn strict_port_with_policy_rules() {
     }
 }
 
+/// Strict in a VRF: the way back is looked for in its table.
+#[test]
+fn strict_port_in_a_vrf() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            start_with_source(trio, "\"strict\"")?;
+            trio.two_tables()?;
+            if !trio.vrf()? {
+                return Ok(());
+            }
+            let far = Ipv4Addr::new(10, 88, 0, 1);
+            // Right by the main table, which is not this port's.
+            trio.r.ip("route add 10.88.0.0/16 via 10.66.1.2")?;
+            trio.r
+                .ip("route add 10.88.0.0/16 via 10.66.3.2 table 100")?;
+            trio.goes(Way::C, A, BEHIND)?;
+            let refused = |source| {
+                let number = trio.send_from(source, &[BEHIND, A])?;
+                Ok(trio.way(number)? == Way::Nowhere)
+            };
+            for source in [C, far] {
+                ensure!(until(SOON, || refused(source))?, "{source} passes");
+            }
+            trio.r
+                .ip("route replace 10.88.0.0/16 via 10.66.1.2 table 100")?;
+            let passes = || Ok(!refused(far)?);
+            ensure!(until(SOON, passes)?, "{far} is refused");
+            Ok(())
+        });
+    }
+}
+
 /// `source = "loose"`: only what there is any way back to (RFC 3704 section 2.4).
 #[test]
 fn loose_port() {
