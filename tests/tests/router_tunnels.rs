@@ -5,8 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
 use tests::daemon;
 use tests::family::Family;
+use tests::layout::mac_text;
 use tests::namespace::{self, Namespace};
 use tests::packet::{self, ETHERNET_LEN, Ip, protocol};
 use tests::sites::{self, Carried, Sites, Tunnel, destinations};
@@ -450,6 +452,79 @@ fn a_loop_of_tunnels_ends_with_the_time_to_live() {
             ensure!(far.get("tunnel_sent") == Some(&4), "{far:?}");
             ensure!(far.get("tunnel_hairpin") == Some(&4), "{far:?}");
             Ok(())
+        });
+    }
+}
+
+/// `explain` names the tunnel of a copy, and says which one would be used if it worked; `trace` shows that the packet takes
+/// fewer hops than an ordinary one.
+#[test]
+fn explain_and_trace_show_tunnels() {
+    for family in Family::ALL {
+        sites::with(family, &EACH[..1], |sites| {
+            sites.works("ip4", "ip")?;
+            let to = destinations(81).map(|address| family.address(address).to_string());
+            let explain = |count: usize| -> Result<Value> {
+                let source = family.address(sites::SOURCE).to_string();
+                let to = to[..count].iter().map(String::as_str);
+                let arguments = ["explain", &source].into_iter().chain(to);
+                daemon::report(&sites.near, &arguments.collect::<Vec<_>>())
+            };
+            let explained = explain(3)?;
+            let copy = &explained["copies"][0];
+            ensure!(
+                copy["tunnel"] == "ip4"
+                    && copy["form"] == "xcast"
+                    && copy["port"] == "p2"
+                    && copy["next_hop"] == "10.70.3.2"
+                    && copy["mac"] == mac_text(sites::mac(2, 2)),
+                "{explained}"
+            );
+            // Alone, a destination goes as any packet to it.
+            let explained = explain(1)?;
+            let copy = &explained["copies"][0];
+            let gateway = family.address(sites::link_address(2, 2)).to_string();
+            ensure!(
+                copy["tunnel"].is_null()
+                    && copy["form"] == "unicast"
+                    && copy["next_hop"] == *gateway,
+                "{explained}"
+            );
+
+            let trace = |is_in_tunnel: bool| -> Result<()> {
+                let to = to.iter().map(String::as_str);
+                let arguments: Vec<_> = ["trace", "-W", "2"].into_iter().chain(to).collect();
+                let traced = daemon::report(&sites.near, &arguments)?;
+                for path in traced["paths"].as_array().context("no paths")? {
+                    let hops = path["hops"].as_array().context("no hops")?;
+                    let last = hops.last().context("no hops")?;
+                    // By Middle and Far, or by Far alone.
+                    let expected = if is_in_tunnel { 2 } else { 3 };
+                    ensure!(
+                        path["reached"] == true
+                            && hops.len() == expected
+                            && last["address"] == path["destination"]
+                            && (last["apart"] == true) == is_in_tunnel,
+                        "{path}"
+                    );
+                }
+                Ok(())
+            };
+            trace(true)?;
+
+            nft(
+                &sites.middle,
+                "table inet strict { chain forward { type filter hook forward priority 0; meta l4proto { 4, 41 } drop; } }",
+            )?;
+            sites.tunnel_is("ip4", |row| row["working"] == false)?;
+            let explained = explain(3)?;
+            let why = explained["copies"][0]["why"].as_str().unwrap_or_default();
+            ensure!(
+                explained["copies"][0]["tunnel"].is_null()
+                    && why.contains("tunnel ip4 does not work: it answered, but no more"),
+                "{explained}"
+            );
+            trace(false)
         });
     }
 }
