@@ -22,6 +22,7 @@ use crate::{
         kernel::{Ipmr, Unicast},
         rivals::{Broadcast, CloneRedirect, Each, Floor},
         router::{Path, Router},
+        tunnel::{Carriage, Tunnelled},
     },
     table::Routes,
     unmodified,
@@ -40,6 +41,8 @@ pub enum Section {
     Payload,
     /// 10 to 1,000,000 routes, 200,000 of IPv6
     Routes,
+    /// Copies that leave in tunnels, and packets that arrive in one, beside those without
+    Tunnels,
     /// Route maps by themselves
     Lookup,
     /// Stages of the ingress program, and how large the programs are
@@ -139,6 +142,7 @@ impl Bench {
         for &section in sections {
             match section {
                 Section::Routes => self.routes()?,
+                Section::Tunnels => self.tunnels()?,
                 Section::Lookup => self.lookup()?,
                 Section::Stages => self.stages()?,
                 Section::Sender => self.sender()?,
@@ -446,6 +450,48 @@ impl Bench {
             "the same for a packet sent again and again",
         );
         Ok(rows)
+    }
+
+    fn tunnels(&mut self) -> Result<()> {
+        // A copy for one destination alone would not be in a tunnel.
+        const LOAD: Load = Load {
+            destinations: 2 * PORTS,
+            ..Load::HEADLINE
+        };
+        self.progress.section("tunnels");
+        let mut subjects: Vec<Box<dyn Subject>> = Vec::new();
+        for &family in self.families {
+            let routes = Rc::new(Routes::internet(family, ROUTES, PORTS));
+            let generator = &mut self.generator;
+            subjects.push(Box::new(Floor::new(generator, Rc::clone(&routes))?));
+            for carriage in [Carriage::None].into_iter().chain(Carriage::TUNNELS) {
+                self.progress.show(&named(carriage.name(), family));
+                let routes = Rc::clone(&routes);
+                subjects.push(Box::new(Tunnelled::new(generator, routes, carriage)?));
+            }
+        }
+        let mut entries: Vec<(&mut dyn Subject, _)> = Vec::new();
+        for subject in &mut subjects {
+            entries.push((subject.as_mut(), vec![LOAD]));
+        }
+        let measured = self.measure(entries)?;
+        let rows = rows("tunnels", &measured);
+        for &family in self.families {
+            let find = |carriage: Carriage| {
+                let mut rows = rows.iter();
+                rows.find(|row| (row.family, row.subject) == (number(family), carriage.name()))
+            };
+            for carriage in Carriage::TUNNELS {
+                let pair = find(carriage).zip(find(Carriage::None));
+                self.report.target(
+                    &named(&format!("{}/no tunnel", carriage.name()), family),
+                    pair.and_then(|(one, other)| ratio(one, other)),
+                    Bound::AtMost(1.15),
+                    "a packet that is in a tunnel, or whose copies are, by one without",
+                );
+            }
+        }
+        self.finish("tunnels", rows)
     }
 
     fn lookup(&mut self) -> Result<()> {

@@ -95,6 +95,35 @@ fn the_shortest_run_loses_nothing() {
 }
 
 #[test]
+fn packets_and_copies_pass_tunnels() {
+    if !tests::namespace::available() {
+        return;
+    }
+    let (stdout, document) = shortest(&["--only", "tunnels"]).unwrap();
+    for (family, suffix) in [(4, ""), (6, ", IPv6")] {
+        for subject in [
+            "no tunnel",
+            "into IP in IP",
+            "into UDP",
+            "out of IP in IP",
+            "out of UDP",
+        ] {
+            let fields = [("subject", subject.into()), ("family", family.into())];
+            let found = rows(&document["results"], &fields);
+            assert_eq!(found.len(), 1, "{fields:?}: {document}");
+            assert_eq!(found[0]["delivered"], true, "{}", found[0]);
+            assert!(found[0]["objection"].is_null(), "{}", found[0]);
+            let ratio = format!("{subject}/no tunnel{suffix}");
+            assert_eq!(
+                stdout.contains(&ratio),
+                subject != "no tunnel",
+                "{ratio}: {stdout}"
+            );
+        }
+    }
+}
+
+#[test]
 fn full_lists_of_either_family_are_sent() {
     if !tests::namespace::available() {
         return;

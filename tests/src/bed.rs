@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,8 @@ pub struct Bed {
     pub testbed: Testbed,
     source: Source,
     receivers: Vec<Receiver>,
+    /// A host that sends in place of the source, too.
+    relay: Option<IpAddr>,
     sent: u32,
 }
 
@@ -127,6 +129,7 @@ impl Bed {
             testbed,
             source,
             receivers,
+            relay: None,
             sent: 0,
         })
     }
@@ -206,6 +209,19 @@ impl Bed {
         Ok(self.sent)
     }
 
+    /// From now on, messages may come from this address, if any, besides the source's.
+    pub fn expect_from(&mut self, relay: Option<IpAddr>) {
+        self.relay = relay;
+    }
+
+    /// A number for a message that the test sends by itself, and where all receivers listen.
+    pub fn next_message(&mut self) -> (u32, Vec<SocketAddr>) {
+        self.sent += 1;
+        let receivers = self.receivers.iter();
+        let addresses = receivers.map(|receiver| (receiver.address, receiver.port).into());
+        (self.sent, addresses.collect())
+    }
+
     /// Sends an ordinary UDP message with a number to one receiver.
     pub fn send_plain(&self, name: &str, number: u32) -> Result<()> {
         let receiver = self.receiver(name)?;
@@ -221,7 +237,7 @@ impl Bed {
     ///
     /// Somebody received a message twice, or something that was not sent.
     pub fn collect(&mut self) -> Result<()> {
-        let (source, sent) = (self.source.address, self.sent);
+        let (source, relay, sent) = (self.source.address, self.relay, self.sent);
         for receiver in &mut self.receivers {
             let mut buffer = [0; 100];
             loop {
@@ -231,7 +247,8 @@ impl Bed {
                     Err(error) => return Err(error.into()),
                 };
                 let name = &receiver.name;
-                ensure!(from.ip() == source, "{name} received from {from}");
+                let is_expected = from.ip() == source || Some(from.ip()) == relay;
+                ensure!(is_expected, "{name} received from {from}");
                 let number = |bytes: &[u8]| bytes.try_into().map(u32::from_be_bytes);
                 if let Some(bytes) = buffer[..len].strip_prefix(PLAIN) {
                     receiver.plain.insert(number(bytes)?);

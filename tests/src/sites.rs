@@ -327,10 +327,12 @@ impl Sites {
         Ok(())
     }
 
-    /// Ends the router of the hosts.
-    pub fn stop_far(&mut self) -> Result<()> {
+    /// Kills the router of the hosts, and removes what it leaves behind: from there on, Far is a router that knows nothing of
+    /// Xcast.
+    pub fn kill_far(&mut self) -> Result<()> {
         let daemon = self.far_daemon.take().context("it does not run")?;
-        ensure!(daemon.stop()?.success());
+        daemon.kill()?;
+        ensure!(daemon::ctl(&self.far, &["unload"])?.status.success());
         Ok(())
     }
 

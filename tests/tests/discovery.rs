@@ -4,7 +4,7 @@
 use std::cell::Cell;
 use std::net::Ipv4Addr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -93,6 +93,58 @@ fn gateway_that_begins_and_ends_to_speak_xcast() {
         ensure!(second.stop()?.success());
         counts_as(trio, "lost")?;
         ensure!(makes(trio, 2)?, "a list was sent to a lost gateway");
+        Ok(())
+    });
+}
+
+/// A gateway whose router is killed under a stream, with its programs, goes on as a plain one: only what was under way until
+/// that was noticed is lost, and nothing comes twice. Nothing at all is lost when it begins again.
+#[test]
+fn gateway_that_dies_under_a_stream() {
+    with_gateway("", |trio| {
+        let second = second_router(trio)?;
+        counts_as(trio, "proven")?;
+        let (trio, mut sent) = (&*trio, Vec::new());
+        let mut stream_until = |standing: &str| -> Result<u32> {
+            let deadline = Instant::now() + SOON;
+            loop {
+                for _ in 0..20 {
+                    sent.push(trio.send(&BEHIND)?);
+                    thread::sleep(Duration::from_millis(5));
+                }
+                let row = gateway(trio)?.context("it is gone")?;
+                if row["standing"] == standing {
+                    return sent.last().copied().context("nothing was sent");
+                }
+                ensure!(Instant::now() < deadline, "not {standing}, but {row}");
+            }
+        };
+        let last = stream_until("proven")?;
+        second.kill()?;
+        ensure!(
+            daemon::ctl(&trio.b.namespace, &["unload"])?
+                .status
+                .success()
+        );
+        let noticed = stream_until("lost")?;
+        stream_until("lost")?;
+        let _third = second_router(trio)?;
+        stream_until("proven")?;
+        stream_until("proven")?;
+        let (mut lost, all) = (0, BEHIND.len());
+        for number in sent {
+            let arrived = || Ok(trio.b.count(number)? >= all);
+            let may_be_lost = (last..=noticed).contains(&number);
+            ensure!(
+                may_be_lost || until(SOON, arrived)?,
+                "{number} never came everywhere: {last} to {noticed} may be lost"
+            );
+            let times = trio.b.count(number)?;
+            ensure!(times <= all, "{number} came {times} times");
+            lost += usize::from(times < all);
+        }
+        ensure!(lost > 0, "nothing died");
+        println!("{lost} messages lost");
         Ok(())
     });
 }

@@ -5,7 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tests::daemon;
 use tests::family::Family;
+use tests::layout::mac_text;
 use tests::namespace::{self, Namespace};
 use tests::packet::{self, ETHERNET_LEN, Ip, protocol};
 use tests::sites::{self, Carried, Sites, Tunnel, destinations};
@@ -312,30 +315,55 @@ fn stream(sites: &Sites, sent: &mut Vec<u32>, is_so: impl Fn() -> Result<bool>) 
     Ok(())
 }
 
+/// Sends a hundred messages more.
+fn stream_on(sites: &Sites, sent: &mut Vec<u32>) -> Result<()> {
+    let enough = sites.last_number() + 100;
+    stream(sites, sent, || Ok(sites.last_number() > enough))
+}
+
+/// Makes sure that each message came once to each of the first hosts, but for those that were sent after something had died
+/// and before that was noticed (the numbers of either), of which some have to be lost: otherwise nothing died.
+fn only_lost(sites: &Sites, sent: &[u32], unnoticed: &[(u32, u32)]) -> Result<()> {
+    let to = destinations(81);
+    sites.arrives(*sent.last().context("nothing was sent")?, &to)?;
+    let mut losses = vec![0; unnoticed.len()];
+    for &number in sent {
+        for address in to {
+            let times = sites.count(number, address)?;
+            let is_in = |&(died, noticed): &(u32, u32)| (died..noticed).contains(&number);
+            let span = unnoticed.iter().position(is_in);
+            match (times, span) {
+                (1, _) => {}
+                (0, Some(span)) => losses[span] += 1,
+                _ => anyhow::bail!("{number} came {times} times to {address}: {unnoticed:?}"),
+            }
+        }
+    }
+    println!("{} messages to 3 each, lost: {losses:?}", sent.len());
+    let all_died = losses.iter().all(|&lost| lost > 0);
+    ensure!(all_died, "nothing died: {losses:?}");
+    Ok(())
+}
+
 /// When a tunnel dies under a stream, the next one takes over, and when that dies, unicast. Only what was under way until
 /// that was noticed is lost, and nothing comes twice.
-#[test]
-fn a_tunnel_that_dies_is_replaced() {
-    const BOTH: [Tunnel; 2] = [
-        tunnel("first", Family::Ipv4, false, "auto", &[81]),
-        tunnel("next", Family::Ipv4, true, "auto", &[81]),
+fn tunnels_die(inner: Family, outer: Family) {
+    let both = [
+        tunnel("first", outer, false, "auto", &[81]),
+        tunnel("next", outer, true, "auto", &[81]),
     ];
-    sites::with(Family::Ipv4, &BOTH, |sites| {
+    sites::with(inner, &both, |sites| {
         sites.works("first", "ip")?;
         sites.works("next", "ip")?;
         let mut sent = Vec::new();
-        let more = |sites: &Sites, sent: &mut Vec<u32>| {
-            let enough = sites.last_number() + 100;
-            stream(sites, sent, || Ok(sites.last_number() > enough))
-        };
         let sites = &*sites;
         let lost = |name: &'static str| move || Ok(sites.tunnel(name)?["working"] == false);
-        more(sites, &mut sent)?;
+        stream_on(sites, &mut sent)?;
         let died = sites.number();
         sites.second.ip("link set n2 down")?;
         stream(sites, &mut sent, lost("first"))?;
         let noticed = sites.number();
-        more(sites, &mut sent)?;
+        stream_on(sites, &mut sent)?;
         // The next one is by Middle, as unicast is. When it lets tunnels pass no more, unicast still does.
         let died_too = sites.number();
         let drop = "table inet strict { chain forward { type filter hook forward priority 0; \
@@ -343,30 +371,46 @@ fn a_tunnel_that_dies_is_replaced() {
         nft(&sites.middle, drop)?;
         stream(sites, &mut sent, lost("next"))?;
         let noticed_too = sites.number();
-        more(sites, &mut sent)?;
-        let to = destinations(81);
-        sites.arrives(*sent.last().context("nothing was sent")?, &to)?;
-        let mut losses = [0, 0];
-        for &number in &sent {
-            for address in to {
-                match sites.count(number, address)? {
-                    1 => {}
-                    0 if (died..noticed).contains(&number) => losses[0] += 1,
-                    0 if (died_too..noticed_too).contains(&number) => losses[1] += 1,
-                    times => anyhow::bail!(
-                        "{number} came {times} times to {address}: died {died} and {died_too}, noticed {noticed} and \
-                         {noticed_too}"
-                    ),
-                }
-            }
-        }
-        println!("{} messages to 3 each, lost: {losses:?}", sent.len());
-        ensure!(
-            losses.iter().all(|&lost| lost > 0),
-            "nothing died: {losses:?}"
-        );
-        Ok(())
+        stream_on(sites, &mut sent)?;
+        only_lost(sites, &sent, &[(died, noticed), (died_too, noticed_too)])
     });
+}
+
+#[test]
+fn a_tunnel_that_dies_is_replaced() {
+    tunnels_die(Family::Ipv4, Family::Ipv4);
+}
+
+#[test]
+fn a_tunnel_of_ipv6_that_dies_is_replaced() {
+    tunnels_die(Family::Ipv6, Family::Ipv6);
+}
+
+#[test]
+fn a_tunnel_of_the_other_family_that_dies_is_replaced() {
+    tunnels_die(Family::Ipv4, Family::Ipv6);
+    tunnels_die(Family::Ipv6, Family::Ipv4);
+}
+
+/// When the router at the other end is killed under a stream, and its programs are removed, its kernel goes on to forward
+/// unicast, which takes over: only what was under way until that was noticed is lost, and nothing comes twice.
+#[test]
+fn the_other_end_of_a_tunnel_dies() {
+    for family in Family::ALL {
+        let tunnels = [tunnel("only", family, true, "auto", &[81])];
+        sites::with(family, &tunnels, |sites| {
+            sites.works("only", "ip")?;
+            let mut sent = Vec::new();
+            stream_on(sites, &mut sent)?;
+            let died = sites.number();
+            sites.kill_far()?;
+            let lost = || Ok(sites.tunnel("only")?["working"] == false);
+            stream(sites, &mut sent, lost)?;
+            let noticed = sites.number();
+            stream_on(sites, &mut sent)?;
+            only_lost(sites, &sent, &[(died, noticed)])
+        });
+    }
 }
 
 /// Two routers that each reach a prefix through the other: one copy at a time, until the time to live is used up, and a
@@ -381,7 +425,7 @@ fn a_loop_of_tunnels_ends_with_the_time_to_live() {
         sites::with(family, &LOOP, |sites| {
             sites.works("loop", "ip")?;
             let far_works = || {
-                let rows = tests::daemon::report(&sites.far, &["tunnels"])?;
+                let rows = daemon::report(&sites.far, &["tunnels"])?;
                 Ok(rows[0]["working"] == true)
             };
             ensure!(until(SOON, far_works)?);
@@ -408,6 +452,79 @@ fn a_loop_of_tunnels_ends_with_the_time_to_live() {
             ensure!(far.get("tunnel_sent") == Some(&4), "{far:?}");
             ensure!(far.get("tunnel_hairpin") == Some(&4), "{far:?}");
             Ok(())
+        });
+    }
+}
+
+/// `explain` names the tunnel of a copy, and says which one would be used if it worked; `trace` shows that the packet takes
+/// fewer hops than an ordinary one.
+#[test]
+fn explain_and_trace_show_tunnels() {
+    for family in Family::ALL {
+        sites::with(family, &EACH[..1], |sites| {
+            sites.works("ip4", "ip")?;
+            let to = destinations(81).map(|address| family.address(address).to_string());
+            let explain = |count: usize| -> Result<Value> {
+                let source = family.address(sites::SOURCE).to_string();
+                let to = to[..count].iter().map(String::as_str);
+                let arguments = ["explain", &source].into_iter().chain(to);
+                daemon::report(&sites.near, &arguments.collect::<Vec<_>>())
+            };
+            let explained = explain(3)?;
+            let copy = &explained["copies"][0];
+            ensure!(
+                copy["tunnel"] == "ip4"
+                    && copy["form"] == "xcast"
+                    && copy["port"] == "p2"
+                    && copy["next_hop"] == "10.70.3.2"
+                    && copy["mac"] == mac_text(sites::mac(2, 2)),
+                "{explained}"
+            );
+            // Alone, a destination goes as any packet to it.
+            let explained = explain(1)?;
+            let copy = &explained["copies"][0];
+            let gateway = family.address(sites::link_address(2, 2)).to_string();
+            ensure!(
+                copy["tunnel"].is_null()
+                    && copy["form"] == "unicast"
+                    && copy["next_hop"] == *gateway,
+                "{explained}"
+            );
+
+            let trace = |is_in_tunnel: bool| -> Result<()> {
+                let to = to.iter().map(String::as_str);
+                let arguments: Vec<_> = ["trace", "-W", "2"].into_iter().chain(to).collect();
+                let traced = daemon::report(&sites.near, &arguments)?;
+                for path in traced["paths"].as_array().context("no paths")? {
+                    let hops = path["hops"].as_array().context("no hops")?;
+                    let last = hops.last().context("no hops")?;
+                    // By Middle and Far, or by Far alone.
+                    let expected = if is_in_tunnel { 2 } else { 3 };
+                    ensure!(
+                        path["reached"] == true
+                            && hops.len() == expected
+                            && last["address"] == path["destination"]
+                            && (last["apart"] == true) == is_in_tunnel,
+                        "{path}"
+                    );
+                }
+                Ok(())
+            };
+            trace(true)?;
+
+            nft(
+                &sites.middle,
+                "table inet strict { chain forward { type filter hook forward priority 0; meta l4proto { 4, 41 } drop; } }",
+            )?;
+            sites.tunnel_is("ip4", |row| row["working"] == false)?;
+            let explained = explain(3)?;
+            let why = explained["copies"][0]["why"].as_str().unwrap_or_default();
+            ensure!(
+                explained["copies"][0]["tunnel"].is_null()
+                    && why.contains("tunnel ip4 does not work: it answered, but no more"),
+                "{explained}"
+            );
+            trace(false)
         });
     }
 }

@@ -1,15 +1,21 @@
 //! Routers that know nothing of Xcast, in every position (RFC 5058 section 11.2): plain kernel forwarding with a strict
 //! reverse path filter, and packet filters that drop whatever is unusual. Every destination gets every packet once,
-//! before anybody has found out who speaks Xcast and after.
+//! before anybody has found out who speaks Xcast and after. Where no router does, the source sends unicast, or one of the
+//! receivers serves the others.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::bed::{Bed, To};
-use tests::daemon;
+use tests::daemon::{self, Daemon, PATIENCE};
 use tests::family::{self, Family};
+use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use tests::namespace;
-use tests::trio::{SOON, until};
+use tests::trio::{SOON, code_points, until};
+use xcast_host::relay::SourceAddress;
+use xcast_host::{CodePoints, Ipv6CodePoints, Relays, Sender, Settings, Uplink};
 use xtask::testbed::{RouterConfig, Routing, Topology};
 
 /// ```text
@@ -31,6 +37,9 @@ const UDP_PORT: u16 = 4242;
 
 /// How many messages are counted.
 const MESSAGES: u32 = 40;
+
+/// How long a source waits for an answer that will not come.
+const PROBED: Duration = Duration::from_millis(500);
 
 /// Which routers speak Xcast.
 struct Deployment {
@@ -158,10 +167,10 @@ fn everybody_knows(bed: &Bed, aware: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// How many packets have crossed R3 - R4 so far.
-fn crossed(bed: &Bed) -> Result<u64> {
+/// How many packets have crossed a link so far.
+fn crossed(bed: &Bed, ends: [&str; 2]) -> Result<u64> {
     let mut links = bed.testbed.plan().links.iter();
-    let at = links.position(|link| link.nodes == ["R3", "R4"]);
+    let at = links.position(|link| link.nodes == ends);
     let traffic = bed.testbed.traffic()?;
     Ok(traffic[at.context("no such link")?].packets)
 }
@@ -190,10 +199,10 @@ fn try_deployment(bed: &mut Bed, deployment: &Deployment) -> Result<()> {
     }
     everybody_knows(bed, aware)?;
     for to in ways(bed, deployment)? {
-        let before = crossed(bed)?;
+        let before = crossed(bed, ["R3", "R4"])?;
         bed.send_and_receive_by(to, MESSAGES)
             .with_context(|| format!("{to:?}"))?;
-        let packets = crossed(bed)? - before;
+        let packets = crossed(bed, ["R3", "R4"])? - before;
         let least = deployment.third_link * u64::from(MESSAGES);
         // Probes cross it, too, but not as many.
         let is_right = (least..least + u64::from(MESSAGES)).contains(&packets);
@@ -206,20 +215,116 @@ fn try_deployment(bed: &mut Bed, deployment: &Deployment) -> Result<()> {
     Ok(())
 }
 
-fn every_position() {
+/// Sends messages from A by the library, each of which arrives everywhere once, before the next one leaves. Returns how
+/// many packets crossed A's link for each.
+fn send_by_library(bed: &mut Bed, uplink: Uplink, is_served: bool) -> Result<u64> {
+    let family = Family::under_test();
+    // A sender opens sockets when it needs them, so it stays on a thread that is on A.
+    bed.namespace("A")?.enter(|| {
+        family::with(family, || {
+            let any = match family {
+                Family::Ipv4 => "0.0.0.0:0",
+                Family::Ipv6 => "[::]:0",
+            };
+            let mut sender = Sender::new(UdpSocket::bind(any)?, Settings::new(uplink))?;
+            let found = sender.wait_for_router(if is_served { PATIENCE } else { PROBED })?;
+            ensure!(found == is_served, "{:?}", sender.router());
+            let before = crossed(bed, ["A", "R1"])?;
+            for _ in 0..MESSAGES {
+                let (number, to) = bed.next_message();
+                let sent = sender.send(&to, &number.to_be_bytes())?;
+                let packets = (sent.xcast_packets, sent.unicast_packets);
+                // The relay does not forward what comes from its own address to itself.
+                let expected = if is_served { (1, 1) } else { (0, to.len()) };
+                ensure!(packets == expected, "{sent:?}");
+                bed.delivered(number)?;
+            }
+            // What would be one too many has time to come.
+            thread::sleep(Duration::from_millis(100));
+            bed.collect()?;
+            Ok((crossed(bed, ["A", "R1"])? - before) / u64::from(MESSAGES))
+        })
+    })
+}
+
+fn numbers() -> Result<CodePoints> {
+    let ipv6 = Ipv6CodePoints {
+        group: "ff02::114".parse()?,
+        routing_type: PROTOCOL,
+        ports_option: PORTS_OPTION,
+    };
+    Ok(CodePoints::new(PROTOCOL, GROUP)?.with_ipv6(ipv6)?)
+}
+
+/// No router speaks Xcast. B opts in, and serves the others from its own address: a strict filter drops copies with A's,
+/// as they come from where A is not. Without B, the source sends unicast by itself.
+fn try_hosts_only(bed: &mut Bed, dropping: &str) -> Result<()> {
+    const ROUTERS: [&str; 4] = ["R1", "R2", "R3", "R4"];
+    for router in ROUTERS {
+        make_unaware(bed, router, dropping)?;
+    }
+    let b = bed.namespace("B")?;
+    let relay = SocketAddr::new(bed.receiver("B")?.address, UDP_PORT);
+    let uplink = Uplink::udp(numbers()?, relay);
+    let packets = send_by_library(bed, uplink, false).context("nobody serves")?;
+    ensure!(packets == 3, "{packets} packets crossed A's link, not 3");
+
+    b.sysctl("ipv4/ip_forward", "1")?;
+    b.sysctl("ipv6/conf/all/forwarding", "1")?;
+    let configuration = format!(
+        "{}\n[udp]\nport = {UDP_PORT}\n\n[relay]\nrelayed_ports = [50000, 50003]\n\n\
+         [[port]]\ninterface = \"{}\"\nsource = \"proven\"\n",
+        code_points(),
+        bed.testbed.interface("B", "R3")?.name
+    );
+    let daemon = Daemon::start(&b, &configuration)?;
+    bed.expect_from(Some(relay.ip()));
+    let relays = Relays {
+        source: SourceAddress::Relayed,
+        ..Relays::new([relay])
+    };
+    let uplink = Uplink::Relays {
+        code_points: numbers()?,
+        relays,
+    };
+    let packets = send_by_library(bed, uplink, true).context("B serves")?;
+    ensure!(packets == 2, "{packets} packets crossed A's link, not 2");
+    bed.expect_from(None);
+    daemon.stop()?;
+    for router in ROUTERS {
+        make_plain(bed, router)?;
+    }
+    Ok(())
+}
+
+fn with_bed(test: impl Fn(&mut Bed) -> Result<()>) {
     if !namespace::available() {
         return;
     }
-    let test = || -> Result<()> {
+    let outcome = || -> Result<()> {
         let topology = Topology::from_toml("unaware", TOPOLOGY)?;
-        let mut bed = Bed::up(&topology, Routing::Static)?;
+        test(&mut Bed::up(&topology, Routing::Static)?)
+    };
+    outcome().expect("everybody gets everything once");
+}
+
+fn every_position() {
+    with_bed(|bed| {
         for deployment in &DEPLOYMENTS {
-            try_deployment(&mut bed, deployment)
+            try_deployment(bed, deployment)
                 .with_context(|| format!("only {:?} speak Xcast", deployment.aware))?;
         }
         Ok(())
-    };
-    test().expect("everybody gets everything once");
+    });
+}
+
+fn no_router() {
+    with_bed(|bed| {
+        for dropping in [PROTOCOLS, OPTIONS, CLASSES] {
+            try_hosts_only(bed, dropping).context(dropping)?;
+        }
+        Ok(())
+    });
 }
 
 #[test]
@@ -230,4 +335,14 @@ fn every_position_ipv4() {
 #[test]
 fn every_position_ipv6() {
     family::with(Family::Ipv6, every_position);
+}
+
+#[test]
+fn no_router_ipv4() {
+    family::with(Family::Ipv4, no_router);
+}
+
+#[test]
+fn no_router_ipv6() {
+    family::with(Family::Ipv6, no_router);
 }

@@ -508,12 +508,15 @@ pub struct Explain {
 pub struct Branch {
     /// Name of the interface the copy leaves by.
     pub port: String,
-    /// IP address of the next hop, if it is known.
+    /// IP address of the next hop, if it is known; of a tunnel, that of the other router.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
-    /// Link layer address of the next hop, if it is known.
+    /// Link layer address that the copy is sent to, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
+    /// Name of the tunnel that the copy goes by, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<String>,
     /// What the copy is.
     pub form: Form,
     /// The destinations it serves, in the order of the list.

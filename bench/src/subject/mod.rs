@@ -1,12 +1,13 @@
 //! What is compared: the router, and every other way to make copies.
 //!
 //! A subject makes [`Case`]s: frames to send, and the copies each of them must lead to, octet by
-//! octet. [`router`] is what all this is about, [`rivals`] are BPF programs, [`kernel`] is what the
-//! kernel can do by itself.
+//! octet. [`router`] is what all this is about, [`tunnel`] the same with tunnels, [`rivals`] are BPF
+//! programs, [`kernel`] is what the kernel can do by itself.
 
 pub mod kernel;
 pub mod rivals;
 pub mod router;
+pub mod tunnel;
 
 use std::{collections::HashSet, net::IpAddr};
 

@@ -102,14 +102,16 @@ fn render(explain: &Explain) -> String {
     text
 }
 
-/// `Xcast packet by eth0 to 10.0.0.2 (02:00:00:00:00:02)`
+/// `Xcast packet in tunnel west by eth0 to 10.0.0.2 (02:00:00:00:00:02)`
 fn headline(copy: &Branch) -> String {
     let form = match copy.form {
         Form::Xcast => "Xcast packet",
         Form::Unicast => "unicast packet",
         Form::Stack => return "unicast packet to the kernel's stack".to_owned(),
     };
-    let mut text = format!("{form} by {}", copy.port);
+    let tunnel = copy.tunnel.as_ref();
+    let tunnel = tunnel.map(|name| format!(" in tunnel {name}"));
+    let mut text = format!("{form}{} by {}", tunnel.unwrap_or_default(), copy.port);
     if let Some(next_hop) = copy.next_hop {
         let _ = write!(text, " to {next_hop}");
     }
@@ -132,14 +134,25 @@ mod tests {
                     port: "eth1".into(),
                     next_hop: Some("10.0.0.2".parse().unwrap()),
                     mac: Some("02:00:00:00:00:02".into()),
+                    tunnel: None,
                     form: Form::Xcast,
                     destinations: vec!["10.1.0.1".parse().unwrap(), "10.1.0.2:7".parse().unwrap()],
                     why: "gateway speaks Xcast".into(),
                 },
                 Branch {
+                    port: "eth1".into(),
+                    next_hop: Some("192.0.2.1".parse().unwrap()),
+                    mac: Some("02:00:00:00:00:03".into()),
+                    tunnel: Some("west".into()),
+                    form: Form::Xcast,
+                    destinations: vec!["10.2.0.1".parse().unwrap()],
+                    why: "10.2.0.0/16 through tunnel west".into(),
+                },
+                Branch {
                     port: "xcast0-dp".into(),
                     next_hop: None,
                     mac: None,
+                    tunnel: None,
                     form: Form::Stack,
                     destinations: vec!["10.0.0.1".parse().unwrap()],
                     why: "own address".into(),
@@ -154,13 +167,16 @@ mod tests {
         assert_eq!(
             render(&explain),
             "\
-2 copies by one broadcast
+3 copies by one broadcast
 
 1. Xcast packet by eth1 to 10.0.0.2 (02:00:00:00:00:02): gateway speaks Xcast
      10.1.0.1
      10.1.0.2:7
 
-2. unicast packet to the kernel's stack: own address
+2. Xcast packet in tunnel west by eth1 to 192.0.2.1 (02:00:00:00:00:03): 10.2.0.0/16 through tunnel west
+     10.2.0.1
+
+3. unicast packet to the kernel's stack: own address
      10.0.0.1
 
 skipped

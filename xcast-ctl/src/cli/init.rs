@@ -235,6 +235,19 @@ stack_copies_per_second = 10000
 #replies_per_second = 1000
 #secret_file = "/etc/xcast-relay.secret"
 
+# A tunnel to another Xcast router, past routers that know nothing of Xcast (docs/tunnels.md); one table each. Both routers
+# have the same key, and each has the other's address as its remote. Lists for the destinations go by it while it works;
+# of several tunnels with the same destinations, the first one that works is used. mode = "auto" takes IP in IP where the path
+# lets it pass, else UDP to udp.port.
+#[[tunnel]]
+#name = "branch"
+#remote = "198.51.100.2"
+#local = "192.0.2.1"
+#mode = "auto"
+# What openssl rand -hex 16 prints; or key_file, with the name of a file that has it in its first line.
+#key = ""
+#destinations = ["10.20.0.0/16", "2001:db8:20::/48"]
+
 # One table per port. Interfaces may appear later, go away and come back.
 # source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no
 # gateway is behind it (without rp_filter: also sources without any route pass). "strict": only sources to which a best route leaves by this port. "loose": only
@@ -296,20 +309,53 @@ mod tests {
             let text = file(&[], &candidates);
             let error = Config::parse(&text).unwrap_err();
             assert!(error.to_string().contains("[[port]]"), "{error}");
-            let uncommented = text.replace("#[[", "[[").replace("#interface", "interface");
+            let uncommented = uncommented(&text, "[[port]]");
             assert!(Config::parse(&uncommented).is_ok());
         }
     }
 
+    /// The file with the settings of a table, which are comments in it. They have no space behind the #.
+    fn uncommented(text: &str, table: &str) -> String {
+        let header = format!("#{table}");
+        let mut inside = false;
+        let lines = text.lines().map(|line| {
+            inside = line == header || inside && !line.is_empty();
+            match line.strip_prefix('#') {
+                Some(setting) if inside && !setting.starts_with(' ') => setting,
+                _ => line,
+            }
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
     #[test]
-    fn the_udp_table_can_be_uncommented() {
-        let mut text = file(&["eth0".into()], &[]);
-        assert_eq!(Config::parse(&text).unwrap().udp, None);
-        for key in ["[udp]", "port = 4242", "peers = "] {
-            text = text.replace(&format!("#{key}"), key);
-        }
+    fn tables_can_be_uncommented() {
+        let text = file(&["eth0".into()], &[]);
+        let config = Config::parse(&text).unwrap();
+        assert_eq!(
+            (&config.udp, config.relay.is_some(), config.tunnels.len()),
+            (&None, false, 0)
+        );
+
+        let text = uncommented(&text, "[udp]");
         let udp = Config::parse(&text).unwrap().udp.unwrap();
         assert_eq!((udp.port.get(), udp.peers.len()), (4242, 1));
+
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        fs::write(&secret, "00112233445566778899aabbccddeeff\n").unwrap();
+        let path = secret.path().to_str().unwrap();
+        let relay = uncommented(&text, "[relay]").replace("/etc/xcast-relay.secret", path);
+        let relay = Config::parse(&relay).unwrap().relay.unwrap();
+        assert_eq!(relay.relayed_ports(), Some(50000..=50063));
+
+        // It has no key, or all routers would have the same.
+        let tunnel = uncommented(&text, "[[tunnel]]");
+        let error = Config::parse(&tunnel).unwrap_err();
+        assert!(error.to_string().contains("openssl rand"), "{error}");
+        let key = "key = \"00112233445566778899aabbccddeeff\"";
+        let config = Config::parse(&tunnel.replace("key = \"\"", key)).unwrap();
+        assert_eq!(config.tunnels[0].name, "branch");
+        assert_eq!(config.tunnels[0].destinations.len(), 2);
     }
 
     #[test]

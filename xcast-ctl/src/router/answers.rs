@@ -55,6 +55,7 @@ impl Router {
                     &self.datapath,
                 )?;
                 self.say_who_gets_unicast(&mut explain);
+                self.say_which_tunnels_fail(&mut explain);
                 Response::Explain(explain)
             }
             Request::Stop => Response::Stopping,
@@ -77,6 +78,25 @@ impl Router {
             if let Some(gateway) = gateway {
                 copy.why += &format!("; it gets unicast: {}", gateway.why);
             }
+        }
+    }
+
+    /// Adds which tunnels lists would go by if those worked, and why they do not.
+    fn say_which_tunnels_fail(&self, explain: &mut report::Explain) {
+        let rows = self.tunnels.report(&self.sync);
+        let failing = |address| {
+            let idle = self.sync.idle_tunnels(address).into_iter();
+            let rows = idle.filter_map(|tunnel| rows.get(tunnel));
+            rows.map(|row| format!("; tunnel {} does not work: {}", row.name, row.why))
+                .collect::<String>()
+        };
+        for copy in &mut explain.copies {
+            if let Some(first) = copy.destinations.first() {
+                copy.why += &failing(first.address);
+            }
+        }
+        for skipped in &mut explain.skipped {
+            skipped.why += &failing(skipped.destination.address);
         }
     }
 

@@ -215,6 +215,15 @@ fn branch<F: Family>(
         let flags = if request.x { FLAG_X } else { 0 };
         entry.in_tunnel(destinations.len() as u8, flags).holds()
     });
+    let tunnel = sync
+        .tunnel_of_next_hop(id)
+        .filter(|_| in_tunnel && !to_stack);
+    let mac = match tunnel {
+        Some((_, outer)) => outer.ok().map(|outer| outer.entry.destination_mac),
+        None => entry
+            .filter(|entry| entry.kind == NextHopKind::Forward as u8)
+            .map(|entry| entry.destination_mac),
+    };
     let form = if to_stack {
         Form::Stack
     } else if destinations.len() == 1 && !request.x && !in_tunnel {
@@ -233,10 +242,12 @@ fn branch<F: Family>(
         } else {
             ports.name(plan.branches[at].port).unwrap_or("?").to_owned()
         },
-        next_hop: sync.next_hop_address(id),
-        mac: entry
-            .filter(|entry| entry.kind == NextHopKind::Forward as u8)
-            .map(|entry| mac_text(entry.destination_mac)),
+        next_hop: match tunnel {
+            Some((spec, _)) => Some(spec.remote),
+            None => sync.next_hop_address(sync.without_tunnel(id)),
+        },
+        mac: mac.map(mac_text),
+        tunnel: tunnel.map(|(spec, _)| spec.name.clone()),
         form,
         why: destinations.first().map(why).unwrap_or_default() + &reason,
         destinations,

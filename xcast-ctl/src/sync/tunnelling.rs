@@ -79,13 +79,41 @@ impl RouteSync {
         )
     }
 
-    /// The name of the tunnel that a next hop leads into.
-    pub fn tunnel_name(&self, id: u32) -> Option<&str> {
+    /// The tunnel that a next hop leads into, and the way to its other end.
+    pub fn tunnel_of_next_hop(&self, id: u32) -> Option<(&TunnelSpec, Result<Outer, NoWay>)> {
         let Key::Tunnel { tunnel, .. } = self.next_hops.get(id)?.key else {
             return None;
         };
         let state = self.tunnels.get(usize::from(tunnel))?;
-        Some(&state.spec.name)
+        Some((&state.spec, state.outer))
+    }
+
+    /// The name of the tunnel that a next hop leads into.
+    pub fn tunnel_name(&self, id: u32) -> Option<&str> {
+        let (spec, _) = self.tunnel_of_next_hop(id)?;
+        Some(&spec.name)
+    }
+
+    /// The next hop that one destination alone has in place of another one, which may lead into a tunnel.
+    pub fn without_tunnel(&self, id: u32) -> u32 {
+        match self.next_hops.get(id).map(|slot| &slot.key) {
+            Some(&Key::Tunnel { native, .. }) => native,
+            _ => id,
+        }
+    }
+
+    /// The tunnels that lists for an address would go by if they worked, the preferred ones first: their places in the
+    /// configuration.
+    pub fn idle_tunnels(&self, address: IpAddr) -> Vec<usize> {
+        let host = prefix::host(address);
+        let Some((prefix, tunnels)) = self.tunnels.idle(host) else {
+            return Vec::new();
+        };
+        let used = self.fib.routes.longest(host, |_| Some(()));
+        match used {
+            Some((used, ())) if used.prefix_len() > prefix.prefix_len() => Vec::new(),
+            _ => tunnels.into_iter().map(usize::from).collect(),
+        }
     }
 
     /// Looks at the ways to all tunnels' other ends again. Returns the prefixes that lead elsewhere because of that.

@@ -148,6 +148,15 @@ impl Tunnels {
         tunnels.copied().find(|&tunnel| self.works(tunnel))
     }
 
+    /// The longest prefix around another one where tunnels that do not work come before what is used, with those tunnels.
+    pub(super) fn idle(&self, prefix: IpNet) -> Option<(IpNet, Vec<u16>)> {
+        self.routes.longest(prefix, |tunnels| {
+            let tunnels = tunnels.iter().copied();
+            let idle: Vec<_> = tunnels.take_while(|&tunnel| !self.works(tunnel)).collect();
+            (!idle.is_empty()).then_some(idle)
+        })
+    }
+
     /// The tunnels to a router, for routes that name it as their gateway.
     pub(super) fn to(&self, remote: IpAddr) -> impl Iterator<Item = u16> {
         let all = (0..).zip(&self.list);

@@ -9,6 +9,7 @@ use xcast_overlay::backbone::tunnels::{Carriage, Mode};
 
 both_families!(
     of_tunnels_with_the_same_destinations_the_first_that_works_is_used,
+    tunnels_that_would_be_used_if_they_worked,
     the_way_without_the_tunnel_is_in_its_entry,
     the_mtu_is_that_of_the_path_without_outer_headers,
     a_tunnel_without_a_way_is_left_at_once,
@@ -85,6 +86,23 @@ fn of_tunnels_with_the_same_destinations_the_first_that_works_is_used() {
     router.carry(0, IP);
     let beside = router.maps.lookup(ip("20.2.0.1"));
     assert_eq!(router.maps.next_hops[&beside].flags, 0);
+}
+
+fn tunnels_that_would_be_used_if_they_worked() {
+    let (mut router, _) = two_tunnels();
+    let idle = |router: &Router, address| router.sync.idle_tunnels(ip(address));
+    assert_eq!(idle(&router, "20.1.0.1"), [0, 1]);
+    assert!(idle(&router, "20.2.0.1").is_empty());
+    // Only those that are preferred to the one that is used.
+    router.carry(1, IP);
+    assert_eq!(idle(&router, "20.1.0.1"), [0]);
+    router.carry(0, IP);
+    assert!(idle(&router, "20.1.0.1").is_empty());
+    // What a longer route leads elsewhere would not go by them.
+    router.carry(0, Carriage::default());
+    router.apply([add(route("20.1.0.0/24", &[gateway(2, "10.2.0.2")]))]);
+    assert!(idle(&router, "20.1.0.1").is_empty());
+    assert_eq!(idle(&router, "20.1.1.1"), [0]);
 }
 
 fn the_way_without_the_tunnel_is_in_its_entry() {

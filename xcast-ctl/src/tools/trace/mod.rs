@@ -34,7 +34,12 @@ const GRACE: Duration = Duration::from_millis(50);
 /// answered and no try of the Xcast probe is, still had an Xcast packet: shown as "Xcast", and
 /// inferred. Where the Xcast probe is answered it had become ordinary unicast before it got there:
 /// shown as "unicast", and measured. This includes packets that a router handed to its kernel
-/// because the next hop was not resolved yet. Both kinds of probe are assumed to take the same path.
+/// because the next hop was not resolved yet.
+///
+/// Where the two probes are answered by different nodes, the one of the Xcast probe is shown, marked
+/// "not on the ordinary path": the Xcast packet passed routers inside a tunnel and has taken fewer hops, or
+/// the paths differ. Hops shown as "Xcast" before it have the names of the ordinary path, and may be others:
+/// xcast-ctl explain, on the routers, says where tunnels are.
 ///
 /// Packets leave this host in the same way as those of xcast-ctl send. Needs root or CAP_NET_RAW.
 /// Routers limit the rate of their answers to one host: with many destinations some hops may stay
@@ -283,12 +288,16 @@ impl Tracer<'_> {
 impl Target {
     /// Adds a hop to the path, from what was seen of it.
     fn take_hop(&mut self, ttl: u8) {
-        let seen = self.unicast.or(self.xcast);
+        let seen = self.xcast.or(self.unicast);
         let form = match (self.unicast, self.xcast) {
             (_, Some(_)) => Form::Unicast,
             (Some(_), None) => Form::Xcast,
             (None, None) => Form::Unknown,
         };
+        let is_apart = self
+            .xcast
+            .zip(self.unicast)
+            .is_some_and(|(xcast, unicast)| xcast.from != unicast.from);
         let arrived = |seen: Option<Seen>| {
             seen.is_some_and(|seen| seen.fault.is_none() && seen.from == self.path.destination)
         };
@@ -300,6 +309,7 @@ impl Target {
             address: seen.map(|seen| seen.from),
             rtt_ms: seen.map(|seen| (seen.time.as_secs_f64() * 1e6).round() / 1e3),
             form,
+            apart: is_apart,
             unreachable: refused,
         });
     }

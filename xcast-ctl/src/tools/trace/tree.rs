@@ -29,6 +29,9 @@ pub(super) struct Hop {
     pub(super) rtt_ms: Option<f64>,
     /// What the Xcast probe was when it came here.
     pub(super) form: Form,
+    /// Somebody else answered the ordinary probe.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(super) apart: bool,
     /// It answered that the destination is unreachable.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) unreachable: bool,
@@ -86,6 +89,9 @@ impl Node {
             // Writing to a string cannot fail.
             let _ = write!(text, "  {rtt:.3} ms");
         }
+        if self.hop.apart {
+            text += "  not on the ordinary path";
+        }
         if let Some((destination, _)) = self.end
             && self.hop.address != Some(destination)
         {
@@ -110,6 +116,14 @@ pub(super) fn draw(start: &str, paths: &[Path]) -> String {
     text += "\nXcast: the packet was still Xcast here (inferred: the ordinary probe was answered, the \
              Xcast probe was not)\nunicast: it had become ordinary unicast before (measured: the \
              Xcast probe was answered)\n";
+    if paths
+        .iter()
+        .flat_map(|path| &path.hops)
+        .any(|hop| hop.apart)
+    {
+        text += "not on the ordinary path: somebody else answered the ordinary probe; the packet passed routers inside \
+                 a tunnel, or\nthe paths differ. Xcast hops before it are named after the ordinary path\n";
+    }
     text
 }
 
@@ -138,6 +152,7 @@ fn insert(mut nodes: &mut Vec<Node>, path: &Path) {
             address: None,
             rtt_ms: None,
             form: Form::Unknown,
+            apart: false,
             unreachable: false,
         };
         nodes.push(Node {
@@ -169,6 +184,7 @@ mod tests {
             address: address.parse().ok(),
             rtt_ms: (*address != "*").then_some(0.5),
             form: *form,
+            apart: false,
             unreachable: false,
         };
         Path {
@@ -225,6 +241,23 @@ A
 │     └─ 10.0.8.2  answers, but not to the Xcast packet  0.500 ms
 └─ 10.0.0.1  0.500 ms  is the last known hop towards 10.0.9.2"
         );
+    }
+
+    #[test]
+    fn a_hop_behind_a_tunnel() {
+        use Form::{Unicast, Xcast};
+        let mut behind = path(
+            "10.0.3.2",
+            true,
+            &[("10.0.0.1", Xcast), ("10.0.3.2", Unicast)],
+        );
+        behind.hops[1].apart = true;
+        let drawn = draw("A", &[behind]);
+        assert!(
+            drawn.contains("10.0.3.2  reached  0.500 ms  not on the ordinary path\n"),
+            "{drawn}"
+        );
+        assert!(drawn.contains("inside a tunnel"), "{drawn}");
     }
 
     #[test]
