@@ -17,6 +17,7 @@ pub mod second_try;
 pub mod setup;
 pub mod simulate;
 pub mod test;
+pub mod test_programs;
 pub mod testbed;
 pub mod toolchain;
 

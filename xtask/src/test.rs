@@ -17,7 +17,7 @@ use crate::{
     process,
     second_try::Seen,
     setup::{self, bounded},
-    toolchain, workspace,
+    test_programs, toolchain, workspace,
 };
 
 /// How long the advisory database may take to arrive before its check is skipped.
@@ -114,23 +114,10 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     );
     steps.step("undefined behaviour (Miri)", miri);
-    let mut command = vec![
-        "test",
-        "--workspace",
-        "--exclude",
-        "xcast-ebpf",
-        "--exclude",
-        "xcast-bench-ebpf",
-        "--no-fail-fast",
-        "--features",
-        OPTIONAL,
-        "--",
-    ];
-    command.extend(arguments.arguments.iter().map(String::as_str));
     let router = router()?;
+    let processors = thread::available_parallelism().map_or(2, NonZero::get);
     // Tests wait for kernels, peers and timers most of the time.
-    let threads = thread::available_parallelism().map_or(2, NonZero::get) * 2;
-    let threads = env::var("RUST_TEST_THREADS").unwrap_or(threads.to_string());
+    let threads = env::var("RUST_TEST_THREADS").unwrap_or((processors + 1).to_string());
     let mut variables = vec![
         ("XCAST_CTL", router.as_str()),
         ("RUST_TEST_THREADS", &threads),
@@ -141,7 +128,10 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     steps.table();
     // Last, so that the counted results are what one sees in the end.
     let mut again = Vec::new();
-    steps.step("tests", || tests(&command, &variables, &mut again));
+    let arguments: Vec<_> = arguments.arguments.iter().map(String::as_str).collect();
+    steps.step("tests", || {
+        tests(&arguments, &variables, processors, &mut again)
+    });
     if !again.is_empty() {
         eprintln!(
             "\nxtask: passed at the second try only: {}",
@@ -220,34 +210,52 @@ fn router() -> Result<String> {
     Ok(text.to_owned())
 }
 
-/// Runs the tests, and a few that failed once more, by themselves; those that pass then are added to
+/// What of the workspace `cargo test` is to take.
+const TESTED: [&str; 8] = [
+    "test",
+    "--workspace",
+    "--exclude",
+    "xcast-ebpf",
+    "--exclude",
+    "xcast-bench-ebpf",
+    "--features",
+    OPTIONAL,
+];
+
+/// Runs the tests, programs at the same time, and a few that failed once more, by themselves; those that pass then are added to
 /// `again`.
 fn tests(
     arguments: &[&str],
     variables: &[(&str, &str)],
+    at_once: usize,
     again: &mut Vec<String>,
 ) -> Result<Outcome> {
-    let mut command = cargo();
-    command.args(arguments).envs(variables.iter().copied());
-    eprintln!("$ {}", process::name(&command));
+    let Some(programs) = test_programs::build(&TESTED)? else {
+        return Ok(Outcome::Failed);
+    };
+    let all = |at_once, arguments: &[&str], seen: &mut Seen| -> Result<bool> {
+        let passed = test_programs::run(&programs, at_once, arguments, variables, |line| {
+            seen.line(line);
+        })?;
+        let mut command = cargo();
+        command.args(TESTED).args(["--doc", "--no-fail-fast", "--"]);
+        command.args(arguments).envs(variables.iter().copied());
+        eprintln!("$ {}", process::name(&command));
+        let of_docs = process::lines(&mut command, |line| seen.line(line))?;
+        Ok(passed && of_docs.success())
+    };
     let mut seen = Seen::default();
-    if process::lines(&mut command, |line| seen.line(line))?.success() {
+    if all(at_once, arguments, &mut seen)? {
         return Ok(Outcome::Passed);
     }
     let Some(failed) = seen.worth_a_second_try() else {
         return Ok(Outcome::Failed);
     };
     eprintln!("\n== a second try for {}", failed.join(", "));
-    let end = arguments.iter().position(|argument| *argument == "--");
-    let mut command = cargo();
-    command
-        .args(&arguments[..end.unwrap_or(arguments.len())])
-        .args(["--", "--exact", "--test-threads=1"])
-        .args(failed)
-        .envs(variables.iter().copied());
+    let mut exactly = vec!["--exact", "--test-threads=1"];
+    exactly.extend(failed.iter().map(String::as_str));
     let mut second = Seen::default();
-    let status = process::lines(&mut command, |line| second.line(line))?;
-    if !status.success() || !second.have_passed(failed) {
+    if !all(1, &exactly, &mut second)? || !second.have_passed(failed) {
         return Ok(Outcome::Failed);
     }
     again.extend_from_slice(failed);
