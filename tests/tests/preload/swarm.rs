@@ -11,7 +11,6 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest as _, Sha256};
 use tests::daemon::PATIENCE;
 use tests::family::Family;
-use tests::layout::PROTOCOL;
 use tests::namespace;
 use tests::packet::{ETHERNET_LEN, Ip, Xcast, protocol};
 use tests::tap::Tap;
@@ -49,8 +48,12 @@ fn start(
     let path = directory.path();
     let watched = path.join("torrents");
     fs::create_dir(&watched)?;
+    let address = match own {
+        IpAddr::V4(_) => "bind-address-ipv4",
+        IpAddr::V6(_) => "bind-address-ipv6",
+    };
     let settings = serde_json::json!({
-        "bind-address-ipv4": own, "peer-port": PORT, "rpc-enabled": false, "dht-enabled": true,
+        address: own, "peer-port": PORT, "rpc-enabled": false, "dht-enabled": true,
         "lpd-enabled": false, "port-forwarding-enabled": false, "utp-enabled": false,
         "watch-dir-enabled": true, "watch-dir": watched, "download-dir": path.join("files"),
         "download-queue-enabled": false,
@@ -73,13 +76,14 @@ fn start(
 fn known_nodes(own: IpAddr, others: &[IpAddr]) -> Vec<u8> {
     let mut file = b"d2:id20:".to_vec();
     file.extend(&Sha256::digest(own.to_string())[..20]);
-    file.extend(format!("5:nodes{}:", 6 * others.len()).bytes());
-    for other in others {
-        if let IpAddr::V4(ip) = other {
-            file.extend(ip.octets());
-            file.extend(PORT.to_be_bytes());
-        }
-    }
+    let list = others.iter().flat_map(|other| match other {
+        IpAddr::V4(ip) => [&ip.octets()[..], &PORT.to_be_bytes()].concat(),
+        IpAddr::V6(ip) => [&ip.octets()[..], &PORT.to_be_bytes()].concat(),
+    });
+    let list: Vec<u8> = list.collect();
+    let name = if own.is_ipv4() { "nodes" } else { "nodes6" };
+    file.extend(format!("{}:{name}{}:", name.len(), list.len()).bytes());
+    file.extend(list);
     file.push(b'e');
     file
 }
@@ -101,8 +105,9 @@ fn write_torrent(directory: &Path, name: &str) -> Result<()> {
 type Contents = BTreeMap<SocketAddr, Vec<Vec<u8>>>;
 
 /// What a node has sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Traffic {
+    from: SocketAddr,
     /// As it left.
     sent: Contents,
     /// As it arrived.
@@ -115,9 +120,30 @@ struct Traffic {
 }
 
 impl Traffic {
-    /// Takes in a frame that the node at this address sent.
-    fn note_sent(&mut self, from: SocketAddr, frame: &[u8]) {
-        let Some((_, to, content)) = datagrams(frame).filter(|(source, ..)| *source == from) else {
+    fn of(from: SocketAddr) -> Self {
+        Self {
+            from,
+            sent: Contents::new(),
+            arrived: Contents::new(),
+            requests: 0,
+            packets: 0,
+            announced: BTreeMap::new(),
+        }
+    }
+
+    /// The destinations and the content of what the node has sent, if that is in the frame.
+    fn datagrams(&self, frame: &[u8]) -> Option<(Vec<SocketAddr>, Vec<u8>)> {
+        let family = match self.from {
+            SocketAddr::V4(_) => Family::Ipv4,
+            SocketAddr::V6(_) => Family::Ipv6,
+        };
+        let (from, to, content) = datagrams(family, frame)?;
+        (from == self.from).then_some((to, content))
+    }
+
+    /// Takes in a frame on its first link.
+    fn note_sent(&mut self, frame: &[u8]) {
+        let Some((to, content)) = self.datagrams(frame) else {
             return;
         };
         let after = |text: &[u8]| {
@@ -139,8 +165,8 @@ impl Traffic {
     }
 
     /// Takes in a frame that came to another node.
-    fn note_arrived(&mut self, from: SocketAddr, frame: &[u8]) {
-        if let Some((_, to, content)) = datagrams(frame).filter(|(source, ..)| *source == from) {
+    fn note_arrived(&mut self, frame: &[u8]) {
+        if let Some((to, content)) = self.datagrams(frame) {
             for to in to {
                 self.arrived.entry(to).or_default().push(content.clone());
             }
@@ -163,14 +189,17 @@ impl Traffic {
 }
 
 /// The source, the destinations and the content of a datagram, or of an Xcast packet inside UDP.
-fn datagrams(frame: &[u8]) -> Option<(SocketAddr, Vec<SocketAddr>, Vec<u8>)> {
-    let (ip, rest) = Ip::parse(Family::Ipv4, frame.get(ETHERNET_LEN..)?)?;
+fn datagrams(family: Family, frame: &[u8]) -> Option<(SocketAddr, Vec<SocketAddr>, Vec<u8>)> {
+    frame
+        .get(12..14)
+        .filter(|it| *it == family.ether_type().to_be_bytes())?;
+    let (ip, rest) = Ip::parse(family, frame.get(ETHERNET_LEN..)?)?;
     let (from, to, payload) = udp(&ip, rest).filter(|_| ip.protocol == protocol::UDP)?;
     if to.port() != UDP_PORT {
         return Some((from, vec![to], payload.to_vec()));
     }
-    let (ip, rest) = Ip::parse(Family::Ipv4, payload)?;
-    let (list, segment) = Xcast::parse(Family::Ipv4, rest).filter(|_| ip.protocol == PROTOCOL)?;
+    let (ip, rest) = Ip::parse(family, payload)?;
+    let (list, segment) = Xcast::parse(family, rest)?;
     let (from, common, content) = udp(&ip, segment)?;
     let port = |own| if list.p { own } else { common.port() };
     let to = list.destinations.iter();
@@ -181,18 +210,28 @@ fn datagrams(frame: &[u8]) -> Option<(SocketAddr, Vec<SocketAddr>, Vec<u8>)> {
 /// A node finds others and announces its torrents with the library as without: everything it sends
 /// arrives as it was. The requests that begin a search go to three nodes at once, with the same
 /// octets, and share a packet.
-#[test]
-fn transmission_in_a_swarm() {
+#[track_caller]
+fn transmission_in_a_swarm(family: Family) {
     if !namespace::available() {
         return;
     }
-    if let Err(error) = swarm() {
-        panic!("{error:#}");
+    if let Err(error) = swarm(family) {
+        panic!("{family:?}: {error:#}");
     }
 }
 
-fn swarm() -> Result<()> {
-    let hosts = Hosts::with(Family::Ipv4, OTHERS)?;
+#[test]
+fn transmission_in_a_swarm_ipv4() {
+    transmission_in_a_swarm(Family::Ipv4);
+}
+
+#[test]
+fn transmission_in_a_swarm_ipv6() {
+    transmission_in_a_swarm(Family::Ipv6);
+}
+
+fn swarm(family: Family) -> Result<()> {
+    let hosts = Hosts::with(family, OTHERS)?;
     let own = hosts.address("A", "R1")?;
     let namespace = hosts.bed.namespace("A")?;
     let all: Vec<_> = hosts.to.iter().map(|to| to.ip()).collect();
@@ -211,7 +250,7 @@ fn swarm() -> Result<()> {
     let path = format!("cat /sys/class/net/{link}/statistics/tx_packets");
     let on_the_link = || -> Result<u64> { Ok(namespace.run(&path)?.trim().parse()?) };
     for with in [false, true] {
-        let context = || format!("under exec: {with}");
+        let context = || format!("{family:?}, under exec: {with}");
         let mut command = match with {
             true => exec(&namespace, Some(hosts.address("R1", "A")?)),
             false => namespace.command("transmission-daemon"),
@@ -222,16 +261,15 @@ fn swarm() -> Result<()> {
         let names: Vec<_> = (0..TORRENTS).map(|n| format!("{with} {n}")).collect();
         let before = on_the_link()?;
         let mut node = Some(start(command, own, &all, &names)?);
-        let from = SocketAddr::new(own, PORT);
-        let mut traffic = Traffic::default();
+        let mut traffic = Traffic::of((own, PORT).into());
         let deadline = Instant::now() + 3 * PATIENCE;
         loop {
             while let Some(frame) = departures.take()? {
-                traffic.note_sent(from, &frame);
+                traffic.note_sent(&frame);
             }
             for tap in &arrivals {
                 while let Some(frame) = tap.take()? {
-                    traffic.note_arrived(from, &frame);
+                    traffic.note_arrived(&frame);
                 }
             }
             // It ends, and what it sent last is still to be taken in.
