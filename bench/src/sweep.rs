@@ -584,12 +584,7 @@ impl Bench {
                 }
             }
             self.report.sender.extend(rows);
-            // Where no router answers the program in time, the other rows are still right.
-            let rows = unmodified::measure(family, self.cpu, self.effort, &mut self.progress)
-                .unwrap_or_else(|error| {
-                    eprintln!("a program under exec is not measured: {error:#}");
-                    Vec::new()
-                });
+            let rows = unmodified::measure(family, self.cpu, self.effort, &mut self.progress)?;
             let ns = |subject, destinations| {
                 let mut rows = rows.iter();
                 let row =

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use xtask::testbed::{Options, RouterConfig, Routing, Testbed, Topology};
+use xtask::testbed::{Ipv6Plan, Options, RouterConfig, Routing, Testbed, Topology};
 
 use crate::daemon::{self, PATIENCE};
 use crate::family::Family;
@@ -76,6 +76,11 @@ impl Bed {
     /// Raises a topology, for the family that the test is for: A is the source, behind router R1; all other hosts receive, each on a
     /// port of its own.
     pub fn up(topology: &Topology, routing: Routing) -> Result<Self> {
+        Self::up_with(topology, routing, Ipv6Plan::default())
+    }
+
+    /// The same, with addresses of IPv6 of this plan.
+    pub fn up_with(topology: &Topology, routing: Routing, ipv6: Ipv6Plan) -> Result<Self> {
         let family = Family::under_test();
         let any = match family {
             Family::Ipv4 => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -85,6 +90,7 @@ impl Bed {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let options = Options {
             routing,
+            ipv6,
             quiet: true,
             ..Options::named(&format!("xct-{}-{number}", std::process::id()))
         };

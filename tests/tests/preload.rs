@@ -14,6 +14,8 @@ mod model;
 mod options;
 #[path = "preload/programs.rs"]
 mod programs;
+#[path = "preload/swarm.rs"]
+mod swarm;
 #[path = "preload/vpn.rs"]
 mod vpn;
 #[path = "preload/wire.rs"]

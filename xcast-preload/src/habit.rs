@@ -4,6 +4,8 @@
 //! A program that never does is left alone at the cost of a few comparisons. The content is not read
 //! as a whole for that, but sampled: a wrong guess costs time, and never a datagram.
 
+use std::net::SocketAddr;
+
 /// A socket's habit, as one word that threads share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Habit(u64);
@@ -25,8 +27,7 @@ impl Habit {
         self.0
     }
 
-    /// Notes a send of this content to a destination with this port and these last octets of its
-    /// address.
+    /// Notes a send of this content to a [destination] by its number.
     pub fn note(self, payload: &[u8], destination: u64) -> Self {
         let content = sample(payload) & 0xffff_ffff;
         let destination = (mix(destination) >> 48) & 0xffff;
@@ -52,6 +53,19 @@ impl Habit {
     pub fn repeats(self) -> bool {
         self.0 & 0xffff > 0
     }
+}
+
+/// A number for a destination, of its port and its whole address: hosts of several networks may have
+/// the same end.
+pub fn destination(to: SocketAddr) -> u64 {
+    let address = match to {
+        SocketAddr::V4(to) => u64::from(to.ip().to_bits()),
+        SocketAddr::V6(to) => {
+            let bits = to.ip().to_bits();
+            mix((bits >> 64) as u64) ^ bits as u64
+        }
+    };
+    address ^ u64::from(to.port()) << 48
 }
 
 /// A hash of the length, and of octets at the beginning, in the middle and at the end.
@@ -99,6 +113,21 @@ mod tests {
         for client in 0..100_u64 {
             habit = habit.note(&client.to_be_bytes(), client);
             assert!(!habit.repeats());
+        }
+    }
+
+    #[test]
+    fn destinations_differ_by_network_host_or_port() {
+        let networks = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, n, 0, 0, 0, 1], 5000));
+        let hosts = |n: u16| SocketAddr::from(([0x2001, 0xdb8, 0, 1, 0, 0, 0, n], 5000));
+        let hosts_of_ipv4 = |n: u16| SocketAddr::from(([10, 0, 0, n as u8], 5000));
+        let ports = |n: u16| SocketAddr::from(([10, 0, 0, 1], n));
+        for address in [networks, hosts, hosts_of_ipv4, ports] {
+            let mut habit = Habit::default();
+            for number in 0..100 {
+                habit = habit.note(b"same", destination(address(number)));
+                assert_eq!(habit.repeats(), number > 0, "{}", address(number));
+            }
         }
     }
 

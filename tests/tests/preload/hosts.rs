@@ -13,7 +13,7 @@ use tests::layout::{GROUP, PORTS_OPTION, PROTOCOL};
 use tests::namespace::Namespace;
 use tests::tap::Tap;
 use xtask::testbed::topology::Link;
-use xtask::testbed::{Role, RouterConfig, Routing, Topology};
+use xtask::testbed::{Ipv6Plan, Role, RouterConfig, Routing, Topology};
 
 /// The UDP port of routers that take Xcast inside UDP.
 pub const UDP_PORT: u16 = 4242;
@@ -140,7 +140,10 @@ impl Hosts {
         let mut links = vec![Link::new("A", "R1"), Link::new("R1", "R2")];
         links.extend(names.iter().map(|name| Link::new("R2", name)));
         let topology = Topology::new("fan", nodes, links)?;
-        let mut bed = Bed::up(&topology, Routing::Static)?;
+        // By IPv6 receivers are in networks of their own, with the same number in each; and their
+        // addresses are global, as Transmission wants them.
+        let ipv6 = Ipv6Plan::own_networks(Ipv4Addr::new(198, 18, 0, 0));
+        let mut bed = Bed::up_with(&topology, Routing::Static, ipv6)?;
         bed.start_routers_with(&config())?;
         let (mut receivers, mut to) = (Vec::new(), Vec::new());
         for name in &names {

@@ -301,7 +301,8 @@ fn address(family: Family, network: u8, number: u8) -> IpAddr {
     }
 }
 
-fn udp<'a>(ip: &Ip, segment: &'a [u8]) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
+/// Source, destination and content of a datagram.
+pub fn udp<'a>(ip: &Ip, segment: &'a [u8]) -> Option<(SocketAddr, SocketAddr, &'a [u8])> {
     let port = |at: usize| {
         let octets = [*segment.get(at)?, *segment.get(at + 1)?];
         Some(u16::from_be_bytes(octets))

@@ -127,11 +127,11 @@ impl VethPair {
     /// # Errors
     ///
     /// Refuses to remove an interface that no router made.
-    pub async fn remove(handle: &Handle, name: &str, peer: &str) -> Result<()> {
+    pub fn remove(name: &str, peer: &str) -> Result<()> {
         if !ownership::is_there(name, peer)? {
             return Ok(());
         }
-        let removed = handle.link().del(made(name)?.ifindex).execute().await;
+        let removed = kernel::remove_link(made(name)?.ifindex);
         removed.with_context(|| format!("cannot remove the interface {name}"))
     }
 }

@@ -241,17 +241,22 @@ fn read_settings(link: &mut Link, family: &AfSpecUnspec) {
     }
 }
 
-/// Removes an interface; the other end of a pair goes with it.
+/// The kernel's least MTU (`ETH_MIN_MTU`). Hardly an Xcast packet is as short.
+const LEAST_MTU: u32 = 68;
+
+/// Removes an interface; the other end of a pair goes with it. Whoever sends into it is told at once.
 pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
-    ask(
-        NETLINK_ROUTE,
-        RouteNetlinkMessage::DelLink(message),
-        NLM_F_ACK,
-    )
-    .map(drop)
-    .context("cannot remove the interface")
+    let remove = RouteNetlinkMessage::DelLink(message.clone());
+    // From the time the kernel begins until it has shut the interface, it drops what is sent and says
+    // nothing of it; a busy machine takes a second for that. What is longer than the MTU it refuses.
+    message.attributes.push(LinkAttribute::Mtu(LEAST_MTU));
+    let shorten = RouteNetlinkMessage::SetLink(message);
+    for request in [shorten, remove] {
+        ask(NETLINK_ROUTE, request, NLM_F_ACK).context("cannot remove the interface")?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

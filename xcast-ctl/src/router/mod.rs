@@ -123,7 +123,7 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
         // Or it would make the pair again.
         drop(router.own_interface);
         // Before the programs go, so that senders on this host are told, and nothing of theirs is lost.
-        if let Err(error) = VethPair::remove(&links, name, &peer).await {
+        if let Err(error) = VethPair::remove(name, &peer) {
             warn!("{error:#}");
         }
         router.datapath.end();
@@ -185,7 +185,7 @@ impl Running {
                 reserved(&pins).into_iter().for_each(udp_port::release);
                 pins.clear();
             }
-            if let Err(error) = VethPair::remove(links, name, &peer).await {
+            if let Err(error) = VethPair::remove(name, &peer) {
                 warn!("{error:#}");
             }
         }

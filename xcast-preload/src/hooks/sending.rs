@@ -16,6 +16,7 @@ use super::{
 use crate::{
     engine,
     group::Datagram,
+    habit::destination,
     raw::{inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread},
     statistics::{Counter, count},
     table, timer,
@@ -92,15 +93,6 @@ fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fat
             Fate::Watched(to)
         }
     }
-}
-
-/// A number for a destination: its port, and the end of its address.
-fn destination(to: SocketAddr) -> u64 {
-    let end = match to {
-        SocketAddr::V4(to) => u64::from(to.ip().to_bits()),
-        SocketAddr::V6(to) => to.ip().to_bits() as u64,
-    };
-    end ^ u64::from(to.port()) << 48
 }
 
 /// The kernel has answered a datagram that was watched.
