@@ -204,7 +204,7 @@ mod tests {
         let mut seen = Vec::new();
         let mut all = |programs: &[TestProgram]| {
             run(programs, 2, &["one"], &[], |line| {
-                seen.push(line.to_owned())
+                seen.push(line.to_owned());
             })
         };
         assert!(all(&[shell("/bin/echo"), shell("/bin/echo")]).unwrap());

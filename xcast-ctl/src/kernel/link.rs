@@ -3,6 +3,8 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
+    thread,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
@@ -244,6 +246,9 @@ fn read_settings(link: &mut Link, family: &AfSpecUnspec) {
 /// The kernel's least MTU (`ETH_MIN_MTU`). Hardly an Xcast packet is as short.
 const LEAST_MTU: u32 = 68;
 
+/// How long what is queued between the ends of a pair may take until it is forwarded.
+const DRAIN: Duration = Duration::from_millis(50);
+
 /// Removes an interface; the other end of a pair goes with it. Whoever sends into it is told at once.
 pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
     let mut message = LinkMessage::default();
@@ -253,10 +258,14 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
     // nothing of it; a busy machine takes a second for that. What is longer than the MTU it refuses.
     message.attributes.push(LinkAttribute::Mtu(LEAST_MTU));
     let shorten = RouteNetlinkMessage::SetLink(message);
-    for request in [shorten, remove] {
-        ask(NETLINK_ROUTE, request, NLM_F_ACK).context("cannot remove the interface")?;
-    }
-    Ok(())
+    let ask = |request| {
+        ask(NETLINK_ROUTE, request, NLM_F_ACK)
+            .map(drop)
+            .context("cannot remove the interface")
+    };
+    ask(shorten)?;
+    thread::sleep(DRAIN);
+    ask(remove)
 }
 
 #[cfg(test)]
