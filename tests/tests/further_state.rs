@@ -165,6 +165,10 @@ fn ipsec_policy_that_blocks() {
             policy(&format!("del {which}"))?;
             trio.goes(Way::B, A, B)?;
         }
-        Ok(())
+        // What has no policy.
+        policy("setdefault fwd block")?;
+        trio.goes(Way::Nowhere, A, B)?;
+        policy("setdefault fwd accept")?;
+        trio.goes(Way::B, A, B)
     });
 }

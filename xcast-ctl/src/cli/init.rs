@@ -180,7 +180,8 @@ icmp_requests = "verified"
 # (RFC 5058 section 11.5).
 anycast = []
 
-# Kernel routing tables to consult after "local" (255) and "main" (254), by number, in this order.
+# Kernel routing tables to consult after "local" (255), "main" (254) and those that ip rule names, by number, in this
+# order.
 tables = []
 
 # The Xcast routing table (RFC 5058 section 11.1), by number or by its name in /etc/iproute2/rt_tables: routes

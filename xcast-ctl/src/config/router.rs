@@ -47,7 +47,7 @@ pub struct Router {
     /// Addresses besides the router's own that Xcast packets may be sent to (RFC 5058 section
     /// 11.5). Default: none.
     pub anycast: Vec<IpAddr>,
-    /// Kernel tables to consult after `local` and `main`, in this order. Default: none.
+    /// Kernel tables to consult after `local`, `main` and those that `ip rule` names, in this order. Default: none.
     pub tables: Vec<u32>,
     /// The Xcast routing table (RFC 5058 section 11.1): a kernel table whose routes are for lists only, given by its
     /// number, or by its name in iproute2's files. Default: none.

@@ -6,36 +6,56 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{
-    DecodeError, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
+    DecodeError, NLM_F_ACK, NLM_F_DUMP, NetlinkDeserializable, NetlinkHeader, NetlinkPayload,
     NetlinkSerializable,
 };
 use netlink_sys::protocols::NETLINK_XFRM;
 
 use super::netlink::ask;
 
-/// XFRM_MSG_NEWPOLICY and XFRM_MSG_GETPOLICY of linux/xfrm.h.
+/// XFRM_MSG_NEWPOLICY, XFRM_MSG_GETPOLICY and XFRM_MSG_GETDEFAULT of linux/xfrm.h.
 const NEW_POLICY: u16 = 0x13;
 const GET_POLICY: u16 = 0x15;
+const GET_DEFAULT: u16 = 0x28;
 /// Length of `struct xfrm_userpolicy_id`: a selector, an index, and the direction, padded.
 const ID_LEN: usize = 64;
+/// Length of `struct xfrm_userpolicy_default`.
+const DEFAULT_LEN: usize = 3;
 
-/// The destinations of all policies for packets that are forwarded; nothing where the kernel has no IPsec.
+/// The destinations of all policies for packets that are forwarded, and all destinations if packets without a policy
+/// are refused; nothing where the kernel has no IPsec.
 ///
 /// # Errors
 ///
 /// The kernel does not tell.
 pub(crate) fn ipsec_destinations() -> Result<Vec<IpNet>> {
-    let answers = match ask(NETLINK_XFRM, Policy::default(), NLM_F_DUMP) {
-        Ok(answers) => answers,
-        Err(error) if is_absent(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(error).context("cannot list the policies of IPsec"),
-    };
-    let mut destinations: Vec<_> = answers.into_iter().filter_map(|policy| policy.0).collect();
+    let policies = about(Message::Policies)?;
+    // Since Linux 5.15. One that does not know the question refuses nothing.
+    let default = about(Message::Default)?;
+    let mut destinations: Vec<_> = policies
+        .into_iter()
+        .chain(default)
+        .flat_map(|answer| match answer {
+            Message::Destinations(destinations) => destinations,
+            _ => Vec::new(),
+        })
+        .collect();
     destinations.sort_unstable();
     destinations.dedup();
     Ok(destinations)
+}
+
+fn about(question: Message) -> Result<Vec<Message>> {
+    let flags = match question {
+        Message::Default => NLM_F_ACK,
+        _ => NLM_F_DUMP,
+    };
+    match ask(NETLINK_XFRM, question, flags) {
+        Err(error) if is_absent(&error) => Ok(Vec::new()),
+        answer => answer.context("cannot list the policies of IPsec"),
+    }
 }
 
 fn is_absent(error: &io::Error) -> bool {
@@ -45,23 +65,36 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
-/// The destinations of a policy, if it is one for packets that are forwarded.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Policy(Option<IpNet>);
+/// A question about IPsec, or what is of interest in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Message {
+    /// Which policies are there?
+    Policies,
+    /// What becomes of packets without a policy?
+    Default,
+    /// Packets that are forwarded to these are not as those without IPsec.
+    Destinations(Vec<IpNet>),
+}
 
-impl From<Policy> for NetlinkPayload<Policy> {
-    fn from(policy: Policy) -> Self {
-        Self::InnerMessage(policy)
+impl From<Message> for NetlinkPayload<Message> {
+    fn from(message: Message) -> Self {
+        Self::InnerMessage(message)
     }
 }
 
-impl NetlinkSerializable for Policy {
+impl NetlinkSerializable for Message {
     fn message_type(&self) -> u16 {
-        GET_POLICY
+        match self {
+            Self::Default => GET_DEFAULT,
+            _ => GET_POLICY,
+        }
     }
 
     fn buffer_len(&self) -> usize {
-        ID_LEN
+        match self {
+            Self::Default => DEFAULT_LEN,
+            _ => ID_LEN,
+        }
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
@@ -69,15 +102,29 @@ impl NetlinkSerializable for Policy {
     }
 }
 
-impl NetlinkDeserializable for Policy {
+impl NetlinkDeserializable for Message {
     type Error = DecodeError;
 
     fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self(match header.message_type {
-            NEW_POLICY => destinations(payload),
-            _ => None,
-        }))
+        let destinations = match header.message_type {
+            NEW_POLICY => destinations(payload).into_iter().collect(),
+            GET_DEFAULT if refuses(payload) => EVERYTHING.to_vec(),
+            _ => Vec::new(),
+        };
+        Ok(Self::Destinations(destinations))
     }
+}
+
+const EVERYTHING: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0)),
+    IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0)),
+];
+
+/// Reads a `struct xfrm_userpolicy_default`: what becomes of packets for this host, of those that are forwarded, and of
+/// those that leave. Both latter hold for what is forwarded.
+fn refuses(payload: &[u8]) -> bool {
+    const BLOCK: u8 = 1;
+    matches!(payload, [_, forwarded, leaving, ..] if [*forwarded, *leaving].contains(&BLOCK))
 }
 
 /// Reads a `struct xfrm_userpolicy_info`, which begins with a `struct xfrm_selector`.
@@ -128,6 +175,13 @@ mod tests {
         assert_eq!(ipv6, net("2001:db8::/32"));
         assert_eq!(policy(libc::AF_INET, &[10, 1, 2, 3], 33, 1), None);
         assert_eq!(destinations(&[0; 100]), None);
+    }
+
+    #[test]
+    fn packets_without_a_policy_may_be_refused() {
+        let (unset, block, accept) = (0, 1, 2);
+        assert!(!refuses(&[block, accept, unset]) && !refuses(&[block]));
+        assert!(refuses(&[accept, block, accept]) && refuses(&[accept, accept, block]));
     }
 
     #[test]

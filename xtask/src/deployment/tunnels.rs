@@ -21,7 +21,7 @@ const TABLE: u32 = 100;
 /// A secret for a network that nobody else is in.
 const KEY: &str = "a secret of the experiment";
 /// How long tunnels may take to work.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Which tunnels there are, and which hosts each router reaches by them.

@@ -22,7 +22,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "own_interface",
                 Severity::Fault,
                 "the running router's own interface was removed".into(),
-                "restart the router".into(),
+                "wait: the router makes it again; if it does not, its log says why".into(),
             );
             findings.extend(found);
             return;
