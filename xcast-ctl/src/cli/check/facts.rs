@@ -4,6 +4,7 @@ use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 use ipnet::IpNet;
 
+use super::unlike_unicast::Setting;
 use crate::kernel::{self, Link, MemoryLimit, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX, Source},
@@ -64,6 +65,8 @@ pub(super) struct Facts {
     pub(super) wants_ipv6: bool,
     /// Whether the kernel forwards IPv6; `None` if it has no IPv6.
     pub(super) forwards_ipv6: Option<bool>,
+    /// Packets that are forwarded are held against path MTUs that the host has learned.
+    pub(super) forwards_by_path_mtu: bool,
     /// What the running router says, if there is one.
     pub(super) running: Option<Running>,
 }
@@ -96,6 +99,8 @@ pub(super) struct Interface {
     pub(super) forwarding: Option<bool>,
     /// The kernel has IPv6 on it.
     pub(super) ipv6: Option<bool>,
+    /// Settings that are on.
+    pub(super) unlike_unicast: Vec<Setting>,
 }
 
 /// What the running router says.
@@ -169,6 +174,7 @@ impl Facts {
                 .count(),
             wants_ipv6: config.code_points.ipv6.is_some(),
             forwards_ipv6: kernel::sysctl("ipv6/conf/all/forwarding").map(|value| value != 0),
+            forwards_by_path_mtu: kernel::sysctl("ipv4/ip_forward_use_pmtu") == Some(1),
             running,
             own_name,
             uppers: links
@@ -227,8 +233,19 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         // With an MTU below the minimum for IPv6 the interface has no such entry.
         ipv6: kernel::sysctl("ipv6/conf/all/disable_ipv6")
             .map(|_| kernel::sysctl(&format!("ipv6/conf/{kernel_name}/disable_ipv6")) == Some(0)),
+        unlike_unicast: unlike_unicast(kernel_name),
         link: Some(link.clone()),
     }
+}
+
+fn unlike_unicast(interface: &str) -> Vec<Setting> {
+    let is_on = |setting: Setting, name: &str| {
+        let path = format!("ipv4/conf/{name}/{}", setting.name());
+        kernel::sysctl(&path).is_some_and(|value| value != 0)
+    };
+    let mut settings = Setting::ALL.to_vec();
+    settings.retain(|setting| setting.holds(is_on(*setting, "all"), is_on(*setting, interface)));
+    settings
 }
 
 fn page_size() -> u32 {

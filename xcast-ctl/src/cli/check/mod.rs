@@ -22,6 +22,7 @@ mod stacked;
 mod testing;
 mod tunnels;
 mod udp;
+mod unlike_unicast;
 mod xcast_table;
 
 use std::{fmt::Write as _, path::PathBuf};
@@ -105,6 +106,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         forwarding::judge,
         packet_filter::judge,
         policy_routing::judge,
+        unlike_unicast::judge,
         port::judge,
         own_interface::judge,
         ipv6::judge,

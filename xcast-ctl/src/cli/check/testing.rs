@@ -43,6 +43,7 @@ pub(super) fn veth(name: &str) -> Interface {
         rp_filter: Some(0),
         forwarding: Some(true),
         ipv6: Some(true),
+        unlike_unicast: Vec::new(),
     }
 }
 
