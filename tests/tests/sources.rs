@@ -520,6 +520,44 @@ fn one_source_cannot_have_everything_multiplied() {
     });
 }
 
+/// One source's packets are limited on the port that says so; sources on other ports have the limit of all.
+///
+/// As in [`one_source_cannot_have_everything_multiplied`], a loss that does not come again is the machine's.
+#[test]
+fn packets_of_one_source_are_limited_by_port() {
+    const PACKETS: u32 = 2000;
+    const PER_SECOND: u32 = 100;
+    const FLOODS: u32 = 5;
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            let port = "interface = \"p1\"\n";
+            trio.configure(port, &format!("{port}packets_per_second = {PER_SECOND}\n"))?;
+            trio.start()?;
+            trio.resolve()?;
+            let flood = trio.packet(A, &[B, C], 0, 0).frame();
+            let other = Tap::open(&trio.c.namespace, "c0")?;
+            let mut losses = Vec::new();
+            for _ in 0..FLOODS {
+                let (before, began) = (Counters::read(&trio.r.namespace)?, Instant::now());
+                losses.push(lost_beside_a_flood(trio, &other, &flood, PACKETS)?);
+                let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                let allowed = f64::from(PER_SECOND) * (1.0 + began.elapsed().as_secs_f64());
+                let value = |name: &str| counted.get(name).copied().unwrap_or(0);
+                let dropped = value("drop_packet_limit");
+                let served = (value("received") - dropped).saturating_sub(SERVED as u64);
+                ensure!(
+                    dropped > 0 && served as f64 <= allowed,
+                    "{served} packets were served; allowed were {allowed:.0}: {counted:?}"
+                );
+                if losses.last().is_some_and(|lost| *lost < SERVED / 100) {
+                    return Ok(());
+                }
+            }
+            bail!("another source lost {losses:?} of {SERVED} in each flood");
+        });
+    }
+}
+
 /// Packets of the source that is served beside a flood.
 const SERVED: usize = 300;
 
@@ -639,6 +677,7 @@ fn nesting_does_not_multiply() {
             let mut outer = trio.packet(A, &outside, 0, 0);
             let ends = ((outer.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
             outer.segment = packet::udp(ends.0, ends.1, &frame[packet::ETHERNET_LEN..], None);
+            let first = Counters::read(&trio.r.namespace)?;
             let opened = Counters::read(&trio.b.namespace)?;
             let tap = Tap::open(&trio.c.namespace, "c0")?;
             trio.tap.send(&outer.frame())?;
@@ -649,6 +688,10 @@ fn nesting_does_not_multiply() {
             }
             let opened = Counters::read(&trio.b.namespace)?.since(&opened);
             ensure!(copies <= 254, "{copies} packets of one, {opened:?}");
+            // The first router sees what is inside, so that the second one never gets it.
+            let first = Counters::read(&trio.r.namespace)?.since(&first);
+            let nested = first.get("drop_nested").copied();
+            ensure!(nested == Some(1) && copies == 0, "{first:?}");
             // What is not inside anything is served as ever.
             ensure!(trio.is_reached(&trio.c, &[C, A])?);
             ensure!(second.stop()?.success());
