@@ -607,7 +607,6 @@ fn set_sysctl(name: &str, value: &str) -> Result<()> {
 fn configure(node: &mut Node, plan: Ipv6Plan, quiet: bool) -> Result<()> {
     netns::enter(&node.namespace, || {
         for interface in &mut node.interfaces {
-            ethtool::set_gro(&interface.name, true)?;
             ethtool::set_tx_checksum(&interface.name, false)?;
             if quiet {
                 keep_neighbours(&interface.name)?;
@@ -664,7 +663,12 @@ fn configure(node: &mut Node, plan: Ipv6Plan, quiet: bool) -> Result<()> {
             lines.push(command(destination.into(), &via));
         }
     }
-    process::ip_batch(Some(&node.namespace), &lines)
+    process::ip_batch(Some(&node.namespace), &lines)?;
+    // Only of an interface that is up does the driver note that the other end may send to it by XDP.
+    netns::enter(&node.namespace, || {
+        let mut interfaces = node.interfaces.iter();
+        interfaces.try_for_each(|interface| ethtool::set_gro(&interface.name, true))
+    })?
 }
 
 /// An interface of the calling thread's namespace that is not running yet.

@@ -120,7 +120,10 @@ fn xdp(
         "the other end of this veth pair has neither GRO nor an XDP program: frames that XDP sends \
          to it are lost, and no counter shows it; a router that detects this uses the kernel's stack"
             .to_owned(),
-        format!("ethtool -K {peer} gro on, or run a router there"),
+        format!(
+            "ethtool -K {peer} gro on, or run a router there; if GRO was switched on while the other end was down, \
+             switch it off and on again"
+        ),
     );
     match port.features {
         Some(features) if !features.native() && veth => add(
