@@ -44,9 +44,14 @@ fn copies(trio: &Trio) -> Result<u64> {
     Ok(sent()? - before)
 }
 
-/// Waits until packets with that list make so many copies. A probe may be counted with one of them.
+/// Whether packets with that list make so many copies. Fewer are an answer at once; more may be a probe that was counted
+/// with them, so that it is tried again.
 fn makes(trio: &Trio, expected: u64) -> Result<bool> {
-    until(SOON, || Ok(copies(trio)? == expected))
+    until(SOON, || {
+        let made = copies(trio)?;
+        ensure!(made >= expected, "{made} copies instead of {expected}");
+        Ok(made == expected)
+    })
 }
 
 /// With B as a gateway, and the router started with this said of gateways.
