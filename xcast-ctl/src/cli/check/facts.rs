@@ -4,7 +4,7 @@ use anyhow::Result;
 use aya::{programs::ProgramType, sys::is_program_supported};
 use ipnet::IpNet;
 
-use super::unlike_unicast::Setting;
+use super::setting::Setting;
 use crate::kernel::{self, Link, MemoryLimit, Netfilter, Rule, XdpFeatures, local_port};
 use crate::{
     config::{Config, DATAPATH_SUFFIX, Source},

@@ -17,6 +17,7 @@ mod policy_routing;
 mod port;
 mod relay;
 mod reported;
+mod setting;
 mod stacked;
 #[cfg(test)]
 mod testing;
