@@ -11,6 +11,7 @@
 //! [`layering`] is about the project's own source: which file depends on which.
 
 pub mod bed;
+pub mod bird;
 pub mod bpf;
 pub mod cpu;
 pub mod daemon;

@@ -61,7 +61,12 @@ pub struct Tunnel {
     pub prefixes: &'static [u8],
     /// The same for Far.
     pub back: &'static [u8],
+    /// The kernel's tunnel device beside it, on both routers: then there is a table of routes for lists.
+    pub kernel_device: Option<&'static str>,
 }
+
+/// The table of routes for lists, where tunnels have kernel devices.
+pub const XCAST_TABLE: u32 = 100;
 
 impl Tunnel {
     /// Near's address, and Far's.
@@ -496,6 +501,9 @@ fn connect(link: u8, one: (&Namespace, &str), other: (&Namespace, &str)) -> Resu
 
 fn configuration(tunnels: &[Tunnel], is_near: bool) -> String {
     let mut text = format!("{}\n[udp]\nport = {UDP_PORT}\n", code_points());
+    if tunnels.iter().any(|tunnel| tunnel.kernel_device.is_some()) {
+        let _ = write!(text, "\n[router]\nxcast_table = {XCAST_TABLE}\n");
+    }
     let ports = if is_near {
         ["p1", "p2", "p3"]
     } else {
@@ -525,6 +533,9 @@ fn configuration(tunnels: &[Tunnel], is_near: bool) -> String {
             tunnel.mode,
             prefixes.join(", ")
         );
+        if let Some(device) = tunnel.kernel_device {
+            let _ = writeln!(text, "kernel_device = \"{device}\"");
+        }
     }
     text
 }

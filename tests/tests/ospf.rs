@@ -1,13 +1,11 @@
 //! A routing daemon decides, the kernel's tables say so, and Xcast follows: figure 3 with a spare
 //! link, OSPF by BIRD on every router, and a cut.
 
-use std::fs;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tempfile::TempDir;
 use tests::bed::Bed;
+use tests::bird::Bird;
 use tests::daemon::PATIENCE;
 use tests::family::{self, Family};
 use tests::namespace;
@@ -28,53 +26,6 @@ const RECEIVERS: [&str; 3] = ["B", "C", "D"];
 
 /// How often a message is sent.
 const INTERVAL: Duration = Duration::from_millis(10);
-
-/// BIRD on every router; ended on drop.
-struct Birds {
-    children: Vec<Child>,
-    _directory: TempDir,
-}
-
-impl Birds {
-    fn start(bed: &Bed) -> Result<Self> {
-        let directory = TempDir::new()?;
-        let mut children = Vec::new();
-        for node in bed.testbed.plan().with_role(Role::Router) {
-            let file =
-                |extension: &str| directory.path().join(format!("{}.{extension}", node.name));
-            fs::write(file("conf"), configuration(node)?)?;
-            let bird = || -> Result<Command> {
-                let mut bird = bed.namespace(&node.name)?.command("bird");
-                bird.arg("-c").arg(file("conf")).arg("-s").arg(file("sock"));
-                Ok(bird)
-            };
-            namespace::run(bird()?.arg("-p"), "")
-                .context("bird cannot read this; is it installed? cargo xtask setup does that")?;
-            let child = bird()?
-                .arg("-f")
-                .arg("-P")
-                .arg(file("pid"))
-                .stdout(Stdio::null())
-                .stderr(fs::File::create(file("log"))?)
-                .spawn()
-                .context("start bird")?;
-            children.push(child);
-        }
-        Ok(Self {
-            children,
-            _directory: directory,
-        })
-    }
-}
-
-impl Drop for Birds {
-    fn drop(&mut self) {
-        for child in &mut self.children {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
 
 /// OSPF between routers, version 2 for IPv4 and 3 for IPv6; links to hosts are only told about.
 fn configuration(router: &Node) -> Result<String> {
@@ -185,7 +136,10 @@ fn reconvergence() {
         let mut bed = Bed::up(&topology, Routing::None)?;
         // The routers first: they find out about every route while it appears.
         bed.start_routers()?;
-        let _birds = Birds::start(&bed)?;
+        let routers = bed.testbed.plan().with_role(Role::Router);
+        let _birds = routers
+            .map(|node| Bird::start(&bed.namespace(&node.name)?, &configuration(node)?))
+            .collect::<Result<Vec<_>>>()?;
         until_delivered(&mut bed)?;
         // Convergence may still be under way somewhere else.
         settled(&mut bed)?;

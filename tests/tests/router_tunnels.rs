@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tests::bird::Bird;
 use tests::daemon;
 use tests::family::Family;
 use tests::layout::mac_text;
@@ -37,6 +38,7 @@ const fn tunnel(
         mode,
         prefixes,
         back: &[],
+        kernel_device: None,
     }
 }
 
@@ -527,4 +529,72 @@ fn explain_and_trace_show_tunnels() {
             trace(false)
         });
     }
+}
+
+/// OSPF speaks by a tunnel device of the kernel, between the same routers (RFC 5058 section 11.1): version 2 for IPv4, and 3 for
+/// IPv6, whose next hops are link-local.
+#[test]
+fn routes_of_ospf_by_a_kernel_device_lead_into_the_tunnel() {
+    const BESIDE: [Tunnel; 1] = [Tunnel {
+        kernel_device: Some("vx0"),
+        prefixes: &[],
+        ..EACH[0]
+    }];
+    for family in Family::ALL {
+        sites::with(family, &BESIDE, |sites| {
+            sites.works("ip4", "ip")?;
+            let devices = [
+                (&sites.near, "p2", [2, 1], [3, 2], 1),
+                (&sites.far, "q1", [3, 2], [2, 1], 2),
+            ];
+            for (router, port, local, remote, end) in devices {
+                let [local, remote] =
+                    [local, remote].map(|[link, end]| sites::link_address(link, end));
+                router.ip(&format!(
+                    "link add vx0 type vxlan id 7 local {local} remote {remote} dstport 4789 dev {port}"
+                ))?;
+                router.ip(&format!("address add 172.30.0.{end}/30 dev vx0"))?;
+                router.ip("link set vx0 up")?;
+            }
+            let hosts = family.prefix([10, 81, 0, 0], 24);
+            let _near = Bird::start(&sites.near, &ospf(family, 1, ""))?;
+            let far = Bird::start(
+                &sites.far,
+                &ospf(family, 2, &format!("route {hosts} unreachable;")),
+            )?;
+            let to = destinations(81);
+            let by_tunnel = || -> Result<bool> {
+                let before = Sites::counters(&sites.near)?;
+                let number = sites.send(&to, 0)?;
+                sites.arrives(number, &to)?;
+                let counted = Sites::counters(&sites.near)?.since(&before);
+                Ok(counted.contains_key("tunnel_sent"))
+            };
+            ensure!(until(SOON, by_tunnel)?, "OSPF's routes are not used");
+            drop(far);
+            ensure!(
+                until(SOON, || Ok(!by_tunnel()?))?,
+                "OSPF's routes are used after its end"
+            );
+            Ok(())
+        });
+    }
+}
+
+/// A routing daemon whose routes from OSPF are for lists only.
+fn ospf(family: Family, id: u8, routes: &str) -> String {
+    let (channel, version) = match family {
+        Family::Ipv4 => ("ipv4", "v2"),
+        Family::Ipv6 => ("ipv6", "v3"),
+    };
+    let table = sites::XCAST_TABLE;
+    format!(
+        "router id 0.0.0.{id};\n\
+         protocol device {{ scan time 1; }}\n\
+         protocol static {{ {channel}; {routes} }}\n\
+         protocol kernel {{ kernel table {table}; {channel} {{ export where source = RTS_OSPF || source = RTS_OSPF_EXT2; }}; }}\n\
+         protocol ospf {version} {{\n\
+         {channel} {{ export where source = RTS_STATIC; }};\n\
+         area 0 {{ interface \"vx0\" {{ type ptp; hello 1; dead count 4; retransmit 2; }}; }};\n}}\n"
+    )
 }

@@ -24,8 +24,10 @@ use xcast_common::{maps::Settings, wire::Be16};
 use xcast_host::CodePoints;
 
 use self::{
-    code_points::StatedCodePoints, error::syntax_error, port::validate_ports,
-    tunnel::validate_tunnels,
+    code_points::StatedCodePoints,
+    error::syntax_error,
+    port::validate_ports,
+    tunnel::{Given, validate_tunnels},
 };
 pub use self::{
     error::ConfigError,
@@ -93,8 +95,16 @@ impl Config {
         validate_ports(&config.ports, &config.router)?;
         validate_tunnels(
             &config.tunnels,
-            config.udp.is_some(),
-            config.code_points.ipv6.is_some(),
+            &Given {
+                has_udp: config.udp.is_some(),
+                has_ipv6: config.code_points.ipv6.is_some(),
+                has_xcast_table: config.router.xcast_table.is_some(),
+                ports: config
+                    .ports
+                    .iter()
+                    .map(|port| port.interface.as_str())
+                    .collect(),
+            },
         )?;
         Ok(config)
     }

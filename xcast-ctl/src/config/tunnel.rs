@@ -43,6 +43,10 @@ pub struct Tunnel {
     /// What is reached through it. Of tunnels with the same destinations, the first one that works is used.
     #[serde(default)]
     pub destinations: Vec<IpNet>,
+    /// The kernel's own tunnel device to the same router (GRE, WireGuard, VXLAN, ..), by which routing protocols speak: routes
+    /// of the Xcast routing table that leave by it lead into this tunnel.
+    #[serde(default)]
+    pub kernel_device: Option<String>,
 }
 
 /// How packets are carried through a tunnel.
@@ -125,13 +129,13 @@ impl Tunnel {
         }
     }
 
-    fn validate(&self, has_udp: bool, has_ipv6: bool) -> Result<(), ConfigError> {
+    fn validate(&self, given: &Given<'_>) -> Result<(), ConfigError> {
         let field = |name| format!("tunnel {:?}: {name}", self.name);
         if !is_unicast(self.remote) || is_link_local(self.remote) {
             let reason = format!("{} is no address of another router: give one", self.remote);
             return Err(invalid(field("remote"), reason));
         }
-        if self.remote.is_ipv6() && !has_ipv6 {
+        if self.remote.is_ipv6() && !given.has_ipv6 {
             let reason = "this router does not forward Xcast6, by which such a tunnel is asked: set \
                           code_points.group6, routing_type and ports_option, or use an address of IPv4";
             return Err(invalid(field("remote"), reason));
@@ -146,7 +150,7 @@ impl Tunnel {
                 return Err(invalid(field("local"), reason));
             }
         }
-        if self.mode == TunnelMode::Udp && !has_udp {
+        if self.mode == TunnelMode::Udp && !given.has_udp {
             let reason = "the router has no UDP port: add udp.port, the same on both routers";
             return Err(invalid(field("mode"), reason));
         }
@@ -167,6 +171,9 @@ impl Tunnel {
             return Err(invalid(field("key_file"), "give the whole path, from /"));
         }
         self.keys()?;
+        if let Some(device) = &self.kernel_device {
+            self.validate_kernel_device(device, given)?;
+        }
         let mut seen = HashSet::new();
         for prefix in &self.destinations {
             let whole = prefix.trunc();
@@ -181,14 +188,41 @@ impl Tunnel {
         }
         Ok(())
     }
+
+    fn validate_kernel_device(&self, device: &str, given: &Given<'_>) -> Result<(), ConfigError> {
+        let reason = if device.is_empty() {
+            "give the device's name, or leave this out".to_owned()
+        } else if !given.has_xcast_table {
+            "only routes of the Xcast routing table lead into a tunnel by its device: set router.xcast_table"
+                .to_owned()
+        } else if given.ports.contains(&device) {
+            format!(
+                "{device:?} is a port, whose gateways get lists without a tunnel: name another device, or leave this out"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(invalid(
+            format!("tunnel {:?}: kernel_device", self.name),
+            reason,
+        ))
+    }
 }
 
-/// Checks all tunnels of a router, which may have a UDP port and may forward Xcast6.
-pub(super) fn validate_tunnels(
-    tunnels: &[Tunnel],
-    has_udp: bool,
-    has_ipv6: bool,
-) -> Result<(), ConfigError> {
+/// What else the configuration has that tunnels depend on.
+pub(super) struct Given<'a> {
+    /// A port for Xcast inside UDP.
+    pub(super) has_udp: bool,
+    /// Code points for Xcast6.
+    pub(super) has_ipv6: bool,
+    /// A table of routes for lists.
+    pub(super) has_xcast_table: bool,
+    /// Names of the interfaces that are ports.
+    pub(super) ports: Vec<&'a str>,
+}
+
+/// Checks all tunnels of a router.
+pub(super) fn validate_tunnels(tunnels: &[Tunnel], given: &Given<'_>) -> Result<(), ConfigError> {
     if tunnels.len() > MAX_TUNNELS {
         let reason = format!(
             "{} of them, and there is room for {MAX_TUNNELS}",
@@ -207,7 +241,7 @@ pub(super) fn validate_tunnels(
             let reason = format!("{name:?} is the name of two tunnels: rename one");
             return Err(invalid("tunnel: name", reason));
         }
-        tunnel.validate(has_udp, has_ipv6)?;
+        tunnel.validate(given)?;
         if !ends.insert((tunnel.remote, tunnel.local)) {
             let reason = format!(
                 "another tunnel to {} has the same `local`: put all destinations into one",
@@ -303,6 +337,10 @@ mod tests {
                 "key_file: give the whole path",
             ),
             (
+                format!("{remote}\nkernel_device = 'gre1'"),
+                "kernel_device: only routes of the Xcast routing table",
+            ),
+            (
                 format!("{remote}\n[[tunnel]]\nname = 'west'\nremote = '192.0.2.2'\n{KEY}"),
                 "\"west\" is the name of two tunnels",
             ),
@@ -317,6 +355,20 @@ mod tests {
         let without_udp =
             format!("{CODE_POINTS}[[tunnel]]\nname = 'a'\n{remote}\nmode = 'udp'\n{PORT}");
         assert_says(Config::parse(&without_udp), &["mode", "udp.port"]);
+    }
+
+    #[test]
+    fn a_kernel_device_is_no_port() {
+        let config = |device: &str| {
+            Config::parse(&format!(
+                "{CODE_POINTS}[router]\nxcast_table = 100\n[[tunnel]]\nname = 'west'\nremote = '192.0.2.1'\n{KEY}\n\
+                 kernel_device = '{device}'\n[[port]]\ninterface = 'eth0'\n"
+            ))
+        };
+        let tunnels = config("gre1").unwrap().tunnels;
+        assert_eq!(tunnels[0].kernel_device.as_deref(), Some("gre1"));
+        assert_says(config("eth0"), &["kernel_device", "is a port"]);
+        assert_says(config(""), &["kernel_device", "give the device's name"]);
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Tunnels {
                     remote: tunnel.remote,
                     local: tunnel.local,
                     destinations: tunnel.destinations.clone(),
+                    kernel_device: tunnel.kernel_device.clone(),
                 },
                 modes: tunnel.mode.modes(),
                 key,

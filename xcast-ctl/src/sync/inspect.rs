@@ -397,10 +397,14 @@ impl RouteSync {
         };
         let why = hops.iter().map(|hop| {
             let device = self.link_name(hop.ifindex);
+            if let Some(tunnel) = self
+                .tunnels_by(hop)
+                .next()
+                .and_then(|tunnel| self.tunnels.get(tunnel.into()))
+            {
+                return format!("the tunnel to {} does not work", tunnel.spec.remote);
+            }
             match hop.via {
-                Via::Gateway(gateway) if self.tunnels.to(gateway).next().is_some() => {
-                    format!("the tunnel to {gateway} does not work")
-                }
                 Via::Gateway(gateway) if !self.ports.contains_key(&hop.ifindex) => {
                     format!("{gateway} is no tunnel's far end, and {device} no port")
                 }

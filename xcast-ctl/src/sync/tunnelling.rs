@@ -11,7 +11,7 @@ use xcast_overlay::backbone::tunnels::Carriage;
 
 use super::{
     edit::Edit,
-    event::Via,
+    event::{Hop, Via},
     fib::{self, By},
     next_hops::{
         FIXED, Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL, NEXT_HOP_NO_PORT, NEXT_HOP_UNREACHABLE,
@@ -50,8 +50,8 @@ impl RouteSync {
             .map_or(Err(NoWay::Unknown), |state| state.outer)
     }
 
-    /// The tunnel that a route of the Xcast routing table leads into, as its gateway is the far end: `None` if it leads elsewhere,
-    /// and no tunnel if none of those to its gateways works.
+    /// The tunnel that a route of the Xcast routing table leads into, as its gateway is the far end, or its interface the kernel's
+    /// device to there: `None` if it leads elsewhere, and no tunnel if none of those works.
     pub(super) fn tunnel_of(&self, path: PathId) -> Option<Option<u16>> {
         let path = &self.rib.paths[path];
         if self.tunnels.len() == 0 || !path.spec.for_lists {
@@ -62,13 +62,7 @@ impl RouteSync {
             Hops::Many(_, hops) => hops,
             Hops::Blackhole => return None,
         };
-        let gateways = hops.iter().filter_map(|hop| match hop.via {
-            Via::Gateway(gateway) => Some(gateway),
-            Via::Link | Via::Kernel => None,
-        });
-        let tunnels: Vec<u16> = gateways
-            .flat_map(|gateway| self.tunnels.to(gateway))
-            .collect();
+        let tunnels: Vec<u16> = hops.iter().flat_map(|hop| self.tunnels_by(hop)).collect();
         if tunnels.is_empty() {
             return None;
         }
@@ -77,6 +71,15 @@ impl RouteSync {
                 .into_iter()
                 .find(|&tunnel| self.tunnels.works(tunnel)),
         )
+    }
+
+    /// The tunnels that a next hop of a route for lists stands for.
+    pub(super) fn tunnels_by(&self, hop: &Hop) -> impl Iterator<Item = u16> {
+        let gateway = match hop.via {
+            Via::Gateway(gateway) => Some(gateway),
+            Via::Link | Via::Kernel => None,
+        };
+        self.tunnels.to(gateway, self.rib.link(hop.ifindex))
     }
 
     /// The tunnel that a next hop leads into, and the way to its other end.

@@ -10,7 +10,7 @@ use xcast_common::maps::{
 };
 use xcast_overlay::backbone::tunnels::{Carriage, Mode};
 
-use super::prefix::PrefixMap;
+use super::{event::Link, prefix::PrefixMap};
 
 /// A tunnel, as the configuration has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub struct TunnelSpec {
     pub local: Option<IpAddr>,
     /// What is reached through it.
     pub destinations: Vec<IpNet>,
+    /// The kernel's tunnel device to the same router, if there is one.
+    pub kernel_device: Option<String>,
 }
 
 /// Which entry of the tunnel table has the outer headers of a tunnel.
@@ -157,10 +159,19 @@ impl Tunnels {
         })
     }
 
-    /// The tunnels to a router, for routes that name it as their gateway.
-    pub(super) fn to(&self, remote: IpAddr) -> impl Iterator<Item = u16> {
+    /// The tunnels that routes for lists lead into which have this gateway, or leave by this interface.
+    pub(super) fn to(
+        &self,
+        gateway: Option<IpAddr>,
+        link: Option<&Link>,
+    ) -> impl Iterator<Item = u16> {
         let all = (0..).zip(&self.list);
-        all.filter_map(move |(tunnel, state)| (state.spec.remote == remote).then_some(tunnel))
+        all.filter_map(move |(tunnel, State { spec, .. })| {
+            let by_device = spec.kernel_device.as_ref().is_some_and(|device| {
+                link.is_some_and(|link| link.names().any(|name| name == device))
+            });
+            (gateway == Some(spec.remote) || by_device).then_some(tunnel)
+        })
     }
 
     /// Whether a tunnel carries traffic now.

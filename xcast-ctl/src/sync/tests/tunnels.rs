@@ -27,6 +27,7 @@ fn spec(name: &str, remote: &str) -> TunnelSpec {
         remote: ip(remote),
         local: Some(ip("10.1.0.1")),
         destinations: vec![net("20.1.0.0/16")],
+        kernel_device: None,
     }
 }
 

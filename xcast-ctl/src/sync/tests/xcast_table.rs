@@ -11,6 +11,7 @@ both_families!(
     routes_wait_until_their_gateway_proves_itself,
     what_the_table_says_besides_is_ignored,
     a_route_to_a_far_end_leads_into_its_tunnel,
+    a_route_by_the_kernels_tunnel_device_leads_into_the_tunnel,
 );
 
 const TABLE: u32 = 100;
@@ -164,6 +165,7 @@ fn a_route_to_a_far_end_leads_into_its_tunnel() {
             remote: ip("40.0.0.3"),
             local: Some(ip("40.0.0.1")),
             destinations: Vec::new(),
+            kernel_device: None,
         }],
         ..SyncConfig::default()
     });
@@ -216,4 +218,58 @@ fn a_route_to_a_far_end_leads_into_its_tunnel() {
     assert!(is_in_tunnel(&router));
     router.apply([KernelEvent::RouteRemoved(to_far_end)]);
     assert_eq!(router.fate("20.1.0.1"), kernel);
+}
+
+/// As a routing protocol writes it that speaks by such a device: its next hops are addresses there, or link-local ones.
+fn a_route_by_the_kernels_tunnel_device_leads_into_the_tunnel() {
+    let mut router = Router::new(SyncConfig {
+        xcast_table: Some(TABLE),
+        tunnels: vec![TunnelSpec {
+            name: "west".to_owned(),
+            remote: ip("40.0.0.3"),
+            local: Some(ip("40.0.0.1")),
+            destinations: Vec::new(),
+            kernel_device: Some(link(3).name),
+        }],
+        ..SyncConfig::default()
+    });
+    let near = neighbour(1, "10.1.0.2");
+    router.apply([
+        KernelEvent::Link(link(1)),
+        KernelEvent::Link(link(3)),
+        KernelEvent::Link(link(4)),
+        KernelEvent::Neighbour(near),
+        add(route("20.0.0.0/8", &[gateway(1, "10.1.0.2")])),
+        add(route("40.0.0.0/8", &[gateway(1, "10.1.0.2")])),
+        add(in_table("20.1.0.0/16", &[gateway(3, "50.0.0.2")])),
+        add(in_table("20.2.0.0/16", &[on_link(3)])),
+        add(in_table("20.3.0.0/16", &[gateway(4, "50.0.0.2")])),
+    ]);
+    router.attach(1, 2);
+    let kernel = forward(&near, 0);
+    let is_in_tunnel = |router: &Router, address: &str| matches!(router.fate(address), Fate::Forward { flags, .. } if flags == NEXT_HOP_XCAST | NEXT_HOP_TUNNEL);
+    assert_eq!(router.fate("20.1.0.1"), kernel);
+    let why = router.sync.lookup(ip("20.1.0.1")).why;
+    assert!(why.contains("the tunnel to"), "{why}");
+    router.carry(
+        0,
+        Carriage {
+            mode: Some(Mode::Ip),
+            ..Carriage::default()
+        },
+    );
+    assert!(is_in_tunnel(&router, "20.1.0.1") && is_in_tunnel(&router, "20.2.0.1"));
+    assert_eq!(router.fate("20.3.0.1"), kernel);
+    // By whatever name the device has now.
+    router.apply([KernelEvent::Link(Link {
+        name: "renamed".to_owned(),
+        ..link(3)
+    })]);
+    assert_eq!(router.fate("20.1.0.1"), kernel);
+    router.apply([KernelEvent::Link(Link {
+        name: "renamed".to_owned(),
+        alt_names: vec![link(3).name],
+        ..link(3)
+    })]);
+    assert!(is_in_tunnel(&router, "20.1.0.1"));
 }
