@@ -32,7 +32,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use thiserror::Error;
 
 /// First octets of every envelope; no text in UTF-8 begins so.
-pub const MAGIC: [u8; 4] = [0xf8, b'X', b'c', b'e'];
+pub const MAGIC: [u8; 4] = xcast_common::wire::origin::MAGIC;
 
 /// Version of the form described in [the module](self).
 pub const VERSION: u8 = 1;

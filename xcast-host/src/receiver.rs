@@ -3,9 +3,11 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
+    ops::Range,
 };
 
 use tracing::{debug, trace};
+use xcast_common::wire::origin;
 
 use crate::{
     envelope::{Envelope, MAGIC, Tag},
@@ -24,6 +26,8 @@ pub struct Received<'a> {
     pub payload: &'a [u8],
     /// Whether it came in an envelope, beside messages of others.
     pub combined: bool,
+    /// The relay that sent it from its own address, in an envelope; `from` is then the sender as that relay sees it.
+    pub relay: Option<SocketAddr>,
 }
 
 statistics! {
@@ -35,6 +39,8 @@ statistics! {
         combined,
         /// Envelopes without a message for this receiver: passed over.
         not_for_us,
+        /// Messages taken out of envelopes of relays.
+        relayed,
         /// Datagrams that begin like an envelope but are none: given out as ordinary ones.
         like_an_envelope,
     }
@@ -44,6 +50,8 @@ statistics! {
 #[derive(Debug)]
 pub(crate) struct Opener {
     pub tag: Option<Tag>,
+    /// Whose envelopes with an origin are opened.
+    pub relays: Vec<SocketAddr>,
     pub datagram: Vec<u8>,
     message: Vec<u8>,
     pub statistics: ReceiverStatistics,
@@ -53,6 +61,7 @@ impl Opener {
     pub fn new(tag: Option<Tag>) -> Self {
         Self {
             tag,
+            relays: Vec::new(),
             datagram: vec![0; BUFFER],
             message: Vec::new(),
             statistics: ReceiverStatistics::default(),
@@ -63,9 +72,19 @@ impl Opener {
     /// [`received`](Self::received) then has the message.
     pub fn open(&mut self, from: SocketAddr, len: usize) -> Option<Found> {
         let octets = &self.datagram[..len];
+        let is_relay = self.relays.contains(&canonical(from));
+        let origin = origin::decode(octets).filter(|_| is_relay);
+        // What a relay sends may be a combined message.
+        let (origin, range) = match origin {
+            Some((origin, message)) => (Some(origin), len - message.len()..len),
+            None => (None, 0..len),
+        };
+        self.statistics.relayed += u64::from(origin.is_some());
+        let found = |place| Some(Found { origin, place });
+        let octets = &octets[range.clone()];
         let Some(tag) = self.tag.filter(|_| octets.starts_with(&MAGIC)) else {
-            self.statistics.plain += 1;
-            return Some(Found::Plain(len));
+            self.statistics.plain += u64::from(origin.is_none());
+            return found(Place::Datagram(range));
         };
         match Envelope::parse(octets) {
             Ok(envelope) => {
@@ -73,7 +92,7 @@ impl Opener {
                 if envelope.extract(tag, &mut self.message) {
                     self.statistics.combined += 1;
                     trace!(%from, octets = self.message.len(), "message from an envelope");
-                    Some(Found::Combined)
+                    found(Place::Combined)
                 } else {
                     self.statistics.not_for_us += 1;
                     debug!(%from, %tag, "an envelope without a message for us");
@@ -83,21 +102,23 @@ impl Opener {
             Err(error) => {
                 self.statistics.like_an_envelope += 1;
                 debug!(%from, %error, "an ordinary datagram that begins like an envelope");
-                Some(Found::Plain(len))
+                found(Place::Datagram(range))
             }
         }
     }
 
     /// What was found.
     pub fn received(&self, from: SocketAddr, found: Found) -> Received<'_> {
-        let (payload, combined) = match found {
-            Found::Plain(len) => (&self.datagram[..len], false),
-            Found::Combined => (&self.message[..], true),
+        let (payload, combined) = match found.place {
+            Place::Datagram(range) => (&self.datagram[range], false),
+            Place::Combined => (&self.message[..], true),
         };
+        let from = canonical(from);
         Received {
-            from: canonical(from),
+            from: found.origin.unwrap_or(from),
             payload,
             combined,
+            relay: found.origin.map(|_| from),
         }
     }
 }
@@ -110,12 +131,20 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Where the message of a datagram is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Found {
-    /// It is the datagram, of this length.
-    Plain(usize),
-    /// It was in an envelope.
+/// A message that was found in a datagram.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    /// Its sender, if a relay says who that is.
+    origin: Option<SocketAddr>,
+    place: Place,
+}
+
+/// Where a message is.
+#[derive(Clone, Debug)]
+enum Place {
+    /// These octets of the datagram.
+    Datagram(Range<usize>),
+    /// It was in an envelope, and stands by itself now.
     Combined,
 }
 
@@ -136,6 +165,17 @@ impl Receiver {
     pub fn new(socket: UdpSocket, tag: Option<Tag>) -> Self {
         let opener = Opener::new(tag);
         Self { socket, opener }
+    }
+
+    /// Also opens envelopes of these relays, which send messages from their own address ([`SourceAddress::Enveloped`]): given with their
+    /// ports of Xcast inside UDP. Only relays that the receiver trusts: their word is taken for who the sender is. To others the
+    /// same datagram is an ordinary one.
+    ///
+    /// [`SourceAddress::Enveloped`]: crate::relay::SourceAddress::Enveloped
+    #[must_use]
+    pub fn from_relays(mut self, relays: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.opener.relays = relays.into_iter().collect();
+        self
     }
 
     /// The next message. Waits for it, as long as the socket's own read timeout allows.

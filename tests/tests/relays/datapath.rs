@@ -209,6 +209,69 @@ fn relayed<F: Routed>() {
 }
 
 #[test]
+fn an_envelope_names_the_source_that_the_relay_sees() {
+    both([envelopes::<V4>, envelopes::<V6>]);
+}
+
+/// The form as documented, written out here: magic number, 2, 0, port, address as one of IPv6.
+fn envelope(source: IpAddr, port: u16) -> Vec<u8> {
+    let address = match source {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let mut octets = vec![0xf8, b'X', b'c', b'e', 2, 0];
+    octets.extend(port.to_be_bytes());
+    octets.extend(address.octets());
+    octets
+}
+
+/// A message from the port of Xcast inside UDP of the relay itself, to a list with ports or without.
+fn enveloped(content: &[u8], has_ports: bool) -> Packet {
+    let mut packet = inner();
+    packet.xcast.p = has_ports;
+    for (destination, port) in packet.xcast.destinations.iter_mut().zip(6000..) {
+        destination.port = port;
+    }
+    packet.ip.source = layout::router(0).into();
+    packet.segment = packet::udp((layout::router(0), PORT), (GROUP, 5000), content, None);
+    packet
+}
+
+fn envelopes<F: Routed>() {
+    let good = cookie_of(&KEY, source(), FROM, PORT);
+    let message = |envelope: Vec<u8>| [envelope, b"message".to_vec()].concat();
+    let right = message(envelope(source(), FROM));
+    let refused = Fate::Dropped("drop_udp_source");
+    for has_ports in [false, true] {
+        let fate_of =
+            |content: &[u8]| fate::<F>(&with_cookie(&enveloped(content, has_ports), &good));
+        assert_eq!(fate_of(&right), Fate::Copies(2));
+        // Another address, another port, no envelope, one that ends too early, every bit of the header.
+        let other = Family::under_test().address(layout::behind(3, 3));
+        for wrong in [
+            message(envelope(other, FROM)),
+            message(envelope(source(), FROM + 1)),
+            b"message".to_vec(),
+            right[..23].to_vec(),
+            Vec::new(),
+        ] {
+            assert_eq!(fate_of(&wrong), refused, "{wrong:x?}");
+        }
+        for bit in 0..8 * 24 {
+            let mut wrong = right.clone();
+            wrong[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(fate_of(&wrong), refused, "bit {bit}");
+        }
+    }
+    // From a relayed port nothing has to be in an envelope, and without a cookie for this one nobody sends from here.
+    let relayed = cookie_of(&KEY, source(), FROM, RELAYED);
+    assert_eq!(
+        fate::<F>(&with_cookie(&enveloped(&right, false), &relayed)),
+        refused
+    );
+}
+
+#[test]
 fn questions_pass() {
     both([questions::<V4>, questions::<V6>]);
 }

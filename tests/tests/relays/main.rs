@@ -20,7 +20,7 @@ use tests::packet::{self, Datagram, Destination, Ip, Packet, Xcast, protocol};
 use tests::tap::Tap;
 use tests::trio::until as eventually;
 use xcast_host::relay::{Preference, SourceAddress, Standing};
-use xcast_host::{Relays, RouterAddresses, Sender, UnicastCause};
+use xcast_host::{Receiver, Relays, RouterAddresses, Sender, UnicastCause};
 
 const SOURCE: u8 = 1;
 const RELAY: u8 = 2;
@@ -442,6 +442,83 @@ fn behind_a_nat(inside: &Namespace, sockets: [&UdpSocket; 2]) -> Result<()> {
     let reply = wait_for_reply(&mut relayed)?;
     ensure!(reply.from == SocketAddr::new(host(3), PORT) && reply.payload == b"reply");
     Ok(())
+}
+
+/// Copies from the relay's own address pass filters that drop those from the source's; in an envelope they say who the source
+/// is, to a receiver that opens envelopes of this relay. To another one they are ordinary datagrams, and replies go straight to
+/// the source.
+#[test]
+fn envelopes_from_the_relays_own_address() {
+    with(5, |network| {
+        network.filter_strictly()?;
+        let _relay = network.serve(RELAY, "envelopes = true", "source = \"proven\"")?;
+        let [opening, plain] = RECEIVERS.map(|number| network.receiver(number));
+        let (opening, plain) = (opening?, plain?);
+        let settings = Relays {
+            source: SourceAddress::Enveloped,
+            ..relays(&[RELAY])
+        };
+        let mut sender = network.sender(SOURCE, settings)?;
+        ready(&mut sender)?;
+        send(&mut sender, &receivers(), b"in an envelope")?;
+        ensure!(sender.seen_from(host(3)) == Some(relay(RELAY)));
+        let mut receiver = Receiver::new(opening, None).from_relays([relay(RELAY)]);
+        let received = receiver.receive()?;
+        let from = received.from;
+        ensure!(received.payload == b"in an envelope" && received.relay == Some(relay(RELAY)));
+        ensure!(sender.relays()[0].seen == Some(from) && from.ip() == host(SOURCE));
+        receiver.socket().send_to(b"reply", from)?;
+        let reply = wait_for_reply(&mut sender)?;
+        ensure!(reply.from == SocketAddr::new(host(3), PORT) && reply.payload == b"reply");
+        let (payload, from) = receive(&plain)?;
+        ensure!(payload.ends_with(b"in an envelope") && payload.len() == 24 + 14);
+        ensure!(from == relay(RELAY));
+
+        // Somebody who is no relay opens nothing by an envelope of their own making.
+        let (other, to) = (host(5), host(3));
+        network.host(5).enter(|| -> Result<()> {
+            let forged = UdpSocket::bind((other, 0))?;
+            forged.send_to(&payload, (to, PORT))?;
+            Ok(())
+        })?;
+        let forged = receiver.receive()?;
+        ensure!(forged.relay.is_none() && forged.from.ip() == host(5) && forged.payload == payload);
+
+        // What just fits arrives whole: the envelope counts. What does not was sent to each by unicast, without one.
+        let most = largest_that_fits(&mut sender)?;
+        let whole = loop {
+            let received = receiver.receive()?;
+            if received.relay.is_some() {
+                break received.payload.len();
+            }
+        };
+        ensure!(whole == most, "{whole} octets of {most}");
+
+        // A relay that offers none is not used, and says why.
+        let _other = network.serve(5, "", "source = \"proven\"")?;
+        let mut refused = network.sender(
+            SOURCE,
+            Relays {
+                source: SourceAddress::Enveloped,
+                ..relays(&[5])
+            },
+        )?;
+        until(&mut refused, "no envelopes", |sender| {
+            let relays = sender.relays();
+            let standing = relays.first().map(|status| status.known.standing);
+            Ok(standing == Some(Standing::NotRelayed))
+        })?;
+        Ok(())
+    });
+}
+
+/// Sends the longest message that leaves as one packet, on links with an MTU of 1500; returns its length.
+fn largest_that_fits(sender: &mut Sender) -> Result<usize> {
+    let most = (1200..1500).rev().find_map(|len| {
+        let sent = sender.send(&receivers(), &vec![7; len]).ok()?;
+        (sent.xcast_packets == 1 && sent.unicast_packets == 0).then_some(len)
+    });
+    most.context("nothing fits")
 }
 
 /// No router at all: one of the receivers serves the others, as far as its quota goes.

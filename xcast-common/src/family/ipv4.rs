@@ -213,6 +213,12 @@ impl Family for V4 {
     }
 
     #[inline(always)]
+    fn behind<'a>(view: View<'a>, _ext_len: u16, _settings: &Settings) -> Option<View<'a>> {
+        let header_len = 4 * view.u8(xcast4::LEN_WORDS)? as usize;
+        Some(view.skip(header_len & Self::LEN_MASK))
+    }
+
+    #[inline(always)]
     fn flow(view: View<'_>, _ext_len: u16) -> Option<u64> {
         let source = u64::from(view.be32(ipv4::SOURCE)?.memory());
         Some(source << 32 | u64::from(view.be32(xcast4::CHANNEL)?.memory()))

@@ -269,6 +269,20 @@ impl Family for V6 {
     }
 
     #[inline(always)]
+    fn behind<'a>(view: View<'a>, ext_len: u16, settings: &Settings) -> Option<View<'a>> {
+        let header = Self::xcast(view, ext_len);
+        let routing_len = 8 * (header.u8(xcast6::LEN_UNITS)? as usize + 1);
+        let behind = header.skip(routing_len & Self::LEN_MASK);
+        if header.u8(xcast6::NEXT_HEADER)? != ipv6::DESTINATION_OPTIONS
+            || behind.u8(XCAST_AT + xcast6::ports::OPTION_TYPE)? != settings.ports_option
+        {
+            return Some(behind);
+        }
+        let ports_len = 8 * (behind.u8(XCAST_AT + xcast6::ports::LEN_UNITS)? as usize + 1);
+        Some(behind.skip(ports_len & Self::LEN_MASK))
+    }
+
+    #[inline(always)]
     fn flow(view: View<'_>, ext_len: u16) -> Option<u64> {
         // The flow label is the source's own hash of what makes a flow (RFC 6437).
         let label = view.be32(ipv6::VERSION_CLASS_FLOW)?.value() & 0xf_ffff;

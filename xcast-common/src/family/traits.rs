@@ -113,6 +113,10 @@ pub trait Family: Sized + 'static {
     /// A frame's view for what lies in and behind the Xcast header.
     fn xcast(view: View<'_>, ext_len: u16) -> View<'_>;
 
+    /// The view in which what follows the Xcast header is at [`XCAST_AT`](Self::XCAST_AT), as the headers of a packet have it that is
+    /// not checked yet. `None` if the frame ends before.
+    fn behind<'a>(view: View<'a>, ext_len: u16, settings: &Settings) -> Option<View<'a>>;
+
     /// What makes a flow, as far as the IP and Xcast headers know.
     fn flow(view: View<'_>, ext_len: u16) -> Option<u64>;
 

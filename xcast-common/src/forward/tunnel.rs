@@ -30,7 +30,7 @@ use crate::{
         endian::Be16,
         eth,
         frame::{Frame, View},
-        udp,
+        origin, udp,
     },
 };
 
@@ -103,10 +103,10 @@ pub fn check<F: Family>(
     let inner = view.skip(ahead);
     if (total_len as usize) < ahead + F::IP_LEN
         || inner.u8(ETH_LEN).ok_or(CONTENT)? >> 4 != F::VERSION
-        || F::find(inner, settings).is_none()
     {
         return Err(CONTENT);
     }
+    let ext_len = F::find(inner, settings).ok_or(CONTENT)?;
     let group = F::Address::read(inner, F::DESTINATION).ok_or(CONTENT)?;
     if group.difference(F::group(settings)) != 0 && tables.address_flags(group) == 0 {
         return Err(CONTENT);
@@ -128,7 +128,38 @@ pub fn check<F: Family>(
         }
         opened.flags |= OPENED_PERMITTED;
     }
+    // From the port of Xcast inside UDP, messages are in envelopes that say who the source is.
+    if opened.relayed_port != Be16::new(0)
+        && opened.relayed_port == settings.udp_port
+        && !names::<F>(view, inner, ext_len, peer, settings).unwrap_or(false)
+    {
+        return Err(Reject::Drop(Counter::DropUdpSource));
+    }
     Ok(opened)
+}
+
+/// Whether the datagram inside is an envelope with the origin that the outer headers have; `None` if the frame ends before.
+#[inline(always)]
+fn names<F: Family>(
+    view: View<'_>,
+    inner: View<'_>,
+    ext_len: u16,
+    peer: F::Address,
+    settings: &Settings,
+) -> Option<bool> {
+    const MAGIC: u32 = u32::from_ne_bytes(origin::MAGIC);
+    const FORM: u16 = u16::from_ne_bytes([origin::FORM, 0]);
+    let port = view.be16(ETH_LEN + F::IP_LEN + udp::SOURCE_PORT)?;
+    let (high, low) = peer.mapped().memory();
+    let envelope = F::behind(inner, ext_len, settings)?
+        .window::<{ origin::LEN }>(F::XCAST_AT + udp::HEADER_LEN)?;
+    let differs = envelope.u64(origin::ADDRESS) ^ high | envelope.u64(origin::ADDRESS + 8) ^ low;
+    Some(
+        envelope.u32(0) == MAGIC
+            && envelope.u16(4) == FORM
+            && Be16::from_memory(envelope.u16(origin::PORT)) == port
+            && differs == 0,
+    )
 }
 
 /// Checks the cookie in front of a packet.

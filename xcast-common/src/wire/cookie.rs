@@ -22,6 +22,15 @@ pub const ANSWER: u8 = 3;
 /// First octet of what a relay hands on to a source: a datagram that came to its relayed port.
 pub const REPLY: u8 = 4;
 
+/// From which port of a relay's own address a source wants its packets to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// One of the source's own, where what comes back is handed on to it.
+    Port,
+    /// That of Xcast inside UDP, which all sources share whose messages say in an [envelope](super::origin) who they are from.
+    Envelopes,
+}
+
 /// Where the relayed port is: 16 bits in network byte order, as all fields here.
 pub const RELAYED_PORT: usize = 2;
 /// Where the epoch is: 32 bits.

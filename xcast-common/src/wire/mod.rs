@@ -10,6 +10,7 @@ pub mod checksum;
 pub mod cookie;
 pub mod endian;
 pub mod frame;
+pub mod origin;
 pub mod xcast4;
 pub mod xcast6;
 

@@ -233,6 +233,8 @@ stack_copies_per_second = 10000
 #questions_per_second = 1000
 #capacity_copies_per_second = 200000
 #relayed_ports = [50000, 50063]
+# Without ports of their own: all send from udp.port, in envelopes that say who they are, to receivers that open them.
+#envelopes = true
 #replies_per_second = 1000
 #secret_file = "/etc/xcast-relay.secret"
 
@@ -248,6 +250,9 @@ stack_copies_per_second = 10000
 # What openssl rand -hex 16 prints; or key_file, with the name of a file that has it in its first line.
 #key = ""
 #destinations = ["10.20.0.0/16", "2001:db8:20::/48"]
+# The kernel's tunnel device to the same router, if routing protocols speak by one: routes of xcast_table by it lead into this
+# tunnel.
+#kernel_device = "gre1"
 
 # One table per port. Interfaces may appear later, go away and come back.
 # source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no
@@ -348,6 +353,7 @@ mod tests {
         let relay = uncommented(&text, "[relay]").replace("/etc/xcast-relay.secret", path);
         let relay = Config::parse(&relay).unwrap().relay.unwrap();
         assert_eq!(relay.relayed_ports(), Some(50000..=50063));
+        assert!(relay.envelopes);
 
         // It has no key, or all routers would have the same.
         let tunnel = uncommented(&text, "[[tunnel]]");

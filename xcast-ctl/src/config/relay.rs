@@ -27,6 +27,9 @@ pub struct Relay {
     /// First and last UDP port, at the router's own addresses, for packets that come from there instead of their
     /// sender's own address. Default: none.
     pub relayed_ports: Option<[u16; 2]>,
+    /// Sources may send from the router's own addresses and `udp.port`, for receivers that open envelopes which say who the source is.
+    /// Default: no.
+    pub envelopes: bool,
     /// Datagrams that a relayed port hands on to its source in a second. Default: 1,000.
     pub replies_per_second: u32,
 }
@@ -38,6 +41,7 @@ impl Default for Relay {
             questions_per_second: 1000,
             capacity_copies_per_second: 200_000,
             relayed_ports: None,
+            envelopes: false,
             replies_per_second: 1000,
         }
     }

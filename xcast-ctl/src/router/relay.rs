@@ -72,6 +72,7 @@ impl Relay {
             secret,
             questions_per_second: settings.questions_per_second,
             relayed_ports: settings.relayed_ports(),
+            envelope_port: settings.envelopes.then_some(udp.port.get()),
             capacity: settings.capacity_copies_per_second,
         });
         Ok(Self(Some(Serving {
@@ -156,6 +157,7 @@ impl Serving {
                 self.fault = None;
                 let serve = |socket: AddressedSocket| {
                     let answering = Answering {
+                        port: self.port,
                         socket: Arc::new(socket),
                         state: self.state.clone(),
                         instance: self.instance,
@@ -214,6 +216,8 @@ impl Drop for Serving {
 
 /// Answers the questions of one family.
 struct Answering {
+    /// That of Xcast inside UDP, where questions come to, and envelopes from.
+    port: u16,
     socket: Arc<AddressedSocket>,
     state: Arc<Mutex<relay::Relay>>,
     instance: u64,
@@ -241,7 +245,7 @@ impl Answering {
                 source: arrived.from,
                 at: arrived.at,
                 cookie: question.cookie,
-                wants_port: question.wants_relayed,
+                wants: question.wants,
             };
             let answer = {
                 let mut state = lock(&self.state);
@@ -293,7 +297,7 @@ impl Answering {
             }
         }
         let port = answer.relayed_port();
-        port.is_some_and(|port| self.relayed.contains_key(&port))
+        port.is_some_and(|port| port == self.port || self.relayed.contains_key(&port))
     }
 
     async fn open(&self, allocation: Allocation) -> Result<JoinHandle<()>> {

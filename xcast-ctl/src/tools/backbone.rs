@@ -75,8 +75,10 @@ pub(crate) struct Args {
 enum Whose {
     /// This host's.
     Own,
-    /// The relay's.
+    /// The relay's, and a port for this host.
     Relayed,
+    /// The relay's, in envelopes.
+    Enveloped,
 }
 
 /// The document of `xcast-ctl backbone --relay`.
@@ -161,6 +163,7 @@ fn ask(args: &Args, router: &str) -> Result<Vec<Row>> {
         preference: Preference::Nearest,
         source: match (args.source, witness) {
             (Whose::Relayed, _) => SourceAddress::Relayed,
+            (Whose::Enveloped, _) => SourceAddress::Enveloped,
             (Whose::Own, None) => SourceAddress::Own,
             (Whose::Own, Some(_)) => SourceAddress::Tested,
         },

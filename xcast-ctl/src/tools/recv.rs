@@ -13,6 +13,7 @@ use nix::{
     sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg, setsockopt, sockopt},
 };
 use serde::Serialize;
+use xcast_common::wire::origin;
 use xcast_host::envelope::{Envelope, Tag};
 
 use super::interrupt::{Interrupt, Woken};
@@ -28,6 +29,7 @@ EXAMPLE
   xcast-ctl recv --port 5000
   xcast-ctl recv --port 5000 --count 3 --timeout 10 --json
   xcast-ctl recv --port 5000 --timeout 60 --quiet
+  xcast-ctl recv --port 5000 --relay 198.51.100.1:4242
 
 EXIT STATUS
   0  --count datagrams arrived, or at least one where no count is given
@@ -56,6 +58,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TAG", value_parser = tag)]
     tag: Option<Tag>,
 
+    /// Also open envelopes in which this relay, given with its port of Xcast inside UDP, sends messages from its own address
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    relay: Vec<SocketAddr>,
+
     /// Only show at the end how much arrived, and how fast
     #[arg(short, long)]
     quiet: bool,
@@ -76,6 +82,9 @@ fn tag(text: &str) -> Result<Tag, String> {
 struct Datagram {
     /// Address and port of the sender.
     from: SocketAddr,
+    /// The relay that sent it in an envelope, which names the sender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relay: Option<SocketAddr>,
     /// Length of the payload, in octets.
     length: usize,
     /// It came in an envelope with others.
@@ -176,7 +185,7 @@ fn listen(args: &Args, summary: &mut Summary) -> Result<Outcome> {
             let enough = args.count.is_none() && summary.datagrams > 0;
             return Ok(if enough { Outcome::Done } else { Outcome::No });
         }
-        let received = receive(&socket, args.tag).context("cannot receive")?;
+        let received = receive(&socket, args.tag, &args.relay).context("cannot receive")?;
         let Some(datagram) = received else {
             continue;
         };
@@ -202,7 +211,11 @@ fn eprintln_listening(local: &str) {
 }
 
 /// The next datagram; `None` if there is none, or for an envelope without a part for us.
-fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
+fn receive(
+    socket: &UdpSocket,
+    tag: Option<Tag>,
+    relays: &[SocketAddr],
+) -> Result<Option<Datagram>> {
     let mut payload = vec![0; 65536];
     let mut control = nix::cmsg_space!(u8, libc::c_int);
     let mut parts = [io::IoSliceMut::new(&mut payload)];
@@ -240,6 +253,14 @@ fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
         .unwrap_or(0);
     let length = message.bytes;
     payload.truncate(length);
+    let mut from = SocketAddr::from(from);
+    let mut relay = None;
+    if relays.contains(&from)
+        && let Some((origin, message)) = origin::decode(&payload)
+    {
+        payload = message.to_vec();
+        relay = Some(std::mem::replace(&mut from, origin));
+    }
     let mut combined = false;
     if let Some(tag) = tag
         && let Ok(envelope) = Envelope::parse(&payload)
@@ -252,7 +273,8 @@ fn receive(socket: &UdpSocket, tag: Option<Tag>) -> Result<Option<Datagram>> {
         combined = true;
     }
     Ok(Some(Datagram {
-        from: from.into(),
+        from,
+        relay,
         length: payload.len(),
         combined,
         dscp: ds >> 2,
@@ -267,11 +289,14 @@ fn render(datagram: &Datagram) -> String {
     let Datagram {
         from, length, dscp, ..
     } = datagram;
+    let by = datagram
+        .relay
+        .map_or_else(String::new, |relay| format!(" by {relay}"));
     let payload = match &datagram.payload {
         Some(text) => text.escape_debug().to_string(),
         None => format!("0x{}", datagram.payload_hex),
     };
-    format!("{from} {length} octets dscp {dscp}: {payload}\n")
+    format!("{from}{by} {length} octets dscp {dscp}: {payload}\n")
 }
 
 #[cfg(test)]
@@ -287,7 +312,7 @@ mod tests {
         sender
             .send_to(b"hi\x1b", receiver.local_addr().unwrap())
             .unwrap();
-        let datagram = receive(&receiver, None).unwrap().unwrap();
+        let datagram = receive(&receiver, None, &[]).unwrap().unwrap();
         assert_eq!((datagram.dscp, datagram.ecn), (46, 1));
         assert_eq!(datagram.payload_hex, "68691b");
         let from = sender.local_addr().unwrap();
@@ -310,7 +335,7 @@ mod tests {
         for (sender, to, dscp) in [(ipv4, "127.0.0.1", 46), (ipv6, "::1", 10)] {
             let to: IpAddr = to.parse().unwrap();
             sender.send_to(b"hi", (to, port)).unwrap();
-            let datagram = receive(&receiver, None).unwrap().unwrap();
+            let datagram = receive(&receiver, None, &[]).unwrap().unwrap();
             assert_eq!(
                 (datagram.from, datagram.dscp),
                 (sender.local_addr().unwrap(), dscp)

@@ -32,6 +32,10 @@ pub enum SourceAddress {
     Own,
     /// An address and port of the relay, which hands on what is sent to it there.
     Relayed,
+    /// The relay's, and the port that all such senders share; each message is in an envelope that names its sender, as the relay sees
+    /// it. For receivers that open envelopes of that relay ([`Receiver::from_relays`](crate::Receiver::from_relays)), and reply to
+    /// the sender by themselves.
+    Enveloped,
     /// The sender's own if a question that is relayed to the witness is answered; the relay's if not.
     Tested,
 }
@@ -107,7 +111,7 @@ pub enum Standing {
     Busy,
     /// It forwards, but not to the witness, and has no relayed port for this source.
     Filtered,
-    /// It answers, but has no relayed port for this source.
+    /// It answers, but has no port of its own for this source.
     NotRelayed,
 }
 
@@ -127,7 +131,7 @@ impl fmt::Display for Standing {
                  (relay.relayed_ports), or use one near the receivers"
             }
             Self::NotRelayed => {
-                "it sends nothing from its own address (relay.relayed_ports), or has no port left"
+                "it sends nothing from its own address (relay.relayed_ports, relay.envelopes), or has no port left"
             }
         })
     }
@@ -223,8 +227,8 @@ impl State {
         let passes = Self::is_fresh(self.passed, hold, now);
         match source {
             SourceAddress::Own => None,
-            SourceAddress::Relayed if answer.relayed.is_some() => None,
-            SourceAddress::Relayed => Some(Standing::NotRelayed),
+            SourceAddress::Relayed | SourceAddress::Enveloped if answer.relayed.is_some() => None,
+            SourceAddress::Relayed | SourceAddress::Enveloped => Some(Standing::NotRelayed),
             SourceAddress::Tested if passes => None,
             SourceAddress::Tested if self.missed_past < TOLERATED => Some(Standing::New),
             SourceAddress::Tested if answer.relayed.is_some() => None,
@@ -344,7 +348,7 @@ impl Choice {
                 state.missed_through = 0;
                 match source {
                     SourceAddress::Tested => state.ask_next(Way::Past, now),
-                    SourceAddress::Own | SourceAddress::Relayed => {
+                    SourceAddress::Own | SourceAddress::Relayed | SourceAddress::Enveloped => {
                         state.next = Some(now + timing.interval);
                     }
                 }
@@ -377,7 +381,7 @@ impl Choice {
     pub fn is_relayed(&self, now: Instant, relay: usize) -> bool {
         match self.source {
             SourceAddress::Own => false,
-            SourceAddress::Relayed => true,
+            SourceAddress::Relayed | SourceAddress::Enveloped => true,
             SourceAddress::Tested => {
                 !State::is_fresh(self.relays[relay].passed, self.timing.hold, now)
             }

@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use xcast_common::wire::cookie;
+use xcast_common::wire::cookie::{self, Wanted};
 
 /// What identifies a question: random, so that only who saw the question can answer it.
 pub type Nonce = [u8; 8];
@@ -36,10 +36,12 @@ pub const REPLY_LEN: usize = 20;
 
 /// Question and answer: it went as an Xcast packet, through the relay's datapath.
 const THROUGH: u8 = 1 << 0;
-/// Question: a relayed port is wanted. Answer: there is one.
+/// Question: a relayed port is wanted. Answer: there is a cookie with a port of the relay.
 const RELAYED: u8 = 1 << 1;
 /// Answer: the relay has more to do than it can.
 const BUSY: u8 = 1 << 2;
+/// Question: the source puts its messages into envelopes, and wants them to be sent from the relay's own port.
+const ENVELOPES: u8 = 1 << 3;
 
 /// A source's question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +52,8 @@ pub struct Question {
     pub through: bool,
     /// The cookie that the source has; zeroes for none. Whoever has one is answered also in a flood of questions.
     pub cookie: Cookie,
-    /// The source wants its packets to be sent from an address of the relay.
-    pub wants_relayed: bool,
+    /// The source wants its packets to be sent from the relay's own address, and from which port.
+    pub wants: Option<Wanted>,
 }
 
 impl Question {
@@ -59,7 +61,12 @@ impl Question {
     pub fn encode(&self) -> [u8; LEN] {
         let mut octets = [0; LEN];
         octets[0] = cookie::QUESTION;
-        octets[1] = flag(self.through, THROUGH) | flag(self.wants_relayed, RELAYED);
+        let wants = match self.wants {
+            None => 0,
+            Some(Wanted::Port) => RELAYED,
+            Some(Wanted::Envelopes) => ENVELOPES,
+        };
+        octets[1] = flag(self.through, THROUGH) | wants;
         octets[8..16].copy_from_slice(&self.nonce);
         octets[16..32].copy_from_slice(&self.cookie);
         octets
@@ -72,7 +79,11 @@ impl Question {
             nonce: part(octets, 8),
             through: octets[1] & THROUGH != 0,
             cookie: part(octets, 16),
-            wants_relayed: octets[1] & RELAYED != 0,
+            wants: match octets[1] & (RELAYED | ENVELOPES) {
+                0 => None,
+                ENVELOPES => Some(Wanted::Envelopes),
+                _ => Some(Wanted::Port),
+            },
         })
     }
 }
@@ -193,8 +204,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn questions_are_read_as_written(nonce: Nonce, cookie: Cookie, through: bool, wants_relayed: bool) {
-            let question = Question { nonce, through, cookie, wants_relayed };
+        fn questions_are_read_as_written(nonce: Nonce, cookie: Cookie, through: bool, wants in 0..3_u8) {
+            let wants = [None, Some(Wanted::Port), Some(Wanted::Envelopes)][usize::from(wants)];
+            let question = Question { nonce, through, cookie, wants };
             let octets = question.encode();
             prop_assert_eq!(Question::decode(&octets), Some(question));
             prop_assert_eq!(Question::decode(&octets[..LEN - 1]), None);

@@ -8,6 +8,8 @@
 pub mod choice;
 pub mod message;
 
+pub use xcast_common::wire::cookie::Wanted;
+
 pub use self::{
     choice::{Choice, Known, Preference, SourceAddress, Standing, Timing},
     message::{Answer, Nonce, Question},

@@ -495,6 +495,7 @@ impl<S: AsFd> Core<S> {
             return self.fall_back(UnicastCause::Unavailable);
         };
         let entries = &family.split.entries[range.clone()];
+        let payload = &open.content(payload)[..];
         match self.latest.as_mut().map(|latest| &mut latest.headers) {
             Some(Some(headers)) => template.emit_again(*headers, payload, &mut self.packet)?,
             headers => {

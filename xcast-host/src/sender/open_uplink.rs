@@ -1,6 +1,7 @@
 //! An open uplink: sockets that reach the first router, and probes.
 
 use std::{
+    borrow::Cow,
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsFd, AsRawFd as _, BorrowedFd},
@@ -19,6 +20,7 @@ use nix::{
     },
 };
 use socket2::SockRef;
+use xcast_common::wire::origin;
 
 use super::uplink::{PROBE_PORT, Uplink};
 use crate::{
@@ -53,6 +55,8 @@ enum Link {
         socket: UdpSocket,
         to: SocketAddr,
         cookie: Cookie,
+        /// What comes before each message.
+        envelope: Option<[u8; origin::LEN]>,
     },
 }
 
@@ -123,26 +127,49 @@ impl OpenUplink {
         }
     }
 
-    /// To a relay, by a socket that may send to others, too. Packets go behind this cookie.
+    /// To a relay, by a socket that may send to others, too. Packets go behind this cookie, and messages in an envelope
+    /// that names their origin, if that is given.
     pub fn relay(
         socket: UdpSocket,
         to: SocketAddr,
         cookie: Cookie,
         (source, source_port): (IpAddr, Option<u16>),
+        origin: Option<SocketAddr>,
     ) -> Self {
         Self {
-            link: Link::Relay { socket, to, cookie },
+            link: Link::Relay {
+                socket,
+                to,
+                cookie,
+                envelope: origin.map(origin::encode),
+            },
             source,
             source_port,
         }
     }
 
-    /// Octets in front of each Xcast packet.
+    /// What packets carry for a message.
+    pub fn content<'a>(&self, message: &'a [u8]) -> Cow<'a, [u8]> {
+        match &self.link {
+            Link::Relay {
+                envelope: Some(envelope),
+                ..
+            } => [envelope, message].concat().into(),
+            _ => message.into(),
+        }
+    }
+
+    /// Octets in front of each Xcast packet, and those of an envelope in it.
     pub fn overhead_octets(&self) -> usize {
         match &self.link {
             Link::Native(_) => 0,
             Link::Tunnel { .. } => datagram_overhead(self.source.is_ipv6()),
-            Link::Relay { cookie, .. } => datagram_overhead(self.source.is_ipv6()) + cookie.len(),
+            Link::Relay {
+                cookie, envelope, ..
+            } => {
+                let envelope_len = envelope.map_or(0, |envelope| envelope.len());
+                datagram_overhead(self.source.is_ipv6()) + cookie.len() + envelope_len
+            }
         }
     }
 
@@ -163,7 +190,9 @@ impl OpenUplink {
                 send(socket.as_raw_fd(), packet, MsgFlags::MSG_DONTWAIT)?;
                 Ok(())
             }
-            Link::Relay { socket, to, cookie } => {
+            Link::Relay {
+                socket, to, cookie, ..
+            } => {
                 let parts = [IoSlice::new(cookie), IoSlice::new(packet)];
                 let to = SockaddrStorage::from(*to);
                 let (fd, flags) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);

@@ -24,7 +24,7 @@ use crate::{
     code_points::CodePoints,
     packet::{Entry, Template},
     relay::{
-        Answer, Question,
+        Answer, Question, Wanted,
         choice::{Ask, Choice, Known, SourceAddress, Standing, Way},
         message::{Cookie, Nonce, decode_reply},
     },
@@ -62,6 +62,8 @@ pub(crate) struct Outlet {
     cookie: Cookie,
     /// The source of the packets; without a port, that of the sender's own socket.
     source: (IpAddr, Option<u16>),
+    /// The sender, where messages are in envelopes that name it.
+    origin: Option<SocketAddr>,
 }
 
 /// One family's relays.
@@ -70,7 +72,7 @@ pub(crate) struct RelayLink {
     socket: UdpSocket,
     relays: Vec<SocketAddr>,
     witness: Option<SocketAddr>,
-    wants_relayed: bool,
+    wants: Option<Wanted>,
     code_points: CodePoints,
     choice: Choice,
     nonces: RandomState,
@@ -98,7 +100,11 @@ impl RelayLink {
             ),
             relays: addresses,
             witness: relays.witness.and_then(|witness| witness.address(ipv6)),
-            wants_relayed: relays.source != SourceAddress::Own,
+            wants: match relays.source {
+                SourceAddress::Own => None,
+                SourceAddress::Relayed | SourceAddress::Tested => Some(Wanted::Port),
+                SourceAddress::Enveloped => Some(Wanted::Envelopes),
+            },
             code_points,
             socket,
             nonces: RandomState::new(),
@@ -180,7 +186,7 @@ impl RelayLink {
             nonce: ask.nonce,
             cookie: answer.map_or([0; _], |answer| answer.cookie),
             through: ask.way != Way::Directly,
-            wants_relayed: self.wants_relayed,
+            wants: self.wants,
         };
         let question = question.encode();
         let past = match ask.way {
@@ -210,8 +216,13 @@ impl RelayLink {
         let cookie = answer.cookie;
         let relayed = answer.relayed.zip(answer.relayed_port());
         if let Some((cookie, port)) = relayed.filter(|_| self.choice.is_relayed(now, relay)) {
-            let source = (to.ip(), Some(port));
-            return Some(Outlet { to, cookie, source });
+            let origin = (self.wants == Some(Wanted::Envelopes)).then_some(seen);
+            return Some(Outlet {
+                to,
+                cookie,
+                source: (to.ip(), Some(port)),
+                origin,
+            });
         }
         let is_own = match self.seen {
             Some((address, is_own)) if address == seen.ip() => is_own,
@@ -221,14 +232,24 @@ impl RelayLink {
         self.seen = Some((seen.ip(), is_own));
         // Behind a NAT, what receivers see is what the NAT makes of this socket, not of the sender's own.
         let source = (seen.ip(), (!is_own).then_some(seen.port()));
-        Some(Outlet { to, cookie, source })
+        Some(Outlet {
+            to,
+            cookie,
+            source,
+            origin: None,
+        })
     }
 
     /// Opens an outlet.
     pub fn uplink(&self, outlet: Outlet) -> io::Result<OpenUplink> {
-        let Outlet { to, cookie, source } = outlet;
+        let Outlet {
+            to,
+            cookie,
+            source,
+            origin,
+        } = outlet;
         let socket = self.socket.try_clone()?;
-        Ok(OpenUplink::relay(socket, to, cookie, source))
+        Ok(OpenUplink::relay(socket, to, cookie, source, origin))
     }
 
     /// Whether there is a relay to use.

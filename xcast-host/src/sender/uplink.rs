@@ -69,6 +69,7 @@ pub enum Uplink {
 /// | [`Own`](SourceAddress::Own) | with an address of its own | its socket's address and port | its socket |
 /// | [`Own`](SourceAddress::Own) | behind a NAT | an address and port of the NAT | [`take_reply`](crate::Sender::take_reply), from those that the NAT lets in |
 /// | [`Relayed`](SourceAddress::Relayed) | anywhere | an address and port of the relay | [`take_reply`](crate::Sender::take_reply) |
+/// | [`Enveloped`](SourceAddress::Enveloped) | anywhere | the relay's port of Xcast inside UDP, and the sender in the envelope | [`take_reply`](crate::Sender::take_reply), from those that a NAT lets in |
 ///
 /// Many NATs let in only what comes from where something was sent to (RFC 4787 section 5; Linux MASQUERADE is one). To
 /// receivers nothing was sent by the socket that has the NAT's port: what they answer to the NAT's address is lost then. Their

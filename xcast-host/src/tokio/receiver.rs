@@ -1,6 +1,6 @@
 //! The asynchronous receiver.
 
-use std::io;
+use std::{io, net::SocketAddr};
 
 use ::tokio::net::UdpSocket;
 
@@ -23,6 +23,13 @@ impl Receiver {
     pub fn new(socket: UdpSocket, tag: Option<Tag>) -> Self {
         let opener = Opener::new(tag);
         Self { socket, opener }
+    }
+
+    /// Also opens envelopes of these relays: see [`Receiver::from_relays`](crate::Receiver::from_relays).
+    #[must_use]
+    pub fn from_relays(mut self, relays: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.opener.relays = relays.into_iter().collect();
+        self
     }
 
     /// The next message. A future that is dropped has lost none.

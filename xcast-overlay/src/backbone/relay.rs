@@ -17,7 +17,10 @@ use std::{
 
 use xcast_common::{
     maps::{COOKIE_KEYS, CookieKey},
-    wire::{Be32, Be128, cookie},
+    wire::{
+        Be32, Be128,
+        cookie::{self, Wanted},
+    },
 };
 
 /// How long the key of an epoch is the newest one, in seconds. Cookies hold for one to two epochs.
@@ -37,6 +40,8 @@ pub struct Settings {
     pub questions_per_second: u32,
     /// Ports for packets that come from the relay's own address, if it has any.
     pub relayed_ports: Option<RangeInclusive<u16>>,
+    /// The port of Xcast inside UDP, if packets with envelopes may come from there.
+    pub envelope_port: Option<u16>,
     /// Copies in a second from which on the relay says that it has too much to do.
     pub capacity: u32,
 }
@@ -50,8 +55,8 @@ pub struct Wish {
     pub at: IpAddr,
     /// The cookie that the source has already; zeroes for none.
     pub cookie: [u8; cookie::LEN],
-    /// The source wants a relayed port.
-    pub wants_port: bool,
+    /// The source wants its packets to come from the relay's own address.
+    pub wants: Option<Wanted>,
 }
 
 /// What a source gets.
@@ -59,7 +64,7 @@ pub struct Wish {
 pub struct Grant {
     /// The cookie for packets with the source's own address.
     pub cookie: [u8; cookie::LEN],
-    /// The cookie for packets from a relayed port.
+    /// The cookie for packets from a port of the relay.
     pub relayed: Option<[u8; cookie::LEN]>,
     /// How long both hold.
     pub lifetime: Duration,
@@ -116,7 +121,7 @@ pub struct Statistics {
     pub answered: u64,
     /// Questions not answered, because there were too many.
     pub ignored: u64,
-    /// Wishes for a relayed port that could not be fulfilled.
+    /// Wishes for a port of the relay that could not be fulfilled.
     pub without_port: u64,
     /// Time since the last answer.
     pub last_answer: Option<Instant>,
@@ -171,7 +176,7 @@ impl Relay {
             source,
             at,
             cookie,
-            wants_port,
+            wants,
         } = *wish;
         if !self.is_cookie(unix_seconds, source, &cookie) && !self.may_answer(now) {
             self.statistics.ignored += 1;
@@ -179,13 +184,14 @@ impl Relay {
         }
         self.statistics.answered += 1;
         self.statistics.last_answer = Some(now);
-        let port = if wants_port {
-            let port = self.allocate(now, source, at);
+        let port = wants.and_then(|wanted| {
+            let port = match wanted {
+                Wanted::Port => self.allocate(now, source, at),
+                Wanted::Envelopes => self.settings.envelope_port,
+            };
             self.statistics.without_port += u64::from(port.is_none());
             port
-        } else {
-            None
-        };
+        });
         let key = self.key(epoch(unix_seconds));
         Some(Grant {
             cookie: make(&key, source, 0),
@@ -329,6 +335,7 @@ mod tests {
             secret: [7; 16],
             questions_per_second: 3,
             relayed_ports: Some(5000..=5001),
+            envelope_port: Some(4242),
             capacity: 1000,
         }
     }
@@ -341,12 +348,12 @@ mod tests {
         [198, 51, 100, 1].into()
     }
 
-    fn wish(last: u8, wants_port: bool) -> Wish {
+    fn wish(last: u8, wants: Option<Wanted>) -> Wish {
         Wish {
             source: source(last),
             at: at(),
             cookie: [0; 16],
-            wants_port,
+            wants,
         }
     }
 
@@ -366,7 +373,7 @@ mod tests {
     fn a_cookie_holds_for_its_source_and_for_one_to_two_epochs() {
         let now = Instant::now();
         let mut relay = Relay::new(settings());
-        let grant = relay.ask(now, NOW, &wish(1, false)).unwrap();
+        let grant = relay.ask(now, NOW, &wish(1, None)).unwrap();
         assert_eq!(grant.relayed, None);
         let later = |seconds| relay.keys(NOW + seconds);
         assert!(holds(later(0), &grant.cookie, source(1)));
@@ -401,7 +408,7 @@ mod tests {
         let now = Instant::now();
         let mut relay = Relay::new(settings());
         let mut ask = |now, wish: &Wish| relay.ask(now, NOW, wish);
-        let stranger = wish(1, false);
+        let stranger = wish(1, None);
         let cookie = ask(now, &stranger).unwrap().cookie;
         assert!(ask(now, &stranger).is_some() && ask(now, &stranger).is_some());
         assert_eq!(ask(now, &stranger), None);
@@ -410,7 +417,7 @@ mod tests {
         assert!(ask(now, &known).is_some());
         let thief = Wish {
             cookie,
-            ..wish(2, false)
+            ..wish(2, None)
         };
         assert_eq!(ask(now, &thief), None);
         assert!(ask(now + Duration::from_secs(1), &stranger).is_some());
@@ -422,7 +429,9 @@ mod tests {
         let start = Instant::now();
         let mut relay = Relay::new(settings());
         let mut port = |now, last| {
-            let grant = relay.ask(now, NOW, &wish(last, true)).unwrap();
+            let grant = relay
+                .ask(now, NOW, &wish(last, Some(Wanted::Port)))
+                .unwrap();
             let port = grant
                 .relayed
                 .map(|octets| u16::from_be_bytes([octets[2], octets[3]]));
@@ -445,6 +454,29 @@ mod tests {
         assert_eq!(port(end, 3), (Some(5001), changes));
         assert_eq!(relay.allocations().count(), 2);
         assert_eq!(relay.statistics().without_port, 1);
+    }
+
+    #[test]
+    fn the_port_of_envelopes_is_shared_by_all() {
+        let now = Instant::now();
+        let mut relay = Relay::new(settings());
+        for last in 1..=3 {
+            let wish = wish(last, Some(Wanted::Envelopes));
+            let cookie = relay.ask(now, NOW, &wish).unwrap().relayed.unwrap();
+            assert_eq!(cookie[2..4], 4242_u16.to_be_bytes());
+            assert!(holds(relay.keys(NOW), &cookie, source(last)));
+        }
+        assert_eq!(
+            (relay.allocations().count(), relay.take_changes()),
+            (0, vec![])
+        );
+        let mut without = Relay::new(Settings {
+            envelope_port: None,
+            ..settings()
+        });
+        let wish = wish(1, Some(Wanted::Envelopes));
+        assert_eq!(without.ask(now, NOW, &wish).unwrap().relayed, None);
+        assert_eq!(without.statistics().without_port, 1);
     }
 
     #[test]

@@ -55,6 +55,11 @@ pub(crate) struct Args {
     #[arg(long, requires = "relay")]
     pub(super) relayed: bool,
 
+    /// Have the relay send from its own address, in envelopes that say who sent the message: for receivers that open
+    /// them (xcast-ctl recv --relay)
+    #[arg(long, requires = "relay", conflicts_with = "relayed")]
+    pub(super) enveloped: bool,
+
     /// UDP source port
     #[arg(long, value_name = "PORT", default_value_t = 5058)]
     pub(super) source_port: u16,

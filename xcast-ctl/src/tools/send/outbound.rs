@@ -93,9 +93,10 @@ impl Outbound {
         let uplink = if args.relay.is_empty() {
             Uplink::udp(code_points, router_addresses(given)?)
         } else {
-            let source = match args.relayed {
-                false => SourceAddress::Own,
-                true => SourceAddress::Relayed,
+            let source = match (args.relayed, args.enveloped) {
+                (true, _) => SourceAddress::Relayed,
+                (_, true) => SourceAddress::Enveloped,
+                _ => SourceAddress::Own,
             };
             let relays = Relays {
                 source,

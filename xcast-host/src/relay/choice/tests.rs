@@ -184,12 +184,14 @@ fn a_filter_is_found_and_named() {
 
 #[test]
 fn a_relay_without_a_port_for_the_source_is_not_used() {
-    let mut world = World::new(1, Preference::Listed, SourceAddress::Relayed);
-    world.run(10 * SECOND, |_, _| Some((MS, false)));
-    assert_eq!(
-        (world.uses(), world.standing(0)),
-        (None, Standing::NotRelayed)
-    );
+    for source in [SourceAddress::Relayed, SourceAddress::Enveloped] {
+        let mut world = World::new(1, Preference::Listed, source);
+        world.run(10 * SECOND, |_, _| Some((MS, false)));
+        assert_eq!(
+            (world.uses(), world.standing(0)),
+            (None, Standing::NotRelayed)
+        );
+    }
 }
 
 #[test]
