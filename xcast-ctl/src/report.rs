@@ -501,6 +501,19 @@ pub struct Explain {
     pub skipped: Vec<Skipped>,
     /// How the copies are made.
     pub path: Path,
+    /// The ports, and whether the packet would be taken where it arrives by them; with `--ingress`, that one.
+    #[serde(default)]
+    pub arrivals: Vec<Arrival>,
+}
+
+/// A port that a packet may arrive by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrival {
+    /// Name of the interface.
+    pub port: String,
+    /// Why a packet from that source is dropped there, with the counter; absent if it is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// One output copy.

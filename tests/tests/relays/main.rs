@@ -521,6 +521,72 @@ fn largest_that_fits(sender: &mut Sender) -> Result<usize> {
     most.context("nothing fits")
 }
 
+/// What `trace` and `explain` say where a relay is the way: the hops behind it, and whose packets it takes.
+#[test]
+fn the_way_through_a_relay_is_shown() {
+    with(4, |network| {
+        let _relay = network.serve(RELAY, "", "source = \"proven\"")?;
+        let (to, via) = (
+            RECEIVERS.map(|number| host(number).to_string()),
+            relay(RELAY),
+        );
+        let config = tempfile::NamedTempFile::new()?;
+        std::fs::write(
+            config.path(),
+            format!(
+                "{}[[port]]\ninterface = \"h0\"\n",
+                tests::trio::code_points()
+            ),
+        )?;
+        let config = config.path().to_str().context("no name")?;
+        let via = via.to_string();
+        let trace = ["trace", "--config", config, "--relay", &via, &to[0], &to[1]];
+        let document = daemon::report(network.host(SOURCE), &trace)?;
+        ensure!(document["source"] == host(SOURCE).to_string(), "{document}");
+        for (path, to) in document["paths"]
+            .as_array()
+            .context("no paths")?
+            .iter()
+            .zip(&to)
+        {
+            ensure!(path["reached"] == true, "{document}");
+            let hops = path["hops"].as_array().context("no hops")?;
+            // Kernels answer from their address towards the source, or where the packet arrived.
+            let gateway =
+                [SOURCE, RELAY].map(|link| ip(Ipv4Addr::new(10, 70, link, 1)).to_string());
+            let addresses: Vec<_> = hops
+                .iter()
+                .filter_map(|hop| hop["address"].as_str())
+                .collect();
+            ensure!(
+                matches!(addresses[..], [first, last] if gateway.iter().any(|own| own == first) && last == to),
+                "{document}"
+            );
+            ensure!(
+                hops.iter().all(|hop| hop["form"] == "unicast"),
+                "{document}"
+            );
+        }
+        let from = host(SOURCE).to_string();
+        let document = daemon::report(network.host(RELAY), &["explain", &from, &to[0], &to[1]])?;
+        let refused = document["arrivals"][0]["refused"].as_str();
+        ensure!(
+            refused.is_some_and(|why| why.starts_with("drop_unproven") && why.contains("4242")),
+            "{document}"
+        );
+        // Nobody answers at another port.
+        let nobody = SocketAddr::new(host(RELAY), 4243).to_string();
+        let trace = ["trace", "--config", config, "--relay", &nobody, &to[0]];
+        let output = daemon::ctl(network.host(SOURCE), &trace)?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(2) && said.contains("is no relay"),
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
 /// No router at all: one of the receivers serves the others, as far as its quota goes.
 #[test]
 fn hosts_only() {

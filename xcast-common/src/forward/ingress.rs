@@ -68,6 +68,22 @@ pub fn accept<F: Family>(
     })
 }
 
+/// Why a packet from this source would not be taken where it arrives, if so: natively, or inside UDP without a proof.
+///
+/// # Errors
+///
+/// The reason it is counted as.
+pub fn takes<F: Family>(
+    source: F::Address,
+    port: &Port,
+    tables: &impl Tables<F>,
+) -> Result<(), Reject> {
+    let is_ipv6 = F::VERSION == 6;
+    let to_stack =
+        port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
+    check_source::<F>(source, port, to_stack, tables).map(|_| ())
+}
+
 /// Whether the frame's destination MAC is one the port accepts.
 #[inline(always)]
 fn to_our_mac<F: Family>(

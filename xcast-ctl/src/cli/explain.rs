@@ -9,7 +9,7 @@ use super::ask::ask;
 use crate::{
     control::{ExplainRequest, Request, Response},
     output::{Outcome, print_answer},
-    report::{Branch, Destination, Explain, Form, Path},
+    report::{Arrival, Branch, Destination, Explain, Form, Path},
 };
 
 /// Show the exact copies that the router would make of a packet, and why
@@ -93,6 +93,26 @@ fn render(explain: &Explain) -> String {
             let _ = writeln!(text, "     {destination}");
         }
     }
+    let (refused, taken): (Vec<_>, Vec<_>) = explain
+        .arrivals
+        .iter()
+        .partition(|arrival| arrival.refused.is_some());
+    if !refused.is_empty() {
+        let taken: Vec<_> = taken.iter().map(|arrival| arrival.port.as_str()).collect();
+        let taken = if taken.is_empty() {
+            "no port".to_owned()
+        } else {
+            taken.join(", ")
+        };
+        let _ = writeln!(text, "\ntaken where it arrives by {taken}");
+        for Arrival { port, refused } in refused {
+            let _ = writeln!(
+                text,
+                "     not by {port}: {}",
+                refused.as_deref().unwrap_or_default()
+            );
+        }
+    }
     if !explain.skipped.is_empty() {
         text += "\nskipped\n";
         for skipped in &explain.skipped {
@@ -163,6 +183,16 @@ mod tests {
                 why: "never a destination".into(),
             }],
             path: Path::Broadcast,
+            arrivals: vec![
+                Arrival {
+                    port: "eth0".into(),
+                    refused: None,
+                },
+                Arrival {
+                    port: "eth2".into(),
+                    refused: Some("drop_unproven: without a proof".into()),
+                },
+            ],
         };
         assert_eq!(
             render(&explain),
@@ -178,6 +208,9 @@ mod tests {
 
 3. unicast packet to the kernel's stack: own address
      10.0.0.1
+
+taken where it arrives by eth0
+     not by eth2: drop_unproven: without a proof
 
 skipped
      127.0.0.1: never a destination

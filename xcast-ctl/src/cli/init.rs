@@ -250,9 +250,8 @@ stack_copies_per_second = 10000
 # What openssl rand -hex 16 prints; or key_file, with the name of a file that has it in its first line.
 #key = ""
 #destinations = ["10.20.0.0/16", "2001:db8:20::/48"]
-# The kernel's tunnel device to the same router, if routing protocols speak by one: routes of xcast_table by it lead into this
-# tunnel.
-#kernel_device = "gre1"
+# Where routing protocols speak by a tunnel device of the kernel to the same router, kernel_device = "gre1" has routes of
+# xcast_table by that device lead into this tunnel.
 
 # One table per port. Interfaces may appear later, go away and come back.
 # source = "auto" is at least as strict as the kernel's rp_filter of the interface, and strict where no

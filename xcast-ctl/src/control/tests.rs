@@ -73,6 +73,7 @@ fn respond(request: Request) -> Response {
                 })
                 .collect(),
             path: Path::None,
+            arrivals: Vec::new(),
         }),
         Request::Status => Response::Status(Box::new(Status::example())),
         Request::Stop => Response::Stopping,

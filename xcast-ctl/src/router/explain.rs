@@ -6,14 +6,17 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result, bail};
 use xcast_common::{
     family::{Family, V4, V6},
-    forward::plan::{BRANCH_SLOTS, NONE, Plan},
+    forward::{
+        ingress::takes,
+        plan::{BRANCH_SLOTS, NONE, Plan},
+    },
     host::{Buffer, MemoryTables, Router},
     maps::{
         NEXT_HOP_STACK_MTU, NEXT_HOP_STACK_POLICY, NEXT_HOP_STACK_ROOM, NextHop, NextHopKind,
         PORT_STACK, Settings,
         counter::{self, Counter},
     },
-    packet::Packet,
+    packet::{Packet, Reject},
     wire::{
         Be16, ETH_LEN, FLAG_P, FLAG_X, address::Address as _, frame::Frame as _, transport, udp,
     },
@@ -24,7 +27,7 @@ use crate::{
     config::Config,
     control::ExplainRequest,
     datapath::Datapath,
-    report::{Branch, Destination, Explain, Form, Path, Skipped, mac_text},
+    report::{Arrival, Branch, Destination, Explain, Form, Path, Skipped, mac_text},
     sync::RouteSync,
 };
 
@@ -111,7 +114,66 @@ fn explain_family<F: Family>(
             _ => Path::Recirculate,
         },
         copies,
+        arrivals: arrivals::<F>(request, config, sync, ports),
     })
+}
+
+/// Whether the packet would be taken at each port that it may arrive by.
+fn arrivals<F: Family>(
+    request: &ExplainRequest,
+    config: &Config,
+    sync: &RouteSync,
+    ports: &Ports,
+) -> Vec<Arrival> {
+    let Ok(source) = F::Address::try_from(request.source) else {
+        return Vec::new();
+    };
+    let mut tables = MemoryTables::default();
+    let id = sync.lookup(request.source).next_hop;
+    let host_len = if request.source.is_ipv4() { 32 } else { 128 };
+    tables.set_route(request.source, host_len, Some(id));
+    add_next_hop(&mut tables, sync, id);
+    let is_wanted = |name: &str| {
+        request
+            .ingress
+            .as_deref()
+            .is_none_or(|ingress| ingress == name)
+    };
+    let mut rows = Vec::new();
+    for (name, entry, listed) in ports.entries().filter(|(name, ..)| is_wanted(name)) {
+        for prefix in listed {
+            tables.allow_on_port(entry.slot, prefix.addr(), prefix.prefix_len());
+        }
+        let refused = match takes::<F>(source, &entry, &tables) {
+            Ok(()) | Err(Reject::Pass) => None,
+            Err(Reject::Drop(counter)) => Some(format!(
+                "{}: {}",
+                counter.name(),
+                why_refused(counter, config)
+            )),
+        };
+        rows.push(Arrival {
+            port: name.to_owned(),
+            refused,
+        });
+    }
+    rows
+}
+
+/// What a reason to refuse a source means.
+fn why_refused(counter: Counter, config: &Config) -> String {
+    match counter {
+        Counter::DropUnproven => {
+            let port = config.udp.as_ref().map_or(0, |udp| udp.port.get());
+            format!(
+                "only sources that have proven their address are served there, inside UDP to port {port} (xcast-ctl send --relay)"
+            )
+        }
+        Counter::DropReversePath => "the port's `source` does not permit it there".to_owned(),
+        Counter::DropSpoofed => "it is an address of this router".to_owned(),
+        Counter::DropNoForwarding => "the kernel forwards nothing that arrives there".to_owned(),
+        _ => "nobody may have this address".to_owned(),
+    }
 }
 
 /// A packet with the request's list, as the ingress check would have accepted it.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use ipnet::IpNet;
 use tracing::{info, warn};
 use xcast_common::{
     forward::limits::price_ns,
@@ -280,6 +281,18 @@ impl Ports {
             .iter()
             .filter(|port| port.attached.as_ref().is_some_and(Attached::runs))
             .count()
+    }
+
+    /// What the datapath knows of each port that is attached, with the sources that its configuration lists.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&str, PortEntry, &[IpNet])> {
+        self.ports.iter().filter_map(|port| {
+            let attached = port.attached.as_ref()?;
+            Some((
+                port.interface.as_str(),
+                attached.entry,
+                port.source.prefixes(),
+            ))
+        })
     }
 
     /// Name of the interface in a slot.

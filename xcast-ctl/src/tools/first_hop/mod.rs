@@ -5,13 +5,19 @@ mod address;
 mod args;
 mod code_points;
 mod neighbour;
+mod relay;
 mod way_out;
 
-use std::{io, net::IpAddr, os::fd::AsFd as _, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    os::fd::AsFd as _,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use xcast_host::{CodePoints, RawSocket};
+use xcast_host::{CodePoints, RawSocket, relay::message::Cookie};
 
 pub(super) use self::{
     address::{destination, router_addresses, router_in_udp, servable},
@@ -26,7 +32,7 @@ use self::{
 use crate::{
     config::DATAPATH_SUFFIX,
     control::{self, ControlError, Request},
-    kernel::{self, Link},
+    kernel,
 };
 
 /// How long an interface may take nothing before that is an error.
@@ -44,7 +50,15 @@ pub(super) struct FirstHop {
     pub(super) interface: String,
     /// First-hop router they are sent to; none where they go into a router's own interface.
     pub(super) via: Option<IpAddr>,
-    socket: RawSocket,
+    link: Link,
+}
+
+/// How they get there.
+enum Link {
+    /// By themselves.
+    Raw(RawSocket),
+    /// Inside UDP to a relay, behind a cookie.
+    Relay { socket: UdpSocket, cookie: Cookie },
 }
 
 impl FirstHopArgs {
@@ -83,6 +97,20 @@ impl FirstHopArgs {
 }
 
 impl FirstHop {
+    /// By way of a relay, instead of a first-hop router. `router` is the interface of the router that may run here and knows the
+    /// code points.
+    ///
+    /// # Errors
+    ///
+    /// No code points, or the relay cannot be used.
+    pub(super) fn by_relay(
+        relay: SocketAddr,
+        code_points: &CodePointArgs,
+        router: &str,
+    ) -> Result<Self> {
+        relay::open(relay, code_points.find(router)?)
+    }
+
     /// Sends, waiting for room in the socket's buffer.
     ///
     /// # Errors
@@ -90,9 +118,16 @@ impl FirstHop {
     /// What the kernel says, and what to do about it.
     pub(super) fn send(&self, packet: &[u8]) -> Result<()> {
         loop {
-            match self.socket.send(packet) {
+            let (sent, fd) = match &self.link {
+                Link::Raw(socket) => (socket.send(packet), socket.as_fd()),
+                Link::Relay { socket, cookie } => {
+                    let sent = socket.send(&[cookie, packet].concat()).map(|_| ());
+                    (sent, socket.as_fd())
+                }
+            };
+            match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let mut polled = [PollFd::new(self.socket.as_fd(), PollFlags::POLLOUT)];
+                    let mut polled = [PollFd::new(fd, PollFlags::POLLOUT)];
                     let timeout = PollTimeout::try_from(SEND_TIMEOUT).unwrap_or(PollTimeout::MAX);
                     let ready = poll(&mut polled, timeout)?;
                     ensure!(
@@ -138,8 +173,8 @@ fn open(
 /// Into the own interface of the router on this host.
 fn into_own_router(
     args: &FirstHopArgs,
-    own: &Link,
-    links: &[Link],
+    own: &kernel::Link,
+    links: &[kernel::Link],
     code_points: CodePoints,
     destinations: &[IpAddr],
 ) -> Result<FirstHop> {
@@ -159,7 +194,8 @@ fn into_own_router(
     };
     Ok(FirstHop {
         code_points,
-        socket: RawSocket::packet(own.ifindex, mac, peer_mac, source.is_ipv6())
+        link: RawSocket::packet(own.ifindex, mac, peer_mac, source.is_ipv6())
+            .map(Link::Raw)
             .map_err(permission)?,
         source,
         to,
@@ -214,7 +250,7 @@ struct Way {
 /// Over the network, to the first-hop router.
 fn over_network(
     args: &FirstHopArgs,
-    links: &[Link],
+    links: &[kernel::Link],
     code_points: CodePoints,
     destinations: &[IpAddr],
 ) -> Result<FirstHop> {
@@ -275,7 +311,7 @@ fn over_network(
     };
     Ok(FirstHop {
         code_points,
-        socket,
+        link: Link::Raw(socket),
         source,
         to,
         interface: link.name.clone(),
@@ -340,7 +376,7 @@ fn way_to(via: &Via, ifindex: Option<u32>, destinations: &[IpAddr]) -> Result<Wa
 
 /// The link layer address of the first router, or of the gateway before it; `None` on interfaces
 /// without such addresses.
-fn router_mac(way: Way, link: &Link) -> Result<Option<[u8; 6]>> {
+fn router_mac(way: Way, link: &kernel::Link) -> Result<Option<[u8; 6]>> {
     if link.mac.is_none() || link.no_arp {
         return Ok(None);
     }
@@ -360,7 +396,7 @@ fn router_mac(way: Way, link: &Link) -> Result<Option<[u8; 6]>> {
 /// A frame to the router itself, for packets whose IP destination would lead elsewhere.
 fn frame_to(
     way: Way,
-    link: &Link,
+    link: &kernel::Link,
     router_mac: Option<[u8; 6]>,
     source: IpAddr,
 ) -> Result<RawSocket> {

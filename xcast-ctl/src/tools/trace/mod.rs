@@ -16,7 +16,7 @@ use self::tree::{Form, Hop, Path};
 use crate::{
     output::{Outcome, print, print_json},
     tools::{
-        first_hop::{FirstHop, FirstHopArgs, destination},
+        first_hop::{FirstHop, FirstHopArgs, destination, router_in_udp},
         icmp::{self, About, Answer, Echo, Fault},
         probe::{entries, seconds, template},
         receiver::{self, Event, Receiver},
@@ -41,6 +41,10 @@ const GRACE: Duration = Duration::from_millis(50);
 /// the paths differ. Hops shown as "Xcast" before it have the names of the ordinary path, and may be others:
 /// xcast-ctl explain, on the routers, says where tunnels are.
 ///
+/// With --relay the Xcast packet goes inside UDP to a relay, and what is shown is its way from there. There are
+/// no ordinary probes, which would go another way: a hop where nobody answers still had an Xcast packet, or has
+/// a silent router.
+///
 /// Packets leave this host in the same way as those of xcast-ctl send. Needs root or CAP_NET_RAW.
 /// Routers limit the rate of their answers to one host: with many destinations some hops may stay
 /// unknown ("*"), or be shown as "Xcast" by mistake.
@@ -48,6 +52,7 @@ const GRACE: Duration = Duration::from_millis(50);
 #[command(after_long_help = "\
 EXAMPLE
   xcast-ctl trace 10.77.3.2 10.77.7.2 10.77.8.2
+  xcast-ctl trace --config xcast.toml --relay 198.51.100.1:4242 203.0.113.7 203.0.113.8
 
 EXIT STATUS
   0  the Xcast packet reached every destination
@@ -70,6 +75,10 @@ pub(crate) struct Args {
     #[arg(short = 'q', long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=10))]
     tries: u8,
 
+    /// Send by this relay, after proving this host's address to it
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = router_in_udp, conflicts_with_all = ["via", "interface", "to", "source"])]
+    relay: Option<SocketAddr>,
+
     /// Show the paths as one JSON document
     #[arg(long)]
     json: bool,
@@ -83,7 +92,7 @@ pub(crate) struct Args {
 struct Trace {
     /// IP source.
     source: IpAddr,
-    /// Interface the packets left by.
+    /// Interface the packets left by, or the relay.
     interface: String,
     /// A path for each destination, as given.
     paths: Vec<Path>,
@@ -134,8 +143,19 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
         );
     }
     let receiver = Receiver::new(&args.destinations)?;
-    let mut first_hops = args.first_hop.open(router, &args.destinations)?;
-    let first_hop = first_hops.pop().context("no destination")?;
+    let first_hop = match args.relay {
+        Some(relay) => {
+            ensure!(
+                relay.is_ipv6() == ipv6,
+                "--relay {relay}: the destinations are of the other family, and a relay serves those of its own"
+            );
+            FirstHop::by_relay(relay, &args.first_hop.code_points, router)?
+        }
+        None => {
+            let mut first_hops = args.first_hop.open(router, &args.destinations)?;
+            first_hops.pop().context("no destination")?
+        }
+    };
     let unicast = receiver::socket(ipv6)?;
     let target = |&destination| Target {
         path: Path::new(destination),
@@ -181,8 +201,10 @@ impl Tracer<'_> {
             (target.unicast, target.xcast) = (None, None);
         }
         // Silence means that the packet is still Xcast, or that an answer was lost: ask again.
-        let open =
-            |target: &Target| !target.done && (target.unicast.is_none() || target.xcast.is_none());
+        let is_compared = self.args.relay.is_none();
+        let open = |target: &Target| {
+            !target.done && (is_compared && target.unicast.is_none() || target.xcast.is_none())
+        };
         let mut starts = Vec::new();
         while starts.len() < self.args.tries.into() && self.targets.iter().any(open) {
             if !self.probe(hop, &mut starts)? {
@@ -207,7 +229,7 @@ impl Tracer<'_> {
             identifier: identifier | kind,
             sequence,
         });
-        // A router on this host takes one off the hop limit of Xcast packets only.
+        // A router on this host, and a relay, take one off the hop limit of Xcast packets only.
         let own = u8::from(self.first_hop.via.is_none());
         let template = template(&self.first_hop, hop.saturating_add(own), 0);
         let mut packet = Vec::new();
@@ -236,7 +258,8 @@ impl Tracer<'_> {
         }
         // The kernel fills in the checksum of ICMPv6.
         let message = icmp::request(unicast, 0, source, code_points);
-        let unanswered = |target: &&Target| !target.done && target.unicast.is_none();
+        let is_compared = self.args.relay.is_none();
+        let unanswered = |target: &&Target| is_compared && !target.done && target.unicast.is_none();
         for target in self.targets.iter().filter(unanswered) {
             let to = SocketAddr::new(target.path.destination, 0);
             // Without a route the hop stays unknown.
@@ -244,8 +267,15 @@ impl Tracer<'_> {
         }
         loop {
             let times = self.targets.iter().filter(|target| !target.done);
+            let known = |target: &Target| {
+                if is_compared {
+                    target.unicast
+                } else {
+                    target.xcast
+                }
+            };
             let slowest = times
-                .map(|target| target.unicast.map(|seen| seen.time))
+                .map(|target| known(target).map(|seen| seen.time))
                 .collect::<Option<Vec<_>>>()
                 .and_then(|times| times.into_iter().max());
             let patience = slowest.map_or(self.args.timeout, |slowest| {

@@ -1,0 +1,84 @@
+//! The way to a relay, for packets of our own making.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use xcast_host::{
+    CodePoints,
+    relay::{Answer, Nonce, Question, message::LEN},
+};
+
+use super::{FirstHop, Link, group};
+use crate::kernel;
+
+/// How long one question waits for its answer.
+const PATIENCE: Duration = Duration::from_millis(700);
+/// How often a relay is asked.
+const TRIES: u32 = 3;
+
+/// By a relay, after proving this host's address to it (ADR 21).
+///
+/// # Errors
+///
+/// It does not answer, or it sees this host at an address that is not its own.
+pub(super) fn open(relay: SocketAddr, code_points: CodePoints) -> Result<FirstHop> {
+    let any = match relay {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
+    };
+    let socket = UdpSocket::bind(any)
+        .and_then(|socket| socket.connect(relay).map(|()| socket))
+        .with_context(|| format!("no way to the relay {relay}"))?;
+    let answer = ask(&socket, relay)?;
+    let source = answer.seen.ip();
+    if UdpSocket::bind((source, 0)).is_err() {
+        bail!(
+            "the relay {relay} sees this host at {source}, which is an address of a NAT: what routers behind the relay \
+             answer to a probe does not come back through it"
+        );
+    }
+    Ok(FirstHop {
+        code_points,
+        source,
+        to: group(code_points, source)?,
+        interface: format!("relay {relay}"),
+        via: None,
+        link: Link::Relay {
+            socket,
+            cookie: answer.cookie,
+        },
+    })
+}
+
+fn ask(socket: &UdpSocket, relay: SocketAddr) -> Result<Answer> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    for _ in 0..TRIES {
+        let nonce: Nonce = kernel::random()?.to_ne_bytes();
+        let question = Question {
+            nonce,
+            through: false,
+            cookie: [0; _],
+            wants: None,
+        };
+        socket.send(&question.encode())?;
+        let mut octets = [0; LEN + 1];
+        match socket.recv(&mut octets) {
+            Ok(len) => {
+                let answer = Answer::decode(&octets[..len]).filter(|answer| answer.nonce == nonce);
+                if let Some(answer) = answer {
+                    return Ok(answer);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                bail!("{relay} is no relay: nobody answers at this port of it");
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot ask {relay}")),
+        }
+    }
+    bail!("the relay {relay} does not answer")
+}
