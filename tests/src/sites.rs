@@ -21,11 +21,13 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -339,6 +341,44 @@ impl Sites {
         daemon.kill()?;
         ensure!(daemon::ctl(&self.far, &["unload"])?.status.success());
         Ok(())
+    }
+
+    /// Gives one of the routers other keys for its tunnels, the one that it sends by and the one that it also accepts, and has it read
+    /// its configuration again (SIGHUP). Says whether it has done so.
+    pub fn change_keys(
+        &self,
+        at_near: bool,
+        key: &str,
+        previous: Option<&str>,
+    ) -> Result<impl Fn() -> Result<bool>> {
+        let (router, port, daemon) = if at_near {
+            (&self.near, "p2", &self.near_daemon)
+        } else {
+            (&self.far, "q1", &self.far_daemon)
+        };
+        let daemon = daemon.as_ref().context("it does not run")?;
+        let text = fs::read_to_string(daemon.config())?;
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with("previous_key"));
+        let lines = lines.map(|line| match line.starts_with("key = ") {
+            true => {
+                let previous = previous.map(|previous| format!("\nprevious_key = \"{previous}\""));
+                format!("key = \"{key}\"{}", previous.unwrap_or_default())
+            }
+            false => line.to_owned(),
+        });
+        fs::write(daemon.config(), lines.collect::<Vec<_>>().join("\n"))?;
+        // Then it is another program that runs.
+        let program = move || -> Result<Value> {
+            let links = router.ip(&format!("-j link show dev {port}"))?;
+            let links: Value = serde_json::from_str(&links)?;
+            Ok(links[0]["xdp"]["prog"]["id"].clone())
+        };
+        let before = program()?;
+        ensure!(before.is_u64(), "no program on {port}");
+        kill(daemon.pid(), Signal::SIGHUP)?;
+        Ok(move || Ok(program()? != before))
     }
 
     /// What Near says of its tunnels.

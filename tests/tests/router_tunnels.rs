@@ -394,6 +394,43 @@ fn a_tunnel_of_the_other_family_that_dies_is_replaced() {
     tunnels_die(Family::Ipv6, Family::Ipv4);
 }
 
+/// Keys are changed under a stream, as documented: the new one is accepted first, then used, then the old one no longer
+/// accepted, each time on one router after the other. Nothing is lost, and the tunnel is used by the new key.
+#[test]
+fn keys_are_changed_under_a_stream() {
+    const NEW: &str = "another secret of theirs";
+    for family in Family::ALL {
+        let tunnels = [tunnel("only", family, true, "ip", &[81])];
+        sites::with(family, &tunnels, |sites| {
+            sites.works("only", "ip")?;
+            let mut sent = Vec::new();
+            for (key, previous) in [
+                (sites::KEY, Some(NEW)),
+                (NEW, Some(sites::KEY)),
+                (NEW, None),
+            ] {
+                for at_near in [true, false] {
+                    let is_changed = sites.change_keys(at_near, key, previous)?;
+                    stream(sites, &mut sent, is_changed)?;
+                    // A generation that takes over proves its tunnels anew.
+                    let works = || Ok(sites.tunnel("only")?["working"] == true);
+                    stream(sites, &mut sent, works)?;
+                }
+            }
+            only_lost(sites, &sent, &[])?;
+            let tap = Tap::open(&sites.middle, "m1")?;
+            let (near, far) = tunnels[0].ends();
+            let is_by_new = || -> Result<bool> {
+                sites.send(&destinations(81), 0)?;
+                let seen = carried(&tap, family.address(sites::SOURCE))?;
+                Ok(seen.ends_with(&sites::cookie(NEW, near, far)))
+            };
+            ensure!(until(SOON, is_by_new)?, "the old key is used");
+            Ok(())
+        });
+    }
+}
+
 /// When the router at the other end is killed under a stream, and its programs are removed, its kernel goes on to forward
 /// unicast, which takes over: only what was under way until that was noticed is lost, and nothing comes twice.
 #[test]
