@@ -114,7 +114,7 @@ impl Plot {
                     .bold_line_style(RGBColor(226, 226, 226))
                     .x_desc(&self.x)
                     .y_desc(&self.y)
-                    .x_label_formatter(&|x| x.to_string())
+                    .x_label_formatter(&|x| on_axis(*x))
                     .y_label_formatter(&|y| format!("{y} %"))
                     .label_style((FONT, 16))
                     .draw()?;
@@ -169,6 +169,11 @@ impl Plot {
     }
 }
 
+/// A number as it stands at an axis, without what binary fractions leave over.
+fn on_axis(x: f64) -> String {
+    ((x * 1e6).round() / 1e6).to_string()
+}
+
 fn low(estimate: &Estimate) -> f64 {
     estimate.mean - estimate.half_width.unwrap_or_default()
 }
@@ -194,6 +199,13 @@ mod tests {
             }],
             formula: Some(("a formula".to_owned(), vec![(2.0, 11.7), (50.0, 50.6)])),
         }
+    }
+
+    #[test]
+    fn numbers_at_an_axis_are_short() {
+        assert_eq!(on_axis(0.1 + 0.2), "0.3");
+        assert_eq!(on_axis(0.001), "0.001");
+        assert_eq!(on_axis(125.0), "125");
     }
 
     #[test]
