@@ -43,12 +43,13 @@ fn a_tunnelled_core_brings_nearly_everything() {
             for mode in [Mode::PrematureX2u, Mode::Tunnels] {
                 let all = row(mode, Order::Random, 100);
                 ensure!(all > 0 && all == row(mode, Order::CoreFirst, 100));
-                // The core alone brings something, and not more than everybody does.
+                // The core alone brings most of it, and not more than everybody does.
                 let core = row(mode, Order::CoreFirst, 20);
-                ensure!((0..=all).contains(&core), "{core} of {all}");
+                ensure!((all * 3 / 5..=all).contains(&core), "{core} of {all}");
             }
             let core = |mode| row(mode, Order::CoreFirst, 20);
             ensure!(core(Mode::Tunnels) >= core(Mode::PrematureX2u));
+            println!("{}", report.text());
         }
         Ok(())
     };

@@ -273,8 +273,10 @@ fn gateway_that_swallows_what_it_forwards() {
     for family in Family::ALL {
         trio::before_start(family, |trio| {
             let (_far, _second) = far_host(trio)?;
+            // Nobody is at the first address: that says nothing, and the second one is tried.
             let tries = format!(
-                "gateways = \"discover\"\nprobe_through = [\"{}\"]",
+                "gateways = \"discover\"\nprobe_through = [\"{}\", \"{}\"]",
+                family.address(NOBODY),
                 family.address(FAR)
             );
             with_b(trio, &tries)?;

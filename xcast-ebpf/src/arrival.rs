@@ -148,7 +148,7 @@ fn forward<F: FamilyMaps>(
             count(packet.arrival_slot(), Counter::Returned);
         }
     }
-    let bucket = bucket_of::<F>(frame.view(), &port, settings)?;
+    let bucket = bucket_of::<F>(frame.view(), &packet, &port, settings)?;
     // Once for each packet: reading the clock is a call.
     let now = now();
     if xcast_charge(bucket, port.packet_ns.into(), PACKET, now) == 0 {

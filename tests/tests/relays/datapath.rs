@@ -18,7 +18,7 @@ const RELAYED: u16 = 50_000;
 
 const KEY: CookieKey = CookieKey {
     epoch: 77,
-    reserved: 0,
+    instance: 0,
     key: [3, 5],
 };
 

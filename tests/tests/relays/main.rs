@@ -104,6 +104,13 @@ fn packet_from(source: Ipv4Addr, to_mac: packet::Mac, from_mac: packet::Mac) -> 
     }
 }
 
+/// Octets that a host's interface has received (`rx`) or sent (`tx`).
+fn octets(node: &Namespace, way: &str) -> Result<u64> {
+    let links: Value = serde_json::from_str(&node.ip("-s -j link show dev h0")?)?;
+    let octets = links[0]["stats64"][way]["bytes"].as_u64();
+    octets.context("no statistics")
+}
+
 fn mac(node: &Namespace, interface: &str) -> Result<packet::Mac> {
     let text = node.ip(&format!("-o link show dev {interface}"))?;
     let word = text
@@ -131,6 +138,8 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
         let from_mac = mac(network.host(SOURCE), "h0")?;
         let tap = Tap::open(network.host(SOURCE), "h0")?;
         let before = Counters::read(network.host(RELAY))?;
+        let received_before = octets(network.host(RELAY), "rx")?;
+        let sent_before = octets(network.host(RELAY), "tx")?;
         let ignored = || -> Result<u64> {
             let count = backbone(network.host(RELAY))?["relay"]["questions_ignored"].as_u64();
             count.context("no questions_ignored")
@@ -172,6 +181,13 @@ fn a_thousand_unproven_sources_get_at_most_what_they_sent() {
             }
         }
         ensure!(ignored()? > ignored_before, "every question was answered");
+        // Nobody got more than was sent in their name: answers are as long as questions, and there is nothing else.
+        let [received, sent] = ["rx", "tx"].map(|way| octets(network.host(RELAY), way));
+        let (received, sent) = (received? - received_before, sent? - sent_before);
+        ensure!(
+            sent > 0 && sent < received / 2,
+            "{sent} octets sent for {received} received"
+        );
         ensure!(
             is_empty(&first)? && is_empty(&second)?,
             "copies of unproven sources"
@@ -506,8 +522,51 @@ fn envelopes_from_the_relays_own_address() {
         until(&mut refused, "no envelopes", |sender| {
             let relays = sender.relays();
             let standing = relays.first().map(|status| status.known.standing);
-            Ok(standing == Some(Standing::NotRelayed))
+            Ok(standing == Some(Standing::NotRelayed)
+                && sender.router() == Err(UnicastCause::NotRelayed))
         })?;
+        Ok(())
+    });
+}
+
+/// Sources that share the relay's port do not share its limits: one that sends too much keeps no other from its own.
+#[test]
+fn enveloped_sources_have_limits_of_their_own() {
+    with(5, |network| {
+        let tables = "[relay]\nenvelopes = true\n\n[limits]\npackets_per_second = 20\n";
+        let _relay = network.serve_by(RELAY, tables, "source = \"proven\"")?;
+        let sockets = RECEIVERS.map(|number| network.receiver(number));
+        let settings = || Relays {
+            source: SourceAddress::Enveloped,
+            ..relays(&[RELAY])
+        };
+        let mut greedy = network.sender(SOURCE, settings())?;
+        let mut modest = network.sender(5, settings())?;
+        ready(&mut greedy)?;
+        // Host 5 opens its sockets there.
+        let (family, here) = (Family::under_test(), network.host(5));
+        here.enter(|| family::with(family, || ready(&mut modest)))?;
+        let before = Counters::read(network.host(RELAY))?;
+        let limited = || -> Result<u64> {
+            let counted = Counters::read(network.host(RELAY))?.since(&before);
+            Ok(counted.get("drop_packet_limit").copied().unwrap_or(0))
+        };
+        let sent = 5;
+        for number in 0..400 {
+            greedy.send(&receivers(), b"too much")?;
+            std::thread::sleep(Duration::from_millis(1));
+            if number % 80 == 79 {
+                send(&mut modest, &receivers(), b"little")?;
+            }
+        }
+        ensure!(limited()? > 50, "nothing was too much");
+        for socket in sockets {
+            let socket = socket?;
+            let mut came = 0;
+            while came < sent {
+                came += u32::from(receive(&socket)?.0.ends_with(b"little"));
+            }
+        }
         Ok(())
     });
 }
@@ -612,6 +671,7 @@ fn hosts_only() {
         }
         // More than the host has opted in for is not copied.
         let before = Counters::read(network.host(RELAY))?;
+        let began = Instant::now();
         for _ in 0..60 {
             sender.send(&to, b"too much")?;
         }
@@ -622,7 +682,9 @@ fn hosts_only() {
         ensure!(eventually(PATIENCE, limited)?, "the quota does not hold");
         let counted = Counters::read(network.host(RELAY))?.since(&before);
         let copies = counted.get("planned").copied().unwrap_or(0);
-        ensure!(copies < 180, "{counted:?}");
+        // What had gathered in a second, one list that was under way, and what came since. Questions have copies, too.
+        let most = 40.0 + 3.0 + 40.0 * began.elapsed().as_secs_f64();
+        ensure!(copies as f64 <= most, "{most} allowed, {counted:?}");
         Ok(())
     });
 }
@@ -652,8 +714,7 @@ fn anycast_relays() {
             daemons.push(network.serve(number, &settings, "source = \"proven\"")?);
         }
         towards(RELAY)?;
-        let socket = network.receiver(3)?;
-        let _second = network.receiver(4)?;
+        let sockets = [network.receiver(3)?, network.receiver(4)?];
         let list = Relays {
             list: vec![SocketAddr::new(ip(ANYCAST), UDP_PORT).into()],
             ..relays(&[])
@@ -680,53 +741,106 @@ fn anycast_relays() {
             Ok(instance(sender).is_some() && instance(sender) != first && sender.router().is_ok())
         })?;
         let gap_ends = stream(&mut sender, 1)? - 1;
+        stream(&mut sender, 50)?;
+        // Back to another one while both live, in the middle of a stream: nothing is lost, and nothing comes twice.
+        daemons.push(network.serve(RELAY, &settings, "source = \"proven\"")?);
+        towards(RELAY)?;
         let last = stream(&mut sender, 50)?;
-        let mut seen = std::collections::BTreeMap::<u32, u32>::new();
-        while !seen.contains_key(&last) {
-            let received = receive(&socket);
-            let (payload, from) = received.with_context(|| {
-                let stats = daemon::report(network.host(other), &["stats"]);
-                format!("{:?}; {:?}; {seen:?}", sender.relays(), stats)
-            })?;
-            ensure!(from.ip() == host(SOURCE));
-            let number = payload.as_slice().try_into().map(u32::from_be_bytes)?;
-            *seen.entry(number).or_default() += 1;
+        for socket in &sockets {
+            let mut seen = std::collections::BTreeMap::<u32, u32>::new();
+            while !seen.contains_key(&last) {
+                let received = receive(socket);
+                let (payload, from) = received.with_context(|| {
+                    let stats = daemon::report(network.host(RELAY), &["stats"]);
+                    format!("{:?}; {:?}; {seen:?}", sender.relays(), stats)
+                })?;
+                ensure!(from.ip() == host(SOURCE));
+                let number = payload.as_slice().try_into().map(u32::from_be_bytes)?;
+                *seen.entry(number).or_default() += 1;
+            }
+            ensure!(
+                seen.values().all(|&times| times == 1),
+                "something came twice: {seen:?}"
+            );
+            let lost: Vec<u32> = (1..=last)
+                .filter(|number| !seen.contains_key(number))
+                .collect();
+            let in_gap = |number: &u32| (before + 1..=gap_ends).contains(number);
+            ensure!(
+                !lost.is_empty() && lost.iter().all(in_gap),
+                "lost {lost:?}, gap {before} to {gap_ends}"
+            );
         }
-        ensure!(
-            seen.values().all(|&times| times == 1),
-            "something came twice: {seen:?}"
-        );
-        let lost: Vec<u32> = (1..=last)
-            .filter(|number| !seen.contains_key(number))
-            .collect();
-        let in_gap = |number: &u32| (before + 1..=gap_ends).contains(number);
-        ensure!(
-            lost.iter().all(in_gap),
-            "lost {lost:?}, gap {before} to {gap_ends}"
-        );
         Ok(())
     });
 }
 
-/// A relay that has too much to do says so, one that is killed no longer answers: the next one is taken.
+/// A relay that has too much to do says so, and one that has ended no longer answers: the next one is taken. What was sent to one
+/// that had ended until that was noticed is lost, and nothing comes twice.
 #[test]
 fn the_next_relay_is_taken() {
-    with(5, |network| {
-        let other = 5;
+    with(6, |network| {
+        let (second, third) = (5, 6);
         // Any copy is too much for the first.
         let _busy = network.serve(
             RELAY,
             "capacity_copies_per_second = 1",
             "source = \"proven\"",
         )?;
-        let _calm = network.serve(other, "", "source = \"proven\"")?;
-        let _sockets = RECEIVERS.map(|number| network.receiver(number));
-        let mut sender = network.sender(SOURCE, relays(&[RELAY, other]))?;
+        let ends = network.serve(second, "", "source = \"proven\"")?;
+        let _stays = network.serve(third, "", "source = \"proven\"")?;
+        let sockets = [network.receiver(3)?, network.receiver(4)?];
+        let mut sender = network.sender(SOURCE, relays(&[RELAY, second, third]))?;
         ready(&mut sender)?;
-        until(&mut sender, "the second is taken", |sender| {
-            sender.send(&receivers(), b"work")?;
-            Ok(sender.relays()[1].known.standing == Standing::Used)
-        })?;
+        let used =
+            |sender: &Sender, place: usize| sender.relays()[place].known.standing == Standing::Used;
+        let mut number = 0u32;
+        let mut stream = |sender: &mut Sender, is_so: &dyn Fn(&Sender) -> bool| -> Result<u32> {
+            let deadline = Instant::now() + PATIENCE;
+            while !is_so(sender) {
+                ensure!(Instant::now() < deadline, "{:?}", sender.relays());
+                number += 1;
+                sender.send(&receivers(), &number.to_be_bytes())?;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            Ok(number)
+        };
+        let before = stream(&mut sender, &|sender| used(sender, 1))?;
+        ends.stop()?;
+        let noticed = stream(&mut sender, &|sender| used(sender, 2))?;
+        let end = Instant::now() + Duration::from_millis(200);
+        let last = stream(&mut sender, &|_| Instant::now() > end)?;
+        for socket in &sockets {
+            let mut seen = std::collections::BTreeMap::<u32, u32>::new();
+            while !seen.contains_key(&last) {
+                let number = receive(socket)?
+                    .0
+                    .as_slice()
+                    .try_into()
+                    .map(u32::from_be_bytes)?;
+                *seen.entry(number).or_default() += 1;
+            }
+            ensure!(seen.values().all(|&times| times == 1), "twice: {seen:?}");
+            let lost: Vec<u32> = (1..=last)
+                .filter(|number| !seen.contains_key(number))
+                .collect();
+            let unnoticed = |number: &u32| (before + 1..=noticed).contains(number);
+            ensure!(
+                !lost.is_empty() && lost.iter().all(unnoticed),
+                "lost {lost:?}, it ended after {before}, noticed at {noticed}"
+            );
+        }
+        Ok(())
+    });
+}
+
+/// Both of two relays that work are measured, and one of them is used.
+#[test]
+fn the_nearest_relay_is_measured() {
+    with(5, |network| {
+        let other = 5;
+        let _one = network.serve(RELAY, "", "source = \"proven\"")?;
+        let _other = network.serve(other, "", "source = \"proven\"")?;
         let mut nearest = network.sender(
             SOURCE,
             Relays {
@@ -734,14 +848,21 @@ fn the_next_relay_is_taken() {
                 ..relays(&[RELAY, other])
             },
         )?;
-        ready(&mut nearest)?;
-        ensure!(
-            nearest
-                .relays()
-                .iter()
-                .any(|relay| relay.known.round_trip.is_some())
-        );
-        Ok(())
+        until(
+            &mut nearest,
+            "both are measured, and one is used",
+            |sender| {
+                let relays = sender.relays();
+                let is = |standing| {
+                    relays
+                        .iter()
+                        .filter(|relay| relay.known.standing == standing)
+                        .count()
+                };
+                let all = relays.iter().all(|relay| relay.known.round_trip.is_some());
+                Ok(all && is(Standing::Used) == 1 && is(Standing::Ready) == 1)
+            },
+        )
     });
 }
 

@@ -7,7 +7,8 @@
 use crate::{
     family::traits::Family,
     maps::{limit::LIMIT_BUCKETS, port::Port, settings::Settings},
-    wire::{address::Address as _, frame::View},
+    packet::Packet,
+    wire::{Be16, Be128, address::Address as _, frame::View, origin, udp},
 };
 
 /// What may be taken at once after a pause: as much as in one second.
@@ -36,13 +37,26 @@ pub const fn price_ns(per_second: u32) -> u32 {
     }
 }
 
-/// The bucket of a packet's source: of its address for IPv4, of its /64 for IPv6, and of its port where that is a relayed
-/// one. `None` if the frame ends before.
+/// The bucket of an accepted packet's source: of its address for IPv4, of its /64 for IPv6, and of its port where that is a
+/// relayed one. Where an envelope says who the source is, it is that one's. `None` if the frame ends before.
 #[inline(always)]
-pub fn bucket_of<F: Family>(view: View<'_>, port: &Port, settings: &Settings) -> Option<u32> {
-    let source = F::Address::read(view, F::SOURCE)?;
+pub fn bucket_of<F: Family>(
+    view: View<'_>,
+    packet: &Packet,
+    port: &Port,
+    settings: &Settings,
+) -> Option<u32> {
+    let mut source = F::Address::read(view, F::SOURCE)?.octets_from(0);
+    if port.relayed_port != Be16::new(0) && port.relayed_port == settings.udp_port {
+        let header_len = packet.header_len as usize & F::LEN_MASK;
+        let content = F::xcast(view, packet.ext_len).skip(header_len);
+        let address = Be128::read(content, F::XCAST_AT + udp::HEADER_LEN + origin::ADDRESS)?;
+        // The /64 of IPv6 and, as that of mapped addresses is 0, the rest of those.
+        let network = address.octets_from(0);
+        source = network | address.octets_from(8) & ((network == 0) as u64).wrapping_neg();
+    }
     let which = u64::from(port.relayed_port.memory()) << 8 | u64::from(port.slot);
-    let key = source.octets_from(0) ^ which;
+    let key = source ^ which;
     // Multiplying by a secret odd number and keeping the high bits is universal hashing: nobody can choose
     // addresses that share a bucket.
     let hash = key.wrapping_mul(settings.hash_key | 1);

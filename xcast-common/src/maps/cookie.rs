@@ -2,7 +2,7 @@
 
 use crate::wire::{
     address::Address,
-    cookie::{bound, siphash},
+    cookie::{bound, relayed_port, siphash},
 };
 
 /// Places for keys: those of the epoch before, of the current one and of the next one, and a place without a key.
@@ -14,8 +14,8 @@ pub const COOKIE_KEYS: usize = 4;
 pub struct CookieKey {
     /// Number of the epoch; 0 where there is no key.
     pub epoch: u32,
-    /// Explicit padding.
-    pub reserved: u32,
+    /// Of this relay alone: a port of it is not one of another relay that has the same keys.
+    pub instance: u32,
     /// SipHash's key.
     pub key: [u64; 2],
 }
@@ -37,7 +37,12 @@ impl CookieKey {
     /// The same for an address as [`words`] and what [`bound`] makes of the rest.
     #[inline(always)]
     pub fn hash_of(&self, high: u64, low: u64, bound: u64) -> u64 {
-        siphash(self.key, [high, low, bound])
+        // In place of the epoch, which the key says as well. Without a branch, which the verifier would follow.
+        let has_port = (relayed_port(bound) != 0) as u64;
+        siphash(
+            self.key,
+            [high, low, bound ^ has_port * self.instance as u64],
+        )
     }
 }
 
@@ -63,7 +68,7 @@ mod tests {
     fn address_ports_and_epoch_count() {
         let key = CookieKey {
             epoch: 7,
-            reserved: 0,
+            instance: 0,
             key: [1, 2],
         };
         let hash =
@@ -75,5 +80,9 @@ mod tests {
         assert_ne!(one, hash(key, 1, 2, 0));
         assert_ne!(one, hash(CookieKey { epoch: 8, ..key }, 1, 2, 3));
         assert_ne!(CookieKey::place(7), CookieKey::place(10));
+        // Relays with the same keys take each other's cookies, apart from those with a port.
+        let other = CookieKey { instance: 9, ..key };
+        assert_eq!(hash(key, 1, 2, 0), hash(other, 1, 2, 0));
+        assert_ne!(one, hash(other, 1, 2, 3));
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! As a server's cookie of DNS (RFC 9018 section 4): a hash under a key that only relays have, over the address and port
 //! that the source was seen at, the epoch of the key, and the port of the relay whose packets the source may send, 0
-//! for none. An IP packet begins with its version, 4 or 6, so the first octet tells what a datagram is.
+//! for none. Where there is one, the hash also covers a number of the relay's own, so that no other relay with the same key
+//! takes it for one of its ports. An IP packet begins with its version, 4 or 6, so the first octet tells what a datagram is.
 
 /// Length of a cookie, in octets.
 pub const LEN: usize = 16;
@@ -42,6 +43,12 @@ pub const HASH: usize = 8;
 #[inline(always)]
 pub const fn bound(port: u16, relayed_port: u16, epoch: u32) -> u64 {
     (port as u64) << 48 | (relayed_port as u64) << 32 | epoch as u64
+}
+
+/// The relayed port in [`bound`].
+#[inline(always)]
+pub const fn relayed_port(bound: u64) -> u16 {
+    (bound >> 32) as u16
 }
 
 /// SipHash-2-4 of a message of 24 octets, given as numbers in the order of little-endian octets (Aumasson and
@@ -104,6 +111,8 @@ mod tests {
 
     #[test]
     fn each_field_is_bound() {
-        assert_eq!(bound(0x1234, 0x5678, 0x9abc_def0), 0x1234_5678_9abc_def0);
+        let bound = bound(0x1234, 0x5678, 0x9abc_def0);
+        assert_eq!(bound, 0x1234_5678_9abc_def0);
+        assert_eq!(relayed_port(bound), 0x5678);
     }
 }

@@ -5,7 +5,7 @@
 //! by a packet socket: the kernel knows nothing of these requests.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future,
     net::IpAddr,
     time::{Duration, Instant},
@@ -41,6 +41,10 @@ pub(super) struct Trials {
     state: Passage<Gateway, IpAddr>,
     /// Addresses that are known to answer.
     known: Vec<IpAddr>,
+    /// Those of them behind each gateway.
+    beyond: BTreeMap<Gateway, Vec<IpAddr>>,
+    /// Those that did not answer unicast through their gateway either.
+    silent: BTreeSet<(Gateway, IpAddr)>,
 }
 
 impl Trials {
@@ -60,6 +64,8 @@ impl Trials {
                 socket,
                 state: Passage::new(Timing::default(), random),
                 known,
+                beyond: BTreeMap::new(),
+                silent: BTreeSet::new(),
             }),
             Err(error) => {
                 warn!("cannot try whether gateways forward lists: {error}");
@@ -71,24 +77,39 @@ impl Trials {
     /// Goes by the routes as they are now: which gateway leads to whom. Only those are tried that return probes.
     pub(super) fn follow(&mut self, sync: &RouteSync, returns_probes: impl Fn(Gateway) -> bool) {
         let now = Instant::now();
-        let mut beyond = BTreeMap::new();
+        self.beyond.clear();
         for &address in &self.known {
             if let Some(gateway) = sync.gateway_towards(address)
                 && gateway.1 != address
                 && returns_probes(gateway)
             {
-                beyond.entry(gateway).or_insert(address);
+                self.beyond.entry(gateway).or_default().push(address);
             }
         }
         let before: Vec<Gateway> = self.state.neighbours().collect();
         for gateway in before {
-            if !beyond.contains_key(&gateway) {
+            if !self.beyond.contains_key(&gateway) {
                 self.state.set_beyond(now, gateway, None);
+                self.silent.retain(|(other, _)| *other != gateway);
             }
         }
-        for (gateway, address) in beyond {
-            self.state.set_beyond(now, gateway, Some(address));
+        let gateways: Vec<Gateway> = self.beyond.keys().copied().collect();
+        for gateway in gateways {
+            self.choose(now, gateway);
         }
+    }
+
+    /// Tries a gateway with the first address behind it that has not been silent; if all were, with the one as before.
+    fn choose(&mut self, now: Instant, gateway: Gateway) {
+        let Some(addresses) = self.beyond.get(&gateway) else {
+            return;
+        };
+        let mut others = addresses.iter().copied();
+        let other = others.find(|address| !self.silent.contains(&(gateway, *address)));
+        let same = self.state.beyond(gateway);
+        let same = same.filter(|address| addresses.contains(address));
+        let chosen = other.or(same).or(addresses.first().copied());
+        self.state.set_beyond(now, gateway, chosen);
     }
 
     /// Waits until an answer comes, or something is due. Nothing is lost if this is cancelled.
@@ -139,7 +160,14 @@ impl Trials {
                 }
             }
         }
-        std::iter::from_fn(|| self.state.poll_change()).collect()
+        let changed: Vec<Gateway> = std::iter::from_fn(|| self.state.poll_change()).collect();
+        for &gateway in &changed {
+            if let Some((Verdict::Dark, address)) = self.verdict(gateway) {
+                self.silent.insert((gateway, address));
+                self.choose(now, gateway);
+            }
+        }
+        changed
     }
 
     /// What is known of a gateway, and with whom it is tried; `None` if nobody is known behind it.

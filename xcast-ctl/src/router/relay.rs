@@ -70,6 +70,7 @@ impl Relay {
         };
         let state = relay::Relay::new(relay::Settings {
             secret,
+            instance: cookie::siphash([shared, 0x5058], [2, 0, 0]) as u32,
             questions_per_second: settings.questions_per_second,
             relayed_ports: settings.relayed_ports(),
             envelope_port: settings.envelopes.then_some(udp.port.get()),

@@ -17,6 +17,8 @@ pub enum UnicastCause {
     /// Copies with the sender's address do not get past any relay, and none sends from its own: a reverse-path filter
     /// (rp_filter) or an ingress filter (BCP 38) drops them.
     Filtered,
+    /// The relay is to send from its own address, and has no port for that.
+    NotRelayed,
     /// It is alone in its packet.
     Single,
     /// Loopback, link-local, or the sender's own address: no router delivers there.
@@ -36,6 +38,7 @@ impl UnicastCause {
             Self::Refused => "refused",
             Self::Unavailable => "unavailable",
             Self::Filtered => "filtered",
+            Self::NotRelayed => "not_relayed",
             Self::Single => "single",
             Self::NotRouted => "not_routed",
             Self::PayloadSize => "payload_size",
@@ -54,6 +57,9 @@ impl fmt::Display for UnicastCause {
             Self::Filtered => {
                 "copies with this host's address do not get past any relay: a reverse-path filter (rp_filter) or an \
                  ingress filter (BCP 38) drops them, and no relay sends from its own address"
+            }
+            Self::NotRelayed => {
+                "no relay sends from its own address (relay.relayed_ports, relay.envelopes), or has a port left"
             }
             Self::Single => "there is one destination",
             Self::NotRouted => "no router delivers there",

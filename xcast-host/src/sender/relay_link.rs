@@ -260,7 +260,8 @@ impl RelayLink {
     pub fn check(&self, now: Instant) -> Result<(), UnicastCause> {
         match self.choice.obstacle(now) {
             None => Ok(()),
-            Some(Standing::Filtered | Standing::NotRelayed) => Err(UnicastCause::Filtered),
+            Some(Standing::Filtered) => Err(UnicastCause::Filtered),
+            Some(Standing::NotRelayed) => Err(UnicastCause::NotRelayed),
             Some(_) => Err(UnicastCause::NoAnswer),
         }
     }

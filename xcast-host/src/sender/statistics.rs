@@ -26,6 +26,8 @@ statistics! {
         unicast_unavailable,
         /// Of these: [`UnicastCause::Filtered`].
         unicast_filtered,
+        /// Of these: [`UnicastCause::NotRelayed`].
+        unicast_not_relayed,
         /// Of these: [`UnicastCause::Single`].
         unicast_single,
         /// Of these: [`UnicastCause::NotRouted`].
@@ -57,6 +59,7 @@ impl SenderStatistics {
             UnicastCause::Refused => &mut self.unicast_refused,
             UnicastCause::Unavailable => &mut self.unicast_unavailable,
             UnicastCause::Filtered => &mut self.unicast_filtered,
+            UnicastCause::NotRelayed => &mut self.unicast_not_relayed,
             UnicastCause::Single => &mut self.unicast_single,
             UnicastCause::NotRouted => &mut self.unicast_not_routed,
             UnicastCause::PayloadSize => &mut self.unicast_payload_size,

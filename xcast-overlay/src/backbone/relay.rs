@@ -36,6 +36,8 @@ const LIFETIME: Duration = Duration::from_secs(EPOCH_SECONDS);
 pub struct Settings {
     /// Known to nobody else than the relays with the same address.
     pub secret: [u8; 16],
+    /// A number of this relay's own, the same for those that take over from it.
+    pub instance: u32,
     /// Questions answered in a second, at most.
     pub questions_per_second: u32,
     /// Ports for packets that come from the relay's own address, if it has any.
@@ -158,7 +160,7 @@ impl Relay {
         let word = |number| cookie::siphash([high, low], [number, epoch.into(), 0]);
         CookieKey {
             epoch,
-            reserved: 0,
+            instance: self.settings.instance,
             key: [word(0), word(1)],
         }
     }
@@ -333,6 +335,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             secret: [7; 16],
+            instance: 1,
             questions_per_second: 3,
             relayed_ports: Some(5000..=5001),
             envelope_port: Some(4242),
@@ -477,6 +480,23 @@ mod tests {
         let wish = wish(1, Some(Wanted::Envelopes));
         assert_eq!(without.ask(now, NOW, &wish).unwrap().relayed, None);
         assert_eq!(without.statistics().without_port, 1);
+    }
+
+    #[test]
+    fn a_port_is_one_of_the_relay_that_gave_it() {
+        let now = Instant::now();
+        let [mut one, other] = [1, 2].map(|instance| {
+            Relay::new(Settings {
+                instance,
+                ..settings()
+            })
+        });
+        let grant = one.ask(now, NOW, &wish(1, Some(Wanted::Port))).unwrap();
+        // Those with one anycast address have the same secret.
+        assert!(holds(other.keys(NOW), &grant.cookie, source(1)));
+        let relayed = grant.relayed.unwrap();
+        assert!(holds(one.keys(NOW), &relayed, source(1)));
+        assert!(!holds(other.keys(NOW), &relayed, source(1)));
     }
 
     #[test]

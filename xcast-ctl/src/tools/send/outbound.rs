@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use xcast_common::wire::{FLAG_A, FLAG_D, FLAG_P, FLAG_X};
 use xcast_host::{
-    Options, Relays, Sender, SenderStatistics, Settings, Uplink,
+    Options, Relays, Sender, SenderStatistics, Settings, UnicastCause, Uplink,
     packet::{Entry, Template},
     relay::SourceAddress,
 };
@@ -119,13 +119,17 @@ impl Outbound {
         };
         let mut sender = Sender::new(socket, settings)?;
         if !sender.wait_for_router(ROUTER_TIMEOUT)? {
-            let why = sender.router().err();
-            let why = why.map_or_else(String::new, |cause| format!(" ({cause})"));
+            let why = match sender.router() {
+                Err(cause @ (UnicastCause::Filtered | UnicastCause::NotRelayed)) => {
+                    format!("{} cannot be used: {cause}", listed(given))
+                }
+                Err(cause) => format!("no answer from {} ({cause})", listed(given)),
+                Ok(()) => format!("no answer from {}", listed(given)),
+            };
             // Nobody may be reading.
             let _ = writeln!(
                 io::stderr(),
-                "xcast-ctl: no answer from {}{why}; sending unicast to each destination",
-                listed(given)
+                "xcast-ctl: {why}; sending unicast to each destination"
             );
         }
         Ok(Self::Udp {

@@ -109,7 +109,9 @@ fn who_stops_is_lost_quickly_and_returns_on_trial() {
         let [_, (lost, false)] = link.changes[..] else {
             panic!("{:?}", link.changes);
         };
-        assert!(lost - stopped <= Timing::default().hold);
+        // Two probes and a half go by, or it would flap.
+        let found_after = lost - stopped;
+        assert!(found_after <= Duration::from_secs(5), "{found_after:?}");
         assert_eq!(link.state().standing, Standing::Lost);
         link.run(MINUTE, 0);
         assert_eq!(link.state().standing, Standing::Proven);
