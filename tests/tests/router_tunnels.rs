@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tests::bird::Bird;
-use tests::daemon;
+use tests::daemon::{self, Daemon};
 use tests::family::Family;
 use tests::layout::mac_text;
 use tests::namespace::{self, Namespace};
@@ -191,14 +191,20 @@ fn congestion_marks_leave_the_tunnel_with_the_packet() {
         [None, Some(3), Some(3), Some(3)],
     ];
     for family in Family::ALL {
-        sites::with(family, &EACH[..2], |sites| {
-            sites.works("ip4", "ip")?;
-            sites.works("ip6", "ip")?;
-            let tap = Tap::open(&sites.middle, "m2")?;
+        sites::with(family, &EACH, |sites| {
+            for tunnel in &EACH {
+                sites.works(tunnel.name, tunnel.mode)?;
+            }
+            let paths = [
+                (Tap::open(&sites.middle, "m2")?, 3),
+                (Tap::open(&sites.second, "n2")?, 6),
+            ];
             let hosts = Tap::open(&sites.hosts, "d0")?;
             let to = destinations(81);
             let before = Sites::counters(&sites.far)?;
-            for tunnel in &EACH[..2] {
+            for tunnel in &EACH {
+                let (tap, link) = &paths[usize::from(!tunnel.by_middle)];
+                let udp_from = (tunnel.mode == "udp").then_some(50_000);
                 for (outside, row) in (0..).zip(TABLE) {
                     for (inside, expected) in (0..).zip(row) {
                         let number = sites.number();
@@ -206,10 +212,10 @@ fn congestion_marks_leave_the_tunnel_with_the_packet() {
                         packet.ip.ds = 10 << 2 | inside;
                         let carried = Carried {
                             ds: 46 << 2 | outside,
-                            ..Carried::new(tunnel.ends(), None, &sites.inner(&packet, 1))
+                            ..Carried::new(tunnel.ends(), udp_from, &sites.inner(&packet, 1))
                         };
                         hosts.drain()?;
-                        let came = forwards(sites, &tap, &carried.frame(3), number, to[0])?;
+                        let came = forwards(sites, tap, &carried.frame(*link), number, to[0])?;
                         ensure!(came == expected.is_some(), "{outside} {inside}");
                         let Some(expected) = expected else { continue };
                         let frame = hosts.receive(Instant::now() + SOON)?.context("nothing")?;
@@ -224,7 +230,7 @@ fn congestion_marks_leave_the_tunnel_with_the_packet() {
                 }
             }
             let counted = Sites::counters(&sites.far)?.since(&before);
-            ensure!(counted.get("drop_tunnel_ecn") == Some(&2), "{counted:?}");
+            ensure!(counted.get("drop_tunnel_ecn") == Some(&4), "{counted:?}");
             Ok(())
         });
     }
@@ -233,11 +239,16 @@ fn congestion_marks_leave_the_tunnel_with_the_packet() {
 /// What does not fit into a tunnel goes to the kernel's stack as unicast, and a router on the path that says so is heeded.
 #[test]
 fn what_is_too_long_for_the_path_goes_as_unicast() {
-    const AUTO: [Tunnel; 1] = [tunnel("auto", Family::Ipv4, true, "auto", &[81])];
-    for (family, outer) in [(Family::Ipv4, Family::Ipv4), (Family::Ipv6, Family::Ipv6)] {
-        let tunnels = AUTO.map(|tunnel| Tunnel { outer, ..tunnel });
+    use Family::{Ipv4, Ipv6};
+    for (family, outer, mode) in [
+        (Ipv4, Ipv4, "ip"),
+        (Ipv6, Ipv6, "ip"),
+        (Ipv4, Ipv6, "udp"),
+        (Ipv6, Ipv4, "udp"),
+    ] {
+        let tunnels = [tunnel("auto", outer, true, mode, &[81])];
         sites::with(family, &tunnels, |sites| {
-            sites.works("auto", "ip")?;
+            sites.works("auto", mode)?;
             let to = destinations(81);
             let ports = Sites::counters(&sites.near)?;
             // 1500 octets with the list, without outer headers.
@@ -497,6 +508,79 @@ fn a_loop_of_tunnels_ends_with_the_time_to_live() {
 
 /// `explain` names the tunnel of a copy, and says which one would be used if it worked; `trace` shows that the packet takes
 /// fewer hops than an ordinary one.
+/// Into a tunnel, and back by native routes of a third router, which all permit any source: one copy at a time until the time to
+/// live is used up, whatever the length of the list, and `check` says so.
+#[test]
+fn a_loop_of_a_tunnel_and_native_routes_ends_with_the_time_to_live() {
+    const OUT: [Tunnel; 1] = [tunnel("out", Family::Ipv4, true, "ip", &[99])];
+    for family in Family::ALL {
+        sites::with(family, &OUT, |sites| {
+            for (router, ports) in [
+                (&sites.near, ["p1", "p2"]),
+                (&sites.middle, ["m1", "m2"]),
+                (&sites.far, ["q1", "q2"]),
+            ] {
+                for name in ["all"].iter().chain(&ports) {
+                    router.sysctl(&format!("ipv4/conf/{name}/rp_filter"), "0")?;
+                }
+            }
+            for (router, gateway) in [(&sites.far, (3, 1)), (&sites.middle, (2, 1))] {
+                let gateway = sites::link_address(gateway.0, gateway.1);
+                router.ip(&family.command(&format!("route add 10.99.0.0/24 via {gateway}")))?;
+            }
+            let ports = "[[port]]\ninterface = \"m1\"\nsource = \"any\"\n[[port]]\ninterface = \"m2\"\nsource = \"any\"\n";
+            let configuration = format!("{}{ports}", tests::trio::code_points());
+            let _middle = Daemon::start(&sites.middle, &configuration)?;
+            sites.works("out", "ip")?;
+            for (router, gateway) in [(&sites.far, (3, 1)), (&sites.middle, (2, 1))] {
+                let gateway = family
+                    .address(sites::link_address(gateway.0, gateway.1))
+                    .to_string();
+                let speaks = || {
+                    let rows = daemon::report(router, &["neighbors"])?;
+                    let mut rows = rows.as_array().context("no list")?.iter();
+                    Ok(rows.any(|row| row["address"] == *gateway && row["xcast"] == true))
+                };
+                ensure!(
+                    until(SOON, speaks)?,
+                    "{gateway} does not speak Xcast: {:?}",
+                    daemon::report(router, &["neighbors"])?
+                );
+            }
+            let routers = [&sites.near, &sites.middle, &sites.far];
+            let before = routers.map(Sites::counters);
+            let to: Vec<Ipv4Addr> = (1..=60)
+                .map(|last| Ipv4Addr::new(10, 99, 0, last))
+                .collect();
+            let mut packet = sites.packet(&to, sites.number(), 0);
+            packet.ip.ttl = 10;
+            sites.tap.send(&packet.frame())?;
+            let expired = || -> Result<u64> {
+                let mut sum = 0;
+                for (router, before) in routers.iter().zip(&before) {
+                    let before = before
+                        .as_ref()
+                        .map_err(|error| anyhow::anyhow!("{error:#}"))?;
+                    sum += Sites::counters(router)?
+                        .since(before)
+                        .get("skip_ttl")
+                        .copied()
+                        .unwrap_or(0);
+                }
+                Ok(sum)
+            };
+            ensure!(until(SOON, || Ok(expired()? == 60))?, "{}", expired()?);
+            for (router, before) in routers.iter().zip(before) {
+                let counted = Sites::counters(router)?.since(&before?);
+                let planned = counted.get("planned").copied().unwrap_or(0);
+                // Ten hops in all, three or four at each; probes are few besides.
+                ensure!((3..20).contains(&planned), "{counted:?}");
+            }
+            Ok(())
+        });
+    }
+}
+
 #[test]
 fn explain_and_trace_show_tunnels() {
     for family in Family::ALL {

@@ -58,20 +58,30 @@ fn refused(running: &Running) -> Option<Finding> {
     })
 }
 
-/// Packets whose time to live is used up, where some left by a tunnel towards where they came from.
+/// So many destinations without time to live are no traces any more.
+const MANY_EXPIRED: u64 = 100;
+
+/// Packets whose time to live is used up, on a router with tunnels: some left by a tunnel towards where they came from, or they are
+/// many.
 fn looped(running: &Running) -> Option<Finding> {
     let (hairpins, expired) = (
         total(running, Counter::TunnelHairpin),
         total(running, Counter::SkipTtl),
     );
-    (hairpins > 0 && expired > 0).then(|| {
+    let turned = (hairpins > 0 && expired > 0).then(|| {
+        format!(
+            "{hairpins} copies left inside a tunnel by the port that their packet arrived by, and "
+        )
+    });
+    let is_many = !running.tunnels.is_empty() && expired >= MANY_EXPIRED;
+    let what = turned.or(is_many.then(String::new))?;
+    Some({
         finding(
             "tunnel_loop",
             Severity::Warning,
             None,
             format!(
-                "{hairpins} copies left inside a tunnel by the port that their packet arrived by, and {expired} \
-                 destinations had no time to live left: some prefix may lead round in a loop of tunnels and routes"
+                "{what}{expired} destinations had no time to live left: some prefix may lead round in a loop of tunnels and routes"
             ),
             "see with xcast-ctl explain, here and on the other router, where destinations go that both reach through a \
              tunnel",
@@ -140,27 +150,41 @@ mod tests {
 
     #[test]
     fn forged_packets_and_loops() {
-        let mut facts = facts();
-        start(&mut facts);
-        if let Some(running) = &mut facts.running {
-            let counts = [
-                ("tunnel_refused", 2),
-                ("tunnel_hairpin", 7),
-                ("skip_ttl", 3),
-            ];
-            let counters = counts.map(|(name, count)| (name.to_owned(), count));
-            running.stats = Stats::new(vec![PortStats {
-                name: "eth0".to_owned(),
-                slot: 8,
-                ifindex: 7,
-                counters: BTreeMap::from(counters),
-                driver_drops: None,
-            }]);
-        }
+        let judged = |counts: &[(&str, u64)], tunnels: &[Tunnel]| {
+            let mut facts = facts();
+            start(&mut facts);
+            if let Some(running) = &mut facts.running {
+                let counters = counts
+                    .iter()
+                    .map(|(name, count)| ((*name).to_owned(), *count));
+                running.stats = Stats::new(vec![PortStats {
+                    name: "eth0".to_owned(),
+                    slot: 8,
+                    ifindex: 7,
+                    counters: BTreeMap::from_iter(counters),
+                    driver_drops: None,
+                }]);
+                running.tunnels = tunnels.to_vec();
+            }
+            found(&facts)
+        };
         let warning = |check| (check, Severity::Warning, None);
+        let turned = [
+            ("tunnel_refused", 2),
+            ("tunnel_hairpin", 7),
+            ("skip_ttl", 3),
+        ];
         assert_eq!(
-            found(&facts),
+            judged(&turned, &[]),
             [warning("tunnel_refused"), warning("tunnel_loop")]
         );
+        // By another port than that of arrival: then it is their number. A trace is no loop, and without tunnels this is not about them.
+        let works = [tunnel(Some("ip"))];
+        assert_eq!(judged(&[("skip_ttl", 99)], &works), []);
+        assert_eq!(
+            judged(&[("skip_ttl", 100)], &works),
+            [warning("tunnel_loop")]
+        );
+        assert_eq!(judged(&[("skip_ttl", 100)], &[]), []);
     }
 }
