@@ -87,6 +87,15 @@ fn gateway_that_begins_and_ends_to_speak_xcast() {
     with_gateway("", |trio| {
         counts_as(trio, "silent")?;
         ensure!(makes(trio, 2)?, "a list was sent to a silent gateway");
+        let family = trio.family;
+        let [source, to] = [Ipv4Addr::new(10, 66, 1, 2), BEHIND[0]]
+            .map(|address| family.address(address).to_string());
+        let explained = daemon::report(&trio.r.namespace, &["explain", &source, &to])?;
+        let why = explained["copies"][0]["why"].as_str().unwrap_or_default();
+        ensure!(
+            why.contains("it gets unicast: it never returned a probe"),
+            "{explained}"
+        );
         let second = second_router(trio)?;
         counts_as(trio, "proven")?;
         let row = gateway(trio)?.context("it is gone")?;
