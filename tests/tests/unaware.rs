@@ -44,8 +44,6 @@ const PROBED: Duration = Duration::from_millis(500);
 /// Which routers speak Xcast.
 struct Deployment {
     aware: &'static [&'static str],
-    /// The others drop what this says, besides what their reverse path filter drops.
-    dropping: &'static str,
     /// How many packets cross the link R3 - R4 for one message, once everybody knows whom to send lists to.
     third_link: u64,
 }
@@ -63,41 +61,42 @@ const DEPLOYMENTS: [Deployment; 6] = [
     // The first hop does not: lists go through it, to the second by its address.
     Deployment {
         aware: &["R2", "R3", "R4"],
-        dropping: CLASSES,
         third_link: 1,
     },
     // One in the middle does not.
     Deployment {
         aware: &["R1", "R3", "R4"],
-        dropping: PROTOCOLS,
         third_link: 2,
     },
     // The last does not.
     Deployment {
         aware: &["R1", "R2", "R3"],
-        dropping: OPTIONS,
         third_link: 2,
     },
     // Only one does: the first, one in the middle, the branching one.
     Deployment {
         aware: &["R1"],
-        dropping: PROTOCOLS,
         third_link: 2,
     },
     Deployment {
         aware: &["R2"],
-        dropping: OPTIONS,
         third_link: 2,
     },
     Deployment {
         aware: &["R3"],
-        dropping: CLASSES,
         third_link: 2,
     },
 ];
 
+/// What the routers that know nothing drop in a deployment, besides what their reverse path filter drops: another thing by
+/// IPv6 than by IPv4.
+fn dropping(deployment: usize) -> &'static str {
+    let shift = usize::from(Family::under_test() == Family::Ipv6);
+    [CLASSES, PROTOCOLS, OPTIONS][(deployment + shift) % 3]
+}
+
 /// The source's way to the first router that speaks Xcast, and whether what is unusual gets there.
-fn ways(bed: &Bed, deployment: &Deployment) -> Result<Vec<To>> {
+fn ways(bed: &Bed, deployment: &Deployment, dropping: &str) -> Result<Vec<To>> {
     let first = deployment.aware.first().context("nobody speaks Xcast")?;
     let node = bed.testbed.node(first)?;
     let address = match Family::under_test() {
@@ -108,7 +107,7 @@ fn ways(bed: &Bed, deployment: &Deployment) -> Result<Vec<To>> {
     let in_udp = To::Udp(address, UDP_PORT);
     Ok(match *first {
         "R1" => vec![To::Group, To::Router(address), in_udp],
-        _ if deployment.dropping == CLASSES => vec![To::Router(address), in_udp],
+        _ if dropping == CLASSES => vec![To::Router(address), in_udp],
         // Whoever drops lists on their first link leaves UDP as the only way.
         _ => vec![in_udp],
     })
@@ -118,8 +117,11 @@ fn ways(bed: &Bed, deployment: &Deployment) -> Result<Vec<To>> {
 fn make_unaware(bed: &Bed, router: &str, dropping: &str) -> Result<()> {
     let namespace = bed.namespace(router)?;
     namespace.sysctl("ipv4/conf/all/rp_filter", "1")?;
+    // The kernel's reverse path filter is for IPv4, and the packet filter has the same for IPv6 (RFC 3704 section 2.2).
     let rules = format!(
-        "table inet unaware {{\nchain forward {{\ntype filter hook forward priority 0;\n{dropping}\n}}\n}}\n"
+        "table inet unaware {{\nchain forward {{\ntype filter hook forward priority 0;\n{dropping}\n}}\n}}\n\
+         table ip6 strict {{\nchain prerouting {{\ntype filter hook prerouting priority raw;\n\
+         ip6 saddr fe80::/10 accept\nfib saddr . iif oif missing drop\n}}\n}}\n"
     );
     namespace::run(namespace.command("nft").args(["-f", "-"]), &rules)?;
     Ok(())
@@ -175,14 +177,14 @@ fn crossed(bed: &Bed, ends: [&str; 2]) -> Result<u64> {
     Ok(traffic[at.context("no such link")?].packets)
 }
 
-fn try_deployment(bed: &mut Bed, deployment: &Deployment) -> Result<()> {
+fn try_deployment(bed: &mut Bed, deployment: &Deployment, dropping: &str) -> Result<()> {
     let aware = deployment.aware;
     let unaware = ["R1", "R2", "R3", "R4"]
         .into_iter()
         .filter(|name| !aware.contains(name));
     let unaware: Vec<_> = unaware.collect();
     for router in &unaware {
-        make_unaware(bed, router, deployment.dropping)?;
+        make_unaware(bed, router, dropping)?;
     }
     let mut config = RouterConfig::default();
     config.router.remove("gateways");
@@ -193,12 +195,12 @@ fn try_deployment(bed: &mut Bed, deployment: &Deployment) -> Result<()> {
     let configs = aware.iter().map(|&name| (name.to_owned(), config.clone()));
     bed.testbed
         .start_routers_with(daemon::program(), configs.collect())?;
-    for to in ways(bed, deployment)? {
+    for to in ways(bed, deployment, dropping)? {
         bed.send_and_receive_by(to, 2)
             .with_context(|| format!("{to:?}, while nobody knows anybody"))?;
     }
     everybody_knows(bed, aware)?;
-    for to in ways(bed, deployment)? {
+    for to in ways(bed, deployment, dropping)? {
         let before = crossed(bed, ["R3", "R4"])?;
         bed.send_and_receive_by(to, MESSAGES)
             .with_context(|| format!("{to:?}"))?;
@@ -310,9 +312,10 @@ fn with_bed(test: impl Fn(&mut Bed) -> Result<()>) {
 
 fn every_position() {
     with_bed(|bed| {
-        for deployment in &DEPLOYMENTS {
-            try_deployment(bed, deployment)
-                .with_context(|| format!("only {:?} speak Xcast", deployment.aware))?;
+        for (number, deployment) in DEPLOYMENTS.iter().enumerate() {
+            let dropping = dropping(number);
+            try_deployment(bed, deployment, dropping)
+                .with_context(|| format!("only {:?} speak Xcast: {dropping}", deployment.aware))?;
         }
         Ok(())
     });

@@ -442,6 +442,8 @@ fn behind_a_nat(inside: &Namespace, sockets: [&UdpSocket; 2]) -> Result<()> {
     ensure!(own.relays()[0].seen == Some(seen), "{:?}", own.relays());
     for socket in sockets {
         ensure!(receive(socket)? == (b"by the NAT".to_vec(), seen));
+        // MASQUERADE lets in only who was sent to, and that was the relay.
+        socket.send_to(b"lost", seen)?;
     }
 
     let by_relay = Relays {
@@ -457,6 +459,11 @@ fn behind_a_nat(inside: &Namespace, sockets: [&UdpSocket; 2]) -> Result<()> {
     sockets[0].send_to(b"reply", seen)?;
     let reply = wait_for_reply(&mut relayed)?;
     ensure!(reply.from == SocketAddr::new(host(3), PORT) && reply.payload == b"reply");
+    own.tend();
+    ensure!(
+        own.take_reply().is_none(),
+        "a reply to the NAT's address came"
+    );
     Ok(())
 }
 
