@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -607,8 +608,14 @@ impl Trio {
 
     /// A new number for a message.
     pub fn number(&self) -> u32 {
-        self.sent.set(self.sent.get() + 1);
-        self.sent.get()
+        self.numbers(1).start
+    }
+
+    /// New numbers for so many messages.
+    pub fn numbers(&self, count: u32) -> Range<u32> {
+        let first = self.sent.get() + 1;
+        self.sent.set(self.sent.get() + count);
+        first..first + count
     }
 }
 
