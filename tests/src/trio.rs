@@ -323,12 +323,22 @@ impl Trio {
         self.goes(Way::B, A, BEHIND).context("without a rule")
     }
 
+    /// Whether the router's kernel can do what this command of `ip` wants. Where it lacks the driver, that is said as
+    /// the reason why `what` is not tested.
+    pub fn kernel_can(&self, what: &str, command: &str) -> Result<bool> {
+        let Err(error) = self.r.namespace.ip(command) else {
+            return Ok(true);
+        };
+        let text = format!("{error:#}");
+        let lacks = ["Unknown device type", "not supported"];
+        ensure!(lacks.iter().any(|lack| text.contains(lack)), "{text}");
+        namespace::skipped(&format!("{what}: this kernel cannot `ip {command}`"));
+        Ok(false)
+    }
+
     /// Puts the ports of A and C into a VRF with table 100. False, with a message, where the kernel has none.
     pub fn vrf(&self) -> Result<bool> {
-        if let Err(error) = self.r.namespace.ip("link add red type vrf table 100") {
-            let text = format!("{error:#}");
-            ensure!(text.contains("Unknown device type"), "{text}");
-            eprintln!("SKIPPED: this kernel has no VRF");
+        if !self.kernel_can("VRFs", "link add red type vrf table 100")? {
             return Ok(false);
         }
         self.r.ip("link set red up")?;
