@@ -216,7 +216,19 @@ pub fn with_family(family: Family, test: impl Fn(&mut Trio) -> Result<()>) {
     });
 }
 
-/// The same, but the test itself starts the router.
+/// The same for both families, but the test itself starts the router.
+///
+/// # Panics
+///
+/// Where the test fails, or the hosts cannot be set up.
+#[track_caller]
+pub fn before(test: impl Fn(&mut Trio) -> Result<()>) {
+    for family in Family::ALL {
+        before_start(family, &test);
+    }
+}
+
+/// The same for one family.
 ///
 /// # Panics
 ///

@@ -227,6 +227,47 @@ fn loss_at_the_own_interface(trio: &mut trio::Trio) -> Result<()> {
     Ok(())
 }
 
+/// More addresses of the router's own than its table holds: what could not be written is shown, the rest works, and it is
+/// tried again when there is room.
+#[test]
+fn edits_that_failed_are_shown_and_tried_again() {
+    /// `MAX_OWN_ADDRESSES`
+    const ROOM: u32 = 8192;
+    const ADDRESSES: u32 = ROOM + 300;
+    trio::with(|trio| {
+        trio.resolve()?;
+        let addresses = |verb: &str, numbers: std::ops::Range<u32>| {
+            let of = |number| trio.address(Ipv4Addr::from_bits(0x0a61_0000 | number));
+            let line = |number| format!("route {verb} local {} dev lo\n", of(number));
+            trio.r
+                .namespace
+                .ip_batch(&numbers.map(line).collect::<String>())
+        };
+        let pending = || -> Result<Value> {
+            let status = daemon::report(&trio.r.namespace, &["status"])?;
+            Ok(status["pending_edits"].clone())
+        };
+        let count = || pending()?["count"].as_u64().context("no count");
+        ensure!(count()? == 0, "at the start");
+        addresses("add", 0..ADDRESSES)?;
+        let some_wait = || Ok(count()? >= 300);
+        ensure!(until(SOON, some_wait)?, "{}", pending()?);
+        let shown = pending()?;
+        let what = shown["examples"][0]["what"].as_str().unwrap_or_default();
+        ensure!(what.starts_with("own address "), "{shown}");
+        let error = shown["examples"][0]["error"].as_str();
+        ensure!(error.is_some_and(|error| !error.is_empty()), "{shown}");
+        trio.serves(&[B, C])?;
+        let tried_again = || Ok(pending()?["examples"][0]["attempts"].as_u64() > Some(1));
+        ensure!(until(SOON, tried_again)?, "{}", pending()?);
+        // Room for all of them.
+        addresses("del", 0..400)?;
+        let none = || Ok(count()? == 0);
+        ensure!(until(SOON, none)?, "{}", pending()?);
+        Ok(())
+    });
+}
+
 /// Gives the router so many routes, by one of its neighbours.
 fn add_routes(trio: &trio::Trio, count: u32) -> Result<()> {
     let gateway = trio.address(B);
