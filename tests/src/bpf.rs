@@ -2,8 +2,11 @@
 //!
 //! Their programs are a few instructions, written out here, so that no compiler is needed for them.
 
+use std::ffi::CString;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use nix::errno::Errno;
@@ -12,7 +15,9 @@ use nix::net::if_::if_nametoindex;
 use crate::namespace::Namespace;
 
 // Commands of bpf(2), linux/bpf.h.
+const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
+const OBJ_GET: libc::c_long = 7;
 const OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
 const LINK_GET_FD_BY_ID: libc::c_long = 30;
@@ -108,6 +113,25 @@ pub fn detach_xdp(namespace: &Namespace, interface: &str) -> Result<()> {
             return Ok(());
         }
     }
+}
+
+/// Writes a number into an array of 64 bit numbers that is pinned at a path, as a program of another version does.
+///
+/// # Errors
+///
+/// There is no such map.
+pub fn write_pinned(path: &Path, index: u32, value: u64) -> Result<()> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mut request = words(&[]);
+    request[0] = name.as_ptr() as u64;
+    let map = call(OBJ_GET, &mut request).with_context(|| format!("open {}", path.display()))?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    let map = unsafe { OwnedFd::from_raw_fd(map) };
+    let mut request = words(&[map.as_raw_fd() as u32]);
+    request[1] = (&raw const index) as u64;
+    request[2] = (&raw const value) as u64;
+    call(MAP_UPDATE_ELEM, &mut request).with_context(|| format!("write {}", path.display()))?;
+    Ok(())
 }
 
 /// The id of the XDP program on an interface.

@@ -152,9 +152,14 @@ pub fn available() -> bool {
         allowed,
         "{message}: run it as root, or set XCAST_ALLOW_SKIP=1 to go without"
     );
-    // Past the test harness's capture, so that a skip is never silent.
-    let _ = writeln!(io::stderr(), "SKIPPED: {message}");
+    skipped(message);
     false
+}
+
+/// Says that something is not tested here, and why. `cargo xtask test` lists it at its end.
+pub fn skipped(why: &str) {
+    // Past the test harness's capture, so that a skip is never silent.
+    let _ = writeln!(io::stderr(), "SKIPPED: {why}");
 }
 
 /// Makes this thread one of user nobody, without groups, and with that without capabilities. The C

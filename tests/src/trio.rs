@@ -17,6 +17,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -215,7 +216,19 @@ pub fn with_family(family: Family, test: impl Fn(&mut Trio) -> Result<()>) {
     });
 }
 
-/// The same, but the test itself starts the router.
+/// The same for both families, but the test itself starts the router.
+///
+/// # Panics
+///
+/// Where the test fails, or the hosts cannot be set up.
+#[track_caller]
+pub fn before(test: impl Fn(&mut Trio) -> Result<()>) {
+    for family in Family::ALL {
+        before_start(family, &test);
+    }
+}
+
+/// The same for one family.
 ///
 /// # Panics
 ///
@@ -322,12 +335,22 @@ impl Trio {
         self.goes(Way::B, A, BEHIND).context("without a rule")
     }
 
+    /// Whether the router's kernel can do what this command of `ip` wants. Where it lacks the driver, that is said as
+    /// the reason why `what` is not tested.
+    pub fn kernel_can(&self, what: &str, command: &str) -> Result<bool> {
+        let Err(error) = self.r.namespace.ip(command) else {
+            return Ok(true);
+        };
+        let text = format!("{error:#}");
+        let lacks = ["Unknown device type", "not supported"];
+        ensure!(lacks.iter().any(|lack| text.contains(lack)), "{text}");
+        namespace::skipped(&format!("{what}: this kernel cannot `ip {command}`"));
+        Ok(false)
+    }
+
     /// Puts the ports of A and C into a VRF with table 100. False, with a message, where the kernel has none.
     pub fn vrf(&self) -> Result<bool> {
-        if let Err(error) = self.r.namespace.ip("link add red type vrf table 100") {
-            let text = format!("{error:#}");
-            ensure!(text.contains("Unknown device type"), "{text}");
-            eprintln!("SKIPPED: this kernel has no VRF");
+        if !self.kernel_can("VRFs", "link add red type vrf table 100")? {
             return Ok(false);
         }
         self.r.ip("link set red up")?;
@@ -607,8 +630,14 @@ impl Trio {
 
     /// A new number for a message.
     pub fn number(&self) -> u32 {
-        self.sent.set(self.sent.get() + 1);
-        self.sent.get()
+        self.numbers(1).start
+    }
+
+    /// New numbers for so many messages.
+    pub fn numbers(&self, count: u32) -> Range<u32> {
+        let first = self.sent.get() + 1;
+        self.sent.set(self.sent.get() + count);
+        first..first + count
     }
 }
 

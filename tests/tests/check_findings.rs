@@ -212,7 +212,7 @@ fn what_a_namespace_that_is_gone_leaves_behind() {
 fn too_little_memory() {
     trio::before_start(Family::Ipv4, |trio| {
         let Some(group) = MemoryGroup::new(64 << 20) else {
-            eprintln!("SKIPPED: no control groups with memory that this test may make");
+            namespace::skipped("limits of memory: no control groups that this test may make");
             return Ok(());
         };
         let directory = tempfile::TempDir::new()?;

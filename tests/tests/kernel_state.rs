@@ -252,20 +252,45 @@ fn default_routes_for_different_sources() {
     });
 }
 
-/// Default routers of different preference (RFC 4191), of one metric.
+/// Default routers of different preference (RFC 4191), of one metric. Two plain routes by way of gateways would share the
+/// flows, whatever their preference, so one has a nexthop object.
 #[test]
 fn preference_of_default_routers() {
     trio::with_family(Family::Ipv6, |trio| {
         trio.resolve()?;
-        let default = |via: &str, pref: &str| {
-            let via = trio.family.command(via);
-            trio.r.namespace.ip(&format!(
-                "-6 route append default via {via} proto ra pref {pref}"
-            ))
+        trio.r.ip("nexthop add id 1 via 10.66.2.2 dev p2")?;
+        let default = |by: &str, pref: &str| {
+            let by = trio.family.command(by);
+            let by = by.trim_start_matches("-6 ");
+            let command = format!("-6 route append default {by} proto ra pref {pref}");
+            trio.r.namespace.ip(&command)
         };
-        default("10.66.2.2", "low")?;
-        default("10.66.3.2", "high")?;
-        trio.goes(Way::C, A, BEHIND)
+        default("nhid 1", "low")?;
+        default("via 10.66.3.2", "high")?;
+        trio.goes(Way::C, A, BEHIND)?;
+        trio.r.ip("route del default nhid 1")?;
+        trio.r.ip("route del default via 10.66.3.2")?;
+        default("nhid 1", "high")?;
+        default("via 10.66.3.2", "medium")?;
+        trio.goes(Way::B, A, BEHIND)
+    });
+}
+
+/// Of equal routes of one metric, the kernel prefers the one by which a packet came. Two such routes lead packets of A to
+/// either, and those that came by one of them go out by it again.
+#[test]
+fn equal_routes_of_one_metric() {
+    trio::with_family(Family::Ipv6, |trio| {
+        trio.resolve()?;
+        trio.r.ip("route add 10.88.0.0/16 via 10.66.1.2")?;
+        trio.r.ip("nexthop add id 1 via 10.66.1.2 dev p1")?;
+        trio.r.ip("route append 10.99.0.0/16 via 10.66.2.2")?;
+        trio.goes(Way::B, A, BEHIND)?;
+        trio.r.ip("route append 10.99.0.0/16 nhid 1")?;
+        // It came by p1, and there it goes.
+        trio.goes(Way::Nowhere, A, BEHIND)?;
+        trio.r.ip("route del 10.99.0.0/16 nhid 1")?;
+        trio.goes(Way::B, A, BEHIND)
     });
 }
 

@@ -2,11 +2,10 @@
 //! one becomes one when the obstacle is gone, and what cannot be is named.
 
 use std::net::UdpSocket;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::bpf::{self, Attached};
-use tests::daemon::{self, Daemon};
+use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
 use tests::hold;
 use tests::trio::{self, A, B, BEHIND, C, SOON, UDP_PORT, Way, until};
@@ -184,32 +183,34 @@ fn hosts_behind_a_port_that_is_not_attached_are_served() {
 }
 
 /// A gateway with a virtual MAC address (VRRP, RFC 9568 section 7.3), on a macvlan interface of the
-/// port: hosts that use it send their packets to that address. They are forwarded, or `check` names it.
+/// port: hosts that use it send their packets to that address, and they are forwarded.
 #[test]
 fn virtual_router_address_on_a_port() {
     trio::with(|trio| {
         trio.serves(&[B, C])?;
-        let before = trio.check()?;
         let r = &trio.r.namespace;
+        let virtual_mac = [0, 0, 0x5e, 0, 1, 1];
+        let send_to = |mac| {
+            let number = trio.number();
+            let mut packet = trio.packet(A, &[B, C], number, 0);
+            packet.destination_mac = mac;
+            trio.tap.send(&packet.frame())?;
+            Ok(number)
+        };
+        ensure!(
+            trio.b.misses(send_to(virtual_mac)?)?,
+            "to nobody's address, before there is one"
+        );
         r.ip("link add vrrp1 link p1 address 00:00:5e:00:01:01 type macvlan mode bridge")?;
         r.ip("link set vrrp1 up")?;
         trio.r.ip("address add 10.66.1.254/32 dev vrrp1")?;
         trio.resolve()?;
-        let send = || {
-            let number = trio.number();
-            let mut packet = trio.packet(A, &[B, C], number, 0);
-            packet.destination_mac = [0, 0, 0x5e, 0, 1, 1];
-            trio.tap.send(&packet.frame())?;
-            Ok(number)
-        };
-        if trio.is_reached_by(&trio.b, send)? {
-            return Ok(());
-        }
-        let found = trio.check_since(&before)?;
-        ensure!(
-            trio::named(&found, &["vrrp1"]),
-            "lost, and check finds {found:?}"
-        );
+        let send = || send_to(virtual_mac);
+        ensure!(trio.is_reached_by(&trio.b, send)?, "to the virtual router");
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "to the port itself");
+        r.ip("link del vrrp1")?;
+        let refused = || trio.b.misses(send()?);
+        ensure!(until(SOON, refused)?, "to one that is gone");
         Ok(())
     });
 }
@@ -247,41 +248,35 @@ fn local_sockets_and_the_port_of_xcast_in_udp() {
     trio::before_start(Family::Ipv4, |trio| {
         trio.r
             .namespace
-            .sysctl("ipv4/ip_local_port_range", "39000 41000")?;
+            .sysctl("ipv4/ip_local_port_range", "39999 40001")?;
         trio.start()?;
         let r = &trio.r.namespace;
-        let read = || {
-            Ok(std::fs::read_to_string(
-                "/proc/sys/net/ipv4/ip_local_reserved_ports",
-            )?)
-        };
-        if r.enter(read)?.contains(&UDP_PORT.to_string()) {
-            return Ok(());
-        }
-        let found = trio.check()?;
-        if trio::named(
-            &found,
-            &["ip_local_port_range", "ip_local_reserved_ports", "reserve"],
-        ) {
-            return Ok(());
-        }
-        // A socket of the router asks B, which answers.
-        let server = trio
-            .b
-            .namespace
-            .enter(|| Ok(UdpSocket::bind("0.0.0.0:53")?))?;
-        let client = r.enter(|| {
-            let client = UdpSocket::bind(("0.0.0.0", UDP_PORT))?;
-            client.set_read_timeout(Some(Duration::from_secs(2)))?;
-            Ok(client)
+        // All ports that programs can have without asking for one by its number.
+        let sockets = r.enter(|| {
+            let mut sockets = Vec::new();
+            while let Ok(socket) = UdpSocket::bind("0.0.0.0:0") {
+                sockets.push(socket);
+            }
+            Ok(sockets)
         })?;
-        let mut buffer = [0; 16];
-        client.send_to(b"question", (B, 53))?;
-        server.set_read_timeout(Some(Duration::from_secs(2)))?;
-        let (_, from) = server.recv_from(&mut buffer)?;
-        server.send_to(b"answer", from)?;
-        let answered = client.recv_from(&mut buffer).is_ok();
-        ensure!(answered, "the answer is lost, and check says nothing");
+        let ports = sockets.iter().map(|socket| Ok(socket.local_addr()?.port()));
+        let mut ports = ports.collect::<Result<Vec<_>>>()?;
+        ports.sort_unstable();
+        ensure!(ports == [39999, 40001], "{ports:?}");
+        drop(sockets);
+        // One that asks for it by its number gets it, and nothing else; `check` says so.
+        let before = trio.check()?;
+        let bound = r.enter(|| Ok(UdpSocket::bind(("0.0.0.0", UDP_PORT))?))?;
+        let found = trio.check_since(&before)?;
+        let is_named = found.iter().any(|finding| {
+            finding.check == "udp_port"
+                && finding.what.contains("listens on UDP port 40000")
+                && !finding.remedy.is_empty()
+        });
+        ensure!(is_named, "{found:?}");
+        drop(bound);
+        let found = trio.check_since(&before)?;
+        ensure!(found.is_empty(), "{found:?}");
         Ok(())
     });
 }
@@ -313,8 +308,8 @@ fn tag_beside_the_frame() {
     });
 }
 
-/// A port that is a member of a bridge, a bond or a team gives its packets to that: it is refused by
-/// name, or served.
+/// A port that is a member of a bridge: copies that are to leave by the bridge arrive by way of the stack, and `check` says
+/// what it means, with the VLANs that such a bridge may keep apart.
 #[test]
 fn port_that_is_a_member_of_a_bridge() {
     trio::before_start(Family::Ipv4, |trio| {
@@ -325,8 +320,78 @@ fn port_that_is_a_member_of_a_bridge() {
         r.ip("address flush dev p2")?;
         r.ip("address add 10.66.2.1/24 dev br7")?;
         trio.start()?;
+        let r = &trio.r.namespace;
+        let about_member = || -> Result<_> {
+            let found = trio.check()?;
+            let mut members = found
+                .into_iter()
+                .filter(|finding| finding.check == "member" && finding.interface == "p2");
+            let one = members.next().context("check finds no member")?;
+            ensure!(members.next().is_none(), "twice");
+            Ok(one)
+        };
+        let finding = about_member()?;
+        ensure!(
+            finding.what.contains("a member of the bridge br7") && !finding.what.contains("VLAN"),
+            "{finding:?}"
+        );
+        ensure!(
+            finding.remedy.contains("ip link set p2 nomaster"),
+            "{finding:?}"
+        );
+        let before = Counters::read(r)?;
+        ensure!(trio.is_reached(&trio.b, &[B, C])?, "by the bridge");
+        let counted = Counters::read(r)?.since(&before);
+        ensure!(counted.contains_key("stack_no_port"), "{counted:?}");
+        let command = "link set br7 type bridge vlan_filtering 1";
+        if trio.kernel_can("bridges that keep VLANs apart", command)? {
+            let finding = about_member()?;
+            ensure!(finding.what.contains("vlan_filtering"), "{finding:?}");
+        }
+        Ok(())
+    });
+}
+
+/// The same with a bond.
+#[test]
+fn port_that_is_a_member_of_a_bond() {
+    trio::before_start(Family::Ipv4, |trio| {
+        if !trio.kernel_can("bonds", "link add bond7 type bond mode active-backup")? {
+            return Ok(());
+        }
+        let r = &trio.r.namespace;
+        r.ip("link set p2 down")?;
+        r.ip("link set p2 master bond7")?;
+        r.ip("link set bond7 up")?;
         let found = trio.check()?;
-        ensure!(trio::named(&found, &["br7", "bridge"]), "{found:?}");
+        let is_named = found.iter().any(|finding| {
+            finding.interface == "p2" && finding.what.contains("a member of the bond bond7")
+        });
+        ensure!(is_named, "{found:?}");
+        Ok(())
+    });
+}
+
+/// A VLAN interface on a port whose other end takes tags out of frames: `check` says which offload to switch off, and is
+/// content when it is.
+#[test]
+fn vlan_interface_on_a_port() {
+    trio::before_start(Family::Ipv4, |trio| {
+        let command = "link add link p1 name p1.5 type vlan id 5";
+        if !trio.kernel_can("VLAN interfaces", command)? {
+            return Ok(());
+        }
+        let about_vlan = || -> Result<_> {
+            let found = trio.check()?.into_iter();
+            let mut found = found.filter(|finding| finding.check == "vlan");
+            Ok(found.next())
+        };
+        let finding = about_vlan()?.context("check finds nothing")?;
+        ensure!(finding.interface == "p1", "{finding:?}");
+        ensure!(finding.remedy.contains("txvlan off"), "{finding:?}");
+        trio.a.namespace.run("ethtool -K a0 txvlan off")?;
+        let finding = about_vlan()?;
+        ensure!(finding.is_none(), "{finding:?}");
         Ok(())
     });
 }

@@ -158,63 +158,112 @@ fn name_of_the_control_socket_is_taken() {
     });
 }
 
-/// More for the stack than the router's own veth pair takes: what is lost there is loss, and shown.
+/// More for the stack than the router's own veth pair takes, where nothing limits it before: what is lost there is loss, and
+/// shown.
 #[test]
 fn loss_at_the_own_interface_is_shown() {
-    trio::with(|trio| {
-        // Local destinations, many of them; nobody has to be asked for.
-        let own: Vec<_> = (1..=60).map(|last| [10, 98, 0, last].into()).collect();
-        trio.r.ip("route add local 10.98.0.0/24 dev lo")?;
-        ensure!(trio.is_reached(&trio.r, &own)?, "at the start");
-        let pair = |trio: &trio::Trio| {
-            trio.r.namespace.enter(|| {
-                let mut lost = 0;
-                for end in ["xcast0", "xcast0-dp"] {
-                    for (name, value) in ethtool::statistics(end)? {
-                        let dropped = name.contains("drop") || name.contains("err");
-                        lost += if dropped { value } else { 0 };
-                    }
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            let limits =
+                "[limits]\nstack_copies_per_second = 0\ncopies_per_second = 0\n\n[router]\n";
+            trio.configure("[router]\n", limits)?;
+            trio.start()?;
+            loss_at_the_own_interface(trio)
+        });
+    }
+}
+
+fn loss_at_the_own_interface(trio: &mut trio::Trio) -> Result<()> {
+    // Local destinations, many of them; nobody has to be asked for.
+    let own: Vec<_> = (1..=60).map(|last| [10, 98, 0, last].into()).collect();
+    trio.r.ip("route add local 10.98.0.0/24 dev lo")?;
+    ensure!(trio.is_reached(&trio.r, &own)?, "at the start");
+    let pair = |trio: &trio::Trio| {
+        trio.r.namespace.enter(|| {
+            let mut lost = 0;
+            for end in ["xcast0", "xcast0-dp"] {
+                for (name, value) in ethtool::statistics(end)? {
+                    let dropped = name.contains("drop") || name.contains("err");
+                    lost += if dropped { value } else { 0 };
                 }
-                Ok(lost)
-            })
-        };
-        let before = pair(trio)?;
-        let frame = trio.packet(A, &own, 0, 0).frame();
-        // By two ports, from two CPUs.
-        let other = Tap::open(&trio.c.namespace, "c0")?;
-        let mut by_other = trio.packet(C, &own, 0, 0);
-        by_other.destination_mac = trio::port_mac(3);
-        by_other.source_mac = trio::host_mac(3);
-        let by_other = by_other.frame();
-        let flood = |tap: &Tap, frame: &[u8]| (0..5000).try_for_each(|_| tap.send(frame));
-        let lost = until(SOON / 2, || {
-            std::thread::scope(|scope| {
-                let second = scope.spawn(|| flood(&other, &by_other));
-                flood(&trio.tap, &frame)?;
-                second
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("the second sender"))?
-            })?;
-            Ok(pair(trio)? > before + 1000)
+            }
+            Ok(lost)
+        })
+    };
+    let before = pair(trio)?;
+    let frame = trio.packet(A, &own, 0, 0).frame();
+    // By two ports, from two CPUs.
+    let other = Tap::open(&trio.c.namespace, "c0")?;
+    let mut by_other = trio.packet(C, &own, 0, 0);
+    by_other.destination_mac = trio::port_mac(3);
+    by_other.source_mac = trio::host_mac(3);
+    let by_other = by_other.frame();
+    let flood = |tap: &Tap, frame: &[u8]| (0..5000).try_for_each(|_| tap.send(frame));
+    let lost = until(SOON / 2, || {
+        std::thread::scope(|scope| {
+            let second = scope.spawn(|| flood(&other, &by_other));
+            flood(&trio.tap, &frame)?;
+            second
+                .join()
+                .map_err(|_| anyhow::anyhow!("the second sender"))?
         })?;
-        if !lost {
-            // It is limited before it gets there.
-            return Ok(());
-        }
-        let shown = || {
-            let stats = daemon::report(&trio.r.namespace, &["stats"])?;
-            let ports = stats["ports"].as_array().context("no ports")?;
-            let drops = ports
-                .iter()
-                .filter_map(|port| port["driver_drops"].as_u64());
-            Ok(stats["loss"].as_u64().unwrap_or(0) + drops.sum::<u64>() > 1000)
+        Ok(pair(trio)? > before + 1000)
+    })?;
+    ensure!(lost, "the pair loses nothing, so there is nothing to show");
+    let shown = || {
+        let stats = daemon::report(&trio.r.namespace, &["stats"])?;
+        let ports = stats["ports"].as_array().context("no ports")?;
+        let drops = ports
+            .iter()
+            .filter_map(|port| port["driver_drops"].as_u64());
+        Ok(stats["loss"].as_u64().unwrap_or(0) + drops.sum::<u64>() > 1000)
+    };
+    ensure!(
+        until(SOON / 4, shown)?,
+        "{} lost at the pair, and stats show {}",
+        pair(trio)? - before,
+        daemon::report(&trio.r.namespace, &["stats"])?["loss"]
+    );
+    Ok(())
+}
+
+/// More addresses of the router's own than its table holds: what could not be written is shown, the rest works, and it is
+/// tried again when there is room.
+#[test]
+fn edits_that_failed_are_shown_and_tried_again() {
+    /// `MAX_OWN_ADDRESSES`
+    const ROOM: u32 = 8192;
+    const ADDRESSES: u32 = ROOM + 300;
+    trio::with(|trio| {
+        trio.resolve()?;
+        let addresses = |verb: &str, numbers: std::ops::Range<u32>| {
+            let of = |number| trio.address(Ipv4Addr::from_bits(0x0a61_0000 | number));
+            let line = |number| format!("route {verb} local {} dev lo\n", of(number));
+            trio.r
+                .namespace
+                .ip_batch(&numbers.map(line).collect::<String>())
         };
-        ensure!(
-            until(SOON / 4, shown)?,
-            "{} lost at the pair, and stats show {}",
-            pair(trio)? - before,
-            daemon::report(&trio.r.namespace, &["stats"])?["loss"]
-        );
+        let pending = || -> Result<Value> {
+            let status = daemon::report(&trio.r.namespace, &["status"])?;
+            Ok(status["pending_edits"].clone())
+        };
+        let count = || pending()?["count"].as_u64().context("no count");
+        ensure!(count()? == 0, "at the start");
+        addresses("add", 0..ADDRESSES)?;
+        let some_wait = || Ok(count()? >= 300);
+        ensure!(until(SOON, some_wait)?, "{}", pending()?);
+        let shown = pending()?;
+        let what = shown["examples"][0]["what"].as_str().unwrap_or_default();
+        ensure!(what.starts_with("own address "), "{shown}");
+        let error = shown["examples"][0]["error"].as_str();
+        ensure!(error.is_some_and(|error| !error.is_empty()), "{shown}");
+        trio.serves(&[B, C])?;
+        let tried_again = || Ok(pending()?["examples"][0]["attempts"].as_u64() > Some(1));
+        ensure!(until(SOON, tried_again)?, "{}", pending()?);
+        // Room for all of them.
+        addresses("del", 0..400)?;
+        let none = || Ok(count()? == 0);
+        ensure!(until(SOON, none)?, "{}", pending()?);
         Ok(())
     });
 }

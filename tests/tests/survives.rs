@@ -3,6 +3,8 @@
 
 use std::fs::File;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -251,6 +253,97 @@ fn killed_and_started_again_under_a_stream() {
     });
 }
 
+/// What a router with other maps leaves behind: a number of its lineage is another one.
+fn of_another_version(trio: &mut Trio, index: u32) -> Result<String> {
+    trio.daemon.take().context("no router")?.kill()?;
+    let inode = trio
+        .r
+        .namespace
+        .enter(|| Ok(std::fs::metadata("/proc/thread-self/ns/net")?.ino()))?;
+    let lineage = format!("/sys/fs/bpf/xcast/{inode}/{STACK_INTERFACE}/lineage");
+    bpf::write_pinned(Path::new(&lineage), index, 0xdead)?;
+    trio.start()?;
+    Ok(trio.daemon()?.log())
+}
+
+/// The next version counts other things: it says that its counters begin at 0, and takes over without a packet lost.
+#[test]
+fn changed_counters_are_said_to_begin_anew() {
+    /// Where the lineage has what stands for the counters.
+    const LAYOUT: u32 = 1;
+    trio::with(|trio| {
+        trio.resolve()?;
+        trio.serves(&ALL)?;
+        let before = Counters::read(&trio.r.namespace)?.value("received");
+        let numbers = stream(trio, &[B, C, R1], |trio| {
+            let log = of_another_version(trio, LAYOUT)?;
+            ensure!(log.contains("counters cannot be continued"), "{log}");
+            Ok(())
+        })?;
+        complete("B", &trio.b, &numbers)?;
+        complete("C", &trio.c, &numbers)?;
+        complete("R", &trio.r, &numbers)?;
+        let counted = Counters::read(&trio.r.namespace)?.value("received");
+        ensure!(
+            counted > 0 && counted < before + numbers.len() as u64,
+            "{counted} after {before} and {} more",
+            numbers.len()
+        );
+        // The same version goes on from there, and says nothing.
+        trio.daemon.take().context("no router")?.kill()?;
+        trio.start()?;
+        let log = trio.daemon()?.log();
+        ensure!(!log.contains("version"), "{log}");
+        ensure!(Counters::read(&trio.r.namespace)?.value("received") >= counted);
+        trio.serves(&ALL)
+    });
+}
+
+/// A version that hands packets over in another way: it says that those under way may be lost, and forwards.
+#[test]
+fn changed_handover_is_said_to_interrupt() {
+    /// Where the lineage has what stands for the way of handing over.
+    const HANDOVER: u32 = 0;
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        trio.serves(&ALL)?;
+        let log = of_another_version(trio, HANDOVER)?;
+        ensure!(
+            log.contains("packets that are under way may be lost"),
+            "{log}"
+        );
+        trio.serves(&ALL)
+    });
+}
+
+/// Where there is no BPF file system, one is mounted, and forwarding outlives the process as elsewhere.
+#[test]
+fn missing_bpf_file_system_is_mounted() {
+    // With processes and mounts of its own, so that nobody else's file system can be reached.
+    const ALONE: &[&str] = &[
+        "unshare",
+        "--fork",
+        "--pid",
+        "--kill-child",
+        "--mount",
+        "--mount-proc",
+        "sh",
+        "-c",
+        "umount -R /sys/fs/bpf; \"$0\" \"$@\" & wait $!",
+    ];
+    trio::before_start(Family::Ipv4, |trio| {
+        let check = check_under(&trio.r.namespace, &trio.configuration, ALONE)?;
+        ensure!(check.contains("will mount the BPF file system"), "{check}");
+        trio.launch(Launch {
+            under: ALONE,
+            ..Launch::default()
+        })?;
+        let status = daemon::report(&trio.r.namespace, &["status"])?;
+        ensure!(status["lasting"] == true, "{status}");
+        trio.serves(&ALL)
+    });
+}
+
 /// Routes that change while no router lives are followed by the next one; those that do not change
 /// are never absent, not for one packet.
 #[test]
@@ -282,7 +375,7 @@ fn routes_changed_while_it_was_dead() {
 /// A router that starts takes no packet that it cannot copy yet: what it does not take, the kernel drops as before.
 #[test]
 fn takes_nothing_before_it_can_copy() {
-    trio::before_start(Family::Ipv4, |trio| {
+    trio::before(|trio| {
         trio.resolve()?;
         stream(trio, &[B, C], Trio::start)?;
         let lost = Counters::read(&trio.r.namespace)?;
@@ -323,7 +416,7 @@ fn port_that_comes_back_disturbs_no_other() {
 /// port between two packets, and neither of them is lost, nor is a copy for another port.
 #[test]
 fn live_interface_becomes_a_port() {
-    trio::before_start(Family::Ipv4, |trio| {
+    trio::before(|trio| {
         for number in 4..=9 {
             let name = format!("p{number}");
             trio.r
@@ -397,7 +490,7 @@ fn unload_removes_what_the_router_made_and_nothing_else() {
 /// SIGHUP reads the configuration again: a new port is served, and nothing else is disturbed.
 #[test]
 fn reload_of_the_configuration_under_a_stream() {
-    trio::before_start(Family::Ipv4, |trio| {
+    trio::before(|trio| {
         trio.configuration = trio::configuration(&["p1", "p2"]);
         trio.start()?;
         trio.resolve()?;
@@ -431,7 +524,7 @@ fn other_signals_end_nothing() {
         "USR1", "USR2", "QUIT", "ALRM", "VTALRM", "PROF", "IO", "PWR", "STKFLT", "XCPU", "XFSZ",
         "TTIN", "TTOU", "RTMIN",
     ];
-    trio::with_family(Family::Ipv4, |trio| {
+    trio::with(|trio| {
         trio.resolve()?;
         trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C], |trio| {
@@ -558,7 +651,7 @@ fn check_under(namespace: &Namespace, configuration: &str, under: &[&str]) -> Re
 /// `run --replace` takes over from a router that runs, which ends, and nothing is lost.
 #[test]
 fn replaced_under_a_stream() {
-    trio::with_family(Family::Ipv4, |trio| {
+    trio::with(|trio| {
         trio.resolve()?;
         trio.serves(&ALL)?;
         let numbers = stream(trio, &[B, C, R1], |trio| {
@@ -580,7 +673,7 @@ fn replaced_under_a_stream() {
 /// With `--keep`, SIGTERM ends the router and not forwarding.
 #[test]
 fn terminated_and_kept() {
-    trio::before_start(Family::Ipv4, |trio| {
+    trio::before(|trio| {
         let launch = Launch {
             arguments: &["--keep"],
             ..Launch::default()
@@ -604,14 +697,16 @@ fn terminated_and_kept() {
 /// that time.
 #[test]
 fn orphan_leaves_it_to_the_stack() {
-    trio::before_start(Family::Ipv4, |trio| {
+    trio::before(|trio| {
         trio.configure("[router]\n", "[router]\norphan_seconds = 2\n")?;
         trio.start()?;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
         let is_followed = || {
             let output = daemon::ctl(&trio.r.namespace, &["routes"])?;
-            Ok(String::from_utf8_lossy(&output.stdout).contains("10.99.0.0/16"))
+            let prefix = trio.family.prefix(Ipv4Addr::new(10, 99, 0, 0), 16);
+            let routes = String::from_utf8_lossy(&output.stdout);
+            Ok(routes.contains(&prefix.to_string()))
         };
         ensure!(until(SOON, is_followed)?, "the route is not followed");
         ensure!(trio.is_reached(&trio.b, &[BEHIND, C])?, "at the start");

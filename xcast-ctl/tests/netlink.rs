@@ -376,6 +376,13 @@ fn the_maps_follow_the_kernel_ipv6() {
             route add unreachable 2001:db8:25::/48");
         let mut router = Router::start(&["v1", "v2"]);
         router.synchronise().await;
+        // The kernel makes the routes of its own addresses in its own time.
+        let local = Counter::StackLocal.name();
+        router
+            .until("its own address", |router| {
+                router.fate("2001:db8:1::1") == local
+            })
+            .await;
         for (address, fate) in [
             ("2001:db8:1::2", "forward 2001:db8:1::2 v1"),
             ("2001:db8:20::1", "forward 2001:db8:1::2 v1"),

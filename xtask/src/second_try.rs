@@ -14,6 +14,7 @@ const MAX_FAILURES: usize = 6;
 pub struct Seen {
     failed: Vec<String>,
     passed: BTreeSet<String>,
+    skipped: BTreeSet<String>,
     begun: usize,
     ended: usize,
 }
@@ -32,7 +33,14 @@ impl Seen {
             }
         } else if let Some(name) = result(line, " ... ok") {
             self.passed.insert(name.to_owned());
+        } else if let Some((_, why)) = line.split_once("SKIPPED: ") {
+            self.skipped.insert(why.to_owned());
         }
+    }
+
+    /// What tests said that they cannot test here, and why.
+    pub fn skipped(&self) -> impl Iterator<Item = &str> {
+        self.skipped.iter().map(String::as_str)
     }
 
     /// Whether these tests ran, passed, and nothing failed.
@@ -73,6 +81,14 @@ mod tests {
         let mut seen = Seen::default();
         output.lines().for_each(|line| seen.line(line));
         seen
+    }
+
+    #[test]
+    fn what_is_skipped_is_named_once() {
+        // Other threads of the harness write to the same line.
+        let seen = seen("SKIPPED: VRFs: none\ntest a ... SKIPPED: VRFs: none\nSKIPPED: bonds\n");
+        let skipped: Vec<_> = seen.skipped().collect();
+        assert_eq!(skipped, ["VRFs: none", "bonds"]);
     }
 
     #[test]

@@ -127,11 +127,14 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     }
     steps.table();
     // Last, so that the counted results are what one sees in the end.
-    let mut again = Vec::new();
+    let (mut again, mut skipped) = (Vec::new(), Vec::new());
     let arguments: Vec<_> = arguments.arguments.iter().map(String::as_str).collect();
     steps.step("tests", || {
-        tests(&arguments, &variables, processors, &mut again)
+        tests(&arguments, &variables, processors, &mut again, &mut skipped)
     });
+    for why in skipped {
+        eprintln!("xtask: skipped: {why}");
+    }
     if !again.is_empty() {
         eprintln!(
             "\nxtask: passed at the second try only: {}",
@@ -223,12 +226,13 @@ const TESTED: [&str; 8] = [
 ];
 
 /// Runs the tests, programs at the same time, and a few that failed once more, by themselves; those that pass then are added to
-/// `again`.
+/// `again`. What they say that they cannot test here is added to `skipped`.
 fn tests(
     arguments: &[&str],
     variables: &[(&str, &str)],
     at_once: usize,
     again: &mut Vec<String>,
+    skipped: &mut Vec<String>,
 ) -> Result<Outcome> {
     let Some(programs) = test_programs::build(&TESTED)? else {
         return Ok(Outcome::Failed);
@@ -245,7 +249,9 @@ fn tests(
         Ok(passed && of_docs.success())
     };
     let mut seen = Seen::default();
-    if all(at_once, arguments, &mut seen)? {
+    let passed = all(at_once, arguments, &mut seen)?;
+    skipped.extend(seen.skipped().map(str::to_owned));
+    if passed {
         return Ok(Outcome::Passed);
     }
     let Some(failed) = seen.worth_a_second_try() else {

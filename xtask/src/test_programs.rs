@@ -98,8 +98,8 @@ impl Artifact {
     }
 }
 
-/// Runs programs, `at_once` of them at the same time, and says whether all succeeded. What each has printed is printed when it has
-/// ended, and handed to `see` line by line.
+/// Runs programs, `at_once` of them at the same time, and says whether all succeeded. What each has printed, to its standard
+/// error, too, is printed when it has ended, and handed to `see` line by line.
 ///
 /// # Errors
 ///
@@ -134,12 +134,17 @@ pub fn run(
         drop(tell);
         let mut all = true;
         for (program, output) in ended {
-            let (text, succeeded) = output?;
+            let Output {
+                text,
+                errors,
+                succeeded,
+            } = output?;
             all &= succeeded;
             eprintln!("       Ended {}", program.name);
-            for line in text.split_inclusive('\n') {
+            for line in text.split_inclusive('\n').chain(errors.lines()) {
                 see(line);
             }
+            eprint!("{errors}");
             // Whoever does not want the output any longer still wants the result.
             let _ = io::stdout().write_all(text.as_bytes());
         }
@@ -148,7 +153,7 @@ pub fn run(
 }
 
 impl TestProgram {
-    fn output(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<(String, bool)> {
+    fn output(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Output> {
         let mut command = Command::new(&self.executable);
         let output = command
             .args(arguments)
@@ -157,15 +162,27 @@ impl TestProgram {
             .env("CARGO_MANIFEST_DIR", &self.directory)
             .current_dir(&self.directory)
             .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
             .output()
             .with_context(|| format!("failed to start the tests of {}", self.name))?;
         let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
         if !output.status.success() {
             text += &format!("{}: {}\n", self.name, output.status);
         }
-        Ok((text, output.status.success()))
+        Ok(Output {
+            text,
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+            succeeded: output.status.success(),
+        })
     }
+}
+
+/// How a program ended.
+struct Output {
+    /// What it wrote to its standard output.
+    text: String,
+    /// And to its standard error, past the harness: what it skips, above all.
+    errors: String,
+    succeeded: bool,
 }
 
 #[cfg(test)]
@@ -209,7 +226,10 @@ mod tests {
         };
         assert!(all(&[shell("/bin/echo"), shell("/bin/echo")]).unwrap());
         assert!(!all(&[shell("/bin/echo"), shell("/bin/false")]).unwrap());
+        // It has no such file, and says so.
+        assert!(!all(&[shell("/bin/ls")]).unwrap());
         assert!(all(&[shell("/nowhere")]).is_err());
         assert_eq!(seen.iter().filter(|line| *line == "one\n").count(), 3);
+        assert!(seen.iter().any(|line| line.contains("'one'")), "{seen:?}");
     }
 }

@@ -13,7 +13,7 @@ use crate::bpf;
 use crate::daemon;
 use crate::family::Family;
 use crate::rig::STACK_INTERFACE;
-use crate::trio::{self, B, BEHIND, C, R1, Trio};
+use crate::trio::{self, B, BEHIND, C, Host, R1, Trio};
 
 /// How long something that goes and comes back is away.
 const AWAY: Duration = Duration::from_millis(500);
@@ -42,6 +42,8 @@ pub struct Target {
     pub name: &'static str,
     /// The address.
     pub address: Ipv4Addr,
+    /// The address that unicast has beside it: the same one, unless Xcast is to be alone in using a neighbour entry.
+    pub unicast: Ipv4Addr,
     /// Where it may be.
     pub hosts: &'static [Place],
 }
@@ -49,23 +51,40 @@ pub struct Target {
 const TO_B: Target = Target {
     name: "B",
     address: B,
+    unicast: B,
     hosts: &[Place::B],
 };
 const TO_C: Target = Target {
     name: "C",
     address: C,
+    unicast: C,
     hosts: &[Place::C],
 };
 const TO_ROUTER: Target = Target {
     name: "router",
     address: R1,
+    unicast: R1,
     hosts: &[Place::R],
 };
 /// Behind a gateway: B at first.
 const TO_NETWORK: Target = Target {
     name: "network",
     address: BEHIND,
+    unicast: BEHIND,
     hosts: &[Place::B, Place::C],
+};
+/// A further address of C, and of B.
+const C_TOO: Ipv4Addr = Ipv4Addr::new(10, 66, 3, 3);
+const B_TOO: Ipv4Addr = Ipv4Addr::new(10, 66, 2, 3);
+/// C, which Xcast alone knows by this address.
+const TO_C_ALONE: Target = Target {
+    unicast: C_TOO,
+    ..TO_C
+};
+/// What is behind a gateway that Xcast alone uses. Unicast beside it goes by another address of the same gateway.
+const TO_NETWORK_ALONE: Target = Target {
+    unicast: Ipv4Addr::new(10, 98, 0, 1),
+    ..TO_NETWORK
 };
 /// All that the router can be harmed in: two ports, and the way to the stack.
 const ALL: &[Target] = &[TO_B, TO_C, TO_ROUTER];
@@ -125,6 +144,52 @@ fn nothing(_: &mut Trio) -> Result<()> {
 
 fn route_by_b(trio: &mut Trio) -> Result<()> {
     trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2").map(drop)
+}
+
+/// Gives a host an address that is there at once.
+fn add_address(host: &Host, address: &str) -> Result<()> {
+    let nodad = match Family::under_test() {
+        Family::Ipv4 => "",
+        Family::Ipv6 => " nodad",
+    };
+    host.ip(&format!("address add {address}{nodad}")).map(drop)
+}
+
+/// B gets another MAC address, while the router's entries of these addresses are STALE.
+fn another_mac(stage: &mut Stage<'_>, addresses: &[Ipv4Addr]) -> Result<()> {
+    for &address in addresses {
+        stage.note_neighbour(address, "stale")?;
+    }
+    stage.mended();
+    let b = &stage.trio.b.namespace;
+    b.ip("link set b0 address 02:00:00:01:99:02").map(drop)
+}
+
+/// C loses these addresses, whose entries are STALE, and has them back when the router's kernel has given them up.
+fn away_until_given_up(stage: &mut Stage<'_>, addresses: &[Ipv4Addr]) -> Result<()> {
+    for &address in addresses {
+        stage.note_neighbour(address, "stale")?;
+    }
+    // With the first one of a subnet, IPv4 loses the others.
+    for address in addresses.iter().rev() {
+        let command = format!("address del {address}/24 dev c0");
+        stage.trio.c.ip(&command)?;
+    }
+    stage.until("the kernel to give the host up", || {
+        for &address in addresses {
+            let entry = stage.trio.neighbour(address)?;
+            let mut given_up = ["FAILED", "INCOMPLETE"].iter();
+            if !given_up.any(|state| entry.contains(state)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })?;
+    for address in addresses {
+        add_address(&stage.trio.c, &format!("{address}/24 dev c0"))?;
+    }
+    stage.mended();
+    Ok(())
 }
 
 /// A line of the configuration, in its section `router`.
@@ -368,12 +433,22 @@ pub const FAULTS: &[Fault] = &[
         harmed: &[TO_NETWORK],
         is_long: false,
         prepare: route_by_b,
-        work: |stage| {
-            stage.note_neighbour(B, "stale")?;
-            stage.mended();
-            let b = &stage.trio.b.namespace;
-            b.ip("link set b0 address 02:00:00:01:99:02").map(drop)
+        work: |stage| another_mac(stage, &[B]),
+    },
+    Fault {
+        name: "gateway-mac-alone",
+        what: "the same, where unicast has an entry of its own for the gateway: only Xcast uses this one",
+        unharmed: &[TO_ROUTER],
+        harmed: &[TO_NETWORK_ALONE],
+        is_long: false,
+        prepare: |trio| {
+            route_by_b(trio)?;
+            add_address(&trio.b, &format!("{B_TOO}/24 dev b0"))?;
+            add_address(&trio.b, &format!("{}/32 dev lo", TO_NETWORK_ALONE.unicast))?;
+            let route = format!("route add 10.98.0.0/16 via {B_TOO}");
+            trio.r.ip(&route).map(drop)
         },
+        work: |stage| another_mac(stage, &[B, B_TOO]),
     },
     Fault {
         name: "host-gone",
@@ -382,24 +457,16 @@ pub const FAULTS: &[Fault] = &[
         harmed: &[TO_C],
         is_long: false,
         prepare: nothing,
-        work: |stage| {
-            stage.note_neighbour(C, "stale")?;
-            stage.trio.c.ip("address del 10.66.3.2/24 dev c0")?;
-            stage.until("the kernel to give the host up", || {
-                let entry = stage.trio.neighbour(C)?;
-                Ok(["FAILED", "INCOMPLETE"]
-                    .iter()
-                    .any(|state| entry.contains(state)))
-            })?;
-            let c = &stage.trio.c;
-            let nodad = match stage.trio.family {
-                Family::Ipv4 => "",
-                Family::Ipv6 => " nodad",
-            };
-            c.ip(&format!("address add 10.66.3.2/24 dev c0{nodad}"))?;
-            stage.mended();
-            Ok(())
-        },
+        work: |stage| away_until_given_up(stage, &[C]),
+    },
+    Fault {
+        name: "host-gone-alone",
+        what: "the same, where unicast has an entry of its own for the host: only Xcast uses this one",
+        unharmed: &[TO_B, TO_ROUTER],
+        harmed: &[TO_C_ALONE],
+        is_long: false,
+        prepare: |trio| add_address(&trio.c, &format!("{C_TOO}/24 dev c0")),
+        work: |stage| away_until_given_up(stage, &[C, C_TOO]),
     },
     Fault {
         name: "neighbours-flushed",

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 
 use crate::daemon::{self, Daemon, Launch, PATIENCE};
-use crate::trio::{B, C, Trio, host_mac, until};
+use crate::trio::{Trio, host_mac, until};
 
 /// A router and its hosts, while messages are under way.
 pub struct Stage<'a> {
@@ -125,16 +125,12 @@ impl<'a> Stage<'a> {
         self.trio.r.ip(command).map(drop)
     }
 
-    /// Has the kernel's entry of B or C say its true link layer address, in a state.
+    /// Has the kernel's entry of a host's address say its true link layer address, in a state.
     pub fn note_neighbour(&self, address: Ipv4Addr, state: &str) -> Result<()> {
-        let (port, number) = match address {
-            B => ("p2", 2),
-            C => ("p3", 3),
-            _ => anyhow::bail!("no neighbour of the router: {address}"),
-        };
-        let mac = crate::layout::mac_text(host_mac(number));
+        let [.., host, _] = address.octets();
+        let mac = crate::layout::mac_text(host_mac(host));
         self.router_ip(&format!(
-            "neigh replace {address} dev {port} lladdr {mac} nud {state}"
+            "neigh replace {address} dev p{host} lladdr {mac} nud {state}"
         ))
     }
 

@@ -114,9 +114,9 @@ impl<'a> Stream<'a> {
             let xcast = trio::xcast(A, &addresses, number(Kind::Xcast, 0, index), 0).frame();
             lock(&self.sent).push(Instant::now());
             tap.send(&xcast)?;
-            for (at, address) in addresses.iter().enumerate() {
+            for (at, target) in self.targets.iter().enumerate() {
                 let number = number(Kind::Unicast, at, index);
-                tap.send(&trio::datagram(family, A, *address, number, 0, 0))?;
+                tap.send(&trio::datagram(family, A, target.unicast, number, 0, 0))?;
             }
             index += 1;
             thread::sleep(PACE);

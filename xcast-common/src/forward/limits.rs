@@ -56,18 +56,167 @@ pub fn bucket_of<F: Family>(
         source = network | address.octets_from(8) & ((network == 0) as u64).wrapping_neg();
     }
     let which = u64::from(port.relayed_port.memory()) << 8 | u64::from(port.slot);
-    let key = source ^ which;
     // Multiplying by a secret odd number and keeping the high bits is universal hashing: nobody can choose
-    // addresses that share a bucket.
-    let hash = key.wrapping_mul(settings.hash_key | 1);
+    // addresses that share a bucket. Which port it is has a factor of its own, or a neighbouring /64 on another port
+    // would be the same.
+    let hash = source.wrapping_mul(settings.hash_key | 1);
+    let hash = hash.wrapping_add(which.wrapping_mul(settings.hash_key.rotate_left(32) | 1));
     Some((hash >> (u64::BITS - LIMIT_BUCKETS.ilog2())) as u32)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::vec;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{
+        family::{V4, V6},
+        host::Buffer,
+        maps::port::PORT_FIRST,
+        wire::{frame::Frame as _, transport},
+    };
+
+    /// One with a header of 32 octets.
+    const PACKET: Packet = Packet {
+        total_len: 200,
+        header_len: 32,
+        ext_len: 0,
+        dest_count: 2,
+        flags: 0,
+        ttl: 64,
+        protocol: transport::UDP,
+        to_own: false,
+        arrival: PORT_FIRST,
+        to_stack: false,
+    };
+
+    /// The bucket of a source by a port: of IPv4 if it has four octets.
+    fn bucket(hash_key: u64, slot: u8, relayed_port: u16, source: &[u8]) -> Option<u32> {
+        let settings = Settings {
+            hash_key,
+            ..Settings::default()
+        };
+        let port = Port {
+            slot,
+            relayed_port: Be16::new(relayed_port),
+            ..Port::default()
+        };
+        let at = if source.len() == 4 {
+            V4::SOURCE
+        } else {
+            V6::SOURCE
+        };
+        let mut frame = Buffer::new(&[&vec![0; at], source].concat());
+        match source.len() {
+            4 => bucket_of::<V4>(frame.view(), &PACKET, &port, &settings),
+            _ => bucket_of::<V6>(frame.view(), &PACKET, &port, &settings),
+        }
+    }
+
+    /// An address in a /64 of IPv6.
+    fn address6(prefix: u64, interface: u64) -> [u8; 16] {
+        (u128::from(prefix) << 64 | u128::from(interface)).to_be_bytes()
+    }
+
+    /// Packets of the relay's own address and port have the buckets of those whom their envelopes name.
+    #[test]
+    fn an_envelope_names_whose_bucket_it_is() {
+        let settings = Settings {
+            hash_key: 0x1234_5678_9abc_def1,
+            udp_port: Be16::new(4242),
+            ..Settings::default()
+        };
+        let port = Port {
+            slot: PORT_FIRST,
+            relayed_port: settings.udp_port,
+            ..Port::default()
+        };
+        let bucket = |text: &str| {
+            let content = V4::XCAST_AT + usize::from(PACKET.header_len) + udp::HEADER_LEN;
+            let source = text.parse().expect("an address and a port");
+            let mut frame = Buffer::new(&[&vec![0; content][..], &origin::encode(source)].concat());
+            bucket_of::<V4>(frame.view(), &PACKET, &port, &settings)
+        };
+        let one = bucket("192.0.2.1:4000");
+        assert!(one.is_some());
+        // The port does not matter, and the address does.
+        assert_eq!(one, bucket("192.0.2.1:4001"));
+        assert_ne!(one, bucket("192.0.2.2:4000"));
+        let network = bucket("[2001:db8:1:2::1]:4000");
+        assert_eq!(network, bucket("[2001:db8:1:2::2]:4000"));
+        assert_ne!(network, bucket("[2001:db8:1:3::1]:4000"));
+        // An envelope that ends too early has none.
+        let mut short = Buffer::new(&[0; 90]);
+        assert_eq!(
+            bucket_of::<V4>(short.view(), &PACKET, &port, &settings),
+            None
+        );
+    }
+
+    #[test]
+    fn what_ends_before_its_source_has_no_bucket() {
+        assert_eq!(bucket(1, PORT_FIRST, 0, &[10, 0, 0]), None);
+    }
+
+    proptest! {
+        /// Whoever has a /64 has one budget, at each port.
+        #[test]
+        fn a_network_of_ipv6_has_one_bucket(
+            key: u64, slot: u8, prefix: u64, interfaces: (u64, u64),
+        ) {
+            let bucket = |interface| bucket(key, slot, 0, &address6(prefix, interface));
+            prop_assert!(bucket(interfaces.0).is_some_and(|bucket| bucket < LIMIT_BUCKETS));
+            prop_assert_eq!(bucket(interfaces.0), bucket(interfaces.1));
+        }
+    }
+
+    /// In how many of 4096 routers, each with its own secret, two sources share a bucket.
+    fn shared(one: (u8, u16, &[u8]), other: (u8, u16, &[u8])) -> usize {
+        let mut key = 1_u64;
+        let keys = (0..4096).map(|_| {
+            key = key
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(0x1405_7b7e_f767_814f);
+            key ^ key >> 33
+        });
+        let bucket = |key, (slot, relayed_port, source): (u8, u16, &[u8])| {
+            bucket(key, slot, relayed_port, source)
+        };
+        keys.filter(|&key| bucket(key, one) == bucket(key, other))
+            .count()
+    }
+
+    /// Sources that differ in any bit, and one source by two ports, have budgets of their own in almost every router.
+    #[test]
+    fn nobody_shares_a_bucket_on_purpose() {
+        const MOST: usize = 8;
+        let (slot, other) = (PORT_FIRST, PORT_FIRST + 1);
+        let source = [10, 66, 1, 2];
+        for bit in 0..32 {
+            let near = (u32::from_be_bytes(source) ^ 1 << bit).to_be_bytes();
+            assert!(
+                shared((slot, 0, &source), (slot, 0, &near)) < MOST,
+                "bit {bit}"
+            );
+        }
+        assert!(shared((slot, 0, &source), (other, 0, &source)) < MOST);
+        assert!(shared((slot, 5000, &source), (slot, 5001, &source)) < MOST);
+        let prefix = 0x2001_0db8_0000_0005;
+        let source = address6(prefix, 1);
+        for bit in 0..64 {
+            let near = address6(prefix ^ 1 << bit, 1);
+            for slot_of_near in [slot, other, slot + 2] {
+                let shared = shared((slot, 0, &source), (slot_of_near, 0, &near));
+                assert!(shared < MOST, "bit {bit}, slot {slot_of_near}: {shared}");
+            }
+        }
+        assert!(shared((slot, 0, &source), (other, 0, &source)) < MOST);
+        // A port's number is as long as a neighbouring /64's.
+        let by_other = address6(prefix ^ u64::from(slot ^ other), 1);
+        assert!(shared((slot, 0, &source), (other, 0, &by_other)) < MOST);
+    }
 
     #[test]
     fn prices() {

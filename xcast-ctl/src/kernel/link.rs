@@ -13,8 +13,8 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-        LinkXdp, Prop,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoData, LinkAttribute, LinkFlags,
+        LinkInfo, LinkMessage, LinkXdp, Prop,
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+    /// A bridge that keeps VLANs apart (`vlan_filtering`).
+    pub(crate) filters_vlans: bool,
     /// Index of the bridge, bond or VRF that it is a member of.
     pub(crate) master: Option<u32>,
     /// Further names, by which it can be found as well.
@@ -197,10 +199,16 @@ fn parse(message: LinkMessage) -> Link {
             }
             LinkAttribute::LinkNetNsId(_) => link.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
-                link.kind = infos.into_iter().find_map(|info| match info {
-                    LinkInfo::Kind(kind) => Some(kind.to_string()),
-                    _ => None,
-                });
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Data(InfoData::Bridge(settings)) => {
+                            link.filters_vlans =
+                                settings.contains(&InfoBridge::VlanFiltering(true));
+                        }
+                        _ => {}
+                    }
+                }
             }
             LinkAttribute::AfSpecUnspec(families) => {
                 families

@@ -244,6 +244,18 @@ pub enum NextHopObjectKind {
     Hop(Hop),
     /// Several: (object id, weight). Groups do not nest.
     Group(Vec<(u32, u32)>),
+    /// The same, and flows stay with their member as long as they last, whether it answers or not.
+    ResilientGroup(Vec<(u32, u32)>),
+}
+
+impl NextHopObjectKind {
+    /// The members of a group.
+    pub(super) fn members(&self) -> Option<&[(u32, u32)]> {
+        match self {
+            Self::Group(members) | Self::ResilientGroup(members) => Some(members),
+            Self::Blackhole | Self::Hop(_) => None,
+        }
+    }
 }
 
 /// A route.

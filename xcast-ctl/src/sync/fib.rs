@@ -18,7 +18,7 @@ use xcast_common::maps::{NEXT_HOP_NEVER, NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO
 
 use super::{
     next_hops::{Key, NEXT_HOP_BLACKHOLE, NEXT_HOP_LOCAL, NEXT_HOP_POLICY, NEXT_HOP_UNREACHABLE},
-    node::Standing,
+    node::{Choice, Standing},
     path::{OnLink, PathId, Resolution},
     prefix::PrefixMap,
     rib::{Consulted, Rib, Table},
@@ -62,6 +62,8 @@ pub(super) enum By {
     Route { table: usize, path: PathId },
     /// Routes for some packets only: index of their table.
     Scope { table: usize },
+    /// Routes of which the kernel chooses one by the interface of arrival: index of their table.
+    Arrival { table: usize },
     /// A policy rule: its place in the order.
     Rule(usize),
 }
@@ -133,11 +135,14 @@ impl Fib {
             let Some(node) = table.routes.get_mut(prefix) else {
                 continue;
             };
-            let standing = match node.best(&rib.paths) {
+            let standing = match node.choice(&rib.paths) {
                 // Whether a packet goes this way is the kernel's to say, also as long as no next hop is usable.
                 _ if is_scoped && !node.candidates.is_empty() => Standing::Route,
                 None => Standing::Silent,
-                Some(path) if rib.paths[path].resolution == Resolution::Throw => Standing::Throw,
+                Some(Choice {
+                    path,
+                    by_arrival: false,
+                }) if rib.paths[path].resolution == Resolution::Throw => Standing::Throw,
                 Some(_) => Standing::Route,
             };
             throw |= standing == Standing::Throw;
@@ -280,8 +285,14 @@ pub(super) fn decide_as_kernel(rib: &Rib, prefix: IpNet) -> Option<Decision> {
         for &table in tables {
             let Table { scope, routes, .. } = &rib.tables[table];
             let found = if scope.is_all() {
-                let found = routes.longest(prefix, |node| node.best(&rib.paths));
-                found.map(|(prefix, path)| (prefix, By::Route { table, path }))
+                let found = routes.longest(prefix, |node| node.choice(&rib.paths));
+                found.map(|(prefix, choice)| match choice.by_arrival {
+                    true => (prefix, By::Arrival { table }),
+                    false => {
+                        let path = choice.path;
+                        (prefix, By::Route { table, path })
+                    }
+                })
             } else {
                 routes.longest(prefix, |node| {
                     (!node.candidates.is_empty()).then_some(By::Scope { table })
@@ -290,7 +301,7 @@ pub(super) fn decide_as_kernel(rib: &Rib, prefix: IpNet) -> Option<Decision> {
             let Some((prefix, by)) = found else { continue };
             let is_longer = longest.is_none_or(|(other, other_by)| {
                 let is_scope =
-                    matches!(by, By::Scope { .. }) && matches!(other_by, By::Route { .. });
+                    matches!(by, By::Scope { .. }) && !matches!(other_by, By::Scope { .. });
                 prefix.prefix_len() > other.prefix_len()
                     || prefix.prefix_len() == other.prefix_len() && is_scope
             });

@@ -226,7 +226,9 @@ impl RouteSync {
             via,
             device: ifindex.map(|ifindex| self.link_name(ifindex)),
             table: decision.and_then(|decision| match decision.by {
-                By::Route { table, .. } | By::Scope { table } => Some(self.rib.tables[table].id),
+                By::Route { table, .. } | By::Scope { table } | By::Arrival { table } => {
+                    Some(self.rib.tables[table].id)
+                }
                 By::Rule(_) => None,
             }),
             why: self.why(prefix, id),
@@ -447,6 +449,12 @@ impl RouteSync {
         let path = match decision.by {
             By::Route { path, .. } => &self.rib.paths[path],
             By::Scope { table } => return self.scope_text(decision.prefix, table),
+            By::Arrival { .. } => {
+                return format!(
+                    "{} (several routes of one metric: only the kernel knows)",
+                    decision.prefix
+                );
+            }
             By::Rule(at) => {
                 return match self.rib.order(decision.prefix).get(at) {
                     Some(Consulted::Stack { rule, .. }) => format!("rule {rule}"),

@@ -34,6 +34,14 @@ pub(super) enum Standing {
     Route,
 }
 
+/// The route that is in force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) path: PathId,
+    /// For packets that come by some interfaces, another one is.
+    pub(super) by_arrival: bool,
+}
+
 impl Node {
     /// Puts a candidate in its place and returns those it displaced; `None` if nothing changed.
     pub(super) fn place(&mut self, new: Candidate, placement: Placement) -> Option<Vec<Candidate>> {
@@ -65,10 +73,16 @@ impl Node {
     }
 
     /// The route that is in force, if there is a usable one.
+    pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
+        self.choice(paths).map(|choice| choice.path)
+    }
+
+    /// The route that is in force, if there is a usable one, and whether that is so for all packets.
     ///
     /// Of IPv6, the one with the highest preference among those of the lowest metric; if none of these is
-    /// usable, among all others (`find_rr_leaf` in the kernel).
-    pub(super) fn best(&self, paths: &Paths) -> Option<PathId> {
+    /// usable, among all others (`find_rr_leaf` in the kernel). Of several that are as good, the kernel prefers one by the
+    /// interface that a packet came by (`rt6_score_route`).
+    pub(super) fn choice(&self, paths: &Paths) -> Option<Choice> {
         let usable = |c: &&Candidate| {
             !matches!(
                 paths[c.path].resolution,
@@ -79,14 +93,16 @@ impl Node {
         let first = all.first()?.metric;
         let (lowest, others) = all.split_at(all.partition_point(|c| c.metric == first));
         let preferred = |candidates: &[Candidate]| {
-            let mut usable = candidates.iter().filter(usable);
-            let mut best = usable.next()?;
-            for candidate in usable {
-                if paths[candidate.path].spec.preference > paths[best.path].spec.preference {
-                    best = candidate;
-                }
-            }
-            Some(best.path)
+            let preference = |c: &Candidate| paths[c.path].spec.preference;
+            let usable = || candidates.iter().filter(usable);
+            let highest = usable().map(preference).max()?;
+            let mut best = usable().filter(|c| preference(c) == highest);
+            let path = best.next()?.path;
+            let differs = |c: &Candidate| paths[c.path].resolution != paths[path].resolution;
+            Some(Choice {
+                path,
+                by_arrival: paths[path].spec.ipv6 && best.any(differs),
+            })
         };
         preferred(lowest).or_else(|| preferred(others))
     }

@@ -51,6 +51,9 @@ mod attribute {
     pub(super) const NEIGHBOUR_MANAGED: u32 = 1 << 0;
     pub(super) const NEXT_HOP_ID: u16 = 1;
     pub(super) const NEXT_HOP_GROUP: u16 = 2;
+    pub(super) const NEXT_HOP_GROUP_TYPE: u16 = 3;
+    /// `NEXTHOP_GRP_TYPE_RES`.
+    pub(super) const RESILIENT: u16 = 1;
     pub(super) const NEXT_HOP_BLACKHOLE: u16 = 4;
     pub(super) const NEXT_HOP_OIF: u16 = 5;
     pub(super) const NEXT_HOP_GATEWAY: u16 = 6;
@@ -261,13 +264,16 @@ const NEXT_HOP_HEADER_LEN: usize = 8;
 
 fn next_hop_object(payload: &[u8]) -> Result<Option<NextHopObject>> {
     let (mut id, mut kind, mut ifindex, mut fdb) = (None, None, None, false);
-    let mut via = Via::Link;
+    let (mut via, mut resilient) = (Via::Link, false);
     for attribute in attributes(payload, NEXT_HOP_HEADER_LEN) {
         let attribute = attribute?;
         match attribute.kind() {
             attribute::NEXT_HOP_ID => id = Some(parse_u32(attribute.value())?),
             attribute::NEXT_HOP_GROUP => {
                 kind = Some(NextHopObjectKind::Group(group(attribute.value())?));
+            }
+            attribute::NEXT_HOP_GROUP_TYPE => {
+                resilient = parse_u16(attribute.value())? == attribute::RESILIENT;
             }
             attribute::NEXT_HOP_BLACKHOLE => kind = Some(NextHopObjectKind::Blackhole),
             attribute::NEXT_HOP_OIF => ifindex = Some(parse_u32(attribute.value())?),
@@ -287,6 +293,12 @@ fn next_hop_object(payload: &[u8]) -> Result<Option<NextHopObject>> {
             weight: 1,
         })
     }));
+    let kind = match kind {
+        Some(NextHopObjectKind::Group(members)) if resilient => {
+            Some(NextHopObjectKind::ResilientGroup(members))
+        }
+        kind => kind,
+    };
     // Objects for bridges' forwarding tables have no place in routes.
     let (Some(id), Some(kind), false) = (id, kind, fdb) else {
         return Ok(None);
@@ -621,8 +633,14 @@ mod tests {
         members[..5].copy_from_slice(&[&1_u32.to_ne_bytes()[..], &[2]].concat());
         members[8..14].copy_from_slice(&[&2_u32.to_ne_bytes()[..], &[0, 1]].concat());
         let group = attribute(attribute::NEXT_HOP_GROUP, &members);
-        let weights = NextHopObjectKind::Group(vec![(1, 3), (2, 257)]);
-        assert_eq!(object(0, &[group]), Some((7, weights)));
+        let weights = vec![(1, 3), (2, 257)];
+        let resilient = attribute(attribute::NEXT_HOP_GROUP_TYPE, &1_u16.to_ne_bytes());
+        assert_eq!(
+            object(0, &[group.clone(), resilient]),
+            Some((7, NextHopObjectKind::ResilientGroup(weights.clone())))
+        );
+        let group = object(0, &[group]);
+        assert_eq!(group, Some((7, NextHopObjectKind::Group(weights))));
     }
 
     #[test]

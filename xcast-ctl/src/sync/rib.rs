@@ -376,7 +376,9 @@ impl Rib {
             Next::Object(object) => match self.objects.get(object).map(|seen| &seen.value) {
                 Some(NextHopObjectKind::Blackhole) => return Some(Hops::Blackhole),
                 Some(NextHopObjectKind::Hop(hop)) => return Some(Hops::One(*hop)),
-                Some(NextHopObjectKind::Group(members)) => {
+                Some(
+                    NextHopObjectKind::Group(members) | NextHopObjectKind::ResilientGroup(members),
+                ) => {
                     if members.iter().any(|(member, _)| self.is_blackhole(*member)) {
                         return Some(Hops::Blackhole); // The kernel has these only alone in a group.
                     }
@@ -411,10 +413,14 @@ impl Rib {
     }
 
     /// Whether the kernel passes a member of a multipath route over because its gateway does not answer. It does so with
-    /// nexthop objects of both families, with other routes of IPv4 if it was told to, and never with those of IPv6.
+    /// groups of nexthop objects of both families that are not resilient, with other routes of IPv4 if it was told to, and
+    /// never with those of IPv6.
     pub(super) fn passes_over(&self, path: &Path, hop: &Hop) -> bool {
         let asks = match path.spec.next {
-            Next::Object(_) => true,
+            Next::Object(id) => {
+                let kind = self.objects.get(&id).map(|seen| &seen.value);
+                !matches!(kind, Some(NextHopObjectKind::ResilientGroup(_)))
+            }
             Next::Hops(_) => !path.spec.ipv6 && self.multipath_uses_neighbours,
         };
         let Via::Gateway(gateway) = hop.via else {
@@ -620,23 +626,20 @@ impl Rib {
             return;
         }
         self.unlink_group(id, old.as_ref());
-        if let NextHopObjectKind::Group(members) = &kind {
-            for (member, _) in members {
-                self.groups_of.entry(*member).or_default().insert(id);
-            }
+        for (member, _) in kind.members().unwrap_or_default() {
+            self.groups_of.entry(*member).or_default().insert(id);
         }
         self.note_object(id);
     }
 
     /// Forgets that group `id` had members.
     fn unlink_group(&mut self, id: u32, kind: Option<&NextHopObjectKind>) {
-        if let Some(NextHopObjectKind::Group(members)) = kind {
-            for (member, _) in members {
-                if let Some(groups) = self.groups_of.get_mut(member) {
-                    groups.remove(&id);
-                    if groups.is_empty() {
-                        self.groups_of.remove(member);
-                    }
+        let members = kind.and_then(NextHopObjectKind::members);
+        for (member, _) in members.unwrap_or_default() {
+            if let Some(groups) = self.groups_of.get_mut(member) {
+                groups.remove(&id);
+                if groups.is_empty() {
+                    self.groups_of.remove(member);
                 }
             }
         }
@@ -661,7 +664,9 @@ impl Rib {
             let Some(seen) = self.objects.get_mut(&group) else {
                 continue;
             };
-            if let NextHopObjectKind::Group(members) = &mut seen.value {
+            if let NextHopObjectKind::Group(members) | NextHopObjectKind::ResilientGroup(members) =
+                &mut seen.value
+            {
                 members.retain(|(member, _)| *member != id);
                 if members.is_empty() {
                     self.remove_object(group);
@@ -696,10 +701,11 @@ impl Rib {
     fn own_kind(&self, route: &Route) -> RouteKind {
         let discards = |id: u32| match self.objects.get(&id).map(|seen| &seen.value) {
             Some(NextHopObjectKind::Blackhole) => true,
-            Some(NextHopObjectKind::Group(members)) => {
-                members.iter().any(|(member, _)| self.is_blackhole(*member))
+            Some(kind) => {
+                let mut members = kind.members().unwrap_or_default().iter();
+                members.any(|(member, _)| self.is_blackhole(*member))
             }
-            Some(NextHopObjectKind::Hop(_)) | None => false,
+            None => false,
         };
         match route.kind {
             RouteKind::Blackhole if route.object.is_some_and(discards) => RouteKind::Unicast,
@@ -710,7 +716,9 @@ impl Rib {
     fn group_hops(&self, members: &[(u32, u32)]) -> Vec<Hop> {
         let hop = |&(id, weight): &(u32, u32)| match self.objects.get(&id)?.value {
             NextHopObjectKind::Hop(hop) => Some(Hop { weight, ..hop }),
-            NextHopObjectKind::Blackhole | NextHopObjectKind::Group(_) => None,
+            NextHopObjectKind::Blackhole
+            | NextHopObjectKind::Group(_)
+            | NextHopObjectKind::ResilientGroup(_) => None,
         };
         members.iter().filter_map(hop).collect()
     }

@@ -40,13 +40,20 @@ fn member(port: &Interface, master: &Link) -> Finding {
              instead of a VRF",
         );
     }
+    let vlans = match master.filters_vlans {
+        true => {
+            "; it keeps VLANs apart (vlan_filtering), and what arrives without a tag is routed as if \
+             it belonged to none"
+        }
+        false => "",
+    };
     finding(
         "member",
         Severity::Warning,
         Some(port),
         format!(
             "a member of the {kind} {0}: XDP comes before the {kind}, so the router may take packets \
-             away from it, and copies that are to leave by {0} go to the kernel's stack",
+             away from it, and copies that are to leave by {0} go to the kernel's stack{vlans}",
             master.name
         ),
         format!(
@@ -104,6 +111,21 @@ mod tests {
             let mut facts = facts();
             facts.ports[0].master = Some(upper(kind));
             assert_eq!(found(&facts), [(check, severity, Some("eth0".to_owned()))]);
+        }
+    }
+
+    #[test]
+    fn bridges_that_keep_vlans_apart() {
+        for filters_vlans in [false, true] {
+            let mut facts = facts();
+            facts.ports[0].master = Some(Link {
+                filters_vlans,
+                ..upper("bridge")
+            });
+            let mut findings = Vec::new();
+            judge(&facts, &facts.ports[0], &mut findings);
+            let says_so = findings[0].what.contains("vlan_filtering");
+            assert_eq!(says_so, filters_vlans, "{findings:?}");
         }
     }
 

@@ -435,10 +435,12 @@ impl Kernel {
                 let link = self.links.get(&hop.ifindex);
                 link.is_some_and(|link| link.up && link.carrier)
             }
-            NextHopObjectKind::Group(members) => members.iter().all(|(member, _)| {
-                let kind = self.objects.get(member);
-                matches!(kind, Some(NextHopObjectKind::Hop(_)))
-            }),
+            NextHopObjectKind::Group(members) | NextHopObjectKind::ResilientGroup(members) => {
+                members.iter().all(|(member, _)| {
+                    let kind = self.objects.get(member);
+                    matches!(kind, Some(NextHopObjectKind::Hop(_)))
+                })
+            }
         }
     }
 
@@ -734,13 +736,14 @@ impl Kernel {
             if for_lists && route.kind != RouteKind::Unicast {
                 continue;
             }
-            let siblings = self.siblings(route);
-            let fate = match family() {
-                Family::Ipv6 if !siblings.is_empty() => {
-                    self.route_fate(&self.multipath(&siblings, 0), address)
-                }
-                _ => self.route_fate(route, address),
-            };
+            if !for_lists && self.is_by_arrival(route, address) {
+                return Some(Decided {
+                    prefix_len: route.prefix.prefix_len(),
+                    is_here: false,
+                    fate: Fate::stack(Counter::StackPolicy),
+                });
+            }
+            let fate = self.route_fate(&self.with_siblings(route), address);
             let hops = self.hops(route);
             let is_on_link = |hops: &Vec<Hop>| matches!(hops[..], [hop] if hop.via == Via::Link);
             let unicast = route.kind == RouteKind::Unicast;
@@ -758,6 +761,58 @@ impl Kernel {
             }
         }
         None
+    }
+
+    /// The multipath route that a route is one next hop of, or the route itself.
+    fn with_siblings(&self, route: &Route) -> Route {
+        match self.siblings(route).as_slice() {
+            siblings if family() == Family::Ipv6 && !siblings.is_empty() => {
+                self.multipath(siblings, 0)
+            }
+            _ => route.clone(),
+        }
+    }
+
+    /// A usable route of IPv6 that the kernel exchanges, for packets that come by some interface, for another one: one of
+    /// the same metric, or of any if none of the lowest is usable.
+    fn is_by_arrival(&self, route: &Route, address: IpAddr) -> bool {
+        let Some(way) = self.way(route, address) else {
+            return false;
+        };
+        let same = |other: &&Route| (other.table, other.prefix) == (route.table, route.prefix);
+        let all = || self.routes.iter().filter(same);
+        let lowest = all().map(|other| other.metric).min();
+        let rivals = all().filter(|other| match Some(route.metric) == lowest {
+            true => other.metric == route.metric,
+            false => Some(other.metric) != lowest,
+        });
+        let mut ways = rivals.filter_map(|rival| self.way(rival, address));
+        family() == Family::Ipv6 && ways.any(|other| other != way)
+    }
+
+    /// Where a usable route leads, whether that can be reached or not.
+    fn way(&self, route: &Route, address: IpAddr) -> Option<String> {
+        let route = self.with_siblings(route);
+        if route.kind == RouteKind::Throw {
+            return Some("throw".to_owned());
+        }
+        self.route_fate(&route, address)?;
+        let Some(hops) = self.hops(&route) else {
+            return Some(format!("{:?}", RouteKind::Blackhole));
+        };
+        if route.kind != RouteKind::Unicast {
+            return Some(format!("{:?}", route.kind));
+        }
+        let lowered = |ifindex: u32| {
+            let mtu_bytes = route.mtu_bytes;
+            mtu_bytes.filter(|&mtu| mtu < self.links[&ifindex].mtu_bytes)
+        };
+        let to = |hop: &Hop| (hop.ifindex, hop.via, lowered(hop.ifindex), hop.weight);
+        Some(match (hops.as_slice(), route.object) {
+            ([hop], _) => format!("{:?}", to(&Hop { weight: 1, ..*hop })),
+            (_, Some(object)) => format!("object {object}, {:?}", route.mtu_bytes),
+            (hops, None) => format!("{:?}", hops.iter().map(to).collect::<Vec<_>>()),
+        })
     }
 
     fn route_fate(&self, route: &Route, address: IpAddr) -> Option<Fate> {
@@ -817,7 +872,7 @@ impl Kernel {
         match &self.objects[&object] {
             NextHopObjectKind::Blackhole => None,
             NextHopObjectKind::Hop(hop) => Some(vec![*hop]),
-            NextHopObjectKind::Group(members) => {
+            NextHopObjectKind::Group(members) | NextHopObjectKind::ResilientGroup(members) => {
                 let hop = |&(id, _): &(u32, u32)| match self.objects[&id] {
                     NextHopObjectKind::Hop(hop) => hop,
                     _ => panic!("group of {id}"),

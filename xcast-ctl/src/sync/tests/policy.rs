@@ -273,8 +273,42 @@ fn preference_counts_among_routes_of_one_metric() {
         placement: Placement::Last,
     };
     let fate = router.fate("20.1.0.1");
-    router.apply([other(5, 1), other(0, 0)]);
+    router.apply([other(5, 1), other(0, -1)]);
     assert_eq!(router.fate("20.1.0.1"), fate);
     router.apply([other(0, 1)]);
     assert_eq!(router.fate("20.1.0.1"), two);
+}
+
+/// Of several routes of IPv6 with one metric that share nothing, the kernel prefers one by the interface of arrival.
+#[test]
+fn routes_of_one_metric_go_to_the_stack() {
+    family::with(Family::Ipv6, || {
+        let mut router = router();
+        let one = neighbour(1, "10.1.0.2");
+        let place = |route: &Route| KernelEvent::Route {
+            route: route.clone(),
+            placement: Placement::Last,
+        };
+        let by_gateway = route("20.0.0.0/8", &[gateway(1, "10.1.0.2")]);
+        let by_link = route("20.0.0.0/8", &[on_link(2)]);
+        router.apply([
+            KernelEvent::Neighbour(one),
+            place(&by_gateway),
+            place(&by_link),
+        ]);
+        assert_eq!(router.fate("20.1.0.1"), policy());
+        let preferred = Route {
+            preference: 1,
+            ..by_gateway.clone()
+        };
+        router.apply([KernelEvent::RouteRemoved(by_gateway), place(&preferred)]);
+        assert_eq!(router.fate("20.1.0.1"), forward(&one, NEXT_HOP_XCAST));
+        // Two that do the same are as good as one.
+        let local = |ifindex| Route {
+            kind: RouteKind::Local,
+            ..route("30.0.0.1/32", &[on_link(ifindex)])
+        };
+        router.apply([place(&local(1)), place(&local(2))]);
+        assert_eq!(router.fate("30.0.0.1"), Fate::stack(Counter::StackLocal));
+    });
 }
