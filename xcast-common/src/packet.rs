@@ -69,6 +69,11 @@ pub struct Opened {
     /// The relayed port that the packet inside has to come from; 0 if its source is the sender's own, or one that it is
     /// permitted.
     pub relayed_port: Be16,
+    /// Explicit padding.
+    pub padding: u32,
+    /// Whose budget pays for the packet, where its sender has proven its address: of that address the first octets, as a number. 0 if
+    /// the packet's own source pays.
+    pub payer: u64,
 }
 
 /// The way back to the source does not count: the sender has proven its address, or is named in the configuration, or the
@@ -86,6 +91,8 @@ impl Opened {
             flags: is_tunnelled as u8 * OPENED_PERMITTED,
             reserved: 0,
             relayed_port: Be16::new(0),
+            padding: 0,
+            payer: 0,
         }
     }
 

@@ -106,6 +106,7 @@ fn forward<F: FamilyMaps>(
     }
     let counters = counters(port.slot)?;
     let mut port = port;
+    let mut payer = 0;
     let mut ext_len = match found {
         Found::Native(ext_len) => {
             if settings.tunnels != 0 {
@@ -116,7 +117,7 @@ fn forward<F: FamilyMaps>(
             }
             Ok(ext_len)
         }
-        Found::InUdp => decapsulate::<F>(frame, &mut port, settings, counters),
+        Found::InUdp => decapsulate::<F>(frame, &mut port, &mut payer, settings, counters),
     };
     if F::VERSION == 6 {
         let work = work()?;
@@ -148,7 +149,7 @@ fn forward<F: FamilyMaps>(
             count(packet.arrival_slot(), Counter::Returned);
         }
     }
-    let bucket = bucket_of::<F>(frame.view(), &packet, &port, settings)?;
+    let bucket = bucket_of::<F>(frame.view(), payer, &port, settings)?;
     // Once for each packet: reading the clock is a call.
     let now = now();
     if xcast_charge(bucket, port.packet_ns.into(), PACKET, now) == 0 {
@@ -236,6 +237,7 @@ fn plan<'a, F: FamilyMaps>(
 fn decapsulate<F: FamilyMaps>(
     frame: &mut XdpFrame,
     port: &mut Port,
+    payer: &mut u64,
     settings: &Settings,
     counters: Tally<'_>,
 ) -> Result<u16, Reject> {
@@ -244,6 +246,7 @@ fn decapsulate<F: FamilyMaps>(
     let opened = work.opened_through_memory(opened);
     *port = port.for_permitted(F::VERSION, opened.permitted());
     port.relayed_port = opened.relayed_port;
+    *payer = opened.payer;
     tunnel::decapsulate::<F>(frame, opened).ok_or(Reject::Drop(Counter::DropNoRoom))?;
     counters.bump(Counter::Decapsulated);
     is_xcast::<F>(frame.view(), settings).ok_or(Reject::Drop(Counter::DropUdpContent))

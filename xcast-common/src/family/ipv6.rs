@@ -273,13 +273,13 @@ impl Family for V6 {
         let header = Self::xcast(view, ext_len);
         let routing_len = 8 * (header.u8(xcast6::LEN_UNITS)? as usize + 1);
         let behind = header.skip(routing_len & Self::LEN_MASK);
-        if header.u8(xcast6::NEXT_HEADER)? != ipv6::DESTINATION_OPTIONS
-            || behind.u8(XCAST_AT + xcast6::ports::OPTION_TYPE)? != settings.ports_option
-        {
-            return Some(behind);
-        }
-        let ports_len = 8 * (behind.u8(XCAST_AT + xcast6::ports::LEN_UNITS)? as usize + 1);
-        Some(behind.skip(ports_len & Self::LEN_MASK))
+        let next = header.u8(xcast6::NEXT_HEADER)?;
+        let ports = behind.window::<{ XCAST_AT + 8 }>(0)?;
+        // Without a branch, which the verifier would follow to the end of the program.
+        let has_ports = (next == ipv6::DESTINATION_OPTIONS)
+            & (ports.u8(XCAST_AT + xcast6::ports::OPTION_TYPE) == settings.ports_option);
+        let ports_len = 8 * (ports.u8(XCAST_AT + xcast6::ports::LEN_UNITS) as usize + 1);
+        Some(behind.skip((has_ports as usize * ports_len) & Self::LEN_MASK))
     }
 
     #[inline(always)]

@@ -153,13 +153,10 @@ fn names<F: Family>(
     let (high, low) = peer.mapped().memory();
     let envelope = F::behind(inner, ext_len, settings)?
         .window::<{ origin::LEN }>(F::XCAST_AT + udp::HEADER_LEN)?;
-    let differs = envelope.u64(origin::ADDRESS) ^ high | envelope.u64(origin::ADDRESS + 8) ^ low;
-    Some(
-        envelope.u32(0) == MAGIC
-            && envelope.u16(4) == FORM
-            && Be16::from_memory(envelope.u16(origin::PORT)) == port
-            && differs == 0,
-    )
+    let address = envelope.u64(origin::ADDRESS) ^ high | envelope.u64(origin::ADDRESS + 8) ^ low;
+    let head = u64::from(envelope.u32(0) ^ MAGIC) | u64::from(envelope.u16(4) ^ FORM);
+    let named_port = u64::from(envelope.u16(origin::PORT) ^ port.memory());
+    Some(address | head | named_port == 0)
 }
 
 /// Checks the cookie in front of a packet.
@@ -185,6 +182,8 @@ fn check_cookie<F: Family>(
         flags: OPENED_COOKIE | OPENED_PERMITTED,
         reserved: 0,
         relayed_port,
+        padding: 0,
+        payer: peer.octets_from(0),
     })
 }
 
