@@ -41,7 +41,7 @@ impl CookieKey {
         let has_port = (relayed_port(bound) != 0) as u64;
         siphash(
             self.key,
-            [high, low, bound ^ has_port * self.instance as u64],
+            [high, low, bound ^ (has_port * self.instance as u64)],
         )
     }
 }
