@@ -2,6 +2,7 @@
 //! Figures belong to `cargo xtask dht`.
 
 use std::{
+    collections::BTreeMap,
     net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -10,7 +11,9 @@ use tests::{daemon, namespace};
 use xcast_overlay::krpc::Family;
 use xcast_overlay_bench::{
     bed::Setup,
-    churn, implosion, losses, members,
+    churn, implosion,
+    links::Counts,
+    losses, members,
     operations::{self, Operation},
     reflection::{self, Form},
     together, tree,
@@ -54,7 +57,17 @@ fn operations_cost_less_and_say_the_same(
     };
     let outcome = operations::run(&setup, &arguments).expect("the experiment runs");
     println!("{outcome}");
+    assert_eq!(outcome.differences(), Vec::<String>::new());
     assert_eq!(outcome.rows.len(), Operation::ALL.len());
+    assert_eq!(outcome.members.rows.len(), members::Operation::ALL.len());
+    for row in &outcome.members.rows {
+        let reached = row.xcast.values().map(|cost| cost.reached);
+        assert_eq!(
+            (row.unicast.reached, reached.len()),
+            (17, xcast.len()),
+            "{row:?}"
+        );
+    }
     for row in &outcome.rows {
         assert_eq!(row.xcast.len(), xcast.len());
         for (deployment, cost) in &row.xcast {
@@ -66,6 +79,50 @@ fn operations_cost_less_and_say_the_same(
             assert_eq!(counts.replies, unicast.replies, "{what}: {unicast:?}");
         }
     }
+}
+
+/// Whoever reads only the exit status is told that answers differ.
+#[test]
+fn answers_that_differ_are_told() {
+    let cost = |same_answers| operations::Cost {
+        same_answers,
+        ..operations::Cost::default()
+    };
+    let row = |same_answers| operations::Row {
+        operation: Operation::GetPeers,
+        alpha: 3,
+        unicast: cost(2),
+        xcast: BTreeMap::from([
+            ("all".to_owned(), cost(2)),
+            ("half".to_owned(), cost(same_answers)),
+        ]),
+    };
+    let reached = |reached| members::Cost {
+        counts: Counts::default(),
+        reached,
+    };
+    let member = |half| members::Row {
+        operation: members::Operation::Publish,
+        unicast: reached(8),
+        xcast: BTreeMap::from([("half".to_owned(), reached(half))]),
+    };
+    let outcome = |same_answers, half| operations::Outcome {
+        nodes: 9,
+        clients: 2,
+        rows: vec![row(same_answers)],
+        members: members::Outcome {
+            others: 8,
+            rows: vec![member(half)],
+        },
+    };
+    assert_eq!(outcome(2, 8).differences(), Vec::<String>::new());
+    assert_eq!(
+        outcome(1, 7).differences(),
+        [
+            "GetPeers, alpha 3, xcast half: 1 of 2 answers are the same",
+            "members, Publish, xcast half: 7 reached, by unicast 8"
+        ]
+    );
 }
 
 #[test]

@@ -100,6 +100,11 @@ impl Node {
         self.config.choice = choice;
     }
 
+    /// From now on the node asks and is not asked (BEP 43), or is asked again.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.config.read_only = read_only;
+    }
+
     /// The routing table of a family.
     pub fn table(&self, family: Family) -> Option<&Table> {
         self.tables.get(&family)
