@@ -7,8 +7,8 @@ use xcast_overlay::{
     id::Id,
     kademlia::{Config, Event, Refusal, TableConfig, WhyEmpty, bep42},
     krpc::{
-        ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query, Response,
-        signing_key,
+        Contact, ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query,
+        QueryError, Response, signing_key,
     },
     runtime::{Mode, Protocol as _, Random, Transmit},
     services::{Entry, Keys, Service},
@@ -748,6 +748,27 @@ fn asked(network: &mut Network, stranger: &Stranger) -> Vec<(Bytes, Query)> {
     to_it.collect()
 }
 
+/// The transaction of the first question of this kind, as soon as it is asked.
+fn until_asked(
+    network: &mut Network,
+    stranger: &Stranger,
+    wanted: impl Fn(&Query) -> bool,
+) -> Bytes {
+    for _ in 0..1000 {
+        let asked = asked(network, stranger).into_iter();
+        let mut of_kind = asked.filter(|(_, query)| wanted(query));
+        if let Some((transaction, _)) = of_kind.next() {
+            return transaction;
+        }
+        let due = network.node(0).poll_timeout().expect("something is due");
+        network.now = network.now.max(due);
+        let now = network.now;
+        let node = network.nodes[0].as_mut().expect("a node");
+        node.handle_timeout(now);
+    }
+    panic!("it is not asked");
+}
+
 /// Who has other extensions than this version's is a stranger: its own methods are unknown and change nothing,
 /// and what it stores by BEP 44 has one token.
 #[test]
@@ -864,6 +885,86 @@ fn only_this_version_is_asked_for_several_keys() {
             "{version:?}: {queries:?}"
         );
         assert_eq!(queries.len(), if together { 1 } else { 3 });
+    }
+}
+
+/// Who refuses a question for several keys, or does not answer it, is asked for each key that it was found for, and
+/// what it names is asked for all keys again.
+#[test]
+fn who_does_not_understand_several_keys_is_asked_for_each() {
+    for refuses in [true, false] {
+        let mut network = Network::new(25);
+        network.add(ipv4());
+        let mut random = Random::from_number(2);
+        let [own, stranger, beyond] = [1, 2, 3].map(|at| Stranger::new(at, &mut random));
+        let contact = |of: &Stranger| Contact {
+            id: of.id,
+            address: of.address,
+        };
+        let tell = |network: &mut Network, from: &Stranger, datagram: Bytes| {
+            let now = network.now;
+            let node = network.nodes[0].as_mut().expect("a node");
+            node.handle(now, from.address, datagram);
+        };
+        let naming = |named: &Stranger| Response {
+            nodes: Some(vec![contact(named)]),
+            ..Response::default()
+        };
+        let answer = |from: &Stranger, transaction: Bytes, response: Response| {
+            let kind = Kind::Response {
+                sender: from.id,
+                external: None,
+                response: Box::new(response),
+            };
+            let extension = (from.address == own.address).then_some(1);
+            Stranger::message(transaction, kind, extension)
+        };
+        let now = network.now;
+        network.nodes[0]
+            .as_mut()
+            .expect("a node")
+            .ping(now, own.address);
+        let (ping, _) = asked(&mut network, &own).remove(0);
+        tell(&mut network, &own, own.answer(ping, Some(1)));
+        let keys: Vec<Id> = (0..3).map(|_| Id::random(&mut random)).collect();
+        network.nodes[0]
+            .as_mut()
+            .expect("a node")
+            .find_many(now, &keys);
+        // The one of this kind names a stranger for the first key only.
+        let (question, _) = asked(&mut network, &own).remove(0);
+        let first = keys.iter().min().expect("a key");
+        let mut sorted = keys.clone();
+        sorted.sort();
+        let many = sorted.iter().map(|key| match key == first {
+            true => naming(&stranger),
+            false => Response::default(),
+        });
+        let many = Response {
+            many: many.collect(),
+            ..Response::default()
+        };
+        tell(&mut network, &own, answer(&own, question, many));
+        let (question, query) = asked(&mut network, &stranger).remove(0);
+        assert!(matches!(query, Query::GetMany { .. }), "{query:?}");
+        if refuses {
+            let error = QueryError::new(ErrorCode::MethodUnknown, "what?");
+            let refusal = Stranger::message(question, Kind::Error(error), None);
+            tell(&mut network, &stranger, refusal);
+        }
+        // For the others nobody has named it.
+        let each = |query: &Query| match query {
+            Query::GetPeers { info_hash, .. } => {
+                assert_eq!(info_hash, first);
+                true
+            }
+            _ => false,
+        };
+        let question = until_asked(&mut network, &stranger, each);
+        let named = answer(&stranger, question, naming(&beyond));
+        tell(&mut network, &stranger, named);
+        let all = |query: &Query| matches!(query, Query::GetMany { .. });
+        until_asked(&mut network, &beyond, all);
     }
 }
 
