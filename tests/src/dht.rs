@@ -35,6 +35,13 @@ pub struct Node {
 impl Node {
     /// Starts a node, and waits until it is ready.
     pub fn join(namespace: Namespace, ip: IpAddr, arguments: &[&str]) -> Result<Self> {
+        let (node, line) = Self::joined(namespace, ip, arguments)?;
+        ensure!(line.starts_with("ready "), "{line}");
+        Ok(node)
+    }
+
+    /// Starts a node, and waits until it prints a line: which one.
+    pub fn joined(namespace: Namespace, ip: IpAddr, arguments: &[&str]) -> Result<(Self, String)> {
         let address = SocketAddr::new(ip, PORT);
         let mut child = namespace
             .command(program())
@@ -58,8 +65,7 @@ impl Node {
         let line = lines
             .recv_timeout(PATIENCE)
             .context("the node is not ready")?;
-        ensure!(line.starts_with("ready "), "{line}");
-        Ok(node)
+        Ok((node, line))
     }
 
     /// Runs a verb: its exit status, and what it printed.

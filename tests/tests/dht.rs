@@ -14,7 +14,7 @@ use nix::{
 use serde_json::Value;
 use tests::{
     bed::Bed,
-    daemon::{Counters, PATIENCE, ctl},
+    daemon::{Counters, PATIENCE, ctl, program},
     dht::{Node, PORT, code_points},
     family::Family,
     namespace::{self, Namespace},
@@ -425,6 +425,87 @@ fn what_each_verb_costs() {
         }
         Ok(())
     });
+}
+
+/// Two nodes alone in a namespace, the first with `--json`; what it printed.
+fn pair(arguments: &[&str]) -> Result<(Node, Value, Node)> {
+    let namespace = Namespace::new("dht")?;
+    let here = Namespace::of(namespace.name());
+    let [one, two] = [1, 2].map(|last| IpAddr::from([127, 0, 0, last]));
+    let (first, line) = Node::joined(namespace, one, &["--json"])?;
+    let bootstrap = first.address.to_string();
+    let others = ["--bootstrap", &bootstrap, "--node", "second"];
+    let second = Node::join(here, two, &[&others[..], arguments].concat())?;
+    first.until("it knows the second", |status| {
+        status["table"][0].is_object()
+    })?;
+    Ok((first, serde_json::from_str(&line)?, second))
+}
+
+/// What programs read is one document: of a node that has joined, and of all services that avahi has found.
+#[test]
+fn programs_read_one_document() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || -> Result<()> {
+        let (first, joined, _second) = pair(&[])?;
+        ensure!(joined["listens"] == first.address.to_string(), "{joined}");
+        ensure!(joined["joined"] == true, "{joined}");
+        let services = ["one", "two"].map(|name| {
+            format!("=;eth0;IPv4;{name};_ldap._tcp;local;{name}.local;198.51.100.7;389;\"base=dc=example\"\n")
+        });
+        let told = services.concat();
+        let publish = [
+            "dht", "publish", "--avahi", "-", "--json", "--node", "second",
+        ];
+        let published =
+            namespace::outcome(first.namespace.command(program()).args(publish), &told)?;
+        let text = String::from_utf8_lossy(&published.stdout);
+        let reports: Value = serde_json::from_str(&text).with_context(|| text.to_string())?;
+        let reports = reports.as_array().context("no list")?;
+        ensure!(reports.len() == 2, "{}", reports.len());
+        ensure!(
+            reports
+                .iter()
+                .all(|report| report["stored"].as_u64() >= Some(1)),
+            "{reports:?}"
+        );
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// With `--no-extensions` a node is a stranger to others: it keeps no service and asks for none.
+#[test]
+fn without_extensions_no_service_is_kept() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || -> Result<()> {
+        let (first, _, second) = pair(&["--no-extensions"])?;
+        let publish = ["publish", "--type", "ldap", "--uri", "ldap://a"];
+        let (code, text) = first.ask(&publish)?;
+        ensure!(code == 1, "nobody stores it: {text}");
+        let of_second = ["--node", "second"];
+        let (code, text) = second.ask(&[&["find", "--type", "ldap"][..], &of_second].concat())?;
+        ensure!(code == 1, "it asks nobody: {text}");
+        let (_, status) = second.ask(&[&["status", "--json"][..], &of_second].concat())?;
+        ensure!(
+            !status.contains("xc_") && !status.contains("get_many"),
+            "{status}"
+        );
+        // Keys are looked up all the same.
+        let keys = ["lookup", "text:a", "text:b"];
+        let (code, text) = second.ask(&[&keys[..], &of_second].concat())?;
+        ensure!(code == 0, "{text}");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
 }
 
 /// A node that nobody answers says so at any time.

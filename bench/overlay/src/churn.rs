@@ -1,8 +1,12 @@
 //! Look-ups while nodes die.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::mpsc,
+    time::{Duration, Instant},
+};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::Serialize;
 use xcast_overlay::{
     id::Id,
@@ -14,11 +18,16 @@ use crate::{
     bed::{Bed, Setup},
     client::{By, Client},
     losses::{durations, look_up, missed},
+    node::{Held, RunningNode},
     swarm::{K, Swarm},
     table::{Table, quantile},
 };
 
 const CLIENT: &str = "H1";
+/// One node in so many dies during look-ups.
+const KILLED_OF: usize = 20;
+/// How often it is tried to catch look-ups that are under way.
+const ATTEMPTS: usize = 20;
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -46,6 +55,9 @@ pub struct Row {
     pub complete: usize,
     /// Closest living nodes that were not found, in a thousand.
     pub missed_permille: f64,
+    /// Look-ups that had not ended when nodes died; some had answers, and nothing was read until the nodes were
+    /// dead.
+    pub caught: usize,
     /// Receivers given up.
     pub silent: u32,
     /// Durations in milliseconds.
@@ -91,23 +103,18 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
         crate::progress(format!("one in twenty dies during look-ups: {by}"));
         let node = start(way)?;
         let begun = arguments.lookups.min(20);
-        node.act(move |node, now| {
-            for number in 0..begun {
-                node.find_node(now, Id::hash_of(&[b"mid", &[number as u8]]));
-            }
-        })?;
-        // The first answers are there, none of the look-ups has ended.
+        // At least one, also of a small network.
+        let first = random.usize(..swarm.len().clamp(1, KILLED_OF));
+        let (caught, held) = catch(&node, begun)?;
+        swarm.kill(|number| number % KILLED_OF == first)?;
+        drop(held);
         let mut reports: Vec<Report> = Vec::new();
-        let report = |event| match event {
-            Event::Finished { report, .. } => Some(*report),
-            _ => None,
-        };
-        reports.extend(node.poll(Duration::from_micros(500)).and_then(report));
-        swarm.kill(|_| random.u8(..20) == 0)?;
         while reports.len() < begun {
-            reports.push(node.wait(report)?);
+            reports.push(node.wait(finished)?);
         }
-        rows.push(row("some die meanwhile", by, &swarm, &reports));
+        let mut row = row("some die meanwhile", by, &swarm, &reports);
+        row.caught = caught;
+        rows.push(row);
         node.stop()?;
     }
     let before = swarm.len();
@@ -128,6 +135,47 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
     })
 }
 
+/// Begins look-ups, and stops the node as soon as the first answers are there: how many are under way. Where all
+/// have ended before that, it is tried again.
+fn catch(node: &RunningNode, count: usize) -> Result<(usize, Held)> {
+    for _ in 0..ATTEMPTS {
+        let before = node.act(move |node, now| {
+            let before = node.status(now).fanouts.answered;
+            for number in 0..count {
+                node.find_node(now, Id::hash_of(&[b"mid", &[number as u8]]));
+            }
+            before
+        })?;
+        let (tell, told) = mpsc::channel();
+        loop {
+            let tell = tell.clone();
+            let held = node.hold_if(move |node| {
+                let status = node.status(Instant::now());
+                let _ = tell.send(status.operations);
+                status.operations > 0 && status.fanouts.answered > before
+            })?;
+            let under_way = told.recv()?;
+            if let Some(held) = held {
+                return Ok((under_way, held));
+            }
+            if under_way == 0 {
+                break;
+            }
+        }
+        for _ in 0..count {
+            node.wait(finished)?;
+        }
+    }
+    bail!("look-ups always ended before nodes could die in them")
+}
+
+fn finished(event: Event) -> Option<Report> {
+    match event {
+        Event::Finished { report, .. } => Some(*report),
+        _ => None,
+    }
+}
+
 fn row(situation: &'static str, by: &'static str, swarm: &Swarm, reports: &[Report]) -> Row {
     let missed: Vec<usize> = reports.iter().map(|report| missed(report, swarm)).collect();
     let took = durations(reports);
@@ -140,6 +188,7 @@ fn row(situation: &'static str, by: &'static str, swarm: &Swarm, reports: &[Repo
         complete: missed.iter().filter(|missed| **missed == 0).count(),
         missed_permille: 1000.0 * missed.iter().sum::<usize>() as f64
             / (reports.len() * K).max(1) as f64,
+        caught: 0,
         silent: families.map(|family| family.silent).sum(),
         p50_ms: quantile(&took, 0.5),
         p95_ms: quantile(&took, 0.95),
@@ -159,6 +208,7 @@ impl fmt::Display for Outcome {
             "living",
             "complete",
             "missed",
+            "under way",
             "given up",
             "p50 ms",
             "p95 ms",
@@ -170,6 +220,7 @@ impl fmt::Display for Outcome {
                 row.nodes.to_string(),
                 format!("{} of {}", row.complete, row.lookups),
                 format!("{:.2} ‰", row.missed_permille),
+                row.caught.to_string(),
                 row.silent.to_string(),
                 format!("{:.1}", row.p50_ms),
                 format!("{:.1}", row.p95_ms),

@@ -196,14 +196,18 @@ pub fn look_up(node: &crate::node::RunningNode, count: usize) -> Result<Vec<Repo
     Ok(reports)
 }
 
-/// True closest nodes that a look-up has not found.
+/// True closest nodes that a look-up has not found. Who has answered and died since takes a place among them.
 pub fn missed(report: &Report, swarm: &Swarm) -> usize {
     let families = report.families.iter();
     let found: Vec<Id> = families
         .flat_map(|f| &f.closest)
         .map(|contact| contact.id)
         .collect();
-    let truth = swarm.closest(report.target);
+    let mut truth = swarm.closest(report.target);
+    truth.extend(&found);
+    truth.sort_by_key(|id| id.distance(report.target));
+    truth.dedup();
+    truth.truncate(K);
     truth.iter().filter(|id| !found.contains(id)).count()
 }
 

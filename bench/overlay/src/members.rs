@@ -20,16 +20,21 @@ use xcast_overlay::{
 use xtask::testbed::Deployment;
 
 use crate::{
-    bed::{Bed, PATIENCE, Setup},
+    bed::{Bed, PATIENCE, PORT, Setup},
+    client::By,
     links::{self, Counts, Meter},
     node::RunningNode,
     table::{Table, percent, saving},
 };
 
 const OVERLAY: &str = "bench";
+/// Members are beside nodes of the DHT.
+const MEMBER_PORT: u16 = PORT + 1;
 const TOPIC: &[u8] = b"weather";
 /// Octets of a state, and of what has happened.
 const DATA_OCTETS: usize = 200;
+/// Members whose records are passed on: so many are one message.
+const PASSED_ON: usize = 4;
 
 /// What a member does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -39,7 +44,7 @@ pub enum Operation {
     Join,
     /// It tells all its state, and gets theirs.
     ExchangeState,
-    /// It passes on the records of four members to all.
+    /// It passes on the records of four members to all, each newer than what they have.
     PushTable,
     /// It tells all subscribers what has happened.
     Publish,
@@ -87,6 +92,25 @@ pub struct Outcome {
     pub rows: Vec<Row>,
 }
 
+impl Outcome {
+    /// Where fewer or more were reached than by unicast.
+    pub fn differences(&self) -> Vec<String> {
+        let differ = |row: &Row| {
+            let of = |(name, cost): (&String, &Cost)| {
+                let (reached, expected) = (cost.reached, row.unicast.reached);
+                let what = row.operation;
+                (reached != expected).then(|| {
+                    format!(
+                        "members, {what:?}, xcast {name}: {reached} reached, by unicast {expected}"
+                    )
+                })
+            };
+            row.xcast.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        self.rows.iter().flat_map(differ).collect()
+    }
+}
+
 /// Runs the experiment.
 ///
 /// # Errors
@@ -94,79 +118,128 @@ pub struct Outcome {
 /// The network cannot be raised, or somebody is not reached.
 pub fn run(setup: &Setup, deployments: &[Deployment]) -> Result<Outcome> {
     let mut bed = Bed::up(setup)?;
-    let hosts = bed.hosts();
-    let (client, hosts) = hosts.split_first().context("a network without hosts")?;
-    let mut others: Vec<RunningNode<Members>> = Vec::new();
-    for (number, host) in hosts.iter().enumerate() {
-        let member = start(&bed, host, number as u8, Settings::default())?;
-        let known: Vec<SocketAddr> = others.iter().map(RunningNode::address).collect();
-        member.act(move |member, now| member.join(now, &known))?;
-        others.push(member);
+    let mut group = Group::join(&bed, &bed.hosts())?;
+    group.by_unicast(&bed)?;
+    for &deployment in deployments {
+        bed.deploy(deployment)?;
+        group.by_xcast(&bed)?;
     }
-    for member in &others {
-        until("all others are known", || {
-            let known = member.act(|member, _| member.present().count())?;
-            Ok(known + 1 == others.len())
-        })?;
-    }
-    links::wait_for_silence(&bed)?;
-    crate::progress(format!("{} members know each other", others.len()));
+    Ok(group.outcome())
+}
 
-    let mut rows: Vec<Row> = Vec::new();
-    let mut turn = |bed: &Bed, number: u8, name: Option<String>| -> Result<()> {
-        let settings = match name {
-            None => Settings::default(),
-            Some(_) => {
-                let mut settings = Settings::new(bed.uplink(client)?);
+/// Members that know each other. One more, new each time, says everything to all of them.
+#[derive(Debug)]
+pub struct Group {
+    client: String,
+    others: Vec<RunningNode<Members>>,
+    /// How many have been new.
+    turns: u8,
+    rows: Vec<Row>,
+}
+
+impl Group {
+    /// Members on all of these hosts but the first.
+    ///
+    /// # Errors
+    ///
+    /// One cannot start, or does not get to know the others.
+    pub fn join(bed: &Bed, hosts: &[String]) -> Result<Self> {
+        let (client, hosts) = hosts.split_first().context("a network without hosts")?;
+        let mut others: Vec<RunningNode<Members>> = Vec::new();
+        for (number, host) in hosts.iter().enumerate() {
+            let member = start(bed, host, number as u8, Settings::default())?;
+            let known: Vec<SocketAddr> = others.iter().map(RunningNode::address).collect();
+            member.act(move |member, now| member.join(now, &known))?;
+            others.push(member);
+        }
+        for member in &others {
+            until("all others are known", || {
+                let known = member.act(|member, _| member.present().count())?;
+                Ok(known + 1 == others.len())
+            })?;
+        }
+        links::wait_for_silence(bed)?;
+        crate::progress(format!("{} members know each other", others.len()));
+        Ok(Self {
+            client: client.clone(),
+            others,
+            turns: 0,
+            rows: Vec::new(),
+        })
+    }
+
+    /// Measures every operation by unicast: what others are held against.
+    ///
+    /// # Errors
+    ///
+    /// Somebody is not reached.
+    pub fn by_unicast(&mut self, bed: &Bed) -> Result<()> {
+        let costs = self.turn(bed, By::Unicast)?;
+        let row = |(operation, unicast)| Row {
+            operation,
+            unicast,
+            xcast: BTreeMap::new(),
+        };
+        self.rows = costs.into_iter().map(row).collect();
+        Ok(())
+    }
+
+    /// Measures every operation by the routers that speak Xcast now.
+    ///
+    /// # Errors
+    ///
+    /// Somebody is not reached.
+    pub fn by_xcast(&mut self, bed: &Bed) -> Result<()> {
+        crate::progress(format!("members: xcast {}", bed.deployment()));
+        // The routers learn link-layer addresses of hosts that they never sent anything to.
+        self.turn(bed, By::Xcast).context("warming")?;
+        let costs = self.turn(bed, By::Xcast)?;
+        for (row, (_, mut cost)) in self.rows.iter_mut().zip(costs) {
+            cost.counts = cost.counts.with_replies_of(&row.unicast.counts);
+            row.xcast.insert(bed.deployment().to_string(), cost);
+        }
+        Ok(())
+    }
+
+    /// What came of it.
+    pub fn outcome(self) -> Outcome {
+        Outcome {
+            others: self.others.len(),
+            rows: self.rows,
+        }
+    }
+
+    /// A member that nobody knows does everything.
+    fn turn(&mut self, bed: &Bed, by: By) -> Result<Vec<(Operation, Cost)>> {
+        let settings = match by {
+            By::Unicast => Settings::default(),
+            By::Xcast => {
+                let mut settings = Settings::new(bed.uplink(&self.client)?);
                 // Routers are trusted to be there, so that no probes are counted.
                 settings.sender.probing = None;
                 settings
             }
         };
-        let member = start(bed, client, 100 + number, settings)?;
-        for operation in Operation::ALL {
-            let cost = measure(bed, client, &member, &others, operation)?;
-            match &name {
-                None => rows.push(Row {
-                    operation,
-                    unicast: cost,
-                    xcast: BTreeMap::new(),
-                }),
-                Some(name) => {
-                    let mut rows = rows.iter_mut();
-                    let row = rows.find(|row| row.operation == operation);
-                    let row = row.context("an operation that was not measured")?;
-                    let mut cost = cost;
-                    cost.counts = cost.counts.with_replies_of(&row.unicast.counts);
-                    row.xcast.insert(name.clone(), cost);
-                }
-            }
-        }
-        member.stop().map(drop)
-    };
-    turn(&bed, 0, None)?;
-    for (number, &deployment) in (1..).zip(deployments) {
-        bed.deploy(deployment)?;
-        crate::progress(format!("xcast {deployment}"));
-        // The routers learn link-layer addresses of hosts that they never sent anything to.
-        turn(&bed, 10 + number, Some("warming".to_owned())).context("warming")?;
-        turn(&bed, number, Some(deployment.to_string()))?;
+        let member = start(bed, &self.client, 100 + self.turns, settings)?;
+        self.turns += 1;
+        let cost = |operation| {
+            let cost = measure(bed, &self.client, &member, &self.others, operation)?;
+            Ok((operation, cost))
+        };
+        let costs: Result<Vec<_>> = Operation::ALL.into_iter().map(cost).collect();
+        member.stop()?;
+        costs
     }
-    for row in &mut rows {
-        row.xcast.remove("warming");
-    }
-    Ok(Outcome {
-        others: others.len(),
-        rows,
-    })
 }
 
 fn start(bed: &Bed, host: &str, key: u8, settings: Settings) -> Result<RunningNode<Members>> {
-    let address = bed.node_address(host)?;
+    let address = SocketAddr::new(bed.address(host)?, MEMBER_PORT);
     let mut config = MembersConfig::new(OVERLAY, signing_key([key; 32]), vec![address]);
     // Nobody says anything unasked while something is counted.
     config.gossip_interval = Duration::from_secs(24 * 3600);
     config.pace = Pace::new(10_000, Duration::from_micros(100));
+    // Nothing is lost here: who is late on a busy machine is not asked again, which would be counted.
+    config.policy.min_timeout = Duration::from_secs(3);
     RunningNode::start(bed.namespace(host)?, address, settings, |_, random| {
         Members::new(config, random)
     })
@@ -181,13 +254,25 @@ fn measure(
     operation: Operation,
 ) -> Result<Cost> {
     let id = member.act(|member, _| member.id())?;
-    if operation == Operation::Publish {
-        for other in others {
-            other.act(move |other, now| other.subscribe(now, id, TOPIC, true))?;
+    let mut news = Vec::new();
+    match operation {
+        Operation::Publish => {
+            for other in others {
+                other.act(move |other, now| other.subscribe(now, id, TOPIC, true))?;
+            }
+            links::wait_for_silence(bed)?;
         }
-        links::wait_for_silence(bed)?;
+        // Some tell this member alone that they are still there: the others hear of it by the table.
+        Operation::PushTable => {
+            for other in others.iter().take(PASSED_ON) {
+                news.push(renew(other, member)?);
+            }
+            links::wait_for_silence(bed)?;
+        }
+        _ => {}
     }
     let addresses: Vec<SocketAddr> = others.iter().map(RunningNode::address).collect();
+    let passed_on: Vec<Id> = news.iter().map(|(id, _)| *id).collect();
     let meter = Meter::new(bed, host);
     let (reached, counts) = meter.count(|| {
         member.act(move |member, now| {
@@ -195,15 +280,16 @@ fn measure(
             match operation {
                 Operation::Join => member.join(now, &addresses),
                 Operation::ExchangeState => member.exchange_state(now, &all, vec![7; DATA_OCTETS]),
-                Operation::PushTable => member.push_table(now, &all, &all[..all.len().min(4)]),
+                Operation::PushTable => member.push_table(now, &all, &passed_on),
                 Operation::Publish => drop(member.publish(now, TOPIC, vec![7; DATA_OCTETS])),
                 Operation::Leave => member.leave(now),
             }
         })?;
         let mut reached = 0;
         for other in others {
-            if operation != Operation::PushTable {
-                other.wait(|event| says(&event, operation, id).then_some(()))?;
+            match operation {
+                Operation::PushTable => until("the records are known", || knows(other, &news))?,
+                _ => other.wait(|event| says(&event, operation, id).then_some(()))?,
             }
             reached += 1;
         }
@@ -224,6 +310,29 @@ fn measure(
         "{operation:?}: {rejected:?}"
     );
     Ok(Cost { counts, reached })
+}
+
+/// A member signs its record anew, for this other one: who it is, and the record's number.
+fn renew(of: &RunningNode<Members>, to: &RunningNode<Members>) -> Result<(Id, i64)> {
+    let (id, address) = (of.act(|of, _| of.id())?, to.address());
+    let seq = move |to: &Members| to.record(&id).map_or(0, |record| record.seq);
+    let before = to.act(move |to, _| seq(to))?;
+    of.act(move |of, now| of.join(now, &[address]))?;
+    let mut now = before;
+    until("the new record is known", || {
+        now = to.act(move |to, _| seq(to))?;
+        Ok(now > before)
+    })?;
+    Ok((id, now))
+}
+
+/// Whether a member has these records of others.
+fn knows(member: &RunningNode<Members>, news: &[(Id, i64)]) -> Result<bool> {
+    let news = news.to_vec();
+    member.act(move |member, _| {
+        let mut of_others = news.iter().filter(|(id, _)| *id != member.id());
+        of_others.all(|(id, seq)| member.record(id).is_some_and(|known| known.seq == *seq))
+    })
 }
 
 /// Whether this is what a member tells its owner when the operation of another one has reached it.

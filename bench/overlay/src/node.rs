@@ -28,6 +28,12 @@ enum Order<P> {
     Die,
 }
 
+/// A node that stands still as long as this is there.
+#[derive(Debug)]
+pub struct Held {
+    _until: mpsc::Sender<()>,
+}
+
 /// A node that runs.
 pub struct RunningNode<P: Protocol = Node> {
     address: SocketAddr,
@@ -124,6 +130,31 @@ impl<P: Protocol<Event: Send> + Send + 'static> RunningNode<P> {
             .send(Order::Work(Box::new(work)))
             .map_err(|_| ended())?;
         answer.recv().map_err(|_| ended())
+    }
+
+    /// Stops the node, if something is so at this moment, until what is returned is dropped: nothing that comes
+    /// meanwhile is read before.
+    ///
+    /// # Errors
+    ///
+    /// The node has ended.
+    pub fn hold_if(&self, is_so: impl FnOnce(&P) -> bool + Send + 'static) -> Result<Option<Held>> {
+        let (reply, answer) = mpsc::channel();
+        let (held, until) = mpsc::channel();
+        let work = move |driver: &mut Driver<P>| {
+            let holds = is_so(driver.protocol());
+            let _ = reply.send(holds);
+            if holds {
+                // Nothing is ever sent: it ends when the other end is dropped.
+                let _ = until.recv();
+            }
+        };
+        let ended = || anyhow!("node {} has ended", self.address);
+        self.orders
+            .send(Order::Work(Box::new(work)))
+            .map_err(|_| ended())?;
+        let holds = answer.recv().map_err(|_| ended())?;
+        Ok(holds.then_some(Held { _until: held }))
     }
 
     /// Waits until the node's first router answers its probes.

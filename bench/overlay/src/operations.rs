@@ -4,23 +4,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use bytes::Bytes;
 use serde::Serialize;
 use xcast_overlay::{
     id::Id,
-    kademlia::{Event, Node, OperationId},
-    krpc::{Item, signing_key},
+    kademlia::{Event, Method, Node, OperationId},
+    krpc::{Family, Item, Kind, Message, Query, QueryError, Response, signing_key},
+    places::{Area, Place},
+    runtime::Protocol as _,
+    services::{self, Entry, Service},
 };
 use xtask::testbed::Deployment;
 
 use crate::{
-    bed::{Bed, Setup},
+    bed::{Bed, PATIENCE, Setup},
     client::{self, By, Client},
     links::{Counts, Meter},
+    members,
     node::RunningNode,
     swarm::Swarm,
     table::{Table, percent, saving},
@@ -32,6 +38,20 @@ const VALUE_OCTETS: usize = 500;
 const KEYS: usize = 7;
 /// The port that is announced.
 const ANNOUNCED_PORT: u16 = 4321;
+/// Items that a node hands over when it leaves.
+const HANDED_OVER: usize = 2;
+/// When entries of services expire, in seconds after the nodes have begun: nodes keep none longer than two hours.
+const ENTRY_LIFE_S: i64 = 7000;
+/// Where services are, and how far around it is searched: several cells.
+const CITY: (f64, f64) = (52.52, 13.405);
+const AROUND_M: f64 = 2000.0;
+const MOST_CELLS: usize = 16;
+/// Members of an overlay that tell each other things, one of which is new.
+const MEMBERS: usize = 20;
+/// Nothing is lost here: who is late on a busy machine is not asked again, which would be counted.
+const MIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is looked whether a node has nothing more to do.
+const IDLE_CHECK: Duration = Duration::from_millis(2);
 
 /// What is measured.
 #[derive(Clone, Debug)]
@@ -60,6 +80,10 @@ pub enum Operation {
     PutMutable,
     /// A look-up for it.
     GetMutable,
+    /// The same over an item with the sequence number that is named (compare and swap).
+    PutCas,
+    /// The same with another number: all who have the item refuse.
+    PutWrongCas,
     /// A look-up, and an announcement to the 20 closest nodes.
     Announce,
     /// A look-up for who has announced itself.
@@ -68,24 +92,35 @@ pub enum Operation {
     GetMany,
     /// A look-up for each of these keys, all at the same time, as strangers have to be asked.
     GetPeersEach,
+    /// A service, stored under its type, cells, words and pieces of words.
+    PublishService,
+    /// The services of a type around a place.
+    FindServices,
     /// A look-up for the own identifier, and one in each bucket.
     JoinAndRefresh,
+    /// What the node stores for others goes to those who are then the closest.
+    Leave,
 }
 
 impl Operation {
     /// All of them. What is looked for is stored before.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 16] = [
         Self::Ping,
         Self::FindNode,
         Self::PutImmutable,
         Self::GetImmutable,
         Self::PutMutable,
         Self::GetMutable,
+        Self::PutCas,
+        Self::PutWrongCas,
         Self::Announce,
         Self::GetPeers,
         Self::GetMany,
         Self::GetPeersEach,
+        Self::PublishService,
+        Self::FindServices,
         Self::JoinAndRefresh,
+        Self::Leave,
     ];
 }
 
@@ -98,8 +133,12 @@ pub struct Answer {
     pub peers: BTreeSet<SocketAddr>,
     /// The items that were found.
     pub items: Vec<Item>,
+    /// Services that were found.
+    pub services: BTreeSet<String>,
     /// Nodes that stored.
     pub stored: u32,
+    /// Nodes that refused, and why, by number.
+    pub refused: BTreeSet<(SocketAddr, i64)>,
     /// Nodes in the table.
     pub nodes: usize,
 }
@@ -110,12 +149,16 @@ struct Things {
     target: Id,
     immutable: Item,
     mutable: Item,
+    swapped: Item,
+    handed_over: Vec<Item>,
+    entry: Entry,
+    services: Vec<Id>,
     keys: Vec<Id>,
     asked: Vec<SocketAddr>,
 }
 
 impl Things {
-    fn new(number: usize, alpha: usize, swarm: &Swarm) -> Self {
+    fn new(number: usize, alpha: usize, swarm: &Swarm) -> Result<Self> {
         let seed = [number as u8, alpha as u8];
         let key = |at: usize| Id::hash_of(&[&seed, &[at as u8]]);
         let value = format!(
@@ -127,19 +170,40 @@ impl Things {
         let mut asked = swarm.addresses();
         fastrand::Rng::with_seed(number as u64).shuffle(&mut asked);
         asked.truncate(alpha);
+        let author = signing_key(secret);
         let immutable = Item::immutable(value.clone());
+        let handed_over = |at| Item::immutable(format!("{}:{value}{at}", value.len() + 1));
         let stored = [key(0), immutable.target()];
-        Self {
+        let place = Place::new(CITY.0, CITY.1)?;
+        let service = Service {
+            mechanism: "ldap".to_owned(),
+            uri: format!("ldap://directory{number}-{alpha}.example.org"),
+            attributes: BTreeMap::from([("name".to_owned(), "Staff directory".to_owned())]),
+            place: Some(place),
+        };
+        let wanted = services::Query {
+            mechanism: Some("ldap".to_owned()),
+            area: Some(Area::Circle {
+                place,
+                radius_m: AROUND_M,
+            }),
+            text: Vec::new(),
+        };
+        Ok(Self {
             target: key(0),
+            mutable: Item::sign(&author, "salt", 1, value.clone()),
+            swapped: Item::sign(&author, "swapped", 1, value.clone()),
+            handed_over: (0..HANDED_OVER).map(handed_over).collect(),
+            entry: Entry::sign(&author, service, 1, ENTRY_LIFE_S)?,
+            services: wanted.keys(MOST_CELLS)?,
             immutable,
-            mutable: Item::sign(&signing_key(secret), "salt", 1, value),
             keys: stored
                 .into_iter()
                 .chain((1..).map(key))
                 .take(KEYS)
                 .collect(),
             asked,
-        }
+        })
     }
 
     /// Begins an operation: what of it will end.
@@ -152,10 +216,12 @@ impl Things {
         let begun = match operation {
             Operation::Ping => node.ping_all(now, &self.asked),
             Operation::FindNode => node.find_node(now, self.target),
-            Operation::PutImmutable => self.put(&self.immutable, node, now)?,
+            Operation::PutImmutable => put(&self.immutable, None, node, now)?,
             Operation::GetImmutable => node.find_item(now, self.immutable.target(), ""),
-            Operation::PutMutable => self.put(&self.mutable, node, now)?,
+            Operation::PutMutable => put(&self.mutable, None, node, now)?,
             Operation::GetMutable => node.find_item(now, self.mutable.target(), "salt"),
+            Operation::PutCas => put(&self.swapped, self.swapped.seq(), node, now)?,
+            Operation::PutWrongCas => put(&self.swapped, Some(0), node, now)?,
             Operation::Announce => node.announce(now, self.target, Some(ANNOUNCED_PORT)),
             Operation::GetPeers => node.find_peers(now, self.target),
             Operation::GetMany => node.find_many(now, &self.keys),
@@ -163,18 +229,25 @@ impl Things {
                 let keys = self.keys.iter();
                 return Ok(keys.map(|key| node.find_peers(now, *key)).collect());
             }
+            Operation::PublishService => {
+                return Ok(node.put_entry(now, &self.entry).into_iter().collect());
+            }
+            Operation::FindServices => node.find_entries(now, &self.services),
             Operation::JoinAndRefresh => {
                 node.join(now);
                 // Its end has an event of its own.
                 return Ok(BTreeSet::new());
             }
+            Operation::Leave => {
+                for item in &self.handed_over {
+                    have_stored(item, node, now)?;
+                }
+                node.leave(now);
+                // It has ended when the node has nothing more to do.
+                return Ok(BTreeSet::new());
+            }
         };
         Ok(BTreeSet::from([begun]))
-    }
-
-    fn put(&self, item: &Item, node: &mut Node, now: Instant) -> Result<OperationId> {
-        let put = node.put(now, item.clone(), None);
-        put.map_err(|error| anyhow!("put: {error}"))
     }
 
     /// Does an operation, and waits for its end.
@@ -183,6 +256,12 @@ impl Things {
         let started = Instant::now();
         let mut begun = node.act(move |node, now| things.begin(operation, node, now))??;
         let mut answer = Answer::default();
+        if operation == Operation::Leave {
+            wait_until_idle(node)?;
+            let took = started.elapsed();
+            answer.stored = node.act(|node, now| puts_answered(node, now))?;
+            return Ok((answer, took));
+        }
         let mut end = |event| match event {
             Event::Joined { nodes } if operation == Operation::JoinAndRefresh => {
                 answer.nodes = nodes;
@@ -196,6 +275,7 @@ impl Things {
                     let ids = family.closest.iter().map(|contact| contact.id);
                     answer.closest.insert(report.target, ids.collect());
                     answer.stored += family.stored;
+                    answer.refused.extend(family.refused.iter().map(refused));
                 }
                 answer.peers.extend(report.peers);
                 answer.items.extend(report.item);
@@ -205,7 +285,13 @@ impl Things {
                 operation: of,
                 report,
             } if begun.remove(&of) => {
+                answer.stored += report.stored;
+                answer.refused.extend(report.refused.iter().map(refused));
                 for (target, found) in report.targets {
+                    let entries = found.entries.into_iter();
+                    answer
+                        .services
+                        .extend(entries.map(|entry| entry.service.uri));
                     let ids = found.closest.iter().map(|contact| contact.id);
                     answer.closest.insert(target, ids.collect());
                     answer.peers.extend(found.peers);
@@ -223,6 +309,73 @@ impl Things {
         }
         Ok((answer, started.elapsed()))
     }
+}
+
+fn put(item: &Item, cas: Option<i64>, node: &mut Node, now: Instant) -> Result<OperationId> {
+    let put = node.put(now, item.clone(), cas);
+    put.map_err(|error| anyhow!("put: {error}"))
+}
+
+fn refused((node, error): &(SocketAddr, QueryError)) -> (SocketAddr, i64) {
+    (*node, error.code.number())
+}
+
+/// Has a node store an item for others, as if somebody had asked it to: nothing is sent.
+fn have_stored(item: &Item, node: &mut Node, now: Instant) -> Result<()> {
+    let from = match node.table(Family::Ipv4) {
+        Some(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        None => IpAddr::from(Ipv6Addr::LOCALHOST),
+    };
+    let from = SocketAddr::new(from, ANNOUNCED_PORT);
+    let ask = |node: &mut Node, query| -> Result<Response> {
+        let message = Message {
+            transaction: Bytes::from_static(b"stores"),
+            version: None,
+            extension: None,
+            kind: Kind::Query {
+                sender: Id::default(),
+                read_only: true,
+                query,
+            },
+        };
+        node.handle(now, from, message.encode().datagram(0));
+        let answer = node.poll_transmit().context("no answer")?;
+        match Message::decode(&answer.datagram(0))?.kind {
+            Kind::Response { response, .. } => Ok(*response),
+            other => bail!("it does not store: {other:?}"),
+        }
+    };
+    node.set_read_only(false);
+    let get = Query::Get {
+        target: item.target(),
+        seq: None,
+        want: None,
+    };
+    let token = ask(node, get)?.token.context("no token")?;
+    let put = Query::Put {
+        item: item.clone(),
+        cas: None,
+        token,
+    };
+    ask(node, put)?;
+    node.set_read_only(true);
+    Ok(())
+}
+
+fn wait_until_idle(node: &RunningNode) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !node.act(|node, _| node.is_idle())? {
+        ensure!(Instant::now() < deadline, "the node does not leave");
+        thread::sleep(IDLE_CHECK);
+    }
+    Ok(())
+}
+
+/// How many nodes said that they stored an item.
+fn puts_answered(node: &Node, now: Instant) -> u32 {
+    let families = node.status(now).families.into_iter();
+    let puts = families.filter_map(|family| family.requests.get(&Method::Put).copied());
+    puts.map(|counters| counters.answered as u32).sum()
 }
 
 /// An operation under one deployment, all clients together.
@@ -260,6 +413,29 @@ pub struct Outcome {
     pub clients: usize,
     /// Each operation.
     pub rows: Vec<Row>,
+    /// What a member of an overlay says to all others.
+    pub members: members::Outcome,
+}
+
+impl Outcome {
+    /// Where an answer was another one than by unicast.
+    pub fn differences(&self) -> Vec<String> {
+        let differ = |row: &Row| {
+            let of = |(name, cost): (&String, &Cost)| {
+                let (same, all) = (cost.same_answers, self.clients);
+                let what = row.operation;
+                (same != all).then(|| {
+                    format!(
+                        "{what:?}, alpha {}, xcast {name}: {same} of {all} answers are the same",
+                        row.alpha
+                    )
+                })
+            };
+            row.xcast.iter().filter_map(of).collect::<Vec<_>>()
+        };
+        let operations = self.rows.iter().flat_map(differ);
+        operations.chain(self.members.differences()).collect()
+    }
 }
 
 /// Runs the experiment.
@@ -276,11 +452,18 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
         .filter(|host| !hosts.contains(host))
         .collect();
     let swarm = Swarm::join(&bed, &members)?;
+    // They say nothing while others are measured.
+    let apart = bed.hosts().len().div_ceil(MEMBERS).max(1);
+    let hosts_of_members: Vec<String> = bed.hosts().into_iter().step_by(apart).collect();
+    let mut group = members::Group::join(&bed, &hosts_of_members)?;
     let mut clients = Vec::new();
     for (number, host) in hosts.iter().enumerate() {
         for &alpha in &arguments.alphas {
-            let client = Client::join(&bed, &swarm, host, |config| config.alpha = alpha)?;
-            clients.push((alpha, client, Things::new(number, alpha, &swarm)));
+            let client = Client::join(&bed, &swarm, host, |config| {
+                config.alpha = alpha;
+                config.policy.min_timeout = MIN_TIMEOUT;
+            })?;
+            clients.push((alpha, client, Things::new(number, alpha, &swarm)?));
         }
     }
     // Whatever is looked for is there, and whoever is new is known, when counting begins.
@@ -316,8 +499,10 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
             add(&mut row.unicast, cost, arguments.clients, true);
         }
     }
+    group.by_unicast(&bed)?;
     for &deployment in &arguments.deployments {
         bed.deploy(deployment)?;
+        group.by_xcast(&bed)?;
         for (number, (alpha, client, things)) in clients.iter().enumerate() {
             crate::progress(format!("xcast {deployment}: {} alpha {alpha}", client.host));
             // The router learns link-layer addresses of hosts that it never sent anything to.
@@ -348,6 +533,7 @@ pub fn run(setup: &Setup, arguments: &Arguments) -> Result<Outcome> {
         nodes: swarm.len(),
         clients: arguments.clients,
         rows,
+        members: group.outcome(),
     })
 }
 
@@ -456,6 +642,7 @@ impl fmt::Display for Outcome {
                 ]);
             }
         }
-        write!(f, "{table}")
+        writeln!(f, "{table}")?;
+        self.members.fmt(f)
     }
 }

@@ -14,7 +14,7 @@ use xcast_host::{
 };
 use xcast_overlay::{
     id::Id,
-    krpc::{Kind, Message, Query},
+    krpc::{Family, Kind, Message, Query},
 };
 use xtask::testbed::{Deployment, command::UDP_PORT, netns};
 
@@ -26,8 +26,9 @@ use crate::{
 };
 
 const ATTACKER: &str = "H1";
-/// Most destinations of a packet.
+/// Most destinations of a packet, which an IPv6 packet of 1500 octets has no room for.
 const MOST: usize = 127;
+const MOST6: usize = 60;
 
 /// How the forged packet is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -86,7 +87,11 @@ pub fn run(setup: &Setup) -> Result<Outcome> {
     let others = hosts
         .iter()
         .filter(|host| *host != ATTACKER && **host != victim);
-    let members: Vec<String> = others.take(MOST).cloned().collect();
+    let most = match setup.family {
+        Family::Ipv4 => MOST,
+        Family::Ipv6 => MOST6,
+    };
+    let members: Vec<String> = others.take(most).cloned().collect();
     let swarm = Swarm::join(&bed, &members)?;
     let mut rows = Vec::new();
     for (policy, source) in [("any", Some("any")), ("default", None)] {

@@ -14,6 +14,8 @@ mod ours;
 mod outcome;
 #[path = "../../tests/partners/program.rs"]
 mod program;
+#[path = "../../tests/partners/services.rs"]
+mod services;
 #[path = "../../tests/partners/transmission.rs"]
 mod transmission;
 
@@ -64,6 +66,15 @@ fn talks() -> Vec<Talk> {
         }));
         let both = in_namespace(&[], async move || transmission::both_ways(ipv6).await);
         talks.extend(both.into_iter().flatten());
+        talks.extend(in_namespace(&[], async move || {
+            transmission::with_a_torrent(ipv6).await
+        }));
+        talks.extend(in_namespace(&[], async move || {
+            libtorrent::services(ipv6).await
+        }));
+        talks.extend(in_namespace(&[], async move || {
+            transmission::services(ipv6).await
+        }));
     }
     talks.extend(in_namespace(&[], async || mainline::we_ask().await));
     talks.extend(in_namespace(&[], async || mainline::they_ask().await));

@@ -48,7 +48,8 @@ pub struct Config {
     /// What the node calls itself in its messages (`v`): two letters and two digits of a version.
     pub version: [u8; 4],
     /// Whether the node says that it understands this project's extensions, and uses them with nodes
-    /// that say so too. Strangers do not mind.
+    /// that say so too. Strangers do not mind. A node that does not is a stranger itself: it neither
+    /// sends nor answers the extensions' methods.
     pub extensions: bool,
     /// Nodes to begin with.
     pub bootstrap: Vec<SocketAddr>,

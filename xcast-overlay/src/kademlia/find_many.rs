@@ -4,13 +4,12 @@
 //! places, share no packet. `xc_get_many` has the list of keys. The look-ups go in step: whom any of
 //! them would ask next is asked, once, for all of them. So a round of all look-ups is one packet.
 //!
-//! Unmodified nodes answer that the method is unknown; with them, begin a look-up for each key.
+//! Unmodified nodes answer that the method is unknown, or do not answer. They are asked once more, for
+//! each key by itself (`get_peers`, BEP 5), and name nodes closer to it; nodes that are known to be strangers
+//! are asked so at once. Where only nodes of this kind will do, because they store entries of services,
+//! strangers closer to a key are passed by.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    time::Instant,
-};
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use super::{
     event::Event,
@@ -34,8 +33,9 @@ const ALPHA: usize = 1;
 const SEEDS: usize = 8;
 
 impl Node {
-    /// Finds what is stored under several keys, by rounds that are one packet each. It ends with
-    /// [`Event::FinishedMany`]. Keys after the first 16 are left out.
+    /// Finds what is stored under several keys, by rounds that are one packet each among nodes of this kind.
+    /// It ends with [`Event::FinishedMany`]. Keys after the first 16 are left out. Of strangers, peers are
+    /// found and items are not: see [`find_item`](Self::find_item).
     pub fn find_many(&mut self, now: Instant, targets: &[Id]) -> OperationId {
         self.begin_many(now, targets, Then::End)
     }
@@ -47,17 +47,12 @@ impl Node {
         targets.truncate(MAX_TARGETS);
         let lookups = |(family, table): (&Family, &super::table::Table)| {
             let lookup = |target: &Id| {
-                let seeds = table.closest(now, *target, SEEDS);
+                // Among strangers, the closest of this kind may be far.
+                let mut seeds = table.closest(now, *target, SEEDS);
+                seeds.extend(table.closest_of_own_kind(now, *target, SEEDS));
                 Lookup::new(*target, NODES_PER_KEY, ALPHA, seeds)
             };
-            let lookups = targets.iter().map(lookup).collect();
-            (
-                *family,
-                ManyRun {
-                    lookups,
-                    in_flight: BTreeSet::new(),
-                },
-            )
+            (*family, ManyRun::new(targets.iter().map(lookup).collect()))
         };
         let mut many = Many {
             then,
@@ -112,6 +107,8 @@ impl Node {
             return;
         };
         run.in_flight.remove(&contact.address);
+        // Its answer may come after it was taken for one.
+        run.strangers.remove(&contact.address);
         many.answered += 1;
         if let Some(octets) = response.token {
             many.tokens
@@ -148,21 +145,99 @@ impl Node {
         self.advance_many(now, id);
     }
 
-    /// A node was given up, or does not understand the question.
-    pub(super) fn many_silent(
+    /// A node does not understand a question for all keys, or does not answer it: that may be for the same
+    /// reason, unless it is known to understand.
+    pub(super) fn many_not_understood(
         &mut self,
         now: Instant,
         id: OperationId,
         peer: SocketAddr,
         tag: Tag,
     ) {
-        let run = self
-            .many
-            .get_mut(&id)
-            .and_then(|many| many.runs.get_mut(&Family::of(&peer)));
-        let Some(run) = run else { return };
-        run.in_flight.remove(&peer);
-        for lookup in &mut run.lookups {
+        let family = Family::of(&peer);
+        let contact = tag.expected.map(|id| Contact { id, address: peer });
+        let known = contact.and_then(|contact| self.tables.get(&family)?.extensions(&contact));
+        let run = self.many.get_mut(&id);
+        let Some(run) = run.and_then(|many| many.runs.get_mut(&family)) else {
+            return;
+        };
+        if known == Some(true) {
+            run.in_flight.remove(&peer);
+            for lookup in &mut run.lookups {
+                lookup.silent(&peer, tag.expected, false);
+            }
+        } else {
+            run.take_for_stranger(peer, tag.expected);
+        }
+        self.advance_many(now, id);
+    }
+
+    /// A node has answered for one key.
+    pub(super) fn one_of_many_answered(
+        &mut self,
+        now: Instant,
+        (id, key): (OperationId, Id),
+        answered: Answered,
+    ) {
+        let Answered {
+            contact,
+            tag,
+            in_list,
+            response,
+            nodes,
+            ..
+        } = answered;
+        let family = Family::of(&contact.address);
+        let Some(many) = self.many.get_mut(&id) else {
+            return;
+        };
+        let (Some(run), Some(found)) = (many.runs.get_mut(&family), many.found.get_mut(&key))
+        else {
+            return;
+        };
+        run.one_in_flight.remove(&(contact.address, key));
+        many.answered += 1;
+        let peers = response.values.into_iter();
+        let of_family = |peer: &SocketAddr| Family::of(peer) == family && is_unicast(peer);
+        found.peers.extend(peers.filter(of_family));
+        // It understands after all: an answer of its was lost.
+        if in_list {
+            run.strangers.remove(&contact.address);
+            if let Some(octets) = response.token {
+                let token = Token { octets, in_list };
+                many.tokens.insert(contact.address, (contact.id, token));
+            }
+            let holders = many.holders.entry(key).or_default();
+            holders.push((contact.address, Some(contact.id)));
+        }
+        let counts = in_list || matches!(many.then, Then::End);
+        let nodes = nodes.into_iter();
+        let nodes = nodes.filter(|node| Family::of(&node.address) == family);
+        let lookups = run.lookups.iter_mut();
+        for lookup in lookups.filter(|lookup| lookup.target() == key) {
+            match counts {
+                true => lookup.answered(contact, tag.expected, None, nodes.clone()),
+                false => lookup.passed(contact, tag.expected, nodes.clone()),
+            }
+        }
+        self.advance_many(now, id);
+    }
+
+    /// A node that was asked for one key was given up, or has refused.
+    pub(super) fn one_of_many_silent(
+        &mut self,
+        now: Instant,
+        (id, key): (OperationId, Id),
+        peer: SocketAddr,
+        tag: Tag,
+    ) {
+        let run = self.many.get_mut(&id);
+        let Some(run) = run.and_then(|many| many.runs.get_mut(&Family::of(&peer))) else {
+            return;
+        };
+        run.one_in_flight.remove(&(peer, key));
+        let lookups = run.lookups.iter_mut();
+        for lookup in lookups.filter(|lookup| lookup.target() == key) {
             lookup.silent(&peer, tag.expected, false);
         }
         self.advance_many(now, id);
@@ -176,20 +251,31 @@ impl Node {
             let Some(run) = many.runs.get_mut(&family) else {
                 continue;
             };
-            let round = run.next_round();
-            if !round.is_empty() {
-                many.rounds += 1;
-                many.asked += round.len() as u32;
-                let targets = run.lookups.iter().map(Lookup::target).collect();
-                let query = Query::GetMany { targets };
-                self.ask(
-                    now,
-                    self.config.policy,
-                    Purpose::Many(id),
-                    query,
-                    &round,
-                    &[],
-                );
+            let (table, extensions) = (self.tables.get(&family), self.config.extensions);
+            let round = run.next_round(|contact| {
+                let known = table.and_then(|table| table.extensions(contact));
+                !extensions || known == Some(false)
+            });
+            let targets = run.lookups.iter().map(Lookup::target).collect();
+            let mut requests = Vec::new();
+            if !round.all.is_empty() {
+                requests.push((Purpose::Many(id), Query::GetMany { targets }, round.all));
+            }
+            for (key, to) in round.one {
+                let query = Query::GetPeers {
+                    info_hash: key,
+                    want: None,
+                };
+                requests.push((Purpose::OneOfMany(id, key), query, to));
+            }
+            many.rounds += requests.len() as u32;
+            many.asked += requests
+                .iter()
+                .map(|(_, _, to)| to.len() as u32)
+                .sum::<u32>();
+            for (purpose, query, to) in requests {
+                let to: Vec<_> = to.into_iter().collect();
+                self.ask(now, self.config.policy, purpose, query, &to, &[]);
             }
         }
         let found = |many: &Many| many.runs.values().all(ManyRun::is_finished);

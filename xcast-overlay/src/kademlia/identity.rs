@@ -32,6 +32,8 @@ impl Node {
             for contact in table.good(now) {
                 // Its bucket may be another one, and full.
                 let _ = changed.answered(now, contact);
+                let extensions = table.extensions(&contact).unwrap_or(false);
+                changed.set_extensions(&contact, extensions);
             }
             *table = changed;
         }

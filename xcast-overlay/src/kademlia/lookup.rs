@@ -18,6 +18,10 @@ use crate::{id::Id, krpc::Contact, runtime::Choice};
 
 /// Rounds after which a look-up ends anyway: somebody invents ever closer nodes.
 const MAX_ROUNDS: u32 = 32;
+/// A look-up for nodes of one kind gives up when so many of others were closer.
+const MAX_PASSED: usize = 64;
+/// By so many it widens its rounds at most, while it meets others.
+const MAX_WIDER: usize = 13;
 
 /// A look-up in one address family.
 #[derive(Clone, Debug)]
@@ -51,6 +55,8 @@ enum State {
     New,
     Asked,
     Answered,
+    /// It has answered, and named others, but is none of those that are looked for.
+    Passed,
     /// It has not answered, and may be asked once more.
     Silent,
     /// It has not answered again, or there is no hope.
@@ -184,6 +190,27 @@ impl Lookup {
         self.add(contacts);
     }
 
+    /// The same, of a node that is none of those that are looked for: it only names others. As many as
+    /// are looked for are found beyond it, within bounds.
+    pub fn passed(
+        &mut self,
+        contact: Contact,
+        expected: Option<Id>,
+        contacts: impl IntoIterator<Item = Contact>,
+    ) {
+        self.answered(contact, expected, None, contacts);
+        if let Some(candidate) = self.candidates.get_mut(&self.place(&contact))
+            && candidate.state == State::Answered
+        {
+            candidate.state = State::Passed;
+        }
+    }
+
+    /// Whether this node was asked, and has neither answered nor been given up.
+    pub fn waits_for(&self, address: &SocketAddr) -> bool {
+        self.in_flight.contains(address)
+    }
+
     /// A node has not answered. With `hope` it may be asked once more at the end.
     pub fn silent(&mut self, address: &SocketAddr, expected: Option<Id>, hope: bool) {
         self.in_flight.remove(address);
@@ -207,10 +234,11 @@ impl Lookup {
             .first_key_value()
             .map(|((distance, _), _)| *distance);
         let progress = self.rounds == 0 || closest < self.closest_before;
-        let width = if progress { self.alpha } else { self.k };
-        let mut round = self.choose(width, State::New, self.choice.clone());
+        let reach = self.reach();
+        let width = if progress { self.alpha } else { reach };
+        let mut round = self.choose(width, reach, State::New, self.choice.clone());
         if round.is_empty() {
-            round = self.choose(self.k, State::Silent, None);
+            round = self.choose(self.k, self.k, State::Silent, None);
         }
         if round.is_empty() || self.rounds >= MAX_ROUNDS {
             self.finished = true;
@@ -244,16 +272,41 @@ impl Lookup {
             .collect()
     }
 
-    /// Candidates in this state, up to `width`, that come before or among the k closest that are not
-    /// silent: the closest, unless there is a rule to choose by.
-    fn choose(&mut self, width: usize, state: State, choice: Option<Choice>) -> Vec<Contact> {
-        let mut others = self.k;
+    /// How many of the closest are worth asking: k, and more while so many are not found because others are
+    /// closer.
+    fn reach(&self) -> usize {
+        let count = |state| {
+            let candidates = self.candidates.values();
+            candidates.filter(|known| known.state == state).count()
+        };
+        match count(State::Passed) {
+            0 => self.k,
+            _ if count(State::Answered) >= self.k => self.k,
+            passed => self.k + passed.min(MAX_WIDER),
+        }
+    }
+
+    /// Candidates in this state, up to `width`, that come before or among the `reach` closest that are
+    /// neither silent nor passed: the closest, unless there is a rule to choose by.
+    fn choose(
+        &mut self,
+        width: usize,
+        reach: usize,
+        state: State,
+        choice: Option<Choice>,
+    ) -> Vec<Contact> {
+        let (mut others, mut passed) = (reach, 0);
         let mut places = Vec::new();
         for (place, candidate) in &self.candidates {
             if others == 0 || (places.len() >= width && choice.is_none()) {
                 break;
             }
-            if candidate.state == state {
+            if candidate.state == State::Passed {
+                passed += 1;
+                if passed >= MAX_PASSED {
+                    break;
+                }
+            } else if candidate.state == state {
                 places.push(*place);
                 others -= 1;
             } else if !candidate.state.is_silent() {

@@ -68,7 +68,7 @@ pub(super) struct Many {
     pub started: Instant,
     pub runs: BTreeMap<Family, ManyRun>,
     pub found: BTreeMap<Id, OfTarget>,
-    /// Who answered, its identifier, and its token.
+    /// Nodes of this kind that answered, their identifiers, and their tokens.
     pub tokens: BTreeMap<SocketAddr, (Id, Token)>,
     /// Who has entries under which key.
     pub holders: BTreeMap<Id, Vec<(SocketAddr, Option<Id>)>>,
@@ -88,28 +88,85 @@ pub(super) struct Many {
 pub(super) struct ManyRun {
     /// One for each key, in the order in which keys are asked for.
     pub lookups: Vec<Lookup>,
+    /// Who was asked for all keys.
     pub in_flight: BTreeSet<SocketAddr>,
+    /// Who was asked for one key, and for which.
+    pub one_in_flight: BTreeSet<(SocketAddr, Id)>,
+    /// Nodes that do not understand a question for all keys.
+    pub strangers: BTreeSet<SocketAddr>,
+    /// Strangers that are to be asked for one key next, by the key.
+    again: BTreeMap<Id, Receivers>,
+}
+
+/// Nodes, and the identifiers that they are known under.
+pub(super) type Receivers = BTreeMap<SocketAddr, Option<Id>>;
+
+/// Whom to ask next.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    /// For all keys.
+    pub all: Receivers,
+    /// For one key.
+    pub one: BTreeMap<Id, Receivers>,
 }
 
 impl ManyRun {
-    pub fn is_finished(&self) -> bool {
-        self.in_flight.is_empty() && self.lookups.iter().all(Lookup::is_finished)
+    pub fn new(lookups: Vec<Lookup>) -> Self {
+        Self {
+            lookups,
+            in_flight: BTreeSet::new(),
+            one_in_flight: BTreeSet::new(),
+            strangers: BTreeSet::new(),
+            again: BTreeMap::new(),
+        }
     }
 
-    /// Whom any of the look-ups would ask.
-    pub fn next_round(&mut self) -> Vec<(SocketAddr, Option<Id>)> {
-        if !self.in_flight.is_empty() {
-            return Vec::new();
+    pub fn is_finished(&self) -> bool {
+        let waits = !(self.in_flight.is_empty() && self.one_in_flight.is_empty());
+        !waits && self.again.is_empty() && self.lookups.iter().all(Lookup::is_finished)
+    }
+
+    /// A node does not understand a question for all keys: whoever waits for it asks for its own key.
+    pub fn take_for_stranger(&mut self, address: SocketAddr, id: Option<Id>) {
+        if self.in_flight.remove(&address) {
+            self.strangers.insert(address);
+            for lookup in self
+                .lookups
+                .iter()
+                .filter(|lookup| lookup.waits_for(&address))
+            {
+                let again = self.again.entry(lookup.target()).or_default();
+                again.insert(address, id);
+            }
         }
-        let rounds = self.lookups.iter_mut().flat_map(Lookup::next_round);
-        let round: BTreeMap<SocketAddr, Id> = rounds
-            .map(|contact| (contact.address, contact.id))
-            .collect();
-        self.in_flight.extend(round.keys());
+    }
+
+    /// Whom any of the look-ups would ask; `is_stranger` knows of some that they do not understand a question
+    /// for all keys.
+    pub fn next_round(&mut self, is_stranger: impl Fn(&Contact) -> bool) -> Round {
+        if !(self.in_flight.is_empty() && self.one_in_flight.is_empty()) {
+            return Round::default();
+        }
+        let mut round = Round {
+            all: BTreeMap::new(),
+            one: std::mem::take(&mut self.again),
+        };
+        for lookup in &mut self.lookups {
+            for contact in lookup.next_round() {
+                let stranger = self.strangers.contains(&contact.address) || is_stranger(&contact);
+                let to = match stranger {
+                    true => round.one.entry(lookup.target()).or_default(),
+                    false => &mut round.all,
+                };
+                to.insert(contact.address, Some(contact.id));
+            }
+        }
+        self.in_flight.extend(round.all.keys());
+        for (key, to) in &round.one {
+            self.one_in_flight
+                .extend(to.keys().map(|address| (*address, *key)));
+        }
         round
-            .into_iter()
-            .map(|(address, id)| (address, Some(id)))
-            .collect()
     }
 }
 

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     id::Id,
-    krpc::{Contact, DecodeError, Family, Kind, Message, Query, QueryError, Response},
+    krpc::{Contact, DecodeError, ErrorCode, Family, Kind, Message, Query, QueryError, Response},
     runtime::{Body, Choice, Fanouts, Mode, Peers, Policy, Protocol, Random, Transmit},
 };
 
@@ -98,6 +98,11 @@ impl Node {
     pub fn set_rounds(&mut self, alpha: usize, choice: Option<Choice>) {
         self.config.alpha = alpha;
         self.config.choice = choice;
+    }
+
+    /// From now on the node asks and is not asked (BEP 43), or is asked again.
+    pub fn set_read_only(&mut self, read_only: bool) {
+        self.config.read_only = read_only;
     }
 
     /// The routing table of a family.
@@ -191,6 +196,12 @@ impl Node {
         self.config.extensions.then_some(EXTENSION_VERSION)
     }
 
+    /// Whether a node that says this and this one understand each other's extensions. What another version
+    /// means is not known, so who has it is a stranger.
+    fn understands(&self, extension: Option<i64>) -> bool {
+        extension.is_some() && extension == self.extension()
+    }
+
     /// Asks nodes of one family, all by one message.
     pub(super) fn ask(
         &mut self,
@@ -262,7 +273,12 @@ impl Node {
                 }
                 trace!(peer = %silent.peer, method = ?silent.tag.method, "no answer");
                 match silent.tag.purpose {
-                    Purpose::Many(id) => self.many_silent(now, id, silent.peer, silent.tag),
+                    Purpose::Many(id) => {
+                        self.many_not_understood(now, id, silent.peer, silent.tag);
+                    }
+                    Purpose::OneOfMany(id, key) => {
+                        self.one_of_many_silent(now, (id, key), silent.peer, silent.tag);
+                    }
                     Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
                         self.entries_silent(now, id, None);
                     }
@@ -281,16 +297,15 @@ impl Node {
     fn serve(
         &mut self,
         now: Instant,
-        from: SocketAddr,
         transaction: Bytes,
-        sender: Id,
-        read_only: bool,
+        contact: Contact,
+        (read_only, extension): (bool, Option<i64>),
         query: Query,
     ) {
-        let contact = Contact {
+        let Contact {
             id: sender,
             address: from,
-        };
+        } = contact;
         if let Some(table) = self.tables.get_mut(&Family::of(&from)) {
             if read_only {
                 table.refuse(Refusal::ReadOnly);
@@ -303,9 +318,19 @@ impl Node {
             return;
         }
         let method = Method::of(&query);
-        let answer = self
-            .server
-            .answer(now, from, query, &self.tables, &mut self.random);
+        let extended = self.understands(extension);
+        let tables = &self.tables;
+        let answer = match query {
+            Query::GetMany { .. } | Query::PutEntry { .. } | Query::GetEntries { .. }
+                if !extended =>
+            {
+                let message = format!("method {method} is unknown");
+                Err(QueryError::new(ErrorCode::MethodUnknown, message))
+            }
+            query => self
+                .server
+                .answer(now, (from, extended), query, tables, &mut self.random),
+        };
         if answer.is_ok() {
             *self
                 .served_methods
@@ -408,7 +433,10 @@ impl Node {
             }
         }
         let nodes = self.credible(&from, &response);
-        let in_list = self.config.extensions && extension.is_some();
+        let in_list = self.understands(extension);
+        if let Some(table) = self.tables.get_mut(&family) {
+            table.set_extensions(&contact, in_list);
+        }
         let answered = Answered {
             contact,
             tag: answer.tag,
@@ -419,6 +447,7 @@ impl Node {
         };
         match answered.tag.purpose {
             Purpose::Many(id) => self.many_answered(now, id, answered),
+            Purpose::OneOfMany(id, key) => self.one_of_many_answered(now, (id, key), answered),
             Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
                 self.entries_answered(now, id, answered);
             }
@@ -466,7 +495,12 @@ impl Protocol for Node {
                     read_only,
                     query,
                 } => {
-                    self.serve(now, from, transaction, sender, read_only, query);
+                    let contact = Contact {
+                        id: sender,
+                        address: from,
+                    };
+                    let said = (read_only, extension);
+                    self.serve(now, transaction, contact, said, query);
                 }
                 Kind::Response {
                     sender,
@@ -489,7 +523,12 @@ impl Protocol for Node {
                         let key = (Family::of(&from), answer.tag.method);
                         self.requests.entry(key).or_default().refused += 1;
                         match answer.tag.purpose {
-                            Purpose::Many(id) => self.many_silent(now, id, from, answer.tag),
+                            Purpose::Many(id) => {
+                                self.many_not_understood(now, id, from, answer.tag);
+                            }
+                            Purpose::OneOfMany(id, key) => {
+                                self.one_of_many_silent(now, (id, key), from, answer.tag);
+                            }
                             Purpose::PutEntry(id) | Purpose::GetEntries(id, _) => {
                                 if !answer.late {
                                     self.entries_silent(now, id, Some((from, error)));

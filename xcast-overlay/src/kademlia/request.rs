@@ -21,6 +21,8 @@ pub(super) enum Purpose {
     Search(OperationId),
     Store(OperationId),
     Many(OperationId),
+    /// For one of several keys, of a node that does not understand a question for all of them.
+    OneOfMany(OperationId, Id),
     /// To store an entry under several keys.
     PutEntry(OperationId),
     /// For the entries under a key.

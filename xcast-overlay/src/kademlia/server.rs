@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use bytes::Bytes;
 
-use super::{config::Config, limits::AnswerBudget, storage::Storage, table::Table, tokens::Tokens};
+use super::{
+    config::Config,
+    limits::AnswerBudget,
+    storage::Storage,
+    table::Table,
+    tokens::{TOKEN_OCTETS, Tokens},
+};
 use crate::{
     id::Id,
     krpc::{ErrorCode, Family, Item, MAX_DATAGRAM_OCTETS, Query, QueryError, Response, Want},
@@ -69,7 +75,7 @@ impl Server {
         self.budget.take(now, to, octets)
     }
 
-    /// The answer to a query.
+    /// The answer to a query, from an address, by a node that may understand this project's extensions.
     ///
     /// # Errors
     ///
@@ -77,7 +83,7 @@ impl Server {
     pub fn answer(
         &mut self,
         now: Instant,
-        from: SocketAddr,
+        (from, extended): (SocketAddr, bool),
         query: Query,
         tables: &BTreeMap<Family, Table>,
         random: &mut Random,
@@ -102,7 +108,7 @@ impl Server {
                 port,
                 token,
             } => {
-                self.check_token(now, &from, &token, random)?;
+                self.check_token(now, (&from, extended), &token, random)?;
                 let peer = SocketAddr::new(ip, port.unwrap_or(from.port()));
                 self.storage.announce(now, info_hash, peer)?;
             }
@@ -124,7 +130,7 @@ impl Server {
                 }
             }
             Query::PutEntry { keys, entry, token } => {
-                self.check_token(now, &from, &token, random)?;
+                self.check_token(now, (&from, extended), &token, random)?;
                 self.put_entry(now, &keys, &entry, tables.get(&family))?;
             }
             Query::GetEntries { target, after } => {
@@ -145,7 +151,7 @@ impl Server {
                 });
             }
             Query::Put { item, cas, token } => {
-                self.check_token(now, &from, &token, random)?;
+                self.check_token(now, (&from, extended), &token, random)?;
                 self.storage.put(now, item, cas)?;
             }
         }
@@ -181,7 +187,8 @@ impl Server {
             |error: &dyn ToString| QueryError::new(ErrorCode::Protocol, error.to_string());
         let entry = Entry::decode(entry).map_err(|error| refused(&error))?;
         let close = |key: &&Id| {
-            let closest = table.map_or(Vec::new(), |t| t.closest_good(now, **key, self.k));
+            // Only nodes of this kind store entries.
+            let closest = table.map_or(Vec::new(), |t| t.closest_of_own_kind(now, **key, self.k));
             let farthest = closest.last().map(|contact| contact.id.distance(**key));
             closest.len() < self.k || farthest > Some(self.own.distance(**key))
         };
@@ -243,11 +250,13 @@ impl Server {
     fn check_token(
         &mut self,
         now: Instant,
-        from: &SocketAddr,
+        (from, extended): (&SocketAddr, bool),
         token: &[u8],
         random: &mut Random,
     ) -> Result<(), QueryError> {
-        if self.tokens.check(now, from.ip(), token, random) {
+        // A list of tokens is an extension.
+        let understood = extended || token.len() <= TOKEN_OCTETS;
+        if understood && self.tokens.check(now, from.ip(), token, random) {
             Ok(())
         } else {
             Err(QueryError::new(

@@ -95,6 +95,8 @@ struct Entry {
     answered: Instant,
     asked: Option<Instant>,
     failures: u32,
+    /// Whether it understands this project's extensions.
+    extensions: bool,
 }
 
 impl Entry {
@@ -203,6 +205,26 @@ impl Table {
         result
     }
 
+    /// A node of the table has said whether it understands this project's extensions.
+    pub fn set_extensions(&mut self, contact: &Contact, extensions: bool) {
+        let Some(at) = self.bucket_of(contact.id) else {
+            return;
+        };
+        let bucket = &mut self.buckets[at];
+        let entries = bucket.entries.iter_mut().chain(&mut bucket.replacements);
+        for entry in entries.filter(|entry| entry.contact == *contact) {
+            entry.extensions = extensions;
+        }
+    }
+
+    /// Whether a node understands this project's extensions; `None` if it is not in the table.
+    pub fn extensions(&self, contact: &Contact) -> Option<bool> {
+        let bucket = self.buckets.get(self.bucket_of(contact.id)?)?;
+        let mut entries = bucket.entries.iter();
+        let entry = entries.find(|entry| entry.contact == *contact)?;
+        Some(entry.extensions)
+    }
+
     /// A node has sent a request. Whether it is unknown and would have a place: then it is worth a
     /// ping.
     pub fn asked(&mut self, now: Instant, contact: Contact) -> bool {
@@ -298,6 +320,14 @@ impl Table {
     pub fn closest_good(&self, now: Instant, target: Id, count: usize) -> Vec<Contact> {
         self.closest_of(target, count, |entry| {
             entry.failures == 0 && entry.standing(now) == Standing::Good
+        })
+    }
+
+    /// The `count` closest good nodes to `target` that understand this project's extensions, the closest
+    /// first.
+    pub fn closest_of_own_kind(&self, now: Instant, target: Id, count: usize) -> Vec<Contact> {
+        self.closest_of(target, count, |entry| {
+            entry.extensions && entry.failures == 0 && entry.standing(now) == Standing::Good
         })
     }
 
@@ -405,6 +435,7 @@ impl Table {
             answered: now,
             asked: None,
             failures: 0,
+            extensions: false,
         };
         let bucket = &mut self.buckets[at];
         bucket.replacements.retain(|waiting| {

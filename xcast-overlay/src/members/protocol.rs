@@ -223,6 +223,11 @@ impl Members {
         self.members.get(id)?.record.addresses.first().copied()
     }
 
+    /// The newest that is known of a member, also of one that has left or has not answered yet.
+    pub fn record(&self, id: &Id) -> Option<&Record> {
+        self.members.get(id).map(|member| &member.record)
+    }
+
     /// What was not believed.
     pub fn rejected(&self) -> Rejected {
         self.rejected

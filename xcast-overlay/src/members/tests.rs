@@ -121,6 +121,50 @@ impl World {
     }
 }
 
+/// A datagram of a message, with another version.
+fn with_version(message: &Message, version: i64) -> Bytes {
+    let datagram = message.encode().datagram(0);
+    let said = b"2:xci1e";
+    let at = datagram.windows(said.len()).rposition(|part| part == said);
+    let (before, after) = datagram.split_at(at.expect("a version"));
+    let version = format!("2:xci{version}e");
+    [before, version.as_bytes(), &after[said.len()..]]
+        .concat()
+        .into()
+}
+
+/// Members do not hear what has another version: nothing is changed, and nothing answered.
+#[test]
+fn another_version_is_not_heard() {
+    for (version, heard) in [(1, true), (0, false), (2, false)] {
+        let mut world = World::new(3);
+        let leaver = world.id(2);
+        let key = signing_key([3; 32]);
+        let record = Record {
+            seq: 1_000_000,
+            standing: Standing::Left,
+            addresses: vec![address(2)],
+        };
+        let signed = Signed::new(&key, Purpose::Record, OVERLAY, record.body());
+        let message = Message {
+            transaction: Bytes::from_static(b"12345678"),
+            overlay: Bytes::from_static(OVERLAY),
+            kind: Kind::Request(Request::News(vec![signed])),
+        };
+        let now = world.now;
+        let datagram = with_version(&message, version);
+        world.members[0].handle(now, address(2), datagram);
+        let answered = world.members[0].poll_transmit().is_some();
+        assert_eq!(
+            (answered, !world.knows(0, leaver)),
+            (heard, heard),
+            "version {version}"
+        );
+        let malformed = world.members[0].rejected().malformed;
+        assert_eq!(malformed, u64::from(!heard), "version {version}");
+    }
+}
+
 #[test]
 fn all_find_each_other_by_way_of_one() {
     let world = World::new(10);

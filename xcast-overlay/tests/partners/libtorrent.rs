@@ -11,6 +11,7 @@ use super::{
     ours::Ours,
     outcome::{Asker, Talk},
     program::Program,
+    services,
 };
 
 const NAME: &str = "libtorrent";
@@ -53,6 +54,16 @@ pub async fn we_ask(ipv6: bool) -> Talk {
     let listed = ours.is_listed_by(local).await;
     talk.add("lists us", listed);
     ours.close().await;
+    talk
+}
+
+/// What one of ours publishes, another one finds, though each knew only it.
+pub async fn services(ipv6: bool) -> Talk {
+    let mut talk = Talk::new(NAME, ipv6, Asker::We);
+    let (_partner, local) = start(ipv6, 1).await;
+    let ours = Ours::start(address(ipv6, 9, 6881), &[local]);
+    let found = services::by_way_of(local, ours).await;
+    talk.add(services::OPERATION, found);
     talk
 }
 
@@ -137,9 +148,9 @@ pub async fn they_ask(ipv6: bool) -> Talk {
     let key = "11".repeat(20);
     let announced = theirs.announce(&key).await;
     let got = theirs.get_peers(&key).await;
-    let found = theirs.ours.was_asked(Method::FindNode);
-    let found = found.or_else(|_| theirs.ours.was_asked(Method::GetPeers));
-    talk.add("find_node", found);
+    // It looks for nodes by `get_peers`, whose answers name them as well, and sends no `find_node`.
+    let looked = theirs.ours.was_asked(Method::GetPeers);
+    assert!(looked.is_ok(), "{looked:?}");
     talk.add("announce_peer", announced);
     talk.add("get_peers", got);
     let immutable = theirs.immutable().await;

@@ -11,6 +11,7 @@ mod namespace;
 mod ours;
 mod outcome;
 mod program;
+mod services;
 mod transmission;
 
 use std::time::Duration;
@@ -80,6 +81,42 @@ fn transmission_both_ways() {
 fn transmission_both_ways_over_ipv6() {
     works(transmission::missing(), async || {
         transmission::both_ways(true).await.into()
+    });
+}
+
+/// Our own extensions work where each of ours knows a stranger only.
+#[test]
+fn services_by_way_of_libtorrent() {
+    works(libtorrent::missing(), async || {
+        vec![libtorrent::services(false).await]
+    });
+}
+
+#[test]
+fn services_by_way_of_libtorrent_over_ipv6() {
+    works(libtorrent::missing(), async || {
+        vec![libtorrent::services(true).await]
+    });
+}
+
+#[test]
+fn services_by_way_of_transmission() {
+    works(transmission::missing(), async || {
+        vec![transmission::services(false).await]
+    });
+}
+
+#[test]
+fn transmission_with_a_torrent() {
+    works(transmission::missing(), async || {
+        vec![transmission::with_a_torrent(false).await]
+    });
+}
+
+#[test]
+fn transmission_with_a_torrent_over_ipv6() {
+    works(transmission::missing(), async || {
+        vec![transmission::with_a_torrent(true).await]
     });
 }
 

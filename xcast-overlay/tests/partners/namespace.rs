@@ -12,12 +12,13 @@ use nix::{
     sched::{CloneFlags, unshare},
     unistd::Uid,
 };
+use tokio::task::LocalSet;
 
 /// It ends tests that hang, and judges nothing.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Addresses in the namespace: 1 to this.
-const ADDRESSES: u8 = 9;
+const ADDRESSES: u8 = 24;
 
 /// Runs a test in a namespace of its own. Where the rights for one, or something else that the
 /// caller says, are missing, the test fails; with `XCAST_ALLOW_SKIP=1` it is skipped, and says so.
@@ -44,7 +45,7 @@ pub fn in_namespace<T: Send + 'static>(
         set_up();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().expect("a runtime");
-        runtime.block_on(test())
+        LocalSet::new().block_on(&runtime, test())
     };
     match thread::spawn(run).join() {
         Ok(result) => Some(result),
@@ -58,7 +59,7 @@ fn set_up() {
     ip("link add veth0 type veth peer name veth1");
     for n in 1..=ADDRESSES {
         ip(&format!("addr add 198.18.{n}.1/32 dev veth0"));
-        ip(&format!("addr add 2001:db8:{n}::1/128 dev veth0 nodad"));
+        ip(&format!("addr add 2001:db8:{n:x}::1/128 dev veth0 nodad"));
     }
     ip("link set veth0 up");
     ip("link set veth1 up");

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use tokio::{select, time};
 use xcast_overlay::{
     id::Id,
-    kademlia::{Config, Event, FamilyReport, Method, Node, OperationId, Report, bep42},
+    kademlia::{Config, Event, FamilyReport, ManyReport, Method, Node, OperationId, Report, bep42},
     krpc::{Contact, Item, Kind, Message, Query, signing_key},
     net::{Driver, Settings, families},
     runtime::Random,
@@ -141,6 +141,25 @@ impl Ours {
             }
             event => bail!("{event:?}"),
         }
+    }
+
+    /// Operations for several keys, and their reports.
+    pub async fn run_many(
+        &mut self,
+        begin: impl FnOnce(&mut Node, Instant) -> Vec<OperationId>,
+    ) -> Result<Vec<ManyReport>> {
+        let begun = self.driver.command(begin);
+        let mut reports = Vec::new();
+        for wanted in begun {
+            let is_wanted = |event: &Event| matches!(event, Event::FinishedMany { operation, .. } if *operation == wanted);
+            self.until("finished", |ours| ours.events.iter().any(is_wanted))
+                .await?;
+            let mut events = self.events.iter().filter(|event| is_wanted(event));
+            if let Some(Event::FinishedMany { report, .. }) = events.next() {
+                reports.push((**report).clone());
+            }
+        }
+        Ok(reports)
     }
 
     /// Whether the partner, asked by a stranger, names this node among its closest.

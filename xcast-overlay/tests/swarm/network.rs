@@ -40,9 +40,18 @@ impl Network {
 
     /// A swarm of nodes that have joined, each by way of three earlier ones.
     pub fn swarm(seed: u64, count: usize, config: &Config) -> Self {
+        Self::mixed(seed, count, config, |_| config.extensions)
+    }
+
+    /// The same, where `own` says which nodes are of this kind: the others are strangers, who know nothing but
+    /// BEP 5 and 44.
+    pub fn mixed(seed: u64, count: usize, config: &Config, own: impl Fn(usize) -> bool) -> Self {
         let mut network = Self::new(seed);
         for at in 0..count {
-            let mut config = config.clone();
+            let mut config = Config {
+                extensions: own(at),
+                ..config.clone()
+            };
             for _ in 0..3.min(at) {
                 let other = network.random.below(at);
                 let families = config.families.iter();

@@ -7,8 +7,8 @@ use xcast_overlay::{
     id::Id,
     kademlia::{Config, Event, Refusal, TableConfig, WhyEmpty, bep42},
     krpc::{
-        ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query, Response,
-        signing_key,
+        Contact, ErrorCode, Family, Item, Kind, MAX_ITEM_DATAGRAM_OCTETS, Message, Query,
+        QueryError, Response, signing_key,
     },
     runtime::{Mode, Protocol as _, Random, Transmit},
     services::{Entry, Keys, Service},
@@ -160,15 +160,37 @@ impl Stranger {
             read_only,
             query,
         };
-        let transaction = Bytes::from_static(b"zz");
-        Message {
+        Self::message(Bytes::from_static(b"zz"), kind, None)
+    }
+
+    /// A query of somebody whose extensions have this version.
+    fn extended(&self, query: Query, extension: Option<i64>) -> Bytes {
+        let kind = Kind::Query {
+            sender: self.id,
+            read_only: true,
+            query,
+        };
+        Self::message(Bytes::from_static(b"zz"), kind, extension)
+    }
+
+    /// An answer without anything in it.
+    fn answer(&self, transaction: Bytes, extension: Option<i64>) -> Bytes {
+        let kind = Kind::Response {
+            sender: self.id,
+            external: None,
+            response: Box::default(),
+        };
+        Self::message(transaction, kind, extension)
+    }
+
+    fn message(transaction: Bytes, kind: Kind, extension: Option<i64>) -> Bytes {
+        let message = Message {
             transaction,
             version: None,
-            extension: None,
+            extension,
             kind,
-        }
-        .encode()
-        .datagram(0)
+        };
+        message.encode().datagram(0)
     }
 }
 
@@ -300,7 +322,11 @@ fn an_entry_needs_token_signature_and_room() {
         let query = Query::GetMany {
             targets: vec![entry(1, 0).1],
         };
-        let answer = response(ask(network, stranger.address, stranger.query(query, false)));
+        let answer = response(ask(
+            network,
+            stranger.address,
+            stranger.extended(query, Some(1)),
+        ));
         answer.token.expect("a token")
     };
     let (of_one, of_two) = (token(&mut network, &one), token(&mut network, &two));
@@ -310,7 +336,7 @@ fn an_entry_needs_token_signature_and_room() {
             entry,
             token: token.clone(),
         };
-        match ask(network, stranger.address, stranger.query(query, false)) {
+        match ask(network, stranger.address, stranger.extended(query, Some(1))) {
             Some(Message {
                 kind: Kind::Error(error),
                 ..
@@ -707,8 +733,243 @@ fn several_keys_are_asked_for_by_shared_rounds() {
     assert!(network.sent.longest_octets <= 1024);
 }
 
+/// What the node asks this stranger at this moment: transaction and query.
+fn asked(network: &mut Network, stranger: &Stranger) -> Vec<(Bytes, Query)> {
+    let node = network.nodes[0].as_mut().expect("a node");
+    let sent = std::iter::from_fn(|| node.poll_transmit());
+    let to_it = sent.filter_map(|transmit| {
+        let place = transmit.to.iter().position(|to| *to == stranger.address)?;
+        let message = Message::decode(&transmit.datagram(place)).expect("a message");
+        match message.kind {
+            Kind::Query { query, .. } => Some((message.transaction, query)),
+            _ => None,
+        }
+    });
+    to_it.collect()
+}
+
+/// The transaction of the first question of this kind, as soon as it is asked.
+fn until_asked(
+    network: &mut Network,
+    stranger: &Stranger,
+    wanted: impl Fn(&Query) -> bool,
+) -> Bytes {
+    for _ in 0..1000 {
+        let asked = asked(network, stranger).into_iter();
+        let mut of_kind = asked.filter(|(_, query)| wanted(query));
+        if let Some((transaction, _)) = of_kind.next() {
+            return transaction;
+        }
+        let due = network.node(0).poll_timeout().expect("something is due");
+        network.now = network.now.max(due);
+        let now = network.now;
+        let node = network.nodes[0].as_mut().expect("a node");
+        node.handle_timeout(now);
+    }
+    panic!("it is not asked");
+}
+
+/// Who has other extensions than this version's is a stranger: its own methods are unknown and change nothing,
+/// and what it stores by BEP 44 has one token.
 #[test]
-fn strangers_do_not_understand_several_keys_and_the_look_up_ends() {
+fn extensions_of_another_version_are_refused() {
+    for (extensions, version, understood) in [
+        (true, Some(1), true),
+        (true, None, false),
+        (true, Some(0), false),
+        (true, Some(2), false),
+        (false, Some(1), false),
+    ] {
+        let what = format!("{extensions}, {version:?}");
+        let mut network = Network::new(24);
+        network.add(Config {
+            started_unix_s: 1000,
+            extensions,
+            ..ipv4()
+        });
+        let mut random = Random::from_number(1);
+        let stranger = Stranger::new(1, &mut random);
+        let mut say = |query| {
+            let datagram = stranger.extended(query, version);
+            ask(&mut network, stranger.address, datagram)
+                .expect("an answer")
+                .kind
+        };
+        let code = |kind| match kind {
+            Kind::Response { .. } => None,
+            Kind::Error(error) => Some(error.code),
+            Kind::Query { .. } => panic!("{kind:?}"),
+        };
+        let unknown = (!understood).then_some(ErrorCode::MethodUnknown);
+        let item = Item::immutable("4:item");
+        let get = Query::Get {
+            target: item.target(),
+            seq: None,
+            want: None,
+        };
+        let token = match say(get) {
+            Kind::Response { response, .. } => response.token.expect("a token"),
+            other => panic!("{what}: {other:?}"),
+        };
+        let targets = vec![item.target(); 3];
+        assert_eq!(code(say(Query::GetMany { targets })), unknown, "{what}");
+        let service = Service {
+            mechanism: "ldap".into(),
+            uri: "ldap://a".into(),
+            attributes: Default::default(),
+            place: None,
+        };
+        let entry = Entry::sign(&signing_key([1; 32]), service, 1, 2000).expect("an entry");
+        let keys = Keys::of(&entry.service).keys;
+        let put_entry = Query::PutEntry {
+            keys: keys[..1].to_vec(),
+            entry: entry.encode(),
+            token: token.clone(),
+        };
+        assert_eq!(code(say(put_entry)), unknown, "{what}");
+        let get_entries = Query::GetEntries {
+            target: keys[0],
+            after: Bytes::new(),
+        };
+        assert_eq!(code(say(get_entries)), unknown, "{what}");
+        let mut put = |token| {
+            let (item, cas) = (item.clone(), None);
+            code(say(Query::Put { item, cas, token }))
+        };
+        let list = [&[0; 8], &token[..]].concat();
+        let refused = (!understood).then_some(ErrorCode::Protocol);
+        assert_eq!(put(list.into()), refused, "{what}");
+        assert_eq!(put(token), None, "{what}");
+        // The entry is there, or is not, for whoever asks in the right way.
+        if extensions {
+            let datagram = stranger.extended(
+                Query::GetEntries {
+                    target: keys[0],
+                    after: Bytes::new(),
+                },
+                Some(1),
+            );
+            let stored = response(ask(&mut network, stranger.address, datagram)).entries;
+            assert_eq!(stored.len(), usize::from(understood), "{what}");
+        }
+    }
+}
+
+/// A node that says another version is not asked for several keys at once.
+#[test]
+fn only_this_version_is_asked_for_several_keys() {
+    for (version, together) in [(Some(1), true), (Some(2), false), (None, false)] {
+        let mut network = Network::new(18);
+        network.add(ipv4());
+        let mut random = Random::from_number(1);
+        let stranger = Stranger::new(1, &mut random);
+        let now = network.now;
+        let node = network.nodes[0].as_mut().expect("a node");
+        node.ping(now, stranger.address);
+        for (transaction, _) in asked(&mut network, &stranger) {
+            let answer = stranger.answer(transaction, version);
+            let node = network.nodes[0].as_mut().expect("a node");
+            node.handle(now, stranger.address, answer);
+        }
+        let keys: Vec<Id> = (0..3).map(|_| Id::random(&mut random)).collect();
+        let node = network.nodes[0].as_mut().expect("a node");
+        node.find_many(now, &keys);
+        let queries = asked(&mut network, &stranger);
+        let all = matches!(&queries[..], [(_, Query::GetMany { .. })]);
+        let each = queries
+            .iter()
+            .all(|(_, query)| matches!(query, Query::GetPeers { .. }));
+        assert_eq!(
+            (all, each),
+            (together, !together),
+            "{version:?}: {queries:?}"
+        );
+        assert_eq!(queries.len(), if together { 1 } else { 3 });
+    }
+}
+
+/// Who refuses a question for several keys, or does not answer it, is asked for each key that it was found for, and
+/// what it names is asked for all keys again.
+#[test]
+fn who_does_not_understand_several_keys_is_asked_for_each() {
+    for refuses in [true, false] {
+        let mut network = Network::new(25);
+        network.add(ipv4());
+        let mut random = Random::from_number(2);
+        let [own, stranger, beyond] = [1, 2, 3].map(|at| Stranger::new(at, &mut random));
+        let contact = |of: &Stranger| Contact {
+            id: of.id,
+            address: of.address,
+        };
+        let tell = |network: &mut Network, from: &Stranger, datagram: Bytes| {
+            let now = network.now;
+            let node = network.nodes[0].as_mut().expect("a node");
+            node.handle(now, from.address, datagram);
+        };
+        let naming = |named: &Stranger| Response {
+            nodes: Some(vec![contact(named)]),
+            ..Response::default()
+        };
+        let answer = |from: &Stranger, transaction: Bytes, response: Response| {
+            let kind = Kind::Response {
+                sender: from.id,
+                external: None,
+                response: Box::new(response),
+            };
+            let extension = (from.address == own.address).then_some(1);
+            Stranger::message(transaction, kind, extension)
+        };
+        let now = network.now;
+        network.nodes[0]
+            .as_mut()
+            .expect("a node")
+            .ping(now, own.address);
+        let (ping, _) = asked(&mut network, &own).remove(0);
+        tell(&mut network, &own, own.answer(ping, Some(1)));
+        let keys: Vec<Id> = (0..3).map(|_| Id::random(&mut random)).collect();
+        network.nodes[0]
+            .as_mut()
+            .expect("a node")
+            .find_many(now, &keys);
+        // The one of this kind names a stranger for the first key only.
+        let (question, _) = asked(&mut network, &own).remove(0);
+        let first = keys.iter().min().expect("a key");
+        let mut sorted = keys.clone();
+        sorted.sort();
+        let many = sorted.iter().map(|key| match key == first {
+            true => naming(&stranger),
+            false => Response::default(),
+        });
+        let many = Response {
+            many: many.collect(),
+            ..Response::default()
+        };
+        tell(&mut network, &own, answer(&own, question, many));
+        let (question, query) = asked(&mut network, &stranger).remove(0);
+        assert!(matches!(query, Query::GetMany { .. }), "{query:?}");
+        if refuses {
+            let error = QueryError::new(ErrorCode::MethodUnknown, "what?");
+            let refusal = Stranger::message(question, Kind::Error(error), None);
+            tell(&mut network, &stranger, refusal);
+        }
+        // For the others nobody has named it.
+        let each = |query: &Query| match query {
+            Query::GetPeers { info_hash, .. } => {
+                assert_eq!(info_hash, first);
+                true
+            }
+            _ => false,
+        };
+        let question = until_asked(&mut network, &stranger, each);
+        let named = answer(&stranger, question, naming(&beyond));
+        tell(&mut network, &stranger, named);
+        let all = |query: &Query| matches!(query, Query::GetMany { .. });
+        until_asked(&mut network, &beyond, all);
+    }
+}
+
+#[test]
+fn several_keys_are_answered_for_and_a_look_up_among_nobody_ends() {
     let mut network = Network::new(18);
     network.add(ipv4());
     let mut random = Random::from_number(1);
@@ -719,7 +980,7 @@ fn strangers_do_not_understand_several_keys_and_the_look_up_ends() {
     let answer = response(ask(
         &mut network,
         stranger.address,
-        stranger.query(query, false),
+        stranger.extended(query, Some(1)),
     ));
     assert_eq!(answer.many.len(), 3);
     let nobody = network.act(0, |node, now| node.find_many(now, &[Id::default()]));

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     config::DATAPATH_SUFFIX,
     output::{
-        Outcome, print, print_answer, print_json,
+        Outcome, print_answer,
         table::{Align, Table},
     },
 };
@@ -31,6 +31,9 @@ pub(super) struct AskArgs {
 
     /// Run it so often with unicast and so often with Xcast, in turns and from the same tables, and
     /// show what each costs
+    ///
+    /// With unicast, nothing waits for others to share a packet with. So of a node with --d-q, the times of
+    /// Xcast have up to so much more for each round and each request to store.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     compare: Option<u32>,
 
@@ -63,6 +66,16 @@ impl AskArgs {
     }
 }
 
+/// What came of an operation, or what it costs in both ways.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Answer {
+    /// What came of it.
+    Report(Box<Report>),
+    /// What it costs.
+    Costs(Vec<Cost>),
+}
+
 /// Has a node do something, shows what came of it with `render`, and ends as `outcome` says.
 pub(super) fn ask(
     args: &AskArgs,
@@ -71,20 +84,51 @@ pub(super) fn ask(
     render: impl FnOnce(&Report) -> String,
     outcome: impl Fn(&Report) -> bool,
 ) -> Result<Outcome> {
+    let (answer, outcome) = obtain(args, router, operation, outcome)?;
+    show(args, &answer, render)?;
+    Ok(outcome)
+}
+
+/// Shows an answer, with `render` if it is what came of an operation.
+pub(super) fn show(
+    args: &AskArgs,
+    answer: &Answer,
+    render: impl FnOnce(&Report) -> String,
+) -> Result<()> {
+    print_answer(args.json, answer, |answer| match answer {
+        Answer::Report(report) => render(report),
+        Answer::Costs(costs) => render_costs(costs),
+    })
+}
+
+/// Has a node do something, and ends as `outcome` says.
+pub(super) fn obtain(
+    args: &AskArgs,
+    router: &str,
+    operation: Operation,
+    outcome: impl Fn(&Report) -> bool,
+) -> Result<(Answer, Outcome)> {
     let node = Node::named(&args.node);
-    if let Some(times) = args.compare {
-        return compare(args, router, &node, &operation, times, outcome);
-    }
-    let run = Run {
-        operation,
-        comparing: None,
+    let (answer, succeeded) = match args.compare {
+        Some(times) => {
+            let (costs, succeeded) = compare(args, router, &node, &operation, times, outcome)?;
+            (Answer::Costs(costs), succeeded)
+        }
+        None => {
+            let run = Run {
+                operation,
+                comparing: None,
+            };
+            let report = done(&node, run, "")?;
+            let succeeded = outcome(&report);
+            (Answer::Report(Box::new(report)), succeeded)
+        }
     };
-    let report = done(&node, run, "")?;
-    print_answer(args.json, &report, render)?;
-    Ok(match outcome(&report) {
+    let outcome = match succeeded {
         true => Outcome::Done,
         false => Outcome::No,
-    })
+    };
+    Ok((answer, outcome))
 }
 
 fn done(node: &Node, run: Run, what: &str) -> Result<Report> {
@@ -102,7 +146,7 @@ fn compare(
     operation: &Operation,
     times: u32,
     outcome: impl Fn(&Report) -> bool,
-) -> Result<Outcome> {
+) -> Result<(Vec<Cost>, bool)> {
     let left_out = vec![router.to_owned(), format!("{router}{DATAPATH_SUFFIX}")];
     let links = Links::new(args.first_link.clone(), left_out, args.links.as_deref())?;
     let status = node.status()?;
@@ -128,19 +172,8 @@ fn compare(
             succeeded &= outcome(&report);
         }
     }
-    let costs: Vec<_> = sums
-        .iter()
-        .map(|sum| sum.cost(times, links.has_all()))
-        .collect();
-    if args.json {
-        print_json(&costs)?;
-    } else {
-        print(&render(&costs, times))?;
-    }
-    Ok(match succeeded {
-        true => Outcome::Done,
-        false => Outcome::No,
-    })
+    let costs = sums.iter().map(|sum| sum.cost(times, links.has_all()));
+    Ok((costs.collect(), succeeded))
 }
 
 /// What was counted in all turns of one kind.
@@ -157,7 +190,7 @@ struct Sum {
 
 /// What an operation cost on average: a row of the document of `--compare --json`.
 #[derive(Debug, Serialize)]
-struct Cost {
+pub(super) struct Cost {
     delivery: Delivery,
     runs: u32,
     rounds: f64,
@@ -246,10 +279,11 @@ fn quantile(sorted: &[f64], part: f64) -> f64 {
         .unwrap_or_default()
 }
 
-fn render(costs: &[Cost], times: u32) -> String {
+fn render_costs(costs: &[Cost]) -> String {
     let [unicast, xcast] = costs else {
         return String::new();
     };
+    let times = unicast.runs;
     let mut table = Table::new([
         ("AVERAGE OF A RUN", Align::Left),
         ("UNICAST", Align::Right),

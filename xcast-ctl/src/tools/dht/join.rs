@@ -25,7 +25,7 @@ use super::{
     state::State,
 };
 use crate::{
-    output::{Outcome, print},
+    output::{Outcome, print, print_json_line},
     tools::first_hop::WayOutArgs,
 };
 
@@ -102,9 +102,16 @@ pub(super) struct Args {
     #[arg(long)]
     read_only: bool,
 
-    /// Do not say that this node knows extensions
+    /// Neither say that this node knows extensions, nor send or answer them
+    ///
+    /// Services are then neither published nor found by it, nor kept for others.
     #[arg(long)]
     no_extensions: bool,
+
+    /// When it has joined, print its status as a JSON document on one line, instead of the one that starts with
+    /// "ready"
+    #[arg(long)]
+    json: bool,
 
     /// Log more: -v for information, -vv for debugging, -vvv for everything
     #[arg(long, short, action = clap::ArgAction::Count)]
@@ -133,7 +140,11 @@ pub(super) fn run(args: &Args, router: &str) -> Result<Outcome> {
     runtime.block_on(async {
         // First, so that a second node does not disturb a running one.
         let server = Server::bind(&socket::name(&args.node))?;
-        node::run(start, server, &mut Terminal(Line::new())).await
+        let mut terminal = Terminal {
+            line: Line::new(),
+            json: args.json,
+        };
+        node::run(start, server, &mut terminal).await
     })?;
     Ok(Outcome::Done)
 }
@@ -167,20 +178,28 @@ fn config(args: &Args) -> Result<Config> {
 }
 
 /// Tells on standard output and error how it goes.
-struct Terminal(Line);
+struct Terminal {
+    line: Line,
+    /// Whether programs read standard output.
+    json: bool,
+}
 
 impl Watch for Terminal {
     fn joined(&mut self, status: &NodeStatus) {
-        self.0.clear();
+        self.line.clear();
+        let told = match self.json {
+            true => print_json_line(status),
+            false => print(&format!("ready {}\n", render::one_line(status))),
+        };
         // Whoever wanted to know has gone; others may ask the node.
-        if let Err(error) = print(&format!("ready {}\n", render::one_line(status))) {
+        if let Err(error) = told {
             warn!("{error:#}");
         }
     }
 
     fn joining(&mut self, status: &NodeStatus) {
         let counters = status.node.fanouts;
-        self.0.show(&format!(
+        self.line.show(&format!(
             "joining: {} nodes known, {} of {} requests answered",
             status.table.len(),
             counters.answered + counters.late,

@@ -7,12 +7,12 @@ use tracing::warn;
 use xcast_overlay::services::dns_sd::Instance;
 
 use super::super::{
-    compare::{AskArgs, ask},
+    compare::{AskArgs, obtain, show},
     message::{Operation, Service},
     parse::{attribute, place},
     render,
 };
-use crate::output::Outcome;
+use crate::output::{Outcome, print_json};
 
 /// Publish a service: what it is, how to reach it, where it is
 ///
@@ -22,7 +22,8 @@ use crate::output::Outcome;
 /// with the key that is shown ends it.
 ///
 /// With --avahi, all services that avahi-browse has found on the links of a host are published (DNS-SD,
-/// RFC 6763), each as described by its address and TXT record, so that they are found from elsewhere.
+/// RFC 6763), each as described by its address and TXT record, so that they are found from elsewhere. With
+/// --json the document is then a list, with an element for each.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE
@@ -80,14 +81,21 @@ pub(in super::super) fn run(args: &Args, router: &str) -> Result<Outcome> {
         true => Outcome::No,
         false => Outcome::Done,
     };
+    // With --json, all that avahi-browse has found is one document.
+    let (together, mut answers) = (args.avahi.is_some() && args.ask.json(), Vec::new());
     for service in services {
         let operation = Operation::Publish(service);
-        let stored = ask(&args.ask, router, operation, render::stored, |report| {
-            report.stored > 0
-        })?;
+        let (answer, stored) = obtain(&args.ask, router, operation, |report| report.stored > 0)?;
         if stored != Outcome::Done {
             outcome = stored;
         }
+        match together {
+            true => answers.push(answer),
+            false => show(&args.ask, &answer, render::stored)?,
+        }
+    }
+    if together {
+        print_json(&answers)?;
     }
     Ok(outcome)
 }
