@@ -108,7 +108,20 @@ impl FirstHop {
         code_points: &CodePointArgs,
         router: &str,
     ) -> Result<Self> {
-        relay::open(relay, code_points.find(router)?)
+        let code_points = code_points.find(router)?;
+        let relay::Way {
+            socket,
+            cookie,
+            source,
+        } = relay::prove(relay)?;
+        Ok(Self {
+            code_points,
+            source,
+            to: group(code_points, source)?,
+            interface: format!("relay {relay}"),
+            via: None,
+            link: Link::Relay { socket, cookie },
+        })
     }
 
     /// Sends, waiting for room in the socket's buffer.

@@ -2,17 +2,16 @@
 
 use std::{
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
-use xcast_host::{
-    CodePoints,
-    relay::{Answer, Nonce, Question, message::LEN},
+use xcast_host::relay::{
+    Answer, Nonce, Question,
+    message::{Cookie, LEN},
 };
 
-use super::{FirstHop, Link, group};
 use crate::kernel;
 
 /// How long one question waits for its answer.
@@ -20,12 +19,22 @@ const PATIENCE: Duration = Duration::from_millis(700);
 /// How often a relay is asked.
 const TRIES: u32 = 3;
 
-/// By a relay, after proving this host's address to it (ADR 21).
+/// A way to a relay.
+pub(super) struct Way {
+    /// A socket that is connected to it.
+    pub(super) socket: UdpSocket,
+    /// Goes before each packet.
+    pub(super) cookie: Cookie,
+    /// This host's address, as the relay sees it.
+    pub(super) source: IpAddr,
+}
+
+/// Proves this host's address to a relay (ADR 21).
 ///
 /// # Errors
 ///
 /// It does not answer, or it sees this host at an address that is not its own.
-pub(super) fn open(relay: SocketAddr, code_points: CodePoints) -> Result<FirstHop> {
+pub(super) fn prove(relay: SocketAddr) -> Result<Way> {
     let any = match relay {
         SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
         SocketAddr::V6(_) => SocketAddr::from(([0_u16; 8], 0)),
@@ -41,16 +50,10 @@ pub(super) fn open(relay: SocketAddr, code_points: CodePoints) -> Result<FirstHo
              answer to a probe does not come back through it"
         );
     }
-    Ok(FirstHop {
-        code_points,
+    Ok(Way {
+        socket,
+        cookie: answer.cookie,
         source,
-        to: group(code_points, source)?,
-        interface: format!("relay {relay}"),
-        via: None,
-        link: Link::Relay {
-            socket,
-            cookie: answer.cookie,
-        },
     })
 }
 
