@@ -20,7 +20,7 @@ struct Cli {
 enum Verb {
     /// What one packet to m random hosts saves, on each topology
     #[command(
-        after_help = "EXAMPLES:\n  xcast-sim savings\n  xcast-sim savings --graph xcast-sim/data/Kdl.graphml --seeds 3"
+        after_help = "EXAMPLES:\n  xcast-sim savings\n  xcast-sim savings --graph xcast-sim/data/Uninett2010.txt --seeds 3"
     )]
     Savings(cli::fanouts::SavingsArgs),
     /// What it saves where only some routers speak Xcast (m = 10, transit-stub)
@@ -95,5 +95,37 @@ fn main() -> ExitCode {
             eprintln!("xcast-sim: {error:#}");
             ExitCode::from(2)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn examples_of_the_help_are_understood() {
+        let mut examples = 0;
+        for verb in Cli::command().get_subcommands() {
+            let help = verb.get_after_help().map(ToString::to_string);
+            for line in help.unwrap_or_default().lines() {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                if words.first() != Some(&"xcast-sim") {
+                    continue;
+                }
+                examples += 1;
+                if let Err(error) = Cli::try_parse_from(&words) {
+                    panic!("{line}: {error}");
+                }
+                for file in words.iter().filter(|word| word.starts_with("xcast-sim/")) {
+                    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
+                    assert!(file.exists(), "{line}: there is no such file");
+                }
+            }
+        }
+        assert!(examples > 10, "{examples} examples");
     }
 }

@@ -280,7 +280,7 @@ mod tests {
             .filter(|verb| !verb.has_subcommands());
         for verb in verbs.chain(parts) {
             let has_json = verb.get_arguments().any(|arg| arg.get_id() == "json");
-            let runs = ["run", "join"].contains(&verb.get_name());
+            let runs = verb.get_name() == "run";
             assert_eq!(has_json, !runs, "{}", verb.get_name());
         }
     }

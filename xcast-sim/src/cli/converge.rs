@@ -17,7 +17,7 @@ pub struct ConvergeArgs {
     #[command(flatten)]
     common: Common,
     /// Only this overlay; may be given several times
-    #[arg(long, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
     overlay: Vec<String>,
     /// Nodes [default: 10,000 where they take few minutes, and else 2,000 or 1,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
@@ -44,7 +44,12 @@ pub fn converge(args: &ConvergeArgs) -> Result<()> {
     let mut rows = Vec::new();
     for overlay in Overlay::ALL {
         let name = overlay.name();
-        if !args.overlay.is_empty() && !args.overlay.iter().any(|wanted| wanted == name) {
+        if !args.overlay.is_empty()
+            && !args
+                .overlay
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(name))
+        {
             continue;
         }
         let experiment = Converge {
