@@ -171,7 +171,9 @@ unsafe fn content<'a>(
             return None;
         }
         let list = slice::from_raw_parts(message.msg_iov, message.msg_iovlen);
-        let len = list.iter().map(|piece| piece.iov_len).sum::<usize>();
+        // The kernel refuses lengths whose sum does not fit: their pieces are not looked at.
+        let mut lengths = list.iter().map(|piece| piece.iov_len);
+        let len = lengths.try_fold(0_usize, usize::checked_add)?;
         if len > 65535 || list.iter().any(|piece| piece.iov_base.is_null()) {
             return None;
         }
