@@ -55,9 +55,7 @@ pub fn accept<F: Family>(
     // From here on it is ours, and what is wrong with it is counted.
     let packet = F::check(view, ext_len, settings)?;
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
-    let is_ipv6 = F::VERSION == 6;
-    let to_stack =
-        port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
+    let to_stack = is_to_stack::<F>(source, port, tables);
     let (way_back, ask) = check_source::<F>(source, port, to_stack, tables)?;
     check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
@@ -78,10 +76,15 @@ pub fn takes<F: Family>(
     port: &Port,
     tables: &impl Tables<F>,
 ) -> Result<(), Reject> {
-    let is_ipv6 = F::VERSION == 6;
-    let to_stack =
-        port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source);
+    let to_stack = is_to_stack::<F>(source, port, tables);
     check_source::<F>(source, port, to_stack, tables).map(|_| ())
+}
+
+/// Whether what a source sends to a port goes to the stack, as policy rules or a VRF want it.
+#[inline(always)]
+fn is_to_stack<F: Family>(source: F::Address, port: &Port, tables: &impl Tables<F>) -> bool {
+    let is_ipv6 = F::VERSION == 6;
+    port.is_to_stack(is_ipv6) || port.asks_source(is_ipv6) && tables.is_policy_source(source)
 }
 
 /// Whether the frame's destination MAC is one the port accepts.

@@ -15,7 +15,7 @@ use crate::{
 /// Show the exact copies that the router would make of a packet, and why
 ///
 /// The running router plans a packet from SRC to the listed destinations with its current maps.
-/// Nothing is sent.
+/// Nothing is sent. Also says by which ports it would not take a packet of that source, and why.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 EXAMPLE

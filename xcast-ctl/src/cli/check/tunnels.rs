@@ -75,18 +75,16 @@ fn looped(running: &Running) -> Option<Finding> {
     });
     let is_many = !running.tunnels.is_empty() && expired >= MANY_EXPIRED;
     let what = turned.or(is_many.then(String::new))?;
-    Some({
-        finding(
-            "tunnel_loop",
-            Severity::Warning,
-            None,
-            format!(
-                "{what}{expired} destinations had no time to live left: some prefix may lead round in a loop of tunnels and routes"
-            ),
-            "see with xcast-ctl explain, here and on the other router, where destinations go that both reach through a \
+    Some(finding(
+        "tunnel_loop",
+        Severity::Warning,
+        None,
+        format!(
+            "{what}{expired} destinations had no time to live left: some prefix may lead round in a loop of tunnels and routes"
+        ),
+        "see with xcast-ctl explain, here and on the other router, where destinations go that both reach through a \
              tunnel",
-        )
-    })
+    ))
 }
 
 fn total(running: &Running, counter: Counter) -> u64 {

@@ -157,18 +157,23 @@ fn what_the_table_says_besides_is_ignored() {
     assert_eq!(router.sync.xcast_table().unwrap().passed_over, []);
 }
 
-fn a_route_to_a_far_end_leads_into_its_tunnel() {
-    let mut router = Router::new(SyncConfig {
+/// A router with a table for lists and a tunnel to 40.0.0.3.
+fn with_tunnel(kernel_device: Option<String>) -> Router {
+    Router::new(SyncConfig {
         xcast_table: Some(TABLE),
         tunnels: vec![TunnelSpec {
             name: "west".to_owned(),
             remote: ip("40.0.0.3"),
             local: Some(ip("40.0.0.1")),
             destinations: Vec::new(),
-            kernel_device: None,
+            kernel_device,
         }],
         ..SyncConfig::default()
-    });
+    })
+}
+
+fn a_route_to_a_far_end_leads_into_its_tunnel() {
+    let mut router = with_tunnel(None);
     let near = neighbour(1, "10.1.0.2");
     // Interface 3 is none that packets leave by: the far end is only named there.
     let to_far_end = in_table("20.1.0.0/16", &[gateway(3, "40.0.0.3")]);
@@ -222,17 +227,7 @@ fn a_route_to_a_far_end_leads_into_its_tunnel() {
 
 /// As a routing protocol writes it that speaks by such a device: its next hops are addresses there, or link-local ones.
 fn a_route_by_the_kernels_tunnel_device_leads_into_the_tunnel() {
-    let mut router = Router::new(SyncConfig {
-        xcast_table: Some(TABLE),
-        tunnels: vec![TunnelSpec {
-            name: "west".to_owned(),
-            remote: ip("40.0.0.3"),
-            local: Some(ip("40.0.0.1")),
-            destinations: Vec::new(),
-            kernel_device: Some(link(3).name),
-        }],
-        ..SyncConfig::default()
-    });
+    let mut router = with_tunnel(Some(link(3).name));
     let near = neighbour(1, "10.1.0.2");
     router.apply([
         KernelEvent::Link(link(1)),

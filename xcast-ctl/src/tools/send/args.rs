@@ -29,6 +29,7 @@ EXAMPLE
       --payload hello --count 10 --interval 100 10.77.3.2:5000 10.77.7.2:5000@46
   tail -f log | xcast-ctl send --udp 10.77.0.1:4242 --protocol 253 --group 224.0.0.254 \\
       --file - --lines 10.77.3.2:5000 10.77.7.2:5000
+  xcast-ctl send --config xcast.toml --relay 198.51.100.1:4242 --relayed 203.0.113.7:5000 203.0.113.8:5000
 
 EXIT STATUS
   0  every packet was handed to the network
