@@ -4,11 +4,13 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::Ipv4Addr;
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use tests::daemon::{self, Daemon};
 use tests::family::Family;
@@ -131,6 +133,72 @@ fn silent_clients_of_the_control_socket() {
             clients.len()
         );
         drop(clients);
+        ensure!(trio.is_reached(&trio.b, &[B, C])?);
+        Ok(())
+    });
+}
+
+/// Members of the group `router.readers` may ask and not stop the router, by their first group or another one, and
+/// others may not; SIGHUP makes it another group.
+#[test]
+fn a_group_may_read() {
+    const READERS: &str = "54321";
+    trio::before_start(Family::Ipv4, |trio| {
+        trio.configure("[router]\n", &format!("[router]\nreaders = {READERS}\n"))?;
+        trio.start()?;
+        // Where everybody can run it.
+        let directory = tempfile::tempdir()?;
+        let public = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(directory.path(), public)?;
+        let program = directory.path().join("xcast-ctl");
+        std::fs::copy(daemon::program(), &program)?;
+        let ask = |trio: &trio::Trio, groups: [&str; 2], verb: &str| {
+            let mut command = trio.r.namespace.command("setpriv");
+            command.args([
+                "--reuid", "65534", "--regid", groups[0], "--groups", groups[1],
+            ]);
+            let output = command.arg(&program).arg(verb).output()?;
+            let errors = String::from_utf8(output.stderr)?;
+            ensure!(!errors.contains("panicked"), "{errors}");
+            Ok((output.status.code(), errors))
+        };
+        for verb in ["status", "stats", "routes", "ports", "next-hops"] {
+            for groups in [
+                [READERS, "65534"],
+                ["65534", READERS],
+                ["65534", "1,2,54321"],
+            ] {
+                let (code, errors) = ask(trio, groups, verb)?;
+                ensure!(code == Some(0), "{verb} by {groups:?}: {errors}");
+            }
+            let (code, errors) = ask(trio, ["65534", "54320,54322"], verb)?;
+            ensure!(
+                code == Some(2) && errors.contains("user 65534 may not"),
+                "{verb}: {errors}"
+            );
+        }
+        let (code, errors) = ask(trio, [READERS, READERS], "unload")?;
+        ensure!(
+            code == Some(2) && errors.contains("only root"),
+            "unload: {errors}"
+        );
+        let configuration = std::fs::read_to_string(trio.daemon()?.config())?;
+        std::fs::write(
+            trio.daemon()?.config(),
+            configuration.replace(READERS, "65534"),
+        )?;
+        kill(trio.daemon()?.pid(), Signal::SIGHUP)?;
+        let other = || Ok(ask(trio, ["65534", "65534"], "status")?.0 == Some(0));
+        ensure!(until(SOON, other)?, "the new group may not read");
+        let (code, errors) = ask(trio, ["54322", READERS], "status")?;
+        ensure!(code == Some(2), "the old group may read: {errors}");
+        // However many of them there are, root is answered.
+        let _silent = trio.r.namespace.enter_as_nobody(|| {
+            let address = SocketAddr::from_abstract_name("xcast/xcast0")?;
+            let connect = || Ok(UnixStream::connect_addr(&address)?);
+            (0..100).map(|_| connect()).collect::<Result<Vec<_>>>()
+        })?;
+        daemon::report(&trio.r.namespace, &["status"])?;
         ensure!(trio.is_reached(&trio.b, &[B, C])?);
         Ok(())
     });

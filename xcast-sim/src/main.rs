@@ -37,6 +37,11 @@ enum Verb {
         after_help = "EXAMPLES:\n  xcast-sim kademlia --nodes 1000 --lookups 1000\n  xcast-sim kademlia --nodes 1000 --choose --malicious 10 --seeds 3"
     )]
     Kademlia(cli::kademlia::KademliaArgs),
+    /// Every operation of Kademlia, by its real nodes: pings, look-ups, announcing, storing, joining, leaving
+    #[command(
+        after_help = "EXAMPLE:\n  xcast-sim operations --topology transit-stub --nodes 1000 --seeds 1"
+    )]
+    Operations(cli::operations::OperationsArgs),
     /// D1HT under churn, by its real peers: what EDRA's messages save
     #[command(after_help = "EXAMPLE:\n  xcast-sim d1ht --peers 1000 --session 60 --seeds 3")]
     D1ht(cli::d1ht::D1htArgs),
@@ -79,6 +84,7 @@ fn main() -> ExitCode {
         Verb::Deployment(args) => cli::fanouts::deployment(&args),
         Verb::Payload(args) => cli::lengths::payload(&args),
         Verb::Loss(args) => cli::loss::loss(&args),
+        Verb::Operations(args) => cli::operations::operations(&args),
         Verb::Kademlia(args) => cli::kademlia::kademlia(&args),
         Verb::D1ht(args) => cli::d1ht::d1ht(&args),
         Verb::Edra(args) => cli::edra::edra(&args),

@@ -206,6 +206,10 @@ keep = false
 # everything to the kernel's stack. 0 for ever.
 orphan_seconds = 600
 
+# Group whose members may ask the router (status, stats, ports, explain, ..) and cannot stop it, by name
+# or number: for monitoring without root. Without it only root may ask.
+#readers = "xcast"
+
 # What one source (an IPv4 address, or a /64 of IPv6) may use per second on each port; 0 is no limit.
 # A port may have packets_per_second and copies_per_second of its own.
 [limits]

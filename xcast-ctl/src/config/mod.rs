@@ -6,6 +6,7 @@
 mod address;
 mod code_points;
 mod error;
+mod group;
 mod limits;
 mod port;
 mod relay;

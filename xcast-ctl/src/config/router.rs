@@ -12,7 +12,7 @@ use xcast_common::maps::{IcmpRequests, MAX_FANOUTS, Prune};
 use super::{
     address::{check_addresses, is_unicast},
     error::{ConfigError, invalid},
-    table,
+    group, table,
 };
 use crate::gateways::{Gateways, Stated};
 
@@ -68,6 +68,10 @@ pub struct Router {
     /// How long copies are forwarded as the tables say after the controller has ended without detaching, in
     /// seconds. Then every destination goes to the kernel stack, which knows better by then. 0 for ever. Default: 600.
     pub orphan_seconds: u32,
+    /// The group, by number or by name, whose members may ask the router, but not stop it. Default: none, and only root
+    /// and the router's own user may ask.
+    #[serde(deserialize_with = "group::deserialize")]
+    pub readers: Option<u32>,
 }
 
 impl Default for Router {
@@ -85,6 +89,7 @@ impl Default for Router {
             subsets: 1024,
             keep: false,
             orphan_seconds: 600,
+            readers: None,
         }
     }
 }
@@ -276,7 +281,7 @@ mod tests {
             "gateways = ['10.0.0.1']\nprobe_through = ['10.9.0.1']\nprune = 'bitmap'\nanycast = ['10.9.9.9']\n\
              icmp_requests = 'drop'\n\
              tables = [100, 200]\nxcast_table = 300\ninterface = 'x'\naddress = '10.8.8.8'\nsubsets = 4096\n\
-             keep = true\norphan_seconds = 0",
+             keep = true\norphan_seconds = 0\nreaders = 'daemon'",
         )
         .unwrap();
         let expected = Router {
@@ -292,6 +297,7 @@ mod tests {
             subsets: 4096,
             keep: true,
             orphan_seconds: 0,
+            readers: Some(1),
         };
         assert_eq!(config.router, expected);
         assert_eq!(

@@ -52,6 +52,13 @@ pub enum Request {
     Leave,
 }
 
+impl Request {
+    /// It changes nothing.
+    pub(super) fn is_reading(&self) -> bool {
+        !matches!(self, Self::Stop | Self::Leave)
+    }
+}
+
 /// The packet [`Request::Explain`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {

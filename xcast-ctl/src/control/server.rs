@@ -4,20 +4,22 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot, watch},
     time::timeout,
 };
 
 use super::{
     error::ControlError,
     message::{Request, Response},
-    socket::{self, Found},
+    socket::{self, Access, Found},
 };
 
 /// Longest request, in octets: [`Request::Explain`] with 127 destinations needs about 7 KiB.
 const MAX_REQUEST_LEN: u64 = 64 * 1024;
 /// Clients served at once; more wait in the socket's backlog.
 const MAX_CLIENTS: usize = 64;
+/// Of these, clients that may only read: they take no place from those who control the router.
+const MAX_READERS: usize = 16;
 /// How long a client may take to send its request, the first one or another.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the event loop may take to answer.
@@ -74,8 +76,11 @@ impl Server {
     /// Serves clients for ever. Once the receiver of `calls` is dropped, clients are told that the
     /// router is stopping. Keep serving until everything is detached: that the socket is gone tells
     /// others that it is.
-    pub async fn serve(self, calls: mpsc::Sender<Call>) {
+    ///
+    /// Root and the router's own user may ask everything, members of the group `readers` what changes nothing.
+    pub async fn serve(self, calls: mpsc::Sender<Call>, readers: watch::Receiver<Option<u32>>) {
         let permits = Arc::new(Semaphore::new(MAX_CLIENTS));
+        let reading = Arc::new(Semaphore::new(MAX_READERS));
         loop {
             let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -86,16 +91,24 @@ impl Server {
                     continue;
                 }
             };
-            if !is_welcome(&stream) {
+            let Some(access) = socket::access(&stream, *readers.borrow()) else {
+                send_away(&stream);
                 continue;
-            }
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
+            };
+            let permit = match access {
+                Access::Full => Arc::clone(&permits).acquire_owned().await.ok(),
+                Access::Read => Arc::clone(&reading).try_acquire_owned().ok(),
+            };
+            let Some(permit) = permit else {
+                refuse(
+                    &stream,
+                    "the router has too many clients; try again".to_owned(),
+                );
+                continue;
             };
             let calls = calls.clone();
             tokio::spawn(async move {
-                if let Err(error) = serve_client(stream, &calls).await {
+                if let Err(error) = serve_client(stream, access, &calls).await {
                     tracing::debug!(%error, "control client");
                 }
                 drop(permit);
@@ -104,28 +117,31 @@ impl Server {
     }
 }
 
-/// Whether the client may ask. Others are told at once and sent away, whatever they say or do not
-/// say: they take no place from those who may.
-fn is_welcome(stream: &tokio::net::UnixStream) -> bool {
-    let Ok(credentials) = stream.peer_cred() else {
-        return false;
-    };
-    let uid = credentials.uid();
-    if socket::trusted(uid) {
-        return true;
+/// Sends away who may not ask, at once, whatever they say or do not say: they take no place from those who may.
+fn send_away(stream: &tokio::net::UnixStream) {
+    if let Ok(peer) = stream.peer_cred() {
+        let uid = peer.uid();
+        refuse(
+            stream,
+            format!(
+                "user {uid} may not ask this router: use root, or make the user a member of the group router.readers"
+            ),
+        );
     }
-    let refusal = Response::Error(format!("user {uid} may not control this router; use root"));
-    if let Ok(mut line) = serde_json::to_vec(&refusal) {
+}
+
+/// Tells a client why it gets no answer, if it takes that at once.
+fn refuse(stream: &tokio::net::UnixStream, why: String) {
+    if let Ok(mut line) = serde_json::to_vec(&Response::Error(why)) {
         line.push(b'\n');
-        // A client that does not take it has to do without.
         let _ = stream.try_write(&line);
     }
-    false
 }
 
 /// Answers requests one after the other, until the client goes or says nothing for a while.
 async fn serve_client(
     mut stream: tokio::net::UnixStream,
+    access: Access,
     calls: &mpsc::Sender<Call>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.split();
@@ -137,9 +153,12 @@ async fn serve_client(
         if len == 0 {
             return Ok(());
         }
-        let request = serde_json::from_str(&request);
+        let request = serde_json::from_str::<Request>(&request);
         let is_last = request.is_err();
         let response = match request {
+            Ok(request) if access == Access::Read && !request.is_reading() => {
+                Response::Error("only root may stop this router".to_owned())
+            }
             Ok(request) => answer(request, calls).await,
             Err(error) => Response::Error(format!("not a request: {error}")),
         };

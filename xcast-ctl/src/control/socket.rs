@@ -6,6 +6,7 @@
 use std::{
     fs, io,
     os::{
+        fd::AsFd,
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixListener, UnixStream},
     },
@@ -103,6 +104,27 @@ pub(crate) fn listen(usual: &str) -> io::Result<UnixListener> {
 
 fn bind(name: &str) -> io::Result<UnixListener> {
     UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)
+}
+
+/// What a client may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Everything.
+    Full,
+    /// Ask, and change nothing.
+    Read,
+}
+
+/// What the client at the other end of this connection may do; `None` if nothing. Members of the group `readers` may read.
+/// The kernel vouches for who it was when it connected (SO_PEERCRED, SO_PEERGROUPS; Linux 4.13).
+pub(crate) fn access(stream: &impl AsFd, readers: Option<u32>) -> Option<Access> {
+    let peer = getsockopt(stream, PeerCredentials).ok()?;
+    if trusted(peer.uid()) {
+        return Some(Access::Full);
+    }
+    let readers = readers?;
+    let is_reader = peer.gid() == readers || kernel::peer_is_in_group(stream, readers);
+    is_reader.then_some(Access::Read)
 }
 
 /// Root and the user itself may talk to each other.

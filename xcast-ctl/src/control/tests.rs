@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     Connection, ControlError, ExplainRequest, Page, Request, Response, Server, ask,
@@ -30,7 +30,8 @@ fn fake_daemon(interface: &'static str) -> thread::JoinHandle<()> {
         runtime.block_on(async {
             let server = Server::bind(interface).unwrap();
             let (sender, mut calls) = mpsc::channel(1);
-            tokio::spawn(server.serve(sender));
+            let (_readers, told) = watch::channel(None);
+            tokio::spawn(server.serve(sender, told));
             started.send(()).unwrap();
             while let Some(call) = calls.recv().await {
                 let stop = call.request == Request::Stop;

@@ -14,6 +14,7 @@ mod memory;
 mod netfilter;
 mod netlink;
 mod packet_socket;
+mod peer;
 mod proc;
 mod route;
 mod rule;
@@ -31,6 +32,7 @@ pub(crate) use self::{
     memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     packet_socket::{Instruction, PacketSocket},
+    peer::peer_is_in_group,
     proc::{ancestors, random, release, set_sysctl, sysctl, transmit_drops, udp_port_in_use},
     route::{Neighbour, neighbour, route},
     rule::{Rule, rules},

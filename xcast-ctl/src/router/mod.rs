@@ -38,7 +38,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rtnetlink::Handle;
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::{Notify, mpsc, watch},
     time::{Duration, MissedTickBehavior, interval},
 };
 use tracing::{info, warn};
@@ -93,7 +93,8 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
     let (connection, links, _) = rtnetlink::new_connection().context("cannot open netlink")?;
     tokio::spawn(connection);
     let (calls_in, mut calls) = mpsc::channel(CALLS);
-    tokio::spawn(server.serve(calls_in));
+    let (readers, told) = watch::channel(start.config.router.readers);
+    tokio::spawn(server.serve(calls_in, told));
 
     let mut running = Running::start(&start.config, &links).await?;
     let had_predecessor = running.router.datapath.generation().has_predecessor();
@@ -103,6 +104,7 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
         &mut running,
         &mut signals,
         &mut calls,
+        &readers,
         ready,
     )
     .await;
@@ -234,6 +236,7 @@ async fn serve(
     running: &mut Running,
     signals: &mut Signals,
     calls: &mut mpsc::Receiver<Call>,
+    readers: &watch::Sender<Option<u32>>,
     ready: impl FnOnce(&str),
 ) -> Result<Ending> {
     let mut ready = Some(ready);
@@ -253,7 +256,10 @@ async fn serve(
             progress = reload.progress() => {
                 match progress {
                     None => continue,
-                    Some(Ok(new)) => replace(running, new, links),
+                    Some(Ok(new)) => {
+                        replace(running, new, links);
+                        readers.send_replace(running.router.config.router.readers);
+                    }
                     Some(Err(error)) => {
                         warn!("the configuration stays as it was: {error:#}");
                         running.router.expect_programs();
