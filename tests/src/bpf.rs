@@ -89,11 +89,27 @@ pub fn detach_xdp(namespace: &Namespace, interface: &str) -> Result<()> {
             let program = program_on(namespace, interface)?;
             Ok((index, program.context("no XDP program is attached")?))
         })?;
-    let mut id = 0;
+    // Interfaces of other namespaces may have the same index, but not the same program.
+    for link in links_running(program)? {
+        if word(&information(&link)?, 4) == index {
+            call(LINK_DETACH, &mut words(&[link.as_raw_fd() as u32]))?;
+            return Ok(());
+        }
+    }
+    bail!("no link holds the XDP program of {interface}")
+}
+
+/// All links by which interfaces run an XDP program, by its id.
+///
+/// # Errors
+///
+/// The kernel does not tell.
+pub fn links_running(program: u32) -> Result<Vec<OwnedFd>> {
+    let (mut id, mut links) = (0, Vec::new());
     loop {
         let mut request = words(&[id, 0, 0]);
         if call(LINK_GET_NEXT_ID, &mut request).is_err() {
-            bail!("no link holds the XDP program of {interface}");
+            return Ok(links);
         }
         id = word(&request, 1);
         let Ok(link) = call(LINK_GET_FD_BY_ID, &mut words(&[id])) else {
@@ -101,18 +117,29 @@ pub fn detach_xdp(namespace: &Namespace, interface: &str) -> Result<()> {
         };
         // SAFETY: the kernel has just made this descriptor, and nobody else has it.
         let link = unsafe { OwnedFd::from_raw_fd(link) };
-        // struct bpf_link_info: type, id, prog_id, padding, then of XDP the interface.
-        let mut info: Words = [0; 32];
-        let mut request = words(&[link.as_raw_fd() as u32, size_of_val(&info) as u32]);
-        request[1] = (&raw mut info) as u64;
-        call(OBJ_GET_INFO_BY_FD, &mut request)?;
-        // Interfaces of other namespaces may have the same index, but not the same program.
-        let found = (word(&info, 0), word(&info, 2), word(&info, 4));
-        if found == (LINK_TYPE_XDP, program, index) {
-            call(LINK_DETACH, &mut words(&[link.as_raw_fd() as u32]))?;
-            return Ok(());
+        let known = information(&link)?;
+        if (word(&known, 0), word(&known, 2)) == (LINK_TYPE_XDP, program) {
+            links.push(link);
         }
     }
+}
+
+/// The id of the program that a link holds at the moment.
+///
+/// # Errors
+///
+/// It is no link.
+pub fn program_of(link: &OwnedFd) -> Result<u32> {
+    Ok(word(&information(link)?, 2))
+}
+
+/// A `struct bpf_link_info`: type, id, program, padding, then of XDP the interface.
+fn information(link: &OwnedFd) -> Result<Words> {
+    let mut info: Words = [0; 32];
+    let mut request = words(&[link.as_raw_fd() as u32, size_of_val(&info) as u32]);
+    request[1] = (&raw mut info) as u64;
+    call(OBJ_GET_INFO_BY_FD, &mut request)?;
+    Ok(info)
 }
 
 /// Writes a number into an array of 64 bit numbers that is pinned at a path, as a program of another version does.

@@ -216,12 +216,29 @@ fn name_of_the_control_socket_is_taken() {
                 let address = SocketAddr::from_abstract_name(name)?;
                 Ok(UnixListener::bind_addr(&address)?)
             };
-            names.iter().map(bind).collect::<Result<Vec<_>>>()
+            // A name may have any octets, and is in the list of all sockets.
+            let odd = UnixListener::bind_addr(&SocketAddr::from_abstract_name(b"\xff\xfe")?)?;
+            let taken = names.iter().map(bind).collect::<Result<Vec<_>>>()?;
+            Ok((odd, taken))
         })?;
         trio.start()
             .context("a user keeps the router from starting")?;
         ensure!(trio.is_reached(&trio.b, &[B, C])?);
         daemon::report(&trio.r.namespace, &["status"])?;
+        // Nor may a second one start beside it.
+        let second = daemon::ctl(
+            &trio.r.namespace,
+            &[
+                "run",
+                "--config",
+                &trio.daemon()?.config().to_string_lossy(),
+            ],
+        )?;
+        let said = String::from_utf8(second.stderr)?;
+        ensure!(
+            !second.status.success() && said.contains("runs already"),
+            "{said}"
+        );
         Ok(())
     });
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
@@ -251,6 +251,63 @@ fn killed_and_started_again_under_a_stream() {
         ensure!(planned == sent, "planned {planned}, sent {sent}");
         trio.serves(&ALL)
     });
+}
+
+/// Killed while it takes over, when some interfaces run its programs and others those before: the next router takes over
+/// from both, and nothing is lost.
+#[test]
+fn killed_while_it_takes_over() {
+    for family in Family::ALL {
+        trio::with_family(family, |trio| {
+            trio.resolve()?;
+            trio.serves(&ALL)?;
+            // It is a matter of luck.
+            for _ in 0..40 {
+                if killed_half_way(trio)? {
+                    let numbers = stream(trio, &[B, C, R1], Trio::start)?;
+                    complete("B", &trio.b, &numbers)?;
+                    complete("C", &trio.c, &numbers)?;
+                    complete("R", &trio.r, &numbers)?;
+                    return trio.serves(&ALL);
+                }
+                trio.start()?;
+            }
+            bail!("{family:?}: it was never killed half-way")
+        });
+    }
+}
+
+/// Ends the router, has another one take over, and kills that one between its first interface and its last: whether it
+/// was in time.
+fn killed_half_way(trio: &mut Trio) -> Result<bool> {
+    let program = bpf::program_on(&trio.r.namespace, "p1")?.context("p1 runs no program")?;
+    let links = bpf::links_running(program)?;
+    let configuration = trio.daemon()?.config();
+    let configuration = std::fs::read_to_string(configuration)?;
+    trio.daemon.take().context("no router")?.kill()?;
+    let directory = tempfile::tempdir()?;
+    let path = directory.path().join("router.toml");
+    std::fs::write(&path, configuration)?;
+    let mut command = trio.r.namespace.command(daemon::program());
+    command.args(["run", "--config"]).arg(&path);
+    let mut child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let deadline = Instant::now() + PATIENCE;
+    let new = || -> Result<usize> {
+        let programs = links.iter().map(bpf::program_of);
+        let programs: Vec<_> = programs.collect::<Result<_>>()?;
+        Ok(programs.iter().filter(|&&one| one != program).count())
+    };
+    while new()? == 0 && Instant::now() < deadline {
+        std::hint::spin_loop();
+    }
+    child.kill()?;
+    child.wait()?;
+    let new = new()?;
+    ensure!(new > 0, "it does not take over");
+    Ok(new < links.len())
 }
 
 /// What a router with other maps leaves behind: a number of its lineage is another one.
@@ -816,9 +873,14 @@ fn reserved_port_is_given_back() {
             Ok(())
         };
         are(trio, "40000")?;
-        trio.r
-            .namespace
-            .sysctl("ipv4/ip_local_reserved_ports", "7000,40000")?;
+        // Somebody else writes the list.
+        let write = |list| {
+            trio.r
+                .namespace
+                .sysctl("ipv4/ip_local_reserved_ports", list)
+        };
+        write("7000")?;
+        are(trio, "7000,40000")?;
         let plain = trio.configuration.clone();
         // Killed, and taken over with another port.
         trio.daemon.take().context("no router")?.kill()?;

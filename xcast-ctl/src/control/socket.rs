@@ -66,7 +66,9 @@ pub(crate) fn find(name: &str) -> io::Result<Found> {
 fn names(usual: &str) -> Vec<String> {
     let prefix = format!("@{usual}/");
     // "Num RefCount Protocol Flags Type St Inode Path"; the flag says that it listens.
-    let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap_or_default();
+    let table = fs::read("/proc/thread-self/net/unix").unwrap_or_default();
+    // Anybody's names are in it, and they may be any octets.
+    let table = String::from_utf8_lossy(&table);
     let others = table.lines().filter_map(|line| {
         let mut fields = line.split_whitespace();
         let listens = fields.nth(3)? == "00010000";

@@ -21,6 +21,7 @@ mod bpf;
 pub(crate) mod bpffs;
 mod counters;
 mod devices;
+mod entrances;
 mod error;
 mod fanouts;
 pub mod generation;
@@ -41,20 +42,21 @@ pub mod veth;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use aya::{
-    maps::{Array, MapData, ProgramArray},
+    maps::{Array, MapData},
     programs::Xdp,
 };
 use ipnet::IpNet;
 use nix::time::{ClockId, clock_gettime};
 use tokio::sync::Notify;
 use xcast_common::maps::{
-    ARRIVAL_TUNNEL, COOKIE_KEYS, CookieKey, EcmpGroup, FanoutKey, GENERATIONS, NextHop, Port,
-    PortCounters, Settings, Tunnel, TunnelCookies, TunnelPeer,
+    COOKIE_KEYS, CookieKey, EcmpGroup, FanoutKey, NextHop, Port, PortCounters, Settings, Tunnel,
+    TunnelCookies, TunnelPeer,
 };
 
 use self::{
     counters::Counters,
     devices::Devices,
+    entrances::Entrances,
     error::{map, program_error},
     fanouts::Fanouts,
     generation::Generation,
@@ -81,8 +83,7 @@ pub struct Datapath {
     /// Another file descriptor for the device maps' keys, to be pinned.
     subsets: MapData,
     generation: Generation,
-    /// Forgotten by the kernel when the last program of user space lets go of it, unless pinned.
-    _programs: [ProgramArray<MapData>; 2],
+    entrances: Entrances,
 }
 
 impl Datapath {
@@ -100,6 +101,7 @@ impl Datapath {
         let generation = Generation::alone(settings.mark);
         let mut datapath = Self::load_generation(settings, subsets, stack_macs, generation)?;
         datapath.trust_for(None)?;
+        datapath.open()?;
         Ok(datapath)
     }
 
@@ -120,36 +122,12 @@ impl Datapath {
             ..*settings
         };
         let mut ebpf = object::open(&settings, &generation.shared_maps())?;
-        let own = settings.generation();
         // The program in the device maps' entries has to be there before the entries.
         let copy_program = load_program(&mut ebpf, "xcast_copy")?;
-        let mut departures: ProgramArray<_> = typed(&mut ebpf, "DEPARTURES")?;
-        departures
-            .set(own, &copy_program, 0)
-            .map_err(map("DEPARTURES"))?;
-        let program = load_program(&mut ebpf, "xcast")?;
-        let info = object::program(&mut ebpf, "xcast")?.info();
+        let entrances = Entrances::load(&mut ebpf, &settings, &copy_program)?;
+        let info = program(&mut ebpf, "xcast")?.info();
         let ingress_id = info.map_err(program_error("xcast"))?.id();
         handover::load(&mut ebpf)?;
-        let mut arrivals: ProgramArray<_> = typed(&mut ebpf, "ARRIVALS")?;
-        arrivals.set(own, &program, 0).map_err(map("ARRIVALS"))?;
-        let place6 = own + GENERATIONS;
-        if settings.ipv6 == 0 {
-            // There is none, or that of the generation before the last one.
-            let _ = arrivals.clear_index(&place6);
-        } else {
-            let program = load_program(&mut ebpf, "xcast6")?;
-            arrivals.set(place6, &program, 0).map_err(map("ARRIVALS"))?;
-        }
-        let place_tunnel = own + ARRIVAL_TUNNEL;
-        if settings.tunnels == 0 {
-            let _ = arrivals.clear_index(&place_tunnel);
-        } else {
-            let program = load_program(&mut ebpf, "xcast_tunnel")?;
-            arrivals
-                .set(place_tunnel, &program, 0)
-                .map_err(map("ARRIVALS"))?;
-        }
         let keys = MapData::from_fd(map_fd(&ebpf, "SUBSETS")?).map_err(map("SUBSETS"))?;
         let fanouts = Fanouts::start(
             typed(&mut ebpf, "SUBSETS")?,
@@ -173,8 +151,17 @@ impl Datapath {
             alive_until,
             subsets: keys,
             generation,
-            _programs: [arrivals, departures],
+            entrances,
         })
+    }
+
+    /// Makes the programs known to those of the predecessor, right before the first of them is attached.
+    ///
+    /// # Errors
+    ///
+    /// The kernel refuses to write the tables of programs.
+    pub fn open(&mut self) -> Result<(), DatapathError> {
+        self.entrances.open()
     }
 
     /// Trusts the tables for so long; `None` for ever. Afterwards the programs hand everything to the

@@ -112,9 +112,15 @@ pub async fn run(start: Start, server: control::Server, ready: impl FnOnce(&str)
     let keep = match outcome {
         Ok(Ending::Keep) => true,
         Ok(Ending::Detach) => false,
-        // What the predecessor left still forwards.
-        Err(_) => !router.ready && had_predecessor,
+        // What is pinned, here or by the predecessor, forwards as well as without a controller.
+        Err(_) => had_predecessor || router.ready && router.datapath.generation().is_pinned(),
     };
+    let outcome =
+        match outcome {
+            Err(error) if keep => Err(error
+                .context("the controller ends, and forwarding goes on without it: start it again")),
+            outcome => outcome,
+        };
     if keep {
         router.resolver.abandon();
     } else {
@@ -329,8 +335,14 @@ impl Reload {
                 old.own_interface.expect_program(None);
                 self.new = Some(Box::pin(async move {
                     let mut new = Running::start(&config, &links).await?;
-                    new.take_over(&begins).await?;
-                    Ok(new)
+                    match new.take_over(&begins).await {
+                        Ok(()) => Ok(new),
+                        Err(error) => {
+                            // The gateways that it asked for are those of the generation that goes on.
+                            new.router.resolver.abandon();
+                            Err(error)
+                        }
+                    }
                 }));
             }
             Err(error) => warn!("the configuration stays as it was: {error:#}"),

@@ -23,6 +23,7 @@ enum Subject {
     Ecmp(u16),
     Route(IpNet),
     Address(IpAddr),
+    PolicySource(IpNet),
     Tunnel(usize),
 }
 
@@ -36,6 +37,7 @@ impl Subject {
             Edit::OwnAddress { address, .. } | Edit::RemoveOwnAddress { address } => {
                 Some(Self::Address(address))
             }
+            Edit::PolicySource { source, .. } => Some(Self::PolicySource(source)),
             Edit::Tunnel { tunnel, .. } => Some(Self::Tunnel(tunnel)),
             _ => None,
         }
@@ -47,6 +49,7 @@ impl Subject {
             Self::Ecmp(group) => format!("multipath group {group}"),
             Self::Route(prefix) => format!("route {prefix}"),
             Self::Address(address) => format!("own address {address}"),
+            Self::PolicySource(source) => format!("source {source} of a policy rule"),
             Self::Tunnel(tunnel) => format!("tunnel number {}", tunnel + 1),
         }
     }
@@ -162,5 +165,16 @@ mod tests {
         assert!(pending.has_route(prefix));
         pending.note(&Edit::RemoveRoute { prefix }, None, 9);
         assert_eq!(pending.report().count, 0);
+        // A source that is not known would go by the wrong table.
+        let source = Edit::PolicySource {
+            source: prefix,
+            is_there: true,
+        };
+        assert!(pending.note(&source, Some("full".to_owned()), 9));
+        assert_eq!(pending.due(10), [source]);
+        assert_eq!(
+            pending.report().examples[0].what,
+            "source 10.0.0.0/24 of a policy rule"
+        );
     }
 }

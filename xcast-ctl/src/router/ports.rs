@@ -72,6 +72,8 @@ pub(super) struct Attached {
     pub(super) link: Link,
     /// Further addresses by which it receives.
     macs: Vec<[u8; 6]>,
+    /// The kernel refused others, and it was said.
+    lacks_macs: bool,
     program: Program,
     /// The device maps with it were asked for by then; see [`Datapath::is_settled`].
     asked: u64,
@@ -462,6 +464,7 @@ impl Port {
             link: link.clone(),
             program: Program::Absent,
             macs: Vec::new(),
+            lacks_macs: false,
             asked: datapath.asked(),
             transmits: false,
             entry,
@@ -535,10 +538,22 @@ impl Port {
         };
         let macs = survey.further_macs(link.ifindex);
         if attached.macs != macs {
-            if let Err(error) = datapath.set_macs(self.slot, &macs) {
-                warn!("{:#}", anyhow::Error::from(error));
+            match datapath.set_macs(self.slot, &macs) {
+                Ok(()) => {
+                    attached.macs = macs;
+                    attached.lacks_macs = false;
+                }
+                // It is tried again with the next survey.
+                Err(error) => {
+                    if !std::mem::replace(&mut attached.lacks_macs, true) {
+                        warn!(
+                            "{:#}: frames to some addresses of {} go to the kernel; it is tried again",
+                            anyhow::Error::from(error),
+                            link.name
+                        );
+                    }
+                }
             }
-            attached.macs = macs;
         }
         attached.link = link.clone();
         attached.policy = survey.policy(link.ifindex).unwrap_or(attached.policy);

@@ -109,7 +109,9 @@ impl Router {
             }
         }
         let stack = add_pair(&mut datapath, pair)?;
-        udp_port::keep(config, datapath.generation_mut());
+        if let Err(error) = udp_port::keep(config, datapath.generation_mut()) {
+            warn!("{error:#}");
+        }
 
         let tunnels = Tunnels::start(config)?;
         let mut tables = SyncConfig::default().tables;
@@ -219,15 +221,17 @@ impl Router {
         match self.start {
             Start::Waits => {
                 self.start = Start::Pair;
+                self.datapath.open()?;
                 self.attach_pair()
             }
             Start::Pair => Ok(()),
             Start::Ports if self.ports.are_asked() => Ok(()),
             Start::Ports => {
+                self.datapath.commit()?;
                 self.ready = true;
                 // Some drivers can send only where a program runs.
                 self.look_at_ports();
-                self.datapath.commit()
+                Ok(())
             }
         }
     }
@@ -304,8 +308,10 @@ impl Router {
         self.start == Start::Ports
     }
 
-    /// Says that somebody still keeps the tables up to date.
+    /// Says that somebody still keeps the tables up to date, and that the UDP port is kept, which others may have
+    /// written over.
     pub(super) fn live_on(&mut self) {
+        udp_port::keep_on(&self.config, self.datapath.generation_mut());
         if let Err(error) = self.datapath.trust_for(self.config.router.orphan_limit()) {
             warn!("{:#}", anyhow::Error::from(error));
         }

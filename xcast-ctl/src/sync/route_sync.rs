@@ -85,6 +85,9 @@ pub struct RouteSync {
     rules_changed: bool,
     /// What they amount to.
     policy: [Policy; 2],
+    /// Sources of policy rules that the datapath knows, of both families: not always those of `policy`, which may be too
+    /// many.
+    policy_sources: [BTreeSet<IpNet>; 2],
     /// Destinations that policies of IPsec apply to, of IPv4 and IPv6.
     ipsec: [Vec<IpNet>; 2],
     /// Gateways the kernel was asked to keep resolved.
@@ -119,6 +122,7 @@ impl RouteSync {
             rules: Default::default(),
             rules_changed: false,
             policy: Default::default(),
+            policy_sources: Default::default(),
             ipsec: Default::default(),
             resolving: HashSet::new(),
             unanswering: HashSet::new(),
@@ -360,7 +364,7 @@ impl RouteSync {
             steps.extend(more);
             self.rib.set_steps(ipv6, steps);
 
-            let old = std::mem::replace(&mut self.policy[family], new);
+            self.policy[family] = new;
             let new = &self.policy[family];
             if new.sources.len() > MAX_POLICY_SOURCES as usize {
                 warn!(
@@ -368,11 +372,16 @@ impl RouteSync {
                 );
                 continue;
             }
-            let source = |is_there| move |&source: &IpNet| Edit::PolicySource { source, is_there };
-            let missing = |prefix: &&IpNet| !old.sources.contains_key(*prefix);
-            edits.extend(new.sources.keys().filter(missing).map(source(true)));
-            let gone = |prefix: &&IpNet| !new.sources.contains_key(*prefix);
-            edits.extend(old.sources.keys().filter(gone).map(source(false)));
+            // What goes makes room for what comes.
+            let known = &mut self.policy_sources[family];
+            let edit = |is_there| move |&source: &IpNet| Edit::PolicySource { source, is_there };
+            let gone = known
+                .iter()
+                .filter(|prefix| !new.sources.contains_key(*prefix));
+            edits.extend(gone.map(edit(false)));
+            let missing = new.sources.keys().filter(|prefix| !known.contains(*prefix));
+            edits.extend(missing.map(edit(true)));
+            *known = new.sources.keys().copied().collect();
         }
     }
 

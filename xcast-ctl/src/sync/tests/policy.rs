@@ -1,13 +1,15 @@
 //! What policy rules and routes for some packets leave to the stack.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::sync::{
     event::KernelOnly,
     rules::{Rule, RuleAction},
 };
 use xcast_common::maps::{
-    NEXT_HOP_XCAST, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_IN_VRF, PORT_TO_STACK, PORT_TO_STACK6,
-    counter::Counter,
+    MAX_POLICY_SOURCES, NEXT_HOP_XCAST, PORT_ASK_SOURCE, PORT_ASK_SOURCE6, PORT_IN_VRF,
+    PORT_TO_STACK, PORT_TO_STACK6, counter::Counter,
 };
 
 both_families!(
@@ -15,6 +17,7 @@ both_families!(
     a_suppressed_route_sends_on_to_the_next_table,
     destinations_of_a_rule_go_to_the_stack,
     ports_and_sources_of_a_rule,
+    too_many_sources_of_rules,
     destinations_of_ipsec_go_to_the_stack,
     routes_for_some_packets_go_to_the_stack,
     what_only_the_kernel_knows,
@@ -204,6 +207,32 @@ fn ports_and_sources_of_a_rule() {
         PORT_TO_STACK | PORT_TO_STACK6 | PORT_IN_VRF
     );
     assert_eq!(router.sync.policy_rows()[0].effect, "what arrives by eth1");
+}
+
+/// More sources than the datapath has room for: everything goes to the stack, until there are fewer.
+fn too_many_sources_of_rules() {
+    let (mut router, ..) = two_tables();
+    let flag = match family() {
+        Family::Ipv4 => [PORT_TO_STACK, PORT_ASK_SOURCE],
+        Family::Ipv6 => [PORT_TO_STACK6, PORT_ASK_SOURCE6],
+    };
+    let of = |number: u32| Rule {
+        from: Some(net(&format!("30.{}.{}.0/24", number / 256, number % 256))),
+        ..rule(100 + number, 100)
+    };
+    let rules: Vec<_> = (0..MAX_POLICY_SOURCES + 3).map(of).collect();
+    router.apply(rules.iter().map(new));
+    assert_eq!(router.sync.port_flags(&link(1)), flag[0]);
+    router.apply(rules[..3].iter().map(gone));
+    assert_eq!(router.sync.port_flags(&link(1)), flag[1]);
+    let known = &router.maps.policy_sources;
+    let left: HashSet<_> = rules[3..].iter().filter_map(|rule| rule.from).collect();
+    assert!(*known == left, "{} of {}", known.len(), left.len());
+    // Too many again, then none: nothing is left over.
+    router.apply(rules[..3].iter().map(new));
+    router.apply(rules.iter().map(gone));
+    assert_eq!(router.sync.port_flags(&link(1)), 0);
+    assert!(router.maps.policy_sources.is_empty());
 }
 
 fn destinations_of_ipsec_go_to_the_stack() {
