@@ -34,7 +34,7 @@ pub(super) fn keep(config: &Config, generation: &mut Generation) -> Result<bool>
 pub(super) fn keep_on(config: &Config, generation: &mut Generation) {
     match keep(config, generation) {
         Ok(true) => {
-            info!("the UDP port was taken out of ip_local_reserved_ports, and is there again")
+            info!("the UDP port was taken out of ip_local_reserved_ports, and is there again");
         }
         Ok(false) => {}
         // It was said at the start.
