@@ -353,7 +353,7 @@ fn all_protocols_work_together(family: Family, deployment: Deployment) {
     };
     let outcome = together::run(&setup, deployment).expect("all work");
     println!("{outcome}");
-    assert_eq!(outcome.rows.len(), 10);
+    assert_eq!(outcome.rows.len(), 13);
     for row in &outcome.rows {
         assert!(row.asked >= row.nodes, "{row:?}");
         assert_eq!(row.done, row.asked, "{row:?}");

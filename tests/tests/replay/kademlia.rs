@@ -26,8 +26,11 @@ impl Overlay for Kademlia {
     const NAME: &'static str = "Kademlia";
     const PORT: u16 = 6881;
 
-    fn node(number: usize, all: &[SocketAddr], now: Instant, random: Random) -> Node {
+    fn node(number: usize, all: &[SocketAddr], now: Instant, mut random: Random) -> Node {
         let mut config = Config::own_network();
+        // A node without one takes another as soon as it hears its address (BEP 42), unless that is a private one as on
+        // the testbed, and joins again.
+        config.id = Some(Id::random(&mut random));
         config.families = vec![Family::of(&all[number])];
         config.table.max_per_network = None;
         config.alpha = 3;

@@ -71,6 +71,14 @@ fn check<O: Overlay>(stage: &Stage) -> Result<()> {
     );
     ensure!(!real.is_empty() && !free.is_empty(), "no lists to compare");
     ensure!(likely > THRESHOLD, "{real:?} and {free:?}: p = {likely}");
+    // As many of them, too, as far as so few runs can tell.
+    let usual = (free.len() * O::RUNS) as f64 / O::SIMULATED_RUNS as f64;
+    let ratio = real.len() as f64 / usual;
+    ensure!(
+        (0.6..1.7).contains(&ratio),
+        "{} lists, and {usual:.0} in as many simulated runs",
+        real.len()
+    );
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write as _,
+    num::NonZeroU64,
     time::{Duration, Instant},
 };
 
@@ -66,6 +67,12 @@ pub struct KademliaArgs {
     /// Probability that a packet is lost on a link between routers, in percent
     #[arg(long, default_value_t = 0.0)]
     loss: f64,
+    /// Rate of access links, in kbit/s [default: unlimited]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+    /// With --rate: octets that may wait at each end of an access link; more are dropped
+    #[arg(long, requires = "rate", default_value_t = 64_000)]
+    queue: u64,
     /// How long messages wait to be combined (d_q), in milliseconds
     #[arg(long, default_value_t = 5)]
     delay_ms: u32,
@@ -106,6 +113,9 @@ pub fn kademlia(args: &KademliaArgs) -> Result<()> {
     };
     if !args.common.rows(name, &rows)? {
         table(&rows)?;
+        if args.rate.is_some() {
+            queues(&rows)?;
+        }
     }
     if args.choose || rows.is_empty() {
         return Ok(());
@@ -182,6 +192,8 @@ fn run(args: &KademliaArgs, source: Source) -> Result<Vec<KademliaRow>> {
         world.prune = Prune::Bitmap;
     }
     world.links.loss = args.loss / 100.0;
+    world.access_links.bits_per_second = args.rate.and_then(|rate| NonZeroU64::new(rate * 1000));
+    world.access_links.queue_octets = args.queue;
     world.combining.max_delay = Duration::from_millis(args.delay_ms.into());
     world.deployment = Deployment::full();
     let experiment = Kademlia {
@@ -226,6 +238,22 @@ fn run(args: &KademliaArgs, source: Source) -> Result<Vec<KademliaRow>> {
         }
     });
     rows.with_context(|| format!("cannot measure {name}"))
+}
+
+/// What queues before access links do.
+fn queues(rows: &[KademliaRow]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for row in rows {
+        writeln!(
+            out,
+            "{}, {}: a look-up takes {} ms; {} packets of a look-up found a queue full",
+            row.topology,
+            row.variant.name,
+            sure(row.took_ms),
+            sure(row.dropped)
+        )?;
+    }
+    Ok(())
 }
 
 fn table(rows: &[KademliaRow]) -> Result<()> {

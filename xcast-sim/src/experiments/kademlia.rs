@@ -150,6 +150,8 @@ pub struct KademliaRow {
     pub packets: Estimate,
     /// Mean time that a look-up takes, in milliseconds.
     pub took_ms: Estimate,
+    /// Packets that found the queue before a link full, for each look-up: of everything that was under way.
+    pub dropped: Estimate,
     /// Transmissions of a look-up's requests, on all links.
     pub links: Estimate,
     /// The same less the baseline's, in percent of the baseline's.
@@ -188,6 +190,7 @@ struct Sample {
     asked: u64,
     took: Duration,
     malicious_asked: u64,
+    dropped: u64,
 }
 
 impl Kademlia {
@@ -347,6 +350,7 @@ impl Kademlia {
             requests: world.meter.tally(REQUEST),
             replies: world.meter.tally(REPLY),
         };
+        sample.dropped = world.meter.dropped;
         sample.malicious_asked = asked.borrow().malicious;
         sample
     }
@@ -397,6 +401,7 @@ impl Kademlia {
             asked: estimate(|sample| sample.asked as f64)?,
             packets: estimate(|sample| sample.cost.requests.sent.up_packets as f64)?,
             took_ms: estimate(|sample| sample.took.as_secs_f64() * 1e3)?,
+            dropped: estimate(|sample| sample.dropped as f64)?,
             links: estimate(|sample| sample.cost.requests.sent.links as f64)?,
             links_difference_percent: (!is_baseline)
                 .then(|| Estimate::of(&relative.collect::<Vec<_>>()))
@@ -600,6 +605,24 @@ mod tests {
             (saved.links.mean, saved.octets_with_replies.mean),
             (0.0, 0.0)
         );
+    }
+
+    /// Replies to a wide round come at once: behind a slow access link they wait, and find its queue full.
+    #[test]
+    fn slow_access_links_drop_what_comes_at_once() {
+        let dropped = |rate: Option<u64>, queue_octets| {
+            let mut one = experiment(vec![variant(8, Rule::Closest)]);
+            one.world.access_links.bits_per_second = rate.and_then(std::num::NonZeroU64::new);
+            one.world.access_links.queue_octets = queue_octets;
+            let rows = one.run(|_, _| {}).expect("it runs");
+            (rows[0].dropped.mean, rows[0].took_ms.mean)
+        };
+        let (none, soon) = dropped(None, 0);
+        let (few, late) = dropped(Some(64_000), 1_000_000);
+        let (many, _) = dropped(Some(64_000), 1_000);
+        assert_eq!((none, few), (0.0, 0.0));
+        assert!(late > 1.5 * soon, "{late} {soon}");
+        assert!(many > 1.0, "{many}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! host: first all join, then all work at once. Each has to do its job beside the others.
 
 mod crowd;
+mod others;
 mod searches;
 mod streams;
 mod tables;
@@ -34,7 +35,7 @@ pub struct Outcome {
 type Start = for<'a> fn(&'a Bed, u16) -> Result<Job<'a>>;
 
 /// All protocols.
-const ALL: [(&str, Start); 10] = [
+const ALL: [(&str, Start); 13] = [
     ("Kademlia", tables::kademlia),
     ("D1HT", tables::d1ht),
     ("Chord", tables::chord),
@@ -45,6 +46,9 @@ const ALL: [(&str, Start); 10] = [
     ("LMS", searches::lms),
     ("tree", streams::tree),
     ("flooding", searches::flooding),
+    ("CAN", others::can),
+    ("Tapestry", others::tapestry),
+    ("Freenet", others::freenet),
 ];
 
 /// Runs the experiment.

@@ -120,8 +120,10 @@ fn key_of(truth: &Truth) -> Position {
 }
 
 impl Subject for kademlia::Node {
-    fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
+    fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
         let mut config = kademlia::Config::own_network();
+        // Without one, it would take another by its address (BEP 42), and join again.
+        config.id = Some(Id::random(&mut random));
         config.families = vec![Family::Ipv4];
         config.bootstrap = newcomer.by.to_vec();
         // Half a kilobyte for each peer remembered is much, where there are ten thousand nodes.
