@@ -157,16 +157,20 @@ pub fn forked(held: Held) {
     }
 }
 
-/// Ends all groups when the process ends, whose other threads may never give a lock back.
+/// Ends all groups when the process ends, whose other threads may never give a lock back. What is sent
+/// from now on passes.
 pub fn finish() {
+    let stop = |mut guard: Guard| {
+        if let Some(mut engine) = guard.take() {
+            engine.end_all();
+        }
+    };
     let mut patience = 100;
     for engine in &ENGINES {
         loop {
             match engine.try_lock() {
-                Ok(mut guard) => guard.iter_mut().for_each(Engine::end_all),
-                Err(TryLockError::Poisoned(guard)) => {
-                    guard.into_inner().iter_mut().for_each(Engine::end_all);
-                }
+                Ok(guard) => stop(guard),
+                Err(TryLockError::Poisoned(guard)) => stop(guard.into_inner()),
                 Err(TryLockError::WouldBlock) if patience > 0 => {
                     patience -= 1;
                     thread::sleep(Duration::from_millis(1));

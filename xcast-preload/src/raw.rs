@@ -3,13 +3,13 @@
 
 use std::{
     cell::Cell,
-    ffi::{CStr, c_char, c_int, c_void},
+    ffi::{CStr, c_char, c_int, c_long, c_void},
     mem,
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::atomic::{AtomicPtr, Ordering},
+    sync::atomic::{AtomicI32, AtomicPtr, Ordering},
 };
 
 use nix::errno::Errno;
@@ -26,7 +26,7 @@ thread_local! {
 
 /// What a thread is at.
 struct State {
-    /// [`INSIDE`] and [`PENDING`].
+    /// [`INSIDE`], [`PENDING`] and [`ASTRAY`].
     work: Cell<u8>,
     /// The socket of its open group.
     socket: Cell<RawFd>,
@@ -36,9 +36,15 @@ struct State {
 const INSIDE: u8 = 1;
 /// The thread may have an open group.
 const PENDING: u8 = 2;
+/// The thread has made a process without `fork`, and may be that process.
+const ASTRAY: u8 = 4;
+
+/// The process that the library's notes are about.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
+    fn dlvsym(handle: *mut c_void, symbol: *const c_char, version: *const c_char) -> *mut c_void;
 }
 
 /// Of pthread.h.
@@ -47,6 +53,36 @@ const PTHREAD_CANCEL_DISABLE: c_int = 1;
 /// Whether the thread is at work for the library.
 pub fn is_inside() -> bool {
     STATE.with(|state| state.work.get() & INSIDE != 0)
+}
+
+/// The library's notes are about this process from now on.
+pub fn settle() {
+    PROCESS.store(process(), Ordering::Relaxed);
+}
+
+fn process() -> c_int {
+    // SAFETY: `getpid` has no conditions.
+    unsafe { libc::getpid() }
+}
+
+/// The thread is about to make a process without `fork`, so that nobody tells the library.
+pub fn go_astray() {
+    STATE.with(|state| state.work.set(state.work.get() | ASTRAY));
+}
+
+/// Whether this is a process that was made without `fork`. The child of a `vfork` works in its parent's
+/// memory, but has descriptors of its own: what it closes stays open for the parent. The child of a
+/// `clone` has a copy of the memory, in which another thread may have held a lock. The library does
+/// nothing in either.
+pub fn is_borrowed() -> bool {
+    STATE.with(|state| {
+        let astray = state.work.get() & ASTRAY != 0;
+        let borrowed = astray && PROCESS.load(Ordering::Relaxed) != process();
+        if astray && !borrowed {
+            state.work.set(state.work.get() & !ASTRAY);
+        }
+        borrowed
+    })
 }
 
 /// The thread works for the library from now on.
@@ -92,12 +128,12 @@ pub fn inside_with_group(socket: RawFd, work: impl FnOnce(usize) -> bool) -> boo
 /// Does some work of the library, during which the thread's calls of libc are the library's own. The
 /// program does not notice: `errno` stays, the thread is not cancelled in between, and a panic ends
 /// the work and not the program. `None` if the thread was inside already (a signal handler that
-/// interrupted the library).
+/// interrupted the library), or if the process [is borrowed](is_borrowed).
 pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
-    let entered = STATE.with(|state| state.work.replace(state.work.get() | INSIDE));
-    if entered & INSIDE != 0 {
+    if is_inside() || is_borrowed() {
         return None;
     }
+    STATE.with(|state| state.work.set(state.work.get() | INSIDE));
     let errno = Errno::last_raw();
     let mut state = 0;
     // SAFETY: `state` is a valid place for the state until now. Without this a thread could be
@@ -117,19 +153,50 @@ pub fn thread() -> usize {
 }
 
 /// The function of this name, which ends in NUL, that the program would have without this library.
+#[inline]
 pub fn original(found: &AtomicPtr<c_void>, name: &'static str) -> *mut c_void {
     let known = found.load(Ordering::Relaxed);
     if !known.is_null() {
         return known;
     }
-    // SAFETY: the name ends in NUL.
-    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr().cast::<c_char>()) };
+    find(found, name)
+}
+
+#[cold]
+fn find(found: &AtomicPtr<c_void>, name: &'static str) -> *mut c_void {
+    let symbol = name.as_ptr().cast::<c_char>();
+    // SAFETY: name and version end in NUL.
+    let address = unsafe {
+        let versioned =
+            newer(name).map(|version| dlvsym(libc::RTLD_NEXT, symbol, version.as_ptr()));
+        match versioned.filter(|address| !address.is_null()) {
+            Some(address) => address,
+            None => libc::dlsym(libc::RTLD_NEXT, symbol),
+        }
+    };
     if address.is_null() {
-        // A program can only have called what its libc has.
-        std::process::abort();
+        // The program has looked whether its libc has it, and has found this library's.
+        return missing as *mut c_void;
     }
     found.store(address, Ordering::Relaxed);
     address
+}
+
+/// The version of functions of which glibc has an older one that does something else: before glibc 2.36,
+/// `dlsym` finds that one.
+fn newer(name: &str) -> Option<&'static CStr> {
+    match name.trim_end_matches('\0') {
+        "pthread_cond_wait" | "pthread_cond_timedwait" => Some(c"GLIBC_2.3.2"),
+        "posix_spawn" | "posix_spawnp" => Some(c"GLIBC_2.15"),
+        "quick_exit" => Some(c"GLIBC_2.24"),
+        _ => None,
+    }
+}
+
+/// In place of a function that this libc does not have.
+extern "C" fn missing() -> c_long {
+    Errno::set(Errno::ENOSYS);
+    -1
 }
 
 /// A descriptor of the program, borrowed for as long as the library knows of it: `close` and the like
