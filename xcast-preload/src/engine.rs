@@ -15,7 +15,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 use nix::errno::Errno;
-use xcast_host::{SendError, Sender, Uplink};
+use xcast_host::{Probing, SendError, Sender, Uplink};
 
 use crate::{
     group::{Call, Datagram, Group, Groups, Memory, Thread, within_call},
@@ -31,6 +31,13 @@ use crate::{
 const TEND: Duration = Duration::from_millis(20);
 /// How long after its latest repetition a socket's router is still asked whether it is there.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// When routers are asked whether they are there: what one is sent that has fallen silent is lost until
+/// its answer does not count any more. To ask more often would use up what Linux answers to a host.
+const PROBING: Probing = Probing {
+    period: Duration::from_millis(1500),
+    valid_for: Duration::from_secs(3),
+    patience: 2,
+};
 /// Largest packet, in octets ([`xcast_host::PacketLimits`]).
 const MTU: usize = 1500;
 /// Number of shards.
@@ -385,7 +392,10 @@ impl Record {
                 return Err(Counter::Socket);
             }
         };
-        let host = xcast_host::Settings::new(settings.uplink.clone());
+        let host = xcast_host::Settings {
+            probing: Some(PROBING),
+            ..xcast_host::Settings::new(settings.uplink.clone())
+        };
         let sender = Sender::new(Descriptor(fd), host).map_err(|_| Counter::Socket)?;
         let generation = table::generation(fd);
         let (Some(inode), Some(local)) = (kernel::inode(fd), traits.local) else {
