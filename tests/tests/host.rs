@@ -132,6 +132,7 @@ fn native() -> Result<Settings> {
         probing: Some(Probing {
             period: Duration::from_millis(100),
             valid_for: PATIENCE,
+            ..Probing::default()
         }),
         ..Settings::new(Uplink::native(code_points()?))
     })

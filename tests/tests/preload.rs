@@ -18,6 +18,8 @@ mod programs;
 mod swarm;
 #[path = "preload/vpn.rs"]
 mod vpn;
+#[path = "preload/waiting.rs"]
+mod waiting;
 #[path = "preload/wire.rs"]
 mod wire;
 

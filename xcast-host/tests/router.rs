@@ -159,6 +159,7 @@ fn unicast_until_the_router_answers_then_one_packet() {
         probing: Some(Probing {
             period: Duration::from_millis(20),
             valid_for: Duration::from_secs(100),
+            ..Probing::default()
         }),
         ..router.settings()
     };

@@ -16,14 +16,17 @@
 //!    (`sockets`), and the kernel has taken a datagram to that destination already, so that its
 //!    errors are the program's. Everything else leaves as the program sent it.
 //! 3. **Order.** What a socket sends to a destination leaves in the order in which it was given.
-//! 4. **Nothing is lost.** If the router goes away, a group leaves as single datagrams at once.
+//! 4. **Nothing is lost.** If the router goes away, a group leaves as single datagrams at once. If the
+//!    process ends, or becomes another one, the groups of all its threads leave first. Only a signal that
+//!    kills it between two sends of a round, or a crash, loses the beginning of that round: a library
+//!    cannot handle a signal for a program that does not, and the program would notice if it did.
 //!
 //! # Reading order
 //!
 //! `group`, `habit`, `sockets` and `settings` decide; they have no I/O. `engine` joins them,
 //! with `kernel` for questions to the kernel. `table` is what is known without a lock, `timer` the
-//! one thread, `statistics` what is counted. `hooks` is what the program calls, and with `raw` all
-//! that is unsafe.
+//! one thread, `statistics` what is counted. `hooks` is what the program calls, and with `raw` and
+//! `lock` all that is unsafe.
 
 #![cfg_attr(
     test,
@@ -33,12 +36,14 @@
     )
 )]
 
+mod address;
 mod engine;
 mod group;
 mod habit;
 #[cfg(not(test))]
 mod hooks;
 mod kernel;
+mod lock;
 mod raw;
 mod settings;
 mod sockets;

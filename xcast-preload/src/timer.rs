@@ -1,7 +1,7 @@
 //! Ends groups that the program does not end: one thread, which sleeps while there are none.
 //!
-//! A program can wait in ways that are not hooked: in a system call of its own making, in an input
-//! function of libc, or in a loop. The thread is started with the first group of a process, so
+//! A program can wait in ways that are not hooked: in a system call that it makes without libc, in a
+//! function of libc that seldom blocks (`unlink`), or in a loop. The thread is started with the first group of a process, so
 //! programs that never send the same to several do not have it.
 
 use std::{

@@ -204,3 +204,38 @@ fn streams_survive_the_router_ipv4() {
 fn streams_survive_the_router_ipv6() {
     streams_survive_the_router(Family::Ipv6);
 }
+
+/// A router that falls silent, so that nobody says that it is gone: what is sent within 3 seconds of its
+/// latest answer is lost, at most a message each millisecond.
+#[track_caller]
+fn a_silent_router(family: Family) {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let hosts = Hosts::up(family)?;
+        let far = hosts.address("R2", "R1")?;
+        let namespace = hosts.bed.namespace("R1")?;
+        let stream = Stream::start(&hosts, "A", Some(far))?;
+        namespace.ip(&format!("route add blackhole {far}"))?;
+        let missing = stream.end()?;
+        let in_a_row = missing.windows(2).all(|pair| pair[1] == pair[0] + 1);
+        let count = missing.len();
+        ensure!(in_a_row && count > 0, "missing {missing:?}");
+        ensure!(count <= 3000, "{count} messages are missing");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{family:?}: {error:#}");
+    }
+}
+
+#[test]
+fn a_silent_router_ipv4() {
+    a_silent_router(Family::Ipv4);
+}
+
+#[test]
+fn a_silent_router_ipv6() {
+    a_silent_router(Family::Ipv6);
+}

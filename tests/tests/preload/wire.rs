@@ -23,7 +23,7 @@ const PROBE_PORT: u16 = 9;
 const PROBE: &[u8] = b"xcast probe";
 /// The host's only interface: its link, and natively the router's own interface as well. So the order
 /// of Xcast packets and datagrams is seen.
-const INTERFACE: &str = "xcast0";
+pub const INTERFACE: &str = "xcast0";
 
 /// Two namespaces: a host, and a stand-in for its first router that only answers probes.
 pub struct Wire {

@@ -21,13 +21,32 @@ pub struct Probing {
     /// than this when a router dies. Use a few periods, so that one lost probe does no harm.
     /// Default: 10 s.
     pub valid_for: Duration,
+    /// By what both are multiplied while answers are scarce: from a probe that is not answered on, until
+    /// 10 in a row are. A host that asks often has only some of its probes answered, and all of its
+    /// senders share those answers. Default: 1.
+    pub patience: u32,
 }
+
+/// So many answers in a row show that they are not scarce.
+const PLENTY: u32 = 10;
 
 impl Default for Probing {
     fn default() -> Self {
         Self {
             period: Duration::from_secs(3),
             valid_for: Duration::from_secs(10),
+            patience: 1,
+        }
+    }
+}
+
+impl Probing {
+    /// Both times multiplied.
+    fn patient(self) -> Self {
+        Self {
+            period: self.period * self.patience,
+            valid_for: self.valid_for * self.patience,
+            patience: self.patience,
         }
     }
 }
@@ -43,6 +62,8 @@ pub struct Liveness {
     next_probe: Option<Instant>,
     /// When the probe that waits for its answer was sent.
     outstanding: Option<Instant>,
+    /// Probes in a row that were answered; `None` while none was missed.
+    scarce: Option<u32>,
     /// The answer counts until then.
     up_until: Option<Instant>,
     /// A refusal, or a failure to send, counts until then, or until the next answer.
@@ -58,20 +79,32 @@ impl Liveness {
             probing,
             next_probe: None,
             outstanding: None,
+            scarce: None,
             up_until: None,
             down_until: None,
             cause: UnicastCause::NoAnswer,
         }
     }
 
+    /// When to probe at present.
+    fn probing(&self) -> Option<Probing> {
+        match self.scarce {
+            Some(_) => self.probing.map(Probing::patient),
+            None => self.probing,
+        }
+    }
+
     /// Whether a probe is to be sent now. After `true`, it counts as sent.
     pub fn poll(&mut self, now: Instant) -> bool {
-        let Some(probing) = self.probing else {
-            return false;
-        };
-        if self.next_probe.is_some_and(|due| now < due) {
+        if self.probing.is_none() || self.next_probe.is_some_and(|due| now < due) {
             return false;
         }
+        if self.outstanding.is_some() {
+            self.scarce = Some(0);
+        }
+        let Some(probing) = self.probing() else {
+            return false;
+        };
         self.next_probe = Some(now + probing.period);
         self.outstanding = Some(now);
         true
@@ -89,7 +122,9 @@ impl Liveness {
 
     /// Takes in an answer to the latest probe. Answers to earlier ones must not be given here.
     pub fn answered(&mut self) {
-        if let (Some(probing), Some(sent)) = (self.probing, self.outstanding.take()) {
+        if let (Some(probing), Some(sent)) = (self.probing(), self.outstanding.take()) {
+            self.scarce = self.scarce.map(|in_a_row| in_a_row + 1);
+            self.scarce = self.scarce.filter(|in_a_row| *in_a_row < PLENTY);
             self.up_until = Some(sent + probing.valid_for);
             self.down_until = None;
             self.cause = UnicastCause::NoAnswer;
@@ -145,6 +180,34 @@ mod tests {
             liveness.check(start + 16 * SECOND),
             Err(UnicastCause::NoAnswer)
         );
+    }
+
+    #[test]
+    fn probes_are_fewer_while_answers_are_scarce() {
+        let start = Instant::now();
+        let mut liveness = Liveness::new(Some(Probing {
+            period: SECOND,
+            valid_for: 2 * SECOND,
+            patience: 3,
+        }));
+        assert!(liveness.poll(start));
+        liveness.answered();
+        assert!(liveness.poll(start + SECOND));
+        // It was not answered, and what is known by then does not count for longer.
+        assert!(liveness.poll(start + 2 * SECOND));
+        let down = liveness.check(start + 2 * SECOND);
+        assert_eq!(down, Err(UnicastCause::NoAnswer));
+        assert_eq!(liveness.deadline(), Some(start + 5 * SECOND));
+        liveness.answered();
+        assert_eq!(liveness.check(start + 7 * SECOND), Ok(()));
+        assert!(liveness.check(start + 8 * SECOND).is_err());
+        for answer in 1..PLENTY {
+            assert!(liveness.poll(start + (2 + 3 * answer) * SECOND));
+            liveness.answered();
+        }
+        let now = liveness.deadline().unwrap();
+        assert!(liveness.poll(now));
+        assert_eq!(liveness.deadline(), Some(now + SECOND));
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::ffi::{c_int, c_uint, c_void};
 use libc::{mmsghdr, msghdr, sockaddr, socklen_t, ssize_t, timespec};
 use nix::errno::Errno;
 
-use super::thread::{end_own, is_borrowed, original};
+use super::thread::{end_own, original};
 use crate::{
     engine::{self, Engine},
-    raw::{descriptors_in, inside, is_inside},
+    raw::{descriptors_in, inside, is_borrowed, is_inside},
     table,
 };
 
@@ -69,7 +69,9 @@ pub unsafe extern "C-unwind" fn socket(family: c_int, kind: c_int, protocol: c_i
         if is_inside() {
             return move_up(fd);
         }
-        table::closed(fd);
+        if !is_borrowed() {
+            table::closed(fd);
+        }
     }
     fd
 }

@@ -4,9 +4,9 @@
 //! datagram has not been taken. The library's own calls arrive here as well, and pass
 //! (`raw::is_inside`).
 //!
-//! A thread can be cancelled in the functions behind these. glibc unwinds it through the hooks then,
-//! so they are `C-unwind`, and nothing is alive in them that would have to be dropped.
-
+//! Most hooks only do something first ([`trampoline`]). A thread can be cancelled in the functions
+//! behind the others. glibc unwinds it through these then, so they are `C-unwind`, and nothing is alive
+//! in them that would have to be dropped.
 //!
 //! [`sending`] is what it is about. [`descriptors`] keeps the library's notes of sockets true, [`waiting`]
 //! ends groups, [`process`] is start, end and fork. All use [`thread`].
@@ -15,4 +15,5 @@ mod descriptors;
 mod process;
 mod sending;
 mod thread;
+mod trampoline;
 mod waiting;

@@ -2,19 +2,22 @@
 
 use std::{
     cell::RefCell,
-    ffi::{CString, c_int},
-    sync::{OnceLock, atomic::Ordering},
+    ffi::{CString, c_int, c_long},
+    sync::OnceLock,
 };
 
 use nix::errno::Errno;
 
-use super::thread::{PROCESS, is_borrowed, original, process};
+use super::{
+    thread::{end_all, end_own},
+    trampoline::trampolines,
+};
 use crate::{
     engine,
-    raw::{self, inside, set_pending},
+    raw::{self, go_astray, inside, is_borrowed, set_pending},
     settings::Settings,
     statistics::{self, Counter},
-    timer,
+    table, timer,
 };
 
 /// Where statistics go, if anywhere, and whether as JSON.
@@ -34,7 +37,7 @@ static INIT: extern "C" fn() = init;
 static FINI: extern "C" fn() = fini;
 
 extern "C" fn init() {
-    PROCESS.store(process(), Ordering::Relaxed);
+    raw::settle();
     let _ = inside(|| {
         let settings = match Settings::read(|name| std::env::var(name).ok()) {
             Ok(settings) => settings,
@@ -53,6 +56,7 @@ extern "C" fn init() {
         // SAFETY: the functions stay where they are, since this library is never unloaded.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
     });
+    raw::begin();
 }
 
 extern "C" fn fini() {
@@ -64,6 +68,7 @@ extern "C" fn fini() {
 
 /// Shows what was counted, if that is wanted and there is anything. A signal handler may call this.
 fn show_statistics() {
+    table::sum_up();
     let anything = statistics::value(Counter::Sends) > 0;
     if let Some(Some((path, json))) = STATISTICS.get()
         && anything
@@ -96,31 +101,53 @@ unsafe extern "C" fn after_fork() {
 unsafe extern "C" fn in_child() {
     let held = FORKING.try_with(|forking| forking.borrow_mut().take());
     let held = held.ok().flatten();
-    PROCESS.store(process(), Ordering::Relaxed);
+    raw::settle();
     let _ = inside(|| {
         if let Some((timer, engines)) = held {
             engine::forked(engines);
             timer::forked(timer);
         }
+        table::sum_up();
         statistics::reset();
     });
 }
 
-/// Functions that end the process without asking anybody.
-macro_rules! exits {
-    ($($name:ident),*) => {$(
-        /// # Safety
-        ///
-        /// As in libc.
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C-unwind" fn $name(status: c_int) -> ! {
-            type Original = unsafe extern "C-unwind" fn(c_int) -> !;
-            let original = original!($name: Original);
-            fini();
-            // SAFETY: the caller's own argument.
-            unsafe { original(status) }
-        }
-    )*};
+/// The process ends without asking anybody.
+fn end_process(_: c_long) {
+    fini();
 }
 
-exits!(_exit, _Exit, quick_exit);
+trampolines! { end_process: _exit _Exit quick_exit }
+
+/// The process may end, or become another program, and none of its threads goes on then.
+fn end_perhaps(_: c_long) {
+    end_all();
+}
+
+trampolines! { end_perhaps:
+    abort __assert_fail raise gsignal kill killpg tgkill sigqueue
+    pthread_kill pthread_sigqueue pidfd_send_signal
+    execl execlp execle execv execve execvp execvpe execveat fexecve
+}
+
+/// A process begins without `fork`, and nobody will tell the library.
+fn part(_: c_long) {
+    end_own();
+    go_astray();
+}
+
+trampolines! { part: vfork __vfork _Fork clone __clone }
+
+/// A system call of the program's own making. Rust's standard library waits by this.
+fn call(number: c_long) {
+    match number {
+        libc::SYS_exit_group | libc::SYS_execve | libc::SYS_execveat => end_all(),
+        libc::SYS_kill | libc::SYS_tkill | libc::SYS_tgkill => end_all(),
+        libc::SYS_clone | libc::SYS_clone3 => part(number),
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_fork | libc::SYS_vfork => part(number),
+        _ => end_own(),
+    }
+}
+
+trampolines! { call: syscall }

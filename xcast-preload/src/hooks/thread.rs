@@ -1,40 +1,30 @@
 //! What all hooks share: the function behind a hook, and the calling thread's group.
 
-use std::{
-    ffi::c_int,
-    sync::atomic::{AtomicI32, Ordering},
-};
-
 use crate::{
-    engine,
+    engine::{self, Engine},
+    lock,
     raw::{self, inside, pending, set_pending},
 };
+
+/// Where the function is that the program meant.
+macro_rules! address {
+    ($name:ident) => {{
+        static FOUND: std::sync::atomic::AtomicPtr<std::ffi::c_void> =
+            std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
+        $crate::raw::original(&FOUND, concat!(stringify!($name), "\0"))
+    }};
+}
+pub(super) use address;
 
 /// The function that the program meant.
 macro_rules! original {
     ($name:ident: $type:ty) => {{
-        static FOUND: std::sync::atomic::AtomicPtr<std::ffi::c_void> =
-            std::sync::atomic::AtomicPtr::new(std::ptr::null_mut());
-        let address = crate::raw::original(&FOUND, concat!(stringify!($name), "\0"));
+        let address = $crate::hooks::thread::address!($name);
         // SAFETY: the name's function in libc has this type.
         unsafe { std::mem::transmute::<*mut std::ffi::c_void, $type>(address) }
     }};
 }
 pub(super) use original;
-
-/// The process that the library's notes are about. The child of a `vfork` works in its parent's
-/// memory, but has descriptors of its own: what it closes stays open for the parent.
-pub(super) static PROCESS: AtomicI32 = AtomicI32::new(0);
-
-pub(super) fn process() -> c_int {
-    // SAFETY: `getpid` has no conditions.
-    unsafe { libc::getpid() }
-}
-
-/// Whether this is the child of a `vfork`.
-pub(super) fn is_borrowed() -> bool {
-    PROCESS.load(Ordering::Relaxed) != process()
-}
 
 thread_local! {
     /// Ends the thread's group when the thread ends.
@@ -47,6 +37,7 @@ pub(super) struct Leave;
 impl Drop for Leave {
     fn drop(&mut self) {
         end_own();
+        lock::stand_up();
     }
 }
 
@@ -56,4 +47,10 @@ pub(super) fn end_own() {
         set_pending(None);
         let _ = inside(|| engine::with(fd, |engine| engine.end_thread(raw::thread())));
     }
+}
+
+/// Ends the groups of all threads.
+pub(super) fn end_all() {
+    set_pending(None);
+    let _ = inside(|| engine::with_all(Engine::end_all));
 }
