@@ -372,7 +372,8 @@ impl Engine {
 impl Record {
     fn open(fd: RawFd, settings: &Settings, now: Instant) -> Result<Self, Counter> {
         let traits = kernel::traits(fd);
-        let headers = match judge(&traits) {
+        let native = matches!(settings.uplink, Uplink::Native { .. });
+        let headers = match judge(&traits, u8::from(native)) {
             Ok(headers) => headers,
             Err(obstacle) => {
                 if obstacle == Obstacle::Unfit {

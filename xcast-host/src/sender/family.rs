@@ -334,7 +334,11 @@ impl FamilySender {
     pub fn xcast(&self, options: &Options) -> Option<(&OpenUplink, Template)> {
         let (open, code_points) = (self.open.as_ref()?, self.uplink.code_points()?);
         let port = open.source_port.unwrap_or(self.local.port());
-        let template = Template::new(code_points, (open.source, port).into(), options);
+        let mut template = Template::new(code_points, (open.source, port).into(), options);
+        if matches!(self.uplink, Uplink::Native { .. }) {
+            // The router on the host is a hop that datagrams do not have.
+            template.ttl = template.ttl.saturating_add(1);
+        }
         Some((open, template))
     }
 }
