@@ -6,6 +6,8 @@ mod cluster;
 mod errors;
 #[path = "preload/going.rs"]
 mod going;
+#[path = "preload/guide.rs"]
+mod guide;
 #[path = "preload/hosts.rs"]
 mod hosts;
 #[path = "preload/kinds.rs"]
@@ -26,10 +28,11 @@ mod wire;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::daemon::PATIENCE;
+use tests::daemon::{self, PATIENCE};
 use tests::family::Family;
 use tests::namespace::{self, Namespace};
 use tests::packet::{ETHERNET_LEN, Ip};
@@ -158,23 +161,36 @@ fn the_program_is_what_runs() {
         );
         // What no library gets into is told so, and runs.
         let directory = tempfile::tempdir()?;
-        let others = directory.path().join("others");
-        std::fs::copy("/bin/true", &others)?;
-        std::os::unix::fs::chown(&others, Some(65534), None)?;
-        std::fs::set_permissions(&others, PermissionsExt::from_mode(0o4755))?;
-        let others = others.to_string_lossy();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755))?;
+        let others = |name: &str, owner, group, mode| -> Result<String> {
+            let path = directory.path().join(name);
+            std::fs::copy("/bin/true", &path)?;
+            std::os::unix::fs::chown(&path, owner, group)?;
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        let nobody = Some(65534);
         for (program, why) in [
             (&["/sbin/ldconfig", "--version"][..], "statically"),
-            (&[&*others][..], "setuid"),
+            (&["gron", "--version"][..], "Go program"),
+            (&[&*others("setuid", nobody, None, 0o4755)?][..], "setuid"),
+            (&[&*others("setgid", None, nobody, 0o2755)?][..], "setgid"),
         ] {
-            let output = run(program)?;
-            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "{output:?}");
-            ensure!(
-                stderr.contains(why) && stderr.lines().count() == 1,
-                "{stderr}"
-            );
+            told(&run(program)?, why)?;
         }
+        // Capabilities of a file are nothing new to root.
+        let capable = others("capable", None, None, 0o755)?;
+        host.run(&format!("setcap cap_net_raw+ep {capable}"))?;
+        let output = run(&[&*capable])?;
+        ensure!(output.stderr.is_empty(), "{output:?}");
+        let ours = directory.path().join("xcast-ctl");
+        std::fs::copy(daemon::program(), &ours)?;
+        let mut command = host.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(&ours);
+        // Behind the namespace, and who is entered there.
+        command.args(exec(&host, Some(router)).get_args().skip(4));
+        told(&command.args(["--", &capable]).output()?, "capabilities")?;
         // Without a router here or on the network there is nothing to do.
         let output = exec(&host, None).args(["--", "true"]).output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -187,4 +203,15 @@ fn the_program_is_what_runs() {
     if let Err(error) = test() {
         panic!("{error:#}");
     }
+}
+
+/// A program says why the library is not in it, and has run.
+fn told(output: &Output, why: &str) -> Result<()> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(
+        stderr.contains(why) && stderr.lines().count() == 1,
+        "{stderr} instead of {why}"
+    );
+    Ok(())
 }

@@ -421,7 +421,7 @@ impl Record {
         if standing == Standing::New {
             return Err(Counter::NewDestination);
         }
-        let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
+        self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
         self.sources[usize::from(ip.is_ipv6())] = None;
         if standing == Standing::Taken {
             self.destinations
@@ -431,6 +431,8 @@ impl Record {
         let Standing::Fit(path) = standing else {
             return Err(Counter::Destination);
         };
+        self.sender.go_toward(ip);
+        let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
         if path.source != source {
             return Err(Counter::Destination);
         }
