@@ -2,8 +2,12 @@
 
 #[path = "preload/cluster.rs"]
 mod cluster;
+#[path = "preload/errors.rs"]
+mod errors;
 #[path = "preload/going.rs"]
 mod going;
+#[path = "preload/guide.rs"]
+mod guide;
 #[path = "preload/hosts.rs"]
 mod hosts;
 #[path = "preload/kinds.rs"]
@@ -23,17 +27,20 @@ mod waiting;
 #[path = "preload/wire.rs"]
 mod wire;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::daemon::PATIENCE;
+use tests::daemon::{self, PATIENCE};
 use tests::family::Family;
 use tests::namespace::{self, Namespace};
+use tests::packet::{ETHERNET_LEN, Ip};
 use tests::tap::Tap;
 
-use crate::hosts::{Hosts, PORT, Program, RECEIVERS, exec, frames, script};
+use crate::hosts::{Hosts, PORT, Program, RECEIVERS, Way, exec, frames, script};
 
 /// A loop of sendto, one of sendmsg, and a single sendmmsg to 20 receivers put one packet on the first
 /// link: from a host inside UDP, and from a router natively. Receivers get the same octets from the
@@ -45,19 +52,14 @@ fn one_packet_instead_of_20(family: Family) {
     }
     let test = || {
         let mut hosts = Hosts::up(family)?;
-        let ways = [("A", "R1", true), ("R1", "R2", false)];
-        for (node, peer, in_udp) in ways {
-            let (own, router) = (hosts.address(node, peer)?, hosts.address("R1", "A")?);
-            let mut taps = vec![hosts.tap(node, peer)?];
-            if !in_udp {
-                // What a router sends by XDP is seen nowhere else on its host.
-                let own = hosts.bed.namespace(node)?;
-                taps.push(Tap::open_for_sent(&own, "xcast0")?);
-            }
+        let link = hosts.bed.testbed.interface("H1", "R2")?.name.clone();
+        let arrivals = Tap::open(&hosts.bed.namespace("H1")?, &link)?;
+        for way in [Way::InUdp, Way::Natively] {
+            let own = hosts.own(way)?;
+            let taps = hosts.taps(way)?;
             for how in ["loop", "sendmsg", "sendmmsg"] {
-                let context = || format!("{how} on {node}");
-                let namespace = hosts.bed.namespace(node)?;
-                let mut command = exec(&namespace, in_udp.then_some(router));
+                let context = || format!("{how}, {way:?}");
+                let mut command = hosts.exec(way)?;
                 command.args(["--", "python3"]).arg(script("fan.py"));
                 command.args([how, &own.to_string(), &PORT.to_string()]);
                 command.args(hosts.to.iter().map(|to| to.ip().to_string()));
@@ -66,7 +68,7 @@ fn one_packet_instead_of_20(family: Family) {
                 let mut number = 0;
                 let mut send = |program: &mut Program| -> Result<usize> {
                     number += 1;
-                    let message = format!("{how} message {number:05} of {node}");
+                    let message = format!("{how} message {number:05}, {way:?}");
                     program.say(&message)?;
                     hosts.receive(&message, (own, port).into())?;
                     taps.iter().map(|tap| frames(tap, &message)).sum()
@@ -83,6 +85,16 @@ fn one_packet_instead_of_20(family: Family) {
                     ensure!(count == 1, "{}: {count} packets", context());
                 }
                 program.end().with_context(context)?;
+                // Whatever way they came, TTL and DS byte are those of a datagram.
+                let mut headers = BTreeSet::new();
+                while let Some(frame) = arrivals.take()? {
+                    if let Some((ip, rest)) = Ip::parse(family, &frame[ETHERNET_LEN..])
+                        && rest.ends_with(format!(", {way:?}").as_bytes())
+                    {
+                        headers.insert((ip.ttl, ip.ds));
+                    }
+                }
+                ensure!(headers.len() == 1, "{}: TTL and DS {headers:?}", context());
             }
         }
         // Nobody there: the same program, one by one.
@@ -123,62 +135,6 @@ fn one_packet_instead_of_20_ipv6() {
     one_packet_instead_of_20(Family::Ipv6);
 }
 
-/// An error that comes back for one destination of a list is the program's, as for a datagram.
-#[track_caller]
-fn errors_come_back(family: Family) {
-    if !namespace::available() {
-        return;
-    }
-    let test = || {
-        let mut hosts = Hosts::with(family, 5)?;
-        let (own, router) = (hosts.address("A", "R1")?, hosts.address("R1", "A")?);
-        // Nobody receives there.
-        let gone = hosts.to[2];
-        drop(hosts.receivers.remove(2));
-        let tap = hosts.tap("A", "R1")?;
-        let mut command = exec(&hosts.bed.namespace("A")?, Some(router));
-        command.args(["--", "python3"]).arg(script("errors.py"));
-        command.args([own.to_string(), PORT.to_string()]);
-        command.args(hosts.to.iter().map(|to| to.ip().to_string()));
-        let mut program = Program::start(&mut command)?;
-        program.line()?;
-        let deadline = Instant::now() + PATIENCE;
-        // ECONNREFUSED.
-        let error = format!("{} {} 111 ", gone.ip(), gone.port());
-        // The kernel limits how often a host says so.
-        for number in 0.. {
-            ensure!(Instant::now() < deadline, "no error for a shared packet");
-            let message = format!("message {number}");
-            program.say(&message)?;
-            let errors = program.line()?;
-            if frames(&tap, &message)? == 1 && errors == format!("{error}{message}") {
-                break;
-            }
-            ensure!(
-                errors
-                    .split(';')
-                    .all(|it| it.is_empty() || it.starts_with(&error)),
-                "{errors}"
-            );
-        }
-        program.end()?;
-        Ok(())
-    };
-    if let Err(error) = test() {
-        panic!("{family:?}: {error:#}");
-    }
-}
-
-#[test]
-fn errors_come_back_ipv4() {
-    errors_come_back(Family::Ipv4);
-}
-
-#[test]
-fn errors_come_back_ipv6() {
-    errors_come_back(Family::Ipv6);
-}
-
 /// The program's own exit status and standard streams, and what it is told where nothing can be done.
 #[test]
 fn the_program_is_what_runs() {
@@ -207,23 +163,36 @@ fn the_program_is_what_runs() {
         );
         // What no library gets into is told so, and runs.
         let directory = tempfile::tempdir()?;
-        let others = directory.path().join("others");
-        std::fs::copy("/bin/true", &others)?;
-        std::os::unix::fs::chown(&others, Some(65534), None)?;
-        std::fs::set_permissions(&others, PermissionsExt::from_mode(0o4755))?;
-        let others = others.to_string_lossy();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755))?;
+        let others = |name: &str, owner, group, mode| -> Result<String> {
+            let path = directory.path().join(name);
+            std::fs::copy("/bin/true", &path)?;
+            std::os::unix::fs::chown(&path, owner, group)?;
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
+            Ok(path.to_string_lossy().into_owned())
+        };
+        let nobody = Some(65534);
         for (program, why) in [
             (&["/sbin/ldconfig", "--version"][..], "statically"),
-            (&[&*others][..], "setuid"),
+            (&["gron", "--version"][..], "Go program"),
+            (&[&*others("setuid", nobody, None, 0o4755)?][..], "setuid"),
+            (&[&*others("setgid", None, nobody, 0o2755)?][..], "setgid"),
         ] {
-            let output = run(program)?;
-            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.success(), "{output:?}");
-            ensure!(
-                stderr.contains(why) && stderr.lines().count() == 1,
-                "{stderr}"
-            );
+            told(&run(program)?, why)?;
         }
+        // Capabilities of a file are nothing new to root.
+        let capable = others("capable", None, None, 0o755)?;
+        host.run(&format!("setcap cap_net_raw+ep {capable}"))?;
+        let output = run(&[&*capable])?;
+        ensure!(output.stderr.is_empty(), "{output:?}");
+        let ours = directory.path().join("xcast-ctl");
+        std::fs::copy(daemon::program(), &ours)?;
+        let mut command = host.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
+        command.arg(&ours);
+        // Behind the namespace, and who is entered there.
+        command.args(exec(&host, Some(router)).get_args().skip(4));
+        told(&command.args(["--", &capable]).output()?, "capabilities")?;
         // Without a router here or on the network there is nothing to do.
         let output = exec(&host, None).args(["--", "true"]).output()?;
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -236,4 +205,15 @@ fn the_program_is_what_runs() {
     if let Err(error) = test() {
         panic!("{error:#}");
     }
+}
+
+/// A program says why the library is not in it, and has run.
+fn told(output: &Output, why: &str) -> Result<()> {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{output:?}");
+    ensure!(
+        stderr.contains(why) && stderr.lines().count() == 1,
+        "{stderr} instead of {why}"
+    );
+    Ok(())
 }

@@ -385,7 +385,8 @@ impl Engine {
 impl Record {
     fn open(fd: RawFd, settings: &Settings, now: Instant) -> Result<Self, Counter> {
         let traits = kernel::traits(fd);
-        let headers = match judge(&traits) {
+        let native = matches!(settings.uplink, Uplink::Native { .. });
+        let headers = match judge(&traits, u8::from(native)) {
             Ok(headers) => headers,
             Err(obstacle) => {
                 if obstacle == Obstacle::Unfit {
@@ -436,7 +437,7 @@ impl Record {
         if standing == Standing::New {
             return Err(Counter::NewDestination);
         }
-        let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
+        self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
         self.sources[usize::from(ip.is_ipv6())] = None;
         if standing == Standing::Taken {
             self.destinations
@@ -446,6 +447,8 @@ impl Record {
         let Standing::Fit(path) = standing else {
             return Err(Counter::Destination);
         };
+        self.sender.go_toward(ip);
+        let source = self.sender.source_for(ip).ok_or(Counter::NoRouter)?;
         if path.source != source {
             return Err(Counter::Destination);
         }

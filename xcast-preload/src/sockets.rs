@@ -14,6 +14,10 @@ use xcast_host::Options;
 
 /// How long a look at the route to a destination counts.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the first one does: word of a smaller MTU may still be on its way back.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// Hops that no path has more of. Who sends for fewer, and asks for errors, wants to hear where packets end.
+const FEW_HOPS: u8 = 32;
 /// Most destinations of a socket that are remembered.
 const MAX_DESTINATIONS: usize = 8192;
 
@@ -44,12 +48,13 @@ pub enum Obstacle {
     Unfit,
 }
 
-/// Judges a socket.
+/// Judges a socket. `hops` are those that a packet takes more than a datagram: natively one, to the router
+/// on the host.
 ///
 /// # Errors
 ///
 /// Its datagrams are to be left alone.
-pub fn judge(traits: &Traits) -> Result<Headers, Obstacle> {
+pub fn judge(traits: &Traits, hops: u8) -> Result<Headers, Obstacle> {
     let local = traits.local.ok_or(Obstacle::Unfit)?;
     if traits.connected || traits.special {
         return Err(Obstacle::Unfit);
@@ -60,6 +65,10 @@ pub fn judge(traits: &Traits) -> Result<Headers, Obstacle> {
     let headers = traits.headers.map(|headers| {
         let (ttl, tos) = headers?;
         let ttl = u8::try_from(ttl).ok().filter(|ttl| *ttl > 0)?;
+        if traits.errors && ttl < FEW_HOPS {
+            return None;
+        }
+        ttl.checked_add(hops)?;
         let tos = u8::try_from(tos).ok()?;
         // An Xcast packet is not ECN-capable.
         (tos & 3 == 0).then(|| Options {
@@ -132,7 +141,9 @@ impl Destinations {
     /// The way to it, if it has one, was looked at.
     pub fn looked(&mut self, to: SocketAddr, path: Option<Path>, now: Instant) {
         let standing = path.map_or(Standing::Unfit, Standing::Fit);
-        self.known.insert(to, (standing, Some(now + LOOK)));
+        let is_first = matches!(self.known.get(&to), None | Some((_, None)));
+        let counts = if is_first { FIRST_LOOK } else { LOOK };
+        self.known.insert(to, (standing, Some(now + counts)));
     }
 
     /// What is known of a list as a whole; `None` if one of it cannot be in a list now, or if their
@@ -203,7 +214,7 @@ mod tests {
 
     #[test]
     fn ttl_and_dscp_are_the_sockets_own() {
-        let [Some(options), None] = judge(&traits()).unwrap() else {
+        let [Some(options), None] = judge(&traits(), 1).unwrap() else {
             panic!("not IPv4 alone");
         };
         assert_eq!((options.ttl, options.dscp), (64, 46));
@@ -214,7 +225,7 @@ mod tests {
         let unfit = |change: fn(&mut Traits)| {
             let mut traits = traits();
             change(&mut traits);
-            judge(&traits).unwrap_err()
+            judge(&traits, 1).unwrap_err()
         };
         assert_eq!(unfit(|it| it.connected = true), Obstacle::Unfit);
         assert_eq!(unfit(|it| it.special = true), Obstacle::Unfit);
@@ -224,6 +235,10 @@ mod tests {
         // ECN, and a hop limit that only the system knows.
         assert_eq!(unfit(|it| it.headers[0] = Some((64, 2))), Obstacle::Unfit);
         assert_eq!(unfit(|it| it.headers[0] = Some((-1, 0))), Obstacle::Unfit);
+        // No room for one hop more, and somebody who looks for routers.
+        assert_eq!(unfit(|it| it.headers[0] = Some((255, 0))), Obstacle::Unfit);
+        let traces = |it: &mut Traits| (it.errors, it.headers[0]) = (true, Some((31, 0)));
+        assert_eq!(unfit(traces), Obstacle::Unfit);
     }
 
     #[test]
@@ -240,6 +255,10 @@ mod tests {
         destinations.looked(to, Some(path), start);
         destinations.taken(to);
         assert_eq!(destinations.standing(to, start), Standing::Fit(path));
+        let later = start + FIRST_LOOK;
+        assert_eq!(destinations.standing(to, later), Standing::Taken);
+        destinations.looked(to, Some(path), start);
+        assert_eq!(destinations.standing(to, later), Standing::Fit(path));
         assert_eq!(destinations.standing(to, start + LOOK), Standing::Taken);
         destinations.looked(to, None, start);
         assert_eq!(destinations.standing(to, start), Standing::Unfit);
@@ -257,12 +276,12 @@ mod tests {
         };
         let mut destinations = Destinations::default();
         destinations.looked(to[0], Some(path(1500)), start);
-        let later = start + Duration::from_secs(1);
+        let later = start + FIRST_LOOK / 2;
         destinations.looked(to[1], Some(path(1400)), later);
         assert_eq!(destinations.fit(&to, later), None);
         let whole = destinations.fit(&to[..2], later).unwrap();
-        assert_eq!((whole.path, whole.until), (path(1400), start + LOOK));
-        assert_eq!(destinations.fit(&to[..2], start + LOOK), None);
+        assert_eq!((whole.path, whole.until), (path(1400), start + FIRST_LOOK));
+        assert_eq!(destinations.fit(&to[..2], start + FIRST_LOOK), None);
         let other = Path {
             source: [10, 0, 1, 9].into(),
             mtu: 1500,

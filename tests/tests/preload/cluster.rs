@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,16 +16,11 @@ use tests::family::Family;
 use tests::namespace::{self, Namespace};
 use tests::tap::Tap;
 
-use crate::hosts::{Hosts, exec, of_family, script};
+use crate::guide;
+use crate::hosts::{Hosts, Way, script};
 
-/// Hosts, in the order of their node numbers from 1 on, and the router that takes their packets.
-const NODES: [(&str, &str); 5] = [
-    ("A", "R1"),
-    ("H1", "R2"),
-    ("H2", "R2"),
-    ("H3", "R2"),
-    ("H4", "R2"),
-];
+/// Number of nodes: the first is where the way begins, the others are receivers.
+const NODES: usize = 5;
 /// Messages that the first node sends to the others, one after the other, and their length.
 const MESSAGES: usize = 60;
 const LEN: usize = 700;
@@ -37,6 +31,18 @@ const VICTIM: usize = 2;
 struct Cluster {
     nodes: Vec<Node>,
     _directory: tempfile::TempDir,
+}
+
+/// Where a node is, and the other end of its link.
+type Place = (String, &'static str);
+
+fn places(way: Way) -> Vec<Place> {
+    let (node, peer) = way.link();
+    let others = (1..NODES).map(|number| (format!("H{number}"), "R2"));
+    [(node.to_owned(), peer)]
+        .into_iter()
+        .chain(others)
+        .collect()
 }
 
 struct Node {
@@ -55,24 +61,25 @@ struct Member {
 impl Cluster {
     /// Starts on all nodes; each is its own network namespace, and has /run and /var/lib/corosync for
     /// itself.
-    fn start(hosts: &Hosts, with: bool, encrypted: bool) -> Result<Self> {
+    fn start(hosts: &Hosts, way: Way, with: bool, encrypted: bool) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let configuration = directory.path().join("corosync.conf");
-        fs::write(
-            &configuration,
-            configure(hosts, directory.path(), encrypted)?,
-        )?;
+        let places = places(way);
+        let shown = configuration.display();
+        let written = configure(hosts, &places, directory.path(), encrypted)?;
+        fs::write(&configuration, written)?;
         let mut nodes = Vec::new();
-        for (index, (name, router)) in NODES.iter().enumerate() {
+        for (index, (name, peer)) in places.iter().enumerate() {
             let namespace = hosts.bed.namespace(name)?;
-            let udp = hosts.address(router, name)?;
-            let mut command = apart(&namespace);
-            if with {
-                // The arguments of `exec` without the namespace, which is entered already.
-                let exec = exec(&namespace, Some(udp));
-                command.args(exec.get_args().skip(3)).arg("--");
-            }
-            command.args(["corosync", "-f", "-c"]).arg(&configuration);
+            let router = match (index, way) {
+                (0, Way::Natively) => None,
+                _ => Some(hosts.address(peer, name)?),
+            };
+            let line = match with {
+                true => guide::exec("corosync", router)?,
+                false => "corosync -f".to_owned(),
+            };
+            let mut command = guide::shell(&namespace, &format!("{APART} {line} -c {shown}"))?;
             let log = fs::File::create(directory.path().join(format!("log-{name}")))?;
             command.stderr(log.try_clone()?).stdout(log);
             nodes.push(Node {
@@ -85,7 +92,7 @@ impl Cluster {
             nodes,
             _directory: directory,
         };
-        for (node, (name, _)) in cluster.nodes.iter_mut().zip(NODES) {
+        for (node, (name, _)) in cluster.nodes.iter_mut().zip(&places) {
             node.member = Some(Member::start(&hosts.bed.namespace(name)?)?);
         }
         Ok(cluster)
@@ -184,17 +191,12 @@ impl Drop for Node {
     }
 }
 
-/// A command in a namespace that has the directories for itself that corosync uses.
-fn apart(namespace: &Namespace) -> Command {
-    let mut command = namespace.command("unshare");
-    let prepare = "mkdir -p /var/lib/corosync && mount -t tmpfs tmpfs /run && \
-                   mount -t tmpfs tmpfs /var/lib/corosync && exec \"$@\"";
-    command.args(["--mount", "sh", "-c", prepare, "sh"]);
-    command
-}
+/// Before a command: it has the directories for itself that corosync uses.
+const APART: &str = "unshare --mount sh -c 'mkdir -p /var/lib/corosync && mount -t tmpfs tmpfs /run && \
+                     mount -t tmpfs tmpfs /var/lib/corosync && exec \"$@\"' sh";
 
 /// The configuration. Messages are encrypted with a key of the cluster, or not at all.
-fn configure(hosts: &Hosts, directory: &Path, encrypted: bool) -> Result<String> {
+fn configure(hosts: &Hosts, places: &[Place], directory: &Path, encrypted: bool) -> Result<String> {
     let key: PathBuf = directory.join("key");
     let mut options = fs::OpenOptions::new();
     let mut file = options
@@ -209,9 +211,8 @@ fn configure(hosts: &Hosts, directory: &Path, encrypted: bool) -> Result<String>
         false => ("none", "none"),
     };
     let mut nodes = String::new();
-    for (index, (name, _)) in NODES.iter().enumerate() {
-        let node = hosts.bed.testbed.node(name)?;
-        let address: IpAddr = of_family(hosts.family, node.address, node.address6)?;
+    for (index, (name, peer)) in places.iter().enumerate() {
+        let address = hosts.address(name, peer)?;
         let number = index + 1;
         nodes += &format!("  node {{\n    nodeid: {number}\n    ring0_addr: {address}\n  }}\n");
     }
@@ -226,39 +227,73 @@ fn configure(hosts: &Hosts, directory: &Path, encrypted: bool) -> Result<String>
 
 /// Five nodes form a cluster, everyone receives what the first one sends, in order, and when a node
 /// dies the others go on. Packets with messages on the first link: one instead of four.
-fn cluster(family: Family, encrypted: bool) -> Result<()> {
-    let hosts = Hosts::with(family, NODES.len() - 1)?;
-    let tap = hosts.tap("A", "R1")?;
-    let mut packets = Vec::new();
-    for with in [false, true] {
-        let mut cluster = Cluster::start(&hosts, with, encrypted)?;
-        cluster.agrees(&[1, 2, 3, 4, 5])?;
-        tap.drain()?;
-        packets.push(send_all(&mut cluster, &tap)?);
-        // A process that is killed says nothing any more; the others notice, and go on.
-        let victim = cluster.nodes.remove(VICTIM);
-        let number = victim.number;
-        drop(victim);
-        let left: Vec<_> = (1..=5).filter(|node| *node != number).collect();
-        cluster.agrees(&left)?;
-        packets.push(send_all(&mut cluster, &tap)?);
+#[track_caller]
+fn cluster(family: Family, way: Way, encrypted: bool) {
+    if !namespace::available() {
+        return;
     }
-    println!(
-        "{family:?}, encrypted: {encrypted}: packets with messages on the first link by length, to 4 \
-         and to 3: {:?} without, {:?} with",
-        &packets[..2],
-        &packets[2..]
-    );
-    let [all, fewer, all_shared, fewer_shared] = &packets[..] else {
-        unreachable!("four counts");
+    let test = || {
+        let hosts = Hosts::with(family, NODES - 1)?;
+        let taps = hosts.taps(way)?;
+        for with in [false, true] {
+            // Without the library all ways are the same.
+            if !with && way == Way::Natively {
+                continue;
+            }
+            let [all, fewer] = live_and_die(&hosts, way, &taps, with, encrypted)?;
+            println!(
+                "{family:?}, {way:?}, encrypted: {encrypted}, under exec: {with}: packets with messages \
+                 on the first link by length, to 4 {all:?} and to 3 {fewer:?}"
+            );
+            if with {
+                // All but those from before everyone was known, and what the nodes say as one dies.
+                for counts in [all, fewer] {
+                    let sum = counts.values().sum::<usize>();
+                    ensure!((MESSAGES..2 * MESSAGES).contains(&sum), "{sum} packets");
+                }
+            } else {
+                // Most frames are messages, all of the same length.
+                let most = |counts: Lengths| counts.into_values().max();
+                ensure!(most(all) == Some(4 * MESSAGES), "not one to each of 4");
+                ensure!(most(fewer) == Some(3 * MESSAGES), "not one to each of 3");
+            }
+        }
+        Ok(())
     };
-    // Without, most frames are messages, all of the same length.
-    let most = |counts: &Lengths| counts.values().max().copied().unwrap_or(0);
-    ensure!(most(all) == 4 * MESSAGES && most(fewer) == 3 * MESSAGES);
-    // All but those from before everyone was known, and what the nodes say as one of them dies.
-    let sum = |counts: &Lengths| counts.values().sum::<usize>();
-    ensure!(sum(all_shared) < 2 * MESSAGES && sum(fewer_shared) < 2 * MESSAGES);
-    Ok(())
+    if let Err(error) = test() {
+        panic!("{family:?}, {way:?}: {error:#}");
+    }
+}
+
+/// The life of a cluster: packets with messages to all nodes, and to those that are left when one has died.
+fn live_and_die(
+    hosts: &Hosts,
+    way: Way,
+    taps: &[Tap],
+    with: bool,
+    encrypted: bool,
+) -> Result<[Lengths; 2]> {
+    let mut cluster = Cluster::start(hosts, way, with, encrypted)?;
+    cluster.agrees(&[1, 2, 3, 4, 5])?;
+    // kronosnet starts with the least MTU there is, and divides messages until it has found another.
+    let deadline = Instant::now() + PATIENCE;
+    taps.iter().try_for_each(Tap::drain)?;
+    loop {
+        cluster.send(&message(0))?;
+        if !long_frames(taps)?.is_empty() {
+            break;
+        }
+        ensure!(Instant::now() < deadline, "messages stay divided");
+        thread::sleep(Duration::from_millis(100));
+    }
+    let all = send_all(&mut cluster, taps)?;
+    // A process that is killed says nothing any more; the others notice, and go on.
+    let victim = cluster.nodes.remove(VICTIM);
+    let number = victim.number;
+    drop(victim);
+    let left: Vec<_> = (1..=NODES).filter(|node| *node != number).collect();
+    cluster.agrees(&left)?;
+    Ok([all, send_all(&mut cluster, taps)?])
 }
 
 fn message(number: usize) -> String {
@@ -269,11 +304,22 @@ fn message(number: usize) -> String {
 type Lengths = BTreeMap<usize, usize>;
 
 /// Sends all messages; how many frames meanwhile are so long that they carry messages of [`LEN`] octets.
-fn send_all(cluster: &mut Cluster, tap: &Tap) -> Result<Lengths> {
+fn send_all(cluster: &mut Cluster, taps: &[Tap]) -> Result<Lengths> {
     let mut counts = Lengths::new();
     for number in 0..MESSAGES {
         cluster.send(&message(number))?;
         // After each: the tap holds only so many.
+        for (len, count) in long_frames(taps)? {
+            *counts.entry(len).or_default() += count;
+        }
+    }
+    Ok(counts)
+}
+
+/// How many frames that have been sent can carry a message whole.
+fn long_frames(taps: &[Tap]) -> Result<Lengths> {
+    let mut counts = Lengths::new();
+    for tap in taps {
         while let Some(frame) = tap.take()? {
             if frame.len() >= LEN {
                 *counts.entry(frame.len()).or_default() += 1;
@@ -284,21 +330,21 @@ fn send_all(cluster: &mut Cluster, tap: &Tap) -> Result<Lengths> {
 }
 
 #[test]
-fn corosync_with_encryption_ipv4() {
-    if !namespace::available() {
-        return;
-    }
-    if let Err(error) = cluster(Family::Ipv4, true) {
-        panic!("{error:#}");
-    }
+fn corosync_with_encryption_in_udp_ipv4() {
+    cluster(Family::Ipv4, Way::InUdp, true);
 }
 
 #[test]
-fn corosync_ipv6() {
-    if !namespace::available() {
-        return;
-    }
-    if let Err(error) = cluster(Family::Ipv6, false) {
-        panic!("{error:#}");
-    }
+fn corosync_with_encryption_natively_ipv4() {
+    cluster(Family::Ipv4, Way::Natively, true);
+}
+
+#[test]
+fn corosync_in_udp_ipv6() {
+    cluster(Family::Ipv6, Way::InUdp, false);
+}
+
+#[test]
+fn corosync_natively_ipv6() {
+    cluster(Family::Ipv6, Way::Natively, false);
 }

@@ -51,6 +51,25 @@ fn name_code_points(command: &mut Command) {
     command.args(["--ports-option", &PORTS_OPTION.to_string()]);
 }
 
+/// How what a program sends becomes Xcast packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The program is on A, and its packets go inside UDP to R1.
+    InUdp,
+    /// The program is on R1, and its packets go into the router's own interface.
+    Natively,
+}
+
+impl Way {
+    /// Where the program is, and the other end of its first link.
+    pub fn link(self) -> (&'static str, &'static str) {
+        match self {
+            Self::InUdp => ("A", "R1"),
+            Self::Natively => ("R1", "R2"),
+        }
+    }
+}
+
 /// A program with lines that go in and out.
 pub struct Program {
     pub child: Child,
@@ -174,6 +193,60 @@ impl Hosts {
     pub fn address(&self, node: &str, peer: &str) -> Result<IpAddr> {
         let interface = self.bed.testbed.interface(node, peer)?;
         of_family(self.family, interface.address, interface.address6)
+    }
+
+    /// The namespace of a program.
+    pub fn namespace(&self, way: Way) -> Result<Namespace> {
+        self.bed.namespace(way.link().0)
+    }
+
+    /// The address of a program.
+    pub fn own(&self, way: Way) -> Result<IpAddr> {
+        let (node, peer) = way.link();
+        self.address(node, peer)
+    }
+
+    /// The router that takes a program's packets inside UDP.
+    pub fn router(&self, way: Way) -> Result<Option<IpAddr>> {
+        match way {
+            Way::InUdp => self.address("R1", "A").map(Some),
+            Way::Natively => Ok(None),
+        }
+    }
+
+    /// `xcast-ctl exec`, up to the program.
+    pub fn exec(&self, way: Way) -> Result<Command> {
+        Ok(exec(&self.namespace(way)?, self.router(way)?))
+    }
+
+    /// A program, under `exec` or not.
+    pub fn command(&self, way: Way, with: bool, program: &str) -> Result<Command> {
+        if !with {
+            return Ok(self.namespace(way)?.command(program));
+        }
+        let mut command = self.exec(way)?;
+        command.args(["--", program]);
+        Ok(command)
+    }
+
+    /// What a program's host sends. What a router sends by XDP is seen nowhere else on its host than
+    /// where it went in.
+    pub fn taps(&self, way: Way) -> Result<Vec<Tap>> {
+        let (node, peer) = way.link();
+        let mut taps = vec![self.tap(node, peer)?];
+        if way == Way::Natively {
+            taps.push(Tap::open_for_sent(&self.namespace(way)?, "xcast0")?);
+        }
+        Ok(taps)
+    }
+
+    /// How many packets have left by a program's first link, as its interface counts them.
+    pub fn packets(&self, way: Way) -> Result<u64> {
+        let (node, peer) = way.link();
+        let link = &self.bed.testbed.interface(node, peer)?.name;
+        let path = format!("/sys/class/net/{link}/statistics/tx_packets");
+        let count = self.namespace(way)?.run(&format!("cat {path}"))?;
+        Ok(count.trim().parse()?)
     }
 
     /// What is sent on a link.

@@ -12,8 +12,9 @@ import socket
 import sys
 
 own, what, *file = sys.argv[1:]
-everyone = [(f"10.9.1.{n}", 5000) for n in range(1, 9)]
-sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ipv6 = ":" in own
+everyone = [(f"fd09:1::{n}" if ipv6 else f"10.9.1.{n}", 5000) for n in range(1, 9)]
+sender = socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRAM)
 sender.bind((own, 6000))
 while not select.select([sys.stdin], [], [], 0.005)[0]:
     for to in everyone:

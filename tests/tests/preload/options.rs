@@ -27,13 +27,13 @@ fn round(wire: &Wire, options: &[&str], what: &str) -> Result<Run> {
     wire.run(true, &mut command(wire, &options, &[what]))
 }
 
-#[test]
-fn options_do_what_they_say() {
+#[track_caller]
+fn options_do_what_they_say(family: Family) {
     if !namespace::available() {
         return;
     }
     let test = || {
-        let wire = Wire::new(Family::Ipv4, false)?;
+        let wire = Wire::new(family, false)?;
         let shared = |run: &Run| run.shared.get(&b"round"[..]).copied();
 
         // Fewest destinations.
@@ -41,11 +41,15 @@ fn options_do_what_they_say() {
         ensure!(shared(&round(&wire, &["--min", "2"], "two")?) == Some(2));
 
         // Destinations in a list; others pass.
-        let allowed = "10.9.1.4/31,10.9.1.6/32,10.9.1.7/32";
+        let (network, pair, one) = match family {
+            Family::Ipv4 => ("10.9.1.", "/31", "/32"),
+            Family::Ipv6 => ("fd09:1::", "/127", "/128"),
+        };
+        let allowed = &format!("{network}4{pair},{network}6{one},{network}7{one}");
         let run = round(&wire, &["--allow", allowed], "everyone")?;
         let lists: BTreeSet<IpAddr> = run.shared_to.iter().map(|to| to.ip()).collect();
-        let wanted = ["10.9.1.4", "10.9.1.5", "10.9.1.6", "10.9.1.7"];
-        let wanted: BTreeSet<IpAddr> = wanted.iter().filter_map(|ip| ip.parse().ok()).collect();
+        let wanted = (4..=7).filter_map(|number| format!("{network}{number}").parse().ok());
+        let wanted: BTreeSet<IpAddr> = wanted.collect();
         ensure!(lists == wanted, "{lists:?}");
         ensure!(run.streams.len() == 8 && shared(&run) == Some(4));
 
@@ -95,6 +99,16 @@ fn options_do_what_they_say() {
         Ok(())
     };
     if let Err(error) = test() {
-        panic!("{error:#}");
+        panic!("{family:?}: {error:#}");
     }
+}
+
+#[test]
+fn options_do_what_they_say_ipv4() {
+    options_do_what_they_say(Family::Ipv4);
+}
+
+#[test]
+fn options_do_what_they_say_ipv6() {
+    options_do_what_they_say(Family::Ipv6);
 }

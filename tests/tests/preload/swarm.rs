@@ -11,11 +11,12 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest as _, Sha256};
 use tests::daemon::PATIENCE;
 use tests::family::Family;
+use tests::layout::PROTOCOL;
 use tests::namespace;
 use tests::packet::{ETHERNET_LEN, Ip, Xcast, protocol};
 use tests::tap::Tap;
 
-use crate::hosts::{Hosts, UDP_PORT, exec};
+use crate::hosts::{Hosts, UDP_PORT, Way};
 use crate::wire::udp;
 
 /// Nodes besides the one that is looked at, and the port of all.
@@ -188,17 +189,23 @@ impl Traffic {
     }
 }
 
-/// The source, the destinations and the content of a datagram, or of an Xcast packet inside UDP.
+/// The source, the destinations and the content of a datagram, or of an Xcast packet, inside UDP or not.
 fn datagrams(family: Family, frame: &[u8]) -> Option<(SocketAddr, Vec<SocketAddr>, Vec<u8>)> {
     frame
         .get(12..14)
         .filter(|it| *it == family.ether_type().to_be_bytes())?;
-    let (ip, rest) = Ip::parse(family, frame.get(ETHERNET_LEN..)?)?;
-    let (from, to, payload) = udp(&ip, rest).filter(|_| ip.protocol == protocol::UDP)?;
-    if to.port() != UDP_PORT {
-        return Some((from, vec![to], payload.to_vec()));
+    let (mut ip, mut rest) = Ip::parse(family, frame.get(ETHERNET_LEN..)?)?;
+    let marked = match family {
+        Family::Ipv4 => PROTOCOL,
+        Family::Ipv6 => protocol::ROUTING,
+    };
+    if ip.protocol != marked {
+        let (from, to, payload) = udp(&ip, rest).filter(|_| ip.protocol == protocol::UDP)?;
+        if to.port() != UDP_PORT {
+            return Some((from, vec![to], payload.to_vec()));
+        }
+        (ip, rest) = Ip::parse(family, payload)?;
     }
-    let (ip, rest) = Ip::parse(family, payload)?;
     let (list, segment) = Xcast::parse(family, rest)?;
     let (from, common, content) = udp(&ip, segment)?;
     let port = |own| if list.p { own } else { common.port() };
@@ -232,8 +239,6 @@ fn transmission_in_a_swarm_ipv6() {
 
 fn swarm(family: Family) -> Result<()> {
     let hosts = Hosts::with(family, OTHERS)?;
-    let own = hosts.address("A", "R1")?;
-    let namespace = hosts.bed.namespace("A")?;
     let all: Vec<_> = hosts.to.iter().map(|to| to.ip()).collect();
     let (mut daemons, mut arrivals) = (Vec::new(), Vec::new());
     for (number, address) in all.iter().enumerate() {
@@ -245,27 +250,38 @@ fn swarm(family: Family) -> Result<()> {
         let others: Vec<_> = all.iter().filter(|it| *it != address).copied().collect();
         daemons.push(start(command, *address, &others, &[])?);
     }
-    let departures = hosts.tap("A", "R1")?;
-    let link = hosts.bed.testbed.interface("A", "R1")?.name.clone();
-    let path = format!("cat /sys/class/net/{link}/statistics/tx_packets");
-    let on_the_link = || -> Result<u64> { Ok(namespace.run(&path)?.trim().parse()?) };
-    for with in [false, true] {
-        let context = || format!("{family:?}, under exec: {with}");
-        let mut command = match with {
-            true => exec(&namespace, Some(hosts.address("R1", "A")?)),
-            false => namespace.command("transmission-daemon"),
-        };
-        if with {
-            command.args(["--", "transmission-daemon"]);
+    // Later ones know of the first.
+    let link = &hosts.bed.testbed.interface("A", "R1")?.name;
+    arrivals.push(Tap::open(&hosts.bed.namespace("A")?, link)?);
+    for (way, with) in [
+        (Way::InUdp, false),
+        (Way::InUdp, true),
+        (Way::Natively, true),
+    ] {
+        let context = || format!("{family:?}, {way:?}, under exec: {with}");
+        let own = hosts.own(way)?;
+        let mut departures = hosts.taps(way)?;
+        if way == Way::Natively {
+            departures.push(hosts.tap("R1", "A")?);
+            // It takes the address that it would have on the Internet.
+            let next = hosts.address("R2", "R1")?;
+            hosts
+                .bed
+                .namespace("R1")?
+                .ip(&format!("route replace default via {next}"))?;
         }
-        let names: Vec<_> = (0..TORRENTS).map(|n| format!("{with} {n}")).collect();
-        let before = on_the_link()?;
+        let command = hosts.command(way, with, "transmission-daemon")?;
+        let names = (0..TORRENTS).map(|n| format!("{way:?} {with} {n}"));
+        let names: Vec<_> = names.collect();
+        let before = hosts.packets(way)?;
         let mut node = Some(start(command, own, &all, &names)?);
         let mut traffic = Traffic::of((own, PORT).into());
         let deadline = Instant::now() + 3 * PATIENCE;
         loop {
-            while let Some(frame) = departures.take()? {
-                traffic.note_sent(&frame);
+            for tap in &departures {
+                while let Some(frame) = tap.take()? {
+                    traffic.note_sent(&frame);
+                }
             }
             for tap in &arrivals {
                 while let Some(frame) = tap.take()? {
@@ -297,7 +313,7 @@ fn swarm(family: Family) -> Result<()> {
              on the link in all",
             context(),
             traffic.sent.values().flatten().count(),
-            on_the_link()? - before
+            hosts.packets(way)? - before
         );
         // Of each search but a few, the first three are one.
         let saved = requests - packets;

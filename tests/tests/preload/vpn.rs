@@ -11,9 +11,10 @@ use tests::family::Family;
 use tests::namespace;
 use tests::tap::Tap;
 
-use crate::hosts::{Hosts, exec};
+use crate::guide;
+use crate::hosts::{Hosts, Way};
 
-/// Nodes of the network, and the supernode's port.
+/// Nodes of the network, and the supernode's port in the guide.
 const NODES: usize = 6;
 const PORT: u16 = 7654;
 /// The interface of the network on each node, and what is sent there.
@@ -32,25 +33,35 @@ impl Drop for Running {
     }
 }
 
-/// A broadcast of one node leaves the supernode as one packet instead of one for each other node, and
-/// all receive it.
-#[test]
-fn n2n_broadcasts() {
+/// A broadcast of one node leaves the supernode, which runs as the guide says, as one packet instead of
+/// one for each other node, and all receive it.
+#[track_caller]
+fn n2n_broadcasts(way: Way) {
     if !namespace::available() {
         return;
     }
-    if let Err(error) = broadcasts() {
-        panic!("{error:#}");
+    if let Err(error) = broadcasts(way) {
+        panic!("{way:?}: {error:#}");
     }
 }
 
-fn broadcasts() -> Result<()> {
+#[test]
+fn n2n_broadcasts_in_udp() {
+    n2n_broadcasts(Way::InUdp);
+}
+
+#[test]
+fn n2n_broadcasts_natively() {
+    n2n_broadcasts(Way::Natively);
+}
+
+fn broadcasts(way: Way) -> Result<()> {
     let hosts = Hosts::with(Family::Ipv4, NODES)?;
-    let supernode = hosts.address("A", "R1")?;
-    let tap = hosts.tap("A", "R1")?;
+    let supernode = hosts.own(way)?;
+    let taps = hosts.taps(way)?;
     let mut running = Running(Vec::new());
-    let mut command = exec(&hosts.bed.namespace("A")?, Some(hosts.address("R1", "A")?));
-    command.args(["--", "supernode", "-l", &PORT.to_string()]);
+    let line = guide::exec("supernode", hosts.router(way)?)?;
+    let mut command = guide::shell(&hosts.namespace(way)?, &line)?;
     running.0.push(command.stdout(Stdio::null()).spawn()?);
     let mut sockets = Vec::new();
     for number in 1..=NODES {
@@ -109,12 +120,12 @@ fn broadcasts() -> Result<()> {
             all || shared == 0,
             "message {number} did not reach everyone"
         );
-        match carriers(&tap)? {
+        match carriers(&taps)? {
             1 if all => shared += 1,
             count => ensure!(shared == 0, "{count} packets"),
         }
     }
-    println!("1 packet instead of {}", receivers.len());
+    println!("{way:?}: 1 packet instead of {}", receivers.len());
     Ok(())
 }
 
@@ -130,10 +141,12 @@ fn receive(receiver: &UdpSocket, message: &[u8]) -> bool {
 }
 
 /// How many frames carry something of that length.
-fn carriers(tap: &Tap) -> Result<usize> {
+fn carriers(taps: &[Tap]) -> Result<usize> {
     let mut count = 0;
-    while let Some(frame) = tap.take()? {
-        count += usize::from((LEN..LEN + 400).contains(&frame.len()));
+    for tap in taps {
+        while let Some(frame) = tap.take()? {
+            count += usize::from((LEN..LEN + 400).contains(&frame.len()));
+        }
     }
     Ok(count)
 }

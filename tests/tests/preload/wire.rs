@@ -185,12 +185,14 @@ impl Wire {
             return Ok(true);
         }
         let wrong = || format!("a frame of {} octets", frame.len());
-        let (ip, rest) = Ip::parse(family, &frame[ETHERNET_LEN..]).with_context(wrong)?;
+        let (mut ip, rest) = Ip::parse(family, &frame[ETHERNET_LEN..]).with_context(wrong)?;
         let marked = match family {
             Family::Ipv4 => PROTOCOL,
             Family::Ipv6 => protocol::ROUTING,
         };
         if ip.protocol == marked {
+            // The router on the host is a hop.
+            ip.ttl -= 1;
             self.take_xcast(run, &ip, rest).with_context(wrong)?;
             return Ok(true);
         }

@@ -411,6 +411,13 @@ impl<S: AsFd> Core<S> {
         family.open.as_ref().map(|open| open.source)
     }
 
+    /// Chooses the source towards this address, where there is a choice and nothing has been chosen.
+    pub fn go_toward(&mut self, address: IpAddr) {
+        if let Some(family) = &mut self.families[usize::from(address.to_canonical().is_ipv6())] {
+            family.go_toward(address.to_canonical());
+        }
+    }
+
     /// The address and port that receivers of Xcast packets of this address's family see, while those go by a router.
     pub fn seen_from(&self, address: IpAddr, now: Instant) -> Option<SocketAddr> {
         let family = self.families[usize::from(address.to_canonical().is_ipv6())].as_ref()?;

@@ -126,7 +126,7 @@ pub enum Unusable {
 /// Header fields of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Time to live, or hop limit, of the packets; at least 1. Default: 64.
+    /// Time to live, or hop limit, of the packets as they leave the host; at least 1. Default: 64.
     pub ttl: u8,
     /// DSCP of the packets, 0 to 63. Default: 0.
     pub dscp: u8,

@@ -42,6 +42,8 @@ pub(crate) struct FamilySender {
     /// How `open` was opened, if by a relay.
     outlet: Option<Outlet>,
     probe: Option<Probe>,
+    /// Where packets go, as far as no message has said so.
+    toward: Option<IpAddr>,
     /// Packets that may still be refused.
     in_flight: InFlight,
     /// Packets that were refused: their destinations are to get datagrams.
@@ -63,6 +65,7 @@ impl FamilySender {
             relays: None,
             outlet: None,
             probe: None,
+            toward: None,
             in_flight: InFlight::default(),
             again: VecDeque::new(),
             split: Split::default(),
@@ -257,12 +260,27 @@ impl FamilySender {
         let destinations = self.split.entries.iter().map(|entry| entry.address);
         let toward = destinations
             .filter(|address| !address.is_loopback())
+            .chain(self.toward)
             .chain(iter::once(anywhere(self.is_ipv6())))
             .next()
             .unwrap_or(self.local.ip());
         self.in_flight = InFlight::default();
         self.open = OpenUplink::open(&self.uplink, self.local.ip(), toward)?;
         Ok(())
+    }
+
+    /// Chooses the source towards this address, unless that has been done, or there is no choice.
+    pub fn go_toward(&mut self, address: IpAddr) {
+        let is_native = matches!(self.uplink, Uplink::Native { .. });
+        if self.toward.is_some() || !is_native || !self.local.ip().is_unspecified() {
+            return;
+        }
+        self.toward = Some(address);
+        if self.open.is_some()
+            && let Err(error) = self.open()
+        {
+            debug!(%address, %error, "the source stays as it is");
+        }
     }
 
     /// The router, or the way to it, does not work.
@@ -334,7 +352,11 @@ impl FamilySender {
     pub fn xcast(&self, options: &Options) -> Option<(&OpenUplink, Template)> {
         let (open, code_points) = (self.open.as_ref()?, self.uplink.code_points()?);
         let port = open.source_port.unwrap_or(self.local.port());
-        let template = Template::new(code_points, (open.source, port).into(), options);
+        let mut template = Template::new(code_points, (open.source, port).into(), options);
+        if matches!(self.uplink, Uplink::Native { .. }) {
+            // The router on the host is a hop that datagrams do not have.
+            template.ttl = template.ttl.saturating_add(1);
+        }
         Some((open, template))
     }
 }

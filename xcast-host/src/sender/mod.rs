@@ -187,6 +187,12 @@ impl<S: AsFd> Sender<S> {
         self.0.source_for(address, Instant::now())
     }
 
+    /// Says where packets will go, before the first message does. It matters to a socket that is bound to no address, on
+    /// a router's host: the source is the one towards the first address that is named, for each family.
+    pub fn go_toward(&mut self, address: IpAddr) {
+        self.0.go_toward(address);
+    }
+
     /// The address and port that receivers of Xcast packets see, for this address and others of its family: those of
     /// the socket, of a NAT, or of a relay. `None` while no packets go by a router.
     pub fn seen_from(&self, address: IpAddr) -> Option<SocketAddr> {
