@@ -8,7 +8,8 @@ use tests::bpf::{self, Attached};
 use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
 use tests::hold;
-use tests::trio::{self, A, B, BEHIND, C, SOON, UDP_PORT, Way, until};
+use tests::packet::Mac;
+use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, UDP_PORT, Way, until};
 
 /// `xdp-loader unload` and `bpftool link detach` take the router's program off a port.
 #[test]
@@ -190,22 +191,15 @@ fn virtual_router_address_on_a_port() {
         trio.serves(&[B, C])?;
         let r = &trio.r.namespace;
         let virtual_mac = [0, 0, 0x5e, 0, 1, 1];
-        let send_to = |mac| {
-            let number = trio.number();
-            let mut packet = trio.packet(A, &[B, C], number, 0);
-            packet.destination_mac = mac;
-            trio.tap.send(&packet.frame())?;
-            Ok(number)
-        };
         ensure!(
-            trio.b.misses(send_to(virtual_mac)?)?,
+            trio.b.misses(send_to(trio, virtual_mac)?)?,
             "to nobody's address, before there is one"
         );
         r.ip("link add vrrp1 link p1 address 00:00:5e:00:01:01 type macvlan mode bridge")?;
         r.ip("link set vrrp1 up")?;
         trio.r.ip("address add 10.66.1.254/32 dev vrrp1")?;
         trio.resolve()?;
-        let send = || send_to(virtual_mac);
+        let send = || send_to(trio, virtual_mac);
         ensure!(trio.is_reached_by(&trio.b, send)?, "to the virtual router");
         ensure!(trio.is_reached(&trio.b, &[B, C])?, "to the port itself");
         r.ip("link del vrrp1")?;
@@ -213,6 +207,65 @@ fn virtual_router_address_on_a_port() {
         ensure!(until(SOON, refused)?, "to one that is gone");
         Ok(())
     });
+}
+
+/// A macvlan that has the address of the port's link: hosts there are behind the port.
+#[test]
+fn sources_behind_a_macvlan() {
+    trio::before(|trio| {
+        let r = &trio.r.namespace;
+        r.ip("link add mac0 link p1 address 02:00:00:00:66:71 type macvlan mode bridge")?;
+        r.ip("address flush dev p1")?;
+        trio.r.ip("address add 10.66.1.1/24 dev mac0")?;
+        r.ip("link set mac0 up")?;
+        trio.start()?;
+        trio.resolve()?;
+        let send = || send_to(trio, [2, 0, 0, 0, 0x66, 0x71]);
+        ensure!(trio.is_reached_by(&trio.b, send)?, "to the macvlan");
+        Ok(())
+    });
+}
+
+/// Where the kernel would do something else with what arrives by a macvlan than with what arrives by its port, frames for the
+/// macvlan are left to the kernel, and `check` says why.
+#[test]
+fn macvlan_with_rules_or_settings_of_its_own() {
+    trio::with(|trio| {
+        let r = &trio.r.namespace;
+        r.ip("link add mac0 link p1 address 02:00:00:00:66:71 type macvlan mode bridge")?;
+        r.ip("link set mac0 up")?;
+        trio.resolve()?;
+        let send = || send_to(trio, [2, 0, 0, 0, 0x66, 0x71]);
+        let is_taken = || trio.is_reached_by(&trio.b, send);
+        ensure!(is_taken()?, "to one like its port");
+        let before = trio.check()?;
+        let is_left = |why: &str| {
+            let is_lost = until(SOON, || trio.b.misses(send()?))?;
+            ensure!(is_lost, "taken all the same: {why}");
+            ensure!(trio.is_reached(&trio.b, &[B, C])?, "to the port: {why}");
+            let found = trio.check_since(&before)?;
+            ensure!(trio::named(&found, &[why]), "check: {found:?}");
+            Ok(())
+        };
+        trio.rule("add pref 100 iif mac0 lookup 100")?;
+        is_left("iif mac0")?;
+        trio.rule("del pref 100")?;
+        ensure!(is_taken()?, "without the rule");
+        forwards(trio, "mac0", false)?;
+        is_left("mac0.")?;
+        forwards(trio, "mac0", true)?;
+        ensure!(is_taken()?, "forwards again");
+        Ok(())
+    });
+}
+
+/// Sends an Xcast packet from A to B and C in a frame to this address.
+fn send_to(trio: &Trio, mac: Mac) -> Result<u32> {
+    let number = trio.number();
+    let mut packet = trio.packet(A, &[B, C], number, 0);
+    packet.destination_mac = mac;
+    trio.tap.send(&packet.frame())?;
+    Ok(number)
 }
 
 /// Interfaces have further names; the configuration may use any of them, as `ip` does.
@@ -350,6 +403,76 @@ fn port_that_is_a_member_of_a_bridge() {
         }
         Ok(())
     });
+}
+
+/// Members of a bridge as ports, and hosts behind them whose addresses the bridge has a route to: whatever they send arrives
+/// as their unicast does, by each of the members.
+#[test]
+fn sources_behind_a_bridge() {
+    for members in [&["p1"][..], &["p1", "p3"]] {
+        trio::before(|trio| {
+            bridge(trio, members)?;
+            trio.start()?;
+            ensure!(trio.is_reached_by_unicast(&trio.b, B)?, "by unicast");
+            trio.serves(&[B, C])?;
+            // But none of another link.
+            let spoofed = trio.send_from(B, &[C])?;
+            ensure!(trio.c.misses(spoofed)?, "a source that is elsewhere");
+            ensure!(trio.is_reached(&trio.b, &[B, C])?, "not any more");
+            Ok(())
+        });
+    }
+}
+
+/// What is set for a bridge holds for what its members receive: rules that ask for it, and whether it forwards.
+#[test]
+fn rules_and_settings_of_a_bridge() {
+    trio::before(|trio| {
+        bridge(trio, &["p1"])?;
+        trio.start()?;
+        trio.two_tables()?;
+        trio.rule("add pref 100 iif br7 lookup 100")?;
+        trio.goes(Way::C, A, BEHIND)?;
+        trio.rule("del pref 100")?;
+        trio.goes(Way::B, A, BEHIND)?;
+        forwards(trio, "br7", false)?;
+        trio.goes(Way::Nowhere, A, BEHIND)?;
+        forwards(trio, "br7", true)?;
+        trio.goes(Way::B, A, BEHIND)
+    });
+}
+
+/// Makes a bridge `br7` of these ports of the router, with their addresses.
+fn bridge(trio: &Trio, members: &[&str]) -> Result<()> {
+    trio.r.namespace.ip("link add br7 type bridge")?;
+    for member in members {
+        let number = member.trim_start_matches('p');
+        trio.r
+            .namespace
+            .ip(&format!("address flush dev {member}"))?;
+        trio.r
+            .namespace
+            .ip(&format!("link set {member} master br7"))?;
+        trio.r
+            .ip(&format!("address add 10.66.{number}.1/24 dev br7"))?;
+    }
+    trio.r.namespace.ip("link set br7 up").map(drop)
+}
+
+/// Has the kernel forward what arrives by an interface, or not.
+fn forwards(trio: &Trio, interface: &str, forwards: bool) -> Result<()> {
+    let r = &trio.r.namespace;
+    match (trio.family, forwards) {
+        (Family::Ipv4, forwards) => {
+            let value = if forwards { "1" } else { "0" };
+            r.sysctl(&format!("ipv4/conf/{interface}/forwarding"), value)
+        }
+        // There is no such setting of each interface.
+        (Family::Ipv6, forwards) => {
+            let value = if forwards { "0" } else { "1" };
+            r.sysctl(&format!("ipv6/conf/{interface}/disable_ipv6"), value)
+        }
+    }
 }
 
 /// The same with a bond.

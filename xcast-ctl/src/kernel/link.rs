@@ -97,9 +97,8 @@ impl Link {
             "vrf" => "make its members ports",
             _ if native == Some(true) => return None,
             "bridge" => "make its members ports: they accept its address",
-            "macvlan" | "macvtap" | "ipvlan" | "ipvtap" => {
-                "make the interface below it a port: that accepts its address"
-            }
+            "macvlan" => "make the interface below it a port: that accepts its address",
+            "macvtap" | "ipvlan" | "ipvtap" => "make the interface below it a port",
             "vlan" => {
                 "make the interface below it a port, and have frames arrive there without a tag"
             }

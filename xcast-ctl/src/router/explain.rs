@@ -82,7 +82,9 @@ fn explain_family<F: Family>(
     {
         bail!("{name} is no port of this router: name one of the configuration");
     }
-    let policy = sync.stack_policy(request.source, request.ingress.as_deref());
+    let ingress = request.ingress.as_deref();
+    let receiver = ingress.map(|name| ports.receiver(name).unwrap_or(name));
+    let policy = sync.stack_policy(request.source, receiver);
     let to_stack = policy.is_some();
     let (mut buffer, packet) = packet::<F>(request, to_stack).context("mixed address families")?;
     let mut router = Router::<F>::new(settings, tables.clone());

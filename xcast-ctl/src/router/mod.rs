@@ -22,6 +22,7 @@ mod relay;
 pub mod resolver;
 mod signals;
 mod sources;
+mod stacked;
 mod state;
 mod survey;
 mod tunnel_frames;

@@ -55,6 +55,23 @@ pub(super) struct Port {
     failed: Option<Failed>,
 }
 
+/// What the kernel said of interfaces.
+#[derive(Clone, Copy)]
+struct Kernel<'a> {
+    /// By its messages, by index.
+    links: &'a HashMap<u32, Link>,
+    /// When it was asked.
+    survey: &'a Survey,
+}
+
+impl Kernel<'_> {
+    /// The interface that what arrives by a port has arrived by, to the kernel.
+    fn receiver<'a>(&'a self, port: &'a Link) -> &'a Link {
+        let receiver = self.survey.receiver(port.ifindex);
+        self.links.get(&receiver).unwrap_or(port)
+    }
+}
+
 /// An attempt to attach that failed.
 struct Failed {
     /// The interface as it was: if it changes, it is tried again at once.
@@ -70,7 +87,12 @@ struct Failed {
 /// A port whose interface exists and runs the program.
 pub(super) struct Attached {
     pub(super) link: Link,
-    /// Further addresses by which it receives.
+    /// The interface that the kernel takes what arrives by it to have arrived by: the bridge or bond that it is a member
+    /// of, or itself.
+    receiver: Link,
+    /// What is on top of it.
+    above: Above,
+    /// Further addresses by which it receives, as the datapath knows them.
     macs: Vec<[u8; 6]>,
     /// The kernel refused others, and it was said.
     lacks_macs: bool,
@@ -85,6 +107,17 @@ pub(super) struct Attached {
     policy: KernelPolicy,
     /// The driver's drops when it was attached.
     drops_before: u64,
+}
+
+/// The interfaces on top of a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Above {
+    /// Those that packets belong to which arrive by the port, by index.
+    interfaces: Vec<u32>,
+    /// Their addresses, where they are not the port's.
+    macs: Vec<[u8; 6]>,
+    /// Names of those whose frames are not taken: something else is set for them than for the port.
+    refused: Vec<String>,
 }
 
 /// Whether the router's program is on a port.
@@ -216,6 +249,10 @@ impl Ports {
             let link = self.links.values().find(|link| link.name == port.interface);
             // By another name: the survey knows those.
             let link = link.or_else(|| self.links.get(&survey.named(&port.interface)?));
+            let kernel = Kernel {
+                links: &self.links,
+                survey: &survey,
+            };
             if let Some(why) = port.lost(link, &survey, ours)
                 && let Some(attached) = port.attached.take()
             {
@@ -231,14 +268,14 @@ impl Ports {
                 continue;
             };
             if port.attached.is_none() {
-                port.try_to_add(link, &survey, datapath, sync, edits);
+                port.try_to_add(link, &kernel, datapath, sync, edits);
             }
             let copies = port.attached.as_ref();
             let copies = copies.is_some_and(|attached| datapath.is_settled(attached.asked));
             if may_run && copies {
                 port.run(datapath);
             }
-            port.follow(link, &survey, copies, datapath, sync, edits);
+            port.follow(link, &kernel, copies, datapath, sync, edits);
         }
     }
 
@@ -297,6 +334,13 @@ impl Ports {
         })
     }
 
+    /// Name of the interface by which what arrives by a port arrives, to the kernel.
+    pub(super) fn receiver(&self, port: &str) -> Option<&str> {
+        let mut ports = self.ports.iter();
+        let port = ports.find(|candidate| candidate.interface == port)?;
+        Some(port.attached.as_ref()?.receiver.name.as_str())
+    }
+
     /// Name of the interface in a slot.
     pub(super) fn name(&self, slot: u8) -> Option<&str> {
         self.ports
@@ -353,11 +397,12 @@ impl Port {
     fn try_to_add(
         &mut self,
         link: &Link,
-        survey: &Survey,
+        kernel: &Kernel<'_>,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
     ) {
+        let survey = kernel.survey;
         // What the survey does not know yet, it will soon.
         let Some(surveyed) = survey.link(link.ifindex) else {
             return;
@@ -371,10 +416,10 @@ impl Port {
         }
         let outcome = match surveyed.obstacle(survey.native(link.ifindex)) {
             Some(obstacle) => Err(anyhow::anyhow!("{obstacle}")),
-            None => self.add(link, survey, datapath, sync),
+            None => self.add(link, kernel, datapath, sync),
         };
         match outcome {
-            Ok(()) => sync.set_arrival(link.ifindex, Some(self.slot), edits),
+            Ok(()) => self.tell_arrival(sync, edits),
             Err(error) => self.note_failure(link, survey, &error),
         }
     }
@@ -410,14 +455,71 @@ impl Port {
         });
     }
 
-    fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
+    /// Tells where packets belong that arrive by it.
+    fn tell_arrival(&self, sync: &mut RouteSync, edits: &mut Vec<Edit>) {
+        if let Some(Attached { link, above, .. }) = &self.attached {
+            let arrival = (self.slot, above.interfaces.clone());
+            sync.set_arrival(link.ifindex, Some(arrival), edits);
+        }
+    }
+
+    /// What is on top of it. The datapath does for each frame what the kernel does at the port's receiver. What else
+    /// gets some of its frames, by an address of its own, and may be more careful with them, keeps them.
+    fn above(
+        &self,
+        link: &Link,
+        policy: KernelPolicy,
+        kernel: &Kernel<'_>,
+        sync: &RouteSync,
+    ) -> Above {
+        let survey = kernel.survey;
+        let receiver = kernel.receiver(link);
+        let mut above = Above::default();
+        for upper in survey.above(link.ifindex) {
+            let ifindex = survey.receiver(upper.link.ifindex);
+            // What one of the two does not know yet, it soon will.
+            let Some((other, of_other)) = kernel.links.get(&ifindex).zip(survey.policy(ifindex))
+            else {
+                continue;
+            };
+            let is_alike = ifindex == receiver.ifindex
+                || !sync.is_in_rules(receiver)
+                    && !sync.is_in_rules(other)
+                    && survey.vrf(receiver) == survey.vrf(other)
+                    && of_other.takes_all_of(&policy, &self.source);
+            if !is_alike {
+                above.refused.push(upper.link.name.clone());
+                continue;
+            }
+            if upper.is_sure {
+                above.interfaces.push(upper.link.ifindex);
+            }
+            if upper.link.up && upper.link.mac != link.mac {
+                above.macs.extend(upper.link.mac);
+            }
+        }
+        above.macs.sort_unstable();
+        above.macs.dedup();
+        above
+    }
+
+    fn entry(&self, attached: &Attached, sync: &RouteSync) -> Option<PortEntry> {
+        let Attached {
+            link,
+            receiver,
+            above,
+            policy,
+            ..
+        } = attached;
+        let mut interfaces = above.interfaces.iter().chain([&link.ifindex]);
+        let has_gateway = interfaces.any(|&interface| sync.has_gateway(interface));
         Some(PortEntry {
             slot: self.slot,
             flags: PORT_MORE_MACS
                 | if self.group_mac { PORT_GROUP_MAC } else { 0 }
-                | sync.port_flags(link),
+                | sync.port_flags(receiver),
             mac: link.mac?,
-            sources: sources::modes(&self.source, policy, sync.has_gateway(link.ifindex)),
+            sources: sources::modes(&self.source, *policy, has_gateway),
             packet_ns: price_ns(self.limits.packets_per_second),
             copy_ns: price_ns(self.limits.copies_per_second),
             ..PortEntry::default()
@@ -429,7 +531,7 @@ impl Port {
         let Some(attached) = &self.attached else {
             return;
         };
-        let Some(entry) = self.entry(&attached.link, attached.policy, sync) else {
+        let Some(entry) = self.entry(attached, sync) else {
             return;
         };
         if entry == attached.entry {
@@ -450,30 +552,34 @@ impl Port {
     fn add(
         &mut self,
         link: &Link,
-        survey: &Survey,
+        kernel: &Kernel<'_>,
         datapath: &mut Datapath,
         sync: &RouteSync,
     ) -> Result<()> {
-        let policy = survey.policy(link.ifindex);
+        let receiver = kernel.receiver(link);
+        let policy = kernel.survey.policy(receiver.ifindex);
         let policy = policy.context("nothing is known of it yet")?;
-        let entry = self
-            .entry(link, policy, sync)
-            .context("it has no Ethernet address")?;
-        datapath.add_device(link.ifindex, entry)?;
-        self.attached = Some(Attached {
+        let mut attached = Attached {
             link: link.clone(),
+            receiver: receiver.clone(),
+            above: self.above(link, policy, kernel, sync),
             program: Program::Absent,
             macs: Vec::new(),
             lacks_macs: false,
-            asked: datapath.asked(),
+            asked: 0,
             transmits: false,
-            entry,
+            entry: PortEntry::default(),
             policy,
             drops_before: kernel::transmit_drops()
                 .get(&link.name)
                 .copied()
                 .unwrap_or(0),
-        });
+        };
+        let entry = self.entry(&attached, sync);
+        attached.entry = entry.context("it has no Ethernet address")?;
+        datapath.add_device(link.ifindex, attached.entry)?;
+        attached.asked = datapath.asked();
+        self.attached = Some(attached);
         Ok(())
     }
 
@@ -527,36 +633,24 @@ impl Port {
     fn follow(
         &mut self,
         link: &Link,
-        survey: &Survey,
+        kernel: &Kernel<'_>,
         may_send: bool,
         datapath: &mut Datapath,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
     ) {
+        let survey = kernel.survey;
         let Some(attached) = &mut self.attached else {
             return;
         };
-        let macs = survey.further_macs(link.ifindex);
-        if attached.macs != macs {
-            match datapath.set_macs(self.slot, &macs) {
-                Ok(()) => {
-                    attached.macs = macs;
-                    attached.lacks_macs = false;
-                }
-                // It is tried again with the next survey.
-                Err(error) => {
-                    if !std::mem::replace(&mut attached.lacks_macs, true) {
-                        warn!(
-                            "{:#}: frames to some addresses of {} go to the kernel; it is tried again",
-                            anyhow::Error::from(error),
-                            link.name
-                        );
-                    }
-                }
-            }
-        }
+        let receiver = kernel.receiver(link);
+        let policy = survey.policy(receiver.ifindex);
+        attached.policy = policy.unwrap_or(attached.policy);
         attached.link = link.clone();
-        attached.policy = survey.policy(link.ifindex).unwrap_or(attached.policy);
+        attached.receiver = receiver.clone();
+        let policy = attached.policy;
+        let above = self.above(link, policy, kernel, sync);
+        self.follow_above(above, datapath, sync, edits);
         self.publish(datapath, sync);
         let Some(attached) = &mut self.attached else {
             return;
@@ -573,6 +667,50 @@ impl Port {
                 );
                 sync.detach_port(link.ifindex, edits);
             }
+        }
+    }
+}
+
+impl Port {
+    /// Goes by what is on top of it now.
+    fn follow_above(
+        &mut self,
+        above: Above,
+        datapath: &mut Datapath,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) {
+        let Some(attached) = &mut self.attached else {
+            return;
+        };
+        if attached.macs != above.macs {
+            match datapath.set_macs(self.slot, &above.macs) {
+                Ok(()) => {
+                    attached.macs.clone_from(&above.macs);
+                    attached.lacks_macs = false;
+                }
+                // It is tried again with the next survey.
+                Err(error) => {
+                    if !std::mem::replace(&mut attached.lacks_macs, true) {
+                        warn!(
+                            "{:#}: frames to some addresses of {} go to the kernel; it is tried again",
+                            anyhow::Error::from(error),
+                            attached.link.name
+                        );
+                    }
+                }
+            }
+        }
+        let is_new = |name: &&String| !attached.above.refused.contains(name);
+        for name in above.refused.iter().filter(is_new) {
+            warn!(
+                "{}: frames to {name} stay with the kernel: other rules or settings apply there (see: xcast-ctl check)",
+                self.interface
+            );
+        }
+        let before = std::mem::replace(&mut attached.above, above);
+        if before.interfaces != attached.above.interfaces {
+            self.tell_arrival(sync, edits);
         }
     }
 }

@@ -4,6 +4,10 @@ use xcast_common::maps::{SourceMode, source_mode_of};
 
 use crate::{config::Source, kernel::Link};
 
+/// Values of the reverse path filter.
+const STRICT: u32 = 1;
+const LOOSE: u32 = 2;
+
 /// What the kernel's settings say about packets that arrive by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KernelPolicy {
@@ -24,6 +28,15 @@ impl KernelPolicy {
             forwards: link.forwarding.unwrap_or(true),
             forwards6: link.takes_ipv6 && (all.forwards6 || link.forces_forwarding6),
         }
+    }
+
+    /// Whether all that `other` takes is taken here, too, on a port that goes by this configuration.
+    pub(super) fn takes_all_of(&self, other: &Self, configured: &Source) -> bool {
+        let filters = match (self.rp_filter, other.rp_filter) {
+            _ if *configured != Source::Auto => true,
+            (own, other) => own == other || own == 0 || (own, other) == (LOOSE, STRICT),
+        };
+        filters && (self.forwards || !other.forwards) && (self.forwards6 || !other.forwards6)
     }
 }
 
@@ -103,6 +116,32 @@ mod tests {
         assert_eq!(KernelPolicy::of(&link(None, None), all(0)), OPEN);
         let closed = KernelPolicy::of(&link(Some(0), Some(false)), all(0));
         assert!(!closed.forwards && closed.forwards6);
+    }
+
+    #[test]
+    fn what_one_interface_takes_another_may_not() {
+        for (own, other, all) in [
+            (0, 1, true),
+            (0, 2, true),
+            (2, 1, true),
+            (1, 2, false),
+            (1, 0, false),
+            (2, 0, false),
+            (1, 1, true),
+        ] {
+            let takes = |source| filter(own).takes_all_of(&filter(other), &source);
+            assert_eq!(takes(Source::Auto), all, "{own} {other}");
+            assert!(takes(Source::Loose));
+        }
+        let closed = [(false, true), (true, false)].map(|(forwards, forwards6)| KernelPolicy {
+            forwards,
+            forwards6,
+            ..OPEN
+        });
+        for closed in closed {
+            assert!(OPEN.takes_all_of(&closed, &Source::Any));
+            assert!(!closed.takes_all_of(&OPEN, &Source::Any));
+        }
     }
 
     #[test]

@@ -10,15 +10,21 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 use tracing::debug;
 
-use super::sources::{ForAll, KernelPolicy};
-use crate::kernel::{self, Link, XdpFeatures};
+use super::{
+    sources::{ForAll, KernelPolicy},
+    stacked::{self, Links, Upper},
+};
+use crate::{
+    kernel::{self, Link, XdpFeatures},
+    sync::event,
+};
 
 /// One answer.
 #[derive(Clone, Debug)]
 pub(super) struct Survey {
     /// When it was asked for: it knows nothing of what happened later.
     pub(super) asked: Instant,
-    links: HashMap<u32, Link>,
+    links: Links,
     features: Features,
     for_all: ForAll,
     /// The sysctl `fib_multipath_use_neigh` of IPv4.
@@ -94,24 +100,19 @@ impl Survey {
             .map(|link| link.ifindex)
     }
 
-    /// Further link layer addresses by which an interface receives for this host: of interfaces on top
-    /// of it that share its link (virtual routers), and of the bridge or bond that it is a member of.
-    pub(super) fn further_macs(&self, ifindex: u32) -> Vec<[u8; 6]> {
-        let master = self.link(ifindex).and_then(|link| link.master);
-        let belongs = |link: &&Link| match link.kind.as_deref() {
-            Some("macvlan" | "macvtap") => link.peer == Some(ifindex) && !link.peer_elsewhere,
-            Some("bridge" | "bond" | "team") => Some(link.ifindex) == master,
-            _ => false,
-        };
-        let belonging = self.links.values().filter(belongs);
-        let own = self.link(ifindex).and_then(|link| link.mac);
-        let mut macs: Vec<_> = belonging
-            .filter(|link| link.up && link.mac != own)
-            .filter_map(|link| link.mac)
-            .collect();
-        macs.sort_unstable();
-        macs.dedup();
-        macs
+    /// The interface that the kernel takes what arrives by a port to have arrived by.
+    pub(super) fn receiver(&self, ifindex: u32) -> u32 {
+        stacked::receiver(&self.links, ifindex)
+    }
+
+    /// The index of the VRF that an interface belongs to.
+    pub(super) fn vrf(&self, link: &event::Link) -> Option<u32> {
+        link.in_vrf.then(|| self.link(link.ifindex)?.master)?
+    }
+
+    /// The interfaces on top of one.
+    pub(super) fn above(&self, ifindex: u32) -> Vec<Upper<'_>> {
+        stacked::above(&self.links, ifindex)
     }
 
     /// Whether the driver runs XDP programs; `None` if nobody knows.

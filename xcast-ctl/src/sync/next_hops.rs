@@ -13,7 +13,7 @@ use std::{
 use xcast_common::maps::{
     EGRESS_ANY, EGRESS_OTHER, EcmpGroup, MAX_ECMP_GROUPS, MAX_NEXT_HOPS, NEXT_HOP_NEVER,
     NEXT_HOP_NEVER_DESTINATION, NEXT_HOP_NO_ROUTE, NEXT_HOP_ON_LINK, NEXT_HOP_STACK_POLICY,
-    NEXT_HOP_XCAST, NextHop, NextHopKind, counter::Counter, port_bit,
+    NEXT_HOP_XCAST, NextHop, NextHopKind, PORT_FIRST, counter::Counter,
 };
 
 use super::{
@@ -110,8 +110,9 @@ pub(super) struct EntryContext<'a> {
     pub(super) gateways: &'a Gateways,
     /// Gateways that proved that they speak Xcast.
     pub(super) proven: &'a HashSet<(u32, IpAddr)>,
-    /// Slots of the interfaces that packets arrive by, whether or not they can send.
-    pub(super) arrivals: &'a HashMap<u32, u8>,
+    /// The ports by which packets arrive that belong to an interface, whether or not they can send, as bits
+    /// ([`port_bit`](xcast_common::maps::port_bit)).
+    pub(super) arrivals: &'a HashMap<u32, u64>,
     pub(super) tunnels: &'a Tunnels,
 }
 
@@ -568,17 +569,29 @@ impl EntryContext<'_> {
 
     /// The interface as [`NextHop::egress`] has it.
     fn egress(&self, ifindex: u32) -> u8 {
-        self.arrivals.get(&ifindex).copied().unwrap_or(EGRESS_OTHER)
+        match self.ports_of(ifindex) {
+            0 => EGRESS_OTHER,
+            port if port.is_power_of_two() => PORT_FIRST + port.trailing_zeros() as u8,
+            // Only where there is no group left to tell them.
+            _ => EGRESS_ANY,
+        }
+    }
+
+    /// The ports by which packets arrive that belong to the interface: it is one, or on top of some.
+    fn ports_of(&self, ifindex: u32) -> u64 {
+        self.arrivals.get(&ifindex).copied().unwrap_or(0)
+    }
+
+    /// Whether there are several of them.
+    pub(super) fn arrive_by_several(&self, ifindex: u32) -> bool {
+        self.ports_of(ifindex).count_ones() > 1
     }
 
     /// The ports that members of a group leave by, usable or not: a source behind any of them is where it should be.
     fn egress_ports(&self, members: &[Member]) -> u64 {
         let ports = members.iter().map(|member| match &member.target {
             Target::Fixed(_) => u64::MAX,
-            Target::Key(key) => match key.ifindex().map(|ifindex| self.egress(ifindex)) {
-                None | Some(EGRESS_OTHER) => 0,
-                Some(slot) => port_bit(slot),
-            },
+            Target::Key(key) => key.ifindex().map_or(0, |ifindex| self.ports_of(ifindex)),
         });
         ports.fold(0, |all, ports| all | ports)
     }

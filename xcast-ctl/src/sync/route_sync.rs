@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tracing::warn;
 use xcast_common::maps::{
     ADDRESS_ANYCAST, ADDRESS_OWN, MAX_POLICY_SOURCES, NEXT_HOP_NEVER, PORT_ASK_SOURCE,
-    PORT_ASK_SOURCE6, PORT_IN_VRF, PORT_TO_STACK, PORT_TO_STACK6,
+    PORT_ASK_SOURCE6, PORT_IN_VRF, PORT_TO_STACK, PORT_TO_STACK6, port_bit,
 };
 
 use super::{
@@ -75,8 +75,11 @@ pub struct RouteSync {
     pub(super) rib: Rib,
     /// Slots of the interfaces that are ports.
     pub(super) ports: HashMap<u32, u8>,
-    /// Slots of the interfaces that packets arrive by, whether or not they can send.
-    arrivals: HashMap<u32, u8>,
+    /// Ports, whether or not they can send, with their slots and the interfaces on top of each that packets belong to
+    /// which arrive by it.
+    arrivals: HashMap<u32, (u8, Vec<u32>)>,
+    /// The ports by which packets arrive that belong to an interface: [`port_bit`]s.
+    arrival_ports: HashMap<u32, u64>,
     pub(super) next_hops: NextHops,
     pub(super) fib: Fib,
     /// Policy rules of IPv4 and IPv6.
@@ -117,6 +120,7 @@ impl RouteSync {
             tunnels,
             ports: HashMap::new(),
             arrivals: HashMap::new(),
+            arrival_ports: HashMap::new(),
             next_hops: NextHops::new(),
             fib: Fib::default(),
             rules: Default::default(),
@@ -157,16 +161,29 @@ impl RouteSync {
         self.update(edits);
     }
 
-    /// Packets arrive by the interface, with this slot, or with `None` do so no more: the way back to sources behind
-    /// it. Whether it can send is another matter.
-    pub fn set_arrival(&mut self, ifindex: u32, slot: Option<u8>, edits: &mut Vec<Edit>) {
-        let old = match slot {
-            Some(slot) => self.arrivals.insert(ifindex, slot),
+    /// Packets arrive by the interface, which has a slot, and belong to it and to these on top of it; with `None` none do
+    /// so any more. What a route to a source leads by says whether it is behind the port. Whether it can send is another
+    /// matter.
+    pub fn set_arrival(
+        &mut self,
+        ifindex: u32,
+        arrival: Option<(u8, Vec<u32>)>,
+        edits: &mut Vec<Edit>,
+    ) {
+        match arrival {
+            Some(arrival) => self.arrivals.insert(ifindex, arrival),
             None => self.arrivals.remove(&ifindex),
         };
-        if old != slot {
-            self.rib.changes.links.insert(ifindex);
+        let mut ports = HashMap::new();
+        for (&ifindex, (slot, above)) in &self.arrivals {
+            for &interface in above.iter().chain([&ifindex]) {
+                *ports.entry(interface).or_default() |= port_bit(*slot);
+            }
         }
+        let old = std::mem::replace(&mut self.arrival_ports, ports);
+        let links = old.keys().chain(self.arrival_ports.keys());
+        let changed = links.filter(|link| old.get(link) != self.arrival_ports.get(link));
+        self.rib.changes.links.extend(changed);
         self.update(edits);
     }
 
@@ -310,6 +327,12 @@ impl RouteSync {
         flags
     }
 
+    /// Whether policy rules ask for an interface, of either family.
+    pub fn is_in_rules(&self, interface: &Link) -> bool {
+        let mut policies = self.policy.iter();
+        policies.any(|policy| policy.of_interface(interface.names()).is_some())
+    }
+
     /// Why all that arrives from a source by an interface goes to the stack, if so.
     pub fn stack_policy(&self, source: IpAddr, interface: Option<&str>) -> Option<String> {
         let policy = &self.policy[usize::from(source.is_ipv6())];
@@ -329,10 +352,13 @@ impl RouteSync {
             .policy
             .iter()
             .flat_map(|policy| policy.rows.iter().cloned());
+        let is_port = |ifindex: &u32| {
+            self.ports.contains_key(ifindex) || self.arrival_ports.contains_key(ifindex)
+        };
         let members = self
             .rib
             .links()
-            .filter(|link| link.in_vrf && self.ports.contains_key(&link.ifindex));
+            .filter(|link| link.in_vrf && is_port(&link.ifindex));
         let members = members.map(|link| PolicyRow {
             cause: format!("{} belongs to a VRF", link.name),
             effect: format!("what arrives by {}", link.name),
@@ -583,6 +609,10 @@ impl RouteSync {
         let (object, members) = match self.rib.hops(&self.rib.paths[id]) {
             None => return Resolution::Unusable,
             Some(Hops::Blackhole) => return fixed(NEXT_HOP_BLACKHOLE),
+            // The entry of a group tells several ports.
+            Some(Hops::One(hop)) if self.context().arrive_by_several(hop.ifindex) => {
+                (None, self.members(id, &[hop]))
+            }
             Some(Hops::One(hop)) => return self.resolve_hop(id, hop, edits),
             Some(Hops::Many(object, hops)) => (object, self.members(id, &hops)),
         };
@@ -836,7 +866,7 @@ impl RouteSync {
             ports: &self.ports,
             gateways: &self.config.gateways,
             proven: &self.proven,
-            arrivals: &self.arrivals,
+            arrivals: &self.arrival_ports,
             tunnels: &self.tunnels,
         }
     }
@@ -847,7 +877,7 @@ impl RouteSync {
             ports: &self.ports,
             gateways: &self.config.gateways,
             proven: &self.proven,
-            arrivals: &self.arrivals,
+            arrivals: &self.arrival_ports,
             tunnels: &self.tunnels,
         };
         (&mut self.next_hops, context)

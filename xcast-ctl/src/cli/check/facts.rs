@@ -39,7 +39,7 @@ pub(super) struct Facts {
     pub(super) ipsec: Vec<IpNet>,
     /// Rules of policy routing.
     pub(super) rules: Vec<Rule>,
-    /// Interfaces that are on top of others.
+    /// Interfaces that are on top of others, with their effective reverse path filters.
     pub(super) uppers: Vec<Link>,
     /// The configured ports, in their order.
     pub(super) ports: Vec<Interface>,
@@ -180,7 +180,12 @@ impl Facts {
             uppers: links
                 .iter()
                 .filter(|link| link.peer.is_some() && link.kind.as_deref() != Some("veth"))
-                .cloned()
+                .map(|link| Link {
+                    rp_filter: link
+                        .rp_filter
+                        .max(kernel::sysctl("ipv4/conf/all/rp_filter")),
+                    ..link.clone()
+                })
                 .collect(),
         })
     }

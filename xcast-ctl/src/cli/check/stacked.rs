@@ -4,7 +4,7 @@ use super::{
     facts::{Facts, Interface},
     finding::{Finding, Severity, finding},
 };
-use crate::kernel::Link;
+use crate::kernel::{Link, Rule};
 
 /// What a port belongs to, and what is on it.
 pub(super) fn judge(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
@@ -17,6 +17,9 @@ pub(super) fn judge(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>
         match upper.kind.as_deref() {
             Some("vlan") if on_port && port.takes_vlan_tags_off == Some(true) => {
                 findings.push(tags(port, link, upper));
+            }
+            Some("macvlan") if on_port && port.master.is_none() => {
+                findings.extend(differs(facts, port, link, upper));
             }
             _ => {}
         }
@@ -43,7 +46,8 @@ fn member(port: &Interface, master: &Link) -> Finding {
     let vlans = match master.filters_vlans {
         true => {
             "; it keeps VLANs apart (vlan_filtering), and what arrives without a tag is routed as if \
-             it belonged to none"
+             it belonged to none, and refused from sources behind the bridge unless the port's \
+             `source` permits them"
         }
         false => "",
     };
@@ -61,6 +65,53 @@ fn member(port: &Interface, master: &Link) -> Finding {
              configuration"
         ),
     )
+}
+
+/// An interface whose frames the router leaves alone, as the kernel would do something else with them than with the
+/// port's.
+fn differs(facts: &Facts, port: &Interface, link: &Link, upper: &Link) -> Option<Finding> {
+    let name = &upper.name;
+    let mut differences = Vec::new();
+    for interface in [name, &link.name] {
+        let asks = |rule: &&Rule| {
+            let words: Vec<_> = rule.text.split_whitespace().collect();
+            words.windows(2).any(|pair| pair == ["iif", interface])
+        };
+        if let Some(rule) = facts.rules.iter().find(asks) {
+            differences.push(format!("ip rule {}: {}", rule.priority, rule.text));
+        }
+    }
+    if upper.master != link.master {
+        differences.push("one of the two belongs to a VRF".to_owned());
+    }
+    let is_on = |setting: Option<bool>| setting.unwrap_or(true);
+    if is_on(link.forwarding) && !is_on(upper.forwarding) {
+        differences.push(format!("net.ipv4.conf.{name}.forwarding is 0"));
+    }
+    if facts.wants_ipv6 && link.takes_ipv6 && !upper.takes_ipv6 {
+        differences.push(format!("net.ipv6.conf.{name}.disable_ipv6 is 1"));
+    }
+    let filters = (port.rp_filter.unwrap_or(0), upper.rp_filter.unwrap_or(0));
+    if matches!(filters, (0, 1..) | (2, 1)) {
+        differences.push(format!("net.ipv4.conf.{name}.rp_filter is {}", filters.1));
+    }
+    if differences.is_empty() {
+        return None;
+    }
+    Some(finding(
+        "macvlan",
+        Severity::Warning,
+        Some(port),
+        format!(
+            "the macvlan {name} is on it, and the kernel treats what arrives by it in another way ({}): frames to the \
+             address of {name} are left to the kernel, which does not forward Xcast",
+            differences.join("; ")
+        ),
+        format!(
+            "the same rules and settings for {name} and {0}, or have hosts send to the address of {0}",
+            link.name
+        ),
+    ))
 }
 
 fn tags(port: &Interface, link: &Link, vlan: &Link) -> Finding {
@@ -87,7 +138,7 @@ fn tags(port: &Interface, link: &Link, vlan: &Link) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{facts, found};
+    use super::super::testing::{self, facts, found};
     use super::*;
 
     fn upper(kind: &str) -> Link {
@@ -140,5 +191,52 @@ mod tests {
         assert_eq!(found(&facts), [expected]);
         facts.uppers[0].peer_elsewhere = true;
         assert_eq!(found(&facts), []);
+    }
+
+    #[test]
+    fn what_is_set_for_a_macvlan_alone() {
+        let differing = |change: fn(&mut Facts)| {
+            let mut facts = facts();
+            facts.uppers = vec![upper("macvlan")];
+            change(&mut facts);
+            let mut findings = Vec::new();
+            judge(&facts, &facts.ports[0], &mut findings);
+            findings.pop().map(|finding| finding.what)
+        };
+        assert_eq!(differing(|_| ()), None);
+        let changes: [(fn(&mut Facts), &str); 5] = [
+            (
+                |facts| {
+                    facts.rules.push(Rule {
+                        text: "from all iif upper lookup 100".to_owned(),
+                        ..Rule::default()
+                    });
+                },
+                "iif upper lookup 100",
+            ),
+            (|facts| facts.uppers[0].master = Some(30), "VRF"),
+            (
+                |facts| facts.uppers[0].forwarding = Some(false),
+                "forwarding is 0",
+            ),
+            (
+                |facts| {
+                    facts.wants_ipv6 = true;
+                    testing::link(&mut facts.ports[0]).takes_ipv6 = true;
+                },
+                "disable_ipv6 is 1",
+            ),
+            (
+                |facts| facts.uppers[0].rp_filter = Some(1),
+                "rp_filter is 1",
+            ),
+        ];
+        for (change, says) in changes {
+            let what = differing(change).expect(says);
+            assert!(what.contains(says), "{what}");
+        }
+        // What the port has, too, or what is stricter there, is no difference.
+        let strict_port = differing(|facts| facts.ports[0].rp_filter = Some(1));
+        assert_eq!(strict_port, None);
     }
 }

@@ -76,6 +76,10 @@ impl Router {
         self.step(|sync, edits| sync.attach_port(ifindex, slot, edits))
     }
 
+    pub(super) fn arrive(&mut self, ifindex: u32, arrival: Option<(u8, Vec<u32>)>) -> &mut Self {
+        self.step(|sync, edits| sync.set_arrival(ifindex, arrival, edits))
+    }
+
     pub(super) fn detach(&mut self, ifindex: u32) -> &mut Self {
         self.step(|sync, edits| sync.detach_port(ifindex, edits))
     }

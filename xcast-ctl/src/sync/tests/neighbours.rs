@@ -1,6 +1,8 @@
 //! Tests of what keeps neighbours alive, and of what interfaces say of them.
 
-use xcast_common::maps::{NEXT_HOP_XCAST, NextHopKind, counter::Counter};
+use xcast_common::maps::{
+    ECMP_BUCKETS, EGRESS_OTHER, NEXT_HOP_XCAST, NextHopKind, counter::Counter, port_bit,
+};
 
 use super::*;
 
@@ -8,6 +10,7 @@ both_families! {
     a_used_neighbour_is_probed_when_it_is_stale,
     a_gateway_that_lost_its_flag_is_asked_for_again,
     a_nexthop_group_passes_over_gateways_that_do_not_answer,
+    ways_back_by_what_is_on_top_of_ports,
 }
 
 /// What a neighbour of `neighbour` looks like in this state.
@@ -198,4 +201,38 @@ fn one_address_with_two_peers() {
     assert!(router.maps.own_addresses.contains_key(&ip("10.77.0.1")));
     router.apply([KernelEvent::AddressRemoved(address("10.77.0.3"))]);
     assert_ne!(router.fate("20.0.0.1"), before);
+}
+
+/// A route by an interface on top of ports is the way back by each of those.
+fn ways_back_by_what_is_on_top_of_ports() {
+    let mut router = router();
+    let bridge = 20;
+    router.arrive(1, Some((8, Vec::new())));
+    router.apply([
+        KernelEvent::Link(link(bridge)),
+        add(route("30.0.0.0/8", &[on_link(bridge)])),
+        add(route("31.0.0.0/8", &[gateway(bridge, "30.0.0.1")])),
+    ]);
+    let ways = |router: &Router| {
+        ["30.0.0.9", "31.0.0.9"].map(|source| {
+            let id = router.sync.lookup(ip(source)).next_hop;
+            let entry = router.maps.next_hops[&id];
+            match entry.kind == NextHopKind::Ecmp as u8 {
+                true => Err(entry.ports()),
+                false => Ok(entry.egress),
+            }
+        })
+    };
+    assert_eq!(ways(&router), [Ok(EGRESS_OTHER); 2]);
+    router.arrive(1, Some((8, vec![bridge])));
+    assert_eq!(ways(&router), [Ok(8); 2]);
+    router.arrive(2, Some((9, vec![bridge])));
+    let both = port_bit(8) | port_bit(9);
+    assert_eq!(ways(&router), [Err(both); 2]);
+    assert_eq!(
+        router.fate("30.0.0.9"),
+        ecmp([(Fate::stack(Counter::StackNoPort), ECMP_BUCKETS)])
+    );
+    router.arrive(1, None);
+    assert_eq!(ways(&router), [Ok(9); 2]);
 }
