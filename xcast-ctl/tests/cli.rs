@@ -51,6 +51,25 @@ fn errors_are_one_line_and_status_2() {
     assert_error(&["send", "10.0.0.1"], "write 10.0.0.1:PORT");
 }
 
+/// What members keep has to be enough for what is lost until they notice that one has died.
+#[test]
+fn a_stream_too_fast_to_be_repaired_is_refused() {
+    let key = std::env::temp_dir().join(format!("xcast-{}.key", std::process::id()));
+    let file = key.display().to_string();
+    let refused = |rate: &'static str, arguments: &[&str], most: &str| {
+        let all = [&["tree", "news", "--key", &file, "--rate", rate], arguments].concat();
+        assert_error(&all, most);
+    };
+    refused(
+        "20000",
+        &[],
+        "at most 15334 with --keep 16 and --payload 914",
+    );
+    refused("16000", &["--payload", "100"], "at most 3276 with");
+    refused("8000", &["--keep", "8"], "at most 7666 with --keep 8");
+    std::fs::remove_file(&key).expect("the key was made");
+}
+
 #[test]
 fn nothing_to_unload_is_done() {
     let output = output(&["unload", "--router", "nobody"]);

@@ -14,10 +14,12 @@ use bytes::Bytes;
 use tokio::{select, time};
 use xcast_host::{CodePoints, Uplink, queue::QueueLimits};
 use xcast_overlay::{
+    accordion::{self, Accordion},
     id::Id,
     kademlia::{Config, Node},
     net::{Driver, Settings, families},
-    runtime::{Body, Mode, Protocol, Segment, Transmit},
+    ring::Position,
+    runtime::{Body, Mode, Protocol, Random, Segment, Transmit},
 };
 
 use self::namespace::{PATIENCE, address, in_namespace};
@@ -73,6 +75,79 @@ fn next_of(socket: &UdpSocket) -> Vec<u8> {
     let mut datagram = [0; 2000];
     let len = socket.recv(&mut datagram).expect("a datagram");
     datagram[..len].to_vec()
+}
+
+/// What came at sockets, in octets with IPv4 and UDP headers.
+fn octets_at(sockets: &[UdpSocket]) -> usize {
+    let mut octets = 0;
+    for socket in sockets {
+        socket.set_nonblocking(true).expect("not blocking");
+        while let Ok(len) = socket.recv(&mut [0; 2000]) {
+            octets += 28 + len;
+        }
+    }
+    octets
+}
+
+/// Works for this time, whatever happens.
+async fn work<P: Protocol>(driver: &mut Driver<P>, time: Duration) {
+    let work = async { while driver.next().await.is_ok() {} };
+    let _ = time::timeout(time, work).await;
+}
+
+/// Without a router a question to six is six datagrams, and with one it is a packet inside UDP: the budget
+/// holds for both.
+#[test]
+fn a_budget_of_octets_holds_however_messages_leave() {
+    for has_router in [false, true] {
+        in_namespace(&[], async move || {
+            let (rate, burst, own) = (100, 4000, address(false, 9, 5000));
+            let first = if has_router { 1 } else { 2 };
+            let sockets: Vec<UdpSocket> = (first..9).map(listener).collect();
+            let code_points = CodePoints::new(253, [224, 0, 0, 254].into()).expect("code points");
+            let mut settings = Settings::new(Uplink::udp(code_points, address(false, 1, 5000)));
+            if has_router {
+                settings.sender.probing = None;
+            }
+            let config = accordion::Config {
+                parallel: (6, 6),
+                burst_octets: burst,
+                ..accordion::Config::new("test", own, rate)
+            };
+            let began = Instant::now();
+            let driver = Driver::bind(own, settings, |now, random| {
+                let mut peer = Accordion::new(now, config.clone(), random);
+                peer.found_overlay(now);
+                peer
+            });
+            let mut driver = driver.expect("a socket");
+            // Each makes itself known: the header of a message of its overlay, of the kind that asks for
+            // neighbours.
+            let from = address(false, 2, 5000);
+            let other = accordion::Config::new("test", from, rate);
+            let mut other = Accordion::new(began, other, Random::from_number(1));
+            other.join(began, &[own]);
+            let asks = other.poll_transmit().expect("a question").datagram(0);
+            let mut hello = asks[..16].to_vec();
+            hello[3] = hello[3] & 0xf0 | 3;
+            for socket in &sockets[sockets.len() - 7..] {
+                socket.send_to(&hello, own).expect("sent");
+            }
+            work(&mut driver, Duration::from_millis(300)).await;
+            for key in 0..40u64 {
+                driver.command(|peer, now| peer.lookup(now, Position(key << 58)));
+            }
+            work(&mut driver, Duration::from_secs(1)).await;
+            let (peer, statistics) = driver.close().await;
+            let most = f64::from(rate) * began.elapsed().as_secs_f64() + f64::from(burst);
+            let octets = octets_at(&sockets);
+            println!("router {has_router}: {octets} octets of {most}; {statistics}");
+            assert!(octets as f64 <= most, "{octets} of {most}");
+            assert!(octets > 3000, "{octets}");
+            assert_eq!(statistics.sender.xcast_packets > 0, has_router);
+            assert_eq!(peer.counters().octets, octets as u64);
+        });
+    }
 }
 
 /// A talker whose router is the socket at address 1, which is trusted without an answer.

@@ -403,6 +403,14 @@ impl<S: AsFd> Core<S> {
         }
     }
 
+    /// How messages to this address and others of its family leave.
+    pub fn uplink_for(&mut self, address: IpAddr, now: Instant) -> UplinkState {
+        match &mut self.families[usize::from(address.to_canonical().is_ipv6())] {
+            Some(family) => family.uplink_state(now),
+            None => UplinkState::Down(UnicastCause::Configured),
+        }
+    }
+
     /// The IP source of Xcast packets to this address and others of its family, while they go by a
     /// router.
     pub fn source_for(&self, address: IpAddr, now: Instant) -> Option<IpAddr> {

@@ -178,6 +178,12 @@ impl<S: AsFd> Sender<S> {
         self.0.check_for(address, Instant::now())
     }
 
+    /// How messages to this address, and others of its family, leave at this time. Opens the uplink if it is
+    /// not open.
+    pub fn uplink_for(&mut self, address: IpAddr) -> split::UplinkState {
+        self.0.uplink_for(address, Instant::now())
+    }
+
     /// The IP source of Xcast packets to this address, and to others of its family, while they go by a
     /// router; `None` while they do not, or before the first.
     ///

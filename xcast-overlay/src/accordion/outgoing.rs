@@ -9,7 +9,7 @@ use std::{
 use super::budget::Budget;
 use crate::{
     octets::sent_octets,
-    runtime::{Mode, Transmit},
+    runtime::{Mode, Transmit, WayOut},
 };
 
 /// How long a packet waits for the budget. Afterwards it is as if it was lost.
@@ -17,13 +17,18 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 /// How long it is remembered that somebody was not asked.
 const MEMORY: Duration = Duration::from_secs(10);
 
+/// Messages that wait for the budget, and requests `R` that begin when there is enough of it.
 #[derive(Clone, Debug)]
-pub(super) struct Outgoing {
+pub(super) struct Outgoing<R> {
     budget: Budget,
+    /// How what is for several leaves.
+    way: WayOut,
     /// Look-ups, results and answers.
-    urgent: VecDeque<Waiting>,
-    other: VecDeque<Waiting>,
+    urgent: VecDeque<Waiting<R>>,
+    other: VecDeque<Waiting<R>>,
     ready: VecDeque<Transmit>,
+    /// Requests that waited for too long.
+    given_up: VecDeque<R>,
     unsent: BTreeMap<SocketAddr, Instant>,
     octets: u64,
     packets: u64,
@@ -31,19 +36,22 @@ pub(super) struct Outgoing {
 }
 
 #[derive(Clone, Debug)]
-struct Waiting {
+struct Waiting<R> {
+    /// The message, or one as long as that of the request.
     transmit: Transmit,
-    octets: usize,
+    request: Option<R>,
     until: Instant,
 }
 
-impl Outgoing {
+impl<R> Outgoing<R> {
     pub fn new(budget: Budget) -> Self {
         Self {
             budget,
+            way: WayOut::default(),
             urgent: VecDeque::new(),
             other: VecDeque::new(),
             ready: VecDeque::new(),
+            given_up: VecDeque::new(),
             unsent: BTreeMap::new(),
             octets: 0,
             packets: 0,
@@ -51,8 +59,13 @@ impl Outgoing {
         }
     }
 
-    pub fn push(&mut self, now: Instant, transmit: Transmit, is_urgent: bool) {
-        let octets = sent_octets(&transmit);
+    /// How what is for several leaves from now on.
+    pub fn set_way_out(&mut self, way: WayOut) {
+        self.way = way;
+    }
+
+    /// A message that may leave, or a request that may begin, when the budget allows it.
+    pub fn push(&mut self, now: Instant, transmit: Transmit, request: Option<R>, is_urgent: bool) {
         let until = now + MAX_WAIT;
         let queue = if is_urgent {
             &mut self.urgent
@@ -61,7 +74,7 @@ impl Outgoing {
         };
         queue.push_back(Waiting {
             transmit,
-            octets,
+            request,
             until,
         });
     }
@@ -69,39 +82,67 @@ impl Outgoing {
     /// Octets that may be sent now, beyond what waits.
     pub fn available(&mut self, now: Instant) -> usize {
         let waiting = self.urgent.iter().chain(&self.other);
-        let waiting: usize = waiting.map(|waiting| waiting.octets).sum();
+        let waiting: usize = waiting
+            .map(|waiting| sent_octets(&waiting.transmit, self.way))
+            .sum();
         self.budget.available(now).saturating_sub(waiting)
     }
 
-    /// Whether something for a peer was dropped lately: then its silence means nothing.
+    /// Whether something for a peer waits, or was dropped lately: then its silence means nothing.
     pub fn is_unsent(&self, to: &SocketAddr) -> bool {
+        let mut waiting = self.urgent.iter().chain(&self.other);
         self.unsent.contains_key(to)
+            || waiting.any(|waiting| waiting.request.is_none() && waiting.transmit.to.contains(to))
     }
 
-    /// Lets out what the budget allows, the urgent first, and drops what has waited for too long.
-    pub fn release(&mut self, now: Instant) {
+    /// Lets out what the budget allows, the urgent first, and drops what has waited for too long. Gives
+    /// back a request that is to begin now, if any: then there may be more.
+    pub fn release(&mut self, now: Instant) -> Option<R> {
         self.unsent.retain(|_, dropped| now - *dropped < MEMORY);
-        for queue in [&mut self.urgent, &mut self.other] {
-            while let Some(first) = queue.front() {
-                if first.until <= now {
+        loop {
+            let queue = match self.urgent.is_empty() {
+                false => &mut self.urgent,
+                true => &mut self.other,
+            };
+            let first = queue.front()?;
+            let is_late = first.until <= now;
+            if !is_late
+                && !self
+                    .budget
+                    .take(now, sent_octets(&first.transmit, self.way))
+            {
+                return None;
+            }
+            let Waiting {
+                transmit, request, ..
+            } = queue.pop_front()?;
+            match (is_late, request) {
+                (false, Some(request)) => return Some(request),
+                (false, None) => self.send(transmit),
+                (true, request) => {
                     self.dropped += 1;
-                    let to = first.transmit.to.iter();
-                    self.unsent.extend(to.map(|to| (*to, now)));
-                    queue.pop_front();
-                    continue;
+                    if request.is_none() {
+                        self.unsent.extend(transmit.to.iter().map(|to| (*to, now)));
+                    }
+                    self.given_up.extend(request);
                 }
-                if !self.budget.take(now, first.octets) {
-                    return;
-                }
-                self.octets += first.octets as u64;
-                self.packets += match first.transmit.mode {
-                    Mode::Shared => 1,
-                    Mode::Unicast => first.transmit.to.len() as u64,
-                };
-                self.ready
-                    .extend(queue.pop_front().map(|first| first.transmit));
             }
         }
+    }
+
+    /// A message for which the budget has been taken.
+    pub fn send(&mut self, transmit: Transmit) {
+        self.octets += sent_octets(&transmit, self.way) as u64;
+        self.packets += match (transmit.mode, self.way) {
+            (Mode::Shared, WayOut::Shared { .. }) => 1,
+            _ => transmit.to.len() as u64,
+        };
+        self.ready.push_back(transmit);
+    }
+
+    /// A request that will not begin, since it has waited for too long.
+    pub fn poll_given_up(&mut self) -> Option<R> {
+        self.given_up.pop_front()
     }
 
     pub fn pop(&mut self) -> Option<Transmit> {
@@ -111,7 +152,7 @@ impl Outgoing {
     /// When the next packet may leave, or is to be dropped.
     pub fn next(&self) -> Option<Instant> {
         let first = self.urgent.front().or(self.other.front())?;
-        let when = self.budget.when(first.octets);
+        let when = self.budget.when(sent_octets(&first.transmit, self.way));
         Some(when.map_or(first.until, |when| when.min(first.until)))
     }
 

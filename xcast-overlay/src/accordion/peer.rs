@@ -18,7 +18,9 @@ use crate::{
     krpc::Family,
     octets::unicast_octets,
     ring::{Contact, Position},
-    runtime::{Body, Fanouts, Mode, Outbox, Peers, Protocol, Random, TransactionId, Transmit},
+    runtime::{
+        Body, Fanouts, Mode, Outbox, Peers, Protocol, Random, TransactionId, Transmit, WayOut,
+    },
     wire::{self, Header, Overlay},
 };
 
@@ -62,7 +64,7 @@ pub struct Accordion {
     random: Random,
     peers: Peers,
     fanouts: Fanouts<Tag>,
-    outgoing: Outgoing,
+    outgoing: Outgoing<Request>,
     /// What others may send because this peer explores.
     caused: Budget,
     out: Outbox<Event>,
@@ -89,6 +91,8 @@ pub struct Counters {
     pub passed: u64,
     /// Packets that waited too long for the budget, and were not sent.
     pub dropped: u64,
+    /// How often a peer was forgotten because it had not answered.
+    pub forgotten: u64,
     /// Octets sent, on the first link.
     pub octets: u64,
     /// Packets sent: a list that shares one counts once.
@@ -130,6 +134,13 @@ enum Tag {
     Explore,
     Result,
     Leave,
+}
+
+/// A request that waits for the budget. Its time-outs begin when it leaves.
+#[derive(Clone, Debug)]
+struct Request {
+    to: Vec<(SocketAddr, Tag)>,
+    message: Message,
 }
 
 impl Accordion {
@@ -418,15 +429,40 @@ impl Accordion {
         u16::try_from((now - self.began).as_secs()).unwrap_or(u16::MAX)
     }
 
+    /// Asks as soon as the budget allows it.
     fn ask(&mut self, now: Instant, to: Vec<(SocketAddr, Tag)>, message: &Message) {
-        let (overlay, policy) = (self.overlay, self.config.policy);
-        let body = |transaction: &TransactionId| {
-            let kind = message.kind();
-            let header = Header::request(wire::Protocol::Ring, overlay, kind, transaction);
-            Body::shared(message.write(header))
+        if to.is_empty() {
+            return;
+        }
+        let any = TransactionId::random(&mut self.random, wire::TRANSACTION_OCTETS);
+        let as_long = Transmit {
+            to: to.iter().map(|(peer, _)| *peer).collect(),
+            body: body(self.overlay, message, &any),
+            mode: self.mode(),
         };
+        let message = message.clone();
+        let is_urgent = is_urgent(message.kind());
+        let request = Request { to, message };
+        self.outgoing.push(now, as_long, Some(request), is_urgent);
+    }
+
+    /// Asks: the budget has been taken.
+    fn begin_request(&mut self, now: Instant, Request { to, message }: Request) {
+        let (overlay, policy) = (self.overlay, self.config.policy);
+        let body = |transaction: &TransactionId| body(overlay, &message, transaction);
         self.fanouts
             .start(now, &mut self.peers, &mut self.random, policy, to, body);
+        while let Some(transmit) = self.fanouts.poll_transmit() {
+            let mode = self.mode();
+            self.outgoing.send(Transmit { mode, ..transmit });
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self.config.combine {
+            true => Mode::Shared,
+            false => Mode::Unicast,
+        }
     }
 
     /// Answers to a look-up or an exploration: this peer, and some that it knows ahead.
@@ -473,6 +509,7 @@ impl Accordion {
         if is_there || self.outgoing.is_unsent(&peer.address) {
             return;
         }
+        self.counters.forgotten += 1;
         self.table.failed(peer);
         let is_next = self.neighbours.successor() == Some(peer);
         if is_next {
@@ -571,7 +608,7 @@ impl Accordion {
                 body: Body::shared(answer.write(header)),
                 mode: Mode::Unicast,
             };
-            self.outgoing.push(now, reply, true);
+            self.outgoing.push(now, reply, None, true);
         }
     }
 
@@ -655,38 +692,48 @@ impl Accordion {
                 if silent.asked {
                     self.silent(now, Contact::of(silent.peer), silent.tag);
                 }
-                match silent.tag {
-                    Tag::Join => self.join_failed(now),
-                    Tag::Leave => self.out.tell(Event::Left),
-                    Tag::Forward(origin, lookup) => {
-                        // Others of its packet may have it.
-                        let key = (origin, lookup);
-                        if self
-                            .passed
-                            .get(&key)
-                            .is_some_and(|passed| !passed.was_taken)
-                        {
-                            self.pass_to(now, key, 1);
-                        }
-                    }
-                    Tag::Merge(_) | Tag::Stabilise | Tag::Explore | Tag::Result => {}
-                }
+                self.unanswered(now, silent.tag);
             }
             // An answer may have made a neighbour's time-out due.
             if self.fanouts.poll_timeout().is_some_and(|at| at <= now) {
                 self.fanouts.handle_timeout(now, &mut self.peers);
+                continue;
+            }
+            // Requests again.
+            while let Some(mut transmit) = self.fanouts.poll_transmit() {
+                if !self.config.combine {
+                    transmit.mode = Mode::Unicast;
+                }
+                let kind = transmit.datagram(0).get(3).map_or(0, |kind| kind & 0xf);
+                self.outgoing.push(now, transmit, None, is_urgent(kind));
+            }
+            if let Some(request) = self.outgoing.release(now) {
+                self.begin_request(now, request);
+            } else if let Some(request) = self.outgoing.poll_given_up() {
+                for (_, tag) in request.to {
+                    self.unanswered(now, tag);
+                }
             } else {
-                break;
+                return;
             }
         }
-        while let Some(mut transmit) = self.fanouts.poll_transmit() {
-            if !self.config.combine {
-                transmit.mode = Mode::Unicast;
+    }
+
+    /// Somebody has not answered, or was not asked.
+    fn unanswered(&mut self, now: Instant, tag: Tag) {
+        match tag {
+            Tag::Join => self.join_failed(now),
+            Tag::Leave => self.out.tell(Event::Left),
+            Tag::Forward(origin, lookup) => {
+                // Others of its packet may have it.
+                let key = (origin, lookup);
+                let passed = self.passed.get(&key);
+                if passed.is_some_and(|passed| !passed.was_taken) {
+                    self.pass_to(now, key, 1);
+                }
             }
-            let is_urgent = matches!(transmit.datagram(0).get(3), Some(kind) if kind & 0xf >= 9 && kind & 0xf < 11);
-            self.outgoing.push(now, transmit, is_urgent);
+            Tag::Merge(_) | Tag::Stabilise | Tag::Explore | Tag::Result => {}
         }
-        self.outgoing.release(now);
     }
 
     /// Explores, if at least half of the budget's burst is there: the other half is for look-ups.
@@ -825,6 +872,12 @@ impl Protocol for Accordion {
         self.settle(now);
     }
 
+    fn set_way_out(&mut self, ipv6: bool, way: WayOut) {
+        if ipv6 == self.me.address.is_ipv6() {
+            self.outgoing.set_way_out(way);
+        }
+    }
+
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.outgoing.pop()
     }
@@ -851,6 +904,18 @@ impl Protocol for Accordion {
     fn poll_event(&mut self) -> Option<Event> {
         self.out.poll_event()
     }
+}
+
+/// A request with this transaction.
+fn body(overlay: Overlay, message: &Message, transaction: &TransactionId) -> Body {
+    let kind = message.kind();
+    let header = Header::request(wire::Protocol::Ring, overlay, kind, transaction);
+    Body::shared(message.write(header))
+}
+
+/// Whether messages of this kind go before others: look-ups and their results.
+fn is_urgent(kind: u8) -> bool {
+    (9..11).contains(&kind)
 }
 
 /// A peer of which nothing is known but that it is there.

@@ -154,13 +154,14 @@ impl Peer {
             Grouping::Octets { saved } => saved,
             Grouping::Unicast | Grouping::One | Grouping::Ends => 0.0,
         };
+        let way = self.way;
         let cost = |start: usize, end: usize| {
             let group = &messages[start..end];
             let tags: BTreeSet<u16> = group.iter().map(|message| tag(&message.to)).collect();
             let to: Vec<_> = group.iter().map(|message| message.to.address).collect();
             let (_, chunks) = packets(group, port, most);
             let contents = chunks.iter().map(|chunk| chunk.octets);
-            (tags.len() == group.len()).then(|| Cost::of(&to, contents, saved))
+            (tags.len() == group.len()).then(|| Cost::of(&to, contents, saved, way))
         };
         let ends = divide(messages.len(), self.config.grouping, cost);
         let by_unicast: usize = (0..messages.len())

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use crate::{
     krpc::Family,
     octets::{shared_octets, unicast_octets},
+    runtime::WayOut,
 };
 
 /// Which messages of an interval share a packet.
@@ -58,13 +59,18 @@ pub(super) struct Cost {
 
 impl Cost {
     /// Of datagrams of these lengths, all to the same receivers.
-    pub fn of(to: &[SocketAddr], contents: impl Iterator<Item = usize>, saved: f64) -> Self {
+    pub fn of(
+        to: &[SocketAddr],
+        contents: impl Iterator<Item = usize>,
+        saved: f64,
+        way: WayOut,
+    ) -> Self {
         let Some(family) = to.first().map(Family::of) else {
             return Self::default();
         };
         let count = to.len();
         contents.fold(Self::default(), |sum, content| {
-            let shared = shared_octets(to, content);
+            let shared = shared_octets(to, content, way);
             let alone = unicast_octets(family, content);
             // Half of the list, on average, where the packet is shared; nothing of it at the ends.
             let between = if count == 1 {
@@ -164,14 +170,16 @@ mod tests {
             mut lengths in prop::collection::vec(17usize..900, 1..21),
             ipv6: bool,
             grouping in prop::sample::select(vec![Grouping::Ends, Grouping::Octets { saved: 0.3 }]),
+            overhead_octets in prop::sample::select(vec![0, 28, 48, 64]),
         ) {
             lengths.sort_unstable_by(|a, b| b.cmp(a));
             let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
             let to = to(lengths.len(), family);
+            let way = WayOut::Shared { overhead_octets };
             let cost = |start: usize, end: usize| {
                 let list = if end - start == 1 { 0 } else { 2 * (end - start) };
                 let length = lengths[start] + list;
-                Some(Cost::of(&to[start..end], std::iter::once(length), 0.3))
+                Some(Cost::of(&to[start..end], std::iter::once(length), 0.3, way))
             };
             let ends = divide(lengths.len(), grouping, cost);
             prop_assert!(ends.is_sorted() && ends.last() == Some(&lengths.len()));
@@ -184,6 +192,12 @@ mod tests {
             prop_assert!(octets <= alone);
             prop_assert_eq!(divide(lengths.len(), Grouping::One, cost), [lengths.len()]);
             prop_assert_eq!(divide(lengths.len(), Grouping::Unicast, cost).len(), lengths.len());
+            // Where each receiver gets a datagram, all of them would have the longest list.
+            let apart = |start: usize, end: usize| {
+                let length = std::iter::once(lengths[start] + 2 * (end - start));
+                Some(Cost::of(&to[start..end], length, 0.3, WayOut::Unicast))
+            };
+            prop_assert_eq!(divide(lengths.len(), grouping, apart).len(), lengths.len());
         }
     }
 }

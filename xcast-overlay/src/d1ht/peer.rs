@@ -23,7 +23,7 @@ use crate::{
     id::Id,
     krpc::Family,
     ring::{Contact, Position},
-    runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, Transmit},
+    runtime::{Body, Fanouts, Outbox, Peers, Protocol, Random, Transmit, WayOut},
     wire::{self, Header, Overlay},
 };
 
@@ -46,6 +46,8 @@ pub struct Peer {
     pub(super) fanouts: Fanouts<Tag>,
     pub(super) out: Outbox<Event>,
     pub(super) counters: Counters,
+    /// How what is for several leaves.
+    pub(super) way: WayOut,
     secret: [u8; 16],
     /// Events of this interval.
     pub(super) pending: Vec<Pending>,
@@ -132,6 +134,7 @@ impl Peer {
             fanouts: Fanouts::new(),
             out: Outbox::default(),
             counters: Counters::default(),
+            way: WayOut::default(),
             secret: random.octets(),
             pending: Vec::new(),
             recent: BTreeMap::new(),
@@ -426,6 +429,12 @@ impl Protocol for Peer {
         self.watch(now);
         self.end_interval(now);
         self.settle(now);
+    }
+
+    fn set_way_out(&mut self, ipv6: bool, way: WayOut) {
+        if ipv6 == self.me.address.is_ipv6() {
+            self.way = way;
+        }
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {

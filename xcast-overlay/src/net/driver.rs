@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     krpc::Family,
-    runtime::{Protocol, Random},
+    runtime::{Protocol, Random, WayOut},
 };
 
 /// A pause that nothing interrupts: much longer than any timer of a protocol.
@@ -34,6 +34,8 @@ pub struct Driver<P> {
     outbox: Outbox,
     local: SocketAddr,
     received: u64,
+    /// How the protocol thinks that messages to several of IPv4 and of IPv6 leave.
+    ways_out: [Option<WayOut>; 2],
 }
 
 /// The address families that a socket of this local address serves: both for `[::]`.
@@ -106,11 +108,13 @@ impl<P: Protocol> Driver<P> {
             outbox: outbox.with_notes(notes),
             local,
             received: 0,
+            ways_out: [None; 2],
         })
     }
 
     /// Gives a command to the protocol. What it sends leaves when [`next`](Self::next) is awaited.
     pub fn command<T>(&mut self, command: impl FnOnce(&mut P, Instant) -> T) -> T {
+        self.tell_ways_out();
         command(&mut self.protocol, Instant::now())
     }
 
@@ -143,7 +147,9 @@ impl<P: Protocol> Driver<P> {
                     Ok(received) => {
                         self.received += 1;
                         let datagram = Bytes::copy_from_slice(received.payload);
-                        self.protocol.handle(Instant::now(), received.from, datagram);
+                        let (now, from) = (Instant::now(), received.from);
+                        self.tell_ways_out();
+                        self.protocol.handle(now, from, datagram);
                     }
                     Err(error) if is_of_one_packet(&error) => debug!(%error, "a packet came back"),
                     Err(error) => return Err(NetError::Receive(error)),
@@ -232,9 +238,23 @@ impl<P: Protocol> Driver<P> {
         (self.protocol, statistics)
     }
 
+    /// Tells the protocol how messages to several leave, where that has changed. What waits in the queue
+    /// at that moment was reckoned otherwise.
+    fn tell_ways_out(&mut self) {
+        let ways = self.outbox.ways_out();
+        for ((way, known), ipv6) in ways.into_iter().zip(&mut self.ways_out).zip([false, true]) {
+            if *known != Some(way) {
+                *known = Some(way);
+                self.protocol.set_way_out(ipv6, way);
+            }
+        }
+    }
+
     /// Does all that is due now.
     fn turn(&mut self) -> Option<P::Event> {
         let now = Instant::now();
+        self.outbox.tend(now);
+        self.tell_ways_out();
         if self.protocol.poll_timeout().is_some_and(|at| at <= now) {
             self.protocol.handle_timeout(now);
         }

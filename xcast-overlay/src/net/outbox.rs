@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -13,10 +13,11 @@ use xcast_host::{
     Destination, Options, SendError, Sender, Settings as SenderSettings, UnicastCause, Uplink,
     envelope::Tag,
     queue::{Message, Queue, QueueLimits, Refusal, TagTaken},
+    split::UplinkState,
 };
 
 use super::{fanout::Notes, statistics::Statistics};
-use crate::runtime::{Mode, Segment, Transmit};
+use crate::runtime::{Mode, Segment, Transmit, WayOut};
 
 /// How long to wait for room in a full send buffer.
 const FULL: Duration = Duration::from_millis(1);
@@ -112,11 +113,27 @@ impl Outbox {
         self.unicast = unicast;
     }
 
-    /// Sends what is due, and looks after the router.
-    pub fn work(&mut self, now: Instant) {
+    /// Looks after the router, if that is due.
+    pub fn tend(&mut self, now: Instant) {
         if self.tend.is_some_and(|at| at <= now) {
             self.look_after_router(now);
         }
+    }
+
+    /// How messages to several of IPv4 and of IPv6 leave at this time.
+    pub fn ways_out(&mut self) -> [WayOut; 2] {
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        any.map(|address: IpAddr| match self.sender.uplink_for(address) {
+            UplinkState::Up {
+                overhead_octets, ..
+            } if !self.unicast => WayOut::Shared { overhead_octets },
+            _ => WayOut::Unicast,
+        })
+    }
+
+    /// Sends what is due, and looks after the router.
+    pub fn work(&mut self, now: Instant) {
+        self.tend(now);
         if self.retry.is_some_and(|at| at <= now) {
             self.retry = None;
             // What still finds no room comes to the end again.

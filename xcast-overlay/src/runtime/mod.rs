@@ -35,7 +35,7 @@ pub use self::{
     peers::Peers,
     random::Random,
     rtt::Rtt,
-    transmit::{Body, Mode, Segment, Transmit},
+    transmit::{Body, Mode, Segment, Transmit, WayOut},
 };
 
 /// A protocol without I/O: the interface of a state machine to sockets or a simulator.
@@ -53,6 +53,10 @@ pub trait Protocol {
     /// Does what is due. Called at or after the time of [`poll_timeout`](Self::poll_timeout);
     /// calling it early does no harm.
     fn handle_timeout(&mut self, now: Instant);
+
+    /// Says how messages to several receivers of a family leave from now on, for protocols that reckon with
+    /// octets. Until something else is said they leave as one packet.
+    fn set_way_out(&mut self, _ipv6: bool, _way: WayOut) {}
 
     /// The next message to send.
     fn poll_transmit(&mut self) -> Option<Transmit>;

@@ -32,6 +32,24 @@ pub enum Mode {
     Unicast,
 }
 
+/// How messages to several leave that [may share a packet](Mode::Shared).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WayOut {
+    /// As one packet.
+    Shared {
+        /// Octets of headers in front of each such packet: none, or those of UDP to the first router.
+        overhead_octets: usize,
+    },
+    /// As a datagram for each receiver: no router answers.
+    Unicast,
+}
+
+impl Default for WayOut {
+    fn default() -> Self {
+        Self::Shared { overhead_octets: 0 }
+    }
+}
+
 /// Content of a message, in pieces that all receivers share and pieces of their own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {

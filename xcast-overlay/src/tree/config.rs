@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
-use super::packets::Packets;
+use super::{message::DATA_OCTETS, packets::Packets};
 use crate::runtime::{Pace, Policy};
 
 /// What makes a good parent, among those that have room.
@@ -64,13 +64,14 @@ pub struct Config {
     /// A member that no new pulse has reached for this long is an orphan, even if its parent is there.
     /// Default: 6 s.
     pub orphan_after: Duration,
-    /// Messages that are kept for others, and waited for, at most. Default: 2048.
+    /// Messages that are kept for others, and waited for, at most. Default: 32,768.
     pub kept_messages: usize,
-    /// The same in octets. Default: 4 MiB.
+    /// The same in octets. Default: 16 MiB.
     pub kept_octets: usize,
     /// How long a missing message is asked for. Default: 20 s.
     pub patience: Duration,
-    /// Octets a second for repairs of others, so that the stream itself has room. Default: 1 MB.
+    /// Octets a second for repairs of others, so that the stream itself has room. It has to be more
+    /// than the stream's for orphans to catch up. Default: 4 MiB.
     pub repair_octets_per_second: u32,
     /// How others are asked.
     pub policy: Policy,
@@ -98,16 +99,36 @@ impl Config {
             beat: Duration::from_secs(1),
             silence: Duration::from_secs(3),
             orphan_after: Duration::from_secs(6),
-            kept_messages: 2048,
-            kept_octets: 4 << 20,
+            kept_messages: 32_768,
+            kept_octets: 16 << 20,
             patience: Duration::from_secs(20),
-            repair_octets_per_second: 1_000_000,
+            repair_octets_per_second: 4 << 20,
             policy: Policy {
                 max_timeout: Duration::from_secs(1),
                 ..Policy::default()
             },
             pace: Pace::new(20, Duration::from_millis(250)),
         }
+    }
+
+    /// How many messages a second, each with a payload of so many octets, a stream may have for nothing
+    /// to be lost when an inner member dies: what is kept has to reach back to before its death when
+    /// others have noticed its silence and found a parent, and until they have caught up.
+    ///
+    /// ```
+    /// use xcast_overlay::tree::Config;
+    ///
+    /// let config = Config::receiver("news", [0; 32], Vec::new());
+    /// // Of messages of 1000 octets with their headers, so that is 16.8 Mbit/s.
+    /// assert_eq!(config.max_messages_per_second(914) as u32, 2097);
+    /// // Of short messages, their number is what there is room for.
+    /// assert_eq!(config.max_messages_per_second(1) as u32, 4096);
+    /// ```
+    pub fn max_messages_per_second(&self, payload_octets: usize) -> f64 {
+        let kept = self.kept_octets / (DATA_OCTETS + payload_octets);
+        // Until the death is noticed and a beat later, and as long again to catch up.
+        let reach = 2 * (self.silence + self.beat);
+        kept.min(self.kept_messages) as f64 / reach.as_secs_f64()
     }
 
     /// The source of a tree.

@@ -427,7 +427,7 @@ impl Member {
         self.stream.take(now, data.seq, data.datagram.clone());
         self.forward(&data.datagram, Some(from));
         self.deliver();
-        self.consider_pause();
+        self.consider_pause(now);
     }
 
     fn deliver(&mut self) {
@@ -447,16 +447,13 @@ impl Member {
     }
 
     /// Far behind, more of the stream would only push aside what is asked for.
-    fn consider_pause(&mut self) {
-        let (many, few) = (
-            self.config.kept_messages / 8,
-            self.config.kept_messages / 64,
-        );
-        let missing = self.stream.missing();
+    fn consider_pause(&mut self, now: Instant) {
+        let (kept, patience) = (self.config.kept_messages, self.config.patience);
+        let (missing, waited) = (self.stream.missing(), self.stream.waited(now));
         let pause = if self.paused {
-            missing > few
+            missing > kept / 64 || waited > patience / 8
         } else {
-            missing > many
+            missing > kept / 8 || waited > patience / 4
         };
         if pause != self.paused {
             self.paused = pause;
@@ -504,7 +501,7 @@ impl Member {
             self.reply(to, &Message::Want { token, ranges });
         }
         self.deliver();
-        self.consider_pause();
+        self.consider_pause(now);
     }
 
     /// Sends repairs, each to all that want it.
@@ -564,14 +561,18 @@ impl Member {
             }
             Message::Beat(beat) => {
                 let head = beat.head;
-                if self.place.beat(now, from, beat) {
+                let Some(is_new) = self.place.beat(now, from, beat) else {
+                    return;
+                };
+                if is_new {
                     self.stream.know(now, head);
                     self.deliver();
                     self.beat(now);
-                    let wait = self.random.below(self.config.beat.as_micros() as usize / 2);
-                    let at = now + Duration::from_micros(wait as u64);
-                    self.report_at.get_or_insert(at);
                 }
+                // An old one is answered, too: the parent has lost its own, but not this child.
+                let wait = self.random.below(self.config.beat.as_micros() as usize / 2);
+                let at = now + Duration::from_micros(wait as u64);
+                self.report_at.get_or_insert(at);
             }
             Message::Report(report) => match self.children.all.get_mut(&from) {
                 Some(child) if child.token == report.token => {

@@ -385,13 +385,11 @@ impl Place {
         self.decide(now, random)
     }
 
-    /// The parent's pulse. True if it is a new one.
-    pub fn beat(&mut self, now: Instant, from: SocketAddr, beat: Beat) -> bool {
-        let Some(parent) = self.parent.as_mut() else {
-            return false;
-        };
+    /// The parent's pulse: whether it is a new one. `None` if it is not the parent's.
+    pub fn beat(&mut self, now: Instant, from: SocketAddr, beat: Beat) -> Option<bool> {
+        let parent = self.parent.as_mut()?;
         if parent.address != from || parent.token != beat.token {
-            return false;
+            return None;
         }
         parent.heard = now;
         parent.grandparent = beat.grandparent;
@@ -400,12 +398,12 @@ impl Place {
             parent.siblings.truncate(MAX_NAMED);
         }
         if beat.pulse <= self.pulse {
-            return false;
+            return Some(false);
         }
         self.pulse = beat.pulse;
         self.pulse_at = now;
         self.depth = beat.depth.saturating_add(1);
-        true
+        Some(true)
     }
 
     /// A sign of life of the parent.

@@ -67,6 +67,8 @@ pub(super) struct Stream {
     kept: BTreeMap<u64, Bytes>,
     octets: usize,
     missing: BTreeMap<u64, Missing>,
+    /// No missing message is due before this: it need not be looked for at each datagram.
+    due: Option<Instant>,
     out: VecDeque<Delivery>,
     window: f64,
     /// The window is halved once for each wait.
@@ -82,6 +84,7 @@ impl Stream {
             kept: BTreeMap::new(),
             octets: 0,
             missing: BTreeMap::new(),
+            due: None,
             out: VecDeque::new(),
             window: FIRST_WINDOW,
             halved: None,
@@ -139,7 +142,11 @@ impl Stream {
         }
         // Whoever was away for so long cannot get it all.
         let oldest = head.saturating_sub(self.bounds.messages as u64);
-        for seq in self.head.max(next).max(oldest)..head {
+        let new = self.head.max(next).max(oldest)..head;
+        if !new.is_empty() {
+            self.due_by(now + REORDERING);
+        }
+        for seq in new {
             let missing = Missing {
                 since: now,
                 due: now + REORDERING,
@@ -231,6 +238,7 @@ impl Stream {
         for seq in given_up {
             self.missing.remove(&seq);
         }
+        self.due = self.missing.values().map(|missing| missing.due).min();
         self.settle();
         asked
     }
@@ -243,6 +251,7 @@ impl Stream {
         {
             missing.lack.push(from);
             missing.due = now;
+            self.due_by(now);
         }
     }
 
@@ -253,11 +262,24 @@ impl Stream {
             missing.lack.clear();
             missing.due = now;
         }
+        self.due_by(now);
     }
 
-    /// When something is to be asked for.
+    /// When to look what is to be asked for.
     pub fn due(&self) -> Option<Instant> {
-        self.missing.values().map(|missing| missing.due).min()
+        self.due
+    }
+
+    fn due_by(&mut self, at: Instant) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// How long the oldest of the missing messages has been missed.
+    pub fn waited(&self, now: Instant) -> Duration {
+        let oldest = self.missing.first_key_value();
+        oldest.map_or(Duration::ZERO, |(_, missing)| {
+            now.saturating_duration_since(missing.since)
+        })
     }
 
     /// Messages before this are not waited for.

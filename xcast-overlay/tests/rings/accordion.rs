@@ -228,6 +228,30 @@ fn no_peer_ever_sends_more_than_its_budget() {
     assert!(counters(&network).dropped > 0);
 }
 
+/// A peer asks more than its budget allows, so that its requests wait: whom it has not asked yet is not
+/// silent.
+#[test]
+fn nobody_is_forgotten_who_was_not_asked_yet() {
+    let create = |at: usize, now: Instant, random| {
+        let rate = if at == 0 { 30 } else { 1000 };
+        Accordion::new(now, config(at, Family::Ipv4, rate), random)
+    };
+    let mut network = grown(8, 60, create, Family::Ipv4);
+    network.run_for(Duration::from_secs(600));
+    let before = network.node(0).counters();
+    let known = network.node(0).distances(network.now).len();
+    for key in 0..600u64 {
+        network.act(0, |peer, now| {
+            peer.lookup(now, Position(key.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+        });
+        network.run_for(Duration::from_millis(100));
+    }
+    let after = network.node(0).counters();
+    println!("{known} known; {before:?}, then {after:?}");
+    assert!(after.dropped > before.dropped + 100, "{after:?}");
+    assert_eq!(after.forgotten, 0);
+}
+
 proptest! {
     /// Whatever a peer is told and asked, in any order: it never sends more than its budget allows,
     /// in any span of time, and never panics.

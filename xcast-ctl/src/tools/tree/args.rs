@@ -75,9 +75,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OCTETS", default_value_t = 914, value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) payload: u16,
 
-    /// How fast to send, at the source
+    /// How fast to send, at the source; as fast as --keep allows at most
     #[arg(long, value_name = "KBIT/S", default_value_t = 8000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) rate: u32,
+
+    /// Mebibytes of the stream to keep for others that have lost a parent: at least 8 seconds of it,
+    /// at the source and at all members
+    #[arg(long, value_name = "MIB", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(super) keep: u16,
 
     /// Send nothing before there are so many children, at the source
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -6,7 +6,7 @@ mod report;
 mod session;
 mod streams;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use xcast_overlay::{
@@ -21,6 +21,7 @@ use crate::output::Outcome;
 
 pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     let config = config(args)?;
+    let shortest = Duration::from_secs_f64(1.0 / config.max_messages_per_second(0));
     let (uplink, way_out) = args.way_out.uplink(router)?;
     let settings = Settings::new(uplink);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -43,7 +44,8 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
             args.name.escape_debug(),
             driver.local_address()
         ));
-        Session::new(args, public_key, driver).await?.run().await
+        let session = Session::new(args, public_key, shortest, driver);
+        session.await?.run().await
     })
 }
 
@@ -71,6 +73,23 @@ fn config(args: &Args) -> Result<Config> {
         "--payload {} does not fit into packets of {} octets: at most {largest} do",
         args.payload,
         args.mtu
+    );
+    let keep = usize::from(args.keep);
+    config.kept_octets = keep << 20;
+    // One for each half KiB.
+    config.kept_messages = keep << 11;
+    // Twice the fastest stream that there is room for.
+    config.repair_octets_per_second = u32::from(args.keep) << 18;
+    let most = config.max_messages_per_second(config.max_payload_octets);
+    let most_kbit = most * f64::from(args.payload) * 8.0 / 1e3;
+    ensure!(
+        args.key.is_none() || f64::from(args.rate) <= most_kbit,
+        "--rate {} is too fast to repair what is lost when a member dies: at most {} with --keep {} and \
+         --payload {}",
+        args.rate,
+        most_kbit as u64,
+        args.keep,
+        args.payload
     );
     if args.prefix {
         config.parents = Parents::Prefix { level_bits: 4 };

@@ -43,6 +43,8 @@ pub(super) struct Session<'a> {
     interrupted: [Signal; 2],
     deadline: Option<Instant>,
     report_at: Option<Instant>,
+    /// Least time between messages, however short: only so many are kept.
+    shortest: Duration,
     /// When the next message may be sent.
     free_at: Instant,
     /// There were as many children as were to be waited for.
@@ -59,6 +61,7 @@ impl<'a> Session<'a> {
     pub(super) async fn new(
         args: &'a Args,
         public_key: String,
+        shortest: Duration,
         mut driver: Driver<Member>,
     ) -> Result<Self> {
         let now = Instant::now();
@@ -76,6 +79,7 @@ impl<'a> Session<'a> {
         let output = (!is_source).then(Output::open);
         Ok(Self {
             public_key,
+            shortest,
             driver,
             input: input.transpose()?,
             output: output.transpose()?,
@@ -172,7 +176,8 @@ impl<'a> Session<'a> {
         let seconds = payload.len() as f64 * 8.0 / (f64::from(self.args.rate) * 1e3);
         // From the schedule, not from the last message: a late one does not lower the rate.
         let earliest = now.checked_sub(Duration::from_millis(100)).unwrap_or(now);
-        self.free_at = self.free_at.max(earliest) + Duration::from_secs_f64(seconds);
+        let takes = Duration::from_secs_f64(seconds).max(self.shortest);
+        self.free_at = self.free_at.max(earliest) + takes;
         if is_end {
             self.ended = Some(now);
             self.input = None;
