@@ -161,6 +161,16 @@ fn the_program_is_what_runs() {
             stderr.contains("no-such-program") && stderr.lines().count() == 1,
             "{stderr}"
         );
+        // A library that is loaded anyway still is.
+        let mut command = exec(&host, Some(router));
+        command.args(["--", "sh", "-c", "echo $LD_PRELOAD"]);
+        let output = command.env("LD_PRELOAD", "libm.so.6").output()?;
+        let loaded = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (first, second) = loaded.trim().split_once(':').unwrap_or_default();
+        ensure!(
+            first.contains("xcast_preload") && second == "libm.so.6",
+            "{loaded}"
+        );
         // What no library gets into is told so, and runs.
         let directory = tempfile::tempdir()?;
         std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o755))?;

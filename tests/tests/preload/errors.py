@@ -1,10 +1,10 @@
-"""Sends each line of standard input to everyone, and says what errors come back for it.
+"""Sends what standard input says to everyone, and says what errors come back for it.
 
 errors.py OWN-ADDRESS HOP-LIMIT LENGTH PORT ADDRESS...
 
-A hop limit of 0 is the system's. Lines are filled up with spaces to the length. An error is "ADDRESS PORT NUMBER INFO
-LINE": the number as in errno, and what comes with it, such as an MTU. A send that fails is "ADDRESS PORT NUMBER refused
-LINE".
+A hop limit of 0 is the system's. A line is the number of errors to wait for and, behind a space, the message, which is
+filled up with spaces to the length. An error is "ADDRESS PORT NUMBER INFO MESSAGE": the number as in errno, and what comes
+with it, such as an MTU. A send that fails is "ADDRESS PORT NUMBER refused MESSAGE".
 """
 
 import select
@@ -25,7 +25,8 @@ with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRA
     poll.register(sender, 0)
     print("ready", flush=True)
     for line in sys.stdin:
-        payload = line.strip().encode().ljust(int(length))
+        expected, message = line.strip().split(" ", 1)
+        payload = message.encode().ljust(int(length))
         errors = []
 
         def send(address, again=True):
@@ -36,11 +37,12 @@ with socket.socket(socket.AF_INET6 if ipv6 else socket.AF_INET, socket.SOCK_DGRA
                 if again:
                     send(address, False)
                 else:
-                    errors.append(f"{address} {port} {error.errno} refused {line.strip()}")
+                    errors.append(f"{address} {port} {error.errno} refused {message}")
 
         for address in addresses:
             send(address)
-        while poll.poll(200):
+        # And for more than that, or what nobody expects, a little.
+        while poll.poll(10000 if len(errors) < int(expected) else 200):
             text, control, _, to = sender.recvmsg(2000, 500, socket.MSG_ERRQUEUE)
             number, _, _, _, _, info = struct.unpack_from("=IBBBBI", control[0][2])
             errors.append(f"{to[0]} {to[1]} {number} {info} {text.decode().strip()}")

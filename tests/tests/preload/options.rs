@@ -87,11 +87,12 @@ fn options_do_what_they_say(family: Family) {
             ensure!(value(at_end, name) > 0, "{name}: {text}");
             ensure!(value(at_end, name) == value(on_signal, name), "{text}");
         }
-        // On a busy machine the time of a group can end before all of it is there.
+        // On a busy machine the time of a group can end before all of it is there. The first may be one short:
+        // where the router has answered early, one destination is new then.
         let (shared, packets) = (value(at_end, "shared"), value(at_end, "xcast_packets"));
         let split = value(at_end, "ended_by_timer");
         ensure!(
-            shared <= 8 * packets && shared + 8 * split >= 8 * packets,
+            shared <= 8 * packets && shared + 1 + 8 * split >= 8 * packets,
             "{text}"
         );
         let sum = value(at_end, "shared") + value(at_end, "few") + value(at_end, "fell_back");

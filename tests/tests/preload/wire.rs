@@ -76,15 +76,16 @@ impl Wire {
             router.name()
         ))?;
         let [own, at] = [1, 2].map(|number| address(family, 9, number));
-        let (len, gone, broadcast) = match family {
+        // Without DAD an address of IPv6 can be bound to at once.
+        let (len, gone, flags) = match family {
             Family::Ipv4 => (24, "10.9.2.0/24", "brd +"),
-            Family::Ipv6 => (64, "fd09:2::/64", ""),
+            Family::Ipv6 => (64, "fd09:2::/64", "nodad"),
         };
         host.ip_batch(&format!(
-            "address add {own}/{len} {broadcast} dev {INTERFACE}\nlink set {INTERFACE} up\n"
+            "address add {own}/{len} {flags} dev {INTERFACE}\nlink set {INTERFACE} up\n"
         ))?;
         router.ip_batch(&format!(
-            "address add {at}/{len} dev lan\nlink set lan up\n"
+            "address add {at}/{len} {flags} dev lan\nlink set lan up\n"
         ))?;
         host.ip_batch(&format!(
             "route add default via {at}\nroute add unreachable {gone}\n"
