@@ -8,19 +8,20 @@ use std::{
     collections::{HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError, TryLockError},
+    sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
 use foldhash::fast::RandomState;
-use nix::errno::Errno;
 use xcast_host::{Probing, SendError, Sender, Uplink};
 
 use crate::{
+    address::Address,
     group::{Call, Datagram, Group, Groups, Memory, Thread, within_call},
     kernel,
-    raw::Descriptor,
+    lock::{self, Lock},
+    raw::{Descriptor, Seat},
     settings::Settings,
     sockets::{Destinations, Headers, Obstacle, Standing, has_room, is_routed, judge},
     statistics::{Counter, count},
@@ -46,10 +47,10 @@ const SHARDS: usize = 16;
 /// The locks of all shards, held.
 pub type Held = [Guard; SHARDS];
 /// The lock of a shard, held. There is nothing behind it if nothing is to be done.
-pub type Guard = MutexGuard<'static, Option<Engine>>;
+pub type Guard = lock::Guard<'static, Option<Engine>>;
 
 static SETTINGS: OnceLock<Settings> = OnceLock::new();
-static ENGINES: [Mutex<Option<Engine>>; SHARDS] = [const { Mutex::new(None) }; SHARDS];
+static ENGINES: [Lock<Option<Engine>>; SHARDS] = [const { Lock::new(None) }; SHARDS];
 
 /// What the library knows: of some descriptors.
 #[derive(Debug)]
@@ -89,8 +90,9 @@ pub fn start(settings: Settings) {
     if settings.uplink == Uplink::Unicast {
         return;
     }
+    lock::prepare();
     for engine in &ENGINES {
-        *lock(engine) = Some(Engine {
+        *engine.lock() = Some(Engine {
             settings,
             groups: Groups::default(),
             ended: Vec::new(),
@@ -104,49 +106,43 @@ pub fn max_delay() -> Duration {
     SETTINGS.get().map_or(Duration::ZERO, |it| it.max_delay)
 }
 
-/// The lock, held. A panic that poisoned it has left nothing half done that would matter more than
-/// datagrams that wait.
-fn lock(engine: &'static Mutex<Option<Engine>>) -> Guard {
-    engine.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn shard(fd: RawFd) -> &'static Mutex<Option<Engine>> {
+fn shard(fd: RawFd) -> &'static Lock<Option<Engine>> {
     &ENGINES[fd.unsigned_abs() as usize % SHARDS]
 }
 
 /// Does something with the descriptor's engine, if there is one.
 pub fn with<T>(fd: RawFd, work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-    lock(shard(fd)).as_mut().map(work)
+    shard(fd).lock().as_mut().map(work)
 }
 
-/// Takes a datagram if it is the next one that the thread's group expects. Leaves `errno` as it is.
+/// Does something for a thread that is likely to come again next.
+pub fn with_again<T>(fd: RawFd, work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
+    let mut guard = shard(fd).lock();
+    let result = guard.as_mut().map(work);
+    guard.lean();
+    result
+}
+
+/// Takes a datagram if it is the next one that the thread's group expects; `None` if this is nothing
+/// to be said at once, without a system call.
 #[inline]
-pub fn follow(thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
-    let shard = shard(fd);
-    let mut guard = match shard.try_lock() {
-        Ok(guard) => guard,
-        Err(TryLockError::Poisoned(guard)) => guard.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            let errno = Errno::last_raw();
-            let guard = lock(shard);
-            Errno::set_raw(errno);
-            guard
-        }
-    };
-    let engine = guard.as_mut();
-    engine.is_some_and(|engine| engine.groups.follow(thread, fd, to, payload))
+pub fn follow(thread: Thread, seat: Seat, fd: RawFd, to: &Address, payload: &[u8]) -> Option<bool> {
+    shard(fd).lean(seat, |engine| {
+        let engine = engine.as_mut();
+        engine.is_some_and(|engine| engine.follow(thread, fd, to, payload))
+    })
 }
 
 /// Does something with all engines, one after the other.
 pub fn with_all(mut work: impl FnMut(&mut Engine)) {
     for engine in &ENGINES {
-        lock(engine).iter_mut().for_each(&mut work);
+        engine.lock().iter_mut().for_each(&mut work);
     }
 }
 
 /// The engines before a fork, with nothing left to send; to be dropped in parent and child.
 pub fn hold() -> Held {
-    let mut held = ENGINES.each_ref().map(lock);
+    let mut held = ENGINES.each_ref().map(Lock::lock);
     for engine in held.iter_mut().filter_map(|guard| guard.as_mut()) {
         engine.end_all();
     }
@@ -155,6 +151,7 @@ pub fn hold() -> Held {
 
 /// In the child of a fork: the parent's groups are not its own, and neither are the parent's routers.
 pub fn forked(held: Held) {
+    lock::forked();
     for mut guard in held {
         if let Some(engine) = guard.as_mut() {
             engine.groups = Groups::default();
@@ -176,14 +173,13 @@ pub fn finish() {
     for engine in &ENGINES {
         loop {
             match engine.try_lock() {
-                Ok(guard) => stop(guard),
-                Err(TryLockError::Poisoned(guard)) => stop(guard.into_inner()),
-                Err(TryLockError::WouldBlock) if patience > 0 => {
+                Some(guard) => stop(guard),
+                None if patience > 0 => {
                     patience -= 1;
                     thread::sleep(Duration::from_millis(1));
                     continue;
                 }
-                Err(TryLockError::WouldBlock) => {}
+                None => {}
             }
             break;
         }
@@ -191,6 +187,12 @@ pub fn finish() {
 }
 
 impl Engine {
+    /// Takes a datagram if it is the next one that the thread's group expects.
+    #[inline]
+    pub fn follow(&mut self, thread: Thread, fd: RawFd, to: &Address, payload: &[u8]) -> bool {
+        self.groups.follow(thread, fd, to, payload)
+    }
+
     /// Takes a datagram into a group, or says that it is to pass. In either case, what has to leave
     /// before it has left.
     pub fn offer(&mut self, thread: Thread, fd: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
@@ -365,7 +367,7 @@ impl Engine {
             table::hold(fd, self.groups.count(fd) > 0);
             count(Counter::Taken, group.to().len());
             if group.followed > 0 {
-                count(Counter::Sends, group.followed);
+                table::count_sends(fd, group.followed);
                 table::repeated(fd, group.followed);
             }
             match self.sockets.get_mut(&fd) {

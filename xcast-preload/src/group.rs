@@ -17,7 +17,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use crate::sockets::Fit;
+use crate::{address::Address, sockets::Fit};
 
 /// Most destinations of a group. A longer list needs more than one packet anyway.
 pub const MAX_DESTINATIONS: usize = 254;
@@ -112,9 +112,10 @@ impl Group {
     }
 
     /// Whether this is the next destination that is expected.
-    fn expects(&self, socket: RawFd, to: SocketAddr, payload: &[u8]) -> bool {
+    fn expects(&self, socket: RawFd, to: &Address, payload: &[u8]) -> bool {
+        let next = self.memory.list.get(self.given);
         self.socket == socket
-            && self.memory.list.get(self.given) == Some(&to)
+            && next.is_some_and(|next| Address::from(*next) == *to)
             && self.memory.payload == payload
     }
 
@@ -146,15 +147,12 @@ impl Groups {
     /// Takes a datagram if the thread's group expects it as the next one. This is the way of nearly
     /// all datagrams of a program that sends to the same list again and again.
     #[inline]
-    pub fn follow(
-        &mut self,
-        thread: Thread,
-        socket: RawFd,
-        to: SocketAddr,
-        payload: &[u8],
-    ) -> bool {
+    pub fn follow(&mut self, thread: Thread, socket: RawFd, to: &Address, payload: &[u8]) -> bool {
         let others = |(other, group): &(Thread, Group)| {
-            *other != thread && group.socket == socket && group.to().contains(&to)
+            let mut given = group.to().iter();
+            *other != thread
+                && group.socket == socket
+                && given.any(|given| Address::from(*given) == *to)
         };
         if self.open.len() > 1 && self.open.iter().any(others) {
             return false;
@@ -454,7 +452,7 @@ mod tests {
             ended: &mut Vec<Group>,
         ) {
             let groups = &mut self.groups;
-            if groups.follow(thread, socket, to, &[content]) {
+            if groups.follow(thread, socket, &to.into(), &[content]) {
                 self.followed += 1;
             } else if groups.admits(thread, socket, to, &[content]).is_some() {
                 groups.join(thread, socket, to, ended);
@@ -606,7 +604,7 @@ mod tests {
             &mut ended,
         );
         for to in 1..4 {
-            assert!(!groups.follow(1, 3, address(to), b"same"));
+            assert!(!groups.follow(1, 3, &address(to).into(), b"same"));
             assert_eq!(groups.admits(1, 3, address(to), b"same"), Some(now));
             groups.join(1, 3, address(to), &mut ended);
         }
@@ -651,20 +649,20 @@ mod tests {
         };
         let mut groups = open(&memory, b"1");
         for to in 1..4 {
-            assert!(!groups.follow(1, 3, address(to), b"2"));
-            assert!(!groups.follow(2, 3, address(to), b"1"));
-            assert!(!groups.follow(1, 2, address(to), b"1"));
-            assert!(groups.follow(1, 3, address(to), b"1"));
+            assert!(!groups.follow(1, 3, &address(to).into(), b"2"));
+            assert!(!groups.follow(2, 3, &address(to).into(), b"1"));
+            assert!(!groups.follow(1, 2, &address(to).into(), b"1"));
+            assert!(groups.follow(1, 3, &address(to).into(), b"1"));
         }
         groups.end_all(&mut ended);
         // A part of the list, then somebody else.
         let mut groups = open(&memory, b"2");
-        assert!(groups.follow(1, 3, address(1), b"2"));
+        assert!(groups.follow(1, 3, &address(1).into(), b"2"));
         groups.end_all(&mut ended);
         let mut groups = open(&memory, b"3");
-        assert!(!groups.follow(1, 3, address(3), b"3"));
+        assert!(!groups.follow(1, 3, &address(3).into(), b"3"));
         groups.join(1, 3, address(3), &mut ended);
-        assert!(!groups.follow(1, 3, address(2), b"3"));
+        assert!(!groups.follow(1, 3, &address(2).into(), b"3"));
         groups.end_all(&mut ended);
         // Nothing is followed of a list that nothing is known of.
         let mut groups = open(
@@ -674,7 +672,7 @@ mod tests {
             },
             b"4",
         );
-        assert!(!groups.follow(1, 3, address(1), b"4"));
+        assert!(!groups.follow(1, 3, &address(1).into(), b"4"));
         groups.end_all(&mut ended);
         let given: Vec<_> = ended.iter().map(|group| group.to().len()).collect();
         assert_eq!(given, [4, 2, 2, 1]);

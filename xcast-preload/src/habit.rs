@@ -4,8 +4,6 @@
 //! A program that never does is left alone at the cost of a few comparisons. The content is not read
 //! as a whole for that, but sampled: a wrong guess costs time, and never a datagram.
 
-use std::net::SocketAddr;
-
 /// A socket's habit, as one word that threads share.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Habit(u64);
@@ -55,27 +53,14 @@ impl Habit {
     }
 }
 
-/// A number for a destination, of its port and its whole address: hosts of several networks may have
-/// the same end.
-pub fn destination(to: SocketAddr) -> u64 {
-    let address = match to {
-        SocketAddr::V4(to) => u64::from(to.ip().to_bits()),
-        SocketAddr::V6(to) => {
-            let bits = to.ip().to_bits();
-            mix((bits >> 64) as u64) ^ bits as u64
-        }
-    };
-    address ^ u64::from(to.port()) << 48
-}
-
 /// A hash of the length, and of octets at the beginning, in the middle and at the end.
 pub fn sample(payload: &[u8]) -> u64 {
     let len = payload.len();
-    let word = |at: usize| {
-        let mut octets = [0; SAMPLE];
-        let part = &payload[at..len.min(at + SAMPLE)];
-        octets[..part.len()].copy_from_slice(part);
-        u64::from_le_bytes(octets)
+    let word = |at: usize| match payload[at..].first_chunk() {
+        Some(octets) => u64::from_le_bytes(*octets),
+        None => payload[at..]
+            .iter()
+            .fold(0, |word, octet| word << 8 | u64::from(*octet)),
     };
     let middle = word(len / 2).rotate_left(21);
     let end = word(len.saturating_sub(SAMPLE)).rotate_left(42);
@@ -93,7 +78,10 @@ fn mix(mut word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::address::Address;
 
     #[test]
     fn a_client_of_one_server_has_no_such_habit() {
@@ -125,7 +113,7 @@ mod tests {
         for address in [networks, hosts, hosts_of_ipv4, ports] {
             let mut habit = Habit::default();
             for number in 0..100 {
-                habit = habit.note(b"same", destination(address(number)));
+                habit = habit.note(b"same", Address::from(address(number)).number());
                 assert_eq!(habit.repeats(), number > 0, "{}", address(number));
             }
         }

@@ -25,8 +25,8 @@
 //!
 //! `group`, `habit`, `sockets` and `settings` decide; they have no I/O. `engine` joins them,
 //! with `kernel` for questions to the kernel. `table` is what is known without a lock, `timer` the
-//! one thread, `statistics` what is counted. `hooks` is what the program calls, and with `raw` all
-//! that is unsafe.
+//! one thread, `statistics` what is counted. `hooks` is what the program calls, and with `raw` and
+//! `lock` all that is unsafe.
 
 #![cfg_attr(
     test,
@@ -36,12 +36,14 @@
     )
 )]
 
+mod address;
 mod engine;
 mod group;
 mod habit;
 #[cfg(not(test))]
 mod hooks;
 mod kernel;
+mod lock;
 mod raw;
 mod settings;
 mod sockets;

@@ -5,14 +5,15 @@ use std::{
     cell::Cell,
     ffi::{CStr, c_char, c_int, c_long, c_void},
     mem,
-    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     os::fd::{AsFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::atomic::{AtomicI32, AtomicPtr, Ordering},
+    sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, Ordering},
 };
 
 use nix::errno::Errno;
+
+use crate::address::Address;
 
 thread_local! {
     /// What the thread is at. One place, since every hook looks here.
@@ -20,6 +21,7 @@ thread_local! {
         State {
             work: Cell::new(0),
             socket: Cell::new(-1),
+            seat: Cell::new(Seat::None),
         }
     };
 }
@@ -30,6 +32,19 @@ struct State {
     work: Cell<u8>,
     /// The socket of its open group.
     socket: Cell<RawFd>,
+    /// To whom locks lean.
+    seat: Cell<Seat>,
+}
+
+/// Where a thread is among those that locks lean to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// Nowhere yet.
+    None,
+    /// At a place that no other living thread has.
+    At(usize),
+    /// Nowhere any more.
+    Left,
 }
 
 /// The thread is at work for the library: its calls of libc are the library's own.
@@ -38,6 +53,10 @@ const INSIDE: u8 = 1;
 const PENDING: u8 = 2;
 /// The thread has made a process without `fork`, and may be that process.
 const ASTRAY: u8 = 4;
+
+/// Whether any thread has ever done work for the library. Until then there is nothing to look for in
+/// [`STATE`], which takes a call to find.
+static EVER: AtomicBool = AtomicBool::new(false);
 
 /// The process that the library's notes are about.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
@@ -51,8 +70,14 @@ unsafe extern "C" {
 const PTHREAD_CANCEL_DISABLE: c_int = 1;
 
 /// Whether the thread is at work for the library.
+#[inline]
 pub fn is_inside() -> bool {
-    STATE.with(|state| state.work.get() & INSIDE != 0)
+    EVER.load(Ordering::Relaxed) && STATE.with(|state| state.work.get() & INSIDE != 0)
+}
+
+/// Nothing has been done yet but to begin, which leaves nothing in any thread's state.
+pub fn begin() {
+    EVER.store(false, Ordering::Relaxed);
 }
 
 /// The library's notes are about this process from now on.
@@ -87,11 +112,16 @@ pub fn is_borrowed() -> bool {
 
 /// The thread works for the library from now on.
 pub fn stay_inside() {
+    EVER.store(true, Ordering::Relaxed);
     STATE.with(|state| state.work.set(INSIDE));
 }
 
 /// The socket of which the thread may have an open group, if it is not at work for the library.
+#[inline]
 pub fn pending() -> Option<RawFd> {
+    if !EVER.load(Ordering::Relaxed) {
+        return None;
+    }
     STATE.with(|state| (state.work.get() == PENDING).then(|| state.socket.get()))
 }
 
@@ -109,19 +139,22 @@ pub fn set_pending(socket: Option<RawFd>) {
     });
 }
 
-/// Does some work like [`inside`], if the thread may have an open group of this socket. The work makes
-/// no system call that the program could notice; it is given the thread's [number](thread).
+/// Does some work like [`inside`], if the thread may have an open group of this socket. The work calls
+/// nothing, and does not panic; it is given the thread's [number](thread)
+/// and seat.
 #[inline]
-pub fn inside_with_group(socket: RawFd, work: impl FnOnce(usize) -> bool) -> bool {
+pub fn inside_with_group<T>(socket: RawFd, work: impl FnOnce(usize, Seat) -> T) -> Option<T> {
+    if !EVER.load(Ordering::Relaxed) {
+        return None;
+    }
     STATE.with(|state| {
         if state.work.get() != PENDING || state.socket.get() != socket {
-            return false;
+            return None;
         }
         state.work.set(PENDING | INSIDE);
-        let number = ptr::from_ref(state).addr();
-        let result = catch_unwind(AssertUnwindSafe(|| work(number))).unwrap_or(false);
+        let result = work(ptr::from_ref(state).addr(), state.seat.get());
         state.work.set(PENDING);
-        result
+        Some(result)
     })
 }
 
@@ -133,6 +166,7 @@ pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
     if is_inside() || is_borrowed() {
         return None;
     }
+    EVER.store(true, Ordering::Relaxed);
     STATE.with(|state| state.work.set(state.work.get() | INSIDE));
     let errno = Errno::last_raw();
     let mut state = 0;
@@ -145,6 +179,32 @@ pub fn inside<T>(work: impl FnOnce() -> T) -> Option<T> {
     Errno::set_raw(errno);
     STATE.with(|state| state.work.set(state.work.get() & !INSIDE));
     result
+}
+
+/// Of linux/membarrier.h.
+const PRIVATE_EXPEDITED: c_int = 1 << 3;
+const REGISTER_PRIVATE_EXPEDITED: c_int = 1 << 4;
+
+/// Whether the process may use [`barrier`], from now on.
+pub fn register_barrier() -> bool {
+    // SAFETY: the call touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
+}
+
+/// All threads of the process pass a memory barrier before this returns.
+pub fn barrier() {
+    // SAFETY: as above. It cannot fail once it is registered.
+    unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+}
+
+/// The calling thread's seat.
+pub fn seat() -> Seat {
+    STATE.with(|state| state.seat.get())
+}
+
+/// Gives the calling thread a seat.
+pub fn set_seat(seat: Seat) {
+    STATE.with(|state| state.seat.set(seat));
 }
 
 /// A number for the calling thread that no other living thread has.
@@ -237,34 +297,33 @@ pub struct Value {
     pub len: usize,
 }
 
-/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6, or says more than an
-/// address and a port (a flow label).
+/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6.
 ///
 /// # Safety
 ///
 /// `address` is null, or `len` octets can be read there.
-pub unsafe fn socket_address(address: *const c_void, len: usize) -> Option<SocketAddr> {
-    if address.is_null() || len < size_of::<libc::sa_family_t>() {
+#[inline]
+pub unsafe fn address(address: *const c_void, len: usize) -> Option<Address> {
+    if address.is_null() || len < size_of::<libc::sockaddr_in>() {
         return None;
     }
     // SAFETY: there are as many octets; they need not be aligned.
     let family = unsafe { address.cast::<libc::sa_family_t>().read_unaligned() };
+    // SAFETY: as above, and any octets are of this type.
+    let head = unsafe { address.cast::<[u8; 8]>().read_unaligned() };
     match c_int::from(family) {
-        libc::AF_INET if len >= size_of::<libc::sockaddr_in>() => {
-            // SAFETY: there are as many octets, and any are a valid `sockaddr_in`.
-            let address = unsafe { address.cast::<libc::sockaddr_in>().read_unaligned() };
-            let ip = u32::from_be(address.sin_addr.s_addr).into();
-            Some(SocketAddrV4::new(ip, u16::from_be(address.sin_port)).into())
-        }
+        libc::AF_INET => Some(Address::v4(head)),
         libc::AF_INET6 if len >= size_of::<libc::sockaddr_in6>() => {
-            // SAFETY: there are as many octets, and any are a valid `sockaddr_in6`.
-            let address = unsafe { address.cast::<libc::sockaddr_in6>().read_unaligned() };
-            let (ip, port) = (
-                address.sin6_addr.s6_addr.into(),
-                u16::from_be(address.sin6_port),
-            );
-            let scope = address.sin6_scope_id;
-            (address.sin6_flowinfo == 0).then(|| SocketAddrV6::new(ip, port, 0, scope).into())
+            // SAFETY: address and scope of a `sockaddr_in6` follow.
+            let (ipv6, scope) = unsafe {
+                let ipv6 = address.byte_add(mem::offset_of!(libc::sockaddr_in6, sin6_addr));
+                let scope = address.byte_add(mem::offset_of!(libc::sockaddr_in6, sin6_scope_id));
+                (
+                    ipv6.cast::<[u64; 2]>().read_unaligned(),
+                    scope.cast::<u32>().read_unaligned(),
+                )
+            };
+            Some(Address { head, ipv6, scope })
         }
         _ => None,
     }

@@ -6,15 +6,34 @@ use std::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 
-use crate::habit::Habit;
+use crate::{
+    habit::Habit,
+    statistics::{Counter, count},
+};
 
 /// Number of descriptors that are looked after.
 pub const LIMIT: usize = 4096;
 
-static HABITS: [AtomicU64; LIMIT] = [const { AtomicU64::new(0) }; LIMIT];
-static GENERATIONS: [AtomicU32; LIMIT] = [const { AtomicU32::new(0) }; LIMIT];
-static HELD: [AtomicBool; LIMIT] = [const { AtomicBool::new(false) }; LIMIT];
-static MARKS: [AtomicU8; LIMIT] = [const { AtomicU8::new(0) }; LIMIT];
+/// What is noted of a descriptor: together, since what a program sends pushes memory out of caches.
+#[repr(align(32))]
+struct Entry {
+    habit: AtomicU64,
+    /// Messages that were sent by it and are not counted yet.
+    sends: AtomicU64,
+    generation: AtomicU32,
+    held: AtomicBool,
+    marks: AtomicU8,
+}
+
+static ENTRIES: [Entry; LIMIT] = [const {
+    Entry {
+        habit: AtomicU64::new(0),
+        sends: AtomicU64::new(0),
+        generation: AtomicU32::new(0),
+        held: AtomicBool::new(false),
+        marks: AtomicU8::new(0),
+    }
+}; LIMIT];
 
 /// Its datagrams are left alone until somebody changes the socket.
 const UNFIT: u8 = 1;
@@ -23,47 +42,69 @@ const DOUBLED: u8 = 2;
 /// The library opened it.
 const OURS: u8 = 4;
 
-fn entry<T>(table: &[T; LIMIT], fd: RawFd) -> Option<&T> {
-    usize::try_from(fd).ok().and_then(|fd| table.get(fd))
+fn entry(fd: RawFd) -> Option<&'static Entry> {
+    usize::try_from(fd).ok().and_then(|fd| ENTRIES.get(fd))
 }
 
 fn mark(fd: RawFd, mark: u8) {
-    if let Some(marks) = entry(&MARKS, fd) {
-        marks.fetch_or(mark, Ordering::Relaxed);
+    if let Some(entry) = entry(fd) {
+        entry.marks.fetch_or(mark, Ordering::Relaxed);
     }
 }
 
 fn has(fd: RawFd, mark: u8) -> bool {
-    entry(&MARKS, fd).is_some_and(|marks| marks.load(Ordering::Relaxed) & mark != 0)
+    entry(fd).is_some_and(|entry| entry.marks.load(Ordering::Relaxed) & mark != 0)
 }
 
 /// Notes a send; says whether it may be one of several.
 pub fn note(fd: RawFd, payload: &[u8], destination: u64) -> bool {
-    let Some(word) = entry(&HABITS, fd) else {
+    let Some(entry) = entry(fd) else {
         return false;
     };
     // Threads that send at once may lose a note: then the habit shows a little later.
-    let habit = Habit::from_word(word.load(Ordering::Relaxed)).note(payload, destination);
-    word.store(habit.word(), Ordering::Relaxed);
+    let habit = Habit::from_word(entry.habit.load(Ordering::Relaxed)).note(payload, destination);
+    entry.habit.store(habit.word(), Ordering::Relaxed);
     habit.repeats()
 }
 
 /// Notes that so many sends repeated the content of the latest one that was noted.
 pub fn repeated(fd: RawFd, times: usize) {
-    if let Some(word) = entry(&HABITS, fd) {
-        let habit = Habit::from_word(word.load(Ordering::Relaxed)).repeated(times);
-        word.store(habit.word(), Ordering::Relaxed);
+    if let Some(Entry { habit, .. }) = entry(fd) {
+        let repeated = Habit::from_word(habit.load(Ordering::Relaxed)).repeated(times);
+        habit.store(repeated.word(), Ordering::Relaxed);
+    }
+}
+
+/// Counts so many messages of the program.
+pub fn count_sends(fd: RawFd, by: usize) {
+    match entry(fd) {
+        // Threads that send at once may lose some. To be exact would cost each send more than all else
+        // that is noted of it.
+        Some(Entry { sends, .. }) => {
+            let before = sends.load(Ordering::Relaxed);
+            sends.store(before + by as u64, Ordering::Relaxed);
+        }
+        None => count(Counter::Sends, by),
+    }
+}
+
+/// Has all messages of the program counted that are not yet. A signal handler may call this.
+pub fn sum_up() {
+    for Entry { sends, .. } in &ENTRIES {
+        if sends.load(Ordering::Relaxed) > 0 {
+            count(Counter::Sends, sends.swap(0, Ordering::Relaxed) as usize);
+        }
     }
 }
 
 /// A number that is another one after the descriptor has become another one.
 pub fn generation(fd: RawFd) -> u32 {
-    entry(&GENERATIONS, fd).map_or(0, |generation| generation.load(Ordering::Relaxed))
+    entry(fd).map_or(0, |entry| entry.generation.load(Ordering::Relaxed))
 }
 
 /// Whether anything was sent by it that was looked at.
 pub fn is_used(fd: RawFd) -> bool {
-    entry(&HABITS, fd).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+    entry(fd).is_some_and(|entry| entry.habit.load(Ordering::Relaxed) != 0)
 }
 
 /// Whether anything is noted of it.
@@ -73,7 +114,7 @@ pub fn is_known(fd: RawFd) -> bool {
 
 /// Whether the socket's datagrams are to be left alone.
 pub fn is_left_alone(fd: RawFd) -> bool {
-    entry(&MARKS, fd).is_none_or(|marks| marks.load(Ordering::Relaxed) & (UNFIT | DOUBLED) != 0)
+    entry(fd).is_none_or(|entry| entry.marks.load(Ordering::Relaxed) & (UNFIT | DOUBLED) != 0)
 }
 
 /// Leaves the socket alone until it is [`changed`].
@@ -88,19 +129,17 @@ pub fn doubled(fd: RawFd) {
 
 /// Somebody has changed the socket, or may have.
 pub fn changed(fd: RawFd) {
-    if let Some(marks) = entry(&MARKS, fd) {
-        marks.fetch_and(!UNFIT, Ordering::Relaxed);
+    if let Some(entry) = entry(fd) {
+        entry.marks.fetch_and(!UNFIT, Ordering::Relaxed);
     }
 }
 
 /// The descriptor is another one from now on.
 pub fn closed(fd: RawFd) {
-    if let (Some(marks), Some(habit)) = (entry(&MARKS, fd), entry(&HABITS, fd)) {
-        marks.store(0, Ordering::Relaxed);
-        habit.store(0, Ordering::Relaxed);
-    }
-    if let Some(generation) = entry(&GENERATIONS, fd) {
-        generation.fetch_add(1, Ordering::Relaxed);
+    if let Some(entry) = entry(fd) {
+        entry.marks.store(0, Ordering::Relaxed);
+        entry.habit.store(0, Ordering::Relaxed);
+        entry.generation.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -116,14 +155,14 @@ pub fn is_ours(fd: RawFd) -> bool {
 
 /// Says whether a group of the socket is open.
 pub fn hold(fd: RawFd, held: bool) {
-    if let Some(entry) = entry(&HELD, fd) {
-        entry.store(held, Ordering::Release);
+    if let Some(entry) = entry(fd) {
+        entry.held.store(held, Ordering::Release);
     }
 }
 
 /// Whether a group of the socket is open.
 pub fn is_held(fd: RawFd) -> bool {
-    entry(&HELD, fd).is_some_and(|held| held.load(Ordering::Acquire))
+    entry(fd).is_some_and(|entry| entry.held.load(Ordering::Acquire))
 }
 
 #[cfg(test)]

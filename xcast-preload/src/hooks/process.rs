@@ -17,7 +17,7 @@ use crate::{
     raw::{self, go_astray, inside, is_borrowed, set_pending},
     settings::Settings,
     statistics::{self, Counter},
-    timer,
+    table, timer,
 };
 
 /// Where statistics go, if anywhere, and whether as JSON.
@@ -56,6 +56,7 @@ extern "C" fn init() {
         // SAFETY: the functions stay where they are, since this library is never unloaded.
         unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(in_child)) };
     });
+    raw::begin();
 }
 
 extern "C" fn fini() {
@@ -67,6 +68,7 @@ extern "C" fn fini() {
 
 /// Shows what was counted, if that is wanted and there is anything. A signal handler may call this.
 fn show_statistics() {
+    table::sum_up();
     let anything = statistics::value(Counter::Sends) > 0;
     if let Some(Some((path, json))) = STATISTICS.get()
         && anything
@@ -105,6 +107,7 @@ unsafe extern "C" fn in_child() {
             engine::forked(engines);
             timer::forked(timer);
         }
+        table::sum_up();
         statistics::reset();
     });
 }

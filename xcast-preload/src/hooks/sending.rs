@@ -14,10 +14,10 @@ use super::{
     thread::{LEAVE, end_own, original},
 };
 use crate::{
-    engine,
+    address::Address,
+    engine::{self, Engine},
     group::Datagram,
-    habit::destination,
-    raw::{inside, inside_with_group, is_inside, pending, set_pending, socket_address, thread},
+    raw::{self, inside, inside_with_group, is_inside, pending, set_pending, thread},
     statistics::{Counter, count},
     table, timer,
 };
@@ -46,33 +46,45 @@ enum Fate {
 }
 
 /// Takes a datagram if it is the next one of a list that is sent to again. This is the way of nearly
-/// all that is taken: no allocation, no system call, and a lock that only threads with sockets of the
-/// same shard want.
+/// all that is taken: no allocation, no system call, and no lock that others want.
 #[inline]
-fn follows(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> bool {
-    flags & !FLAGS == 0
-        && to.is_some_and(|to| {
-            inside_with_group(fd, |thread| engine::follow(thread, fd, to, payload))
-        })
+fn follows(fd: c_int, to: &Address, flags: c_int, payload: &[u8]) -> bool {
+    if flags & !FLAGS != 0 {
+        return false;
+    }
+    let follow = |thread, seat| engine::follow(thread, seat, fd, to, payload);
+    match inside_with_group(fd, follow) {
+        Some(Some(taken)) => taken,
+        // Somebody else was there since the latest.
+        Some(None) => {
+            let follow = |engine: &mut Engine| engine.follow(thread(), fd, to, payload);
+            inside(|| engine::with_again(fd, follow)).flatten() == Some(true)
+        }
+        None => false,
+    }
 }
 
 /// Decides about a datagram of the program that does not [follow](follows).
-fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fate {
-    let plain = to.filter(|_| flags & !FLAGS == 0);
+fn offer(fd: c_int, to: Option<Address>, flags: c_int, payload: &[u8]) -> Fate {
     if is_inside() {
         return Fate::Passes;
     }
-    count(Counter::Sends, 1);
-    let to = plain.filter(|_| !table::is_left_alone(fd));
-    let Some(to) = to.filter(|to| table::note(fd, payload, destination(*to))) else {
+    table::count_sends(fd, 1);
+    let plain = to.filter(|_| flags & !FLAGS == 0 && !table::is_left_alone(fd));
+    let repeats = plain.is_some_and(|to| table::note(fd, payload, to.number()));
+    let to = plain.and_then(Address::socket_address);
+    let Some(to) = to.filter(|_| repeats) else {
         make_way(fd, to);
         return Fate::Passes;
     };
     if pending().is_some_and(|other| other != fd) {
         end_own();
     }
+    // The destructor of the thread is registered here, if the thread does not end already.
+    let registered = LEAVE.try_with(|_| ()).is_ok();
     let taken = inside(|| {
-        let taken = engine::with(fd, |engine| engine.offer(thread(), fd, to, payload));
+        let offer = |engine: &mut Engine| engine.offer(thread(), fd, to, payload);
+        let taken = engine::with_again(fd, offer);
         if taken == Some(true) {
             timer::wake();
         }
@@ -80,8 +92,6 @@ fn offer(fd: c_int, to: Option<SocketAddr>, flags: c_int, payload: &[u8]) -> Fat
     });
     match taken {
         Some(true) => {
-            // The destructor of the thread is registered here, if the thread does not end already.
-            let registered = LEAVE.try_with(|_| ()).is_ok();
             set_pending(Some(fd));
             if !registered {
                 end_own();
@@ -127,11 +137,11 @@ pub unsafe extern "C-unwind" fn sendto(
         // SAFETY: the caller vouches for address and buffer.
         let (to, payload) = unsafe {
             (
-                socket_address(address.cast(), address_len as usize),
+                raw::address(address.cast(), address_len as usize),
                 slice::from_raw_parts(buffer.cast::<u8>(), len),
             )
         };
-        if follows(fd, to, flags, payload) {
+        if to.is_some_and(|to| follows(fd, &to, flags, payload)) {
             return len as ssize_t;
         }
         match offer(fd, to, flags, payload) {
@@ -157,16 +167,13 @@ pub unsafe extern "C-unwind" fn sendto(
 /// # Safety
 ///
 /// `message` is one that the kernel could read.
-unsafe fn content<'a>(
-    message: &'a msghdr,
-    pieces: &'a mut Vec<u8>,
-) -> Option<(SocketAddr, &'a [u8])> {
+unsafe fn content<'a>(message: &'a msghdr, pieces: &'a mut Vec<u8>) -> Option<(Address, &'a [u8])> {
     if message.msg_controllen != 0 && !message.msg_control.is_null() {
         return None;
     }
     // SAFETY: the caller vouches for the address, and for each piece.
     unsafe {
-        let to = socket_address(message.msg_name, message.msg_namelen as usize)?;
+        let to = raw::address(message.msg_name, message.msg_namelen as usize)?;
         if message.msg_iov.is_null() || message.msg_iovlen > MAX_MESSAGES {
             return None;
         }
@@ -215,14 +222,14 @@ unsafe fn offer_message(fd: c_int, message: *const msghdr, flags: c_int) -> (Fat
         pieces.clear();
         // SAFETY: as above.
         let (to, payload) = unsafe { content(message, &mut pieces) }?;
-        let fate = match follows(fd, Some(to), flags, payload) {
+        let fate = match follows(fd, &to, flags, payload) {
             true => Fate::Taken,
             false => offer(fd, Some(to), flags, payload),
         };
         Some((fate, payload.len()))
     });
     fate.ok().flatten().unwrap_or_else(|| {
-        count(Counter::Sends, 1);
+        table::count_sends(fd, 1);
         count(Counter::Call, 1);
         make_way(fd, None);
         (Fate::Passes, 0)
@@ -323,7 +330,7 @@ unsafe fn send_many(
     messages: &mut [mmsghdr],
     flags: c_int,
 ) -> c_int {
-    count(Counter::Sends, messages.len());
+    table::count_sends(fd, messages.len());
     // SAFETY: the caller vouches for the messages.
     let plan = inside(|| unsafe { plan(fd, messages) }).flatten();
     let Some(plan) = plan else {
@@ -382,7 +389,7 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
         let (to, content) = unsafe { content(&message.msg_hdr, pieces) }?;
         Some(Datagram {
             content,
-            to,
+            to: to.socket_address()?,
             fit: true,
         })
     });
@@ -391,7 +398,7 @@ unsafe fn plan(fd: c_int, messages: &[mmsghdr]) -> Option<Plan> {
     // What never repeats anything need not be judged.
     let mut repeats = false;
     for datagram in &datagrams {
-        repeats |= table::note(fd, datagram.content, destination(datagram.to));
+        repeats |= table::note(fd, datagram.content, Address::from(datagram.to).number());
     }
     if !repeats && !is_repetitive(&datagrams) {
         return None;
@@ -421,8 +428,8 @@ unsafe fn note_taken(fd: c_int, messages: &[mmsghdr]) {
     for message in messages {
         let header = &message.msg_hdr;
         // SAFETY: the caller vouches for the message.
-        let to = unsafe { socket_address(header.msg_name, header.msg_namelen as usize) };
-        if let Some(to) = to {
+        let to = unsafe { raw::address(header.msg_name, header.msg_namelen as usize) };
+        if let Some(to) = to.and_then(Address::socket_address) {
             let _ = engine::with(fd, |engine| engine.taken(fd, to));
         }
     }
@@ -439,7 +446,7 @@ unsafe fn send_group(fd: c_int, messages: &mut [mmsghdr], places: &[usize]) {
     let to = places.iter().filter_map(|place| {
         let header = &messages[*place].msg_hdr;
         // SAFETY: the caller vouches for the message.
-        unsafe { socket_address(header.msg_name, header.msg_namelen as usize) }
+        unsafe { raw::address(header.msg_name, header.msg_namelen as usize) }?.socket_address()
     });
     let to: Vec<_> = to.collect();
     let header = messages[*first].msg_hdr;

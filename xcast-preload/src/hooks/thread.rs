@@ -2,6 +2,7 @@
 
 use crate::{
     engine::{self, Engine},
+    lock,
     raw::{self, inside, pending, set_pending},
 };
 
@@ -36,6 +37,7 @@ pub(super) struct Leave;
 impl Drop for Leave {
     fn drop(&mut self) {
         end_own();
+        lock::stand_up();
     }
 }
 
