@@ -20,7 +20,7 @@ use nix::time::{ClockId, clock_gettime};
 use ::tests::family::Family;
 
 use crate::{
-    family::named,
+    family::{named, number},
     measure::{Effort, Summary, check_interrupt},
     progress::Progress,
     sender::{self, Host, PAYLOAD_BYTES, Row, SOURCE},
@@ -101,38 +101,65 @@ pub fn measure(
         // What it costs who sends to one is only to be seen by the same links. Many copies are taken off the wire
         // by programs that suit their sender.
         let without = if destinations == 1 { &host } else { &plain };
-        for (host, exec) in [(without, false), (&host, true)] {
-            rows.push(row(host, exec, family.address(SOURCE), &to, cpu, effort)?);
+        let mut sides = [(without, false), (&host, true)].map(|(host, exec)| Side {
+            host,
+            exec,
+            own: family.address(SOURCE),
+            to: &to,
+            cpu,
+            messages: 1000,
+            ns: Vec::new(),
+        });
+        for side in &mut sides {
+            let wanted = effort.run.as_nanos() as f64 / side.run()?;
+            side.messages = (wanted as u32).max(1000);
+        }
+        // In turns, so that what else the machine does is the same for both.
+        for _ in 0..effort.rounds {
+            for side in &mut sides {
+                let ns = side.run()?;
+                side.ns.push(ns);
+            }
+        }
+        for side in sides {
+            rows.push(side.row(family)?);
         }
     }
     Ok(rows)
 }
 
-fn row(
-    host: &Host,
+/// The program, plain or under `exec`.
+struct Side<'a> {
+    host: &'a Host,
     exec: bool,
     own: IpAddr,
-    to: &[SocketAddr],
+    to: &'a [SocketAddr],
     cpu: usize,
-    effort: Effort,
-) -> Result<Row> {
-    let program = env::current_exe().context("cannot find this program's own file")?;
-    let run = |messages: u32| -> Result<f64> {
+    messages: u32,
+    ns: Vec<f64>,
+}
+
+impl Side<'_> {
+    /// A round: CPU time of a message in nanoseconds.
+    fn run(&self) -> Result<f64> {
         check_interrupt()?;
+        let Self { host, exec, .. } = *self;
+        let program = env::current_exe().context("cannot find this program's own file")?;
         let mut command: Command = host.namespace.command(&program);
         if exec {
             command.args(["exec", "--"]).arg(&program);
         }
         command.arg(AS_PROGRAM);
-        command.args([cpu.to_string(), messages.to_string(), own.to_string()]);
-        command.args(to.iter().map(ToString::to_string));
+        let (cpu, messages) = (self.cpu.to_string(), self.messages.to_string());
+        command.args([cpu, messages, self.own.to_string()]);
+        command.args(self.to.iter().map(ToString::to_string));
         let before = host.arrived()?;
         let output = command.output()?;
         let stderr = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "{AS_PROGRAM}: {stderr}");
         let arrived = host.arrived()? - before;
-        let all = u64::from(messages + TRIAL) * to.len() as u64;
-        let shared = exec && to.len() > 1;
+        let all = u64::from(self.messages + TRIAL) * self.to.len() as u64;
+        let shared = exec && self.to.len() > 1;
         ensure!(
             if shared {
                 arrived < all / 2
@@ -142,19 +169,19 @@ fn row(
             "{AS_PROGRAM} with exec {exec}: {arrived} packets arrived for {all} datagrams"
         );
         Ok(String::from_utf8_lossy(&output.stdout).trim().parse()?)
-    };
-    let trial = run(1000)?;
-    let messages = effort.run.as_nanos() as f64 / trial;
-    let messages = (messages as u32).max(1000);
-    let ns: Vec<f64> = (0..effort.rounds)
-        .map(|_| run(messages))
-        .collect::<Result<_>>()?;
-    Ok(Row {
-        subject: if exec { "program, exec" } else { "program" },
-        family: if own.is_ipv6() { 6 } else { 4 },
-        destinations: to.len(),
-        payload_bytes: PAYLOAD_BYTES,
-        ns_per_message: Summary::of(&ns).context("no rounds")?,
-        delivered: true,
-    })
+    }
+
+    fn row(self, family: Family) -> Result<Row> {
+        Ok(Row {
+            subject: match self.exec {
+                true => "program, exec",
+                false => "program",
+            },
+            family: number(family),
+            destinations: self.to.len(),
+            payload_bytes: PAYLOAD_BYTES,
+            ns_per_message: Summary::of(&self.ns).context("no rounds")?,
+            delivered: true,
+        })
+    }
 }
