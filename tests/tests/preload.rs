@@ -2,6 +2,8 @@
 
 #[path = "preload/cluster.rs"]
 mod cluster;
+#[path = "preload/corners.rs"]
+mod corners;
 #[path = "preload/going.rs"]
 mod going;
 #[path = "preload/hosts.rs"]
