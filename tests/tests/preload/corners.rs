@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::process::Command;
 
-use anyhow::{Result, ensure};
+use anyhow::ensure;
 use tests::family::Family;
 use tests::namespace::{self, Namespace};
 
