@@ -2,6 +2,8 @@
 
 #[path = "preload/cluster.rs"]
 mod cluster;
+#[path = "preload/corners.rs"]
+mod corners;
 #[path = "preload/errors.rs"]
 mod errors;
 #[path = "preload/going.rs"]

@@ -25,7 +25,7 @@ impl Habit {
         self.0
     }
 
-    /// Notes a send of this content to a [destination] by its number.
+    /// Notes a send of this content to a destination by its [number](crate::address::Address::number).
     pub fn note(self, payload: &[u8], destination: u64) -> Self {
         let content = sample(payload) & 0xffff_ffff;
         let destination = (mix(destination) >> 48) & 0xffff;

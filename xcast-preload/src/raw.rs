@@ -75,6 +75,11 @@ pub fn is_inside() -> bool {
     EVER.load(Ordering::Relaxed) && STATE.with(|state| state.work.get() & INSIDE != 0)
 }
 
+/// Whether there can be anything to end.
+pub fn has_worked() -> bool {
+    EVER.load(Ordering::Relaxed)
+}
+
 /// Nothing has been done yet but to begin, which leaves nothing in any thread's state.
 pub fn begin() {
     EVER.store(false, Ordering::Relaxed);

@@ -60,6 +60,9 @@ static COUNTERS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.
 
 /// Raises a counter.
 pub fn count(counter: Counter, by: usize) {
+    if by == 0 {
+        return;
+    }
     COUNTERS[counter as usize].fetch_add(by as u64, Ordering::Relaxed);
 }
 

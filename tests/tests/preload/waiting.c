@@ -34,6 +34,7 @@
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/msg.h>
 #include <sys/select.h>
 #include <sys/sem.h>
@@ -442,6 +443,33 @@ static void end(const char *name)
         send_to_all("parent");
         status = left();
         printf("case held %d\n", status);
+    }
+    /* Lengths whose sum does not fit: it would be 50. */
+    IS("overflow") {
+        struct iovec pieces[] = {{buffer, SIZE_MAX - 99}, {buffer, 150}};
+        struct msghdr message = {.msg_name = &everyone[0], .msg_namelen = sizeof everyone[0]};
+        message.msg_iov = pieces;
+        message.msg_iovlen = 2;
+        long sent = sendmsg(sender, &message, 0);
+        printf("case %s 1\n", sent < 0 && errno == EINVAL ? "refused" : "sent");
+    }
+    /* A socket with a number above those that are looked after. */
+    IS("high") {
+        struct rlimit limit = {9000, 9000};
+        setrlimit(RLIMIT_NOFILE, &limit);
+        int fd = open("/dev/null", O_RDONLY);
+        while (fd < 5000)
+            fd = dup(fd);
+        struct sockaddr_in own = {0};
+        socklen_t len = sizeof own;
+        getsockname(sender, (void *)&own, &len);
+        own.sin_port = 0;
+        sender = socket(AF_INET, SOCK_DGRAM, 0);
+        int bound = bind(sender, (void *)&own, sizeof own);
+        for (int round = 0; round < 50; round++)
+            send_to_all("warm_up");
+        send_to_all("high");
+        printf("case %s 1\n", bound == 0 && sender > 5000 ? "high" : "low");
     }
     IS("_Fork") {
         if (_Fork() == 0)

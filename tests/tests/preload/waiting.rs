@@ -13,7 +13,7 @@ use crate::hosts::script;
 use crate::wire::{INTERFACE, Run, Wire};
 
 /// Destinations of a group.
-const ALL: usize = 8;
+pub const ALL: usize = 8;
 /// The longest time that there is, so that nothing but calls ends a group.
 const NEVER: [&str; 2] = ["--max-delay", "3599999"];
 
@@ -52,12 +52,12 @@ const ENDS: [&str; 29] = [
 ];
 
 /// The program of all this.
-struct Program {
+pub struct Program {
     directory: TempDir,
 }
 
 impl Program {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let output = Command::new("cc")
             .args(["-O0", "-fno-builtin", "-w", "-pthread", "-o"])
@@ -71,7 +71,7 @@ impl Program {
     }
 
     /// Runs a case, or all that the process survives.
-    fn run(&self, wire: &Wire, case: Option<&str>) -> Result<Run> {
+    pub fn run(&self, wire: &Wire, case: Option<&str>) -> Result<Run> {
         let mut command = wire.exec(&NEVER);
         // However it ends.
         command.args(["--", "sh", "-c", "\"$@\" || true", "sh"]);
@@ -85,7 +85,7 @@ impl Program {
 }
 
 /// The lines "case NAME NUMBER" of a program.
-fn cases(run: &Run) -> Result<BTreeMap<&str, usize>> {
+pub fn cases(run: &Run) -> Result<BTreeMap<&str, usize>> {
     let lines = run.answers.iter();
     let cases = lines.filter_map(|line| line.strip_prefix("case ")?.split_once(' '));
     cases
@@ -94,7 +94,7 @@ fn cases(run: &Run) -> Result<BTreeMap<&str, usize>> {
 }
 
 /// How many datagrams with this content arrived.
-fn arrived(run: &Run, name: &str) -> usize {
+pub fn arrived(run: &Run, name: &str) -> usize {
     let sent = run.streams.values().flatten();
     let of_name = sent.filter(|sent| {
         let rest = sent.content.strip_prefix(name.as_bytes());

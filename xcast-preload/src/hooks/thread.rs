@@ -51,6 +51,8 @@ pub(super) fn end_own() {
 
 /// Ends the groups of all threads.
 pub(super) fn end_all() {
-    set_pending(None);
-    let _ = inside(|| engine::with_all(Engine::end_all));
+    if raw::has_worked() {
+        set_pending(None);
+        let _ = inside(|| engine::with_all(Engine::end_all));
+    }
 }
