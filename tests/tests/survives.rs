@@ -560,6 +560,54 @@ fn with_few_descriptors(soft: u32, hard: u32) -> Result<()> {
         Ok(daemon) => daemon,
         Err(error) => {
             let text = format!("{error:#}");
+/// Preset device maps that cannot be made when a port appears: it is used for output when they are there and not before, and
+/// `ports` and `status` say why. They are made when that can be done.
+#[test]
+fn device_maps_that_cannot_be_made_at_first() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        trio.serves(&ALL)?;
+        trio.r.ip("link del p3")?;
+        let gone = || Ok(trio.port("p3")?["mode"].is_null());
+        ensure!(until(SOON, gone)?, "still a port");
+        // Enough to ask the kernel things, and too few for a group of maps.
+        let pid = trio.daemon()?.pid();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let limit_to = |most: usize| {
+            let limit = format!("--nofile={most}:4096");
+            let pid = pid.to_string();
+            let mut command = std::process::Command::new("prlimit");
+            namespace::run(command.args(["--pid", &pid, &limit]), "")
+        };
+        limit_to(open + 8)?;
+        trio.restore_p3()?;
+        let is_said = || {
+            let cause = trio.port("p3")?["error"].to_string();
+            Ok(cause.contains("device maps") && cause.contains("os error 24"))
+        };
+        ensure!(until(SOON, is_said)?, "{}", trio.port("p3")?);
+        let pending = || -> Result<u64> {
+            let status = daemon::report(&trio.r.namespace, &["status"])?;
+            let count = status["pending_edits"]["count"].as_u64();
+            count.context("no count")
+        };
+        ensure!(pending()? == 1, "{} edits are pending", pending()?);
+        trio.serves(&ALL).context("by the stack")?;
+        limit_to(4096)?;
+        let is_port = || {
+            let port = trio.port("p3")?;
+            Ok(port["mode"] == "native" && port["error"].is_null())
+        };
+        ensure!(until(SOON, is_port)?, "{}", trio.port("p3")?);
+        ensure!(pending()? == 0, "{} edits are pending", pending()?);
+        let numbers = stream(trio, &[B, C], |_| Ok(()))?;
+        complete("C", &trio.c, &numbers)?;
+        let lost = Counters::read(&trio.r.namespace)?.value("drop_redirect");
+        ensure!(lost == 0, "drop_redirect {lost}");
+        Ok(())
+    });
+}
+
             let about = ["descriptor", "nofile", "open files"];
             ensure!(about.iter().any(|word| text.contains(word)), "{text}");
             ensure!(soft == hard, "the limit can be raised, and was not");

@@ -64,7 +64,7 @@ use self::{
     tables::TableMaps,
     tunnels::TunnelMaps,
 };
-pub use self::{error::DatapathError, veth::Macs};
+pub use self::{error::DatapathError, fanouts::Unmade, veth::Macs};
 
 /// The loaded programs and their maps.
 pub struct Datapath {
@@ -225,15 +225,24 @@ impl Datapath {
         self.fanouts.asked()
     }
 
-    /// Whether the device maps are in place that were asked for by then.
-    pub fn is_settled(&self, asked: u64) -> bool {
-        self.fanouts.done() >= asked
+    /// Whether all device maps are in place that were asked for so far.
+    pub fn is_settled(&self) -> bool {
+        self.fanouts.done() >= self.asked() && self.fanouts.unmade().is_none()
+    }
+
+    /// Whether the device maps of a port are in place that were asked for by then.
+    pub fn can_copy(&self, slot: u8, asked: u64) -> bool {
+        self.fanouts.done() >= asked && !self.fanouts.lacks(slot)
+    }
+
+    /// The device maps that could not be made, and are tried again.
+    pub fn unmade(&self) -> Option<Unmade> {
+        self.fanouts.unmade()
     }
 
     /// Waits until every device map that was asked for so far is in place.
     pub fn wait_for_fanouts(&self) {
-        let asked = self.asked();
-        while !self.is_settled(asked) {
+        while !self.is_settled() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -473,5 +482,58 @@ impl Datapath {
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DatapathError> {
         let programs = self.links.programs_mut();
         program(programs.ok_or(DatapathError::Missing(name))?, name)
+    }
+}
+
+/// The time by the clock that the programs read.
+fn now_ns() -> Result<u64, DatapathError> {
+    let now =
+        clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|errno| DatapathError::System {
+            what: "cannot read the clock",
+            source: errno.into(),
+        })?;
+    Ok(Duration::from(now)
+        .as_nanos()
+        .try_into()
+        .unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use xcast_common::maps::PORT_FIRST;
+
+    use super::*;
+
+    fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "it does not come true");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// An interface that goes while its device maps are made: nothing counts as settled, which is what taking over waits
+    /// for, and the others have theirs all the same.
+    #[test]
+    fn device_maps_of_an_interface_that_is_gone() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let settings = Settings::default();
+        let datapath = Datapath::load(&settings, 16, Macs::default()).unwrap();
+        let (loopback, nobody) = (1, 0x7fff_ffff);
+        let [there, gone] = [PORT_FIRST, PORT_FIRST + 1];
+        datapath.fanouts.set_device(gone, Some(nobody));
+        datapath.fanouts.set_device(there, Some(loopback));
+        let asked = datapath.asked();
+        until(|| datapath.can_copy(there, asked));
+        assert!(!datapath.is_settled() && !datapath.can_copy(gone, asked));
+        assert_eq!(datapath.unmade().unwrap().slots, [gone]);
+        until(|| datapath.unmade().is_some_and(|unmade| unmade.attempts > 2));
+        datapath.fanouts.set_device(gone, None);
+        until(|| datapath.is_settled());
+        assert_eq!(datapath.unmade(), None);
     }
 }

@@ -203,8 +203,7 @@ impl Router {
     ///
     /// They cannot be attached to the own pair, or what is pinned cannot be written.
     pub(super) fn advance(&mut self) -> Result<()> {
-        let is_settled = |datapath: &Datapath| datapath.is_settled(datapath.asked());
-        if self.ready || !self.synced || !is_settled(&self.datapath) {
+        if self.ready || !self.synced || !self.datapath.is_settled() {
             return Ok(());
         }
         // What became a port when the last device map was there is in the routes, too.
@@ -213,7 +212,7 @@ impl Router {
             self.inherited = true;
             self.datapath.inherit_subsets();
         }
-        if !is_settled(&self.datapath) {
+        if !self.datapath.is_settled() {
             return Ok(());
         }
         match self.start {
