@@ -9,7 +9,7 @@
 //! * `devices` is the interfaces, `links` has the programs run on them, and `fanouts` the device maps that copies are made
 //!   with, off the
 //!   fast path.
-//! * `handover` is how copies reach the kernel stack.
+//! * `handover` is how copies reach the kernel stack, and `foreign` who may be in their way.
 //! * `counters` and [`rings`] are what the programs tell.
 //! * [`veth`] is the pair through which packets reach the kernel stack, come round once more, or
 //!   originate here.
@@ -23,6 +23,7 @@ mod counters;
 mod devices;
 mod error;
 mod fanouts;
+pub(crate) mod foreign;
 pub mod generation;
 pub(crate) mod handover;
 mod links;
