@@ -17,6 +17,7 @@ use tests::daemon::{self, Counters, Daemon, Launch, PATIENCE};
 use tests::family::{self, Family};
 use tests::layout::{self, Layout};
 use tests::namespace::{self, Namespace};
+use tests::packet::Packet;
 use tests::rig::{self, Rig, STACK_INTERFACE, list};
 use tests::trio::{self, A, B, BEHIND, C, Host, R1, SOON, Trio, until};
 
@@ -31,10 +32,25 @@ fn stream(
     destinations: &[Ipv4Addr],
     work: impl FnOnce(&mut Trio) -> Result<()>,
 ) -> Result<Vec<u32>> {
+    stream_of(
+        trio,
+        1_000_000,
+        |trio, number| trio.packet(A, destinations, number, 0),
+        work,
+    )
+}
+
+/// The same with the packets that `make` makes, and this number of the first one.
+fn stream_of(
+    trio: &mut Trio,
+    first: u32,
+    make: impl Fn(&Trio, u32) -> Packet,
+    work: impl FnOnce(&mut Trio) -> Result<()>,
+) -> Result<Vec<u32>> {
     let packets: Vec<_> = (0..20_000_u32)
         .map(|index| {
-            let number = 1_000_000 + index;
-            (number, trio.packet(A, destinations, number, 0).frame())
+            let number = first + index;
+            (number, make(trio, number).frame())
         })
         .collect();
     let tap = tests::tap::Tap::open(&trio.a.namespace, "a0")?;
@@ -544,22 +560,6 @@ fn other_signals_end_nothing() {
     });
 }
 
-/// Too few file descriptors: either the router copies, or it says so and is not ready.
-fn with_few_descriptors(soft: u32, hard: u32) -> Result<()> {
-    let layout = Layout {
-        ports: 32,
-        ..Layout::default()
-    };
-    let limit = format!("--nofile={soft}:{hard}");
-    let rig = Rig::prepare(&layout)?;
-    let launch = Launch {
-        under: &["prlimit", &limit],
-        ..Launch::default()
-    };
-    let _daemon = match Daemon::launch(&rig.router, &layout.configuration(), launch) {
-        Ok(daemon) => daemon,
-        Err(error) => {
-            let text = format!("{error:#}");
 /// Preset device maps that cannot be made when a port appears: it is used for output when they are there and not before, and
 /// `ports` and `status` say why. They are made when that can be done.
 #[test]
@@ -608,6 +608,22 @@ fn device_maps_that_cannot_be_made_at_first() {
     });
 }
 
+/// Too few file descriptors: either the router copies, or it says so and is not ready.
+fn with_few_descriptors(soft: u32, hard: u32) -> Result<()> {
+    let layout = Layout {
+        ports: 32,
+        ..Layout::default()
+    };
+    let limit = format!("--nofile={soft}:{hard}");
+    let rig = Rig::prepare(&layout)?;
+    let launch = Launch {
+        under: &["prlimit", &limit],
+        ..Launch::default()
+    };
+    let _daemon = match Daemon::launch(&rig.router, &layout.configuration(), launch) {
+        Ok(daemon) => daemon,
+        Err(error) => {
+            let text = format!("{error:#}");
             let about = ["descriptor", "nofile", "open files"];
             ensure!(about.iter().any(|word| text.contains(word)), "{text}");
             ensure!(soft == hard, "the limit can be raised, and was not");
@@ -702,20 +718,72 @@ fn replaced_under_a_stream() {
     trio::with(|trio| {
         trio.resolve()?;
         trio.serves(&ALL)?;
-        let numbers = stream(trio, &[B, C, R1], |trio| {
-            let mut old = trio.daemon.take().context("no router")?;
-            let launch = Launch {
-                arguments: &["--replace"],
-                ..Launch::default()
-            };
-            trio.launch(launch)?;
-            ensure!(old.ends()?, "the old one runs still");
-            Ok(())
-        })?;
+        let numbers = stream(trio, &[B, C, R1], replace)?;
         complete("B", &trio.b, &numbers)?;
         complete("C", &trio.c, &numbers)?;
         complete("R", &trio.r, &numbers)
     });
+}
+
+/// What has to stay a list (flag X) goes on to pass a gateway that was found to speak Xcast, whether the configuration is read
+/// again, or another router takes over from one that runs or was killed: nobody has to prove anything anew first.
+#[test]
+fn proven_gateway_gets_lists_without_a_gap() {
+    trio::before(|trio| {
+        trio.make_b_a_router()?;
+        trio.configure("gateways = \"none\"\n", "")?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        let _second = Daemon::start(&trio.b.namespace, &trio::configuration(&["b0"]))?;
+        trio.launch(Launch {
+            arguments: &["-v"],
+            ..Launch::default()
+        })?;
+        trio.resolve()?;
+        let is_proven = |trio: &Trio| {
+            let rows = daemon::report(&trio.r.namespace, &["neighbors"])?;
+            let mut rows = rows.as_array().context("no list")?.iter();
+            Ok(rows.any(|row| row["standing"] == "proven"))
+        };
+        ensure!(until(SOON, || is_proven(trio))?, "not proven");
+        let only_as_a_list = |trio: &Trio, number| {
+            let mut packet = trio.packet(A, &[BEHIND], number, 0);
+            packet.xcast.x = true;
+            packet
+        };
+        let successions = [reload, replace, kill_and_start];
+        for (first, succession) in (1..).zip(successions) {
+            let numbers = stream_of(trio, first * 1_000_000, only_as_a_list, succession)?;
+            complete("B", &trio.b, &numbers).with_context(|| format!("succession {first}"))?;
+            ensure!(until(SOON, || is_proven(trio))?, "proven no more");
+        }
+        Ok(())
+    });
+}
+
+/// Has the router read its configuration again.
+fn reload(trio: &mut Trio) -> Result<()> {
+    let daemon = trio.daemon()?;
+    kill(daemon.pid(), Signal::SIGHUP)?;
+    let is_read = || Ok(daemon.log().contains("configuration was read again"));
+    ensure!(until(PATIENCE, is_read)?, "the configuration is not read");
+    Ok(())
+}
+
+/// Starts another router instead of the one that runs.
+fn replace(trio: &mut Trio) -> Result<()> {
+    let mut old = trio.daemon.take().context("no router")?;
+    trio.launch(Launch {
+        arguments: &["--replace"],
+        ..Launch::default()
+    })?;
+    ensure!(old.ends()?, "the old one runs still");
+    Ok(())
+}
+
+/// Kills the router and starts another one.
+fn kill_and_start(trio: &mut Trio) -> Result<()> {
+    trio.daemon.take().context("no router")?.kill()?;
+    trio.start()
 }
 
 /// With `--keep`, SIGTERM ends the router and not forwarding.

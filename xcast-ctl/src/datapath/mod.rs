@@ -13,8 +13,8 @@
 //! * `counters` and [`rings`] are what the programs tell.
 //! * [`veth`] is the pair through which packets reach the kernel stack, come round once more, or
 //!   originate here.
-//! * [`generation`] is how programs take over from others without a packet lost, [`pin`] where
-//!   that is pinned which has to outlive the process, and `bpffs` finds a place for it.
+//! * [`generation`] is how programs take over from others without a packet lost, and `proofs` what they learn from them of
+//!   gateways; [`pin`] is where that is pinned which has to outlive the process, and `bpffs` finds a place for it.
 //! * `bpf` and `mapping` are calls to the kernel that aya lacks.
 
 mod bpf;
@@ -32,6 +32,7 @@ mod object;
 pub(crate) mod ownership;
 mod pending;
 pub mod pin;
+mod proofs;
 mod revised;
 pub mod rings;
 pub mod routes;
@@ -61,6 +62,7 @@ use self::{
     generation::Generation,
     links::Links,
     object::{duplicate, load_program, map_fd, program, typed},
+    proofs::Proofs,
     rings::{DropLog, Misses},
     tables::TableMaps,
     tunnels::TunnelMaps,
@@ -79,6 +81,8 @@ pub struct Datapath {
     fanouts: Fanouts,
     counters: Counters,
     alive_until: Array<MapData, u64>,
+    /// Absent if nothing outlives this process.
+    proofs: Option<Proofs>,
     /// Another file descriptor for the device maps' keys, to be pinned.
     subsets: MapData,
     generation: Generation,
@@ -172,6 +176,7 @@ impl Datapath {
             fanouts,
             counters,
             alive_until,
+            proofs: generation.pins().and_then(|pins| Proofs::open(&pins)),
             subsets: keys,
             generation,
             _programs: [arrivals, departures],
@@ -187,20 +192,29 @@ impl Datapath {
     pub fn trust_for(&mut self, time: Option<Duration>) -> Result<(), DatapathError> {
         let until = match time {
             None => u64::MAX,
-            Some(time) => {
-                let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|errno| {
-                    DatapathError::System {
-                        what: "cannot read the clock",
-                        source: errno.into(),
-                    }
-                })?;
-                let until = Duration::from(now).saturating_add(time).as_nanos();
-                u64::try_from(until).unwrap_or(u64::MAX)
-            }
+            Some(time) => now_ns()?.saturating_add(time.as_nanos().try_into().unwrap_or(u64::MAX)),
         };
+        if let Some(proofs) = &mut self.proofs {
+            proofs.trust_until(until);
+        }
         self.alive_until
             .set(0, until, 0)
             .map_err(map("ALIVE_UNTIL"))
+    }
+
+    /// Gateways that count as proven for the generation before this one. To be asked before
+    /// [`trust_for`](Self::trust_for).
+    pub fn proven_gateways(&self) -> Vec<(u32, IpAddr)> {
+        let now = now_ns().unwrap_or(u64::MAX);
+        let proofs = self.proofs.as_ref();
+        proofs.map_or_else(Vec::new, |proofs| proofs.read(now))
+    }
+
+    /// Notes for the next generation that a gateway counts as proven, or does no longer.
+    pub fn note_proven(&mut self, gateway: (u32, IpAddr), is_proven: bool) {
+        if let Some(proofs) = &mut self.proofs {
+            proofs.note(gateway, is_proven);
+        }
     }
 
     /// The generation that this is.

@@ -96,6 +96,7 @@ impl Router {
         let mut datapath = tokio::task::spawn_blocking(load)
             .await
             .context("the programs were not loaded")??;
+        let proven = datapath.proven_gateways();
         datapath.trust_for(config.router.orphan_limit())?;
         relay.write_keys(&mut datapath);
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
@@ -134,7 +135,7 @@ impl Router {
             datapath,
             sync,
             resolver,
-            discovery: Discovery::start(config),
+            discovery: Discovery::start(config, proven),
             tunnels,
             relay,
             pending: Pending::default(),
@@ -145,6 +146,9 @@ impl Router {
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
         router.sync.apply_all([], &mut edits);
+        router
+            .discovery
+            .tell_inherited(&mut router.sync, &mut edits);
         router.carry_out(edits);
         Ok(router)
     }
@@ -279,6 +283,12 @@ impl Router {
     pub(super) fn tidy(&mut self, links: &Handle) {
         udp_port::give_back(self.datapath.generation_mut(), Some(&self.config));
         self.resolver.adopt(self.sync.resolving().collect());
+        let mut edits = Vec::new();
+        let unused = self.discovery.forget_unused(&mut self.sync, &mut edits);
+        self.carry_out(edits);
+        for gateway in unused {
+            self.datapath.note_proven(gateway, false);
+        }
         let (links, end, address) = (links.clone(), self.pair.host, self.config.router.address);
         tokio::spawn(async move {
             if let Err(error) = veth::remove_other_addresses(&links, end, address).await {
@@ -418,8 +428,11 @@ impl Router {
     /// Sends the probes that are due, and goes by what those that returned tell.
     pub(super) fn discover(&mut self, returned: Option<Nonce>) {
         let mut edits = Vec::new();
-        self.discovery.advance(returned, &mut self.sync, &mut edits);
+        let news = self.discovery.advance(returned, &mut self.sync, &mut edits);
         self.carry_out(edits);
+        for (gateway, is_proven) in news {
+            self.datapath.note_proven(gateway, is_proven);
+        }
     }
 
     /// Sends the probes of tunnels that are due, and goes by what was heard of them.
