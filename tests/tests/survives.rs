@@ -869,6 +869,49 @@ fn gateway_of_a_killed_router_is_released_by_the_next() {
     });
 }
 
+/// Two routers in one network namespace, with ports of their own: neither takes away the gateways that the other one has the
+/// kernel keep resolved, whether it starts, ends, or is unloaded after it was killed.
+#[test]
+fn two_routers_leave_each_others_gateways_alone() {
+    trio::before(|trio| {
+        const OTHER: &str = "xcast7";
+        let whole = trio::configuration(&["p1", "p2"]);
+        let own = format!("[router]\ninterface = \"{OTHER}\"\naddress = \"169.254.77.1\"");
+        let other = trio::configuration(&["p3"]).replace("[router]", &own);
+        let other = other.replace(&format!("[udp]\nport = {}\n", trio::UDP_PORT), "");
+        trio.configuration = whole;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        trio.r.ip("route add 10.98.0.0/16 via 10.66.3.2")?;
+        trio.start()?;
+        let is_kept = |trio: &Trio, host| Ok(trio.neighbour(host)?.contains("managed"));
+        ensure!(until(PATIENCE, || is_kept(trio, B))?, "B at the start");
+        let unload = |trio: &Trio| -> Result<()> {
+            let output = daemon::ctl(&trio.r.namespace, &["--router", OTHER, "unload"])?;
+            ensure!(output.status.success(), "unload: {output:?}");
+            Ok(())
+        };
+        for is_killed in [false, true] {
+            let second = Daemon::start(&trio.r.namespace, &other)?;
+            ensure!(until(PATIENCE, || is_kept(trio, C))?, "C by the second");
+            ensure!(is_kept(trio, B)?, "B when the second started");
+            if is_killed {
+                second.kill()?;
+                // One that starts next to what a killed one left.
+                trio.daemon.take().context("no router")?.kill()?;
+                trio.start()?;
+                thread::sleep(Duration::from_millis(300));
+                ensure!(is_kept(trio, C)?, "C when the first started");
+                unload(trio)?;
+            } else {
+                unload(trio)?;
+            }
+            ensure!(until(PATIENCE, || Ok(!is_kept(trio, C)?))?, "C afterwards");
+            ensure!(is_kept(trio, B)?, "B when the second was unloaded");
+        }
+        Ok(())
+    });
+}
+
 /// The IPv4 addresses of the router's own interface.
 fn own_addresses(trio: &Trio) -> Result<Vec<String>> {
     let text = trio

@@ -24,6 +24,7 @@ use crate::{
     datapath::{
         Datapath, DatapathError,
         generation::Generation,
+        pin,
         veth::{self, VethPair},
     },
     kernel,
@@ -282,7 +283,8 @@ impl Router {
     /// forwards.
     pub(super) fn tidy(&mut self, links: &Handle) {
         udp_port::give_back(self.datapath.generation_mut(), Some(&self.config));
-        self.resolver.adopt(self.sync.resolving().collect());
+        let others = pin::ports_of_others(&self.config.router.interface);
+        self.resolver.adopt(self.sync.resolving().collect(), others);
         let mut edits = Vec::new();
         let unused = self.discovery.forget_unused(&mut self.sync, &mut edits);
         self.carry_out(edits);
