@@ -27,6 +27,7 @@ const LINK_DETACH: libc::c_long = 34;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const ATTACH_XDP: u32 = 37;
+const ATTACH_TCX_INGRESS: u32 = 46;
 const ATTACH_TCX_EGRESS: u32 = 47;
 const LINK_TYPE_XDP: u32 = 6;
 /// XDP_FLAGS_DRV_MODE of linux/if_link.h: in the driver.
@@ -35,7 +36,9 @@ const NATIVE: u32 = 4;
 const MOV: u8 = 0xb7;
 const CALL: u8 = 0x85;
 const EXIT: u8 = 0x95;
+const XDP_DROP: i32 = 1;
 const XDP_PASS: i32 = 2;
+const TCX_PASS: i32 = 0;
 const SKB_VLAN_PUSH: i32 = 18;
 
 /// `union bpf_attr`, or a `struct bpf_link_info`, as words of 32 bits in the machine's byte order.
@@ -52,9 +55,33 @@ impl Attached {
     ///
     /// Another program is there, or the driver has no XDP.
     pub fn xdp(namespace: &Namespace, interface: &str) -> Result<Self> {
-        let code = [instruction(MOV, 0, XDP_PASS), instruction(EXIT, 0, 0)];
+        Self::xdp_that(namespace, interface, XDP_PASS)
+    }
+
+    /// The same that drops everything.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn xdp_drop(namespace: &Namespace, interface: &str) -> Result<Self> {
+        Self::xdp_that(namespace, interface, XDP_DROP)
+    }
+
+    fn xdp_that(namespace: &Namespace, interface: &str, action: i32) -> Result<Self> {
+        let code = [instruction(MOV, 0, action), instruction(EXIT, 0, 0)];
         let program = load(PROG_TYPE_XDP, &code)?;
         attach(namespace, interface, &program, ATTACH_XDP, NATIVE)
+    }
+
+    /// Has the stack take all that arrives on `interface` before any filter of traffic control sees it.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is older than 6.6.
+    pub fn tcx_pass(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let code = [instruction(MOV, 0, TCX_PASS), instruction(EXIT, 0, 0)];
+        let program = load(PROG_TYPE_SCHED_CLS, &code)?;
+        attach(namespace, interface, &program, ATTACH_TCX_INGRESS, 0)
     }
 
     /// Tags all that `interface` sends with a VLAN, in the packet's metadata: what a VLAN interface

@@ -4,9 +4,10 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
-use tests::bpf;
+use tests::bpf::{self, Attached};
 use tests::daemon::{self, Daemon};
 use tests::family::Family;
+use tests::namespace;
 use tests::rig::STACK_INTERFACE;
 use tests::trio::{self, A, B, C, R1, Trio};
 
@@ -131,6 +132,60 @@ fn filter_removed() {
 #[test]
 fn program_detached() {
     is_put_right(|trio| bpf::detach_xdp(&trio.r.namespace, DATAPATH));
+}
+
+/// Somebody's XDP program on the host's end gets all that the stack is to have. It is nobody's place but the router's.
+#[test]
+fn foreign_program_is_taken_off() {
+    trio::with(|trio| {
+        let r = &trio.r.namespace;
+        let foreign = Attached::xdp_drop(r, STACK_INTERFACE)?;
+        stack_works(trio)?;
+        ensure!(
+            bpf::program_on(r, STACK_INTERFACE)?.is_none(),
+            "still there"
+        );
+        ensure!(trio.daemon()?.log().contains("TakeOff"), "nobody is told");
+        drop(foreign);
+        Ok(())
+    });
+}
+
+/// What somebody runs there before the router's filter stays, for it may be wanted: log, `status` and `check` name it.
+#[test]
+fn foreign_filters_are_reported() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        let before = trio.check()?;
+        let fault = || -> Result<String> {
+            let status = daemon::report(&trio.r.namespace, &["status"])?;
+            Ok(status["own_interface_fault"].to_string())
+        };
+        let is_reported = |what: &str| -> Result<()> {
+            let is_shown = || Ok(fault()?.contains(what));
+            ensure!(trio::until(trio::SOON, is_shown)?, "status: {}", fault()?);
+            let found = trio.check_since(&before)?;
+            ensure!(trio::named(&found, &[what]), "check: {found:?}");
+            ensure!(trio.daemon()?.log().contains(what), "the log says nothing");
+            Ok(())
+        };
+        let is_over = || Ok(fault()? == "null");
+        // One that lets everything pass.
+        let filter = |verb: &str, more: &[&str]| {
+            let place = [verb, "dev", STACK_INTERFACE, "ingress", "pref", "1"];
+            let mut command = r.command("tc");
+            namespace::run(command.arg("filter").args(place).args(more), "")
+        };
+        filter("add", &["bpf", "bytecode", "1,6 0 0 4294967295,"])?;
+        is_reported("pref 1")?;
+        filter("del", &[])?;
+        ensure!(trio::until(trio::SOON, is_over)?, "status: {}", fault()?);
+        let foreign = Attached::tcx_pass(r, STACK_INTERFACE)?;
+        is_reported("tcx")?;
+        drop(foreign);
+        ensure!(trio::until(trio::SOON, is_over)?, "status: {}", fault()?);
+        stack_works(trio)
+    });
 }
 
 /// Renamed, as udev's rules do.

@@ -17,6 +17,7 @@ use tests::daemon::{self, Counters, Daemon, Launch, PATIENCE};
 use tests::family::{self, Family};
 use tests::layout::{self, Layout};
 use tests::namespace::{self, Namespace};
+use tests::packet::Packet;
 use tests::rig::{self, Rig, STACK_INTERFACE, list};
 use tests::trio::{self, A, B, BEHIND, C, Host, R1, SOON, Trio, until};
 
@@ -31,10 +32,25 @@ fn stream(
     destinations: &[Ipv4Addr],
     work: impl FnOnce(&mut Trio) -> Result<()>,
 ) -> Result<Vec<u32>> {
+    stream_of(
+        trio,
+        1_000_000,
+        |trio, number| trio.packet(A, destinations, number, 0),
+        work,
+    )
+}
+
+/// The same with the packets that `make` makes, and this number of the first one.
+fn stream_of(
+    trio: &mut Trio,
+    first: u32,
+    make: impl Fn(&Trio, u32) -> Packet,
+    work: impl FnOnce(&mut Trio) -> Result<()>,
+) -> Result<Vec<u32>> {
     let packets: Vec<_> = (0..20_000_u32)
         .map(|index| {
-            let number = 1_000_000 + index;
-            (number, trio.packet(A, destinations, number, 0).frame())
+            let number = first + index;
+            (number, make(trio, number).frame())
         })
         .collect();
     let tap = tests::tap::Tap::open(&trio.a.namespace, "a0")?;
@@ -601,6 +617,54 @@ fn other_signals_end_nothing() {
     });
 }
 
+/// Preset device maps that cannot be made when a port appears: it is used for output when they are there and not before, and
+/// `ports` and `status` say why. They are made when that can be done.
+#[test]
+fn device_maps_that_cannot_be_made_at_first() {
+    trio::with_family(Family::Ipv4, |trio| {
+        trio.resolve()?;
+        trio.serves(&ALL)?;
+        trio.r.ip("link del p3")?;
+        let gone = || Ok(trio.port("p3")?["mode"].is_null());
+        ensure!(until(SOON, gone)?, "still a port");
+        // Enough to ask the kernel things, and too few for a group of maps.
+        let pid = trio.daemon()?.pid();
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd"))?.count();
+        let limit_to = |most: usize| {
+            let limit = format!("--nofile={most}:4096");
+            let pid = pid.to_string();
+            let mut command = std::process::Command::new("prlimit");
+            namespace::run(command.args(["--pid", &pid, &limit]), "")
+        };
+        limit_to(open + 8)?;
+        trio.restore_p3()?;
+        let is_said = || {
+            let cause = trio.port("p3")?["error"].to_string();
+            Ok(cause.contains("device maps") && cause.contains("os error 24"))
+        };
+        ensure!(until(SOON, is_said)?, "{}", trio.port("p3")?);
+        let pending = || -> Result<u64> {
+            let status = daemon::report(&trio.r.namespace, &["status"])?;
+            let count = status["pending_edits"]["count"].as_u64();
+            count.context("no count")
+        };
+        ensure!(pending()? == 1, "{} edits are pending", pending()?);
+        trio.serves(&ALL).context("by the stack")?;
+        limit_to(4096)?;
+        let is_port = || {
+            let port = trio.port("p3")?;
+            Ok(port["mode"] == "native" && port["error"].is_null())
+        };
+        ensure!(until(SOON, is_port)?, "{}", trio.port("p3")?);
+        ensure!(pending()? == 0, "{} edits are pending", pending()?);
+        let numbers = stream(trio, &[B, C], |_| Ok(()))?;
+        complete("C", &trio.c, &numbers)?;
+        let lost = Counters::read(&trio.r.namespace)?.value("drop_redirect");
+        ensure!(lost == 0, "drop_redirect {lost}");
+        Ok(())
+    });
+}
+
 /// Too few file descriptors: either the router copies, or it says so and is not ready.
 fn with_few_descriptors(soft: u32, hard: u32) -> Result<()> {
     let layout = Layout {
@@ -711,20 +775,72 @@ fn replaced_under_a_stream() {
     trio::with(|trio| {
         trio.resolve()?;
         trio.serves(&ALL)?;
-        let numbers = stream(trio, &[B, C, R1], |trio| {
-            let mut old = trio.daemon.take().context("no router")?;
-            let launch = Launch {
-                arguments: &["--replace"],
-                ..Launch::default()
-            };
-            trio.launch(launch)?;
-            ensure!(old.ends()?, "the old one runs still");
-            Ok(())
-        })?;
+        let numbers = stream(trio, &[B, C, R1], replace)?;
         complete("B", &trio.b, &numbers)?;
         complete("C", &trio.c, &numbers)?;
         complete("R", &trio.r, &numbers)
     });
+}
+
+/// What has to stay a list (flag X) goes on to pass a gateway that was found to speak Xcast, whether the configuration is read
+/// again, or another router takes over from one that runs or was killed: nobody has to prove anything anew first.
+#[test]
+fn proven_gateway_gets_lists_without_a_gap() {
+    trio::before(|trio| {
+        trio.make_b_a_router()?;
+        trio.configure("gateways = \"none\"\n", "")?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        let _second = Daemon::start(&trio.b.namespace, &trio::configuration(&["b0"]))?;
+        trio.launch(Launch {
+            arguments: &["-v"],
+            ..Launch::default()
+        })?;
+        trio.resolve()?;
+        let is_proven = |trio: &Trio| {
+            let rows = daemon::report(&trio.r.namespace, &["neighbors"])?;
+            let mut rows = rows.as_array().context("no list")?.iter();
+            Ok(rows.any(|row| row["standing"] == "proven"))
+        };
+        ensure!(until(SOON, || is_proven(trio))?, "not proven");
+        let only_as_a_list = |trio: &Trio, number| {
+            let mut packet = trio.packet(A, &[BEHIND], number, 0);
+            packet.xcast.x = true;
+            packet
+        };
+        let successions = [reload, replace, kill_and_start];
+        for (first, succession) in (1..).zip(successions) {
+            let numbers = stream_of(trio, first * 1_000_000, only_as_a_list, succession)?;
+            complete("B", &trio.b, &numbers).with_context(|| format!("succession {first}"))?;
+            ensure!(until(SOON, || is_proven(trio))?, "proven no more");
+        }
+        Ok(())
+    });
+}
+
+/// Has the router read its configuration again.
+fn reload(trio: &mut Trio) -> Result<()> {
+    let daemon = trio.daemon()?;
+    kill(daemon.pid(), Signal::SIGHUP)?;
+    let is_read = || Ok(daemon.log().contains("configuration was read again"));
+    ensure!(until(PATIENCE, is_read)?, "the configuration is not read");
+    Ok(())
+}
+
+/// Starts another router instead of the one that runs.
+fn replace(trio: &mut Trio) -> Result<()> {
+    let mut old = trio.daemon.take().context("no router")?;
+    trio.launch(Launch {
+        arguments: &["--replace"],
+        ..Launch::default()
+    })?;
+    ensure!(old.ends()?, "the old one runs still");
+    Ok(())
+}
+
+/// Kills the router and starts another one.
+fn kill_and_start(trio: &mut Trio) -> Result<()> {
+    trio.daemon.take().context("no router")?.kill()?;
+    trio.start()
 }
 
 /// With `--keep`, SIGTERM ends the router and not forwarding.
@@ -806,6 +922,49 @@ fn gateway_of_a_killed_router_is_released_by_the_next() {
             trio.neighbour(B)?
         );
         ensure!(is_kept(C)?, "{}", trio.neighbour(C)?);
+        Ok(())
+    });
+}
+
+/// Two routers in one network namespace, with ports of their own: neither takes away the gateways that the other one has the
+/// kernel keep resolved, whether it starts, ends, or is unloaded after it was killed.
+#[test]
+fn two_routers_leave_each_others_gateways_alone() {
+    trio::before(|trio| {
+        const OTHER: &str = "xcast7";
+        let whole = trio::configuration(&["p1", "p2"]);
+        let own = format!("[router]\ninterface = \"{OTHER}\"\naddress = \"169.254.77.1\"");
+        let other = trio::configuration(&["p3"]).replace("[router]", &own);
+        let other = other.replace(&format!("[udp]\nport = {}\n", trio::UDP_PORT), "");
+        trio.configuration = whole;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        trio.r.ip("route add 10.98.0.0/16 via 10.66.3.2")?;
+        trio.start()?;
+        let is_kept = |trio: &Trio, host| Ok(trio.neighbour(host)?.contains("managed"));
+        ensure!(until(PATIENCE, || is_kept(trio, B))?, "B at the start");
+        let unload = |trio: &Trio| -> Result<()> {
+            let output = daemon::ctl(&trio.r.namespace, &["--router", OTHER, "unload"])?;
+            ensure!(output.status.success(), "unload: {output:?}");
+            Ok(())
+        };
+        for is_killed in [false, true] {
+            let second = Daemon::start(&trio.r.namespace, &other)?;
+            ensure!(until(PATIENCE, || is_kept(trio, C))?, "C by the second");
+            ensure!(is_kept(trio, B)?, "B when the second started");
+            if is_killed {
+                second.kill()?;
+                // One that starts next to what a killed one left.
+                trio.daemon.take().context("no router")?.kill()?;
+                trio.start()?;
+                thread::sleep(Duration::from_millis(300));
+                ensure!(is_kept(trio, C)?, "C when the first started");
+                unload(trio)?;
+            } else {
+                unload(trio)?;
+            }
+            ensure!(until(PATIENCE, || Ok(!is_kept(trio, C)?))?, "C afterwards");
+            ensure!(is_kept(trio, B)?, "B when the second was unloaded");
+        }
         Ok(())
     });
 }

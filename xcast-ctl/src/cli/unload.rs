@@ -109,7 +109,7 @@ fn remove_leftovers(router: &str) -> Result<Unloaded> {
         stopped: false,
         detached,
         removed,
-        neighbours: kernel::release_managed()?,
+        neighbours: kernel::release_managed(&pin::ports_of_others(router))?,
         abandoned: Vec::new(),
     })
 }

@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{bpf_attr, bpf_cmd, bpf_link_info};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 
 /// Removes the element of an array-like map.
 pub fn map_delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
@@ -66,6 +66,23 @@ pub fn set_inner_map(outer: BorrowedFd<'_>, index: u32, inner: &OwnedFd) -> io::
     bpf(bpf_cmd::BPF_MAP_UPDATE_ELEM, &mut attr)
 }
 
+/// An array of maps such as `inner`.
+#[cfg(test)]
+pub fn map_of_maps(inner: &OwnedFd, entries: u32) -> io::Result<OwnedFd> {
+    use aya_obj::generated::bpf_map_type;
+
+    // SAFETY: all-zero is valid for this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: writing a member of a union of plain integers.
+    let map = unsafe { &mut attr.__bindgen_anon_1 };
+    map.map_type = bpf_map_type::BPF_MAP_TYPE_ARRAY_OF_MAPS as u32;
+    map.key_size = size_of::<u32>() as u32;
+    map.value_size = size_of::<u32>() as u32;
+    map.max_entries = entries;
+    map.inner_map_fd = inner.as_raw_fd() as u32;
+    open(bpf_cmd::BPF_MAP_CREATE, &mut attr)
+}
+
 /// Index of the interface that a pinned link is to; 0 if that is gone, or the link was detached.
 pub fn linked_interface(pin: &Path) -> io::Result<u32> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
@@ -73,10 +90,74 @@ pub fn linked_interface(pin: &Path) -> io::Result<u32> {
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: writing a member of a union of plain integers.
     unsafe { &mut attr.__bindgen_anon_4 }.pathname = path.as_ptr() as u64;
-    let descriptor = call(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
-    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
-    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let link = open(bpf_cmd::BPF_OBJ_GET, &mut attr)?;
+    let info = link_info(&link)?;
+    // SAFETY: any bits are a number.
+    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+}
 
+/// The links by which an XDP program is attached to an interface with this index, in whichever network namespace.
+pub fn xdp_links(ifindex: u32, program: u32) -> io::Result<Vec<OwnedFd>> {
+    let mut found = Vec::new();
+    let mut id = 0;
+    loop {
+        // SAFETY: all-zero is valid for this union of integers.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: writing a member of a union of plain integers.
+        unsafe { &mut attr.__bindgen_anon_6 }
+            .__bindgen_anon_1
+            .start_id = id;
+        match bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(found),
+            next => next?,
+        }
+        // SAFETY: the kernel has written this number.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        // SAFETY: all-zero is valid for this union of integers.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        // SAFETY: writing a member of a union of plain integers.
+        unsafe { &mut attr.__bindgen_anon_6 }
+            .__bindgen_anon_1
+            .link_id = id;
+        // One that has gone meanwhile is none.
+        let Ok(link) = open(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr) else {
+            continue;
+        };
+        let info = link_info(&link)?;
+        let is_xdp = info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32;
+        // SAFETY: any bits are a number.
+        let interface = unsafe { info.__bindgen_anon_1.xdp.ifindex };
+        if is_xdp && info.prog_id == program && interface == ifindex {
+            found.push(link);
+        }
+    }
+}
+
+/// Has a link attach nothing any more, whoever holds it.
+pub fn detach(link: &OwnedFd) -> io::Result<()> {
+    // SAFETY: all-zero is valid for this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.link_detach.link_fd = link.as_raw_fd() as u32;
+    bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr)
+}
+
+/// Number of programs that run where frames arrive on an interface, before all filters of traffic control (tcx, Linux 6.6).
+pub fn tcx_ingress(ifindex: u32) -> io::Result<u32> {
+    // SAFETY: all-zero is valid for this union of integers.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    // SAFETY: writing a member of a union of plain integers.
+    let query = unsafe { &mut attr.query };
+    query.__bindgen_anon_1.target_ifindex = ifindex;
+    query.attach_type = bpf_attach_type::BPF_TCX_INGRESS as u32;
+    match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
+        // Where there are none, or the kernel has no such programs.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(0),
+        // SAFETY: the kernel has written this number.
+        answer => answer.map(|()| unsafe { attr.query.__bindgen_anon_2.count }),
+    }
+}
+
+fn link_info(link: &OwnedFd) -> io::Result<bpf_link_info> {
     // SAFETY: all-zero is valid for this struct of integers.
     let mut info: bpf_link_info = unsafe { std::mem::zeroed() };
     // SAFETY: all-zero is valid for this union of integers.
@@ -85,8 +166,14 @@ pub fn linked_interface(pin: &Path) -> io::Result<u32> {
     attr.info.info_len = size_of::<bpf_link_info>() as u32;
     attr.info.info = &raw mut info as u64;
     bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
-    // SAFETY: any bits are a number.
-    Ok(unsafe { info.__bindgen_anon_1.xdp.ifindex })
+    Ok(info)
+}
+
+/// A command that makes a file descriptor.
+fn open(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let descriptor = call(command, attr)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
 fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<()> {

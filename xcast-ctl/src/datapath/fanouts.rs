@@ -11,7 +11,7 @@
 //! forgot the old one: a packet that had just looked the old one up still finds the old map.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     num::NonZeroU32,
     os::fd::{AsFd as _, OwnedFd},
     sync::{
@@ -20,6 +20,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -40,6 +41,9 @@ use super::{bpf, error::DatapathError, pending::Pending};
 const BATCH: usize = 256;
 /// Batches that everything that may wait makes.
 const PENDING_BATCHES: usize = 8;
+
+/// Pause before preset device maps that could not be made are tried again.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// What the thread is asked to do.
 enum Task {
@@ -62,6 +66,28 @@ pub struct Fanouts {
     /// Told when some are.
     settling: Arc<Notify>,
     pending: Arc<Mutex<Pending>>,
+    lacking: Arc<Mutex<Lacking>>,
+}
+
+/// Slots that lack preset device maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Lacking {
+    slots: BTreeSet<u8>,
+    /// Why.
+    error: String,
+    /// How often they were tried.
+    attempts: u32,
+}
+
+/// Preset device maps that could not be made, and are tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmade {
+    /// Slots that lack some.
+    pub slots: Vec<u8>,
+    /// Why.
+    pub error: String,
+    /// How often they were tried.
+    pub attempts: u32,
 }
 
 impl Fanouts {
@@ -76,6 +102,7 @@ impl Fanouts {
         let (tasks, queue) = mpsc::channel();
         let installed = Arc::new(Mutex::new(HashSet::new()));
         let pending = Arc::new(Mutex::new(Pending::default()));
+        let lacking = Arc::new(Mutex::new(Lacking::default()));
         let capacity = capacity.clamp(1, MAX_FANOUTS);
         let mut keeper = Keeper {
             subsets,
@@ -83,11 +110,13 @@ impl Fanouts {
             usual,
             program,
             devices: HashMap::new(),
+            made: HashSet::new(),
             index_of: HashMap::new(),
             // Popped from the back: low indices first.
             free: (0..capacity).rev().collect(),
             published: Arc::clone(&installed),
             pending: Arc::clone(&pending),
+            lacking: Arc::clone(&lacking),
         };
         let (done, settling) = (Arc::<AtomicU64>::default(), Arc::<Notify>::default());
         let tell = (Arc::clone(&done), Arc::clone(&settling));
@@ -105,7 +134,23 @@ impl Fanouts {
             done,
             settling,
             pending,
+            lacking,
         })
+    }
+
+    /// The preset device maps that could not be made.
+    pub fn unmade(&self) -> Option<Unmade> {
+        let lacking = lock(&self.lacking);
+        (!lacking.slots.is_empty()).then(|| Unmade {
+            slots: lacking.slots.iter().copied().collect(),
+            error: lacking.error.clone(),
+            attempts: lacking.attempts,
+        })
+    }
+
+    /// Whether a slot lacks any.
+    pub fn lacks(&self, slot: u8) -> bool {
+        lock(&self.lacking).slots.contains(&slot)
     }
 
     /// Tells which interface a slot is, or that it is none any more.
@@ -166,11 +211,14 @@ struct Keeper {
     usual: OwnedFd,
     program: ProgramFd,
     devices: HashMap<u8, u32>,
+    /// Slots with these devices that all preset maps are made for.
+    made: HashSet<u8>,
     index_of: HashMap<FanoutKey, u32>,
     free: Vec<u32>,
     /// Copy of the keys of `index_of`, for whoever asks.
     published: Arc<Mutex<HashSet<FanoutKey>>>,
     pending: Arc<Mutex<Pending>>,
+    lacking: Arc<Mutex<Lacking>>,
 }
 
 /// Plain keys are whole even if a thread panicked while it held the lock.
@@ -180,14 +228,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Keeper {
     fn run(&mut self, queue: &mpsc::Receiver<Task>, done: &AtomicU64, settling: &Notify) {
+        let mut retry = None;
         loop {
-            let first = if lock(&self.pending).is_empty() {
-                queue.recv().map(Some).ok()
-            } else {
+            let first = if !lock(&self.pending).is_empty() {
                 match queue.try_recv() {
                     Err(mpsc::TryRecvError::Disconnected) => None,
                     task => Some(task.ok()),
                 }
+            } else if let Some(retry) = retry {
+                let pause = Instant::saturating_duration_since(&retry, Instant::now());
+                match queue.recv_timeout(pause) {
+                    Err(mpsc::RecvTimeoutError::Disconnected) => None,
+                    task => Some(task.ok()),
+                }
+            } else {
+                queue.recv().map(Some).ok()
             };
             let Some(first) = first else { return };
             let mut changed = Vec::new();
@@ -203,8 +258,14 @@ impl Keeper {
                     Task::Install => {}
                 }
             }
-            if !changed.is_empty() {
-                self.install_usual(&changed);
+            let is_due = retry.is_some_and(|retry| retry <= Instant::now());
+            if is_due || !changed.is_empty() {
+                self.install_lacking(&changed);
+                let is_lacking = !lock(&self.lacking).slots.is_empty();
+                retry = is_lacking.then(|| Instant::now() + RETRY);
+                if is_due && !is_lacking {
+                    settling.notify_one();
+                }
             }
             self.install_pending();
             // Whoever waits for these tasks wants all that was asked for until now; more may come all the time.
@@ -235,6 +296,7 @@ impl Keeper {
             Some(ifindex) => self.devices.insert(slot, ifindex),
             None => self.devices.remove(&slot),
         };
+        self.made.remove(&slot);
         let stale: Vec<FanoutKey> = self
             .index_of
             .keys()
@@ -270,24 +332,64 @@ impl Keeper {
         }
     }
 
+    /// Makes the preset maps with these slots, and those that could not be made before. Whoever waits for the tasks under way
+    /// finds those slots noted that still lack some.
+    fn install_lacking(&mut self, changed: &[u8]) {
+        let before = lock(&self.lacking).clone();
+        let wanted: BTreeSet<u8> = before.slots.iter().chain(changed).copied().collect();
+        let error = self.install_usual(&wanted).err();
+        let error = error.map(|error| error.to_string()).unwrap_or_default();
+        let slots = self.devices.keys().copied();
+        let slots: BTreeSet<u8> = slots.filter(|slot| !self.made.contains(slot)).collect();
+        if !slots.is_empty() && (&before.slots, &before.error) != (&slots, &error) {
+            warn!("cannot install device maps: {error}; it is tried again");
+        }
+        let attempts = match slots.is_empty() {
+            true => 0,
+            false => before.attempts + 1,
+        };
+        *lock(&self.lacking) = Lacking {
+            slots,
+            error,
+            attempts,
+        };
+    }
+
     /// Makes the maps of all usual sets in the groups of these slots.
-    fn install_usual(&self, changed: &[u8]) {
+    ///
+    /// # Errors
+    ///
+    /// The first one of a map that could not be made. The others are.
+    fn install_usual(&mut self, changed: &BTreeSet<u8>) -> anyhow::Result<()> {
         let everywhere = changed.contains(&PORT_RECIRCULATE);
+        let mut outcome = Ok(());
         for group in 0..SLOT_GROUPS as u8 {
             if !everywhere && changed.iter().all(|slot| slot / 8 != group) {
                 continue;
             }
             let is_there = |slot: &u8| *slot != PORT_RECIRCULATE && self.devices.contains_key(slot);
-            let there: Vec<u8> = (8 * group..8 * group + 8).filter(is_there).collect();
-            for with_rest in [false, true] {
-                if with_rest && !self.devices.contains_key(&PORT_RECIRCULATE) {
-                    continue;
-                }
-                if let Err(error) = self.install_group(group, &there, with_rest) {
-                    warn!("cannot install device maps: {error}");
-                }
+            let mut there: Vec<u8> = (8 * group..8 * group + 8).filter(is_there).collect();
+            // One whose interface is gone keeps no other from its maps.
+            there.retain(|slot| {
+                let alone = self.device_map(&[*slot]);
+                alone.map_err(|error| outcome = Err(error)).is_ok()
+            });
+            let has_rest = self.devices.contains_key(&PORT_RECIRCULATE);
+            let made = self
+                .install_group(group, &there, false)
+                .and_then(|()| match has_rest {
+                    true => self.install_group(group, &there, true),
+                    false => Ok(()),
+                });
+            match made {
+                Ok(()) => self.made.extend(there),
+                Err(error) => outcome = Err(error),
             }
         }
+        if everywhere && outcome.is_ok() {
+            self.made.insert(PORT_RECIRCULATE);
+        }
+        outcome
     }
 
     /// Every set of the slots in a group that have devices, and several copies by each.

@@ -9,12 +9,12 @@
 //! * `devices` is the interfaces, `links` has the programs run on them, and `fanouts` the device maps that copies are made
 //!   with, off the
 //!   fast path.
-//! * `handover` is how copies reach the kernel stack.
+//! * `handover` is how copies reach the kernel stack, and `foreign` who may be in their way.
 //! * `counters` and [`rings`] are what the programs tell.
 //! * [`veth`] is the pair through which packets reach the kernel stack, come round once more, or
 //!   originate here.
-//! * [`generation`] is how programs take over from others without a packet lost, [`pin`] where
-//!   that is pinned which has to outlive the process, and `bpffs` finds a place for it.
+//! * [`generation`] is how programs take over from others without a packet lost, and `proofs` what they learn from them of
+//!   gateways; [`pin`] is where that is pinned which has to outlive the process, and `bpffs` finds a place for it.
 //! * `bpf` and `mapping` are calls to the kernel that aya lacks.
 
 mod bpf;
@@ -24,6 +24,7 @@ mod devices;
 mod entrances;
 mod error;
 mod fanouts;
+pub(crate) mod foreign;
 pub mod generation;
 pub(crate) mod handover;
 mod links;
@@ -32,6 +33,7 @@ mod object;
 pub(crate) mod ownership;
 mod pending;
 pub mod pin;
+mod proofs;
 mod revised;
 pub mod rings;
 pub mod routes;
@@ -62,11 +64,12 @@ use self::{
     generation::Generation,
     links::Links,
     object::{duplicate, load_program, map_fd, program, typed},
+    proofs::Proofs,
     rings::{DropLog, Misses},
     tables::TableMaps,
     tunnels::TunnelMaps,
 };
-pub use self::{error::DatapathError, veth::Macs};
+pub use self::{error::DatapathError, fanouts::Unmade, veth::Macs};
 
 /// The loaded programs and their maps.
 pub struct Datapath {
@@ -80,6 +83,8 @@ pub struct Datapath {
     fanouts: Fanouts,
     counters: Counters,
     alive_until: Array<MapData, u64>,
+    /// Absent if nothing outlives this process.
+    proofs: Option<Proofs>,
     /// Another file descriptor for the device maps' keys, to be pinned.
     subsets: MapData,
     generation: Generation,
@@ -149,6 +154,7 @@ impl Datapath {
             fanouts,
             counters,
             alive_until,
+            proofs: generation.pins().and_then(|pins| Proofs::open(&pins)),
             subsets: keys,
             generation,
             entrances,
@@ -173,20 +179,29 @@ impl Datapath {
     pub fn trust_for(&mut self, time: Option<Duration>) -> Result<(), DatapathError> {
         let until = match time {
             None => u64::MAX,
-            Some(time) => {
-                let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|errno| {
-                    DatapathError::System {
-                        what: "cannot read the clock",
-                        source: errno.into(),
-                    }
-                })?;
-                let until = Duration::from(now).saturating_add(time).as_nanos();
-                u64::try_from(until).unwrap_or(u64::MAX)
-            }
+            Some(time) => now_ns()?.saturating_add(time.as_nanos().try_into().unwrap_or(u64::MAX)),
         };
+        if let Some(proofs) = &mut self.proofs {
+            proofs.trust_until(until);
+        }
         self.alive_until
             .set(0, until, 0)
             .map_err(map("ALIVE_UNTIL"))
+    }
+
+    /// Gateways that count as proven for the generation before this one. To be asked before
+    /// [`trust_for`](Self::trust_for).
+    pub fn proven_gateways(&self) -> Vec<(u32, IpAddr)> {
+        let now = now_ns().unwrap_or(u64::MAX);
+        let proofs = self.proofs.as_ref();
+        proofs.map_or_else(Vec::new, |proofs| proofs.read(now))
+    }
+
+    /// Notes for the next generation that a gateway counts as proven, or does no longer.
+    pub fn note_proven(&mut self, gateway: (u32, IpAddr), is_proven: bool) {
+        if let Some(proofs) = &mut self.proofs {
+            proofs.note(gateway, is_proven);
+        }
     }
 
     /// The generation that this is.
@@ -212,15 +227,24 @@ impl Datapath {
         self.fanouts.asked()
     }
 
-    /// Whether the device maps are in place that were asked for by then.
-    pub fn is_settled(&self, asked: u64) -> bool {
-        self.fanouts.done() >= asked
+    /// Whether all device maps are in place that were asked for so far.
+    pub fn is_settled(&self) -> bool {
+        self.fanouts.done() >= self.asked() && self.fanouts.unmade().is_none()
+    }
+
+    /// Whether the device maps of a port are in place that were asked for by then.
+    pub fn can_copy(&self, slot: u8, asked: u64) -> bool {
+        self.fanouts.done() >= asked && !self.fanouts.lacks(slot)
+    }
+
+    /// The device maps that could not be made, and are tried again.
+    pub fn unmade(&self) -> Option<Unmade> {
+        self.fanouts.unmade()
     }
 
     /// Waits until every device map that was asked for so far is in place.
     pub fn wait_for_fanouts(&self) {
-        let asked = self.asked();
-        while !self.is_settled(asked) {
+        while !self.is_settled() {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -460,5 +484,58 @@ impl Datapath {
     pub fn program(&mut self, name: &'static str) -> Result<&mut Xdp, DatapathError> {
         let programs = self.links.programs_mut();
         program(programs.ok_or(DatapathError::Missing(name))?, name)
+    }
+}
+
+/// The time by the clock that the programs read.
+fn now_ns() -> Result<u64, DatapathError> {
+    let now =
+        clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).map_err(|errno| DatapathError::System {
+            what: "cannot read the clock",
+            source: errno.into(),
+        })?;
+    Ok(Duration::from(now)
+        .as_nanos()
+        .try_into()
+        .unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{thread, time::Instant};
+
+    use xcast_common::maps::PORT_FIRST;
+
+    use super::*;
+
+    fn until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "it does not come true");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// An interface that goes while its device maps are made: nothing counts as settled, which is what taking over waits
+    /// for, and the others have theirs all the same.
+    #[test]
+    fn device_maps_of_an_interface_that_is_gone() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let settings = Settings::default();
+        let datapath = Datapath::load(&settings, 16, Macs::default()).unwrap();
+        let (loopback, nobody) = (1, 0x7fff_ffff);
+        let [there, gone] = [PORT_FIRST, PORT_FIRST + 1];
+        datapath.fanouts.set_device(gone, Some(nobody));
+        datapath.fanouts.set_device(there, Some(loopback));
+        let asked = datapath.asked();
+        until(|| datapath.can_copy(there, asked));
+        assert!(!datapath.is_settled() && !datapath.can_copy(gone, asked));
+        assert_eq!(datapath.unmade().unwrap().slots, [gone]);
+        until(|| datapath.unmade().is_some_and(|unmade| unmade.attempts > 2));
+        datapath.fanouts.set_device(gone, None);
+        until(|| datapath.is_settled());
+        assert_eq!(datapath.unmade(), None);
     }
 }

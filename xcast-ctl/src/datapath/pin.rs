@@ -5,6 +5,8 @@
 //! a directory of its own removes it.
 
 use std::{
+    collections::HashSet,
+    ffi::OsStr,
     fs::{self, File},
     io,
     os::{
@@ -160,6 +162,21 @@ impl Pins {
     }
 }
 
+/// The ports of other routers in this thread's network namespace than the one that owns `interface`: what is pinned, or is
+/// attached still, is theirs.
+pub(crate) fn ports_of_others(interface: &str) -> HashSet<u32> {
+    let namespace = fs::metadata("/proc/thread-self/ns/net").map(|found| found.ino().to_string());
+    let (Ok(namespace), Some(root)) = (namespace, bpffs::existing(ROOT)) else {
+        return HashSet::new();
+    };
+    let own = interface.replace('.', ":");
+    let routers = entries(&path_of(&root).join(namespace)).into_iter();
+    let others = routers.filter(|router| router.file_name() != Some(OsStr::new(&own)));
+    let pins = others.flat_map(|router| entries(&router));
+    let alive = pins.filter(|pin| !is_dead(pin));
+    alive.filter_map(|pin| link_to(&pin)).collect()
+}
+
 /// What is pinned and of no use to anybody: of network namespaces that are gone, and with them their interfaces, or of
 /// routers that ended before they forwarded. By the names of the directories.
 pub(crate) fn abandoned() -> Vec<String> {
@@ -218,8 +235,7 @@ fn name_of(router: &Path) -> String {
         .take(2)
         .map(|part| part.as_os_str());
     let (router, namespace) = (parts.next(), parts.next());
-    let text =
-        |part: Option<&std::ffi::OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+    let text = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
     format!("{}/{}", text(namespace), text(router).replace(':', "."))
 }
 

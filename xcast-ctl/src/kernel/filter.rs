@@ -19,6 +19,43 @@ pub(crate) struct FilterPlace {
 
 /// The BPF filters of this name that run where frames arrive on an interface.
 pub(crate) fn ingress_filters(ifindex: u32, name: &str) -> Result<Vec<FilterPlace>> {
+    let filters = all_ingress_filters(ifindex)?;
+    let found = filters.iter().filter(|filter| is_named(filter, name));
+    Ok(found.map(place).collect())
+}
+
+/// The filters that see frames which arrive on an interface before the BPF filter of this name, if that is there: kind and
+/// priority of each.
+pub(crate) fn ingress_filters_before(ifindex: u32, name: &str) -> Result<Vec<String>> {
+    let filters = all_ingress_filters(ifindex)?;
+    let Some(own) = filters.iter().find(|filter| is_named(filter, name)) else {
+        return Ok(Vec::new());
+    };
+    let own = place(own).priority;
+    let before = filters.iter().filter(|filter| place(filter).priority < own);
+    let mut texts: Vec<_> = before
+        .map(|filter| {
+            let kind = filter
+                .attributes
+                .iter()
+                .find_map(|attribute| match attribute {
+                    TcAttribute::Kind(kind) => Some(kind.as_str()),
+                    _ => None,
+                });
+            format!(
+                "tc filter {} pref {}",
+                kind.unwrap_or("?"),
+                place(filter).priority
+            )
+        })
+        .collect();
+    // There is a message about each place, and one about each filter in it.
+    texts.dedup();
+    Ok(texts)
+}
+
+/// All filters that run where frames arrive on an interface, in their order.
+fn all_ingress_filters(ifindex: u32) -> Result<Vec<TcMessage>> {
     let mut message = TcMessage::default();
     message.header.index = i32::try_from(ifindex)?;
     message.header.parent = TcHandle {
@@ -27,23 +64,28 @@ pub(crate) fn ingress_filters(ifindex: u32, name: &str) -> Result<Vec<FilterPlac
     };
     let request = RouteNetlinkMessage::GetTrafficFilter(message);
     let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the filters")?;
+    let filters = answers.into_iter().filter_map(|answer| match answer {
+        RouteNetlinkMessage::NewTrafficFilter(filter) => Some(filter),
+        _ => None,
+    });
+    Ok(filters.collect())
+}
+
+fn is_named(filter: &TcMessage, name: &str) -> bool {
     let is_it = |option: &TcOption| match option {
         TcOption::Bpf(TcFilterBpfOption::ProgName(found)) => found == name,
         _ => false,
     };
-    let place = |answer: RouteNetlinkMessage| {
-        let RouteNetlinkMessage::NewTrafficFilter(filter) = answer else {
-            return None;
-        };
-        let found = filter.attributes.iter().any(|attribute| match attribute {
-            TcAttribute::Options(options) => options.iter().any(is_it),
-            _ => false,
-        });
-        found.then(|| FilterPlace {
-            // The low half is the protocol.
-            priority: (filter.header.info >> 16) as u16,
-            handle: filter.header.handle.into(),
-        })
-    };
-    Ok(answers.into_iter().filter_map(place).collect())
+    filter.attributes.iter().any(|attribute| match attribute {
+        TcAttribute::Options(options) => options.iter().any(is_it),
+        _ => false,
+    })
+}
+
+fn place(filter: &TcMessage) -> FilterPlace {
+    FilterPlace {
+        // The low half is the protocol.
+        priority: (filter.header.info >> 16) as u16,
+        handle: filter.header.handle.into(),
+    }
 }

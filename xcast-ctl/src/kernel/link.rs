@@ -275,6 +275,18 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
     ask(remove)
 }
 
+/// Takes off an XDP program that was attached by a message like this one.
+pub(crate) fn take_xdp_off(ifindex: u32) -> Result<()> {
+    let mut message = LinkMessage::default();
+    message.header.index = ifindex;
+    let none = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1)]);
+    message.attributes.push(none);
+    let request = RouteNetlinkMessage::SetLink(message);
+    ask(NETLINK_ROUTE, request, NLM_F_ACK)
+        .map(drop)
+        .context("cannot take a program off")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::sysctl, *};

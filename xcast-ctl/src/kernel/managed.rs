@@ -1,6 +1,6 @@
 //! Neighbours that a router has the kernel keep resolved.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use anyhow::{Context as _, Result};
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP};
@@ -24,8 +24,9 @@ pub(crate) const ORIGIN: RouteProtocol = RouteProtocol::Other(NUMBER);
 /// The origin of addresses.
 pub(crate) const ADDRESS_ORIGIN: AddressProtocol = AddressProtocol::Other(NUMBER);
 
-/// Removes the entries that a router made and that are managed still; returns how many.
-pub(crate) fn release_managed() -> Result<usize> {
+/// Removes the entries that a router made and that are managed still, apart from those on interfaces of `others`; returns how
+/// many.
+pub(crate) fn release_managed(others: &HashSet<u32>) -> Result<usize> {
     let request = RouteNetlinkMessage::GetNeighbour(NeighbourMessage::default());
     let answers = ask(NETLINK_ROUTE, request, NLM_F_DUMP).context("cannot list the neighbours")?;
     let mut released = 0;
@@ -33,7 +34,7 @@ pub(crate) fn release_managed() -> Result<usize> {
         let RouteNetlinkMessage::NewNeighbour(neighbour) = answer else {
             continue;
         };
-        if !is_ours(&neighbour) {
+        if !is_ours(&neighbour) || others.contains(&neighbour.header.ifindex) {
             continue;
         }
         let mut message = NeighbourMessage::default();

@@ -11,7 +11,7 @@ use crate::{
     config,
     control::{Page, Request, Response},
     kernel, log,
-    report::{self, Counters, Mode, mac_text},
+    report::{self, Counters, Mode, PendingEdit, PendingEdits, mac_text},
     sync::{NextHopRow, PolicyRow, RouteRow, XcastTableRow},
 };
 
@@ -123,6 +123,24 @@ impl Router {
         )
     }
 
+    /// What could not be written, with the device maps that could not be made.
+    fn pending_edits(&self) -> PendingEdits {
+        let mut pending = self.pending.report();
+        if let Some(unmade) = self.datapath.unmade() {
+            let names = unmade.slots.iter();
+            let names: Vec<_> = names
+                .map(|slot| self.ports.name(*slot).unwrap_or("the kernel's stack"))
+                .collect();
+            pending.count += names.len();
+            pending.examples.push(PendingEdit {
+                what: format!("device maps with {}", names.join(", ")),
+                error: unmade.error,
+                attempts: unmade.attempts,
+            });
+        }
+        pending
+    }
+
     fn status(&self) -> report::Status {
         let own_interface = self.own_interface.report();
         let policy = self.sync.policy_rows();
@@ -139,7 +157,7 @@ impl Router {
             routes: self.sync.route_count(),
             next_hops: self.sync.next_hop_count(),
             subsets_installed: self.datapath.subsets_installed(),
-            pending_edits: self.pending.report(),
+            pending_edits: self.pending_edits(),
             resyncs: self.resyncs,
             kernel: kernel::release().unwrap_or_else(|_| "unknown".to_owned()),
             prune: config::prune_name(self.config.router.prune).to_owned(),

@@ -57,6 +57,10 @@ pub(super) struct Discovery {
     trials: Option<Trials>,
     /// Gateways that `sync` was told to send lists to.
     told: HashSet<Gateway>,
+    /// Those of the predecessor's that no route has led to yet.
+    inherited: HashSet<Gateway>,
+    /// Those of the predecessor's of which nothing else is known yet than that it sent them lists.
+    trusted: HashSet<Gateway>,
 }
 
 struct Asking {
@@ -68,8 +72,9 @@ struct Asking {
 
 impl Discovery {
     /// Opens what probes need, within a tokio runtime. If that cannot be had, every gateway that nothing is stated
-    /// of is served by unicast.
-    pub(super) fn start(config: &Config) -> Self {
+    /// of is served by unicast. Those that are `proven` for the predecessor get its lists already, and go on to: they have
+    /// as long to prove it again as a proof holds.
+    pub(super) fn start(config: &Config, proven: Vec<Gateway>) -> Self {
         let gateways = config.router.gateways.clone();
         let asking = gateways.is_to_discover().then(Asking::start);
         let asking = asking.transpose().unwrap_or_else(|error| {
@@ -79,6 +84,10 @@ impl Discovery {
         let remotes = config.tunnels.iter().map(|tunnel| tunnel.remote);
         let known = config.router.probe_through.iter().copied();
         let known: Vec<IpAddr> = known.chain(remotes).collect();
+        let proven: HashSet<Gateway> = match &asking {
+            Some(_) => proven.into_iter().collect(),
+            None => HashSet::new(),
+        };
         let trials = asking.as_ref().and_then(|_| {
             let random = random().ok()?;
             Trials::start(config.code_points, known, random)
@@ -86,18 +95,47 @@ impl Discovery {
         Self {
             code_points: config.code_points,
             gateways,
-            asking,
             trials,
-            told: HashSet::new(),
+            told: proven.clone(),
+            trusted: proven.clone(),
+            inherited: proven,
+            asking,
         }
+    }
+
+    /// Tells `sync` who got the predecessor's lists, before it knows any route.
+    pub(super) fn tell_inherited(&self, sync: &mut RouteSync, edits: &mut Vec<Edit>) {
+        for gateway in &self.inherited {
+            sync.set_proven(*gateway, true, edits);
+        }
+    }
+
+    /// Forgets of what the predecessor had proven what no route leads to; to be called once routes are known. Returns what it
+    /// is.
+    pub(super) fn forget_unused(
+        &mut self,
+        sync: &mut RouteSync,
+        edits: &mut Vec<Edit>,
+    ) -> Vec<Gateway> {
+        let unused: Vec<Gateway> = self.inherited.drain().collect();
+        for gateway in &unused {
+            self.told.remove(gateway);
+            self.trusted.remove(gateway);
+            sync.set_proven(*gateway, false, edits);
+        }
+        unused
     }
 
     /// From now on, this gateway is asked, unless it is stated what it does.
     pub(super) fn add(&mut self, ifindex: u32, gateway: IpAddr) {
+        let key = (ifindex, gateway);
         if self.gateways.stated(gateway).is_none()
             && let Some(asking) = &mut self.asking
         {
-            asking.state.add(Instant::now(), (ifindex, gateway));
+            match self.inherited.remove(&key) {
+                true => asking.state.add_proven(Instant::now(), key),
+                false => asking.state.add(Instant::now(), key),
+            }
         }
     }
 
@@ -139,15 +177,16 @@ impl Discovery {
         }
     }
 
-    /// Goes by a probe that returned, does what is due, and tells `sync` who is to get lists from now on.
+    /// Goes by a probe that returned, does what is due, and tells `sync` who is to get lists from now on. Returns of whom
+    /// that is news, and whether they are.
     pub(super) fn advance(
         &mut self,
         returned: Option<Nonce>,
         sync: &mut RouteSync,
         edits: &mut Vec<Edit>,
-    ) {
+    ) -> Vec<(Gateway, bool)> {
         let Some(asking) = &mut self.asking else {
-            return;
+            return Vec::new();
         };
         let mut changed = asking.advance(returned, &self.code_points, sync);
         if let Some(trials) = &mut self.trials {
@@ -155,7 +194,9 @@ impl Discovery {
             trials.follow(sync, |gateway| asking.state.is_capable(gateway));
             changed.extend(trials.advance(returned, sync));
         }
+        let mut news = Vec::new();
         for gateway in changed {
+            self.doubt(gateway);
             let speaks = self.speaks(gateway);
             let told = match speaks {
                 true => !self.told.insert(gateway),
@@ -174,6 +215,20 @@ impl Discovery {
                 );
             }
             sync.set_proven(gateway, speaks, edits);
+            news.push((gateway, speaks));
+        }
+        news
+    }
+
+    /// Ends the trust in what the predecessor knew, if something else is known by now.
+    fn doubt(&mut self, gateway: Gateway) {
+        let returns = |asking: &Asking| asking.state.is_capable(gateway);
+        let is_tried = self.trials.as_ref().is_some_and(|trials| {
+            let verdict = trials.verdict(gateway);
+            verdict.is_some_and(|(verdict, _)| verdict != Verdict::Untried)
+        });
+        if is_tried || !self.asking.as_ref().is_some_and(returns) {
+            self.trusted.remove(&gateway);
         }
     }
 
@@ -185,7 +240,10 @@ impl Discovery {
             .as_ref()
             .and_then(|trials| trials.verdict(gateway));
         self.asking.as_ref().is_some_and(returns)
-            && verdict.is_none_or(|(verdict, _)| verdict.allows_lists())
+            && verdict.is_none_or(|(verdict, _)| {
+                verdict.allows_lists()
+                    || verdict == Verdict::Untried && self.trusted.contains(&gateway)
+            })
     }
 
     /// For the `neighbors` verb.

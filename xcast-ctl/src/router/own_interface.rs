@@ -25,7 +25,7 @@ use tracing::{info, warn};
 use crate::{
     config::{Config, DATAPATH_SUFFIX},
     datapath::{
-        handover,
+        foreign, handover,
         ownership::ALIAS,
         veth::{self, MTU_BYTES, VethPair, settings},
     },
@@ -186,6 +186,8 @@ struct Seen {
     settings: Vec<Option<u32>>,
     /// The filter that hands copies over to the ports, where the kernel tells.
     hand_over: Option<bool>,
+    /// What others run before that filter.
+    before_handover: Vec<String>,
 }
 
 /// One thing to put right.
@@ -229,6 +231,12 @@ enum Repair {
     Programs,
     /// Only the filter that hands copies over.
     HandOver,
+    /// Take somebody's XDP program off the host's end, where it gets all that the kernel's stack is to have.
+    TakeOff {
+        ifindex: u32,
+        name: String,
+        program: u32,
+    },
 }
 
 /// What has to be done so that the pair is as it has to be.
@@ -263,6 +271,15 @@ fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repa
         if !link.up {
             repairs.push(Repair::Up { ifindex, name });
         }
+    }
+    let (host, name, _) = wanted.ends()[0];
+    let foreign = seen.ends.iter().find(|link| link.ifindex == host);
+    if let Some(program) = foreign.and_then(|link| link.xdp_program) {
+        repairs.push(Repair::TakeOff {
+            ifindex: host,
+            name: name.to_owned(),
+            program,
+        });
     }
     let program = wanted.program.load(Ordering::Relaxed);
     let runs = |link: &Link| link.xdp_program == Some(program);
@@ -305,7 +322,7 @@ async fn watch(
         while requests.try_recv().is_ok() {}
         let outcome = put_right(&mut wanted, &handle, tell).await;
         let (count, fault) = match outcome {
-            Ok(count) => (count, None),
+            Ok(outcome) => outcome,
             Err(error) => (0, Some(format!("{error:#}"))),
         };
         if fault != told {
@@ -326,16 +343,18 @@ async fn watch(
     }
 }
 
-/// Looks, and repairs what is not right. Returns the number of repairs.
+/// Looks, and repairs what is not right. Returns the number of repairs, and what is left to others.
 async fn put_right(
     wanted: &mut Wanted,
     handle: &Handle,
     tell: &mpsc::UnboundedSender<Change>,
-) -> Result<u64> {
-    let mut count = 0;
+) -> Result<(u64, Option<String>)> {
+    let (mut count, mut fault) = (0, None);
     for _ in 0..ROUNDS {
         let settings = settings(&wanted.name, &wanted.peer, wanted.ipv6);
-        let repairs = repairs(wanted, &settings, &look(wanted, &settings)?);
+        let seen = look(wanted, &settings)?;
+        fault = in_the_way(&wanted.name, &seen.before_handover);
+        let repairs = repairs(wanted, &settings, &seen);
         if repairs.is_empty() {
             break;
         }
@@ -350,7 +369,19 @@ async fn put_right(
             count += 1;
         }
     }
-    Ok(count)
+    Ok((count, fault))
+}
+
+/// What programs of others do before copies are handed over. Who put them there may want them, so they stay.
+fn in_the_way(name: &str, before_handover: &[String]) -> Option<String> {
+    (!before_handover.is_empty()).then(|| {
+        format!(
+            "{} on {name} come before {}: copies that they take or end with are lost to the stack, or arrive by {name} and not \
+             by their port (see: xcast-ctl check)",
+            before_handover.join(", "),
+            handover::NAME
+        )
+    })
 }
 
 fn look(wanted: &Wanted, settings: &[(String, u32)]) -> Result<Seen> {
@@ -364,6 +395,7 @@ fn look(wanted: &Wanted, settings: &[(String, u32)]) -> Result<Seen> {
         hand_over: kernel::ingress_filters(wanted.pair.host, handover::NAME)
             .ok()
             .map(|filters| !filters.is_empty()),
+        before_handover: foreign::before_handover(wanted.pair.host),
         settings: settings
             .iter()
             .map(|(path, _)| kernel::sysctl(path))
@@ -409,6 +441,9 @@ async fn carry_out(
         Repair::HandOver => {
             let _ = tell.send(Change::HandOver);
         }
+        Repair::TakeOff {
+            ifindex, program, ..
+        } => foreign::take_xdp_off(*ifindex, *program)?,
         Repair::Alias { ifindex, .. } => {
             let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
             set(of(*ifindex).append_extra_attribute(alias).build()).await?;
@@ -471,7 +506,7 @@ mod tests {
             mtu: MTU_BYTES,
             up: true,
             alias: Some(ALIAS.to_owned()),
-            xdp_program: Some(5),
+            xdp_program: (ifindex == 8).then_some(5),
             ..Link::default()
         };
         Seen {
@@ -480,6 +515,7 @@ mod tests {
             gro: Some(true),
             settings: vec![Some(1)],
             hand_over: Some(true),
+            before_handover: Vec::new(),
         }
     }
 
@@ -560,6 +596,14 @@ mod tests {
             &[Repair::Programs],
         );
         assert_repairs(|seen| seen.hand_over = Some(false), &[Repair::HandOver]);
+        assert_repairs(
+            |seen| seen.ends[0].xdp_program = Some(6),
+            &[Repair::TakeOff {
+                ifindex: 7,
+                name: "xcast0".to_owned(),
+                program: 6,
+            }],
+        );
         assert_repairs(|seen| drop(seen.ends.pop()), &[Repair::Remake]);
         let (wanted, mut seen) = (wanted(), right());
         seen.ends[1].xdp_program = None;

@@ -97,8 +97,10 @@ pub(super) struct Attached {
     /// The kernel refused others, and it was said.
     lacks_macs: bool,
     program: Program,
-    /// The device maps with it were asked for by then; see [`Datapath::is_settled`].
+    /// The device maps with it were asked for by then; see [`Datapath::can_copy`].
     asked: u64,
+    /// Why there are none, if they could not be made.
+    uncopied: Option<String>,
     /// The driver can send what XDP redirects to it, and there are device maps with it, so routes may use it.
     transmits: bool,
     /// What the datapath knows of it.
@@ -270,8 +272,7 @@ impl Ports {
             if port.attached.is_none() {
                 port.try_to_add(link, &kernel, datapath, sync, edits);
             }
-            let copies = port.attached.as_ref();
-            let copies = copies.is_some_and(|attached| datapath.is_settled(attached.asked));
+            let copies = port.can_copy(datapath);
             if may_run && copies {
                 port.run(datapath);
             }
@@ -368,6 +369,7 @@ impl Port {
                     since.elapsed().as_secs()
                 )),
                 _ if attached.transmits => None,
+                _ if attached.uncopied.is_some() => attached.uncopied.clone(),
                 _ => Some(CANNOT_SEND.to_owned()),
             },
             (None, Some(failed)) => Some(failed.cause.clone()),
@@ -567,6 +569,7 @@ impl Port {
             macs: Vec::new(),
             lacks_macs: false,
             asked: 0,
+            uncopied: None,
             transmits: false,
             entry: PortEntry::default(),
             policy,
@@ -581,6 +584,22 @@ impl Port {
         attached.asked = datapath.asked();
         self.attached = Some(attached);
         Ok(())
+    }
+
+    /// Whether copies can be made for it. If not for ever, notes why.
+    fn can_copy(&mut self, datapath: &Datapath) -> bool {
+        let Some(attached) = &mut self.attached else {
+            return false;
+        };
+        let unmade = datapath.unmade();
+        let unmade = unmade.filter(|unmade| unmade.slots.contains(&self.slot));
+        attached.uncopied = unmade.map(|unmade| {
+            format!(
+                "there are no device maps to copy with ({}); they are tried again",
+                unmade.error
+            )
+        });
+        datapath.can_copy(self.slot, attached.asked)
     }
 
     /// Asks for the program, now that whatever arrives can be copied.
@@ -661,8 +680,9 @@ impl Port {
             if transmits {
                 sync.attach_port(link.ifindex, self.slot, edits);
             } else {
+                let why = attached.uncopied.as_deref().unwrap_or(CANNOT_SEND);
                 warn!(
-                    "{}: {CANNOT_SEND}: its traffic takes the kernel stack",
+                    "{}: {why}: its traffic takes the kernel stack",
                     self.interface
                 );
                 sync.detach_port(link.ifindex, edits);

@@ -32,7 +32,10 @@ pub struct Resolver {
 
 #[derive(Debug)]
 enum Request {
-    Adopt(HashSet<(u32, IpAddr)>),
+    Adopt {
+        wanted: HashSet<(u32, IpAddr)>,
+        others: HashSet<u32>,
+    },
     Resolve(u32, IpAddr),
     Release(u32, IpAddr),
 }
@@ -82,9 +85,9 @@ impl Resolver {
     }
 
     /// Takes over the entries that routers before this one had the kernel keep: those that are `wanted` still go on,
-    /// the others are released.
-    pub fn adopt(&self, wanted: HashSet<(u32, IpAddr)>) {
-        self.send(Request::Adopt(wanted));
+    /// the rest is released. What is on interfaces of `others`, which are other routers' ports, is theirs.
+    pub fn adopt(&self, wanted: HashSet<(u32, IpAddr)>, others: HashSet<u32>) {
+        self.send(Request::Adopt { wanted, others });
     }
 
     /// Leaves every gateway as it is, for a router that takes over.
@@ -135,8 +138,8 @@ impl Neighbours {
                 }
             };
             match request {
-                Request::Adopt(wanted) => {
-                    if let Err(error) = self.adopt(wanted).await {
+                Request::Adopt { wanted, others } => {
+                    if let Err(error) = self.adopt(&wanted, &others).await {
                         warn!("neighbours that a router before this one kept stay so: {error:#}");
                     }
                 }
@@ -160,12 +163,17 @@ impl Neighbours {
         }
     }
 
-    async fn adopt(&mut self, wanted: HashSet<(u32, IpAddr)>) -> Result<()> {
+    async fn adopt(
+        &mut self,
+        wanted: &HashSet<(u32, IpAddr)>,
+        others: &HashSet<u32>,
+    ) -> Result<()> {
         let mut all = self.handle.neighbours().get().execute();
         let mut kept = Vec::new();
         while let Some(neighbour) = all.next().await {
             kept.extend(kernel::kept_neighbour(&neighbour?));
         }
+        kept.retain(|(ifindex, _)| !others.contains(ifindex));
         for (ifindex, address) in kept {
             self.installed.insert((ifindex, address));
             if !wanted.contains(&(ifindex, address)) {

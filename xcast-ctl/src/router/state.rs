@@ -24,6 +24,7 @@ use crate::{
     datapath::{
         Datapath, DatapathError,
         generation::Generation,
+        pin,
         veth::{self, VethPair},
     },
     kernel,
@@ -96,6 +97,7 @@ impl Router {
         let mut datapath = tokio::task::spawn_blocking(load)
             .await
             .context("the programs were not loaded")??;
+        let proven = datapath.proven_gateways();
         datapath.trust_for(config.router.orphan_limit())?;
         relay.write_keys(&mut datapath);
         for peer in config.udp.iter().flat_map(|udp| &udp.peers) {
@@ -136,7 +138,7 @@ impl Router {
             datapath,
             sync,
             resolver,
-            discovery: Discovery::start(config),
+            discovery: Discovery::start(config, proven),
             tunnels,
             relay,
             pending: Pending::default(),
@@ -147,6 +149,9 @@ impl Router {
         // The entries that are always there, before the first packet.
         let mut edits = Vec::new();
         router.sync.apply_all([], &mut edits);
+        router
+            .discovery
+            .tell_inherited(&mut router.sync, &mut edits);
         router.carry_out(edits);
         Ok(router)
     }
@@ -205,8 +210,7 @@ impl Router {
     ///
     /// They cannot be attached to the own pair, or what is pinned cannot be written.
     pub(super) fn advance(&mut self) -> Result<()> {
-        let is_settled = |datapath: &Datapath| datapath.is_settled(datapath.asked());
-        if self.ready || !self.synced || !is_settled(&self.datapath) {
+        if self.ready || !self.synced || !self.datapath.is_settled() {
             return Ok(());
         }
         // What became a port when the last device map was there is in the routes, too.
@@ -215,7 +219,7 @@ impl Router {
             self.inherited = true;
             self.datapath.inherit_subsets();
         }
-        if !is_settled(&self.datapath) {
+        if !self.datapath.is_settled() {
             return Ok(());
         }
         match self.start {
@@ -283,7 +287,14 @@ impl Router {
     /// forwards.
     pub(super) fn tidy(&mut self, links: &Handle) {
         udp_port::give_back(self.datapath.generation_mut(), Some(&self.config));
-        self.resolver.adopt(self.sync.resolving().collect());
+        let others = pin::ports_of_others(&self.config.router.interface);
+        self.resolver.adopt(self.sync.resolving().collect(), others);
+        let mut edits = Vec::new();
+        let unused = self.discovery.forget_unused(&mut self.sync, &mut edits);
+        self.carry_out(edits);
+        for gateway in unused {
+            self.datapath.note_proven(gateway, false);
+        }
         let (links, end, address) = (links.clone(), self.pair.host, self.config.router.address);
         tokio::spawn(async move {
             if let Err(error) = veth::remove_other_addresses(&links, end, address).await {
@@ -425,8 +436,11 @@ impl Router {
     /// Sends the probes that are due, and goes by what those that returned tell.
     pub(super) fn discover(&mut self, returned: Option<Nonce>) {
         let mut edits = Vec::new();
-        self.discovery.advance(returned, &mut self.sync, &mut edits);
+        let news = self.discovery.advance(returned, &mut self.sync, &mut edits);
         self.carry_out(edits);
+        for (gateway, is_proven) in news {
+            self.datapath.note_proven(gateway, is_proven);
+        }
     }
 
     /// Sends the probes of tunnels that are due, and goes by what was heard of them.

@@ -173,6 +173,19 @@ impl<K: Copy + Ord> Discovery<K> {
         });
     }
 
+    /// The same for one that somebody trustworthy found capable a moment ago: it counts as such, and has as long to prove
+    /// it again as a proof holds.
+    pub fn add_proven(&mut self, now: Instant, neighbour: K) {
+        self.add(now, neighbour);
+        if let Some(state) = self.neighbours.get_mut(&neighbour)
+            && state.proven.is_none()
+        {
+            state.proven = Some(now);
+            state.capable = true;
+            self.changes.push_back((neighbour, true));
+        }
+    }
+
     /// Asks this neighbour no more. If it was capable, it is not any longer.
     pub fn remove(&mut self, neighbour: K) {
         if let Some(state) = self.neighbours.remove(&neighbour)

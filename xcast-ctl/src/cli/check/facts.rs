@@ -11,7 +11,7 @@ use crate::{
     control::{self, ControlError, Request, Response},
     datapath::{
         bpffs::{self, Place},
-        pin,
+        foreign, pin,
     },
     report,
 };
@@ -49,6 +49,8 @@ pub(super) struct Facts {
     pub(super) own: Option<Interface>,
     /// Its other end, which the datapath sends by, if it exists in this network namespace.
     pub(super) own_peer: Option<Link>,
+    /// What others run on the router's own interface before copies are handed over to the ports.
+    pub(super) own_before_handover: Vec<String>,
     /// The router's own interface has an IPv4 address.
     pub(super) own_has_address: bool,
     /// UDP port for Xcast inside UDP, if the configuration has one.
@@ -147,6 +149,10 @@ impl Facts {
             ipsec: kernel::ipsec_destinations().unwrap_or_default(),
             rules: kernel::rules()?,
             own_peer: links.iter().find(|link| link.name == own_peer).cloned(),
+            own_before_handover: own
+                .as_ref()
+                .and_then(|own| own.link.as_ref())
+                .map_or_else(Vec::new, |link| foreign::before_handover(link.ifindex)),
             own_has_address: match own.as_ref().and_then(|own| own.link.as_ref()) {
                 Some(link) => !kernel::ipv4_addresses(link.ifindex)?.is_empty(),
                 None => false,

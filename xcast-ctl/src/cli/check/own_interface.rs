@@ -4,7 +4,7 @@ use super::{
     facts::{Facts, Interface},
     finding::{Finding, Severity, finding, ok},
 };
-use crate::config::DATAPATH_SUFFIX;
+use crate::{config::DATAPATH_SUFFIX, datapath::handover, kernel::program_name};
 
 pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
     let name = &facts.own_name;
@@ -112,6 +112,34 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
             format!("ethtool -K {name} gro on"),
         );
     }
+    if let Some(program) = link.xdp_program {
+        let program = program_name(program).unwrap_or_else(|| format!("id {program}"));
+        add(
+            "own_program",
+            Severity::Fault,
+            format!(
+                "an XDP program ({program}) is on it, which is none of the router's: it gets all that the kernel's stack \
+                 is to have"
+            ),
+            format!("ip link set {name} xdp off, or wait: the router takes it off"),
+        );
+    }
+    if !facts.own_before_handover.is_empty() {
+        add(
+            "own_filter",
+            Severity::Warning,
+            format!(
+                "{} come before the router's filter {}: copies for the kernel's stack that they take are lost, and those \
+                 that they end with (TC_ACT_OK) arrive by {name} and not by their port",
+                facts.own_before_handover.join(", "),
+                handover::NAME
+            ),
+            format!(
+                "tc filter del dev {name} ingress pref N, or bpftool net detach tcx_ingress dev {name}, and filter on the \
+                 ports or in the packet filter instead"
+            ),
+        );
+    }
     if own.rp_filter == Some(1) {
         add(
             "own_rp_filter",
@@ -169,6 +197,7 @@ mod tests {
             ("own_forwarding", |own| own.forwarding = Some(false)),
             ("own_interface", |own| link(own).up = false),
             ("own_mtu", |own| link(own).mtu = 1499),
+            ("own_program", |own| link(own).xdp_program = Some(u32::MAX)),
         ] {
             let mut facts = facts.clone();
             change(facts.own.as_mut().unwrap());
@@ -178,6 +207,9 @@ mod tests {
         facts.own_has_address = false;
         assert_eq!(found(&facts), fault("own_address"));
         facts.own_has_address = true;
+        facts.own_before_handover = vec!["tc filter u32 pref 1".to_owned()];
+        assert_eq!(found(&facts), [("own_filter", Severity::Warning, own())]);
+        facts.own_before_handover.clear();
         let peer = facts.own_peer.take();
         assert_eq!(found(&facts), fault("own_peer"));
         facts.own_peer = peer;

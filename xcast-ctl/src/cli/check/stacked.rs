@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn what_is_set_for_a_macvlan_alone() {
-        let differing = |change: fn(&mut Facts)| {
+        type Change = fn(&mut Facts);
+        let differing = |change: Change| {
             let mut facts = facts();
             facts.uppers = vec![upper("macvlan")];
             change(&mut facts);
@@ -204,7 +205,7 @@ mod tests {
             findings.pop().map(|finding| finding.what)
         };
         assert_eq!(differing(|_| ()), None);
-        let changes: [(fn(&mut Facts), &str); 5] = [
+        let changes: [(Change, &str); 5] = [
             (
                 |facts| {
                     facts.rules.push(Rule {

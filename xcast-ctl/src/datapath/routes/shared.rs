@@ -33,8 +33,6 @@ const MMAPABLE: u32 = 1 << 10;
 /// Most segments: whoever announces routes of IPv6 in all /16s does not get all memory. The Internet's table has
 /// some hundred; all of IPv4 has 256.
 const MAX_SEGMENTS: usize = 1024;
-/// Most segments that are not in use any more and that programs still see.
-const MAX_LEAVING: usize = MAX_SEGMENTS;
 
 /// The programs' maps that make up the route map.
 pub struct Maps<'a> {
@@ -53,6 +51,8 @@ pub struct Shared {
     segments: Vec<Option<Mapping>>,
     /// How many there are.
     segments_in_use: usize,
+    /// How many there may be. Together with those that are leaving, there may be twice as many.
+    max_segments: usize,
     /// Segments that the programs do not see yet.
     unpublished: Vec<(u32, OwnedFd)>,
     /// Segments that are not in use any more. As long as programs may see one, all of it says what the root's entry
@@ -79,6 +79,7 @@ impl Shared {
             root: Mapping::new(maps.root, root_entries)?,
             segments: (0..root_entries).map(|_| None).collect(),
             segments_in_use: 0,
+            max_segments: MAX_SEGMENTS,
             unpublished: Vec::new(),
             leaving: BTreeMap::new(),
             remover: Remover::start(maps.segments.try_clone()?)?,
@@ -215,7 +216,10 @@ impl Memory for Shared {
 
     fn add_segment(&mut self, number: u32, content: Entry) -> Result<(), Full> {
         self.forget_removed();
-        if self.segments_in_use == MAX_SEGMENTS {
+        // To wait until some have gone would take the kernel seconds. Whoever comes again finds room.
+        let in_memory = self.segments_in_use + self.leaving.len();
+        let has_place = in_memory < 2 * self.max_segments || self.leaving.contains_key(&number);
+        if self.segments_in_use == self.max_segments || !has_place {
             return Err(Full(None));
         }
         // One that is about to go stays, if it is not too late. Else the new one may be put in its place only when it
@@ -248,10 +252,6 @@ impl Memory for Shared {
         }
         self.leaving.insert(number, mapping);
         self.remover.remove(number);
-        if self.leaving.len() > MAX_LEAVING {
-            self.remover.wait();
-            self.forget_removed();
-        }
     }
 
     fn allocate(&mut self) -> Result<u32, Full> {
@@ -321,5 +321,50 @@ impl Grace {
     /// Number of the last grace period that is over.
     fn over(&self) -> u64 {
         self.over.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Maps as the programs have them.
+    fn shared(root_entries: usize) -> Shared {
+        let (root, _) = array(root_entries).unwrap();
+        let outer = |inner_words, entries| {
+            let (inner, _) = array(inner_words).unwrap();
+            bpf::map_of_maps(&inner, entries).unwrap()
+        };
+        let maps = Maps {
+            root: root.as_fd(),
+            segments: outer(SEGMENT_ENTRIES, root_entries as u32),
+            blocks: outer(POOL_ENTRIES, MAX_POOLS as u32),
+        };
+        Shared::new(maps, root_entries).unwrap()
+    }
+
+    /// The kernel takes its time to let segments go: meanwhile there is no room for others, and nobody waits.
+    #[test]
+    fn segments_that_have_not_gone_take_room_and_no_time() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let mut shared = shared(8);
+        shared.max_segments = 2;
+        shared.remover = Remover::idle();
+        for pair in [[0, 1], [2, 3]] {
+            for number in pair {
+                shared.add_segment(number, Entry::NONE).unwrap();
+            }
+            assert!(shared.add_segment(7, Entry::NONE).is_err());
+            shared.publish().unwrap();
+            pair.into_iter()
+                .for_each(|number| shared.remove_segment(number));
+        }
+        let bytes = shared.bytes();
+        assert!(shared.add_segment(4, Entry::NONE).is_err());
+        // One that has not gone takes no more room when it stays.
+        shared.add_segment(3, Entry::NONE).unwrap();
+        assert_eq!(shared.bytes(), bytes);
     }
 }

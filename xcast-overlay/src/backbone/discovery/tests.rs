@@ -173,3 +173,21 @@ fn nobody_else_can_answer() {
     assert_eq!(link.discovery.poll_change(), Some((NEIGHBOUR, false)));
     assert_eq!(link.discovery.poll_timeout(), None);
 }
+
+#[test]
+fn who_was_proven_for_somebody_else_has_as_long_as_a_proof_holds() {
+    let hold = Timing::default().hold;
+    for (lost, is_proven) in [(0, true), (1000, false)] {
+        let mut link = Link::new(5);
+        link.discovery.remove(NEIGHBOUR);
+        link.discovery.add_proven(link.start, NEIGHBOUR);
+        assert!(link.discovery.is_capable(NEIGHBOUR));
+        link.run(hold - DELAY, lost);
+        assert!(link.discovery.is_capable(NEIGHBOUR));
+        link.run(hold, lost);
+        assert_eq!(link.discovery.is_capable(NEIGHBOUR), is_proven);
+        // Said again, it proves nothing.
+        link.discovery.add_proven(link.now, NEIGHBOUR);
+        assert_eq!(link.discovery.is_capable(NEIGHBOUR), is_proven);
+    }
+}
