@@ -49,8 +49,8 @@ pub struct Config {
     /// How large packets may be. Default: 50 destinations within 1500 octets.
     pub packets: Packets,
     /// C of WO 2007/030742, paragraph 44: packets for each message. With 2, which is the default, and
-    /// 50 destinations in each, 10^6 members are within three levels. With 0 this member has no
-    /// children.
+    /// 50 destinations in each, 10^6 members of a full tree are within three levels. With 0 this member
+    /// has no children.
     pub packets_per_message: usize,
     /// Longest payload of a message in octets. The number of destinations is computed for it. The
     /// default, 914, makes datagrams of 1000 octets.

@@ -3,7 +3,7 @@
 //!
 //! One member is the source. Each other has one parent, and gets the stream from it. A message
 //! leaves each inner member as few packets, each to as many children as one packet has room for:
-//! [`Packets`] computes how many. With two packets of 50 destinations 10^6 members are within three
+//! [`Packets`] computes how many. With two packets of 50 destinations 10^6 members of a full tree are within three
 //! levels of the source, where unicast to 100 children would send the same octets 50 times.
 //!
 //! A [`Member`] is a [`Protocol`](crate::runtime::Protocol): no I/O, no clock.
@@ -61,7 +61,8 @@
 //!   children stay with it.
 //! * **Repair.** A gap in the numbers is asked for: from the parent, then from grandparent and
 //!   siblings in turn, until each of them has said that it has not got it. What several want is sent to
-//!   all of them by one packet. So nothing is lost that a sibling or the grandparent still has.
+//!   all of them by one packet. So nothing is lost that the grandparent, or a sibling that is named,
+//!   still has. A beat names eight siblings, others each time.
 //! * **Once and in order.** Messages are delivered by number; what comes again is counted and dropped.
 //! * **Authentic.** The source signs each message with its number (Ed25519); members check the
 //!   signature before they forward. Tokens that only parent, children and grandchildren know keep

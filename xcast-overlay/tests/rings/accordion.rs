@@ -228,6 +228,39 @@ fn no_peer_ever_sends_more_than_its_budget() {
     assert!(counters(&network).dropped > 0);
 }
 
+/// With budget left one more is asked at a time, and half as many where it is used up.
+#[test]
+fn more_are_asked_at_once_while_there_is_budget() {
+    let began = Instant::now();
+    let config = Config {
+        parallel: (1, 8),
+        ..config(0, Family::Ipv4, 60)
+    };
+    let mut peer = Accordion::new(began, config, Random::from_number(9));
+    peer.found_overlay(began);
+    // Asks for neighbours: a header of that kind.
+    let mut question = hello(9);
+    question.truncate(16);
+    question[3] = question[3] & 0xf0 | 3;
+    let mut seen = vec![peer.parallel()];
+    for second in 1..90 {
+        let now = began + Duration::from_secs(second);
+        while let Some(at) = peer.poll_timeout().filter(|at| *at <= now) {
+            peer.handle_timeout(at);
+        }
+        if second > 50 {
+            for from in 1..60 {
+                peer.handle(now, address(from, Family::Ipv4), question.clone().into());
+            }
+        }
+        while peer.poll_transmit().is_some() {}
+        if seen.last() != Some(&peer.parallel()) {
+            seen.push(peer.parallel());
+        }
+    }
+    assert_eq!(seen, [1, 2, 3, 4, 5, 6, 7, 8, 4, 2, 1]);
+}
+
 /// A peer asks more than its budget allows, so that its requests wait: whom it has not asked yet is not
 /// silent.
 #[test]

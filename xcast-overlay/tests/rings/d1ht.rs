@@ -409,6 +409,48 @@ fn tables_are_right_after_churn_with_loss() {
     }
 }
 
+/// Nothing but acknowledgements and repetition sees to it that all are told: tables are not compared. (Where
+/// one event has not reached everybody when the next peer joins, that takes comparing.)
+#[test]
+fn all_are_told_although_packets_are_lost() {
+    let run = |retries| {
+        let config = |at: usize| {
+            let mut config = config(at, Family::Ipv4);
+            config.policy.retries = retries;
+            config
+        };
+        let mut network = ring(12, 100, config);
+        network.faults = Faults {
+            first_link_loss: 10,
+            loss: 20,
+            ..Faults::default()
+        };
+        for at in 100..120 {
+            join(&mut network, config(at));
+            network.run_for(THETA * 10);
+        }
+        println!("{retries} retries: {:?}", counters(&network));
+        (wrong(&network), counters(&network))
+    };
+    let (wrong, all) = run(3);
+    assert_eq!(wrong, 0);
+    // Again only where an acknowledgement was lost.
+    assert!(all.repeated_events * 20 < all.events, "{all:?}");
+    assert!(run(0).0 > 0);
+}
+
+/// Peers come and go, and messages to those that are gone go to the next: few events are heard of twice.
+#[test]
+fn events_are_seldom_repeated_under_churn() {
+    let config = |at: usize| config(at, Family::Ipv4);
+    let mut network = ring(13, 120, config);
+    let mut all = churn(&mut network, 1.0, THETA * 60, config);
+    add(&mut all, counters(&network));
+    println!("{all:?}");
+    assert!(all.events > 5000, "{all:?}");
+    assert!(all.repeated_events * 8 < all.events, "{all:?}");
+}
+
 #[test]
 fn three_in_ten_die_at_once() {
     let count = peers(if cfg!(debug_assertions) { 150 } else { 1000 });

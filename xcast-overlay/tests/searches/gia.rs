@@ -94,9 +94,9 @@ fn what_each_part_brings() {
             sum(&world, |c| c.waited),
             sum(&world, |c| c.overdrawn),
         );
-        (found, hops)
+        (found, hops, sum(&world, |c| c.overload))
     };
-    let (found, hops) = run("all of Gia", all);
+    let (found, hops, overload) = run("all of Gia", all);
     let without_replication = run(
         "without replication",
         Parts {
@@ -111,18 +111,18 @@ fn what_each_part_brings() {
             ..all
         },
     );
-    run(
+    let without_flow_control = run(
         "without flow control",
         Parts {
             flow_control: false,
             ..all
         },
     );
-    run("without bias", Parts { bias: false, ..all });
+    let without_bias = run("without bias", Parts { bias: false, ..all });
     assert!(found >= 0.95, "{found}");
     // In what it costs: steps for each answer.
-    let cost = |(found, hops): (f64, f64)| (hops + 1.0) / found.max(0.01);
-    let whole = cost((found, hops));
+    let cost = |(found, hops, _): (f64, f64, u64)| (hops + 1.0) / found.max(0.01);
+    let whole = cost((found, hops, overload));
     assert!(
         cost(without_replication) > 2.0 * whole,
         "{without_replication:?}"
@@ -132,6 +132,11 @@ fn what_each_part_brings() {
         cost(without_adaptation) > whole,
         "{without_adaptation:?} {hops}"
     );
+    // Walkers that go to any neighbour take longer.
+    assert!(cost(without_bias) > whole, "{without_bias:?} {hops}");
+    // Nobody is beyond capacity at this load, so tokens bring nothing, and cost nothing.
+    assert_eq!(overload, 0);
+    assert!(without_flow_control.0 >= 0.95 && cost(without_flow_control) >= 0.9 * whole);
 }
 
 #[test]

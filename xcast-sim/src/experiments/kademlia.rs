@@ -625,6 +625,43 @@ mod tests {
         assert!(many > 1.0, "{many}");
     }
 
+    /// Who is asked first by shared path: nothing is found worse, and malicious nodes, which are where
+    /// others are, are hardly asked more often.
+    #[test]
+    fn shared_paths_cost_neither_exactness_nor_safety() {
+        let by_place = Rule::SharedPathAndPlace {
+            place: 20,
+            along: 0,
+        };
+        let rules = [Rule::Closest, Rule::SharedPath, by_place];
+        let run = |percent| {
+            let variants = rules.map(|rule| variant(3, rule)).to_vec();
+            let mut experiment = experiment(variants);
+            (experiment.nodes, experiment.lookups, experiment.k) = (150, 100, 20);
+            experiment.malicious_percent = percent;
+            experiment.run(|_, _| {}).expect("it runs")
+        };
+        let all = run(0);
+        for row in &all {
+            println!(
+                "{}: {:?} {:?}",
+                row.variant.name, row.exact_percent, row.links
+            );
+            assert!(row.exact_percent.mean >= 99.0, "{row:?}");
+        }
+        // By the place, too, it is fewer links; else there would be no reason.
+        assert!(all[2].links.mean < all[0].links.mean, "{all:?}");
+        let some = run(10);
+        let [closest, others @ ..] = some.as_slice() else {
+            panic!("no rows");
+        };
+        for row in others {
+            let (more, usual) = (row.malicious_asked_percent, closest.malicious_asked_percent);
+            println!("{}: {more:?}, {usual:?}", row.variant.name);
+            assert!(more.mean < usual.mean + 2.0, "{more:?} {usual:?}");
+        }
+    }
+
     #[test]
     fn malicious_nodes_are_counted_where_they_are_asked() {
         let asked = |percent| {

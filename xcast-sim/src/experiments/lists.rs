@@ -12,7 +12,9 @@ use super::{
     source::Source,
 };
 use crate::{
-    fanout::{Deployment, EcmpKey, Family, Message, Network, PacketFormat, Prune, Scheme},
+    fanout::{
+        Deployment, EcmpKey, Family, MTU_OCTETS, Message, Network, PacketFormat, Prune, Scheme,
+    },
     random::Random,
     routing::{Routing, Ties},
     statistics::Estimate,
@@ -20,7 +22,7 @@ use crate::{
     world::Tally,
 };
 
-/// Most destinations of a packet.
+/// Most destinations of a packet, where it has room for them.
 const MOST: usize = 100;
 
 /// An experiment.
@@ -137,7 +139,8 @@ impl Lists {
                 .collect();
             let is_list = *shared && to.len() > 1;
             sample.lists += u64::from(is_list);
-            let size = if *shared { MOST } else { 1 };
+            let room = scheme.format.destinations_within(MTU_OCTETS);
+            let size = if *shared { MOST.min(room) } else { 1 };
             for to in to.chunks(size) {
                 let message = Message {
                     source,

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     address,
-    fanout::{Family, Message, Network, PacketFormat, Scheme},
+    fanout::{Family, MTU_OCTETS, Message, Network, PacketFormat, Scheme},
     random::{Random, hash},
     routing::{Routing, Ties},
     statistics::Estimate,
@@ -326,7 +326,8 @@ impl Trees {
                 ports: false,
             },
         };
-        for to in to.chunks(destinations.max(1)) {
+        let room = scheme.format.destinations_within(MTU_OCTETS);
+        for to in to.chunks(destinations.clamp(1, room)) {
             let message = Message {
                 source,
                 to,
@@ -337,7 +338,7 @@ impl Trees {
                 links += 1;
                 union.insert(sent.link);
             });
-            // Lists are as long as destinations allow.
+            // Lists are as long as destinations and the packet allow.
             let _ = network.send(&scheme, message, &mut |_| lists += 1);
         }
         [links as f64, lists as f64, union.len() as f64]

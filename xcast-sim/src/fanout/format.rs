@@ -25,6 +25,9 @@ pub struct PacketFormat {
     pub ports: bool,
 }
 
+/// How long a packet may be on nearly all links.
+pub const MTU_OCTETS: u32 = 1500;
+
 const UDP: u32 = 8;
 
 impl PacketFormat {
@@ -67,6 +70,14 @@ impl PacketFormat {
         }
     }
 
+    /// Most destinations of one packet of at most so many octets; one needs no list.
+    #[must_use]
+    pub fn destinations_within(&self, mtu_octets: u32) -> usize {
+        let fits = |listed: &usize| self.xcast_octets(*listed as u32) <= mtu_octets;
+        let all = 2..=self.max_destinations();
+        all.rev().find(fits).unwrap_or(1)
+    }
+
     fn ip_octets(&self) -> u32 {
         match self.family {
             Family::V4 => 20,
@@ -96,5 +107,9 @@ mod tests {
         // 24 + 8 + 48 of the routing header, 4 + 6 in 16 of the ports.
         assert_eq!(format.xcast_octets(3), 148 + 80 + 16);
         assert_eq!(format.tunnel_octets(), 48);
+        // 148 + 24 + 8 x 2 + 16 x 72 + 4 + 2 x 72 in 8 x 19.
+        assert_eq!(format.destinations_within(1500), 72);
+        assert_eq!(format.xcast_octets(72), 1492);
+        assert_eq!(format.destinations_within(200), 1);
     }
 }

@@ -19,7 +19,7 @@ mod scheme;
 mod send;
 
 pub use deployment::{Deployment, Islands, Placement};
-pub use format::{Family, PacketFormat};
+pub use format::{Family, MTU_OCTETS, PacketFormat};
 pub use link::{Link, Transmission};
 pub use network::Network;
 pub use packet::{Hop, List, Packet, Place};

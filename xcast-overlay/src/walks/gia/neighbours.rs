@@ -169,4 +169,18 @@ mod tests {
             .collect();
         assert_eq!(given, [6, 18]);
     }
+
+    /// Of a beat of a large node, the largest neighbour gets nearly all.
+    #[test]
+    fn many_tokens_by_capacity() {
+        let mut all = Neighbours::default();
+        for (n, capacity) in [(2, 10), (3, 1000), (4, 10_000)] {
+            all.0.insert(address(n), neighbour(capacity, 1));
+        }
+        for _ in 0..2 {
+            all.give(5505.0);
+        }
+        let given = all.0.values().map(|neighbour| neighbour.grant.given());
+        assert_eq!(given.collect::<Vec<_>>(), [10, 1000, 10_000]);
+    }
 }

@@ -6,9 +6,11 @@
 
 use std::collections::BTreeSet;
 
-/// How many numbers may be out before the oldest can no longer be used.
+/// So many numbers may be out, at least, before the oldest can no longer be used.
 const WINDOW: u32 = 1024;
-/// Most tokens that a neighbour can save.
+/// How many times as many may be out as were given at once: some are on their way, or lost.
+const GRANTS: u32 = 4;
+/// Most tokens that a neighbour can save until there are new ones.
 const MAX_SAVED: u32 = 32;
 
 /// What a neighbour has given to this node.
@@ -21,9 +23,11 @@ pub(super) struct Purse {
 impl Purse {
     /// The neighbour has said how many it has given in all.
     pub fn told(&mut self, given: u32) {
-        self.given = self.given.max(given);
-        // What was not used for long is void at the giver's.
-        self.spent = self.spent.max(self.given.saturating_sub(MAX_SAVED));
+        if given > self.given {
+            // Of those from before, only some are saved; what is new can all be used.
+            self.spent = self.spent.max(self.given.saturating_sub(MAX_SAVED));
+            self.given = given;
+        }
     }
 
     pub fn left(&self) -> u32 {
@@ -44,6 +48,8 @@ impl Purse {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Grant {
     given: u32,
+    /// How many were given the last time.
+    latest: u32,
     fraction: f64,
     taken: BTreeSet<u32>,
 }
@@ -51,10 +57,11 @@ pub(super) struct Grant {
 impl Grant {
     /// Gives some more, parts of a token too.
     pub fn give(&mut self, tokens: f64) {
-        self.fraction = (self.fraction + tokens).min(f64::from(MAX_SAVED));
+        self.fraction += tokens;
         let whole = self.fraction.floor();
         self.fraction -= whole;
-        self.given = self.given.saturating_add(whole as u32);
+        self.latest = whole as u32;
+        self.given = self.given.saturating_add(self.latest);
     }
 
     /// How many there were in all.
@@ -64,7 +71,9 @@ impl Grant {
 
     /// A query came with this number: whether it is good.
     pub fn take(&mut self, number: u32) -> bool {
-        let oldest = self.given.saturating_sub(WINDOW);
+        // What was not used for long is void.
+        let window = WINDOW.max(self.latest.saturating_mul(GRANTS));
+        let oldest = self.given.saturating_sub(window);
         self.taken = self.taken.split_off(&(oldest + 1));
         number > oldest && number <= self.given && self.taken.insert(number)
     }
@@ -75,6 +84,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// All that is given in a beat can be spent in it, however much that is.
+    #[test]
+    fn a_large_grant_can_be_spent() {
+        let (mut grant, mut purse) = (Grant::default(), Purse::default());
+        for _ in 0..5 {
+            grant.give(2500.5);
+            purse.told(grant.given());
+            let spent: Vec<u32> = std::iter::from_fn(|| purse.spend()).collect();
+            assert!((2500..=2501).contains(&spent.len()), "{}", spent.len());
+            assert!(spent.into_iter().all(|number| grant.take(number)));
+        }
+        // Of what is not spent, only some is saved.
+        for _ in 0..5 {
+            grant.give(100.0);
+            purse.told(grant.given());
+        }
+        assert_eq!(purse.left(), 100 + MAX_SAVED);
+    }
 
     proptest! {
         /// However messages are lost, doubled and late, no more is spent than was given, and nothing
@@ -87,11 +115,17 @@ mod tests {
             for (what, which) in steps {
                 match what {
                     0 => {
-                        grant.give(which as f64 / 3.0);
+                        grant.give(which as f64 * 30.0);
                         told.push(grant.given());
                     }
                     // Any message that was ever sent may come now.
-                    1 => purse.told(told[told.len().saturating_sub(which + 1)]),
+                    1 => {
+                        let given = told[told.len().saturating_sub(which + 1)];
+                        let new = given.saturating_sub(purse.given);
+                        purse.told(given);
+                        // What is new, and what was saved.
+                        prop_assert!(purse.left() >= new && purse.left() <= MAX_SAVED + new || new == 0);
+                    }
                     2 => if let Some(number) = purse.spend() {
                         spent += 1;
                         queries.push(number);
@@ -101,7 +135,6 @@ mod tests {
                     },
                 }
                 prop_assert!(spent <= grant.given() && taken <= spent);
-                prop_assert!(purse.left() <= MAX_SAVED);
             }
             let mut numbers = queries.clone();
             numbers.dedup();
