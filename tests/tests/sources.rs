@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
-use tests::packet::{self, Datagram, Ip};
+use tests::packet::{self, Datagram, Ip, Packet, protocol};
 use tests::served::{self, Served};
 use tests::tap::Tap;
 use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, Way, until};
@@ -461,11 +461,11 @@ fn source_behind_several_ports() {
 fn echo_request(trio: &Trio, source: Ipv4Addr, destinations: &[Ipv4Addr]) -> Vec<u8> {
     let mut packet = trio.packet(source, destinations, 0, 0);
     (packet.xcast.protocol, packet.segment) = match trio.family {
-        Family::Ipv4 => (packet::protocol::ICMP, packet::icmp_echo(1, 1, b"smurf")),
+        Family::Ipv4 => (protocol::ICMP, packet::icmp_echo(1, 1, b"smurf")),
         Family::Ipv6 => {
             let ends = (trio.address(source), trio.address(tests::layout::GROUP));
             let request = packet::icmpv6_echo(ends.0, ends.1, 1, b"smurf");
-            (packet::protocol::ICMPV6, request)
+            (protocol::ICMPV6, request)
         }
     };
     packet.frame()
@@ -474,8 +474,8 @@ fn echo_request(trio: &Trio, source: Ipv4Addr, destinations: &[Ipv4Addr]) -> Vec
 /// Echo replies among the frames that have arrived at a host.
 fn echo_replies(trio: &Trio, tap: &Tap) -> Result<usize> {
     let reply = match trio.family {
-        Family::Ipv4 => (packet::protocol::ICMP, 0),
-        Family::Ipv6 => (packet::protocol::ICMPV6, 129),
+        Family::Ipv4 => (protocol::ICMP, 0),
+        Family::Ipv6 => (protocol::ICMPV6, 129),
     };
     let mut replies = 0;
     while let Some(frame) = tap.take()? {
@@ -836,8 +836,39 @@ fn routing_loop_of_unicast_copies_ends() {
     }
 }
 
-/// Xcast in UDP in Xcast: each copy for one of the next router's many addresses would be opened there. The first router
-/// sees what is inside, and the second one never gets it.
+/// A whole Xcast packet, in all forms in which a router would take it out of what comes behind an Xcast header: the
+/// protocol there, and what follows.
+fn forms_of_nesting(family: Family, packet: &Packet) -> Vec<(u8, Vec<u8>)> {
+    let inside = &packet.frame()[packet::ETHERNET_LEN..];
+    let in_udp = |payload: &[u8]| {
+        let ends = ((packet.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
+        (protocol::UDP, packet::udp(ends.0, ends.1, payload, None))
+    };
+    let cookie_of_a_source = [1, 0, 0, 0, 0, 0, 0, 77, 1, 2, 3, 4, 5, 6, 7, 8];
+    let in_tunnel = [inside, &[7; 8]].concat();
+    let in_ip = match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 41,
+    };
+    let mut forms = vec![
+        in_udp(inside),
+        in_udp(&[&cookie_of_a_source[..], inside].concat()),
+        in_udp(&in_tunnel),
+        (in_ip, in_tunnel),
+    ];
+    if family == Family::Ipv6 {
+        // A second routing header behind other headers: what is left of the first one's packet begins with these.
+        let options = [protocol::ROUTING, 0, 1, 4, 0, 0, 0, 0];
+        let header = packet.xcast.emit(Family::Ipv6);
+        let headers = [&options[..], &header, &packet.segment].concat();
+        forms.push((protocol::DESTINATION_OPTIONS, headers.clone()));
+        forms.push((protocol::HOP_BY_HOP, headers));
+    }
+    forms
+}
+
+/// Xcast in UDP in Xcast, and whatever else the next router would open: each copy for one of its many addresses would be
+/// multiplied there. The first router sees what is inside, and the second one never gets it.
 #[test]
 fn nesting_does_not_multiply() {
     const PACKETS: u64 = 100;
@@ -859,16 +890,22 @@ fn nesting_does_not_multiply() {
             let outside: Vec<_> = (1..=30)
                 .map(|last| Ipv4Addr::new(10, 97, 0, last))
                 .collect();
-            let frame = trio.packet(A, &inside, 0, 50).frame();
-            let mut outer = trio.packet(A, &outside, 0, 0);
-            let ends = ((outer.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
-            outer.segment = packet::udp(ends.0, ends.1, &frame[packet::ETHERNET_LEN..], None);
-            let outer = outer.frame();
+            let inner = trio.packet(A, &inside, 0, 50);
+            let frames = forms_of_nesting(family, &inner).into_iter();
+            let frames: Vec<_> = frames
+                .map(|form| {
+                    let mut outer = trio.packet(A, &outside, 0, 0);
+                    (outer.xcast.protocol, outer.segment) = form;
+                    outer.frame()
+                })
+                .collect();
             let tap = Tap::open(&trio.c.namespace, "c0")?;
             let attack = || {
                 let before = Counters::read(&trio.r.namespace)?;
                 for _ in 0..PACKETS {
-                    trio.tap.send(&outer)?;
+                    for frame in &frames {
+                        trio.tap.send(frame)?;
+                    }
                     thread::sleep(Duration::from_millis(1));
                 }
                 Ok(before)
@@ -876,7 +913,8 @@ fn nesting_does_not_multiply() {
             let judge = |before: Counters, served: Served| {
                 let counted = Counters::read(&trio.r.namespace)?.since(&before);
                 let nested = counted.get("drop_nested").copied();
-                ensure!(nested == Some(PACKETS), "{counted:?}");
+                let sent = PACKETS * frames.len() as u64;
+                ensure!(nested == Some(sent), "{sent} sent: {counted:?}");
                 let copies = copies_since(trio, &before, served)?;
                 ensure!(copies == 0, "{copies} copies were made");
                 let mut at_c = 0;

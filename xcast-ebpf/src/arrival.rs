@@ -24,7 +24,7 @@ use xcast_common::{
 };
 
 use crate::{
-    fanout,
+    content, fanout,
     frame::XdpFrame,
     limits::{COPIES, PACKET, now, xcast_charge},
     maps::{
@@ -136,6 +136,14 @@ fn forward<F: FamilyMaps>(
             return None;
         }
     };
+    if port.flags & PORT_TRUSTED == 0 {
+        let reason = content::check::<F>(frame, &packet, port.relayed_port);
+        if reason != content::FINE {
+            counters.bump_index(reason);
+            debug!(frame, "{} {}", port.slot, reason);
+            return None;
+        }
+    }
     let mark = match port.flags & PORT_TRUSTED {
         0 => None,
         _ => mark::read::<F>(frame.view(), settings),

@@ -7,7 +7,7 @@ use crate::{
     family::traits::Family,
     forward::{
         emit::{Form, emit, emit_rest, encapsulate, strip},
-        ingress::{accept, is_xcast},
+        ingress::{Content, accept, check_content, is_xcast},
         mark::{MAX_SERIAL, Stripped},
         plan::{Memory, Plan, Scratch, Work, group, look_up},
         tunnel, tunnelled,
@@ -197,6 +197,13 @@ impl<F: Family> Router<F> {
         };
         let port = &port;
         let packet = accept::<F>(frame.view(), ext_len, port, &self.settings, &self.tables)?;
+        if port.flags & PORT_TRUSTED == 0 {
+            let view = frame.view().skip(Content::at::<F>(&packet) as usize);
+            let content = Content::of(&packet, port.relayed_port);
+            if let Some(reason) = check_content::<F>(view, content, &self.settings) {
+                return Err(Reject::Drop(reason));
+            }
+        }
         match arrival {
             None => self.count(port.slot, Counter::Received),
             Some(arrival) => self.count(arrival & !ASK_WAY_BACK, Counter::Returned),

@@ -146,6 +146,7 @@ impl<F: Family> Plan<F> {
         store(&mut self.packet.ttl, packet.ttl);
         self.packet.protocol = packet.protocol;
         self.packet.to_own = packet.to_own;
+        self.packet.is_verified = packet.is_verified;
         self.packet.arrival = packet.arrival;
         store(&mut self.packet.to_stack, packet.to_stack);
         store(&mut self.branch_count, 0);
