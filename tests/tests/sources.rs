@@ -528,8 +528,8 @@ fn nobody_is_flooded_with_echo_replies() {
 #[test]
 fn the_stack_is_not_flooded() {
     const PACKETS: u32 = 1000;
-    /// `limits.stack_copies_per_second`
-    const PER_SECOND: f64 = 10_000.0;
+    /// A quarter of `limits.stack_copies_per_second`.
+    const PER_SECOND: f64 = 2500.0;
     trio::with(|trio| {
         trio.resolve()?;
         // Hosts that nobody has: all of them are the kernel's to resolve.
@@ -564,6 +564,78 @@ fn the_stack_is_not_flooded() {
         };
         served::is_served_beside(trio, attack, judge)
     });
+}
+
+/// Hosts on the link of B that nobody has: all of them are the kernel's to resolve.
+fn nobody() -> Vec<Ipv4Addr> {
+    (100..170)
+        .map(|last| Ipv4Addr::new(10, 66, 2, last))
+        .collect()
+}
+
+/// One source, within its own limits, has all copies for the kernel's stack that it can get. Another one, whose packets go by the
+/// stack for a policy rule, gets them all the same.
+#[test]
+fn one_source_leaves_the_stack_to_others() {
+    /// At once, and then one each 5 ms: more than 10,000 copies in a second, and far less than 100,000.
+    const PACKETS: (u32, u32) = (150, 300);
+    for family in Family::ALL {
+        trio::with_family(family, |trio| {
+            trio.resolve()?;
+            trio.rule("add iif p3 lookup main priority 100")?;
+            let by_stack = || {
+                let before = Counters::read(&trio.r.namespace)?;
+                let ((), flow) = served::beside(trio, || Ok(()))?;
+                let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                Ok(counted.get("stack_policy") == Some(&(served::COPIES * flow.sent)))
+            };
+            ensure!(until(SOON, by_stack)?, "the flow does not go by the stack");
+            let flood = trio.packet(A, &nobody(), 0, 0).frame();
+            let attack = || {
+                let before = send_flood(trio, &flood, PACKETS.0)?.0;
+                for _ in 0..PACKETS.1 {
+                    trio.tap.send(&flood)?;
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Ok(before)
+            };
+            let judge = |before: Counters, _| {
+                let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                let refused = counted.contains_key("drop_stack_limit");
+                let within = !counted.contains_key("drop_copy_limit");
+                ensure!(refused && within, "{counted:?}");
+                Ok(())
+            };
+            served::is_served_beside(trio, attack, judge)
+        });
+    }
+}
+
+/// What the router's own host sends is not limited, however much of it the stack gets.
+#[test]
+fn the_routers_own_host_has_no_limit() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            trio.configure(
+                "[router]\n",
+                "[limits]\nstack_copies_per_second = 4\n\n[router]\n",
+            )?;
+            trio.start()?;
+            let own = Tap::open(&trio.r.namespace, "xcast0")?;
+            let frame = trio.packet(R1, &nobody(), 0, 0).frame();
+            let copies = 5 * nobody().len() as u64;
+            let before = Counters::read(&trio.r.namespace)?;
+            for _ in 0..5 {
+                own.send(&frame)?;
+            }
+            let counted = || anyhow::Ok(Counters::read(&trio.r.namespace)?.since(&before));
+            let are_sent = || Ok(counted()?.get("sent").is_some_and(|&sent| sent >= copies));
+            ensure!(until(SOON, are_sent)?, "{:?}", counted()?);
+            let refused = counted()?.contains_key("drop_stack_limit");
+            ensure!(!refused, "{:?}", counted()?);
+            Ok(())
+        });
+    }
 }
 
 /// Addresses behind B, one copy each, that B drops.

@@ -59,13 +59,23 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark of what is left of a packet and comes round once more: the slot of the port that it arrived at, and
-    /// whether all of it goes to the stack.
+    /// The mark of what is left of a packet and comes round once more: the slot of the port that it arrived at, whether
+    /// all of it goes to the stack, and who pays for it.
     #[inline(always)]
-    pub fn of_rest(packet: &Packet) -> Self {
+    pub fn of_rest(packet: &Packet, payer: u32) -> Self {
         Self {
             serial: u32::from(packet.arrival) | u32::from(packet.to_stack) << REST_TO_STACK,
-            state: State::Whole { hidden: 0 },
+            // Nothing of it is hidden, so the word is free.
+            state: State::Whole { hidden: payer },
+        }
+    }
+
+    /// The [bucket](super::limits::bucket_of) of who pays for the packet, in a frame that comes round once more.
+    #[inline(always)]
+    pub fn payer(self) -> u32 {
+        match self.state {
+            State::Whole { hidden } => hidden,
+            State::Stripped(_) => 0,
         }
     }
 

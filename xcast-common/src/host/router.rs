@@ -139,16 +139,22 @@ impl<F: Family> Router<F> {
     ///
     /// As `plan` in `xcast-ebpf`, which has several plans to choose from and finds one by a hash of the list.
     pub fn decide(&mut self, frame: &mut Buffer, packet: &Packet) -> Option<PortCounters> {
+        /// There are no limits here.
+        const NOBODY: u32 = 0;
         let mut counters = PortCounters::default();
         let serial = self.plan.serial;
-        if self.is_planned && self.plan.applies(serial, frame, packet, &self.tables)? {
+        if self.is_planned
+            && self
+                .plan
+                .applies(serial, frame, packet, NOBODY, &self.tables)?
+        {
             counters.bump(Counter::PlanReused);
             return Some(counters);
         }
         self.is_planned = true;
         let serial = self.work.serial;
         self.work.serial = serial.wrapping_add(1) & MAX_SERIAL;
-        self.plan.begin(packet, serial);
+        self.plan.begin(packet, NOBODY, serial);
         // Tables in memory do everything in the first step.
         look_up(frame, &mut self.plan, &mut self.work, &self.tables)?;
         let memory = Memory {
