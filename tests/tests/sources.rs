@@ -325,6 +325,32 @@ fn strict_port_with_policy_rules() {
     }
 }
 
+/// The kernel looks for the way back as of an answer: from the destination, by the interface that the packet leaves by. Rules
+/// for these decide, although no packet of the source itself meets them.
+#[test]
+fn rules_for_answers_decide_about_the_way_back() {
+    for (source, filter) in [("\"auto\"", "1"), ("\"strict\"", "0")] {
+        for rule in ["from 10.66.2.0/24 lookup 100", "iif p2 lookup 100"] {
+            trio::before_start(Family::Ipv4, |trio| {
+                trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", filter)?;
+                start_with_source(trio, source)?;
+                trio.r.ip("route add 10.66.1.0/24 dev p3 table 100")?;
+                ensure!(trio.b.gets(trio.send(&[B, C])?)?, "without a rule");
+                trio.rule(&format!("add {rule} priority 100"))?;
+                let passes = trio.b.gets(trio.unicast(A, B)?)?;
+                ensure!(passes == (filter == "0"), "{rule}: unicast");
+                let refused = || trio.b.misses(trio.send(&[B, C])?);
+                let outcome = until(SOON / 4, refused)?;
+                ensure!(outcome, "{rule}, source = {source}, {filter}: A passes");
+                trio.rule(&format!("del {rule} priority 100"))?;
+                let passes = || Ok(!trio.b.misses(trio.send(&[B, C])?)?);
+                ensure!(until(SOON, passes)?, "{rule}: A is refused without it");
+                Ok(())
+            });
+        }
+    }
+}
+
 /// Strict in a VRF: the way back is looked for in its table.
 #[test]
 fn strict_port_in_a_vrf() {

@@ -409,13 +409,18 @@ impl Port {
     }
 
     fn entry(&self, link: &Link, policy: KernelPolicy, sync: &RouteSync) -> Option<PortEntry> {
+        let sources = sources::modes(&self.source, policy, sync.has_gateway(link.ifindex));
         Some(PortEntry {
             slot: self.slot,
             flags: PORT_MORE_MACS
                 | if self.group_mac { PORT_GROUP_MAC } else { 0 }
-                | sync.port_flags(link),
+                | sync.port_flags(link)
+                | sync.way_back_flags(
+                    policy.want_way_back(sources),
+                    policy.exceed_way_back(sources),
+                ),
             mac: link.mac?,
-            sources: sources::modes(&self.source, policy, sync.has_gateway(link.ifindex)),
+            sources,
             packet_ns: price_ns(self.limits.packets_per_second),
             copy_ns: price_ns(self.limits.copies_per_second),
             ..PortEntry::default()
