@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_keeps_where_it_arrived_and_where_it_goes() {
+    fn the_rest_keeps_where_it_arrived_where_it_goes_and_who_pays() {
         for to_stack in [true, false] {
             let packet = Packet {
                 arrival: u8::MAX,
@@ -251,10 +251,11 @@ mod tests {
             };
             let mut frame = Buffer::new(&[2; 60]);
             let settings = Settings::default();
-            write::<V6>(frame.view(), &settings, Mark::of_rest(&packet)).unwrap();
+            write::<V6>(frame.view(), &settings, Mark::of_rest(&packet, 0xffff)).unwrap();
             let mark = read::<V6>(frame.view(), &settings).unwrap();
             assert_eq!(mark.arrival(), packet.arrival);
             assert_eq!(mark.is_to_stack(), to_stack);
+            assert_eq!(mark.payer(), 0xffff);
         }
     }
 

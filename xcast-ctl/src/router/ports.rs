@@ -417,7 +417,7 @@ impl Port {
                 | sync.port_flags(link)
                 | sync.way_back_flags(
                     policy.want_way_back(sources),
-                    policy.exceed_way_back(sources),
+                    policy.exceeds_filter(sources),
                 ),
             mac: link.mac?,
             sources,

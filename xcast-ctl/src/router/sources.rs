@@ -35,7 +35,7 @@ impl KernelPolicy {
     }
 
     /// Whether these modes ask for more than the kernel's own filter sees to, which there is none of for IPv6.
-    pub(super) fn exceed_way_back(self, modes: [u8; 2]) -> [bool; 2] {
+    pub(super) fn exceeds_filter(self, modes: [u8; 2]) -> [bool; 2] {
         let asks =
             |mode, rp_filter| mode == STRICT && rp_filter != 1 || mode == LOOSE && rp_filter == 0;
         [asks(modes[0], self.rp_filter), asks(modes[1], 0)]
