@@ -144,29 +144,48 @@ impl RouterView {
     }
 }
 
-/// Whether a segment is a datagram that holds a whole packet which may be Xcast: copies of it would be opened and
-/// multiplied once more.
+/// Whether a segment holds a whole packet which may be Xcast, in a form that routers take it out of: copies of it would be
+/// opened and multiplied once more.
 fn holds_xcast(view: &RouterView, protocol: u8, segment: &[u8]) -> bool {
-    let Some(inside) = segment.get(8..).filter(|_| protocol == protocol::UDP) else {
-        return false;
-    };
-    let Some(first) = inside.first() else {
-        return false;
-    };
-    let (next, len) = match (view.family(), first >> 4) {
-        (Family::Ipv4, 4) => (inside.get(9), be16(inside, 2).map(usize::from)),
-        (Family::Ipv6, 6) => (
-            inside.get(6),
-            be16(inside, 4).map(|len| 40 + usize::from(len)),
-        ),
-        _ => return false,
-    };
-    let may_be = match view.family() {
-        Family::Ipv4 => next == Some(&view.protocol),
-        // Hop-by-hop options, routing header, destination options.
-        Family::Ipv6 => matches!(next, Some(0 | 43 | 60)),
-    };
-    may_be && len.map(|len| len + 8) == be16(segment, 4).map(usize::from)
+    match protocol {
+        // IP in IP, as in a tunnel.
+        4 | 41 => begins_with_xcast(view, segment).is_some(),
+        // Another routing header may come behind options: a copy would begin with those.
+        protocol::HOP_BY_HOP | protocol::DESTINATION_OPTIONS if view.family() == Family::Ipv6 => {
+            segment.first().is_some_and(|&next| leads_to_routing(next))
+        }
+        protocol::UDP => {
+            let Some(payload) = segment.get(8..) else {
+                return false;
+            };
+            // A cookie of sources begins with 1.
+            let ahead = if payload.first() == Some(&1) { 16 } else { 0 };
+            let inside = payload.get(ahead..).unwrap_or_default();
+            let Some((family, len)) = begins_with_xcast(view, inside) else {
+                return false;
+            };
+            let stated = be16(segment, 4).map(usize::from);
+            // In a tunnel, there is a cookie behind it.
+            stated == Some(8 + ahead + len + 8)
+                || stated == Some(8 + ahead + len) && family == view.family()
+        }
+        _ => false,
+    }
+}
+
+/// Family and length of a packet that may be Xcast.
+fn begins_with_xcast(view: &RouterView, bytes: &[u8]) -> Option<(Family, usize)> {
+    let len = |at| be16(bytes, at).map(usize::from);
+    match bytes.first()? >> 4 {
+        4 if bytes.get(9) == Some(&view.protocol) => Some((Family::Ipv4, len(2)?)),
+        6 if leads_to_routing(*bytes.get(6)?) => Some((Family::Ipv6, 40 + len(4)?)),
+        _ => None,
+    }
+}
+
+/// Hop-by-hop options, routing header, destination options.
+fn leads_to_routing(header: u8) -> bool {
+    matches!(header, 0 | 43 | 60)
 }
 
 /// What the router must make of `frame`, arriving by `port`.

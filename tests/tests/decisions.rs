@@ -594,11 +594,22 @@ fn random_packets_as_expected<F: Routed>(family: Family) {
     }
 }
 
-/// Whether the router's plan, by this serial number, applies to a frame.
+/// Whether the router's plan, by this serial number, applies to a frame for which nobody pays.
 fn applies<F: Routed>(
     router: &mut Router<F>,
     view: &RouterView,
     serial: u32,
+    frame: &[u8],
+) -> bool {
+    applies_for(router, view, serial, 0, frame)
+}
+
+/// The same for a frame that is paid for from this bucket.
+fn applies_for<F: Routed>(
+    router: &mut Router<F>,
+    view: &RouterView,
+    serial: u32,
+    payer: u32,
     frame: &[u8],
 ) -> bool {
     let settings = settings(view.prune);
@@ -607,8 +618,26 @@ fn applies<F: Routed>(
     let port = port_entry(view, 0);
     let tables = &router.tables;
     let packet = accept::<F>(buffer.view(), before, &port, &settings, tables).expect("accepted");
-    let applies = router.plan.applies(serial, &mut buffer, &packet, tables);
+    let applies = router
+        .plan
+        .applies(serial, &mut buffer, &packet, payer, tables);
     applies.expect("a whole frame")
+}
+
+/// Copies for the kernel stack are charged where they leave, by what the plan says: to whom it belongs.
+#[test]
+fn a_plan_with_copies_for_the_stack_is_for_who_pays() {
+    for (on_link, is_shared) in [([10, 0, 1, 2], true), (OWN.octets(), false)] {
+        let view = view(Family::Ipv4, Prune::Truncate);
+        let mut router = router::<V4>(&view, tables(&view));
+        let list = [[10, 1, 1, 5], on_link].map(Destination::new);
+        let frame = xcast_packet(list.into()).frame();
+        run(&mut router, 0, &frame, Fanouts::All);
+        let serial = router.plan.serial;
+        let mut applies = |payer| applies_for(&mut router, &view, serial, payer, &frame);
+        assert!(applies(0));
+        assert_eq!(applies(1), is_shared, "{on_link:?}");
+    }
 }
 
 /// A plan is remembered while it is sure to last until the copies have left.

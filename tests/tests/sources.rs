@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use tests::daemon::{self, Counters, Daemon};
 use tests::family::Family;
-use tests::packet::{self, Datagram, Ip};
+use tests::packet::{self, Datagram, Ip, Packet, protocol};
 use tests::served::{self, Served};
 use tests::tap::Tap;
 use tests::trio::{self, A, B, BEHIND, C, R1, R2, R3, SOON, Trio, UDP_PORT, Way, until};
@@ -325,6 +325,32 @@ fn strict_port_with_policy_rules() {
     }
 }
 
+/// The kernel looks for the way back as of an answer: from the destination, by the interface that the packet leaves by. Rules
+/// for these decide, although no packet of the source itself meets them.
+#[test]
+fn rules_for_answers_decide_about_the_way_back() {
+    for (source, filter) in [("\"auto\"", "1"), ("\"strict\"", "0")] {
+        for rule in ["from 10.66.2.0/24 lookup 100", "iif p2 lookup 100"] {
+            trio::before_start(Family::Ipv4, |trio| {
+                trio.r.namespace.sysctl("ipv4/conf/p1/rp_filter", filter)?;
+                start_with_source(trio, source)?;
+                trio.r.ip("route add 10.66.1.0/24 dev p3 table 100")?;
+                ensure!(trio.b.gets(trio.send(&[B, C])?)?, "without a rule");
+                trio.rule(&format!("add {rule} priority 100"))?;
+                let passes = trio.b.gets(trio.unicast(A, B)?)?;
+                ensure!(passes == (filter == "0"), "{rule}: unicast");
+                let refused = || trio.b.misses(trio.send(&[B, C])?);
+                let outcome = until(SOON / 4, refused)?;
+                ensure!(outcome, "{rule}, source = {source}, {filter}: A passes");
+                trio.rule(&format!("del {rule} priority 100"))?;
+                let passes = || Ok(!trio.b.misses(trio.send(&[B, C])?)?);
+                ensure!(until(SOON, passes)?, "{rule}: A is refused without it");
+                Ok(())
+            });
+        }
+    }
+}
+
 /// Strict in a VRF: the way back is looked for in its table.
 #[test]
 fn strict_port_in_a_vrf() {
@@ -461,11 +487,11 @@ fn source_behind_several_ports() {
 fn echo_request(trio: &Trio, source: Ipv4Addr, destinations: &[Ipv4Addr]) -> Vec<u8> {
     let mut packet = trio.packet(source, destinations, 0, 0);
     (packet.xcast.protocol, packet.segment) = match trio.family {
-        Family::Ipv4 => (packet::protocol::ICMP, packet::icmp_echo(1, 1, b"smurf")),
+        Family::Ipv4 => (protocol::ICMP, packet::icmp_echo(1, 1, b"smurf")),
         Family::Ipv6 => {
             let ends = (trio.address(source), trio.address(tests::layout::GROUP));
             let request = packet::icmpv6_echo(ends.0, ends.1, 1, b"smurf");
-            (packet::protocol::ICMPV6, request)
+            (protocol::ICMPV6, request)
         }
     };
     packet.frame()
@@ -474,8 +500,8 @@ fn echo_request(trio: &Trio, source: Ipv4Addr, destinations: &[Ipv4Addr]) -> Vec
 /// Echo replies among the frames that have arrived at a host.
 fn echo_replies(trio: &Trio, tap: &Tap) -> Result<usize> {
     let reply = match trio.family {
-        Family::Ipv4 => (packet::protocol::ICMP, 0),
-        Family::Ipv6 => (packet::protocol::ICMPV6, 129),
+        Family::Ipv4 => (protocol::ICMP, 0),
+        Family::Ipv6 => (protocol::ICMPV6, 129),
     };
     let mut replies = 0;
     while let Some(frame) = tap.take()? {
@@ -528,8 +554,8 @@ fn nobody_is_flooded_with_echo_replies() {
 #[test]
 fn the_stack_is_not_flooded() {
     const PACKETS: u32 = 1000;
-    /// `limits.stack_copies_per_second`
-    const PER_SECOND: f64 = 10_000.0;
+    /// A quarter of `limits.stack_copies_per_second`.
+    const PER_SECOND: f64 = 2500.0;
     trio::with(|trio| {
         trio.resolve()?;
         // Hosts that nobody has: all of them are the kernel's to resolve.
@@ -564,6 +590,78 @@ fn the_stack_is_not_flooded() {
         };
         served::is_served_beside(trio, attack, judge)
     });
+}
+
+/// Hosts on the link of B that nobody has: all of them are the kernel's to resolve.
+fn nobody() -> Vec<Ipv4Addr> {
+    (100..170)
+        .map(|last| Ipv4Addr::new(10, 66, 2, last))
+        .collect()
+}
+
+/// One source, within its own limits, has all copies for the kernel's stack that it can get. Another one, whose packets go by the
+/// stack for a policy rule, gets them all the same.
+#[test]
+fn one_source_leaves_the_stack_to_others() {
+    /// At once, and then one each 5 ms: more than 10,000 copies in a second, and far less than 100,000.
+    const PACKETS: (u32, u32) = (150, 300);
+    for family in Family::ALL {
+        trio::with_family(family, |trio| {
+            trio.resolve()?;
+            trio.rule("add iif p3 lookup main priority 100")?;
+            let by_stack = || {
+                let before = Counters::read(&trio.r.namespace)?;
+                let ((), flow) = served::beside(trio, || Ok(()))?;
+                let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                Ok(counted.get("stack_policy") == Some(&(served::COPIES * flow.sent)))
+            };
+            ensure!(until(SOON, by_stack)?, "the flow does not go by the stack");
+            let flood = trio.packet(A, &nobody(), 0, 0).frame();
+            let attack = || {
+                let before = send_flood(trio, &flood, PACKETS.0)?.0;
+                for _ in 0..PACKETS.1 {
+                    trio.tap.send(&flood)?;
+                    thread::sleep(Duration::from_millis(5));
+                }
+                Ok(before)
+            };
+            let judge = |before: Counters, _| {
+                let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                let refused = counted.contains_key("drop_stack_limit");
+                let within = !counted.contains_key("drop_copy_limit");
+                ensure!(refused && within, "{counted:?}");
+                Ok(())
+            };
+            served::is_served_beside(trio, attack, judge)
+        });
+    }
+}
+
+/// What the router's own host sends is not limited, however much of it the stack gets.
+#[test]
+fn the_routers_own_host_has_no_limit() {
+    for family in Family::ALL {
+        trio::before_start(family, |trio| {
+            trio.configure(
+                "[router]\n",
+                "[limits]\nstack_copies_per_second = 4\n\n[router]\n",
+            )?;
+            trio.start()?;
+            let own = Tap::open(&trio.r.namespace, "xcast0")?;
+            let frame = trio.packet(R1, &nobody(), 0, 0).frame();
+            let copies = 5 * nobody().len() as u64;
+            let before = Counters::read(&trio.r.namespace)?;
+            for _ in 0..5 {
+                own.send(&frame)?;
+            }
+            let counted = || anyhow::Ok(Counters::read(&trio.r.namespace)?.since(&before));
+            let are_sent = || Ok(counted()?.get("sent").is_some_and(|&sent| sent >= copies));
+            ensure!(until(SOON, are_sent)?, "{:?}", counted()?);
+            let refused = counted()?.contains_key("drop_stack_limit");
+            ensure!(!refused, "{:?}", counted()?);
+            Ok(())
+        });
+    }
 }
 
 /// Addresses behind B, one copy each, that B drops.
@@ -836,8 +934,39 @@ fn routing_loop_of_unicast_copies_ends() {
     }
 }
 
-/// Xcast in UDP in Xcast: each copy for one of the next router's many addresses would be opened there. The first router
-/// sees what is inside, and the second one never gets it.
+/// A whole Xcast packet, in all forms in which a router would take it out of what comes behind an Xcast header: the
+/// protocol there, and what follows.
+fn forms_of_nesting(family: Family, packet: &Packet) -> Vec<(u8, Vec<u8>)> {
+    let inside = &packet.frame()[packet::ETHERNET_LEN..];
+    let in_udp = |payload: &[u8]| {
+        let ends = ((packet.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
+        (protocol::UDP, packet::udp(ends.0, ends.1, payload, None))
+    };
+    let cookie_of_a_source = [1, 0, 0, 0, 0, 0, 0, 77, 1, 2, 3, 4, 5, 6, 7, 8];
+    let in_tunnel = [inside, &[7; 8]].concat();
+    let in_ip = match family {
+        Family::Ipv4 => 4,
+        Family::Ipv6 => 41,
+    };
+    let mut forms = vec![
+        in_udp(inside),
+        in_udp(&[&cookie_of_a_source[..], inside].concat()),
+        in_udp(&in_tunnel),
+        (in_ip, in_tunnel),
+    ];
+    if family == Family::Ipv6 {
+        // A second routing header behind other headers: what is left of the first one's packet begins with these.
+        let options = [protocol::ROUTING, 0, 1, 4, 0, 0, 0, 0];
+        let header = packet.xcast.emit(Family::Ipv6);
+        let headers = [&options[..], &header, &packet.segment].concat();
+        forms.push((protocol::DESTINATION_OPTIONS, headers.clone()));
+        forms.push((protocol::HOP_BY_HOP, headers));
+    }
+    forms
+}
+
+/// Xcast in UDP in Xcast, and whatever else the next router would open: each copy for one of its many addresses would be
+/// multiplied there. The first router sees what is inside, and the second one never gets it.
 #[test]
 fn nesting_does_not_multiply() {
     const PACKETS: u64 = 100;
@@ -859,16 +988,22 @@ fn nesting_does_not_multiply() {
             let outside: Vec<_> = (1..=30)
                 .map(|last| Ipv4Addr::new(10, 97, 0, last))
                 .collect();
-            let frame = trio.packet(A, &inside, 0, 50).frame();
-            let mut outer = trio.packet(A, &outside, 0, 0);
-            let ends = ((outer.ip.source, 4000), (tests::layout::GROUP, UDP_PORT));
-            outer.segment = packet::udp(ends.0, ends.1, &frame[packet::ETHERNET_LEN..], None);
-            let outer = outer.frame();
+            let inner = trio.packet(A, &inside, 0, 50);
+            let frames = forms_of_nesting(family, &inner).into_iter();
+            let frames: Vec<_> = frames
+                .map(|form| {
+                    let mut outer = trio.packet(A, &outside, 0, 0);
+                    (outer.xcast.protocol, outer.segment) = form;
+                    outer.frame()
+                })
+                .collect();
             let tap = Tap::open(&trio.c.namespace, "c0")?;
             let attack = || {
                 let before = Counters::read(&trio.r.namespace)?;
                 for _ in 0..PACKETS {
-                    trio.tap.send(&outer)?;
+                    for frame in &frames {
+                        trio.tap.send(frame)?;
+                    }
                     thread::sleep(Duration::from_millis(1));
                 }
                 Ok(before)
@@ -876,7 +1011,8 @@ fn nesting_does_not_multiply() {
             let judge = |before: Counters, served: Served| {
                 let counted = Counters::read(&trio.r.namespace)?.since(&before);
                 let nested = counted.get("drop_nested").copied();
-                ensure!(nested == Some(PACKETS), "{counted:?}");
+                let sent = PACKETS * frames.len() as u64;
+                ensure!(nested == Some(sent), "{sent} sent: {counted:?}");
                 let copies = copies_since(trio, &before, served)?;
                 ensure!(copies == 0, "{copies} copies were made");
                 let mut at_c = 0;

@@ -871,7 +871,10 @@ fn terminated_and_kept() {
 #[test]
 fn orphan_leaves_it_to_the_stack() {
     trio::before(|trio| {
-        trio.configure("[router]\n", "[router]\norphan_seconds = 2\n")?;
+        trio.configure(
+            "[router]\n",
+            "[limits]\nstack_copies_per_second = 200\n\n[router]\norphan_seconds = 2\n",
+        )?;
         trio.start()?;
         trio.resolve()?;
         trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
@@ -886,6 +889,11 @@ fn orphan_leaves_it_to_the_stack() {
         trio.daemon.take().context("no router")?.kill()?;
         trio.r.ip("route replace 10.99.0.0/16 via 10.66.3.2")?;
         ensure!(trio.is_reached(&trio.c, &[BEHIND, B])?, "the stack");
+        // All goes there, and not so much of it as is allowed for exceptions.
+        let numbers = (0..100).map(|_| trio.send(&[BEHIND, B]));
+        for number in numbers.collect::<Result<Vec<_>>>()? {
+            ensure!(trio.c.gets(number)?, "{number} is lost");
+        }
         // The next one knows the way itself, and what the last one counted.
         trio.start()?;
         let counters = Counters::read(&trio.r.namespace)?;

@@ -28,6 +28,8 @@ pub struct Packet {
     /// Slot of the port that the packet arrived at, before any rounds through `xcast0`; with [`ASK_WAY_BACK`], if that
     /// applies.
     pub arrival: u8,
+    /// As far as the router knows, its source is behind the port of arrival: what answers the source goes to the sender.
+    pub is_verified: bool,
     /// The way that it takes depends on what only the kernel looks at.
     pub to_stack: bool,
 }

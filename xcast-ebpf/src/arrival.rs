@@ -24,7 +24,7 @@ use xcast_common::{
 };
 
 use crate::{
-    fanout,
+    content, fanout,
     frame::XdpFrame,
     limits::{COPIES, PACKET, now, xcast_charge},
     maps::{
@@ -136,6 +136,14 @@ fn forward<F: FamilyMaps>(
             return None;
         }
     };
+    if port.flags & PORT_TRUSTED == 0 {
+        let reason = content::check::<F>(frame, &packet, port.relayed_port);
+        if reason != content::FINE {
+            counters.bump_index(reason);
+            debug!(frame, "{} {}", port.slot, reason);
+            return None;
+        }
+    }
     let mark = match port.flags & PORT_TRUSTED {
         0 => None,
         _ => mark::read::<F>(frame.view(), settings),
@@ -149,7 +157,10 @@ fn forward<F: FamilyMaps>(
             count(packet.arrival_slot(), Counter::Returned);
         }
     }
-    let bucket = bucket_of::<F>(frame.view(), payer, &port, settings)?;
+    let bucket = match mark {
+        None => bucket_of::<F>(frame.view(), payer, &port, settings)?,
+        Some(mark) => mark.payer(),
+    };
     // Once for each packet: reading the clock is a call.
     let now = now();
     if xcast_charge(bucket, port.packet_ns.into(), PACKET, now) == 0 {
@@ -200,18 +211,19 @@ fn plan<'a, F: FamilyMaps>(
     let checksum = F::xcast(frame.view(), packet.ext_len).be16(F::CHECKSUM)?;
     let checksum = checksum.memory();
     let memory = work()?;
-    let orphaned = is_orphaned(memory.payer().now);
+    let payer = memory.payer();
+    let orphaned = is_orphaned(payer.now);
     memory.orphaned = orphaned as u32;
     let serial = memory.serial;
     if !orphaned && let Some(recent) = memory.recent.find(checksum, serial) {
         let plan = F::plan(recent)?;
-        if plan.applies(recent, frame, packet, &F::TABLES)? {
+        if plan.applies(recent, frame, packet, payer.bucket, &F::TABLES)? {
             counters.bump(Counter::PlanReused);
             return Some(plan);
         }
     }
     let plan = F::plan(serial)?;
-    plan.begin(packet, serial);
+    plan.begin(packet, payer.bucket, serial);
     if look_up(frame, plan, work()?, &F::TABLES)? {
         // The steps find the plan and the look-ups by themselves: nothing here refers to them meanwhile.
         F::finish_look_ups();

@@ -85,10 +85,10 @@ fn prune<F: FamilyMaps>(
     if slot() == PORT_RECIRCULATE {
         emit_rest(frame, plan).ok_or(Counter::DropNoRoom)?;
         // It tells the second round from a new packet.
-        let mark = Mark::of_rest(&plan.packet);
+        let mark = Mark::of_rest(&plan.packet, plan.payer);
         return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
     }
-    if slot() == PORT_STACK && !take_for_stack(settings) {
+    if slot() == PORT_STACK && !take_for_stack(plan.payer, plan.packet.arrival_slot()) {
         return Err(Counter::DropStackLimit);
     }
     let b = plan.take(slot()).ok_or(Counter::DropPlanLost)?;

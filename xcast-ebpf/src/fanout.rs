@@ -38,7 +38,7 @@ pub fn single<F: Family>(
     counters(slot)?.bump(Counter::Planned);
     if slot == PORT_STACK {
         arrival.bump_index(next_hop.reason);
-        if !take_for_stack(settings) {
+        if !take_for_stack(plan.payer, plan.packet.arrival_slot()) {
             counters(slot)?.bump(Counter::DropStackLimit);
             return None;
         }

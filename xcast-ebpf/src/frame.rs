@@ -20,6 +20,18 @@ impl XdpFrame {
         Self { ctx: ctx.ctx }
     }
 
+    /// The same, in a function of its own.
+    #[inline(always)]
+    pub fn of(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
+    }
+
+    /// What such a function gets.
+    #[inline(always)]
+    pub fn ctx(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
     /// Index of the interface the frame arrived on.
     #[inline(always)]
     pub fn ingress_ifindex(&self) -> u32 {

@@ -55,7 +55,8 @@ pub fn hand_over(ctx: &TcContext) -> i32 {
 }
 
 /// Whether the kernel has a way back to the source such as the port asks for. It is looked for as the kernel's own
-/// filter does: as if from this host, or from the port if that is in a VRF.
+/// filter does: as of an answer that comes by the interface that the packet leaves by, as if from this host if it does not
+/// leave, or from the port if that is in a VRF.
 #[inline(always)]
 fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
     /// `LOOPBACK_IFINDEX` of the kernel.
@@ -67,7 +68,7 @@ fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
         return false;
     };
     query.ifindex = match port.flags & PORT_IN_VRF {
-        0 => THIS_HOST,
+        0 => leaves_by(ctx, port).unwrap_or(THIS_HOST),
         _ => port.ifindex,
     };
     let mut answer = look_up(ctx, &mut query);
@@ -82,6 +83,27 @@ fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
         || answer == BPF_FIB_LKUP_RET_FRAG_NEEDED
         || answer == BPF_FIB_LKUP_RET_UNSUPP_LWT;
     is_way && (!is_strict || query.ifindex == port.ifindex)
+}
+
+/// By which interface the kernel would send the packet.
+#[inline(always)]
+fn leaves_by(ctx: &TcContext, port: &Port) -> Option<u32> {
+    let (mut query, version) = reversed(ctx)?;
+    let there = query;
+    // SAFETY: both are addresses of the version that the question is for.
+    unsafe {
+        if version == 4 {
+            query.__bindgen_anon_3.ipv4_src = there.__bindgen_anon_4.ipv4_dst;
+            query.__bindgen_anon_4.ipv4_dst = there.__bindgen_anon_3.ipv4_src;
+        } else {
+            query.__bindgen_anon_3.ipv6_src = there.__bindgen_anon_4.ipv6_dst;
+            query.__bindgen_anon_4.ipv6_dst = there.__bindgen_anon_3.ipv6_src;
+        }
+    }
+    query.ifindex = port.ifindex;
+    let answer = look_up(ctx, &mut query);
+    let leaves = answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH;
+    leaves.then_some(query.ifindex)
 }
 
 /// The question for the way from a packet's destination to its source, and its IP version.

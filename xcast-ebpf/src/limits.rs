@@ -4,9 +4,12 @@
 //! count once, so a limit may be exceeded a little, and never by more than there are CPUs.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
-use xcast_common::{forward::limits::take, maps::Settings};
+use xcast_common::{
+    forward::limits::{STACK_PORT_SHARE, STACK_SOURCE_SHARE, take},
+    maps::{PORT_FIRST, PORT_STACK},
+};
 
-use crate::maps::{BUCKETS, STACK_BUDGET};
+use crate::maps::{BUCKETS, STACK_BUCKETS, STACK_BUDGETS, is_orphaned, settings_in_place};
 
 /// [`xcast_charge`] for a packet.
 pub const PACKET: u32 = 0;
@@ -36,17 +39,41 @@ pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32, now: u64) ->
     take_from(until, now, price_ns) as u32
 }
 
-/// Takes a copy from the budget of the kernel stack; whether there was one left.
+/// Takes a copy from the budget of the kernel stack, for whoever has this bucket and the slot of the port of arrival; whether
+/// there was one left. What the router's own host sends has no limit.
 #[inline(always)]
-pub fn take_for_stack(settings: &Settings) -> bool {
-    let price_ns = u64::from(settings.stack_copy_ns);
-    if price_ns == 0 {
-        return true;
+pub fn take_for_stack(bucket: u32, arrival: u8) -> bool {
+    arrival < PORT_FIRST || xcast_charge_stack(bucket, arrival.into()) != 0
+}
+
+/// The budget of the kernel stack has three bounds: of a source, of a port, and of all. So a source leaves something to others,
+/// and whoever forges many sources leaves something to those behind other ports. 0 if there was not enough.
+///
+/// Without a controller for too long, the stack is the way of everything, and no exception that has to be bounded: only
+/// the limits of sources count then.
+///
+/// A global function, as [`xcast_charge`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn xcast_charge_stack(bucket: u32, arrival: u32) -> u32 {
+    let price_ns = u64::from(settings_in_place().stack_copy_ns);
+    let now = now();
+    if price_ns == 0 || is_orphaned(now) {
+        return 1;
     }
-    match STACK_BUDGET.get_ptr_mut(0) {
-        Some(until) => take_from(until, now(), price_ns),
-        None => true,
+    let shares = [
+        (STACK_BUCKETS.get_ptr_mut(bucket), STACK_SOURCE_SHARE),
+        (STACK_BUDGETS.get_ptr_mut(arrival), STACK_PORT_SHARE),
+        (STACK_BUDGETS.get_ptr_mut(PORT_STACK.into()), 1),
+    ];
+    for (until, share) in shares {
+        if let Some(until) = until
+            && !take_from(until, now, price_ns * share)
+        {
+            return 0;
+        }
     }
+    1
 }
 
 #[inline(always)]

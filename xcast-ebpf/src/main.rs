@@ -2,7 +2,7 @@
 //!
 //! `xcast` runs where packets arrive, `xcast6` for IPv6, and `xcast_tunnel` for what comes through tunnels: they decide, and ask the kernel for copies. `xcast_copy`
 //! runs once per copy, where it leaves: it prunes its copy's list. `xcast_stack` runs where copies for the kernel stack arrive. What they decide is in
-//! `xcast-common`, the budgets of [`limits`] and the proofs of [`cookie`] among it; what they remember is in [`maps`], which [`tables`] shows to `xcast-common` as a router's
+//! `xcast-common`, the budgets of [`limits`], the proofs of [`cookie`] and what may be in packets ([`content`]) among it; what they remember is in [`maps`], which [`tables`] shows to `xcast-common` as a router's
 //! tables. The stages are [`arrival`], [`fanout`], which makes the copies, [`departure`], and [`handover`] to
 //! the stack.
 #![no_std]
@@ -13,6 +13,7 @@
 )]
 
 mod arrival;
+mod content;
 mod cookie;
 mod departure;
 mod fanout;

@@ -154,9 +154,14 @@ pub static PORT_SOURCES6: LpmTrie<PortSource<Be128>, u32, { MAX_PORT_SOURCES as 
 #[btf_map]
 pub static BUCKETS: Array<Bucket, { LIMIT_BUCKETS as usize }> = Array::new();
 
-/// Until when the budget of copies for the kernel stack is used up; the programs' own.
+/// Until when budgets of copies for the kernel stack are used up, by the slot of the port of arrival: each port's share.
+/// In the place of the stack's own slot, the budget of all. The programs' own.
 #[btf_map]
-pub static STACK_BUDGET: Array<u64, 1> = Array::new();
+pub static STACK_BUDGETS: Array<u64, MAX_PORTS> = Array::new();
+
+/// The same for each source's share, by its bucket.
+#[btf_map]
+pub static STACK_BUCKETS: Array<u64, { LIMIT_BUCKETS as usize }> = Array::new();
 
 /// `xcast` of both generations, then `xcast6` of both, then `xcast_tunnel` of both: see [`arrival`]. Shared by
 /// generations.

@@ -1,6 +1,6 @@
 //! Xcast4: a header of its own behind the IPv4 header (RFC 5058 section 9.2).
 
-use super::traits::{Family, Unicast, common_checksum_at, ethernet};
+use super::traits::{Family, IP_START, Unicast, common_checksum_at, ethernet};
 use crate::{
     maps::{counter::Counter, next_hop::NextHop, settings::Settings},
     packet::{Packet, Reject, TRUNCATED},
@@ -107,8 +107,15 @@ impl Family for V4 {
     }
 
     #[inline(always)]
-    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool> {
-        Some(view.u8(ipv4::PROTOCOL)? == settings.protocol)
+    fn xcast_len(start: Window<'_, IP_START>, settings: &Settings) -> Option<u32> {
+        let len = u16::from_be(start.u16(ipv4::TOTAL_LEN));
+        (start.u8(ipv4::PROTOCOL) == settings.protocol).then_some(len.into())
+    }
+
+    #[inline(always)]
+    fn may_be_nested(_content: View<'_>, _protocol: u8) -> Option<bool> {
+        // Its protocol number says so.
+        Some(false)
     }
 
     /// Echo, timestamp (RFC 792), information and address mask request (RFC 950).
@@ -197,6 +204,7 @@ impl Family for V4 {
             ttl: header.u8(ipv4::TTL),
             protocol,
             to_own: false,
+            is_verified: false,
             arrival: 0,
             to_stack: false,
         })

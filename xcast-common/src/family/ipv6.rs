@@ -1,7 +1,7 @@
 //! Xcast6: a routing header, and the ports in a destination options header behind it (RFC 5058
 //! section 9.3). Offsets are in [`wire::xcast6`](crate::wire::xcast6).
 
-use super::traits::{Family, Unicast, common_checksum_at, ethernet};
+use super::traits::{Family, IP_START, Unicast, common_checksum_at, ethernet};
 use crate::{
     maps::{counter::Counter, next_hop::NextHop, settings::Settings},
     packet::{Packet, Reject, TRUNCATED},
@@ -32,6 +32,15 @@ const MAX_EXT_HEADERS: usize = 4;
 const EXT_LEN_MASK: usize = 0x7f8;
 /// In [`Packet::ext_len`]: one of the headers is that of a fragment.
 const IS_FRAGMENT: u16 = 1;
+
+/// Whether a header is a routing header, or one that may come before it in a packet that is taken for Xcast6.
+#[inline(always)]
+fn is_before_routing(header: u8) -> bool {
+    // One question instead of three, each with an answer of its own.
+    const HEADERS: u64 =
+        1 << ipv6::ROUTING_HEADER | 1 << ipv6::HOP_BY_HOP_OPTIONS | 1 << ipv6::DESTINATION_OPTIONS;
+    header < u64::BITS as u8 && HEADERS >> header & 1 != 0
+}
 
 impl Family for V6 {
     type Address = Be128;
@@ -140,12 +149,18 @@ impl Family for V6 {
 
     /// The headers that may come before the Xcast header, and that itself: anything else cannot be Xcast6.
     #[inline(always)]
-    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool> {
-        let next = view.u8(ipv6::NEXT_HEADER)?;
-        let is_extension = next == ipv6::ROUTING_HEADER
-            || next == ipv6::HOP_BY_HOP_OPTIONS
-            || next == ipv6::DESTINATION_OPTIONS;
-        Some(is_extension && settings.ipv6 != 0)
+    fn xcast_len(start: Window<'_, IP_START>, settings: &Settings) -> Option<u32> {
+        let len = ipv6::LEN as u32 + u32::from(u16::from_be(start.u16(ipv6::PAYLOAD_LEN)));
+        let may_be = is_before_routing(start.u8(ipv6::NEXT_HEADER)) && settings.ipv6 != 0;
+        may_be.then_some(len)
+    }
+
+    /// Options, with another header behind them that may be a routing header.
+    #[inline(always)]
+    fn may_be_nested(content: View<'_>, protocol: u8) -> Option<bool> {
+        let is_options =
+            protocol == ipv6::HOP_BY_HOP_OPTIONS || protocol == ipv6::DESTINATION_OPTIONS;
+        Some(is_options && is_before_routing(content.u8(ETH_LEN)?))
     }
 
     /// Echo request (RFC 4443) and node information query (RFC 4620).
@@ -258,6 +273,7 @@ impl Family for V6 {
             ttl: view.u8(ipv6::HOP_LIMIT).ok_or(TRUNCATED)?,
             protocol,
             to_own: false,
+            is_verified: false,
             arrival: 0,
             to_stack: false,
         })

@@ -5,11 +5,15 @@ use crate::{
     packet::{Packet, Reject},
     verifier::fresh,
     wire::{
+        ETH_LEN, IPV4_LEN,
         checksum::Sum,
         eth,
         frame::{Frame, View, Window},
     },
 };
+
+/// So much of a frame tells what comes behind the IP header of either family, in octets.
+pub const IP_START: usize = ETH_LEN + IPV4_LEN;
 
 /// Xcast4 or Xcast6.
 ///
@@ -81,8 +85,12 @@ pub trait Family: Sized + 'static {
     /// before the Xcast header; its lowest bit: one of them is that of a fragment.
     fn find(view: View<'_>, settings: &Settings) -> Option<u16>;
 
-    /// Whether what a packet's IP header says comes next may be Xcast; `None` if the frame ends before.
-    fn may_be_xcast(view: View<'_>, settings: &Settings) -> Option<bool>;
+    /// Length in octets of the packet that starts so, if what its IP header says comes next may be Xcast.
+    fn xcast_len(start: Window<'_, IP_START>, settings: &Settings) -> Option<u32>;
+
+    /// Whether what follows an Xcast header may be other headers with a second Xcast header behind them: a copy would be an Xcast
+    /// packet again. In the view, that begins where a frame has its IP header; `None` if the frame ends before.
+    fn may_be_nested(content: View<'_>, protocol: u8) -> Option<bool>;
 
     /// Whether an ICMP message of this type is one that hosts answer.
     fn is_icmp_request(kind: u8) -> bool;

@@ -2,7 +2,10 @@
 
 use super::tables::Tables;
 use crate::{
-    family::traits::Family,
+    family::{
+        V4, V6,
+        traits::{Family, IP_START},
+    },
     maps::{
         address::ADDRESS_OWN,
         counter::Counter,
@@ -11,9 +14,13 @@ use crate::{
             PORT_GROUP_MAC, PORT_MORE_MACS, PORT_TRUSTED, Port, PortMac, SourceMode, source_mode_of,
         },
         settings::{IcmpRequests, Settings},
+        tunnel::COOKIE_LEN as TUNNEL_COOKIE_LEN,
     },
     packet::{ASK_WAY_BACK, Packet, Reject, TRUNCATED},
-    wire::{ETH_LEN, address::Address as _, endian::Be16, eth, frame::View, transport, udp},
+    wire::{
+        ETH_LEN, address::Address as _, cookie, endian::Be16, eth, frame::View, in_ip, transport,
+        udp,
+    },
 };
 
 /// Whether a frame carries Xcast of this family, and what [`Family::find`] found before it;
@@ -33,7 +40,7 @@ pub fn is_family<F: Family>(view: View<'_>) -> bool {
     matches!(view.be16(eth::ETHER_TYPE), Some(t) if t.value() == F::ETHER_TYPE)
 }
 
-/// Checks a frame in which [`is_xcast`] found an Xcast header.
+/// Checks a frame in which [`is_xcast`] found an Xcast header, but for [what it holds](check_content).
 #[inline(always)]
 pub fn accept<F: Family>(
     view: View<'_>,
@@ -57,9 +64,9 @@ pub fn accept<F: Family>(
     let source = F::Address::read(view, F::SOURCE).ok_or(TRUNCATED)?;
     let to_stack = is_to_stack::<F>(source, port, tables);
     let (way_back, ask) = check_source::<F>(source, port, to_stack, tables)?;
-    check_content::<F>(view, &packet, way_back, port, settings)?;
     Ok(Packet {
         to_own,
+        is_verified: way_back == WayBack::Here || way_back == WayBack::Unknown,
         arrival: port.slot | (ask * ASK_WAY_BACK),
         to_stack: to_stack || ask != 0,
         ..packet
@@ -245,70 +252,107 @@ const fn asks(mode: u8) -> u8 {
     ASKING >> (mode & 7) & 1
 }
 
-/// What must not be multiplied: requests that all destinations answer to one source, unless that has proven to
-/// be the sender (RFC 5058 section 14), and packets that the next routers would multiply once more.
-#[inline(always)]
-fn check_content<F: Family>(
-    view: View<'_>,
-    packet: &Packet,
-    way_back: WayBack,
-    port: &Port,
-    settings: &Settings,
-) -> Result<(), Reject> {
-    let protocol = packet.protocol;
-    if port.relayed_port != Be16::new(0) && protocol != transport::UDP {
-        return Err(Reject::Drop(Counter::DropUdpSource));
-    }
-    if protocol != transport::UDP && protocol != F::ICMP || port.flags & PORT_TRUSTED != 0 {
-        return Ok(());
-    }
-    // What ends before there is anything to see is what it is.
-    let header_len = packet.header_len as usize & F::LEN_MASK;
-    let content = F::xcast(view, packet.ext_len).skip(header_len);
-    if protocol == F::ICMP {
-        let may_multiply = settings.icmp_requests == IcmpRequests::Forward as u8
-            || settings.icmp_requests == IcmpRequests::Verified as u8
-                && (way_back == WayBack::Here || way_back == WayBack::Unknown)
-            || packet.dest_count == 1;
-        let is_request = matches!(content.u8(F::XCAST_AT), Some(kind) if F::is_icmp_request(kind));
-        if is_request && !may_multiply {
-            return Err(Reject::Drop(Counter::DropIcmpRequest));
-        }
-    } else if port.relayed_port != Be16::new(0)
-        && content.be16(F::XCAST_AT + udp::SOURCE_PORT) != Some(port.relayed_port)
-    {
-        return Err(Reject::Drop(Counter::DropUdpSource));
-    } else if is_inside::<F>(
-        content.skip(F::XCAST_AT + udp::HEADER_LEN - ETH_LEN),
-        settings,
-    ) == Some(true)
-    {
-        return Err(Reject::Drop(Counter::DropNested));
-    }
-    Ok(())
+/// What is known of what follows an Xcast header, for [`check_content`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Its protocol.
+    pub protocol: u8,
+    /// For how many destinations it is.
+    pub dest_count: u8,
+    /// [`Packet::is_verified`].
+    pub is_verified: bool,
+    /// The UDP port that it has to come from; 0 for any.
+    pub relayed_port: Be16,
 }
 
-/// Whether a datagram's payload is an Xcast packet: whichever router a copy of it comes to would open and multiply
-/// that. `None` if the frame ends before. The view is that in which the payload would have a frame's Ethernet
-/// header before it.
-#[inline(always)]
-fn is_inside<F: Family>(payload: View<'_>, settings: &Settings) -> Option<bool> {
-    if payload.u8(ETH_LEN)? >> 4 != F::VERSION || !F::may_be_xcast(payload, settings)? {
-        return Some(false);
+impl Content {
+    /// That of an accepted packet, with the relayed port of its sender.
+    #[inline(always)]
+    pub fn of(packet: &Packet, relayed_port: Be16) -> Self {
+        Self {
+            protocol: packet.protocol,
+            dest_count: packet.dest_count,
+            is_verified: packet.is_verified,
+            relayed_port,
+        }
     }
-    // It is the whole payload, or it is not taken for one.
-    let datagram_len = payload
-        .be16(ETH_LEN + udp::LENGTH - udp::HEADER_LEN)?
-        .value();
-    let len = F::total_len(payload)? + udp::HEADER_LEN as u32;
-    Some(len == u32::from(datagram_len))
+
+    /// Where it is in an accepted packet, in octets behind where a frame has its IP header.
+    #[inline(always)]
+    pub fn at<F: Family>(packet: &Packet) -> u32 {
+        F::IP_LEN as u32 + u32::from(packet.ext_len) + u32::from(packet.header_len)
+    }
+}
+
+/// The reason to drop an accepted packet for what follows its Xcast header, if there is one. What must not be multiplied: requests
+/// that all destinations answer to one source, unless that has proven to be the sender (RFC 5058 section 14), and packets
+/// that the next routers would multiply once more. What the router's own host sends is not asked about.
+///
+/// The view is that in which the content would have a frame's Ethernet header before it. What ends before there is anything
+/// to see is what it is.
+#[inline(always)]
+pub fn check_content<F: Family>(
+    view: View<'_>,
+    content: Content,
+    settings: &Settings,
+) -> Option<Counter> {
+    let Content {
+        protocol,
+        relayed_port,
+        ..
+    } = content;
+    if relayed_port != Be16::new(0)
+        && (protocol != transport::UDP
+            || view.be16(ETH_LEN + udp::SOURCE_PORT) != Some(relayed_port))
+    {
+        return Some(Counter::DropUdpSource);
+    }
+    if protocol == F::ICMP {
+        let may_multiply = settings.icmp_requests == IcmpRequests::Forward as u8
+            || settings.icmp_requests == IcmpRequests::Verified as u8 && content.is_verified
+            || content.dest_count == 1;
+        let is_request = matches!(view.u8(ETH_LEN), Some(kind) if F::is_icmp_request(kind));
+        return (is_request && !may_multiply).then_some(Counter::DropIcmpRequest);
+    }
+    let is_opened = match protocol {
+        transport::UDP => is_opened::<F>(view, settings) == Some(true),
+        in_ip::IPV4 | in_ip::IPV6 => xcast_in(view, settings).is_some(),
+        _ => F::may_be_nested(view, protocol) == Some(true),
+    };
+    is_opened.then_some(Counter::DropNested)
+}
+
+/// Whether a datagram is one of those that routers take a packet out of. Those are an Xcast packet by itself or behind a
+/// cookie of sources ([`tunnel`](super::tunnel)), and one in a tunnel, with that one's cookie behind it
+/// ([`tunnelled`](super::tunnelled)). Whether a cookie is right does not count: another router may know it. `None` if the frame
+/// ends before.
+#[inline(always)]
+fn is_opened<F: Family>(datagram: View<'_>, settings: &Settings) -> Option<bool> {
+    let header = datagram.window::<{ ETH_LEN + udp::HEADER_LEN + 1 }>(0)?;
+    let datagram_len = u16::from_be(header.u16(ETH_LEN + udp::LENGTH));
+    let has_cookie = header.u8(ETH_LEN + udp::HEADER_LEN) == cookie::KIND;
+    let ahead = udp::HEADER_LEN + (has_cookie as usize * cookie::LEN);
+    let (version, len) = xcast_in(datagram.skip(ahead), settings)?;
+    // It is all that there is, or it is not taken for one.
+    let behind = u32::from(datagram_len).wrapping_sub(len + ahead as u32);
+    Some(behind == 0 && version == F::VERSION || behind == TUNNEL_COOKIE_LEN as u32)
+}
+
+/// IP version and length in octets of what may be an Xcast packet; `None` if it is none, or the frame ends before.
+#[inline(always)]
+fn xcast_in(view: View<'_>, settings: &Settings) -> Option<(u8, u32)> {
+    let start = view.window::<IP_START>(0)?;
+    match start.u8(ETH_LEN) >> 4 {
+        V4::VERSION => Some((V4::VERSION, V4::xcast_len(start, settings)?)),
+        V6::VERSION => Some((V6::VERSION, V6::xcast_len(start, settings)?)),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        family::V4,
         host::MemoryTables,
         maps::{
             next_hop::{EGRESS_OTHER, NEXT_HOP_NEVER_DESTINATION},

@@ -13,6 +13,11 @@ use crate::{
 /// What may be taken at once after a pause: as much as in one second.
 pub const BURST_NS: u64 = 1_000_000_000;
 
+/// Which part of what the kernel stack gets one source may have: a quarter.
+pub const STACK_SOURCE_SHARE: u64 = 4;
+/// Which part what arrives by one port may have: half of it.
+pub const STACK_PORT_SHARE: u64 = 2;
+
 /// Takes `price_ns` from a budget that is used up until `until`, at `now`: until when it is used up then, or
 /// `None` if there is not enough left. A budget that is full is enough for any price, so that something that costs
 /// more than a burst gets through at the same rate in the long run.

@@ -59,13 +59,23 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// The mark of what is left of a packet and comes round once more: the slot of the port that it arrived at, and
-    /// whether all of it goes to the stack.
+    /// The mark of what is left of a packet and comes round once more: the slot of the port that it arrived at, whether
+    /// all of it goes to the stack, and who pays for it.
     #[inline(always)]
-    pub fn of_rest(packet: &Packet) -> Self {
+    pub fn of_rest(packet: &Packet, payer: u32) -> Self {
         Self {
             serial: u32::from(packet.arrival) | u32::from(packet.to_stack) << REST_TO_STACK,
-            state: State::Whole { hidden: 0 },
+            // Nothing of it is hidden, so the word is free.
+            state: State::Whole { hidden: payer },
+        }
+    }
+
+    /// The [bucket](super::limits::bucket_of) of who pays for the packet, in a frame that comes round once more.
+    #[inline(always)]
+    pub fn payer(self) -> u32 {
+        match self.state {
+            State::Whole { hidden } => hidden,
+            State::Stripped(_) => 0,
         }
     }
 
@@ -232,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_keeps_where_it_arrived_and_where_it_goes() {
+    fn the_rest_keeps_where_it_arrived_where_it_goes_and_who_pays() {
         for to_stack in [true, false] {
             let packet = Packet {
                 arrival: u8::MAX,
@@ -241,10 +251,11 @@ mod tests {
             };
             let mut frame = Buffer::new(&[2; 60]);
             let settings = Settings::default();
-            write::<V6>(frame.view(), &settings, Mark::of_rest(&packet)).unwrap();
+            write::<V6>(frame.view(), &settings, Mark::of_rest(&packet, 0xffff)).unwrap();
             let mark = read::<V6>(frame.view(), &settings).unwrap();
             assert_eq!(mark.arrival(), packet.arrival);
             assert_eq!(mark.is_to_stack(), to_stack);
+            assert_eq!(mark.payer(), 0xffff);
         }
     }
 

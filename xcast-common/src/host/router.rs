@@ -7,7 +7,7 @@ use crate::{
     family::traits::Family,
     forward::{
         emit::{Form, emit, emit_rest, encapsulate, strip},
-        ingress::{accept, is_xcast},
+        ingress::{Content, accept, check_content, is_xcast},
         mark::{MAX_SERIAL, Stripped},
         plan::{Memory, Plan, Scratch, Work, group, look_up},
         tunnel, tunnelled,
@@ -139,16 +139,22 @@ impl<F: Family> Router<F> {
     ///
     /// As `plan` in `xcast-ebpf`, which has several plans to choose from and finds one by a hash of the list.
     pub fn decide(&mut self, frame: &mut Buffer, packet: &Packet) -> Option<PortCounters> {
+        /// There are no limits here.
+        const NOBODY: u32 = 0;
         let mut counters = PortCounters::default();
         let serial = self.plan.serial;
-        if self.is_planned && self.plan.applies(serial, frame, packet, &self.tables)? {
+        if self.is_planned
+            && self
+                .plan
+                .applies(serial, frame, packet, NOBODY, &self.tables)?
+        {
             counters.bump(Counter::PlanReused);
             return Some(counters);
         }
         self.is_planned = true;
         let serial = self.work.serial;
         self.work.serial = serial.wrapping_add(1) & MAX_SERIAL;
-        self.plan.begin(packet, serial);
+        self.plan.begin(packet, NOBODY, serial);
         // Tables in memory do everything in the first step.
         look_up(frame, &mut self.plan, &mut self.work, &self.tables)?;
         let memory = Memory {
@@ -197,6 +203,13 @@ impl<F: Family> Router<F> {
         };
         let port = &port;
         let packet = accept::<F>(frame.view(), ext_len, port, &self.settings, &self.tables)?;
+        if port.flags & PORT_TRUSTED == 0 {
+            let view = frame.view().skip(Content::at::<F>(&packet) as usize);
+            let content = Content::of(&packet, port.relayed_port);
+            if let Some(reason) = check_content::<F>(view, content, &self.settings) {
+                return Err(Reject::Drop(reason));
+            }
+        }
         match arrival {
             None => self.count(port.slot, Counter::Received),
             Some(arrival) => self.count(arrival & !ASK_WAY_BACK, Counter::Returned),

@@ -217,7 +217,7 @@ orphan_seconds = 600
 packets_per_second = 10000
 # Copies that are made of them.
 copies_per_second = 100000
-# Copies handed to the kernel's stack, of all sources together.
+# Copies handed to the kernel's stack, of all sources together. One source has a quarter of it at most, and a port a half.
 stack_copies_per_second = 10000
 
 # Xcast packets inside UDP, from programs that may not send raw packets. Without this table none

@@ -12,7 +12,8 @@ pub struct Limits {
     pub packets_per_second: u32,
     /// Copies made of one source's packets. Default: 100,000.
     pub copies_per_second: u32,
-    /// Copies handed to the kernel's stack, of all sources together. Default: 10,000.
+    /// Copies handed to the kernel's stack, of all sources together; one has a quarter of it at most, and a port a half. Default:
+    /// 10,000.
     pub stack_copies_per_second: u32,
 }
 

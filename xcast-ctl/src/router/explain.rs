@@ -212,6 +212,7 @@ fn packet<F: Family>(request: &ExplainRequest, to_stack: bool) -> Option<(Buffer
         ttl: 64,
         protocol: transport::UDP,
         to_own: false,
+        is_verified: false,
         arrival: PORT_STACK,
         to_stack,
     };

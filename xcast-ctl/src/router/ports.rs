@@ -515,13 +515,18 @@ impl Port {
         } = attached;
         let mut interfaces = above.interfaces.iter().chain([&link.ifindex]);
         let has_gateway = interfaces.any(|&interface| sync.has_gateway(interface));
+        let sources = sources::modes(&self.source, *policy, has_gateway);
         Some(PortEntry {
             slot: self.slot,
             flags: PORT_MORE_MACS
                 | if self.group_mac { PORT_GROUP_MAC } else { 0 }
-                | sync.port_flags(receiver),
+                | sync.port_flags(receiver)
+                | sync.way_back_flags(
+                    policy.want_way_back(sources),
+                    policy.exceeds_filter(sources),
+                ),
             mac: link.mac?,
-            sources: sources::modes(&self.source, *policy, has_gateway),
+            sources,
             packet_ns: price_ns(self.limits.packets_per_second),
             copy_ns: price_ns(self.limits.copies_per_second),
             ..PortEntry::default()

@@ -40,6 +40,24 @@ impl KernelPolicy {
     }
 }
 
+impl KernelPolicy {
+    /// Whether sources need a way back, by [`source_mode_of`] an IP version: as these modes say, or the kernel's own filter.
+    pub(super) fn want_way_back(self, modes: [u8; 2]) -> [bool; 2] {
+        let [ipv4, ipv6] = modes.map(|mode| mode == STRICT || mode == LOOSE);
+        [ipv4 || self.rp_filter != 0, ipv6]
+    }
+
+    /// Whether these modes ask for more than the kernel's own filter sees to, which there is none of for IPv6.
+    pub(super) fn exceeds_filter(self, modes: [u8; 2]) -> [bool; 2] {
+        let asks =
+            |mode, rp_filter| mode == STRICT && rp_filter != 1 || mode == LOOSE && rp_filter == 0;
+        [asks(modes[0], self.rp_filter), asks(modes[1], 0)]
+    }
+}
+
+const STRICT: u8 = SourceMode::Strict as u8;
+const LOOSE: u8 = SourceMode::Loose as u8;
+
 /// Settings for all interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ForAll {

@@ -333,6 +333,25 @@ impl RouteSync {
         policies.any(|policy| policy.of_interface(interface.names()).is_some())
     }
 
+    /// What a port needs beside, if sources that arrive by it are to have a way back: flags of the port table. By IP version,
+    /// whether they are, and whether the kernel would not see to that by itself.
+    ///
+    /// The kernel looks for that way as of an answer, which comes by the interface that the packet leaves by. So where rules ask
+    /// for interfaces, only the kernel knows. Where they ask for sources, what is to go there goes to the stack anyway, and
+    /// the kernel has to be asked if its own filter does not.
+    pub fn way_back_flags(&self, is_wanted: [bool; 2], is_to_be_asked: [bool; 2]) -> u8 {
+        let mut flags = 0;
+        for (version, to_stack) in [PORT_TO_STACK, PORT_TO_STACK6].into_iter().enumerate() {
+            let policy = &self.policy[version];
+            if is_wanted[version] && !policy.interfaces.is_empty()
+                || is_to_be_asked[version] && !policy.sources.is_empty()
+            {
+                flags |= to_stack;
+            }
+        }
+        flags
+    }
+
     /// Why all that arrives from a source by an interface goes to the stack, if so.
     pub fn stack_policy(&self, source: IpAddr, interface: Option<&str>) -> Option<String> {
         let policy = &self.policy[usize::from(source.is_ipv6())];

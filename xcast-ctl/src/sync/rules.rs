@@ -3,7 +3,7 @@
 //! The datapath has one route map for whatever arrives. It can follow rules that say the same about every
 //! packet: they give the order of the tables. A rule that asks about the packet is not followed, and
 //! whatever it might match goes to the kernel's stack, which asks: destinations of a prefix, what arrives by a
-//! port, what comes from a source, or, if nothing else bounds it, everything that no earlier table
+//! port, what comes from a source and what goes there, or, if nothing else bounds it, everything that no earlier table
 //! has a route for. Rules that no packet arriving by a port can match are passed over.
 //!
 //! Matching is that of `fib_rules_lookup` in the kernel, for a packet that has no mark and user id 0.
@@ -272,6 +272,8 @@ fn classify(rules: &[Rule]) -> Policy {
             Match::From(prefix) => {
                 policy.leave(rule, format!("what comes from {prefix}"));
                 policy.sources.entry(prefix).or_insert(rule.to_string());
+                // The kernel's filter asks for the way of an answer, which comes from there.
+                policy.leave_destinations(rule, prefix);
                 true
             }
             Match::Perhaps => {
@@ -575,7 +577,7 @@ mod tests {
             ..rule(100, lookup(9))
         };
         let policy = between(&[by_source]);
-        assert_eq!(steps(&policy), "255 254 253");
+        assert_eq!(steps(&policy), "255 stack:10.1.0.0/16 254 253");
         assert!(policy.of_source(IpAddr::from([10, 1, 2, 3])).is_some());
         assert!(policy.of_source(IpAddr::from([10, 2, 2, 3])).is_none());
 

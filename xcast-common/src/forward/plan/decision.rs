@@ -60,6 +60,9 @@ pub struct Plan<F: Family> {
     pub serial: u32,
     /// What [`Tables::revision`](crate::forward::tables::Tables::revision) was before the first look-up.
     pub(super) revision: u32,
+    /// The [bucket](crate::forward::limits::bucket_of) of whoever pays for the copies. Only a packet with the same one may
+    /// reuse the plan, if there are copies for the kernel stack: those are charged where they leave.
+    pub payer: u32,
     /// The packet as it arrived. One that reuses the plan differs at most in its `total_len`, which may be less; so
     /// no method of [`Family`] may read that.
     pub packet: Packet,
@@ -133,10 +136,11 @@ boxed! {
 }
 
 impl<F: Family> Plan<F> {
-    /// Starts a plan for an accepted packet.
+    /// Starts a plan for an accepted packet, and the bucket of whoever pays for it.
     #[inline(always)]
-    pub fn begin(&mut self, packet: &Packet, serial: u32) {
+    pub fn begin(&mut self, packet: &Packet, payer: u32, serial: u32) {
         self.serial = serial;
+        self.payer = payer;
         // Field by field: as a whole, LLVM would call `memcpy`.
         self.packet.total_len = packet.total_len;
         self.packet.header_len = packet.header_len;
@@ -146,6 +150,7 @@ impl<F: Family> Plan<F> {
         store(&mut self.packet.ttl, packet.ttl);
         self.packet.protocol = packet.protocol;
         self.packet.to_own = packet.to_own;
+        self.packet.is_verified = packet.is_verified;
         self.packet.arrival = packet.arrival;
         store(&mut self.packet.to_stack, packet.to_stack);
         store(&mut self.branch_count, 0);

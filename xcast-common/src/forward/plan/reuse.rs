@@ -6,7 +6,7 @@
 //! There is no state per flow, and nothing that has to expire.
 //!
 //! A plan follows from the packet's list, lengths, flags and time to live, from its flow where a route has
-//! several paths, and from the router's tables, which have a [revision](Tables::revision). All of these are compared,
+//! several paths, from who pays for copies for the kernel stack, and from the router's tables, which have a [revision](Tables::revision). All of these are compared,
 //! and have to be the same, except that a packet may be shorter; a hash or a channel identifier alone is never
 //! enough. Everything else in a packet is checked for each packet anyway.
 
@@ -18,12 +18,13 @@ use super::{
 use crate::{
     family::traits::Family,
     forward::tables::Tables,
+    maps::port::PORT_STACK,
     packet::Packet,
     wire::{address::Address as _, frame::Frame},
 };
 
 impl<F: Family> Plan<F> {
-    /// Whether this is plan number `serial` and applies to an accepted packet. `None` if the frame is shorter
+    /// Whether this is plan number `serial` and applies to an accepted packet with this bucket of who pays for it. `None` if the frame is shorter
     /// than it was when it was accepted.
     #[inline(always)]
     pub fn applies(
@@ -31,9 +32,11 @@ impl<F: Family> Plan<F> {
         serial: u32,
         frame: &mut impl Frame,
         packet: &Packet,
+        payer: u32,
         tables: &impl Tables<F>,
     ) -> Option<bool> {
         let revision = tables.revision();
+        let for_stack = self.fanout.copies[PORT_STACK as usize];
         let differs = self.serial ^ serial
             | self.revision ^ revision
             | revision & 1
@@ -47,7 +50,8 @@ impl<F: Family> Plan<F> {
             | u32::from(self.packet.arrival ^ packet.arrival)
             | u32::from(self.packet.to_stack ^ packet.to_stack)
             | u32::from(self.checksum_at ^ F::checksum_at(packet))
-            | u32::from(self.is_private);
+            | u32::from(self.is_private)
+            | (self.payer ^ payer) & u32::from(for_stack != 0).wrapping_neg();
         // Where the longer packet fits, the shorter one does.
         let differs = differs != 0 || packet.total_len > self.packet.total_len;
         if differs || self.crowded != 0 && !self.fanout.preset().is_all {

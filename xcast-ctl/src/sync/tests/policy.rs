@@ -188,12 +188,25 @@ fn ports_and_sources_of_a_rule() {
     assert_eq!(router.sync.port_flags(&renamed), to_stack);
     assert_eq!(router.sync.port_flags(&link(1)), to_stack);
     assert_eq!(router.sync.port_flags(&link(2)), ask_source);
-    assert_eq!(router.sync.policy_rows().len(), 2);
+    // What comes from the source, and what goes there.
+    assert_eq!(router.sync.policy_rows().len(), 3);
     assert!(router.maps.policy_sources.contains(&net("30.0.0.0/8")));
+    // An answer may come by the port with the rule, and from the source with the other one.
+    let way_back = |router: &Router, is_wanted, is_to_be_asked| {
+        let flags = router
+            .sync
+            .way_back_flags([is_wanted; 2], [is_to_be_asked; 2]);
+        flags & to_stack
+    };
+    assert_eq!(way_back(&router, false, false), 0);
+    assert_eq!(way_back(&router, true, false), to_stack);
     let why = |source: &str, port| router.sync.stack_policy(ip(source), Some(port));
     assert!(why("1.0.0.1", "eth1").is_some() && why("30.0.0.1", "eth2").is_some());
     assert_eq!(why("1.0.0.1", "eth2"), None);
-    router.apply([gone(&by_port), gone(&by_source)]);
+    router.apply([gone(&by_port)]);
+    assert_eq!(way_back(&router, true, false), 0);
+    assert_eq!(way_back(&router, true, true), to_stack);
+    router.apply([gone(&by_source)]);
     assert_eq!(router.sync.port_flags(&link(1)), 0);
     assert!(router.maps.policy_sources.is_empty());
 
