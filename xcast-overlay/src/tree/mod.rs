@@ -3,8 +3,8 @@
 //!
 //! One member is the source. Each other has one parent, and gets the stream from it. A message
 //! leaves each inner member as few packets, each to as many children as one packet has room for:
-//! [`Packets`] computes how many. With two packets of 50 destinations 10^6 members of a full tree are within three
-//! levels of the source, where unicast to 100 children would send the same octets 50 times.
+//! [`Packets`] computes how many. With two packets of 50 destinations 10^6 members of a full tree are
+//! within three levels of the source, where unicast to 100 children would send the same octets 50 times.
 //!
 //! A [`Member`] is a [`Protocol`](crate::runtime::Protocol): no I/O, no clock.
 //!

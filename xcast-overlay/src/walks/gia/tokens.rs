@@ -51,6 +51,9 @@ pub(super) struct Grant {
     /// How many were given the last time.
     latest: u32,
     fraction: f64,
+    /// Numbers up to this are void, also when more may be out later.
+    void: u32,
+    /// Those above that were used.
     taken: BTreeSet<u32>,
 }
 
@@ -73,9 +76,9 @@ impl Grant {
     pub fn take(&mut self, number: u32) -> bool {
         // What was not used for long is void.
         let window = WINDOW.max(self.latest.saturating_mul(GRANTS));
-        let oldest = self.given.saturating_sub(window);
-        self.taken = self.taken.split_off(&(oldest + 1));
-        number > oldest && number <= self.given && self.taken.insert(number)
+        self.void = self.void.max(self.given.saturating_sub(window));
+        self.taken = self.taken.split_off(&(self.void + 1));
+        number > self.void && number <= self.given && self.taken.insert(number)
     }
 }
 
