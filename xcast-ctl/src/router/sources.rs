@@ -4,9 +4,12 @@ use xcast_common::maps::{SourceMode, source_mode_of};
 
 use crate::{config::Source, kernel::Link};
 
-/// Values of the reverse path filter.
-const STRICT: u32 = 1;
-const LOOSE: u32 = 2;
+/// Values of the kernel's reverse path filter.
+const FILTER_STRICT: u32 = 1;
+const FILTER_LOOSE: u32 = 2;
+/// Modes in port entries.
+const STRICT: u8 = SourceMode::Strict as u8;
+const LOOSE: u8 = SourceMode::Loose as u8;
 
 /// What the kernel's settings say about packets that arrive by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,13 +37,13 @@ impl KernelPolicy {
     pub(super) fn takes_all_of(&self, other: &Self, configured: &Source) -> bool {
         let filters = match (self.rp_filter, other.rp_filter) {
             _ if *configured != Source::Auto => true,
-            (own, other) => own == other || own == 0 || (own, other) == (LOOSE, STRICT),
+            (own, other) => {
+                own == other || own == 0 || (own, other) == (FILTER_LOOSE, FILTER_STRICT)
+            }
         };
         filters && (self.forwards || !other.forwards) && (self.forwards6 || !other.forwards6)
     }
-}
 
-impl KernelPolicy {
     /// Whether sources need a way back, by [`source_mode_of`] an IP version: as these modes say, or the kernel's own filter.
     pub(super) fn want_way_back(self, modes: [u8; 2]) -> [bool; 2] {
         let [ipv4, ipv6] = modes.map(|mode| mode == STRICT || mode == LOOSE);
@@ -49,14 +52,12 @@ impl KernelPolicy {
 
     /// Whether these modes ask for more than the kernel's own filter sees to, which there is none of for IPv6.
     pub(super) fn exceeds_filter(self, modes: [u8; 2]) -> [bool; 2] {
-        let asks =
-            |mode, rp_filter| mode == STRICT && rp_filter != 1 || mode == LOOSE && rp_filter == 0;
+        let asks = |mode, rp_filter| {
+            mode == STRICT && rp_filter != FILTER_STRICT || mode == LOOSE && rp_filter == 0
+        };
         [asks(modes[0], self.rp_filter), asks(modes[1], 0)]
     }
 }
-
-const STRICT: u8 = SourceMode::Strict as u8;
-const LOOSE: u8 = SourceMode::Loose as u8;
 
 /// Settings for all interfaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
