@@ -243,10 +243,12 @@ impl Kernel {
         let ifindex = link.ifindex;
         let old = self.links.insert(ifindex, link.clone());
         self.announced.push(KernelEvent::Link(link.clone()));
-        if old.is_some_and(|old| old.carrier) && !link.carrier {
+        let (was_up, had_carrier) = old.map_or((true, false), |old| (old.up, old.carrier));
+        if had_carrier && !link.carrier {
             self.flush(ifindex);
         }
-        if !link.up {
+        // What is said again of a link that is down takes nothing more away.
+        if !link.up && was_up {
             self.flush(ifindex);
             if family() == Family::Ipv6 {
                 self.take_down_ipv6(ifindex);
