@@ -236,7 +236,8 @@ fn name_of_the_control_socket_is_taken() {
         )?;
         let said = String::from_utf8(second.stderr)?;
         ensure!(
-            !second.status.success() && said.contains("runs already"),
+            !second.status.success()
+                && said.contains("is running in this network namespace already"),
             "{said}"
         );
         Ok(())
