@@ -8,7 +8,7 @@ use tests::family::Family;
 use tests::namespace;
 use tests::tap::Tap;
 
-use crate::hosts::{Hosts, PORT, Program, Way, script};
+use crate::hosts::{Hosts, PORT, Program, Way, both_ways, script};
 
 /// Destinations.
 const ALL: usize = 5;
@@ -142,11 +142,7 @@ fn hop_limits_are_used_up(family: Family) {
         }
         Ok(())
     };
-    for way in [Way::InUdp, Way::Natively] {
-        if let Err(error) = test(way) {
-            panic!("{family:?}, {way:?}: {error:#}");
-        }
-    }
+    both_ways(family, test);
 }
 
 #[test]
@@ -256,11 +252,7 @@ fn a_path_is_narrow(family: Family) {
         }
         Ok(())
     };
-    for way in [Way::InUdp, Way::Natively] {
-        if let Err(error) = test(way) {
-            panic!("{family:?}, {way:?}: {error:#}");
-        }
-    }
+    both_ways(family, test);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +14,7 @@ use tests::daemon::{self, PATIENCE};
 use tests::family::Family;
 use tests::namespace::{self, Namespace};
 
-use crate::hosts::{Hosts, UDP_PORT, Way};
+use crate::hosts::{Hosts, Running, UDP_PORT, Way};
 
 /// What the page says in place of the reader's own network.
 const ROUTER: &str = "10.77.0.1:4242";
@@ -75,18 +75,6 @@ pub fn shell(namespace: &Namespace, line: &str) -> Result<Command> {
     command.env("PATH", format!("{}:{path}", directory.display()));
     command.args(["-c", &format!("exec {line}")]);
     Ok(command)
-}
-
-/// Programs that do not outlive the test.
-struct Running(Vec<Child>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }
 
 /// The video call: what the page types at the sender and at players, without camera and screen.

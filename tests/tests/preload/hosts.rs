@@ -284,3 +284,26 @@ pub fn frames(tap: &Tap, message: &str) -> Result<usize> {
     }
     Ok(count)
 }
+
+/// Programs that do not outlive the test.
+#[derive(Default)]
+pub struct Running(pub Vec<Child>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Does a test inside UDP and natively.
+#[track_caller]
+pub fn both_ways(family: Family, test: impl Fn(Way) -> Result<()>) {
+    for way in [Way::InUdp, Way::Natively] {
+        if let Err(error) = test(way) {
+            panic!("{family:?}, {way:?}: {error:#}");
+        }
+    }
+}

@@ -2,14 +2,14 @@
 
 use std::io::Write as _;
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::socket::{setsockopt, sockopt::RcvBufForce};
 use tests::family::Family;
 use tests::namespace;
 
-use crate::hosts::{Hosts, RECEIVERS, Way};
+use crate::hosts::{Hosts, RECEIVERS, Running, Way};
 
 /// Octets of a buffer, and their number.
 const BUFFER: usize = 1000;
@@ -190,17 +190,4 @@ fn publish(hosts: &Hosts, way: Way, with: bool) -> Result<u64> {
         ensure!(status.success(), "a reader ended with {status}");
     }
     Ok(packets)
-}
-
-/// Programs that do not outlive the test.
-#[derive(Default)]
-struct Running(Vec<Child>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! n2n, a virtual network of layer 2: its supernode relays each broadcast frame to all other nodes.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use tests::namespace;
 use tests::tap::Tap;
 
 use crate::guide;
-use crate::hosts::{Hosts, Way};
+use crate::hosts::{Hosts, Running, Way};
 
 /// Nodes of the network, and the supernode's port in the guide.
 const NODES: usize = 6;
@@ -20,18 +20,6 @@ const PORT: u16 = 7654;
 /// The interface of the network on each node, and what is sent there.
 const INTERFACE: &str = "n2n0";
 const LEN: usize = 600;
-
-/// Processes that do not outlive the test.
-struct Running(Vec<Child>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-}
 
 /// A broadcast of one node leaves the supernode, which runs as the guide says, as one packet instead of
 /// one for each other node, and all receive it.

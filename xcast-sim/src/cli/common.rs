@@ -99,6 +99,23 @@ impl Graphs {
     }
 }
 
+/// Which graphs, of the generated ones one if that is wanted.
+#[derive(Debug, Args)]
+pub struct Topologies {
+    #[command(flatten)]
+    graphs: Graphs,
+    /// Only this generated topology
+    #[arg(long, value_enum, conflicts_with = "graph")]
+    topology: Option<TopologyName>,
+}
+
+impl Topologies {
+    /// The maps that were asked for, or else the generated graphs.
+    pub fn sources(&self) -> Result<Vec<Source>> {
+        self.graphs.sources(self.topology)
+    }
+}
+
 /// Names of the generated graphs.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum TopologyName {

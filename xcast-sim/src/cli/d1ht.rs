@@ -10,7 +10,7 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
+use super::common::{Common, Topologies, memory_mib, sure};
 
 /// Arguments of `d1ht`.
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub struct D1htArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    graphs: Graphs,
+    topologies: Topologies,
     /// Peers, each on a host of its own at a random edge router
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=500_000))]
     peers: u32,
@@ -31,9 +31,6 @@ pub struct D1htArgs {
     /// Each peer has a table of its own: 40 octets for each other peer, 4 GB for 10,000 peers
     #[arg(long)]
     own_tables: bool,
-    /// Only this generated topology
-    #[arg(long, value_enum, conflicts_with = "graph")]
-    topology: Option<TopologyName>,
     /// Compare only this grouping of levels with unicast
     #[arg(long, value_enum)]
     grouping: Option<GroupingName>,
@@ -59,7 +56,7 @@ pub fn d1ht(args: &D1htArgs) -> Result<()> {
         Some(GroupingName::Ends) => vec![Grouping::Ends],
         Some(GroupingName::Octets) => vec![octets],
     };
-    for source in args.graphs.sources(args.topology)? {
+    for source in args.topologies.sources()? {
         let mut world = WorldSettings::full(0);
         world.family = args.common.family();
         let experiment = D1ht {

@@ -18,7 +18,7 @@ use xcast_sim::{
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
+use super::common::{Common, Topologies, memory_mib, sure};
 
 /// Arguments of `kademlia`.
 #[derive(Debug, Args)]
@@ -26,10 +26,7 @@ pub struct KademliaArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    graphs: Graphs,
-    /// Only this generated topology
-    #[arg(long, value_enum, conflicts_with = "graph")]
-    topology: Option<TopologyName>,
+    topologies: Topologies,
     /// Nodes, each on a host of its own at a random edge router
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
     nodes: u32,
@@ -103,7 +100,7 @@ enum PlacementName {
 /// Runs it.
 pub fn kademlia(args: &KademliaArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources(args.topology)? {
+    for source in args.topologies.sources()? {
         rows.extend(run(args, source)?);
     }
     let name = if args.choose {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, builder::PossibleValuesParser};
 use xcast_sim::experiments::{Lists, ListsRow, Overlay};
 
-use super::common::{Common, Graphs, TopologyName, sure};
+use super::common::{Common, Topologies, sure};
 
 /// Arguments of `lists`.
 #[derive(Debug, Args)]
@@ -14,10 +14,7 @@ pub struct ListsArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    graphs: Graphs,
-    /// Only this generated topology
-    #[arg(long, value_enum, conflicts_with = "graph")]
-    topology: Option<TopologyName>,
+    topologies: Topologies,
     /// Only this overlay; may be given several times
     #[arg(long, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
     overlay: Vec<String>,
@@ -31,7 +28,7 @@ pub struct ListsArgs {
 
 /// Runs it.
 pub fn lists(args: &ListsArgs) -> Result<()> {
-    let sources = args.graphs.sources(args.topology)?;
+    let sources = args.topologies.sources()?;
     let mut rows = Vec::new();
     for overlay in Overlay::ALL {
         let name = overlay.name();

@@ -9,7 +9,7 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Graphs, TopologyName, sure};
+use super::common::{Common, Topologies, sure};
 
 /// Arguments of `operations`.
 #[derive(Debug, Args)]
@@ -17,10 +17,7 @@ pub struct OperationsArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    graphs: Graphs,
-    /// Only this generated topology
-    #[arg(long, value_enum, conflicts_with = "graph")]
-    topology: Option<TopologyName>,
+    topologies: Topologies,
     /// Nodes, each on a host of its own at a random edge router
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
     nodes: u32,
@@ -38,7 +35,7 @@ pub struct OperationsArgs {
 /// Runs it.
 pub fn operations(args: &OperationsArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources(args.topology)? {
+    for source in args.topologies.sources()? {
         let name = source.name().to_owned();
         let experiment = Operations {
             source,

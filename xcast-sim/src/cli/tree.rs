@@ -9,7 +9,7 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Graphs, TopologyName, memory_mib, sure};
+use super::common::{Common, Topologies, memory_mib, sure};
 
 /// Arguments of `tree`.
 #[derive(Debug, Args)]
@@ -17,10 +17,7 @@ pub struct TreeArgs {
     #[command(flatten)]
     common: Common,
     #[command(flatten)]
-    graphs: Graphs,
-    /// Only this generated topology
-    #[arg(long, value_enum, conflicts_with = "graph")]
-    topology: Option<TopologyName>,
+    topologies: Topologies,
     /// Members, the source included, each on a host of its own at a random edge router
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     members: u32,
@@ -47,7 +44,7 @@ pub struct TreeArgs {
 /// Runs it.
 pub fn tree(args: &TreeArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for source in args.graphs.sources(args.topology)? {
+    for source in args.topologies.sources()? {
         let mut world = WorldSettings::full(0);
         world.family = args.common.family();
         let experiment = Trees {
