@@ -629,8 +629,8 @@ impl Kernel {
             }
             Operation::MultipathUsesNeighbours(yes) => {
                 self.multipath_uses_neighbours = yes;
-                self.announced
-                    .push(KernelEvent::MultipathUsesNeighbours(yes));
+                // No message says so, and so none can be lost: the controller looks at the setting.
+                router.apply([KernelEvent::MultipathUsesNeighbours(yes)]);
             }
             Operation::Neighbour(neighbour) => {
                 let link = self.links.get(&neighbour.ifindex);
@@ -986,7 +986,7 @@ fn maps_say_what_the_kernels_state_and_the_table_for_lists_mean() {
 
 fn compare(xcast_table: Option<u32>) {
     let config = ProptestConfig {
-        cases: 500,
+        cases: std::env::var("N").map_or(500, |n| n.parse().unwrap()),
         ..ProptestConfig::default()
     };
     proptest!(config, |(operations in prop::collection::vec(operation(), 1..80))| {
