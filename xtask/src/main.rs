@@ -35,7 +35,7 @@ enum Task {
     Build(build::Build),
     /// Check everything that a change must not break
     #[command(
-        after_help = "EXAMPLES:\n  cargo xtask test\n  cargo xtask test -- ospf     only tests with `ospf` in their names"
+        after_help = "EXAMPLES:\n  cargo xtask test\n  cargo xtask test --seed $RANDOM     other random cases\n  cargo xtask test -- ospf            only tests with `ospf` in their names"
     )]
     Test(test::Test),
     /// Measure the router side by side with every other way to make copies

@@ -38,6 +38,9 @@ pub struct Test {
     /// Without root, skip the tests that need it instead of failing
     #[arg(long)]
     allow_skip: bool,
+    /// What the random cases of properties are drawn from: the same in every run, others with another number
+    #[arg(long, default_value_t = 5058)]
+    seed: u64,
     /// Given to the test programs: a filter by name, or their options
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -118,8 +121,11 @@ pub fn run(arguments: &Test) -> Result<ExitCode> {
     let processors = thread::available_parallelism().map_or(2, NonZero::get);
     // Tests wait for kernels, peers and timers most of the time.
     let threads = env::var("RUST_TEST_THREADS").unwrap_or((processors + 1).to_string());
+    // A run tells about a change, and not about its luck.
+    let seed = arguments.seed.to_string();
     let mut variables = vec![
         ("XCAST_CTL", router.as_str()),
+        ("PROPTEST_RNG_SEED", &seed),
         ("RUST_TEST_THREADS", &threads),
     ];
     if arguments.allow_skip {

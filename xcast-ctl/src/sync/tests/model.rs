@@ -986,7 +986,7 @@ fn maps_say_what_the_kernels_state_and_the_table_for_lists_mean() {
 
 fn compare(xcast_table: Option<u32>) {
     let config = ProptestConfig {
-        cases: std::env::var("N").map_or(500, |n| n.parse().unwrap()),
+        cases: 500,
         ..ProptestConfig::default()
     };
     proptest!(config, |(operations in prop::collection::vec(operation(), 1..80))| {
