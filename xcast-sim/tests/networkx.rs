@@ -172,7 +172,7 @@ fn a_protocols_unicast_packets_are_where_networkx_has_them() {
     let mut settings = WorldSettings::full(SEED);
     settings.access = Access::Unicast;
     let mut world = World::new(network, settings);
-    world.meter.count_links();
+    world.meter.count_links(None);
     world.note();
     join(&mut world, 8, &[false; 30], SEED, &mut |_| {});
     let mut counts = BTreeMap::new();

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use xcast_sim::{
     experiments::{FORMULA_LABEL, Growth, Plot, Series, TreeRow, Trees, formula_percent},
+    statistics::Estimate,
     world::WorldSettings,
 };
 
@@ -168,6 +169,55 @@ fn table(rows: &[TreeRow]) -> Result<()> {
          control: links, with what members say beside the stream; complete: receivers that got everything once, in order;\n\
          tree, unicast, star, lists, IP multicast: links a message crosses for each receiver; root octets: on the source's\n\
          own link, and by unicast to its children"
+    )?;
+    writeln!(out)?;
+    beside_unicast(rows)
+}
+
+/// Our tree, the same by unicast, and one by unicast whose members have the same uplink.
+fn beside_unicast(rows: &[TreeRow]) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let mut line = |cells: [&str; 10]| {
+        let [topology, numbers @ ..] = cells;
+        write!(out, "{topology:<16}")?;
+        for number in numbers {
+            write!(out, " {number:>13}")?;
+        }
+        writeln!(out)
+    };
+    line([
+        "topology",
+        "m x C",
+        "stretch",
+        "stress",
+        "unicast",
+        "same uplink:",
+        "levels",
+        "links",
+        "stretch",
+        "stress",
+    ])?;
+    for row in rows {
+        let pair = |[mean, other]: [Estimate; 2]| format!("{:.2} / {:.1}", mean.mean, other.mean);
+        line([
+            &row.topology,
+            &format!("{} x {}", row.destinations, row.packets),
+            &pair(row.stretch),
+            &pair(row.stress),
+            &pair(row.unicast_stress),
+            &format!("{:.0} children", row.frugal_children.mean),
+            &format!("{:.1}", row.frugal_height.mean),
+            &format!("{:.2}", row.frugal_links.mean),
+            &pair(row.frugal_stretch),
+            &pair(row.frugal_stress),
+        ])?;
+    }
+    writeln!(
+        out,
+        "stretch: links to a member by the tree, divided by those of the shortest path, on average / of the member that 5 % are\n\
+         worse off than; stress: copies of a message on the links that it crosses, on average / on the one with most; unicast:\n\
+         stress of the same tree by unicast; same uplink: a tree by unicast, made up in order of addresses, of which no member\n\
+         sends more octets than one does by lists"
     )?;
     Ok(())
 }

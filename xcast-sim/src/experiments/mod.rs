@@ -14,6 +14,7 @@ mod operations;
 mod paths;
 mod plot;
 mod savings;
+mod shape;
 mod soak;
 mod source;
 mod tree;

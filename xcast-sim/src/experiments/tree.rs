@@ -12,6 +12,7 @@ use xcast_overlay::{
 use super::{
     formula::formula_percent,
     savings::{Cost, Savings},
+    shape::{Shape, Stress, seat},
     source::Source,
 };
 use crate::{
@@ -101,6 +102,23 @@ pub struct TreeRow {
     pub star_xcast_links: Estimate,
     /// By IP multicast along shortest paths: no less is possible but by other paths.
     pub multicast_links: Estimate,
+    /// Children of a member in a tree by unicast where each sends no more octets than a member does here: the same uplink.
+    pub frugal_children: Estimate,
+    /// Levels of that tree, which is made up in order of addresses.
+    pub frugal_height: Estimate,
+    /// Links that a message crosses in it for each receiver.
+    pub frugal_links: Estimate,
+    /// Links to a member by this tree, divided by those of the shortest path: on average, and of the member that only 5 % are
+    /// worse off than.
+    pub stretch: [Estimate; 2],
+    /// The same of the tree by unicast with the same uplink.
+    pub frugal_stretch: [Estimate; 2],
+    /// Copies of a message on the links that it crosses: on average, and on the link that has most.
+    pub stress: [Estimate; 2],
+    /// By the same tree, with unicast.
+    pub unicast_stress: [Estimate; 2],
+    /// By unicast with the same uplink.
+    pub frugal_stress: [Estimate; 2],
     /// Octets of a message on the source's own link.
     pub root_octets: Estimate,
     /// The same by unicast to its children.
@@ -116,6 +134,11 @@ struct Sample {
     complete: f64,
     root: [f64; 2],
     star: [f64; 3],
+    /// The same tree by unicast.
+    own: Shape,
+    stress: Stress,
+    frugal: Shape,
+    frugal_children: usize,
     last_ms: f64,
 }
 
@@ -173,6 +196,7 @@ impl Trees {
         while world.poll_event().is_some() {}
         progress("the tree is there");
         world.meter.reset();
+        world.meter.count_links(Some(STREAM));
         let root = Rc::new(Cell::new([0; 2]));
         world.classify(Some(classes(source, self.world.family, Rc::clone(&root))));
         let payload = vec![0; self.payload_octets];
@@ -197,23 +221,48 @@ impl Trees {
             .iter()
             .filter(|got| **got as usize == self.messages)
             .count();
-        let height = world.hosts().filter_map(|host| {
-            let now = world.now();
-            world.node(host).map(|member| member.status(now).depth)
-        });
-        let height = f64::from(height.max().unwrap_or_default());
+        let (mut height, mut parents) = (0, vec![None; self.members]);
+        let (mut fan_out, now) = (0, world.now());
+        for host in world.hosts().collect::<Vec<_>>() {
+            let Some(status) = world.node(host).map(|member| member.status(now)) else {
+                continue;
+            };
+            height = height.max(status.depth);
+            parents[host as usize] = status.parent.and_then(address::host);
+            if host == source {
+                fan_out = status.children.len();
+            }
+        }
         let root = root
             .get()
             .map(|octets| octets as f64 / self.messages as f64);
+        let stress = Stress::of(
+            world.meter.links().map(|(_, load)| load.links),
+            self.messages,
+        );
+        let frugal_children = self.frugal_children(destinations, root[1] / fan_out.max(1) as f64);
+        let mut frugal = vec![None; self.members];
+        seat(
+            self.members,
+            source,
+            frugal_children,
+            |host, _, parent, _| {
+                frugal[host as usize] = parent;
+            },
+        );
         Ok(Sample {
             cost: Cost {
                 requests: world.meter.tally(STREAM),
                 replies: world.meter.tally(CONTROL),
             },
-            height,
+            height: height.into(),
             complete: 100.0 * complete as f64 / (self.members - 1) as f64,
             root,
             star: self.star(world.network(), source, destinations),
+            own: Shape::of(world.network(), source, &parents),
+            stress,
+            frugal: Shape::of(world.network(), source, &frugal),
+            frugal_children,
             last_ms: last as f64 / 1e6,
         })
     }
@@ -290,22 +339,42 @@ impl Trees {
         let cards: Vec<Card> = (0..self.members as HostId)
             .map(|host| members[host as usize].card(at(host)))
             .collect();
-        let mut below: Vec<HostId> = (0..self.members as HostId)
-            .filter(|host| *host != source)
-            .collect();
         let degree = destinations * self.packets;
-        let mut work = vec![(source, None, 0, std::mem::take(&mut below))];
-        while let Some((own, parent, depth, below)) = work.pop() {
-            let children = parts(&below, degree);
-            let firsts = children.iter().map(|part| cards[part[0] as usize]);
-            let parent = parent.map(|parent: HostId| cards[parent as usize]);
-            members[own as usize].seat(now, at(own), depth, parent, firsts);
-            for part in children {
-                work.push((part[0], Some(own), depth + 1, part[1..].to_vec()));
-            }
-        }
+        seat(
+            self.members,
+            source,
+            degree,
+            |own, level, parent, children| {
+                let depth = u8::try_from(level).unwrap_or(u8::MAX);
+                let parent = parent.map(|parent| cards[parent as usize]);
+                let children = children.iter().map(|child| cards[*child as usize]);
+                members[own as usize].seat(now, at(own), depth, parent, children);
+            },
+        );
         for (host, member) in members.into_iter().enumerate() {
             world.add(host as HostId, member);
+        }
+    }
+
+    /// How many children a member can send a datagram each for the octets that it sends here to a full list or several.
+    fn frugal_children(&self, destinations: usize, datagram_octets: f64) -> usize {
+        let empty = self.format(0).unicast_octets();
+        let format = self.format((datagram_octets as u32).saturating_sub(empty));
+        let room = format.destinations_within(MTU_OCTETS);
+        let listed = destinations.min(self.members - 1).clamp(1, room) as u32;
+        let packet_octets = match listed {
+            1 => format.unicast_octets(),
+            listed => format.xcast_octets(listed),
+        };
+        let budget = f64::from(packet_octets) * self.packets as f64;
+        ((budget / datagram_octets) as usize).max(1)
+    }
+
+    fn format(&self, payload_octets: u32) -> PacketFormat {
+        PacketFormat {
+            family: self.world.family,
+            payload_octets,
+            ports: false,
         }
     }
 
@@ -320,11 +389,7 @@ impl Trees {
             deployment: self.world.deployment.clone(),
             prune: self.world.prune,
             ecmp_key: self.world.ecmp_key,
-            format: PacketFormat {
-                family: self.world.family,
-                payload_octets: self.payload_octets as u32,
-                ports: false,
-            },
+            format: self.format(self.payload_octets as u32),
         };
         let room = scheme.format.destinations_within(MTU_OCTETS);
         for to in to.chunks(destinations.clamp(1, room)) {
@@ -348,6 +413,12 @@ impl Trees {
         let estimate = |value: &dyn Fn(&Sample) -> f64| {
             Estimate::of(&samples.iter().map(value).collect::<Vec<_>>())
         };
+        let pair = |value: &dyn Fn(&Sample) -> [f64; 2]| {
+            let of = |at: usize| estimate(&|sample| value(sample)[at]);
+            Some([of(0)?, of(1)?])
+        };
+        let stress = |of: Stress| [of.mean, of.most];
+        let stretch = |of: &Shape| [of.stretch, of.stretch_95];
         let receivers = (self.members - 1) as f64;
         let each = receivers * self.messages as f64;
         let costs: Vec<Cost> = samples.iter().map(|sample| sample.cost).collect();
@@ -369,20 +440,19 @@ impl Trees {
             star_links: estimate(&|sample| sample.star[0] / receivers)?,
             star_xcast_links: estimate(&|sample| sample.star[1] / receivers)?,
             multicast_links: estimate(&|sample| sample.star[2] / receivers)?,
+            frugal_children: estimate(&|sample| sample.frugal_children as f64)?,
+            frugal_height: estimate(&|sample| sample.frugal.height as f64)?,
+            frugal_links: estimate(&|sample| sample.frugal.links as f64 / receivers)?,
+            stretch: pair(&|sample| stretch(&sample.own))?,
+            frugal_stretch: pair(&|sample| stretch(&sample.frugal))?,
+            stress: pair(&|sample| stress(sample.stress))?,
+            unicast_stress: pair(&|sample| stress(sample.own.stress))?,
+            frugal_stress: pair(&|sample| stress(sample.frugal.stress))?,
             root_octets: estimate(&|sample| sample.root[0])?,
             root_unicast_octets: estimate(&|sample| sample.root[1])?,
             last_ms: estimate(&|sample| sample.last_ms)?,
         })
     }
-}
-
-/// Divides a list into at most `count` parts that are as long as each other, but for one; none is
-/// empty.
-fn parts(list: &[HostId], count: usize) -> Vec<&[HostId]> {
-    let count = count.min(list.len());
-    (0..count)
-        .map(|part| &list[part * list.len() / count..(part + 1) * list.len() / count])
-        .collect()
 }
 
 /// Tells the stream's messages from the rest by their kind, which is in the sixth octet, and counts
@@ -451,6 +521,18 @@ mod tests {
             row.root_octets.mean < row.root_unicast_octets.mean / 3.0,
             "{row:?}"
         );
+        // Two packets to five are 2.1 datagrams long: a tree of two children each needs nine levels.
+        assert_eq!(
+            (row.frugal_children.mean, row.frugal_height.mean),
+            (2.0, 9.0)
+        );
+        assert!(row.links.mean < row.frugal_links.mean, "{row:?}");
+        assert!(row.stretch[0].mean < row.frugal_stretch[0].mean, "{row:?}");
+        for [mean, most] in [row.stress, row.unicast_stress, row.frugal_stress] {
+            assert!((1.0..=most.mean).contains(&mean.mean), "{row:?}");
+        }
+        assert!(row.stress[0].mean < row.unicast_stress[0].mean, "{row:?}");
+        assert!(row.unicast_stress[1].mean >= 10.0, "{row:?}");
     }
 
     #[test]

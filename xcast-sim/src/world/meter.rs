@@ -25,8 +25,8 @@ pub struct Tally {
 pub struct Meter {
     /// By class; what has none is of class 0.
     tallies: Vec<Tally>,
-    /// By link, if that is wanted.
-    links: Option<BTreeMap<Link, Load>>,
+    /// By link, if that is wanted: of one class, or of all.
+    links: Option<(Option<usize>, BTreeMap<Link, Load>)>,
     /// Packets that were lost on links.
     pub lost: u64,
     /// Packets that found a queue full.
@@ -34,14 +34,14 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Counts each link by itself, too, from now on.
-    pub fn count_links(&mut self) {
-        self.links = Some(BTreeMap::new());
+    /// Counts each link by itself, too, from now on: what is of this class, or everything.
+    pub fn count_links(&mut self, class: Option<usize>) {
+        self.links = Some((class, BTreeMap::new()));
     }
 
     /// What each link was crossed by, those that were.
     pub fn links(&self) -> impl Iterator<Item = (Link, Load)> {
-        let links = self.links.iter().flatten();
+        let links = self.links.iter().flat_map(|(_, links)| links);
         links.map(|(link, load)| (*link, *load))
     }
 
@@ -53,7 +53,8 @@ impl Meter {
 
     /// Forgets what was counted.
     pub fn reset(&mut self) {
-        let links = self.links.is_some().then(BTreeMap::new);
+        let links = self.links.take();
+        let links = links.map(|(class, _)| (class, BTreeMap::new()));
         *self = Self {
             links,
             ..Self::default()
@@ -69,7 +70,9 @@ impl Meter {
 
     pub(super) fn crossed(&mut self, class: usize, sent: Transmission) {
         self.of(class).sent.add(sent);
-        if let Some(links) = &mut self.links {
+        if let Some((of, links)) = &mut self.links
+            && of.is_none_or(|of| of == class)
+        {
             links.entry(sent.link).or_default().add(sent);
         }
     }
