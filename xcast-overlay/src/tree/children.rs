@@ -42,6 +42,8 @@ impl Child {
 #[derive(Clone, Debug)]
 pub(super) struct Children {
     pub all: BTreeMap<SocketAddr, Child>,
+    /// Whom the last beat named last.
+    named: Option<SocketAddr>,
     packets: Packets,
     most_packets: usize,
     datagram_octets: usize,
@@ -52,6 +54,7 @@ impl Children {
     pub fn new(packets: Packets, most_packets: usize, datagram_octets: usize) -> Self {
         Self {
             all: BTreeMap::new(),
+            named: None,
             packets,
             most_packets,
             datagram_octets,
@@ -85,6 +88,16 @@ impl Children {
             .map(|(address, _)| *address)
             .collect();
         self.packets.lists(&to, octets)
+    }
+
+    /// Those whom the next beat names: each child in its turn.
+    pub fn name_next(&mut self) -> Vec<SocketAddr> {
+        let all = || self.all.keys().copied();
+        let is_after = |address: &SocketAddr| self.named.is_none_or(|last| *address > last);
+        let next = all().filter(is_after).chain(all());
+        let next: Vec<_> = next.take(MAX_NAMED.min(self.all.len())).collect();
+        self.named = next.last().copied();
+        next
     }
 
     /// Depth of the member next to the source, below this one, that has room.

@@ -13,9 +13,7 @@ use thiserror::Error;
 use super::{
     children::{Child, Children},
     config::Config,
-    message::{
-        Beat, DATA_OCTETS, Data, Found, MAX_NAMED, Message, Refusal, Report, TreeKey, ranges,
-    },
+    message::{Beat, DATA_OCTETS, Data, Found, Message, Refusal, Report, TreeKey, ranges},
     place::{Change, Place},
     repairs::Repairs,
     status::{Cause, Counters, Event, Status},
@@ -270,10 +268,8 @@ impl Member {
     }
 
     fn own_beat(&mut self) -> Beat {
+        let siblings = self.children.name_next();
         let parent = self.place.parent.as_ref();
-        let mut siblings: Vec<SocketAddr> = self.children.all.keys().copied().collect();
-        self.random.choose(&mut siblings, MAX_NAMED);
-        siblings.truncate(MAX_NAMED);
         Beat {
             token: self.family,
             pulse: self.place.pulse,

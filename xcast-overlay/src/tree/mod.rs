@@ -61,8 +61,9 @@
 //!   children stay with it.
 //! * **Repair.** A gap in the numbers is asked for: from the parent, then from grandparent and
 //!   siblings in turn, until each of them has said that it has not got it. What several want is sent to
-//!   all of them by one packet. So nothing is lost that the grandparent, or a sibling that is named,
-//!   still has. A beat names eight siblings, others each time.
+//!   all of them by one packet. So nothing is lost that the grandparent or a sibling still has. A beat
+//!   names eight children, the next ones each time, and a child remembers those of 16 beats: with more
+//!   than 128 siblings it does not know all.
 //! * **Once and in order.** Messages are delivered by number; what comes again is counted and dropped.
 //! * **Authentic.** The source signs each message with its number (Ed25519); members check the
 //!   signature before they forward. Tokens that only parent, children and grandchildren know keep
@@ -84,6 +85,7 @@ mod packets;
 mod place;
 mod repairs;
 mod search;
+mod siblings;
 mod status;
 mod stream;
 

@@ -12,6 +12,7 @@ use super::{
     config::Config,
     message::{Beat, Found, MAX_NAMED, Message, Named, Refusal},
     search::Search,
+    siblings::{KEPT_BEATS, Siblings},
     status::Cause,
 };
 use crate::runtime::{Body, Fanouts, Peers, Random, Silent, Transmit};
@@ -28,7 +29,7 @@ pub(super) struct Parent {
     pub address: SocketAddr,
     pub token: u64,
     pub grandparent: Option<Named>,
-    pub siblings: Vec<SocketAddr>,
+    siblings: Siblings,
     heard: Instant,
 }
 
@@ -128,10 +129,10 @@ impl Place {
             .parent
             .as_ref()
             .map(|parent| (parent.address, parent.token));
-        let siblings = known.siblings.iter().map(|sibling| (*sibling, known.token));
+        let siblings = known.siblings.others(self.own);
         let mut targets: Vec<Named> = parent.into_iter().chain(parent).collect();
         targets.extend(known.grandparent);
-        targets.extend(siblings.filter(|(sibling, _)| Some(*sibling) != self.own));
+        targets.extend(siblings.map(|sibling| (sibling, known.token)));
         targets
     }
 
@@ -156,7 +157,10 @@ impl Place {
         let mut first = Vec::new();
         if let Some(parent) = &gone {
             first.extend(parent.grandparent.map(|(address, _)| address));
-            first.extend(&parent.siblings);
+            let mut siblings: Vec<SocketAddr> = parent.siblings.others(self.own).collect();
+            random.choose(&mut siblings, MAX_NAMED);
+            siblings.truncate(MAX_NAMED);
+            first.extend(siblings);
         }
         let mut bootstrap = self.config.bootstrap.clone();
         let count = bootstrap.len();
@@ -196,7 +200,7 @@ impl Place {
             address,
             token,
             grandparent: None,
-            siblings: Vec::new(),
+            siblings: Siblings::default(),
             heard: now,
         });
         (self.search, self.attaching, self.retry_at, self.decide_at) = (None, None, None, None);
@@ -331,6 +335,8 @@ impl Place {
             return None;
         }
         let head = beat.head;
+        let mut siblings = Siblings::default();
+        siblings.name(now, beat.siblings, self.config.beat * KEPT_BEATS);
         self.pulse = beat.pulse;
         self.pulse_at = now;
         self.depth = beat.depth.saturating_add(1);
@@ -338,7 +344,7 @@ impl Place {
             address: from,
             token: beat.token,
             grandparent: beat.grandparent,
-            siblings: beat.siblings,
+            siblings,
             heard: now,
         });
         (self.search, self.attaching, self.decide_at) = (None, None, None);
@@ -393,10 +399,8 @@ impl Place {
         }
         parent.heard = now;
         parent.grandparent = beat.grandparent;
-        if !beat.siblings.is_empty() {
-            parent.siblings = beat.siblings;
-            parent.siblings.truncate(MAX_NAMED);
-        }
+        let kept = self.config.beat * KEPT_BEATS;
+        parent.siblings.name(now, beat.siblings, kept);
         if beat.pulse <= self.pulse {
             return Some(false);
         }

@@ -673,9 +673,9 @@ fn parents_by_latency_are_near() {
 }
 
 /// One of 30 siblings has a message that neither parent nor grandparent can give. A beat names eight of
-/// them, others each time: most find it within the time that they ask for it, but not all.
+/// them, and those of several are remembered.
 #[test]
-fn what_one_of_many_siblings_has_reaches_most() {
+fn what_one_of_many_siblings_has_reaches_all() {
     let mut world = World::new(31);
     source(&mut world, address(0, false), 1);
     for at in 1..32 {
@@ -703,8 +703,7 @@ fn what_one_of_many_siblings_has_reaches_most() {
     world.run_for(Duration::from_secs(60));
     let got = delivered(&world);
     let lost: Vec<usize> = (2..32).filter(|at| got[at].len() < 3).collect();
-    println!("{lost:?} have not got it");
-    assert!(lost.len() <= 5, "{lost:?}");
+    assert!(lost.is_empty(), "{lost:?} have not got it");
 }
 
 #[test]
