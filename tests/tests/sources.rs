@@ -351,6 +351,35 @@ fn rules_for_answers_decide_about_the_way_back() {
     }
 }
 
+/// A port towards hosts is strict where a policy rule decides, too, though the kernel has no filter there.
+#[test]
+fn port_towards_hosts_is_strict_where_rules_decide() {
+    for family in Family::ALL {
+        for rule in ["iif p1 lookup main", "from 10.66.3.64/26 lookup main"] {
+            trio::with_family(family, |trio| {
+                trio.rule(&format!("add {rule} priority 100"))?;
+                let of_c = Ipv4Addr::new(10, 66, 3, 77);
+                let before = Counters::read(&trio.r.namespace)?;
+                let by_stack = || {
+                    trio.send_from(A, &[B, C])?;
+                    trio.send_from(of_c, &[B, C])?;
+                    let counted = Counters::read(&trio.r.namespace)?.since(&before);
+                    Ok(counted.contains_key("stack_policy"))
+                };
+                ensure!(until(SOON, by_stack)?, "{rule}: nothing goes by the stack");
+                ensure!(trio.b.gets(trio.send(&[B, C])?)?, "{rule}: A is refused");
+                let number = trio.send_from(of_c, &[B, C])?;
+                ensure!(trio.b.misses(number)?, "{rule}: {of_c} passes");
+                // What there is no way back to is nobody's.
+                let nowhere = Ipv4Addr::new(8, 8, 8, 8);
+                let number = trio.send_from(nowhere, &[B, C])?;
+                ensure!(trio.b.gets(number)?, "{rule}: {nowhere} is refused");
+                Ok(())
+            });
+        }
+    }
+}
+
 /// Strict in a VRF: the way back is looked for in its table.
 #[test]
 fn strict_port_in_a_vrf() {
@@ -633,6 +662,59 @@ fn one_source_leaves_the_stack_to_others() {
                 Ok(())
             };
             served::is_served_beside(trio, attack, judge)
+        });
+    }
+}
+
+/// The same for a flow of a few packets a second: what another source is refused keeps nothing back that was sent before it.
+#[test]
+fn a_slow_flow_gets_the_stack_beside_what_is_refused() {
+    const PACKETS: u32 = 20;
+    const FLOOD_PACE: Duration = Duration::from_millis(5);
+    for family in Family::ALL {
+        trio::with_family(family, |trio| {
+            trio.resolve()?;
+            trio.rule("add iif p3 lookup main priority 100")?;
+            let tap = Tap::open(&trio.c.namespace, "c0")?;
+            let send = |number| {
+                let mut packet = trio::xcast(C, &[B, A], number, 0);
+                (packet.destination_mac, packet.source_mac) =
+                    (trio::port_mac(3), trio::host_mac(3));
+                tap.send(&packet.frame())
+            };
+            let by_stack = || {
+                let before = Counters::read(&trio.r.namespace)?;
+                send(trio.number())?;
+                let since = || anyhow::Ok(Counters::read(&trio.r.namespace)?.since(&before));
+                Ok(since()?.contains_key("stack_policy"))
+            };
+            ensure!(until(SOON, by_stack)?, "the flow does not go by the stack");
+            let flood = trio.packet(A, &nobody(), 0, 0).frame();
+            let before = send_flood(trio, &flood, 150)?.0;
+            let numbers = trio.numbers(PACKETS);
+            for number in numbers.clone() {
+                for _ in 0..20 {
+                    trio.tap.send(&flood)?;
+                    thread::sleep(FLOOD_PACE);
+                }
+                send(number)?;
+            }
+            let counted = Counters::read(&trio.r.namespace)?.since(&before);
+            ensure!(counted.contains_key("drop_stack_limit"), "{counted:?}");
+            for host in [&trio.a, &trio.b] {
+                let lost = || {
+                    let counts = numbers.clone().map(|number| host.count(number));
+                    let counts = counts.collect::<Result<Vec<_>>>()?;
+                    Ok(counts.iter().filter(|&&count| count == 0).count())
+                };
+                // A neighbour that has to be asked for again may cost one.
+                ensure!(
+                    until(SOON, || Ok(lost()? <= 1))?,
+                    "{} of {PACKETS} lost",
+                    lost()?
+                );
+            }
+            Ok(())
         });
     }
 }

@@ -13,7 +13,7 @@ use xcast_common::{
         emit::{Form, emit, emit_rest, encapsulate},
         mark::{self, Mark, State},
     },
-    maps::{PORT_RECIRCULATE, PORT_STACK, Port, Settings, counter::Counter},
+    maps::{PORT_RECIRCULATE, Port, Settings, counter::Counter},
     verifier::fresh,
     wire::frame::Frame as _,
 };
@@ -21,7 +21,6 @@ use xcast_common::{
 use crate::{
     fanout::count_sent,
     frame::XdpFrame,
-    limits::take_for_stack,
     maps::{DEPARTURES, NEXT_HOPS, TUNNELS, count, port_in_place, settings_in_place},
     tables::FamilyMaps,
 };
@@ -87,9 +86,6 @@ fn prune<F: FamilyMaps>(
         // It tells the second round from a new packet.
         let mark = Mark::of_rest(&plan.packet, plan.payer);
         return mark::write::<F>(frame.view(), settings, mark).ok_or(Counter::DropNoRoom);
-    }
-    if slot() == PORT_STACK && !take_for_stack(plan.payer, plan.packet.arrival_slot()) {
-        return Err(Counter::DropStackLimit);
     }
     let b = plan.take(slot()).ok_or(Counter::DropPlanLost)?;
     let next_hop = NEXT_HOPS

@@ -20,7 +20,7 @@ use xcast_common::{
 
 use crate::{
     frame::XdpFrame,
-    limits::take_for_stack,
+    limits::{charge_stack, stack_takes},
     maps::{DEVICES, FANOUTS, MISSES, NEXT_HOPS, PLANNED, SUBSETS, USUAL, count, counters},
 };
 
@@ -38,10 +38,11 @@ pub fn single<F: Family>(
     counters(slot)?.bump(Counter::Planned);
     if slot == PORT_STACK {
         arrival.bump_index(next_hop.reason);
-        if !take_for_stack(plan.payer, plan.packet.arrival_slot()) {
+        if stack_takes(plan.payer, plan.packet.arrival_slot(), 1) == 0 {
             counters(slot)?.bump(Counter::DropStackLimit);
             return None;
         }
+        charge_stack(plan.payer, plan.packet.arrival_slot(), 1);
     }
     let Some(form) = emit(frame, plan, b, next_hop, settings, None) else {
         arrival.bump(Counter::DropNoRoom);
@@ -66,9 +67,33 @@ pub fn single<F: Family>(
     }
 }
 
-/// Several copies: each one's list is pruned by the device map's program, when it leaves.
+/// Several copies, of which the kernel stack may not take all.
 #[inline(always)]
 pub fn several<F: Family>(
+    frame: &mut XdpFrame,
+    plan: &mut Plan<F>,
+    settings: &Settings,
+    arrival: Tally<'_>,
+) -> Option<u32> {
+    let for_stack = fresh(&plan.fanout.copies[PORT_STACK as usize]);
+    let mut takes = 1;
+    if for_stack != 0 {
+        takes = stack_takes(plan.payer, plan.packet.arrival_slot(), for_stack);
+    }
+    if !plan.bound_stack(takes) {
+        count_refused(plan);
+        count_for_stack(plan, BRANCH_SLOTS as u32 / 2, arrival);
+        return None;
+    }
+    let action = broadcast(frame, plan, settings, arrival);
+    // No other packet may find the plan without the copies that this one does not get.
+    plan.restore();
+    action
+}
+
+/// Each copy's list is pruned by the device map's program, when it leaves.
+#[inline(always)]
+fn broadcast<F: Family>(
     frame: &mut XdpFrame,
     plan: &mut Plan<F>,
     settings: &Settings,
@@ -109,6 +134,8 @@ pub fn several<F: Family>(
     } else {
         count_exact(&plan.fanout);
     }
+    charge_for_stack(plan, BRANCH_SLOTS as u8 / 2);
+    count_refused(plan);
     count_for_stack(plan, BRANCH_SLOTS as u32 / 2, arrival);
     Some(action)
 }
@@ -172,6 +199,7 @@ fn some<F: Family>(plan: &mut Plan<F>, preset: PresetFanout, arrival: Tally<'_>)
     };
     count_preset(preset.group, preset.index_with_rest());
     if preset.group == u32::from(PORT_STACK) / 8 {
+        charge_for_stack(plan, 1);
         count_for_stack(plan, 1, arrival);
     }
     plan.begin_rounds();
@@ -180,6 +208,27 @@ fn some<F: Family>(plan: &mut Plan<F>, preset: PresetFanout, arrival: Tally<'_>)
     }
     count(plan.packet.arrival_slot(), Counter::Recirculated);
     Some(action)
+}
+
+/// Charges for the first `most` copies that the kernel stack gets.
+#[inline(always)]
+fn charge_for_stack<F: Family>(plan: &Plan<F>, most: u8) {
+    let copies = fresh(&plan.fanout.copies[PORT_STACK as usize]).min(most);
+    if copies != 0 {
+        charge_stack(plan.payer, plan.packet.arrival_slot(), copies);
+    }
+}
+
+/// Counts the copies that the kernel stack does not get, and puts them back into the plan.
+#[inline(always)]
+fn count_refused<F: Family>(plan: &mut Plan<F>) {
+    let refused = u64::from(plan.restore());
+    if refused != 0
+        && let Some(stack) = counters(PORT_STACK)
+    {
+        stack.add_index(Counter::Planned as u8, refused);
+        stack.add_index(Counter::DropStackLimit as u8, refused);
+    }
 }
 
 /// Counts why the kernel stack gets the first `most` copies that it gets.

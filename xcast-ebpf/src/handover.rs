@@ -61,20 +61,18 @@ pub fn hand_over(ctx: &TcContext) -> i32 {
 fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
     /// `LOOPBACK_IFINDEX` of the kernel.
     const THIS_HOST: u32 = 1;
-    let is_strict = |version| port.sources[source_mode_of(version)] == SourceMode::Strict as u8;
-    let Some((mut query, is_strict)) =
-        reversed(ctx).map(|(query, version)| (query, is_strict(version)))
-    else {
+    let Some((mut query, version)) = reversed(ctx) else {
         return false;
     };
+    let mode = port.sources[source_mode_of(version)];
     query.ifindex = match port.flags & PORT_IN_VRF {
         0 => leaves_by(ctx, port).unwrap_or(THIS_HOST),
-        _ => port.ifindex,
+        _ => port.receiver,
     };
     let mut answer = look_up(ctx, &mut query);
     if answer == BPF_FIB_LKUP_RET_FWD_DISABLED {
         // From where nothing is forwarded the kernel does not say. It does from the port.
-        query.ifindex = port.ifindex;
+        query.ifindex = port.receiver;
         answer = look_up(ctx, &mut query);
     }
     // A neighbour that is not resolved, and a packet that is too long, have a way all the same.
@@ -82,7 +80,12 @@ fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
         || answer == BPF_FIB_LKUP_RET_NO_NEIGH
         || answer == BPF_FIB_LKUP_RET_FRAG_NEEDED
         || answer == BPF_FIB_LKUP_RET_UNSUPP_LWT;
-    is_way && (!is_strict || query.ifindex == port.ifindex)
+    let is_here = query.ifindex == port.receiver;
+    match mode {
+        _ if mode == SourceMode::Loose as u8 => is_way,
+        _ if mode == SourceMode::NotElsewhere as u8 => !is_way || is_here,
+        _ => is_way && is_here,
+    }
 }
 
 /// By which interface the kernel would send the packet.
@@ -100,9 +103,12 @@ fn leaves_by(ctx: &TcContext, port: &Port) -> Option<u32> {
             query.__bindgen_anon_4.ipv6_dst = there.__bindgen_anon_3.ipv6_src;
         }
     }
-    query.ifindex = port.ifindex;
+    query.ifindex = port.receiver;
     let answer = look_up(ctx, &mut query);
-    let leaves = answer == BPF_FIB_LKUP_RET_SUCCESS || answer == BPF_FIB_LKUP_RET_NO_NEIGH;
+    // Of those that have one, these answers name the interface.
+    let leaves = answer == BPF_FIB_LKUP_RET_SUCCESS
+        || answer == BPF_FIB_LKUP_RET_NO_NEIGH
+        || answer == BPF_FIB_LKUP_RET_FRAG_NEEDED;
     leaves.then_some(query.ifindex)
 }
 

@@ -1,11 +1,11 @@
 //! Limits: how much a source may send and have copied, and how much the kernel stack gets.
 //!
 //! The budgets are shared by all CPUs and written without locks. Two that take from the same one at the same time may
-//! count once, so a limit may be exceeded a little, and never by more than there are CPUs.
+//! count once, so a limit may be exceeded a little, and never by more than one packet's copies for each CPU.
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use xcast_common::{
-    forward::limits::{STACK_PORT_SHARE, STACK_SOURCE_SHARE, take},
+    forward::limits::{STACK_PORT_SHARE, STACK_SOURCE_SHARE, spend, take},
     maps::{PORT_FIRST, PORT_STACK},
 };
 
@@ -39,26 +39,39 @@ pub extern "C" fn xcast_charge(bucket: u32, price_ns: u64, of: u32, now: u64) ->
     take_from(until, now, price_ns) as u32
 }
 
-/// Takes a copy from the budget of the kernel stack, for whoever has this bucket and the slot of the port of arrival; whether
-/// there was one left. What the router's own host sends has no limit.
+/// Whether the kernel stack takes so many copies from whoever has this bucket and the slot of the port of arrival: 1 if so, else 0.
+///
+/// It is asked before copies are made: a copy that is dropped where it leaves may be the last of the kernel's bulk queue, which
+/// then does not tell the interface that there is something before it (`bq_xmit_all`).
 #[inline(always)]
-pub fn take_for_stack(bucket: u32, arrival: u8) -> bool {
-    arrival < PORT_FIRST || xcast_charge_stack(bucket, arrival.into()) != 0
+pub fn stack_takes(bucket: u32, arrival: u8, copies: u8) -> u32 {
+    xcast_stack_budget(bucket, arrival.into(), copies.into(), ASK)
 }
 
+/// Charges for copies that the kernel stack takes.
+#[inline(always)]
+pub fn charge_stack(bucket: u32, arrival: u8, copies: u8) {
+    xcast_stack_budget(bucket, arrival.into(), copies.into(), CHARGE);
+}
+
+/// [`xcast_stack_budget`] only looks.
+const ASK: u32 = 0;
+/// [`xcast_stack_budget`] takes what was found to be there.
+const CHARGE: u32 = 1;
+
 /// The budget of the kernel stack has three bounds: of a source, of a port, and of all. So a source leaves something to others,
-/// and whoever forges many sources leaves something to those behind other ports. 0 if there was not enough.
+/// and whoever forges many sources leaves something to those behind other ports. 0 if one of them has not enough for these copies.
 ///
 /// Without a controller for too long, the stack is the way of everything, and no exception that has to be bounded: only
-/// the limits of sources count then.
+/// the limits of sources count then. What the router's own host sends has no limit.
 ///
 /// A global function, as [`xcast_charge`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn xcast_charge_stack(bucket: u32, arrival: u32) -> u32 {
-    let price_ns = u64::from(settings_in_place().stack_copy_ns);
+pub extern "C" fn xcast_stack_budget(bucket: u32, arrival: u32, copies: u32, what: u32) -> u32 {
+    let price_ns = u64::from(settings_in_place().stack_copy_ns) * u64::from(copies);
     let now = now();
-    if price_ns == 0 || is_orphaned(now) {
+    if arrival < PORT_FIRST.into() || price_ns == 0 || is_orphaned(now) {
         return 1;
     }
     let shares = [
@@ -67,9 +80,14 @@ pub extern "C" fn xcast_charge_stack(bucket: u32, arrival: u32) -> u32 {
         (STACK_BUDGETS.get_ptr_mut(PORT_STACK.into()), 1),
     ];
     for (until, share) in shares {
-        if let Some(until) = until
-            && !take_from(until, now, price_ns * share)
-        {
+        let Some(until) = until else { continue };
+        // SAFETY: a word of a map; see above about others that write it.
+        let value = unsafe { until.read_volatile() };
+        if what == CHARGE {
+            let value = spend(value, now, price_ns * share);
+            // SAFETY: the same.
+            unsafe { until.write_volatile(value) };
+        } else if take(value, now, price_ns * share).is_none() {
             return 0;
         }
     }

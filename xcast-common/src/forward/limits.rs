@@ -31,6 +31,15 @@ pub fn take(until: u64, now: u64, price_ns: u64) -> Option<u64> {
     if until <= now { Some(until) } else { None }
 }
 
+/// Takes `price_ns` from a budget that was found to be enough: until when it is used up then. If others have taken from it
+/// meanwhile, it is in debt.
+#[inline(always)]
+pub fn spend(until: u64, now: u64, price_ns: u64) -> u64 {
+    until
+        .max(now.saturating_sub(BURST_NS))
+        .saturating_add(price_ns)
+}
+
 /// Price of one of `per_second`, in nanoseconds; 0, which is no limit, for 0.
 pub const fn price_ns(per_second: u32) -> u32 {
     match BURST_NS.checked_div(per_second as u64) {
@@ -222,6 +231,21 @@ mod tests {
     }
 
     proptest! {
+        /// What is enough is spent as it is taken.
+        #[test]
+        fn spending_is_taking_without_asking(
+            behind in 0..3 * BURST_NS, ahead in 0..BURST_NS, price in 1..2 * BURST_NS,
+        ) {
+            let now = 10 * BURST_NS;
+            for until in [0, now - behind, now + ahead] {
+                let spent = spend(until, now, price);
+                prop_assert!(spent >= now - BURST_NS + price && spent >= until + price);
+                if let Some(taken) = take(until, now, price) {
+                    prop_assert_eq!(spent, taken);
+                }
+            }
+        }
+
         /// Whatever is asked for and when: a burst, one thing that was too dear for it, and the rate.
         #[test]
         fn never_more_than_a_burst_and_the_rate(

@@ -100,6 +100,9 @@ pub struct Port {
     pub packet_ns: u32,
     /// What each copy costs it.
     pub copy_ns: u32,
+    /// Index of the interface that receives by it, in the kernel's eyes: of the bridge or the bond that it belongs to, or
+    /// its own.
+    pub receiver: u32,
 }
 
 impl Port {
@@ -153,7 +156,7 @@ pub fn port_place(ifindex: u32, attempt: u32) -> u32 {
 }
 
 const _: () = {
-    assert!(size_of::<Port>() == 24);
+    assert!(size_of::<Port>() == 28);
     assert!(size_of::<PortMac>() == 8);
     assert!(MAX_PORTS.is_multiple_of(8) && PORT_FIRST.is_multiple_of(8));
     assert!(PORT_FIRST as usize + MAX_REAL_PORTS <= MAX_PORTS);

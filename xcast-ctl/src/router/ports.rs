@@ -526,6 +526,7 @@ impl Port {
                     policy.exceeds_filter(sources),
                 ),
             mac: link.mac?,
+            receiver: receiver.ifindex,
             sources,
             packet_ns: price_ns(self.limits.packets_per_second),
             copy_ns: price_ns(self.limits.copies_per_second),

@@ -61,7 +61,7 @@ pub struct Plan<F: Family> {
     /// What [`Tables::revision`](crate::forward::tables::Tables::revision) was before the first look-up.
     pub(super) revision: u32,
     /// The [bucket](crate::forward::limits::bucket_of) of whoever pays for the copies. Only a packet with the same one may
-    /// reuse the plan, if there are copies for the kernel stack: those are charged where they leave.
+    /// reuse the plan, if there are copies for the kernel stack: what recirculates is charged for them by it.
     pub payer: u32,
     /// The packet as it arrived. One that reuses the plan differs at most in its `total_len`, which may be less; so
     /// no method of [`Family`] may read that.
@@ -87,6 +87,8 @@ pub struct Plan<F: Family> {
     pub(super) is_private: u8,
     /// 1 if more than one copy leaves by some port.
     pub(super) crowded: u8,
+    /// Copies for the kernel stack that this packet does not get; see [`Plan::bound_stack`].
+    pub(super) refused: u8,
     /// The bucket in which the packet's flow is, if some route has several paths; else [`NONE`].
     pub(super) bucket: u8,
     /// One less than the least MTU, in octets, of the next hops that copies may leave by; 0xffff if there is none.
@@ -162,6 +164,7 @@ impl<F: Family> Plan<F> {
         self.checksum_at = F::checksum_at(packet);
         self.is_private = 0;
         self.crowded = 0;
+        store(&mut self.refused, 0);
         self.bucket = NONE;
         store(&mut self.least_mtu_less_one, u16::MAX);
         self.fanout.clear();

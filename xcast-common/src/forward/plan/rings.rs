@@ -6,8 +6,8 @@
 use super::decision::Plan;
 use crate::{
     family::traits::Family,
-    maps::port::MAX_PORTS,
-    verifier::{fresh, store},
+    maps::port::{MAX_PORTS, PORT_STACK},
+    verifier::{fresh, opaque, store},
 };
 
 /// Alias of a branch whose copy leaves in this round.
@@ -66,6 +66,31 @@ impl<F: Family> Plan<F> {
             fresh(&self.branches[b as usize].next),
         );
         Some(b)
+    }
+
+    /// Leaves the copies for the kernel stack out unless it takes them, which is 1 then and else 0; whether any copy is left. They
+    /// are put back by [`Self::restore`], as other packets use the plan, too.
+    #[inline(always)]
+    pub fn bound_stack(&mut self, takes: u32) -> bool {
+        let copies = fresh(&self.fanout.copies[PORT_STACK as usize]);
+        // Without a branch, which the verifier would follow to the end of the program.
+        let kept = (opaque(takes.into()) as u8).wrapping_neg();
+        store(&mut self.fanout.copies[PORT_STACK as usize], copies & kept);
+        store(&mut self.refused, copies & !kept);
+        fresh(&self.copies) != fresh(&self.refused)
+    }
+
+    /// Ends what [`Self::bound_stack`] has begun; how many copies were left out.
+    #[inline(always)]
+    pub fn restore(&mut self) -> u8 {
+        let refused = fresh(&self.refused);
+        let copies = fresh(&self.fanout.copies[PORT_STACK as usize]);
+        store(
+            &mut self.fanout.copies[PORT_STACK as usize],
+            copies.wrapping_add(refused),
+        );
+        store(&mut self.refused, 0);
+        refused
     }
 
     /// Prepares for more than one round. Which of several copies by one port leave in the first depends on the
