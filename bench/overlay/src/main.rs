@@ -91,7 +91,7 @@ enum Experiment {
     ///
     /// Nodes of one overlay at a time, one on each host, do what the overlay is for, as in `cargo xtask simulate
     /// lists`. Then the same messages are sent again as datagrams, and counted by the same interfaces. All
-    /// overlays take half an hour, Accordion alone seven minutes.
+    /// overlays take three quarters of an hour, of which Accordion takes seven minutes.
     #[command(after_help = "EXAMPLES:\n  \
         cargo xtask dht lists --overlay flooding --operations 50\n  \
         cargo xtask dht lists --ipv6 --json")]

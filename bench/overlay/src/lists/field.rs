@@ -206,7 +206,7 @@ impl<'a, S: Subject> Field<'a, S> {
         let mut expected = 0;
         let mut next = Instant::now();
         for operation in 1..=work.operations {
-            if changes_until(operation) > changes_until(operation - 1) {
+            for _ in changes_until(operation - 1)..changes_until(operation) {
                 self.change()?;
             }
             let mut asker = self.random_living()?;
