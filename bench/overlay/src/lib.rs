@@ -15,6 +15,7 @@
 //! | [`reflection`] | what does a forged source bring an attacker? |
 //! | [`churn`] | do look-ups survive nodes that die? |
 //! | [`mod@tree`] | what does a multicast tree's stream cost? does it survive inner members that die? |
+//! | [`lists`] | what do the lists of each overlay save on the links? |
 //! | [`together`] | do all protocols work beside each other? |
 
 pub mod bed;
@@ -23,6 +24,7 @@ pub mod client;
 pub mod combining;
 pub mod implosion;
 pub mod links;
+pub mod lists;
 pub mod loss;
 pub mod losses;
 pub mod members;

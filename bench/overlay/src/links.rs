@@ -25,6 +25,8 @@ use crate::bed::{Bed, PATIENCE};
 const DISCARD: u16 = 9;
 /// How long counters must stand still.
 const SILENCE: Duration = Duration::from_millis(15);
+/// The same where nobody says anything any more, and what was said is on its way, on a busy machine.
+const ON_THE_WAY: Duration = Duration::from_millis(100);
 /// The same where somebody may still think about pinging a new neighbour.
 const LONG_SILENCE: Duration = Duration::from_millis(1200);
 
@@ -188,6 +190,17 @@ pub fn count_all<T>(bed: &Bed, work: impl FnOnce() -> Result<T>) -> Result<(T, V
             .map(|(after, before)| after - before)
             .collect(),
     ))
+}
+
+/// What has crossed each link so far, in the order of the testbed's links, once what is on its way has
+/// arrived: for nodes that stand still.
+///
+/// # Errors
+///
+/// The links never fall silent.
+pub fn when_arrived(bed: &Bed) -> Result<Vec<Traffic>> {
+    let counted = silent(bed, ON_THE_WAY)?.into_iter();
+    Ok(counted.map(|[there, back]| there + back).collect())
 }
 
 /// Waits until nodes that have just joined have nothing more to say.

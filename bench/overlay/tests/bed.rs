@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     net::Ipv4Addr,
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use tests::{daemon, namespace};
@@ -13,6 +14,7 @@ use xcast_overlay_bench::{
     bed::Setup,
     churn, combining, implosion,
     links::Counts,
+    lists::{self, Overlay},
     losses, members,
     operations::{self, Operation},
     reflection::{self, Form},
@@ -343,6 +345,42 @@ fn a_tree_delivers_once_by_ipv4() {
 #[test]
 fn a_tree_delivers_once_by_ipv6() {
     a_tree_delivers_once(Family::Ipv6);
+}
+
+/// Nodes of an overlay do what it is for while some go: its lists save links, and what the links counted is
+/// what was sent.
+#[test]
+fn lists_of_an_overlay_save_links() {
+    let Some(setup) = setup(2, 8, Family::Ipv4, plan::BASE) else {
+        return;
+    };
+    let arguments = lists::Arguments {
+        overlays: vec![Overlay::Flooding, Overlay::Can],
+        work: lists::Work {
+            operations: 30,
+            changes: 2,
+            settle: Some(Duration::from_secs(3)),
+        },
+        deployment: Deployment::All,
+    };
+    let outcome = lists::run(&setup, &arguments).expect("the experiment runs");
+    println!("{outcome}");
+    assert_eq!(outcome.differences(), Vec::<String>::new());
+    assert_eq!(outcome.rows.len(), 2);
+    for row in &outcome.rows {
+        let what = format!("{row:?}");
+        assert_eq!(row.nodes, 14, "{what}");
+        assert!(row.done > 0 && row.done <= row.asked, "{what}");
+        assert!(row.lists > 20 && row.listed > 2 * row.lists, "{what}");
+        // Two edge routers with eight hosts each: half of the links of a list are shared, or nearly.
+        let saved = row.saved_percent;
+        let lists = saved.lists.expect("there are lists");
+        assert!(lists > 25.0, "{what}");
+        // Messages to one are not cheaper.
+        let all = saved.all.expect("there are messages");
+        assert!(all > 5.0 && all <= lists, "{what}");
+        assert!(saved.octets.is_some_and(|octets| octets > 5.0), "{what}");
+    }
 }
 
 /// Each protocol does its job while the others do theirs, all in this process.

@@ -11,9 +11,11 @@ use bytes::Bytes;
 use serde::Serialize;
 use xcast_overlay::{
     id::Id,
-    kademlia::{Event, Node, OperationId, Report},
+    kademlia::{Event, ManyReport, Node, OperationId, Report},
     krpc::{Item, Kind, Message, Query, signing_key},
+    places::{Area, Place},
     runtime,
+    services::{self, Entry, Service},
 };
 
 use super::{
@@ -38,6 +40,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Keys that are looked up at once: those of a cell of a grid and its neighbours.
 const KEYS: usize = 7;
+/// Services around a place, of which there are as many as there have to be.
+const AROUND: usize = 10;
+/// Their type.
+const MECHANISM: &str = "ldap";
+/// How far around it is searched, in metres, and with how many cells: as on the testbed.
+const AROUND_M: f64 = 2000.0;
+const MOST_CELLS: usize = 16;
+/// When entries of services expire, in seconds after the nodes have begun: nodes keep none longer than two hours.
+const ENTRY_LIFE_S: i64 = 7000;
 /// Of so many nodes one leaves.
 const LEAVERS: usize = 10;
 
@@ -68,6 +79,10 @@ pub enum Operation {
     GetMutable,
     /// The closest nodes to several identifiers at once.
     FindMany,
+    /// To store a service under its type, cells, words and pieces of words.
+    Publish,
+    /// To find the services of a type around a place.
+    FindServices,
     /// To find its neighbours, and nodes for each bucket.
     Join,
     /// To hand over what it stores.
@@ -76,7 +91,7 @@ pub enum Operation {
 
 impl Operation {
     /// All, in an order in which what is to be found is there.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Ping,
         Self::FindNode,
         Self::Announce,
@@ -86,9 +101,16 @@ impl Operation {
         Self::PutMutable,
         Self::GetMutable,
         Self::FindMany,
+        Self::Publish,
+        Self::FindServices,
         Self::Join,
         Self::Leave,
     ];
+
+    /// Whether it is about several keys at once, which has a measure of its own in place of alpha.
+    fn is_of_many(self) -> bool {
+        matches!(self, Self::FindMany | Self::Publish | Self::FindServices)
+    }
 
     /// What it is called.
     #[must_use]
@@ -103,6 +125,8 @@ impl Operation {
             Self::PutMutable => "put, mutable",
             Self::GetMutable => "get, mutable",
             Self::FindMany => "7 keys at once",
+            Self::Publish => "publish a service",
+            Self::FindServices => "find services",
             Self::Join => "join and refresh",
             Self::Leave => "leave",
         }
@@ -246,8 +270,7 @@ impl Operations {
         let mut left = HashSet::new();
         for operation in Operation::ALL {
             let mut alphas = &self.alphas[..];
-            if operation == Operation::FindMany {
-                // It has a measure of its own.
+            if operation.is_of_many() {
                 alphas = &alphas[..1];
             }
             for alpha in alphas {
@@ -262,6 +285,17 @@ impl Operations {
         Ok(samples)
     }
 }
+
+/// What a host has begun, and is to end.
+struct Begun {
+    /// None where its end is another event.
+    left: BTreeSet<OperationId>,
+    /// Whether all that has ended did what it was to do.
+    right: bool,
+}
+
+/// What is under way, by host.
+type UnderWay = BTreeMap<HostId, Begun>;
 
 /// Operations of one kind, one after the other.
 struct Doing {
@@ -305,6 +339,7 @@ impl Doing {
             Operation::GetPeers => Operation::Announce,
             Operation::GetImmutable | Operation::Leave => Operation::PutImmutable,
             Operation::GetMutable => Operation::PutMutable,
+            Operation::FindServices => Operation::Publish,
             _ => return,
         };
         self.all(first, times, world, stored, &mut HashSet::new());
@@ -328,19 +363,20 @@ impl Doing {
         world.classify(Some(classes(Rc::clone(&self.asking))));
         world.meter.reset();
         let mut sample = Sample::default();
-        let mut under_way: BTreeSet<(HostId, Option<OperationId>)> = BTreeSet::new();
+        let mut under_way = UnderWay::new();
         for number in 0..times {
             let host = loop {
                 let host = self.random.below(self.nodes) as HostId;
-                let is_busy = under_way.iter().any(|(busy, _)| *busy == host);
-                if !is_busy && (operation != Operation::Leave || left.insert(host)) {
+                if !under_way.contains_key(&host)
+                    && (operation != Operation::Leave || left.insert(host))
+                {
                     break host;
                 }
             };
             self.asking.borrow_mut().hosts.insert(host);
-            if let Some(begun) = self.begin(operation, number, host, world, stored) {
+            if let Some(left) = self.begin(operation, number, host, world, stored) {
                 sample.begun += 1;
-                under_way.insert((host, begun));
+                under_way.insert(host, Begun { left, right: true });
             }
             world.run_for(PAUSE);
             self.take(operation, world, &mut under_way, &mut sample);
@@ -359,7 +395,7 @@ impl Doing {
         sample
     }
 
-    /// Begins one: its number, or none where its end is another event.
+    /// Begins one: what of it has to end, nothing where its end is another event; none if it cannot be done.
     fn begin(
         &mut self,
         operation: Operation,
@@ -367,7 +403,7 @@ impl Doing {
         host: HostId,
         world: &mut World<'_, Actor>,
         stored: &mut Stored,
-    ) -> Option<Option<OperationId>> {
+    ) -> Option<BTreeSet<OperationId>> {
         let family = world.family();
         let target = Id::random(&mut self.ids);
         let others: Vec<_> = (0..self.alpha)
@@ -384,23 +420,22 @@ impl Doing {
         );
         let found = |of: &[Id]| of.get(number).copied();
         let alpha = self.alpha;
-        let mut act =
-            |work: &mut dyn FnMut(&mut Node, std::time::Instant) -> Option<OperationId>| {
-                world.act(host, |Actor { node, .. }, now| {
-                    node.set_rounds(alpha, None);
-                    work(node, now)
-                })
-            };
-        match operation {
-            Operation::Ping => act(&mut |node, now| Some(node.ping_all(now, &others))),
-            Operation::FindNode => act(&mut |node, now| Some(node.find_node(now, target))),
+        let mut act = |work: &mut dyn FnMut(&mut Node, std::time::Instant) -> Vec<OperationId>| {
+            world.act(host, |Actor { node, .. }, now| {
+                node.set_rounds(alpha, None);
+                work(node, now)
+            })
+        };
+        let begun = match operation {
+            Operation::Ping => act(&mut |node, now| vec![node.ping_all(now, &others)]),
+            Operation::FindNode => act(&mut |node, now| vec![node.find_node(now, target)]),
             Operation::Announce => {
                 stored.peers.push(target);
-                act(&mut |node, now| Some(node.announce(now, target, None)))
+                act(&mut |node, now| vec![node.announce(now, target, None)])
             }
             Operation::GetPeers => {
                 let target = found(&stored.peers)?;
-                act(&mut |node, now| Some(node.find_peers(now, target)))
+                act(&mut |node, now| vec![node.find_peers(now, target)])
             }
             Operation::PutImmutable | Operation::PutMutable => {
                 let item = if operation == Operation::PutImmutable {
@@ -415,26 +450,35 @@ impl Doing {
                     Operation::PutImmutable => stored.immutable.push(item.target()),
                     _ => stored.mutable.push(item.target()),
                 }
-                act(&mut |node, now| node.put(now, item.clone(), None).ok())
+                act(&mut |node, now| node.put(now, item.clone(), None).into_iter().collect())
             }
             Operation::GetImmutable => {
                 let target = found(&stored.immutable)?;
-                act(&mut |node, now| Some(node.find_item(now, target, Bytes::new())))
+                act(&mut |node, now| vec![node.find_item(now, target, Bytes::new())])
             }
             Operation::GetMutable => {
                 let target = found(&stored.mutable)?;
-                act(&mut |node, now| Some(node.find_item(now, target, Bytes::new())))
+                act(&mut |node, now| vec![node.find_item(now, target, Bytes::new())])
             }
-            Operation::FindMany => act(&mut |node, now| Some(node.find_many(now, &keys))),
+            Operation::FindMany => act(&mut |node, now| vec![node.find_many(now, &keys)]),
+            Operation::Publish => {
+                let entry = entry(number)?;
+                act(&mut |node, now| node.put_entry(now, &entry))
+            }
+            Operation::FindServices => {
+                let keys = wanted(number)?;
+                act(&mut |node, now| vec![node.find_entries(now, &keys)])
+            }
             Operation::Join => act(&mut |node, now| {
                 node.join(now);
-                None
+                Vec::new()
             }),
             Operation::Leave => act(&mut |node, now| {
                 node.leave(now);
-                None
+                Vec::new()
             }),
-        }
+        };
+        Some(begun?.into_iter().collect())
     }
 
     /// Takes note of operations that have ended.
@@ -442,13 +486,30 @@ impl Doing {
         &self,
         operation: Operation,
         world: &mut World<'_, Actor>,
-        under_way: &mut BTreeSet<(HostId, Option<OperationId>)>,
+        under_way: &mut UnderWay,
         sample: &mut Sample,
     ) {
-        let mut ended = |host, id, right| {
-            if under_way.remove(&(host, id)) {
-                sample.right += usize::from(right);
-                self.asking.borrow_mut().hosts.remove(&host);
+        let is_idle = |host: &&HostId| world.node(**host).is_some_and(|actor| actor.node.is_idle());
+        // Who leaves has left when it has nothing more to do.
+        let idle: Vec<HostId> = match operation {
+            Operation::Leave => under_way.keys().filter(is_idle).copied().collect(),
+            _ => Vec::new(),
+        };
+        let mut ended = |host, id: Option<OperationId>, right| {
+            let Some(begun) = under_way.get_mut(&host) else {
+                return;
+            };
+            let is_awaited = match id {
+                Some(id) => begun.left.remove(&id),
+                None => begun.left.is_empty(),
+            };
+            if is_awaited {
+                begun.right &= right;
+                if begun.left.is_empty() {
+                    sample.right += usize::from(begun.right);
+                    under_way.remove(&host);
+                    self.asking.borrow_mut().hosts.remove(&host);
+                }
             }
         };
         while let Some((host, event)) = world.poll_event() {
@@ -460,24 +521,48 @@ impl Doing {
                 Event::FinishedMany {
                     operation: id,
                     report,
-                } => {
-                    let all = report.targets.len() == KEYS;
-                    ended(host, Some(id), all && report.answered > 0);
-                }
+                } => ended(host, Some(id), is_right_of_many(operation, &report)),
                 Event::Joined { nodes } => ended(host, None, nodes > 0),
                 _ => {}
             }
         }
-        if operation == Operation::Leave {
-            let idle = |host: &HostId| world.node(*host).is_some_and(|actor| actor.node.is_idle());
-            let leaving = under_way.iter().map(|(host, _)| *host);
-            for host in leaving.filter(idle).collect::<Vec<_>>() {
-                under_way.remove(&(host, None));
-                sample.right += 1;
-                self.asking.borrow_mut().hosts.remove(&host);
-            }
+        for host in idle {
+            ended(host, None, true);
         }
     }
+}
+
+/// A service, one of those around its place.
+fn entry(number: usize) -> Option<Entry> {
+    let mut secret = [1; 32];
+    secret[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    let service = Service {
+        mechanism: MECHANISM.to_owned(),
+        uri: format!("ldap://directory{number}.example.org"),
+        attributes: BTreeMap::from([("name".to_owned(), "Staff directory".to_owned())]),
+        place: Some(place(number)?),
+    };
+    Entry::sign(&signing_key(secret), service, 1, ENTRY_LIFE_S).ok()
+}
+
+/// The keys under which services around the place of this one are.
+fn wanted(number: usize) -> Option<Vec<Id>> {
+    let query = services::Query {
+        mechanism: Some(MECHANISM.to_owned()),
+        area: Some(Area::Circle {
+            place: place(number)?,
+            radius_m: AROUND_M,
+        }),
+        text: Vec::new(),
+    };
+    query.keys(MOST_CELLS).ok()
+}
+
+/// Where the services are that belong together: a degree from the next.
+fn place(number: usize) -> Option<Place> {
+    let group = number / AROUND;
+    let (row, column) = (group / 180 % 100, group % 180);
+    Place::new(row as f64 - 50.0, 2.0 * column as f64 - 180.0).ok()
 }
 
 /// Whether an operation did what it was to do.
@@ -494,6 +579,18 @@ fn is_right(operation: Operation, report: &Report, alpha: usize) -> bool {
             families.all(|of| of.stored as usize == of.closest.len())
         }
         _ => families.all(|of| !of.closest.is_empty()),
+    }
+}
+
+/// The same of what is about several keys.
+fn is_right_of_many(operation: Operation, report: &ManyReport) -> bool {
+    match operation {
+        Operation::Publish => report.stored > 0 && report.refused.is_empty(),
+        Operation::FindServices => {
+            let found = report.targets.values();
+            found.flat_map(|of| &of.entries).next().is_some()
+        }
+        _ => report.targets.len() == KEYS && report.answered > 0,
     }
 }
 
@@ -543,7 +640,8 @@ mod tests {
     #[test]
     fn every_operation_is_right_and_saves() {
         let rows = rows(WorldSettings::full(0));
-        assert_eq!(rows.len(), 2 * Operation::ALL.len() - 1);
+        // Three have a measure of their own.
+        assert_eq!(rows.len(), 2 * Operation::ALL.len() - 3);
         for row in &rows {
             let saved = row.saved_percent;
             assert!(row.right_percent.mean >= 97.0, "{row:?}");
