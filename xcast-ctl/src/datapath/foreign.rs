@@ -3,17 +3,17 @@
 use anyhow::{Context as _, Result, bail};
 
 use super::{bpf, handover};
-use crate::kernel;
+use crate::kernel::{self, XdpPlace};
 
 /// Takes the XDP program with this id off an interface that is the router's own, whoever attached it.
 ///
 /// # Errors
 ///
 /// It cannot be told from one in another network namespace, or the kernel refuses.
-pub(crate) fn take_xdp_off(ifindex: u32, program: u32) -> Result<()> {
+pub(crate) fn take_xdp_off(ifindex: u32, program: u32, place: XdpPlace) -> Result<()> {
     let links = bpf::xdp_links(ifindex, program).context("cannot list the links of programs")?;
     match &links[..] {
-        [] => kernel::take_xdp_off(ifindex),
+        [] => kernel::take_xdp_off(ifindex, place),
         [link] => bpf::detach(link).context("cannot detach a program"),
         _ => bail!("the same program is on an interface with the same index elsewhere"),
     }

@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+    /// Where that runs.
+    pub(crate) xdp_place: XdpPlace,
     /// A bridge that keeps VLANs apart (`vlan_filtering`).
     pub(crate) filters_vlans: bool,
     /// Index of the bridge, bond or VRF that it is a member of.
@@ -63,6 +65,66 @@ pub(crate) struct Link {
     pub(crate) takes_ipv6: bool,
     /// It forwards IPv6 that arrives on it, whatever is set for all (`net.ipv6.conf.X.force_forwarding`, Linux 6.17).
     pub(crate) forces_forwarding6: bool,
+}
+
+/// Where an XDP program runs: whoever takes it off has to say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum XdpPlace {
+    /// In the driver.
+    #[default]
+    Driver,
+    /// In the kernel's stack (generic XDP).
+    Generic,
+    /// On the card.
+    Card,
+}
+
+impl XdpPlace {
+    /// Its flag of netlink (linux/if_link.h): without one, the kernel takes the driver to be meant if that has XDP.
+    fn flag(self) -> u32 {
+        match self {
+            Self::Generic => 1 << 1,
+            Self::Driver => 1 << 2,
+            Self::Card => 1 << 3,
+        }
+    }
+
+    /// Its word for `ip link`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Generic => "xdpgeneric",
+            Self::Driver => "xdp",
+            Self::Card => "xdpoffload",
+        }
+    }
+}
+
+/// Why a bridge or bond does not take what a member receives. The later ones are the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Barred {
+    /// The bridge takes frames only of hosts that it was told of (802.1X): only the kernel knows which.
+    Locked,
+    /// It is a backup of the bond.
+    Backup,
+    /// The port of the bridge is not in the state "forwarding", by the spanning tree or by an administrator.
+    NotForwarding,
+}
+
+impl Barred {
+    /// Whether nothing is sent by it, either.
+    pub(crate) fn sends_nothing(self) -> bool {
+        self > Self::Locked
+    }
+}
+
+impl fmt::Display for Barred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "its bridge has it locked (802.1X)",
+            Self::Backup => "its bond has it as a backup",
+            Self::NotForwarding => "its bridge has it not forwarding (spanning tree)",
+        })
+    }
 }
 
 /// Why an interface cannot be a port.
@@ -108,6 +170,15 @@ impl Link {
             what: format!("a {kind} cannot be a port: XDP programs cannot run on it natively"),
             remedy,
         })
+    }
+
+    /// The command that takes off the XDP program that is on it.
+    pub(crate) fn xdp_off(&self) -> String {
+        format!(
+            "ip link set dev {} {} off",
+            self.name,
+            self.xdp_place.word()
+        )
     }
 
     /// Whether this is a name of it.
@@ -215,10 +286,16 @@ fn parse(message: LinkMessage) -> Link {
                     .for_each(|family| read_settings(&mut link, family));
             }
             LinkAttribute::Xdp(attributes) => {
-                link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
-                    LinkXdp::ProgId(id) => Some(*id),
-                    _ => None,
-                });
+                // The card may have one beside that of the driver or of the stack, which then counts.
+                for attribute in attributes {
+                    let (id, place) = match attribute {
+                        LinkXdp::HwProgId(id) if link.xdp_program.is_none() => (id, XdpPlace::Card),
+                        LinkXdp::DrvProgId(id) => (id, XdpPlace::Driver),
+                        LinkXdp::SkbProgId(id) => (id, XdpPlace::Generic),
+                        _ => continue,
+                    };
+                    (link.xdp_program, link.xdp_place) = (Some(id), place);
+                }
             }
             _ => {}
         }
@@ -276,10 +353,10 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
 }
 
 /// Takes off an XDP program that was attached by a message like this one.
-pub(crate) fn take_xdp_off(ifindex: u32) -> Result<()> {
+pub(crate) fn take_xdp_off(ifindex: u32, place: XdpPlace) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
-    let none = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1)]);
+    let none = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(place.flag())]);
     message.attributes.push(none);
     let request = RouteNetlinkMessage::SetLink(message);
     ask(NETLINK_ROUTE, request, NLM_F_ACK)
