@@ -73,6 +73,28 @@ fn port_that_was_taken_at_the_start() {
     }
 }
 
+/// The same in the kernel's stack (generic XDP): the command that `check` names takes it off.
+#[test]
+fn port_with_a_generic_program() {
+    trio::before_start(Family::Ipv4, |trio| {
+        Attached::generic_drop(&trio.r.namespace, "p3")?;
+        let takes_off = |found: &[trio::Finding]| -> Result<()> {
+            let mut about = found.iter().filter(|finding| finding.interface == "p3");
+            let named =
+                about.any(|finding| finding.remedy.contains("ip link set dev p3 xdpgeneric off"));
+            ensure!(named, "{found:?}");
+            Ok(())
+        };
+        takes_off(&trio.check()?).context("before the router")?;
+        trio.start()?;
+        takes_off(&trio.check()?).context("beside the router")?;
+        trio.r.namespace.ip("link set dev p3 xdpgeneric off")?;
+        let row = || Ok(trio.port("p3")?["mode"] == "native");
+        ensure!(until(SOON, row)?, "{}", trio.port("p3")?);
+        trio.serves(&[B, C])
+    });
+}
+
 /// The MTU was too large for the driver at the start; it is tried again when that is no more.
 #[test]
 fn port_whose_mtu_was_too_large_at_the_start() {
