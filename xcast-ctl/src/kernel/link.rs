@@ -13,8 +13,9 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoData, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage, LinkXdp, Prop,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BondPortState, BridgePortState, InfoBondPort,
+        InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage, LinkXdp, Prop,
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -53,6 +54,8 @@ pub(crate) struct Link {
     pub(crate) filters_vlans: bool,
     /// Index of the bridge, bond or VRF that it is a member of.
     pub(crate) master: Option<u32>,
+    /// Why that bridge or bond takes less from it than from its other members, if it does.
+    pub(crate) barred: Option<Barred>,
     /// Further names, by which it can be found as well.
     pub(crate) alt_names: Vec<String>,
     /// Its own reverse path filter (`net.ipv4.conf.X.rp_filter`).
@@ -276,6 +279,7 @@ fn parse(message: LinkMessage) -> Link {
                             link.filters_vlans =
                                 settings.contains(&InfoBridge::VlanFiltering(true));
                         }
+                        LinkInfo::PortData(member) => link.barred = barred(&member),
                         _ => {}
                     }
                 }
@@ -301,6 +305,27 @@ fn parse(message: LinkMessage) -> Link {
         }
     }
     link
+}
+
+/// What a bridge or bond tells of its member.
+fn barred(member: &InfoPortData) -> Option<Barred> {
+    match member {
+        InfoPortData::BridgePort(settings) => {
+            let bars = settings.iter().filter_map(|setting| match setting {
+                InfoBridgePort::State(BridgePortState::Forwarding) => None,
+                InfoBridgePort::State(_) => Some(Barred::NotForwarding),
+                InfoBridgePort::Locked(true) => Some(Barred::Locked),
+                _ => None,
+            });
+            bars.max()
+        }
+        InfoPortData::BondPort(settings) => settings.iter().find_map(|setting| match setting {
+            InfoBondPort::BondPortState(BondPortState::Active) => None,
+            InfoBondPort::BondPortState(_) => Some(Barred::Backup),
+            _ => None,
+        }),
+        _ => None,
+    }
 }
 
 /// What the kernel tells of the interface's settings for one family.
@@ -374,6 +399,29 @@ mod tests {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert!(lo.loopback);
         assert_eq!(lo.ifindex, 1);
+    }
+
+    #[test]
+    fn members_that_are_barred() {
+        let bridge = |state, is_locked| {
+            barred(&InfoPortData::BridgePort(vec![
+                InfoBridgePort::State(state),
+                InfoBridgePort::Locked(is_locked),
+            ]))
+        };
+        assert_eq!(bridge(BridgePortState::Forwarding, false), None);
+        let locked = bridge(BridgePortState::Forwarding, true);
+        assert_eq!(locked, Some(Barred::Locked));
+        for state in [BridgePortState::Learning, BridgePortState::Blocking] {
+            assert_eq!(bridge(state, true), Some(Barred::NotForwarding));
+        }
+        let bond = |state| {
+            let state = InfoBondPort::BondPortState(state);
+            barred(&InfoPortData::BondPort(vec![state]))
+        };
+        assert_eq!(bond(BondPortState::Active), None);
+        assert_eq!(bond(BondPortState::Backup), Some(Barred::Backup));
+        assert!(Barred::Backup.sends_nothing() && !Barred::Locked.sends_nothing());
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(crate) use self::{
     ipsec::ipsec_destinations,
     limits::{may_mount, missing_capabilities, raise_open_files},
     link::{
-        Link, XdpPlace, ipv4_addresses, link, link_named, links, remove_link, take_xdp_off,
+        Barred, Link, XdpPlace, ipv4_addresses, link, link_named, links, remove_link, take_xdp_off,
     },
     managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
     memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},

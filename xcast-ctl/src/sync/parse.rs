@@ -78,6 +78,10 @@ pub(super) fn event(
     payload: &[u8],
 ) -> Result<Option<KernelEvent>> {
     match message_type {
+        // Bridges report what becomes of their ports as links of their own family.
+        libc::RTM_NEWLINK if payload.first() == Some(&(libc::AF_BRIDGE as u8)) => {
+            Ok(Some(KernelEvent::SettingsChanged))
+        }
         libc::RTM_NEWLINK => Ok(link(payload)?.map(KernelEvent::Link)),
         libc::RTM_DELLINK => removed_link(payload),
         libc::RTM_NEWADDR => Ok(address(payload)?.map(KernelEvent::Address)),
@@ -133,7 +137,6 @@ fn attributes(payload: &[u8], header_len: usize) -> NlasIterator<&[u8]> {
 
 fn link(payload: &[u8]) -> Result<Option<Link>> {
     let header = LinkHeader::parse(payload)?;
-    // Bridges report their ports as links of their own family.
     if header.interface_family != AddressFamily::Unspec {
         return Ok(None);
     }
@@ -660,6 +663,8 @@ mod tests {
         assert_eq!(parsed(libc::RTM_NEWLINK, &message(&[0; 16], &[name])), None);
         let bridge_port = [&[libc::AF_BRIDGE as u8][..], &[0; 15]].concat();
         assert_eq!(parsed(libc::RTM_DELLINK, &bridge_port), None);
+        let changed = parsed(libc::RTM_NEWLINK, &bridge_port);
+        assert_eq!(changed, Some(KernelEvent::SettingsChanged));
     }
 
     proptest! {
