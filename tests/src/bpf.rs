@@ -101,6 +101,17 @@ impl Attached {
         attach(namespace, interface, &program, ATTACH_TCX_INGRESS, 0)
     }
 
+    /// Has all that leaves by `interface` pass a program of traffic control, which lets it through.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is older than 6.6.
+    pub fn tcx_egress(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let code = [instruction(MOV, 0, TCX_PASS), instruction(EXIT, 0, 0)];
+        let program = load(PROG_TYPE_SCHED_CLS, &code)?;
+        attach(namespace, interface, &program, ATTACH_TCX_EGRESS, 0)
+    }
+
     /// Tags all that `interface` sends with a VLAN, in the packet's metadata: what a VLAN interface
     /// does on a device that inserts tags by itself.
     ///

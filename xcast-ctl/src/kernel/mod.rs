@@ -24,7 +24,9 @@ pub(crate) use self::{
     addressed_socket::AddressedSocket,
     ethtool::{gro, leaves_vlan_tags_out, set_gro, statistics, takes_vlan_tags_off},
     features::merging_offloads,
-    filter::{FilterPlace, ingress_filters, ingress_filters_before},
+    filter::{
+        FilterPlace, TrafficControl, ingress_filters, ingress_filters_before, traffic_control,
+    },
     ipsec::ipsec_destinations,
     limits::{may_mount, missing_capabilities, raise_open_files},
     link::{
