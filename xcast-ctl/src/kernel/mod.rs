@@ -32,7 +32,7 @@ pub(crate) use self::{
     link::{
         Barred, Link, XdpPlace, ipv4_addresses, link, link_named, links, remove_link, take_xdp_off,
     },
-    managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
+    managed::{ADDRESS_ORIGIN, ORIGIN, is_managed, is_of_others, kept_neighbour, release_managed},
     memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     packet_socket::{Instruction, PacketSocket},

@@ -241,14 +241,15 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         KernelNeighbourState::Permanent => NeighbourState::Permanent,
         _ => NeighbourState::None,
     };
-    let (mut address, mut mac, mut managed) = (None, None, false);
+    let (mut address, mut mac) = (None, None);
+    let mut managed = header.flags.contains(NeighbourFlags::ExtLearned);
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::NDA_DST => address = Some(ip(&attribute)?),
             libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
             attribute::NEIGHBOUR_FLAGS_EXT => {
-                managed = parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
+                managed |= parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
             }
             _ => {}
         }
