@@ -8,9 +8,12 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
 
 use crate::namespace::Namespace;
 
@@ -30,7 +33,9 @@ const ATTACH_XDP: u32 = 37;
 const ATTACH_TCX_INGRESS: u32 = 46;
 const ATTACH_TCX_EGRESS: u32 = 47;
 const LINK_TYPE_XDP: u32 = 6;
-/// XDP_FLAGS_DRV_MODE of linux/if_link.h: in the driver.
+/// XDP_FLAGS_SKB_MODE of linux/if_link.h: in the stack.
+const GENERIC: u32 = 2;
+/// XDP_FLAGS_DRV_MODE: in the driver.
 const NATIVE: u32 = 4;
 
 const MOV: u8 = 0xb7;
@@ -67,6 +72,18 @@ impl Attached {
         Self::xdp_that(namespace, interface, XDP_DROP)
     }
 
+    /// Has the kernel drop everything that arrives on an interface, before its stack and not in the driver (generic XDP). By
+    /// a message and not by a link, so that it stays until somebody takes it off.
+    ///
+    /// # Errors
+    ///
+    /// Another program is there.
+    pub fn generic_drop(namespace: &Namespace, interface: &str) -> Result<()> {
+        let code = [instruction(MOV, 0, XDP_DROP), instruction(EXIT, 0, 0)];
+        let program = load(PROG_TYPE_XDP, &code)?;
+        namespace.enter(|| set_generic(if_nametoindex(interface)?, &program))
+    }
+
     fn xdp_that(namespace: &Namespace, interface: &str, action: i32) -> Result<Self> {
         let code = [instruction(MOV, 0, action), instruction(EXIT, 0, 0)];
         let program = load(PROG_TYPE_XDP, &code)?;
@@ -82,6 +99,17 @@ impl Attached {
         let code = [instruction(MOV, 0, TCX_PASS), instruction(EXIT, 0, 0)];
         let program = load(PROG_TYPE_SCHED_CLS, &code)?;
         attach(namespace, interface, &program, ATTACH_TCX_INGRESS, 0)
+    }
+
+    /// Has all that leaves by `interface` pass a program of traffic control, which lets it through.
+    ///
+    /// # Errors
+    ///
+    /// The kernel is older than 6.6.
+    pub fn tcx_egress(namespace: &Namespace, interface: &str) -> Result<Self> {
+        let code = [instruction(MOV, 0, TCX_PASS), instruction(EXIT, 0, 0)];
+        let program = load(PROG_TYPE_SCHED_CLS, &code)?;
+        attach(namespace, interface, &program, ATTACH_TCX_EGRESS, 0)
     }
 
     /// Tags all that `interface` sends with a VLAN, in the packet's metadata: what a VLAN interface
@@ -230,6 +258,49 @@ fn attach(
     })?;
     // SAFETY: the kernel has just made this descriptor, and nobody else has it.
     Ok(Attached(unsafe { OwnedFd::from_raw_fd(link) }))
+}
+
+/// Asks the kernel by netlink to run an XDP program on an interface of this namespace, in its stack.
+fn set_generic(index: u32, program: &OwnedFd) -> Result<()> {
+    const NLMSG_ERROR: u32 = 2;
+    const IFLA_XDP: u16 = 43;
+    const IFLA_XDP_FD: u16 = 1;
+    const IFLA_XDP_FLAGS: u16 = 3;
+    let halves = |halves: [u16; 2]| halves.map(u16::to_ne_bytes).concat();
+    let number = |kind, value: u32| [halves([8, kind]), value.to_ne_bytes().to_vec()].concat();
+    let request = [
+        // struct nlmsghdr
+        52_u32.to_ne_bytes().to_vec(),
+        halves([
+            libc::RTM_SETLINK,
+            (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16,
+        ]),
+        vec![0; 8],
+        // struct ifinfomsg
+        vec![0; 4],
+        index.to_ne_bytes().to_vec(),
+        vec![0; 8],
+        halves([20, IFLA_XDP | libc::NLA_F_NESTED as u16]),
+        number(IFLA_XDP_FD, program.as_raw_fd() as u32),
+        number(IFLA_XDP_FLAGS, GENERIC),
+    ]
+    .concat();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let protocol = SockProtocol::NetlinkRoute;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    send(socket.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut answer = [0; 128];
+    let len = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    ensure!(len >= 20, "{len} octets of an answer");
+    let word = |at: usize| u32::from_ne_bytes([0, 1, 2, 3].map(|i| answer[at + i]));
+    let kind = word(4) & 0xffff;
+    let error = word(16) as i32;
+    ensure!(
+        (kind, error) == (NLMSG_ERROR, 0),
+        "attach: {}",
+        Errno::from_raw(-error)
+    );
+    Ok(())
 }
 
 fn words(values: &[u32]) -> Words {

@@ -353,6 +353,65 @@ fn program_of_somebody_else() {
     });
 }
 
+/// Traffic control on ports sees nothing of what XDP takes or sends: each of its kinds is named, with the port.
+#[test]
+fn traffic_control_on_ports() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        let before = trio.check()?;
+        let is_named = |port: &str, what: &str| -> Result<()> {
+            let found = trio.check_since(&before)?;
+            let is_it =
+                found.len() == 1 && found[0].interface == port && found[0].what.contains(what);
+            ensure!(
+                is_it && !found[0].remedy.is_empty(),
+                "{port}, {what}: {found:?}"
+            );
+            Ok(())
+        };
+        let program = Attached::tcx_pass(r, "p1")?;
+        is_named("p1", "tcx/ingress")?;
+        drop(program);
+        let program = Attached::tcx_egress(r, "p2")?;
+        is_named("p2", "tcx/egress")?;
+        drop(program);
+        let filter = |direction: &str| {
+            let mut command = r.command("tc");
+            let place = ["filter", "add", "dev", "p1", direction, "pref", "7"];
+            // It lets everything pass.
+            namespace::run(
+                command
+                    .args(place)
+                    .args(["bpf", "bytecode", "1,6 0 0 4294967295,"]),
+                "",
+            )
+        };
+        for (discipline, direction) in [
+            ("clsact", "ingress"),
+            ("clsact", "egress"),
+            ("ingress", "ingress"),
+        ] {
+            r.run(&format!("tc qdisc add dev p1 {discipline}"))?;
+            // Without a filter, nothing is passed by.
+            ensure!(trio.check_since(&before)?.is_empty(), "{discipline} alone");
+            filter(direction)?;
+            let words = match direction {
+                "ingress" => {
+                    "pref 7: traffic control sees unicast here, and nothing of the Xcast packets"
+                }
+                _ => "pref 7: traffic control sees unicast here, and nothing of copies",
+            };
+            is_named("p1", words)?;
+            r.run(&format!("tc qdisc del dev p1 {discipline}"))?;
+        }
+        r.run("tc qdisc add dev p3 root tbf rate 1mbit burst 10k latency 10ms")?;
+        is_named("p3", "tc qdisc tbf")?;
+        r.run("tc qdisc replace dev p3 root pfifo limit 10")?;
+        ensure!(trio.check_since(&before)?.is_empty(), "a plain queue");
+        Ok(())
+    });
+}
+
 /// No fault, no warning: what is right is not complained about, with either family and rules that are
 /// the kernel's own.
 #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::daemon::Counters;
+use tests::daemon::{self, Counters};
 use tests::family::Family;
 use tests::trio::{self, A, B, BEHIND, C, SOON, Trio, until};
 
@@ -246,6 +246,70 @@ fn gateway_written_by_somebody_else_is_managed_again() {
             "neigh replace 10.66.2.2 dev p2 lladdr {mac} nud stale"
         ))?;
         ensure!(until(SOON, managed)?, "afterwards: {}", trio.neighbour(B)?);
+        Ok(())
+    });
+}
+
+/// An entry that another control plane keeps is its own, with its origin: it serves, and is as it was when the router has
+/// been killed, another one has taken over, and that has been unloaded.
+#[test]
+fn gateway_of_another_control_plane_stays_as_it_was() {
+    trio::before(|trio| {
+        let mac = tests::layout::mac_text(trio::host_mac(2));
+        trio.r.ip(&format!(
+            "neigh replace {B} dev p2 lladdr {mac} nud stale extern_learn protocol zebra"
+        ))?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        let is_as_it_was = |trio: &Trio, when: &'static str| -> Result<()> {
+            let known = trio.neighbour(B)?;
+            let has = |word| known.split_whitespace().any(|other| other == word);
+            let all = ["extern_learn", "zebra", mac.as_str()].into_iter().all(has);
+            ensure!(all && !has("managed"), "{when}: {known}");
+            Ok(())
+        };
+        let serves = |trio: &mut Trio| -> Result<()> {
+            trio.start()?;
+            let is_reached = trio.is_reached(&trio.b, &[BEHIND, C])?;
+            ensure!(is_reached, "not by the gateway");
+            // The router looks after its gateways once a second.
+            std::thread::sleep(Duration::from_millis(1500));
+            is_as_it_was(trio, "while the router runs")
+        };
+        serves(trio)?;
+        trio.daemon.take().context("no router")?.kill()?;
+        serves(trio).context("after one that was killed")?;
+        let output = daemon::ctl(&trio.r.namespace, &["unload"])?;
+        ensure!(output.status.success(), "{output:?}");
+        is_as_it_was(trio, "unloaded")
+    });
+}
+
+/// An entry that was there before the router, from traffic, stays when it ends; one that the router asked for does not.
+#[test]
+fn neighbour_that_was_there_before_stays() {
+    trio::before(|trio| {
+        trio.resolve()?;
+        trio.r.ip("neigh del 10.66.3.2 dev p3")?;
+        trio.r.ip("route add 10.99.0.0/16 via 10.66.2.2")?;
+        trio.r.ip("route add 10.98.0.0/16 via 10.66.3.2")?;
+        trio.start()?;
+        for gateway in [B, C] {
+            let managed = || Ok(trio.neighbour(gateway)?.contains("managed"));
+            ensure!(until(SOON, managed)?, "{}", trio.neighbour(gateway)?);
+        }
+        let output = daemon::ctl(&trio.r.namespace, &["unload"])?;
+        ensure!(output.status.success(), "{output:?}");
+        let known = trio.neighbour(B)?;
+        let mac = tests::layout::mac_text(trio::host_mac(2));
+        ensure!(
+            known.contains(&mac) && !known.contains("managed"),
+            "{known}"
+        );
+        let known = trio.neighbour(C)?;
+        ensure!(
+            !known.contains("proto") && !known.contains("managed"),
+            "{known}"
+        );
         Ok(())
     });
 }

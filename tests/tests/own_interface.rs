@@ -151,6 +151,25 @@ fn foreign_program_is_taken_off() {
     });
 }
 
+/// The same in the kernel's stack (generic XDP), which has to be taken off there: once, and the router says no more than it did.
+#[test]
+fn foreign_generic_program_is_taken_off() {
+    trio::with_family(Family::Ipv4, |trio| {
+        let r = &trio.r.namespace;
+        Attached::generic_drop(r, STACK_INTERFACE)?;
+        stack_works(trio)?;
+        ensure!(
+            bpf::program_on(r, STACK_INTERFACE)?.is_none(),
+            "still there"
+        );
+        let status = daemon::report(r, &["status"])?;
+        ensure!(status["own_interface_repairs"] == 1, "{status}");
+        let log = trio.daemon()?.log();
+        ensure!(log.matches("TakeOff").count() == 1, "{log}");
+        Ok(())
+    });
+}
+
 /// What somebody runs there before the router's filter stays, for it may be wanted: log, `status` and `check` name it.
 #[test]
 fn foreign_filters_are_reported() {

@@ -73,6 +73,28 @@ fn port_that_was_taken_at_the_start() {
     }
 }
 
+/// The same in the kernel's stack (generic XDP): the command that `check` names takes it off.
+#[test]
+fn port_with_a_generic_program() {
+    trio::before_start(Family::Ipv4, |trio| {
+        Attached::generic_drop(&trio.r.namespace, "p3")?;
+        let takes_off = |found: &[trio::Finding]| -> Result<()> {
+            let mut about = found.iter().filter(|finding| finding.interface == "p3");
+            let named =
+                about.any(|finding| finding.remedy.contains("ip link set dev p3 xdpgeneric off"));
+            ensure!(named, "{found:?}");
+            Ok(())
+        };
+        takes_off(&trio.check()?).context("before the router")?;
+        trio.start()?;
+        takes_off(&trio.check()?).context("beside the router")?;
+        trio.r.namespace.ip("link set dev p3 xdpgeneric off")?;
+        let row = || Ok(trio.port("p3")?["mode"] == "native");
+        ensure!(until(SOON, row)?, "{}", trio.port("p3")?);
+        trio.serves(&[B, C])
+    });
+}
+
 /// The MTU was too large for the driver at the start; it is tried again when that is no more.
 #[test]
 fn port_whose_mtu_was_too_large_at_the_start() {
@@ -439,6 +461,85 @@ fn rules_and_settings_of_a_bridge() {
         trio.goes(Way::Nowhere, A, BEHIND)?;
         forwards(trio, "br7", true)?;
         trio.goes(Way::B, A, BEHIND)
+    });
+}
+
+/// A bridge port that takes no unicast takes no Xcast: one that is locked (802.1X), and one that the spanning tree does
+/// not let forward. `check` says so, and when that is over, it is a port again.
+#[test]
+fn bridge_port_that_takes_nothing() {
+    let bars = [
+        (
+            "link set p1 type bridge_slave locked on learning off",
+            "link set p1 type bridge_slave locked off learning on",
+        ),
+        (
+            "link set p1 type bridge_slave state 1",
+            "link set p1 type bridge_slave state 3",
+        ),
+    ];
+    trio::before(|trio| {
+        bridge(trio, &["p1"])?;
+        trio.start()?;
+        trio.goes(Way::B, A, B)?;
+        let r = &trio.r.namespace;
+        let before = trio.check()?;
+        for (bar, lift) in bars {
+            r.ip(bar)?;
+            r.ip("link set p1 type bridge_slave fdb_flush")?;
+            trio.goes(Way::Nowhere, A, B).context(bar)?;
+            let found = trio.check_since(&before)?;
+            let mut found = found.iter();
+            ensure!(
+                found.any(|finding| finding.check == "barred"),
+                "{bar}: check"
+            );
+            let row = trio.port("p1")?;
+            ensure!(row["error"].is_string(), "{bar}: {row}");
+            r.ip(lift)?;
+            trio.goes(Way::B, A, B).context(lift)?;
+        }
+        // A host that the bridge was told of: the kernel knows, the datapath does not.
+        r.ip(bars[0].0)?;
+        let mac = tests::layout::mac_text(trio::host_mac(1));
+        r.run(&format!("bridge fdb replace {mac} dev p1 master static"))?;
+        ensure!(trio.is_reached_by_unicast(&trio.b, B)?, "unicast");
+        let is_left = || trio.b.misses(trio.send(&[B, C])?);
+        ensure!(until(SOON, is_left)?, "taken all the same");
+        Ok(())
+    });
+}
+
+/// No copy is sent by a bridge port that is not forwarding: even where a route names that very interface, the kernel's
+/// stack decides.
+#[test]
+fn bridge_port_that_sends_nothing() {
+    trio::before(|trio| {
+        trio.r.namespace.ip("link add br7 type bridge")?;
+        trio.r.namespace.ip("link set br7 up")?;
+        trio.r.namespace.ip("link set p2 master br7")?;
+        let mac = tests::layout::mac_text(trio::host_mac(2));
+        trio.r.ip(&format!(
+            "neigh replace {B} dev p2 lladdr {mac} nud permanent"
+        ))?;
+        trio.start()?;
+        // Whether copies for B go to the stack.
+        let to_stack = || {
+            let before = Counters::read(&trio.r.namespace)?;
+            ensure!(trio.is_reached(&trio.b, &[B, C])?, "B gets nothing");
+            let counted = Counters::read(&trio.r.namespace)?.since(&before);
+            Ok(counted.contains_key("stack_no_port"))
+        };
+        ensure!(until(SOON, || Ok(!to_stack()?))?, "not by the fast path");
+        trio.r
+            .namespace
+            .ip("link set p2 type bridge_slave state 1")?;
+        ensure!(until(SOON, to_stack)?, "sent while it is blocked");
+        trio.r
+            .namespace
+            .ip("link set p2 type bridge_slave state 3")?;
+        ensure!(until(SOON, || Ok(!to_stack()?))?, "not any more");
+        Ok(())
     });
 }
 

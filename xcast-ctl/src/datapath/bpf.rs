@@ -12,6 +12,15 @@ use std::{
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_link_info, bpf_link_type};
 
+/// A place for programs at tcx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tcx {
+    /// Where frames arrive.
+    Ingress,
+    /// Where they leave.
+    Egress,
+}
+
 /// Removes the element of an array-like map.
 pub fn map_delete(map: BorrowedFd<'_>, key: u32) -> io::Result<()> {
     // SAFETY: all-zero is valid for this union of integers.
@@ -141,14 +150,18 @@ pub fn detach(link: &OwnedFd) -> io::Result<()> {
     bpf(bpf_cmd::BPF_LINK_DETACH, &mut attr)
 }
 
-/// Number of programs that run where frames arrive on an interface, before all filters of traffic control (tcx, Linux 6.6).
-pub fn tcx_ingress(ifindex: u32) -> io::Result<u32> {
+/// Number of programs that run where frames arrive on an interface, or where they leave, before all filters of traffic
+/// control (tcx, Linux 6.6).
+pub fn tcx(ifindex: u32, place: Tcx) -> io::Result<u32> {
     // SAFETY: all-zero is valid for this union of integers.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     // SAFETY: writing a member of a union of plain integers.
     let query = unsafe { &mut attr.query };
     query.__bindgen_anon_1.target_ifindex = ifindex;
-    query.attach_type = bpf_attach_type::BPF_TCX_INGRESS as u32;
+    query.attach_type = match place {
+        Tcx::Ingress => bpf_attach_type::BPF_TCX_INGRESS,
+        Tcx::Egress => bpf_attach_type::BPF_TCX_EGRESS,
+    } as u32;
     match bpf(bpf_cmd::BPF_PROG_QUERY, &mut attr) {
         // Where there are none, or the kernel has no such programs.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => Ok(0),

@@ -13,8 +13,9 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     link::{
-        AfSpecInet, AfSpecInet6, AfSpecUnspec, InfoBridge, InfoData, LinkAttribute, LinkFlags,
-        LinkInfo, LinkMessage, LinkXdp, Prop,
+        AfSpecInet, AfSpecInet6, AfSpecUnspec, BondPortState, BridgePortState, InfoBondPort,
+        InfoBridge, InfoBridgePort, InfoData, InfoPortData, LinkAttribute, LinkFlags, LinkInfo,
+        LinkMessage, LinkXdp, Prop,
     },
 };
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -47,10 +48,14 @@ pub(crate) struct Link {
     pub(crate) alias: Option<String>,
     /// Id of the XDP program attached to it.
     pub(crate) xdp_program: Option<u32>,
+    /// Where that runs.
+    pub(crate) xdp_place: XdpPlace,
     /// A bridge that keeps VLANs apart (`vlan_filtering`).
     pub(crate) filters_vlans: bool,
     /// Index of the bridge, bond or VRF that it is a member of.
     pub(crate) master: Option<u32>,
+    /// Why that bridge or bond takes less from it than from its other members, if it does.
+    pub(crate) barred: Option<Barred>,
     /// Further names, by which it can be found as well.
     pub(crate) alt_names: Vec<String>,
     /// Its own reverse path filter (`net.ipv4.conf.X.rp_filter`).
@@ -63,6 +68,66 @@ pub(crate) struct Link {
     pub(crate) takes_ipv6: bool,
     /// It forwards IPv6 that arrives on it, whatever is set for all (`net.ipv6.conf.X.force_forwarding`, Linux 6.17).
     pub(crate) forces_forwarding6: bool,
+}
+
+/// Where an XDP program runs: whoever takes it off has to say so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum XdpPlace {
+    /// In the driver.
+    #[default]
+    Driver,
+    /// In the kernel's stack (generic XDP).
+    Generic,
+    /// On the card.
+    Card,
+}
+
+impl XdpPlace {
+    /// Its flag of netlink (linux/if_link.h): without one, the kernel takes the driver to be meant if that has XDP.
+    fn flag(self) -> u32 {
+        match self {
+            Self::Generic => 1 << 1,
+            Self::Driver => 1 << 2,
+            Self::Card => 1 << 3,
+        }
+    }
+
+    /// Its word for `ip link`.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Generic => "xdpgeneric",
+            Self::Driver => "xdp",
+            Self::Card => "xdpoffload",
+        }
+    }
+}
+
+/// Why a bridge or bond does not take what a member receives. The later ones are the stricter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Barred {
+    /// The bridge takes frames only of hosts that it was told of (802.1X): only the kernel knows which.
+    Locked,
+    /// It is a backup of the bond.
+    Backup,
+    /// The port of the bridge is not in the state "forwarding", by the spanning tree or by an administrator.
+    NotForwarding,
+}
+
+impl Barred {
+    /// Whether nothing is sent by it, either.
+    pub(crate) fn sends_nothing(self) -> bool {
+        self > Self::Locked
+    }
+}
+
+impl fmt::Display for Barred {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Locked => "its bridge has it locked (802.1X)",
+            Self::Backup => "its bond has it as a backup",
+            Self::NotForwarding => "its bridge has it not forwarding (spanning tree)",
+        })
+    }
 }
 
 /// Why an interface cannot be a port.
@@ -108,6 +173,15 @@ impl Link {
             what: format!("a {kind} cannot be a port: XDP programs cannot run on it natively"),
             remedy,
         })
+    }
+
+    /// The command that takes off the XDP program that is on it.
+    pub(crate) fn xdp_off(&self) -> String {
+        format!(
+            "ip link set dev {} {} off",
+            self.name,
+            self.xdp_place.word()
+        )
     }
 
     /// Whether this is a name of it.
@@ -205,6 +279,7 @@ fn parse(message: LinkMessage) -> Link {
                             link.filters_vlans =
                                 settings.contains(&InfoBridge::VlanFiltering(true));
                         }
+                        LinkInfo::PortData(member) => link.barred = barred(&member),
                         _ => {}
                     }
                 }
@@ -215,15 +290,42 @@ fn parse(message: LinkMessage) -> Link {
                     .for_each(|family| read_settings(&mut link, family));
             }
             LinkAttribute::Xdp(attributes) => {
-                link.xdp_program = attributes.iter().find_map(|attribute| match attribute {
-                    LinkXdp::ProgId(id) => Some(*id),
-                    _ => None,
-                });
+                // The card may have one beside that of the driver or of the stack, which then counts.
+                for attribute in attributes {
+                    let (id, place) = match attribute {
+                        LinkXdp::HwProgId(id) if link.xdp_program.is_none() => (id, XdpPlace::Card),
+                        LinkXdp::DrvProgId(id) => (id, XdpPlace::Driver),
+                        LinkXdp::SkbProgId(id) => (id, XdpPlace::Generic),
+                        _ => continue,
+                    };
+                    (link.xdp_program, link.xdp_place) = (Some(id), place);
+                }
             }
             _ => {}
         }
     }
     link
+}
+
+/// What a bridge or bond tells of its member.
+fn barred(member: &InfoPortData) -> Option<Barred> {
+    match member {
+        InfoPortData::BridgePort(settings) => {
+            let bars = settings.iter().filter_map(|setting| match setting {
+                InfoBridgePort::State(BridgePortState::Forwarding) => None,
+                InfoBridgePort::State(_) => Some(Barred::NotForwarding),
+                InfoBridgePort::Locked(true) => Some(Barred::Locked),
+                _ => None,
+            });
+            bars.max()
+        }
+        InfoPortData::BondPort(settings) => settings.iter().find_map(|setting| match setting {
+            InfoBondPort::BondPortState(BondPortState::Active) => None,
+            InfoBondPort::BondPortState(_) => Some(Barred::Backup),
+            _ => None,
+        }),
+        _ => None,
+    }
 }
 
 /// What the kernel tells of the interface's settings for one family.
@@ -276,10 +378,10 @@ pub(crate) fn remove_link(ifindex: u32) -> Result<()> {
 }
 
 /// Takes off an XDP program that was attached by a message like this one.
-pub(crate) fn take_xdp_off(ifindex: u32) -> Result<()> {
+pub(crate) fn take_xdp_off(ifindex: u32, place: XdpPlace) -> Result<()> {
     let mut message = LinkMessage::default();
     message.header.index = ifindex;
-    let none = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1)]);
+    let none = LinkAttribute::Xdp(vec![LinkXdp::Fd(-1), LinkXdp::Flags(place.flag())]);
     message.attributes.push(none);
     let request = RouteNetlinkMessage::SetLink(message);
     ask(NETLINK_ROUTE, request, NLM_F_ACK)
@@ -297,6 +399,29 @@ mod tests {
         let lo = links.iter().find(|link| link.name == "lo").unwrap();
         assert!(lo.loopback);
         assert_eq!(lo.ifindex, 1);
+    }
+
+    #[test]
+    fn members_that_are_barred() {
+        let bridge = |state, is_locked| {
+            barred(&InfoPortData::BridgePort(vec![
+                InfoBridgePort::State(state),
+                InfoBridgePort::Locked(is_locked),
+            ]))
+        };
+        assert_eq!(bridge(BridgePortState::Forwarding, false), None);
+        let locked = bridge(BridgePortState::Forwarding, true);
+        assert_eq!(locked, Some(Barred::Locked));
+        for state in [BridgePortState::Learning, BridgePortState::Blocking] {
+            assert_eq!(bridge(state, true), Some(Barred::NotForwarding));
+        }
+        let bond = |state| {
+            let state = InfoBondPort::BondPortState(state);
+            barred(&InfoPortData::BondPort(vec![state]))
+        };
+        assert_eq!(bond(BondPortState::Active), None);
+        assert_eq!(bond(BondPortState::Backup), Some(Barred::Backup));
+        assert!(Barred::Backup.sends_nothing() && !Barred::Locked.sends_nothing());
     }
 
     #[test]

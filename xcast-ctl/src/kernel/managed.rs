@@ -8,7 +8,8 @@ use netlink_packet_route::{
     RouteNetlinkMessage,
     address::AddressProtocol,
     neighbour::{
-        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourMessage, NeighbourState,
+        NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+        NeighbourState,
     },
     route::RouteProtocol,
 };
@@ -77,8 +78,61 @@ fn is_ours(neighbour: &NeighbourMessage) -> bool {
         neighbour.header.state,
         NeighbourState::Permanent | NeighbourState::Noarp
     );
-    let has = |wanted: NeighbourAttribute| neighbour.attributes.contains(&wanted);
-    !is_static
-        && has(NeighbourAttribute::Protocol(ORIGIN))
-        && has(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed))
+    !is_static && is_managed(neighbour) && !is_of_others(neighbour)
+}
+
+/// Whether the kernel keeps it resolved.
+pub(crate) fn is_managed(neighbour: &NeighbourMessage) -> bool {
+    neighbour.attributes.iter().any(|attribute| {
+        matches!(attribute, NeighbourAttribute::ExtFlags(flags) if flags.contains(NeighbourExtFlags::Managed))
+    })
+}
+
+/// Whether somebody else keeps it: a control plane that wrote it (`extern_learn`, or an origin of its own), or that has the
+/// kernel keep it resolved. What the kernel itself found out is nobody's.
+pub(crate) fn is_of_others(neighbour: &NeighbourMessage) -> bool {
+    let mut attributes = neighbour.attributes.iter();
+    let origin = attributes.find_map(|attribute| match attribute {
+        NeighbourAttribute::Protocol(origin) => Some(*origin),
+        _ => None,
+    });
+    neighbour.header.flags.contains(NeighbourFlags::ExtLearned)
+        || match origin {
+            None | Some(RouteProtocol::Unspec) => is_managed(neighbour),
+            Some(origin) => origin != ORIGIN,
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_neighbours_are_whose() {
+        const MANAGED: NeighbourAttribute =
+            NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+        const BGP: NeighbourAttribute = NeighbourAttribute::Protocol(RouteProtocol::Bgp);
+        const OWN: NeighbourAttribute = NeighbourAttribute::Protocol(ORIGIN);
+        let judged = |flags, attributes: &[NeighbourAttribute]| {
+            let mut neighbour = NeighbourMessage::default();
+            neighbour.header.flags = flags;
+            neighbour.attributes = attributes.to_vec();
+            (is_ours(&neighbour), is_of_others(&neighbour))
+        };
+        let none = NeighbourFlags::empty();
+        assert_eq!(judged(none, &[OWN, MANAGED]), (true, false));
+        // The kernel's own.
+        assert_eq!(judged(none, &[]), (false, false));
+        // One of ours that somebody has written anew.
+        assert_eq!(judged(none, &[OWN]), (false, false));
+        for attributes in [&[MANAGED][..], &[BGP], &[BGP, MANAGED]] {
+            assert_eq!(judged(none, attributes), (false, true), "{attributes:?}");
+        }
+        for attributes in [&[][..], &[BGP], &[OWN, MANAGED]] {
+            assert_eq!(
+                judged(NeighbourFlags::ExtLearned, attributes),
+                (false, true)
+            );
+        }
+    }
 }

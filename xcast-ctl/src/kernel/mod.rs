@@ -24,11 +24,15 @@ pub(crate) use self::{
     addressed_socket::AddressedSocket,
     ethtool::{gro, leaves_vlan_tags_out, set_gro, statistics, takes_vlan_tags_off},
     features::merging_offloads,
-    filter::{FilterPlace, ingress_filters, ingress_filters_before},
+    filter::{
+        FilterPlace, TrafficControl, ingress_filters, ingress_filters_before, traffic_control,
+    },
     ipsec::ipsec_destinations,
     limits::{may_mount, missing_capabilities, raise_open_files},
-    link::{Link, ipv4_addresses, link, link_named, links, remove_link, take_xdp_off},
-    managed::{ADDRESS_ORIGIN, ORIGIN, kept_neighbour, release_managed},
+    link::{
+        Barred, Link, XdpPlace, ipv4_addresses, link, link_named, links, remove_link, take_xdp_off,
+    },
+    managed::{ADDRESS_ORIGIN, ORIGIN, is_managed, is_of_others, kept_neighbour, release_managed},
     memory::{MemoryLimit, ROUTER_NEEDS_BYTES, mebibytes, memory_limit},
     netfilter::{Chain, Hook, Netfilter, netfilter},
     packet_socket::{Instruction, PacketSocket},

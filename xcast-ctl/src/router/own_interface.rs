@@ -13,7 +13,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -29,13 +29,17 @@ use crate::{
         ownership::ALIAS,
         veth::{self, MTU_BYTES, VethPair, settings},
     },
-    kernel::{self, Link},
+    kernel::{self, Link, XdpPlace},
 };
 
 /// How often the pair is looked at without a reason. No event tells of GRO and of most settings.
 const TICK: Duration = Duration::from_secs(1);
 /// Pause after repairs: somebody who undoes them at once is not fought at full speed.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Pause before a repair that changed nothing is tried again; each further pause is twice as long.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// The longest pause.
+const LAST_RETRY: Duration = Duration::from_secs(30);
 /// Looks in a row: a repair may need another one first (settings come back with the MTU).
 const ROUNDS: usize = 3;
 
@@ -236,7 +240,61 @@ enum Repair {
         ifindex: u32,
         name: String,
         program: u32,
+        place: XdpPlace,
     },
+}
+
+impl Repair {
+    /// The loop carries it out, some time later.
+    fn is_left_to_loop(&self) -> bool {
+        matches!(self, Self::Programs | Self::HandOver)
+    }
+}
+
+/// Repairs that did not help. They are tried again, but ever less often.
+#[derive(Debug, Default)]
+struct InVain(Vec<Attempt>);
+
+/// Such a repair.
+#[derive(Debug)]
+struct Attempt {
+    repair: Repair,
+    why: String,
+    count: u32,
+    /// When it is tried again.
+    again: Instant,
+}
+
+impl InVain {
+    /// Forgets those that are not needed any more.
+    fn retain(&mut self, needed: &[Repair]) {
+        self.0.retain(|attempt| needed.contains(&attempt.repair));
+    }
+
+    /// Whether it is too early to try a repair again.
+    fn is_waiting(&self, repair: &Repair, now: Instant) -> bool {
+        let mut attempts = self.0.iter();
+        attempts.any(|attempt| attempt.repair == *repair && now < attempt.again)
+    }
+
+    /// A repair did not help.
+    fn note(&mut self, repair: &Repair, why: String, now: Instant) {
+        let before = self.0.iter().position(|attempt| attempt.repair == *repair);
+        let before = before.map_or(0, |index| self.0.swap_remove(index).count);
+        let delay = FIRST_RETRY.saturating_mul(1 << before.min(10));
+        self.0.push(Attempt {
+            repair: repair.clone(),
+            why,
+            count: before + 1,
+            again: now + delay.min(LAST_RETRY),
+        });
+    }
+
+    /// What they are, and why they did not help.
+    fn texts(&self) -> impl Iterator<Item = String> {
+        let text = |attempt: &Attempt| format!("{:?}: {}", attempt.repair, attempt.why);
+        self.0.iter().map(text)
+    }
 }
 
 /// What has to be done so that the pair is as it has to be.
@@ -274,11 +332,14 @@ fn repairs(wanted: &Wanted, settings: &[(String, u32)], seen: &Seen) -> Vec<Repa
     }
     let (host, name, _) = wanted.ends()[0];
     let foreign = seen.ends.iter().find(|link| link.ifindex == host);
-    if let Some(program) = foreign.and_then(|link| link.xdp_program) {
+    if let Some(link) = foreign
+        && let Some(program) = link.xdp_program
+    {
         repairs.push(Repair::TakeOff {
             ifindex: host,
             name: name.to_owned(),
             program,
+            place: link.xdp_place,
         });
     }
     let program = wanted.program.load(Ordering::Relaxed);
@@ -314,13 +375,14 @@ async fn watch(
     let (connection, handle, _) = rtnetlink::new_connection().context("cannot open netlink")?;
     tokio::spawn(connection);
     let mut told = None;
+    let mut in_vain = InVain::default();
     loop {
         if let Ok(None) = timeout(TICK, requests.recv()).await {
             return Ok(());
         }
         // One look serves them all.
         while requests.try_recv().is_ok() {}
-        let outcome = put_right(&mut wanted, &handle, tell).await;
+        let outcome = put_right(&mut wanted, &mut in_vain, &handle, tell).await;
         let (count, fault) = match outcome {
             Ok(outcome) => outcome,
             Err(error) => (0, Some(format!("{error:#}"))),
@@ -343,33 +405,55 @@ async fn watch(
     }
 }
 
-/// Looks, and repairs what is not right. Returns the number of repairs, and what is left to others.
+/// Looks, and repairs what is not right. Returns the number of repairs that helped, and what is left to others.
 async fn put_right(
     wanted: &mut Wanted,
+    in_vain: &mut InVain,
     handle: &Handle,
     tell: &mpsc::UnboundedSender<Change>,
 ) -> Result<(u64, Option<String>)> {
-    let (mut count, mut fault) = (0, None);
-    for _ in 0..ROUNDS {
+    let mut done: Vec<Repair> = Vec::new();
+    let mut round = 0;
+    let in_the_way = loop {
         let settings = settings(&wanted.name, &wanted.peer, wanted.ipv6);
         let seen = look(wanted, &settings)?;
-        fault = in_the_way(&wanted.name, &seen.before_handover);
-        let repairs = repairs(wanted, &settings, &seen);
-        if repairs.is_empty() {
-            break;
+        let needed = repairs(wanted, &settings, &seen);
+        in_vain.retain(&needed);
+        let now = Instant::now();
+        if round == ROUNDS {
+            let (vain, helped) = done
+                .into_iter()
+                .partition(|repair| needed.contains(repair) && !repair.is_left_to_loop());
+            done = helped;
+            for repair in &vain {
+                in_vain.note(repair, "it changes nothing".to_owned(), now);
+            }
+            break in_the_way(&wanted.name, &seen.before_handover);
         }
-        for repair in &repairs {
-            warn!(
-                "{}: somebody changed it; putting right: {repair:?}",
-                wanted.name
-            );
-            carry_out(repair, wanted, handle, tell)
-                .await
-                .with_context(|| format!("{}: {repair:?}", wanted.name))?;
-            count += 1;
+        let is_asked = |repair: &Repair| repair.is_left_to_loop() && done.contains(repair);
+        let mut due = needed;
+        due.retain(|repair| !in_vain.is_waiting(repair, now) && !is_asked(repair));
+        if due.is_empty() {
+            break in_the_way(&wanted.name, &seen.before_handover);
         }
-    }
-    Ok((count, fault))
+        for repair in &due {
+            if !done.contains(repair) {
+                warn!(
+                    "{}: somebody changed it; putting right: {repair:?}",
+                    wanted.name
+                );
+                done.push(repair.clone());
+            }
+            if let Err(error) = carry_out(repair, wanted, handle, tell).await {
+                in_vain.note(repair, format!("{error:#}"), now);
+                done.retain(|other| other != repair);
+            }
+        }
+        round += 1;
+    };
+    let faults: Vec<_> = in_vain.texts().chain(in_the_way).collect();
+    let fault = (!faults.is_empty()).then(|| faults.join("; "));
+    Ok((done.len() as u64, fault))
 }
 
 /// What programs of others do before copies are handed over. Who put them there may want them, so they stay.
@@ -442,8 +526,11 @@ async fn carry_out(
             let _ = tell.send(Change::HandOver);
         }
         Repair::TakeOff {
-            ifindex, program, ..
-        } => foreign::take_xdp_off(*ifindex, *program)?,
+            ifindex,
+            program,
+            place,
+            ..
+        } => foreign::take_xdp_off(*ifindex, *program, *place)?,
         Repair::Alias { ifindex, .. } => {
             let alias = LinkAttribute::IfAlias(ALIAS.to_owned());
             set(of(*ifindex).append_extra_attribute(alias).build()).await?;
@@ -535,6 +622,25 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_help_is_tried_less_often() {
+        let (start, mut in_vain) = (Instant::now(), InVain::default());
+        let mut now = start;
+        for seconds in [1, 2, 4, 8, 16, 30, 30] {
+            in_vain.note(&Repair::Gro, "no".to_owned(), now);
+            let until = now + Duration::from_secs(seconds);
+            assert!(in_vain.is_waiting(&Repair::Gro, until - Duration::from_millis(1)));
+            assert!(!in_vain.is_waiting(&Repair::Gro, until));
+            now = until;
+        }
+        assert!(!in_vain.is_waiting(&Repair::Address, start));
+        assert!(in_vain.texts().eq(["Gro: no"]));
+        in_vain.retain(&[Repair::Gro]);
+        assert_eq!(in_vain.texts().count(), 1);
+        in_vain.retain(&[Repair::Address]);
+        assert_eq!(in_vain.texts().count(), 0);
+    }
+
+    #[test]
     fn what_is_not_right_is_repaired() {
         let name = || "xcast0-dp".to_owned();
         let ifindex = 8;
@@ -602,6 +708,7 @@ mod tests {
                 ifindex: 7,
                 name: "xcast0".to_owned(),
                 program: 6,
+                place: XdpPlace::Driver,
             }],
         );
         assert_repairs(|seen| drop(seen.ends.pop()), &[Repair::Remake]);

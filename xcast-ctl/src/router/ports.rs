@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config,
     datapath::Datapath,
-    kernel,
+    kernel::{self, Barred},
     sync::{Edit, KernelEvent, RouteSync, event::Link},
 };
 
@@ -90,6 +90,8 @@ pub(super) struct Attached {
     /// The interface that the kernel takes what arrives by it to have arrived by: the bridge or bond that it is a member
     /// of, or itself.
     receiver: Link,
+    /// Why nothing of what it receives arrives there, if so.
+    barred: Option<Barred>,
     /// What is on top of it.
     above: Above,
     /// Further addresses by which it receives, as the datapath knows them.
@@ -368,6 +370,7 @@ impl Port {
                     "the driver has been taking the XDP program for {} s",
                     since.elapsed().as_secs()
                 )),
+                _ if let Some(barred) = attached.barred => Some(left_to_kernel(barred)),
                 _ if attached.transmits => None,
                 _ if attached.uncopied.is_some() => attached.uncopied.clone(),
                 _ => Some(CANNOT_SEND.to_owned()),
@@ -509,10 +512,19 @@ impl Port {
         let Attached {
             link,
             receiver,
+            barred,
             above,
             policy,
             ..
         } = attached;
+        if barred.is_some() {
+            // No frame is for it, and what claims to be for no address at all is not taken, either.
+            return Some(PortEntry {
+                slot: self.slot,
+                sources: sources::CLOSED,
+                ..PortEntry::default()
+            });
+        }
         let mut interfaces = above.interfaces.iter().chain([&link.ifindex]);
         let has_gateway = interfaces.any(|&interface| sync.has_gateway(interface));
         let sources = sources::modes(&self.source, *policy, has_gateway);
@@ -570,6 +582,7 @@ impl Port {
         let mut attached = Attached {
             link: link.clone(),
             receiver: receiver.clone(),
+            barred: kernel.survey.barred(link.ifindex),
             above: self.above(link, policy, kernel, sync),
             program: Program::Absent,
             macs: Vec::new(),
@@ -673,6 +686,14 @@ impl Port {
         attached.policy = policy.unwrap_or(attached.policy);
         attached.link = link.clone();
         attached.receiver = receiver.clone();
+        let barred = survey.barred(link.ifindex);
+        if attached.barred != barred {
+            attached.barred = barred;
+            match barred {
+                Some(barred) => warn!("{}: {}", self.interface, left_to_kernel(barred)),
+                None => info!("{}: its bridge or bond takes what arrives", self.interface),
+            }
+        }
         let policy = attached.policy;
         let above = self.above(link, policy, kernel, sync);
         self.follow_above(above, datapath, sync, edits);
@@ -680,13 +701,18 @@ impl Port {
         let Some(attached) = &mut self.attached else {
             return;
         };
+        let may_send = may_send && !barred.is_some_and(Barred::sends_nothing);
         let transmits = may_send && survey.transmits(link.ifindex);
         if attached.transmits != transmits {
             attached.transmits = transmits;
             if transmits {
                 sync.attach_port(link.ifindex, self.slot, edits);
             } else {
-                let why = attached.uncopied.as_deref().unwrap_or(CANNOT_SEND);
+                let why = match (barred, &attached.uncopied) {
+                    (Some(barred), _) => barred.to_string(),
+                    (None, Some(uncopied)) => uncopied.clone(),
+                    (None, None) => CANNOT_SEND.to_owned(),
+                };
                 warn!(
                     "{}: {why}: its traffic takes the kernel stack",
                     self.interface
@@ -739,6 +765,11 @@ impl Port {
             self.tell_arrival(sync, edits);
         }
     }
+}
+
+/// What becomes of what arrives by a port that is barred.
+fn left_to_kernel(barred: Barred) -> String {
+    format!("{barred}: what arrives is left to the kernel")
 }
 
 /// An XDP program for people: its id, and its name if the kernel tells.

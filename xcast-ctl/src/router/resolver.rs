@@ -1,7 +1,10 @@
 //! Has the kernel keep gateways resolved, so that the first packet need not wait, and tells it which
 //! neighbours packets use, so that it finds out when one is gone or has moved.
 
-use std::{collections::HashSet, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
@@ -49,7 +52,7 @@ impl Resolver {
         let (used, in_use) = mpsc::channel(1);
         let neighbours = Neighbours {
             handle,
-            installed: HashSet::new(),
+            installed: HashMap::new(),
             refused: HashSet::new(),
         };
         Self {
@@ -61,7 +64,7 @@ impl Resolver {
 
     /// Has the kernel keep a gateway resolved. Repeating the request does no harm.
     ///
-    /// Entries that the administrator made permanent are left alone.
+    /// Entries that the administrator made permanent are left alone, and so are those that another control plane keeps.
     ///
     /// # Minimum kernel version
     ///
@@ -79,7 +82,7 @@ impl Resolver {
     }
 
     /// Takes back what [`resolve`](Self::resolve) asked for, and removes the entry if it is still
-    /// that.
+    /// that and was not there before.
     pub fn release(&self, ifindex: u32, gateway: IpAddr) {
         self.send(Request::Release(ifindex, gateway));
     }
@@ -113,11 +116,14 @@ impl Resolver {
 /// The kernel's neighbour tables, and what was put there.
 struct Neighbours {
     handle: Handle,
-    /// Entries made here, and not released yet.
-    installed: HashSet<(u32, IpAddr)>,
+    /// Entries that the kernel keeps for this router, and whether they were there before, for another reason.
+    installed: HashMap<(u32, IpAddr), Found>,
     /// Those that the kernel refused last time, so that it is told once.
     refused: HashSet<(u32, IpAddr)>,
 }
+
+/// Whether an entry was there before the router asked for it.
+type Found = bool;
 
 impl Neighbours {
     async fn carry_out(
@@ -156,7 +162,8 @@ impl Neighbours {
                 }
             }
         }
-        for (ifindex, gateway) in self.installed.clone() {
+        let installed: Vec<_> = self.installed.keys().copied().collect();
+        for (ifindex, gateway) in installed {
             if let Err(error) = self.release(ifindex, gateway).await {
                 debug!("{error:#}");
             }
@@ -175,7 +182,7 @@ impl Neighbours {
         }
         kept.retain(|(ifindex, _)| !others.contains(ifindex));
         for (ifindex, address) in kept {
-            self.installed.insert((ifindex, address));
+            self.installed.entry((ifindex, address)).or_insert(false);
             if !wanted.contains(&(ifindex, address)) {
                 self.release(ifindex, address).await?;
             }
@@ -184,42 +191,42 @@ impl Neighbours {
     }
 
     async fn resolve(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {
-        if self
-            .install(ifindex, gateway)
-            .await
-            .with_context(|| format!("cannot resolve neighbour {gateway} on interface {ifindex}"))?
-        {
-            self.installed.insert((ifindex, gateway));
+        let installed = self.install(ifindex, gateway).await;
+        let installed = installed.with_context(|| {
+            format!("cannot resolve neighbour {gateway} on interface {ifindex}")
+        })?;
+        if let Some(found) = installed {
+            *self.installed.entry((ifindex, gateway)).or_default() |= found;
         }
         Ok(())
     }
 
-    /// Makes an entry, or takes over the one that is there; false if that is the administrator's.
-    async fn install(&self, ifindex: u32, gateway: IpAddr) -> Result<bool, Error> {
-        let request = |flags| {
+    /// Makes an entry, or takes over the one that is there; `None` if that is somebody else's.
+    async fn install(&self, ifindex: u32, gateway: IpAddr) -> Result<Option<Found>, Error> {
+        let request = || {
             let neighbours = self.handle.neighbours();
             let mut request = neighbours
                 .add(ifindex, gateway)
                 .state(NeighbourState::None)
-                .flags(flags | NeighbourFlags::Use);
+                .flags(NeighbourFlags::Use);
             let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
             let origin = NeighbourAttribute::Protocol(kernel::ORIGIN);
             request.message_mut().attributes.extend([managed, origin]);
             request
         };
         // A new entry first: replacing would take the permanence from an administrator's entry.
-        match request(NeighbourFlags::empty()).execute().await {
+        match request().execute().await {
             Err(Error::NetlinkError(error)) if is(&error, Errno::EEXIST) => {
                 let known = self.find(ifindex, gateway).await?;
-                if known.as_ref().is_some_and(is_static) {
-                    return Ok(false);
+                let is_foreign = |known| is_static(known) || kernel::is_of_others(known);
+                if known.as_ref().is_some_and(is_foreign) {
+                    return Ok(None);
                 }
-                let flags = known.map_or(NeighbourFlags::empty(), |known| kept_flags(&known));
-                request(flags).replace().execute().await?;
+                request().replace().execute().await?;
+                Ok(Some(known.is_some_and(|known| !kernel::is_managed(&known))))
             }
-            result => result?,
+            made => made.map(|()| Some(false)),
         }
-        Ok(true)
     }
 
     async fn use_all(&self, neighbours: &[(u32, IpAddr)]) {
@@ -239,15 +246,24 @@ impl Neighbours {
         if known.header.state != NeighbourState::Stale {
             return Ok(());
         }
+        self.touch(&known, (ifindex, address), kernel::is_managed(&known))
+            .await
+    }
+
+    /// Writes an entry that is there as it is, but for whether the kernel keeps it resolved, and uses it.
+    async fn touch(
+        &self,
+        known: &NeighbourMessage,
+        (ifindex, address): (u32, IpAddr),
+        is_managed: bool,
+    ) -> Result<(), Error> {
         let mut message = neighbour_message(ifindex, address);
-        // What the request does not say again is taken away.
-        message.header.flags = kept_flags(&known) | NeighbourFlags::Use;
-        let extended = known.attributes.into_iter();
-        let managed = |attribute: &NeighbourAttribute| {
-            matches!(attribute, NeighbourAttribute::ExtFlags(flags)
-                if flags.contains(NeighbourExtFlags::Managed))
-        };
-        message.attributes.extend(extended.filter(managed));
+        // What the request does not say again is taken away. Without NTF_USE, its state would be, too.
+        message.header.flags = kept_flags(known) | NeighbourFlags::Use;
+        if is_managed {
+            let managed = NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed);
+            message.attributes.push(managed);
+        }
         // Without NLM_F_CREATE: an entry that has gone by now stays gone.
         let mut request = NetlinkMessage::from(RouteNetlinkMessage::NewNeighbour(message));
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK;
@@ -264,19 +280,22 @@ impl Neighbours {
     }
 
     async fn release(&mut self, ifindex: u32, gateway: IpAddr) -> Result<()> {
-        if !self.installed.remove(&(ifindex, gateway)) {
+        let Some(found) = self.installed.remove(&(ifindex, gateway)) else {
             return Ok(());
-        }
-        self.remove(ifindex, gateway)
+        };
+        self.remove(ifindex, gateway, found)
             .await
             .with_context(|| format!("cannot release neighbour {gateway} on interface {ifindex}"))
     }
 
-    /// Removes an entry, unless it is the administrator's by now.
-    async fn remove(&self, ifindex: u32, gateway: IpAddr) -> Result<(), Error> {
-        match self.find(ifindex, gateway).await? {
-            Some(known) if !is_static(&known) => {}
+    /// Removes an entry, unless it is somebody else's by now; one that was there before only loses what the router asked for.
+    async fn remove(&self, ifindex: u32, gateway: IpAddr, found: Found) -> Result<(), Error> {
+        let known = match self.find(ifindex, gateway).await? {
+            Some(known) if !is_static(&known) && !kernel::is_of_others(&known) => known,
             _ => return Ok(()),
+        };
+        if found {
+            return self.touch(&known, (ifindex, gateway), false).await;
         }
         let message = neighbour_message(ifindex, gateway);
         match self.handle.neighbours().del(message).execute().await {

@@ -11,6 +11,9 @@ const FILTER_LOOSE: u32 = 2;
 const STRICT: u8 = SourceMode::Strict as u8;
 const LOOSE: u8 = SourceMode::Loose as u8;
 
+/// The modes of a port that takes nothing.
+pub(super) const CLOSED: [u8; 2] = [SourceMode::Closed as u8; 2];
+
 /// What the kernel's settings say about packets that arrive by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct KernelPolicy {

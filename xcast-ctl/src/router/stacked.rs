@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::kernel::Link;
+use crate::kernel::{Barred, Link};
 
 /// Interfaces, by index.
 pub(super) type Links = HashMap<u32, Link>;
@@ -39,19 +39,33 @@ fn macvlans_on(links: &Links, ifindex: u32) -> impl Iterator<Item = &Link> {
 
 /// The interface that the kernel takes frames to have arrived by that an interface received by its own address.
 pub(super) fn receiver(links: &Links, ifindex: u32) -> u32 {
+    ascend(links, ifindex).0
+}
+
+/// Why what an interface receives does not arrive at its [`receiver`], if it does not.
+pub(super) fn barred(links: &Links, ifindex: u32) -> Option<Barred> {
+    ascend(links, ifindex).1
+}
+
+/// Goes from one interface to the next one on top of it: where that ends, and what bars the way.
+fn ascend(links: &Links, ifindex: u32) -> (u32, Option<Barred>) {
     let mut receiver = ifindex;
+    let mut barred = None;
     // What was asked for while it changed may form a ring.
     for _ in 0..links.len() {
         // One that has the address itself gets everything (`passthru`).
         let mac = links.get(&receiver).and_then(|link| link.mac);
         let has_all = |link: &&Link| link.up && mac.is_some() && link.mac == mac;
         let group = group_of(links, receiver);
+        if group.is_some() {
+            barred = barred.max(links.get(&receiver).and_then(|link| link.barred));
+        }
         match group.or_else(|| macvlans_on(links, receiver).find(has_all)) {
             Some(upper) => receiver = upper.ifindex,
             None => break,
         }
     }
-    receiver
+    (receiver, barred)
 }
 
 /// All interfaces on top of one, by index.
@@ -103,6 +117,27 @@ mod tests {
         pairs
             .map(|upper| (upper.link.ifindex, upper.is_sure))
             .collect()
+    }
+
+    #[test]
+    fn what_bars_the_way() {
+        let links = |barred: [Option<Barred>; 2]| {
+            let member = |ifindex, kind, master, barred| Link {
+                barred,
+                ..link(ifindex, kind, None, master)
+            };
+            links([
+                member(7, "veth", Some(8), barred[0]),
+                member(8, "bond", Some(9), barred[1]),
+                link(9, "bridge", None, None),
+            ])
+        };
+        let bars = |bars| barred(&links(bars), 7);
+        let (locked, backup) = (Some(Barred::Locked), Some(Barred::Backup));
+        assert_eq!(bars([None, None]), None);
+        assert_eq!(bars([None, locked]), locked);
+        assert_eq!(bars([backup, locked]), backup);
+        assert_eq!(receiver(&links([locked, None]), 7), 9);
     }
 
     #[test]

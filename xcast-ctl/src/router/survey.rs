@@ -15,7 +15,7 @@ use super::{
     stacked::{self, Links, Upper},
 };
 use crate::{
-    kernel::{self, Link, XdpFeatures},
+    kernel::{self, Barred, Link, XdpFeatures},
     sync::event,
 };
 
@@ -103,6 +103,11 @@ impl Survey {
     /// The interface that the kernel takes what arrives by a port to have arrived by.
     pub(super) fn receiver(&self, ifindex: u32) -> u32 {
         stacked::receiver(&self.links, ifindex)
+    }
+
+    /// Why what a port receives does not arrive there, if it does not.
+    pub(super) fn barred(&self, ifindex: u32) -> Option<Barred> {
+        stacked::barred(&self.links, ifindex)
     }
 
     /// The index of the VRF that an interface belongs to.

@@ -167,7 +167,7 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How sure the kernel is of it.
     pub state: NeighbourState,
-    /// The kernel keeps it resolved by itself (`NTF_EXT_MANAGED`).
+    /// Somebody keeps it: the kernel by itself (`NTF_EXT_MANAGED`), or a control plane (`NTF_EXT_LEARNED`).
     pub managed: bool,
 }
 

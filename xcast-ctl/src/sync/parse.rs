@@ -78,6 +78,10 @@ pub(super) fn event(
     payload: &[u8],
 ) -> Result<Option<KernelEvent>> {
     match message_type {
+        // Bridges report what becomes of their ports as links of their own family.
+        libc::RTM_NEWLINK if payload.first() == Some(&(libc::AF_BRIDGE as u8)) => {
+            Ok(Some(KernelEvent::SettingsChanged))
+        }
         libc::RTM_NEWLINK => Ok(link(payload)?.map(KernelEvent::Link)),
         libc::RTM_DELLINK => removed_link(payload),
         libc::RTM_NEWADDR => Ok(address(payload)?.map(KernelEvent::Address)),
@@ -133,7 +137,6 @@ fn attributes(payload: &[u8], header_len: usize) -> NlasIterator<&[u8]> {
 
 fn link(payload: &[u8]) -> Result<Option<Link>> {
     let header = LinkHeader::parse(payload)?;
-    // Bridges report their ports as links of their own family.
     if header.interface_family != AddressFamily::Unspec {
         return Ok(None);
     }
@@ -238,14 +241,15 @@ fn neighbour(payload: &[u8]) -> Result<Option<Neighbour>> {
         KernelNeighbourState::Permanent => NeighbourState::Permanent,
         _ => NeighbourState::None,
     };
-    let (mut address, mut mac, mut managed) = (None, None, false);
+    let (mut address, mut mac) = (None, None);
+    let mut managed = header.flags.contains(NeighbourFlags::ExtLearned);
     for attribute in attributes(payload, header.buffer_len()) {
         let attribute = attribute?;
         match attribute.kind() {
             libc::NDA_DST => address = Some(ip(&attribute)?),
             libc::NDA_LLADDR => mac = parse_mac(attribute.value()).ok(),
             attribute::NEIGHBOUR_FLAGS_EXT => {
-                managed = parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
+                managed |= parse_u32(attribute.value())? & attribute::NEIGHBOUR_MANAGED != 0;
             }
             _ => {}
         }
@@ -660,6 +664,8 @@ mod tests {
         assert_eq!(parsed(libc::RTM_NEWLINK, &message(&[0; 16], &[name])), None);
         let bridge_port = [&[libc::AF_BRIDGE as u8][..], &[0; 15]].concat();
         assert_eq!(parsed(libc::RTM_DELLINK, &bridge_port), None);
+        let changed = parsed(libc::RTM_NEWLINK, &bridge_port);
+        assert_eq!(changed, Some(KernelEvent::SettingsChanged));
     }
 
     proptest! {

@@ -5,7 +5,9 @@ use aya::{programs::ProgramType, sys::is_program_supported};
 use ipnet::IpNet;
 
 use super::setting::Setting;
-use crate::kernel::{self, Link, MemoryLimit, Netfilter, Rule, XdpFeatures, local_port};
+use crate::kernel::{
+    self, Link, MemoryLimit, Netfilter, Rule, TrafficControl, XdpFeatures, local_port,
+};
 use crate::{
     config::{Config, DATAPATH_SUFFIX, Source},
     control::{self, ControlError, Request, Response},
@@ -101,6 +103,8 @@ pub(super) struct Interface {
     pub(super) forwarding: Option<bool>,
     /// The kernel has IPv6 on it.
     pub(super) ipv6: Option<bool>,
+    /// What traffic control does on it.
+    pub(super) traffic_control: TrafficControl,
     /// Settings that are on.
     pub(super) unlike_unicast: Vec<Setting>,
 }
@@ -244,9 +248,21 @@ fn interface(name: &str, links: &[Link], features: Option<&[(u32, XdpFeatures)]>
         // With an MTU below the minimum for IPv6 the interface has no such entry.
         ipv6: kernel::sysctl("ipv6/conf/all/disable_ipv6")
             .map(|_| kernel::sysctl(&format!("ipv6/conf/{kernel_name}/disable_ipv6")) == Some(0)),
+        traffic_control: traffic_control(link, link.master.and_then(find)),
         unlike_unicast: unlike_unicast(kernel_name),
         link: Some(link.clone()),
     }
+}
+
+/// That on a port, and that which sees what the port's bridge or bond receives.
+fn traffic_control(link: &Link, master: Option<&Link>) -> TrafficControl {
+    let mut control = foreign::passed_by(link.ifindex);
+    if let Some(master) = master {
+        let above = foreign::passed_by(master.ifindex).ingress.into_iter();
+        let named = above.map(|text| format!("{text} on {}", master.name));
+        control.ingress.extend(named);
+    }
+    control
 }
 
 fn unlike_unicast(interface: &str) -> Vec<Setting> {

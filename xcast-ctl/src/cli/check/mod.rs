@@ -21,6 +21,7 @@ mod setting;
 mod stacked;
 #[cfg(test)]
 mod testing;
+mod traffic_control;
 mod tunnels;
 mod udp;
 mod unlike_unicast;
@@ -109,6 +110,7 @@ fn judge(facts: &Facts) -> Vec<Finding> {
         policy_routing::judge,
         unlike_unicast::judge,
         port::judge,
+        traffic_control::judge,
         own_interface::judge,
         ipv6::judge,
         udp::judge,

@@ -121,7 +121,7 @@ pub(super) fn judge(facts: &Facts, findings: &mut Vec<Finding>) {
                 "an XDP program ({program}) is on it, which is none of the router's: it gets all that the kernel's stack \
                  is to have"
             ),
-            format!("ip link set {name} xdp off, or wait: the router takes it off"),
+            format!("{}, or wait: the router takes it off", link.xdp_off()),
         );
     }
     if !facts.own_before_handover.is_empty() {

@@ -196,8 +196,8 @@ fn xdp(
                 Severity::Fault,
                 format!("{program} {effect}"),
                 format!(
-                    "show it with: bpftool prog show id {id}; remove it with: ip link set dev {} xdp off",
-                    port.name
+                    "show it with: bpftool prog show id {id}; remove it with: {}",
+                    link.xdp_off()
                 ),
             );
         }
@@ -212,7 +212,8 @@ fn max_mtu(page_size: u32) -> u32 {
 
 fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
     let known = running.ports.iter().find(|known| known.name == port.name);
-    let foreign = port.link.as_ref().and_then(|link| link.xdp_program);
+    let link = port.link.clone().unwrap_or_default();
+    let foreign = link.xdp_program;
     let cause = known.and_then(|known| known.error.as_deref());
     let (what, remedy) = match (known, foreign) {
         (Some(known), Some(_)) if known.mode.is_some() => return,
@@ -228,9 +229,9 @@ fn attached(running: &Running, port: &Interface, findings: &mut Vec<Finding>) {
                 program_name(id).map_or(String::new(), |name| format!(", {name}"))
             ),
             format!(
-                "see whose it is with: bpftool prog show id {id}; end that program, or: ip link set dev {} xdp off; \
-                 the router tries again by itself",
-                port.name
+                "see whose it is with: bpftool prog show id {id}; end that program, or: {}; the router tries again by \
+                 itself",
+                link.xdp_off()
             ),
         ),
         (Some(_), None) => (

@@ -4,13 +4,14 @@ use super::{
     facts::{Facts, Interface},
     finding::{Finding, Severity, finding},
 };
-use crate::kernel::{Link, Rule};
+use crate::kernel::{Barred, Link, Rule};
 
 /// What a port belongs to, and what is on it.
 pub(super) fn judge(facts: &Facts, port: &Interface, findings: &mut Vec<Finding>) {
     let Some(link) = &port.link else { return };
     if let Some(master) = &port.master {
         findings.push(member(port, master));
+        findings.extend(barred(port, link, master));
     }
     for upper in &facts.uppers {
         let on_port = upper.peer == Some(link.ifindex) && !upper.peer_elsewhere;
@@ -65,6 +66,34 @@ fn member(port: &Interface, master: &Link) -> Finding {
              configuration"
         ),
     )
+}
+
+/// A member that its bridge or bond takes less from than from others.
+fn barred(port: &Interface, link: &Link, master: &Link) -> Option<Finding> {
+    let bars = [link, master].map(|link| Some((link.barred?, &link.name)));
+    let (barred, name) = bars.into_iter().flatten().max()?;
+    let sends = match barred.sends_nothing() {
+        true => "; copies for it go to the kernel's stack",
+        false => "",
+    };
+    let remedy = match barred {
+        Barred::Locked => {
+            format!("bridge link set dev {name} locked off, if Xcast is to be taken there")
+        }
+        Barred::NotForwarding => format!(
+            "nothing, if the spanning tree wants that; otherwise: bridge link set dev {name} state forwarding"
+        ),
+        Barred::Backup => "nothing: it is a port again when the bond makes it active".to_owned(),
+    };
+    Some(finding(
+        "barred",
+        Severity::Warning,
+        Some(port),
+        format!(
+            "{name}: {barred}: what arrives is left to the kernel, which does not forward Xcast{sends}"
+        ),
+        remedy,
+    ))
 }
 
 /// An interface whose frames the router leaves alone, as the kernel would do something else with them than with the
@@ -177,6 +206,22 @@ mod tests {
             judge(&facts, &facts.ports[0], &mut findings);
             let says_so = findings[0].what.contains("vlan_filtering");
             assert_eq!(says_so, filters_vlans, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn members_that_are_barred() {
+        let warning = |check| (check, Severity::Warning, Some("eth0".to_owned()));
+        // By its bridge, or by the bridge that its bond belongs to.
+        for is_above in [false, true] {
+            let mut facts = facts();
+            let barred = Some(Barred::Locked);
+            facts.ports[0].master = Some(Link {
+                barred: barred.filter(|_| is_above),
+                ..upper("bond")
+            });
+            testing::link(&mut facts.ports[0]).barred = barred.filter(|_| !is_above);
+            assert_eq!(found(&facts), [warning("member"), warning("barred")]);
         }
     }
 

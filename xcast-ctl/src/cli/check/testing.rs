@@ -6,7 +6,7 @@ use super::{
     judge,
 };
 use crate::{
-    kernel::{Link, XdpFeatures},
+    kernel::{Link, TrafficControl, XdpFeatures},
     report,
 };
 
@@ -43,6 +43,7 @@ pub(super) fn veth(name: &str) -> Interface {
         rp_filter: Some(0),
         forwarding: Some(true),
         ipv6: Some(true),
+        traffic_control: TrafficControl::default(),
         unlike_unicast: Vec::new(),
     }
 }
