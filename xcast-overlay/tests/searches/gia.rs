@@ -143,13 +143,13 @@ fn what_each_part_brings() {
 /// all: tokens which those do not use must not be withheld from them.
 #[test]
 fn flow_control_costs_nothing_while_there_is_capacity() {
-    let count = size(150, 500);
+    let count = size(200, 500);
     for flow_control in [true, false] {
         let parts = Parts {
             flow_control,
             ..Parts::default()
         };
-        let mut world = overlay(5, count, parts, |_| {});
+        let mut world = overlay(1, count, parts, |_| {});
         let asking: Vec<usize> = (0..count)
             .filter(|at| world.node(*at).capacity() >= 10)
             .collect();
@@ -160,7 +160,7 @@ fn flow_control_costs_nothing_while_there_is_capacity() {
         world.run_for(Duration::from_secs(12));
         world.events.clear();
         let mut asked = 0;
-        for _ in 0..150 {
+        for _ in 0..300 {
             for at in &asking {
                 let key = world.random.below(20) as u64;
                 world.act(*at, |node, now| node.search(now, key));
