@@ -139,6 +139,50 @@ fn what_each_part_brings() {
     assert!(without_flow_control.0 >= 0.95 && cost(without_flow_control) >= 0.9 * whole);
 }
 
+/// Nodes that work on ten queries a second ask as many, and have large neighbours that could take them
+/// all: tokens which those do not use must not be withheld from them.
+#[test]
+fn flow_control_costs_nothing_while_there_is_capacity() {
+    let count = size(200, 500);
+    for flow_control in [true, false] {
+        let parts = Parts {
+            flow_control,
+            ..Parts::default()
+        };
+        let mut world = overlay(1, count, parts, |_| {});
+        let asking: Vec<usize> = (0..count)
+            .filter(|at| world.node(*at).capacity() >= 10)
+            .collect();
+        for key in 0..20u64 {
+            let at = world.random.below(count);
+            world.act(at, |node, now| node.share(now, [key]));
+        }
+        world.run_for(Duration::from_secs(12));
+        world.events.clear();
+        let mut asked = 0;
+        for _ in 0..300 {
+            for at in &asking {
+                let key = world.random.below(20) as u64;
+                world.act(*at, |node, now| node.search(now, key));
+                asked += 1;
+            }
+            world.run_for(Duration::from_millis(100));
+        }
+        world.run_for(Duration::from_secs(25));
+        let events = world.events.iter();
+        let found = events.filter(|(_, _, event)| matches!(event, Event::Found { .. }));
+        let found = found.count() as f64 / f64::from(asked);
+        println!(
+            "flow control {flow_control}: {:.1} % found; {} waited, {} in vain, {} beyond capacity",
+            100.0 * found,
+            sum(&world, |c| c.waited),
+            sum(&world, |c| c.given_up),
+            sum(&world, |c| c.overload),
+        );
+        assert!(found >= 0.95, "flow control {flow_control}: {found}");
+    }
+}
+
 #[test]
 fn tokens_are_not_overdrawn_and_neighbours_are_bounded() {
     let mut world = overlay(2, size(150, 500), Parts::default(), |_| {});

@@ -3,7 +3,7 @@
 use std::{io::Write as _, time::Duration};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 use xcast_sim::experiments::{Collapse, Plot, Series, System, collapse_point};
 
 use super::common::{Common, sure};
@@ -19,15 +19,42 @@ pub struct GiaArgs {
     /// Of a thousand nodes, so many have each thing that is looked for
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     replication: u32,
+    /// Only this system; may be given several times
+    #[arg(long, value_enum)]
+    system: Vec<SystemName>,
     /// Queries a second and node; may be given several times
     #[arg(long, default_values_t = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])]
     load: Vec<f64>,
-    /// How long queries come, in simulated seconds
-    #[arg(long, default_value_t = 60)]
+    /// How long queries come before they count, in simulated seconds
+    #[arg(long, default_value_t = 30)]
+    warm_up: u32,
+    /// How long queries come that count
+    #[arg(long, default_value_t = 30)]
     seconds: u32,
-    /// Most queries for each load: a shorter time will do where there would be more
-    #[arg(long, default_value_t = 20_000)]
-    queries: u32,
+}
+
+/// Names of what searches.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum SystemName {
+    All,
+    WithoutReplication,
+    WithoutAdaptation,
+    WithoutFlowControl,
+    WithoutBias,
+    Flooding,
+}
+
+impl SystemName {
+    const fn system(self) -> System {
+        match self {
+            Self::All => System::Gia,
+            Self::WithoutReplication => System::GiaWithoutReplication,
+            Self::WithoutAdaptation => System::GiaWithoutAdaptation,
+            Self::WithoutFlowControl => System::GiaWithoutFlowControl,
+            Self::WithoutBias => System::GiaWithoutBias,
+            Self::Flooding => System::Flooding,
+        }
+    }
 }
 
 /// Runs it.
@@ -39,22 +66,29 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
         nodes: args.nodes as usize,
         replication_permille: args.replication as usize,
         loads,
+        warm_up: Duration::from_secs(args.warm_up.into()),
         time: Duration::from_secs(args.seconds.into()),
-        max_queries: args.queries as usize,
         seeds: args.common.seeds(),
     };
     let (mut rows, mut series, mut points) = (Vec::new(), Vec::new(), Vec::new());
-    for system in System::ALL {
+    let systems = System::ALL.into_iter().filter(|system| {
+        args.system.is_empty() || args.system.iter().any(|name| name.system() == *system)
+    });
+    for system in systems {
         let name = system.name();
-        let measured = experiment.run(system, |load, seed| {
-            eprintln!("{name}: {load} queries a second and node, seed {seed}");
+        let measured = experiment.run(system, |row| {
+            let (load, found) = (row.asked.mean, row.found_percent.mean);
+            eprintln!(
+                "{name}: {load:.3} queries a second and node, {found:.1} % found, {:.1} hops",
+                row.hops.mean
+            );
         });
         points.push((name, collapse_point(&measured)));
         series.push(Series {
             name: name.to_owned(),
             points: measured
                 .iter()
-                .map(|row| (row.load, row.found_percent))
+                .map(|row| (row.asked.mean, row.found_percent))
                 .collect(),
         });
         rows.extend(measured);
@@ -71,7 +105,7 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
                 out,
                 "{:<26} {:>8} {:>14} {:>12} {:>12} {:>12}",
                 row.system.name(),
-                row.load,
+                format!("{:.3}", row.asked.mean),
                 sure(row.found_percent),
                 sure(row.hops),
                 sure(row.packets),

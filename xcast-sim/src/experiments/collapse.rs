@@ -5,6 +5,7 @@
 //! paper's capacities, and drop queries beyond what they can work on.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use xcast_overlay::{
     krpc::Family,
-    memory::{World, address},
+    memory::{Sent, World, address},
     others::flood,
     runtime::{Pace, Protocol, Random, Transmit},
     walks::gia,
@@ -25,10 +26,15 @@ use crate::{random::hash, statistics::Estimate};
 const KEYS: usize = 20;
 /// How long nodes have to find neighbours.
 const SETTLE: Duration = Duration::from_secs(60);
-/// A search has ended after this time.
-const PATIENCE: Duration = Duration::from_secs(25);
+/// How long keys have to reach all neighbours.
+const TELL: Duration = Duration::from_secs(12);
+/// Fewest queries that count: at a low load they come for longer.
+const LEAST: usize = 200;
 /// What has to be found, of a hundred, for a load to count as carried.
 pub(super) const CARRIED_PERCENT: f64 = 90.0;
+
+/// With less than this, higher loads tell nothing more.
+const LOST_PERCENT: f64 = 50.0;
 
 /// What searches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -38,18 +44,24 @@ pub enum System {
     Gia,
     /// Gia's nodes with one part left out: that nodes know what neighbours have.
     GiaWithoutReplication,
+    /// Gia with neighbours taken as they come, as many as at least needed.
+    GiaWithoutAdaptation,
     /// Gia without flow control: queries are sent whether or not there is a token.
     GiaWithoutFlowControl,
+    /// Gia whose walkers go to any neighbour.
+    GiaWithoutBias,
     /// Queries to all neighbours, in the manner of Gnutella.
     Flooding,
 }
 
 impl System {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 6] = [
         Self::Gia,
         Self::GiaWithoutReplication,
+        Self::GiaWithoutAdaptation,
         Self::GiaWithoutFlowControl,
+        Self::GiaWithoutBias,
         Self::Flooding,
     ];
 
@@ -59,7 +71,9 @@ impl System {
         match self {
             Self::Gia => "Gia",
             Self::GiaWithoutReplication => "Gia without replication",
+            Self::GiaWithoutAdaptation => "Gia without adaptation",
             Self::GiaWithoutFlowControl => "Gia without flow control",
+            Self::GiaWithoutBias => "Gia without bias",
             Self::Flooding => "flooding",
         }
     }
@@ -74,10 +88,10 @@ pub struct Collapse {
     pub replication_permille: usize,
     /// Queries a second and node.
     pub loads: Vec<f64>,
-    /// How long queries come.
+    /// How long queries come before they count: until queues are as long as they get.
+    pub warm_up: Duration,
+    /// How long queries come that count.
     pub time: Duration,
-    /// Most queries in that time: a shorter time will do where there would be more.
-    pub max_queries: usize,
     /// One network for each.
     pub seeds: Vec<u64>,
 }
@@ -91,8 +105,10 @@ pub struct CollapseRow {
     pub nodes: usize,
     /// Of a thousand nodes, so many have each thing.
     pub replication_permille: usize,
-    /// Queries a second and node.
+    /// Queries a second that each node would ask.
     pub load: f64,
+    /// Queries a second and node that were asked: nobody asks more than it could work on.
+    pub asked: Estimate,
     /// Of queries, how many found anything, in percent.
     pub found_percent: Estimate,
     /// How far the first answer's query went.
@@ -103,41 +119,55 @@ pub struct CollapseRow {
     pub receivers: Estimate,
 }
 
-/// What a seed brings: share found, hops, packets and receivers for each query.
-type Sample = [f64; 4];
+/// What a seed brings: share found, hops, packets and receivers for each query, and queries a second
+/// and node.
+type Sample = [f64; 5];
 
 impl Collapse {
-    /// Runs it: a row for each load. `progress` is told of each.
-    pub fn run(&self, system: System, mut progress: impl FnMut(f64, u64)) -> Vec<CollapseRow> {
-        let row = |load: &f64| {
-            let samples: Vec<Sample> = self
-                .seeds
-                .iter()
-                .map(|seed| {
-                    progress(*load, *seed);
-                    self.sample(system, *load, *seed)
-                })
-                .collect();
-            let of = |at: usize| Estimate::of(&samples.iter().map(|s| s[at]).collect::<Vec<_>>());
-            Some(CollapseRow {
-                system,
-                nodes: self.nodes,
-                replication_permille: self.replication_permille,
-                load: *load,
-                found_percent: of(0)?,
-                hops: of(1)?,
-                packets: of(2)?,
-                receivers: of(3)?,
-            })
-        };
-        self.loads.iter().filter_map(row).collect()
+    /// Runs it: a row for each load, up to the first at which not half is found. `progress` is told
+    /// each row.
+    pub fn run(&self, system: System, mut progress: impl FnMut(&CollapseRow)) -> Vec<CollapseRow> {
+        let mut rows = Vec::new();
+        for load in &self.loads {
+            let Some(row) = self.row(system, *load) else {
+                break;
+            };
+            progress(&row);
+            let is_lost = row.found_percent.mean < LOST_PERCENT;
+            rows.push(row);
+            if is_lost {
+                break;
+            }
+        }
+        rows
+    }
+
+    fn row(&self, system: System, load: f64) -> Option<CollapseRow> {
+        let samples = self
+            .seeds
+            .iter()
+            .map(|seed| self.sample(system, load, *seed));
+        let samples: Vec<Sample> = samples.collect();
+        let of = |at: usize| Estimate::of(&samples.iter().map(|s| s[at]).collect::<Vec<_>>());
+        Some(CollapseRow {
+            system,
+            nodes: self.nodes,
+            replication_permille: self.replication_permille,
+            load,
+            asked: of(4)?,
+            found_percent: of(0)?,
+            hops: of(1)?,
+            packets: of(2)?,
+            receivers: of(3)?,
+        })
     }
 
     fn sample(&self, system: System, load: f64, seed: u64) -> Sample {
         let parts = gia::Parts {
             replication: system != System::GiaWithoutReplication,
+            adaptation: system != System::GiaWithoutAdaptation,
             flow_control: system != System::GiaWithoutFlowControl,
-            ..gia::Parts::default()
+            bias: system != System::GiaWithoutBias,
         };
         if system == System::Flooding {
             let graph = graph(self.nodes, seed);
@@ -161,14 +191,14 @@ impl Collapse {
         create: impl Fn(usize, u32, Vec<SocketAddr>, Instant, Random) -> S,
     ) -> Sample {
         let mut world = World::new(seed);
-        let mut capacities = Random::from_number(hash(&[seed, 4]));
-        for at in 0..self.nodes {
+        let mut random = Random::from_number(hash(&[seed, 4]));
+        let capacities: Vec<u32> = (0..self.nodes).map(|_| capacity(&mut random)).collect();
+        for (at, capacity) in capacities.iter().enumerate() {
             let seeds = (0..3.min(at))
                 .map(|_| place(world.random.below(at)))
                 .collect();
-            let capacity = capacity(&mut capacities);
             world.add(place(at), |now, random| {
-                create(at, capacity, seeds, now, random)
+                create(at, *capacity, seeds, now, random)
             });
             world.run_for(Duration::from_millis(20));
         }
@@ -180,36 +210,66 @@ impl Collapse {
                 world.act(at, |node, now| node.share_key(now, key));
             }
         }
-        world.run_for(Duration::from_secs(12));
+        world.run_for(TELL);
         world.events.clear();
-        let rate = load * self.nodes as f64;
-        let count = (rate * self.time.as_secs_f64()).min(self.max_queries as f64);
-        let count = (count as usize).max(100.min(self.max_queries));
+        let sum: f64 = capacities
+            .iter()
+            .map(|capacity| load.min(f64::from(*capacity)))
+            .sum();
+        // One query after the other, at Poisson's times, by nodes as often as they ask.
+        let ask = |world: &mut World<S>| {
+            let unit = (world.random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
+            world.run_for(Duration::from_secs_f64(-unit.ln() / sum));
+            let at = loop {
+                let at = world.random.below(self.nodes);
+                let draw = world.random.below(1 << 20) as f64 / f64::from(1 << 20);
+                if draw * load < f64::from(capacities[at]) {
+                    break at;
+                }
+            };
+            let key = world.random.below(KEYS) as u64;
+            (at, world.act(at, |node, now| node.look_for(now, key)))
+        };
+        let begin = world.now + self.warm_up;
+        while world.now < begin {
+            ask(&mut world);
+            world.events.clear();
+        }
         let before = world.sent;
-        let (mut found, mut hops) = (0_u64, 0_u64);
-        let mut take = |world: &mut World<S>| {
-            for (_, _, event) in world.events.drain(..) {
-                if let Some(far) = S::found(&event) {
+        let (end, mut open) = (world.now + self.time, BTreeSet::new());
+        let (mut asked, mut found, mut hops) = (0_u64, 0_u64, 0_u64);
+        let mut sent = Sent::default();
+        // Others go on asking until the last query that counts has ended.
+        loop {
+            let counts = world.now < end || asked < LEAST as u64;
+            if !counts && open.is_empty() {
+                break;
+            }
+            let query = ask(&mut world);
+            if counts {
+                asked += 1;
+                open.insert(query);
+                sent = world.sent;
+            }
+            for (_, at, event) in world.events.drain(..) {
+                let Some((number, far)) = S::ended(&event) else {
+                    continue;
+                };
+                if open.remove(&(at, number))
+                    && let Some(far) = far
+                {
                     found += 1;
                     hops += u64::from(far);
                 }
             }
-        };
-        for _ in 0..count {
-            let unit = (world.random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
-            world.run_for(Duration::from_secs_f64(-unit.ln() / rate));
-            let (at, key) = (world.random.below(self.nodes), world.random.below(KEYS));
-            world.act(at, |node, now| node.look_for(now, key as u64));
-            take(&mut world);
         }
-        world.run_for(PATIENCE);
-        take(&mut world);
-        let count = count as f64;
+        let count = asked as f64;
         [
             100.0 * found as f64 / count,
             hops as f64 / found.max(1) as f64,
-            (world.sent.packets() - before.packets()) as f64 / count,
-            (world.sent.receivers() - before.receivers()) as f64 / count,
+            (sent.packets() - before.packets()) as f64 / count,
+            (sent.receivers() - before.receivers()) as f64 / count,
+            sum / self.nodes as f64,
         ]
     }
 }
@@ -223,7 +283,8 @@ pub fn collapse_point(rows: &[CollapseRow]) -> Option<f64> {
         let (before, after) = (one.found_percent.mean, other.found_percent.mean);
         let part = (before - CARRIED_PERCENT) / (before - after);
         let is_between = before >= CARRIED_PERCENT && after < CARRIED_PERCENT;
-        is_between.then(|| one.load * (other.load / one.load).powf(part))
+        let (one, other) = (one.asked.mean, other.asked.mean);
+        is_between.then(|| one * (other / one).powf(part))
     })
 }
 
@@ -243,9 +304,9 @@ fn capacity(random: &mut Random) -> u32 {
 }
 
 /// A graph in which nearly each node has eight neighbours: four rings, each in random order.
-fn graph(count: usize, seed: u64) -> Vec<std::collections::BTreeSet<usize>> {
+fn graph(count: usize, seed: u64) -> Vec<BTreeSet<usize>> {
     let mut random = Random::from_number(hash(&[seed, 5]));
-    let mut graph = vec![std::collections::BTreeSet::new(); count];
+    let mut graph = vec![BTreeSet::new(); count];
     for _ in 0..4 {
         let mut ring: Vec<usize> = (0..count).collect();
         random.choose(&mut ring, count);
@@ -263,9 +324,10 @@ fn graph(count: usize, seed: u64) -> Vec<std::collections::BTreeSet<usize>> {
 /// What both systems can do.
 trait Searcher: Protocol {
     fn share_key(&mut self, now: Instant, key: u64);
-    fn look_for(&mut self, now: Instant, key: u64);
-    /// How far the query went that found something.
-    fn found(event: &Self::Event) -> Option<u8>;
+    /// Looks for a key: the search's number.
+    fn look_for(&mut self, now: Instant, key: u64) -> u64;
+    /// Which search has ended, and how far the query went if it found something.
+    fn ended(event: &Self::Event) -> Option<(u64, Option<u16>)>;
 }
 
 impl Searcher for gia::Node {
@@ -273,14 +335,14 @@ impl Searcher for gia::Node {
         self.share(now, [key]);
     }
 
-    fn look_for(&mut self, now: Instant, key: u64) {
-        self.search(now, key);
+    fn look_for(&mut self, now: Instant, key: u64) -> u64 {
+        self.search(now, key).0
     }
 
-    fn found(event: &gia::Event) -> Option<u8> {
+    fn ended(event: &gia::Event) -> Option<(u64, Option<u16>)> {
         match event {
-            gia::Event::Found { hops, .. } => Some(*hops),
-            gia::Event::NotFound { .. } => None,
+            gia::Event::Found { search, hops, .. } => Some((search.0, Some((*hops).into()))),
+            gia::Event::NotFound { search } => Some((search.0, None)),
         }
     }
 }
@@ -290,14 +352,15 @@ impl Searcher for Limited {
         self.node.share([key]);
     }
 
-    fn look_for(&mut self, now: Instant, key: u64) {
-        self.node.search(now, key);
+    fn look_for(&mut self, now: Instant, key: u64) -> u64 {
+        self.node.search(now, key).0
     }
 
-    fn found(event: &flood::Event) -> Option<u8> {
+    fn ended(event: &flood::Event) -> Option<(u64, Option<u16>)> {
         match event {
-            flood::Event::Found { hops, .. } => Some(*hops),
-            _ => None,
+            flood::Event::Found { search, hops, .. } => Some((search.0, Some((*hops).into()))),
+            flood::Event::NotFound { search } => Some((search.0, None)),
+            flood::Event::Here { .. } => None,
         }
     }
 }
@@ -357,12 +420,12 @@ mod tests {
             nodes: 150,
             replication_permille: 10,
             loads: vec![0.03, 2.0],
-            time: Duration::from_secs(30),
-            max_queries: 1500,
+            warm_up: Duration::from_secs(20),
+            time: Duration::from_secs(20),
             seeds: vec![1],
         };
         let found = |system| {
-            let rows = experiment.run(system, |_, _| {});
+            let rows = experiment.run(system, |_| {});
             [rows[0].found_percent.mean, rows[1].found_percent.mean]
         };
         let (gia, flooding) = (found(System::Gia), found(System::Flooding));
@@ -386,6 +449,7 @@ mod tests {
                 nodes: 1,
                 replication_permille: 10,
                 load,
+                asked: estimate(load),
                 found_percent: estimate(found),
                 hops: estimate(0.0),
                 packets: estimate(0.0),

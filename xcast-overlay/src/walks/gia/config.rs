@@ -26,8 +26,8 @@ pub struct Config {
     /// Into how many a walker splits at each later hop, by one packet; each has its share of the
     /// steps left. Default: 1.
     pub branch: usize,
-    /// Steps of a walker. Default: 255.
-    pub ttl: u8,
+    /// Steps of a walker. Default: 1024, as in the paper.
+    pub ttl: u16,
     /// How often a node that is content looks for better neighbours. Default: 10 s.
     pub adaptation: Duration,
     /// How often neighbours hear of each other, and get tokens. Default: 1 s.
@@ -79,12 +79,19 @@ impl Config {
             max_neighbours: 128,
             walkers: 1,
             branch: 1,
-            ttl: 255,
+            ttl: 1024,
             adaptation: Duration::from_secs(10),
             beat: Duration::from_secs(1),
             timeout: Duration::from_secs(20),
             parts: Parts::default(),
         }
+    }
+
+    /// Most queries that may come at once: the tokens of a beat, and those saved up, which are as many or
+    /// one for each neighbour.
+    pub(super) fn most_at_once(&self) -> u32 {
+        let saved = self.capacity.max(self.most_neighbours() as u32);
+        self.capacity.saturating_add(saved)
     }
 
     /// Most neighbours of a node of its capacity.

@@ -12,7 +12,7 @@ const PROTOCOL: Magic = Magic {
     version: 1,
 };
 /// Most neighbours that one message is for.
-pub(super) const MAX_PARTS: usize = 100;
+pub(super) const MAX_PARTS: usize = 64;
 /// Most keys in one message.
 pub(super) const MAX_KEYS: usize = 100;
 
@@ -25,6 +25,10 @@ pub fn is_for_gia(datagram: &[u8]) -> bool {
 /// and a number.
 pub(super) type Part = (u32, u32);
 
+/// What a neighbour is told of tokens: by its tag, how many were given to it in all, and how many of
+/// its own are spent.
+pub(super) type Account = (u32, u32, u32);
+
 /// A node, and its capacity as far as that is known.
 pub(super) type Known = (SocketAddr, u32);
 
@@ -34,8 +38,8 @@ pub(super) struct Query {
     pub id: [u8; 8],
     pub origin: SocketAddr,
     pub key: u64,
-    pub ttl: u8,
-    pub hops: u8,
+    pub ttl: u16,
+    pub hops: u16,
     /// For each receiver the number of the token that it is sent with; 0 for none.
     pub tokens: Vec<Part>,
 }
@@ -62,12 +66,12 @@ pub(super) enum Message {
     Drop {
         tag: u32,
     },
-    /// To all neighbours: how this node is, some others, and the tokens given to each in all.
+    /// To all neighbours: how this node is, some others, and how it stands with tokens.
     Beat {
         capacity: u32,
         degree: u16,
         others: Vec<Known>,
-        tokens: Vec<Part>,
+        tokens: Vec<Account>,
     },
     /// To all neighbours: keys that this node has.
     Keys {
@@ -77,13 +81,13 @@ pub(super) enum Message {
     /// These nodes have it.
     Hit {
         id: [u8; 8],
-        hops: u8,
+        hops: u16,
         holders: Vec<SocketAddr>,
     },
     /// A walker has come to its end.
     End {
         id: [u8; 8],
-        hops: u8,
+        hops: u16,
     },
 }
 
@@ -156,7 +160,11 @@ impl Message {
                 w.u32(*capacity);
                 w.u16(*degree);
                 write_others(&mut w, others);
-                write_parts(&mut w, tokens);
+                w.list(tokens, |w, (tag, given, spent)| {
+                    w.u32(*tag);
+                    w.u32(*given);
+                    w.u32(*spent);
+                });
             }
             Self::Keys { keys } => {
                 w = begin(6);
@@ -167,20 +175,20 @@ impl Message {
                 w.octets(&query.id);
                 w.address(&query.origin);
                 w.u64(query.key);
-                w.u8(query.ttl);
-                w.u8(query.hops);
+                w.u16(query.ttl);
+                w.u16(query.hops);
                 write_parts(&mut w, &query.tokens);
             }
             Self::Hit { id, hops, holders } => {
                 w = begin(8);
                 w.octets(id);
-                w.u8(*hops);
+                w.u16(*hops);
                 w.list(holders, Writer::address);
             }
             Self::End { id, hops } => {
                 w = begin(9);
                 w.octets(id);
-                w.u8(*hops);
+                w.u16(*hops);
             }
         }
         w.finish()
@@ -210,7 +218,7 @@ impl Message {
                 capacity: r.u32()?,
                 degree: r.u16()?,
                 others: read_others(&mut r)?,
-                tokens: read_parts(&mut r)?,
+                tokens: r.list(MAX_PARTS, |r| Some((r.u32()?, r.u32()?, r.u32()?)))?,
             },
             6 => Self::Keys {
                 keys: r.list(MAX_KEYS, Reader::u64)?,
@@ -219,18 +227,18 @@ impl Message {
                 id: r.array()?,
                 origin: r.address()?,
                 key: r.u64()?,
-                ttl: r.u8()?,
-                hops: r.u8()?,
+                ttl: r.u16()?,
+                hops: r.u16()?,
                 tokens: read_parts(&mut r)?,
             }),
             8 => Self::Hit {
                 id: r.array()?,
-                hops: r.u8()?,
+                hops: r.u16()?,
                 holders: r.list(MAX_OTHERS, Reader::address)?,
             },
             9 => Self::End {
                 id: r.array()?,
-                hops: r.u8()?,
+                hops: r.u16()?,
             },
             _ => return None,
         };
@@ -250,14 +258,13 @@ mod tests {
         let (capacity, degree) = (100, 7);
         let holders = vec![one, "[2001:db8::1]:1".parse().expect("an address")];
         let others: Vec<Known> = holders.iter().map(|holder| (*holder, 9)).collect();
-        let tokens = vec![(1, 2), (3, 4)];
         let query = Query {
             id: [1; 8],
             origin: one,
             key: 3,
             ttl: 4,
             hops: 5,
-            tokens: tokens.clone(),
+            tokens: vec![(1, 2), (3, 4)],
         };
         for message in [
             Message::Connect {
@@ -278,7 +285,7 @@ mod tests {
                 capacity,
                 degree,
                 others,
-                tokens,
+                tokens: vec![(1, 2, 3), (4, 5, 6)],
             },
             Message::Keys {
                 keys: vec![1, 2, 3],

@@ -5,7 +5,8 @@
 //! * **One-hop replication.** Neighbours tell each other what they have, so that a node answers for
 //!   all its neighbours.
 //! * **Flow control.** A query is sent only with a token that the neighbour has given. A node gives out
-//!   as many as it can work on, in proportion to its neighbours' capacity. Tokens are numbered, so
+//!   as many as it can work on, in proportion to its neighbours' capacity; what one does not use is
+//!   for the others. Tokens are numbered, so
 //!   that none counts twice; a query without a good one is dropped. Whoever has none waits.
 //! * **Topology.** A node looks for more neighbours as long as they could not use all that it can do,
 //!   the more often the less content it is; a node that is full gives up its neighbour of highest degree

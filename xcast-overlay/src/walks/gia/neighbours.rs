@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     config::Config,
+    message::Account,
     tokens::{Grant, Purse},
 };
 
@@ -31,6 +32,13 @@ pub(super) struct Neighbour {
     pub grant: Grant,
 }
 
+impl Neighbour {
+    /// What it is told of tokens.
+    pub fn account(&self) -> Account {
+        (self.tag, self.grant.given(), self.purse.spent())
+    }
+}
+
 /// What to do with somebody who wants to be a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -46,6 +54,11 @@ pub(super) struct Neighbours(pub BTreeMap<SocketAddr, Neighbour>);
 impl Neighbours {
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Whether any has given a token that is left.
+    pub fn any_token(&self) -> bool {
+        self.0.values().any(|neighbour| neighbour.purse.left() > 0)
     }
 
     /// Whether somebody with this capacity and so many neighbours is taken (figure 3 of the paper).
@@ -89,17 +102,32 @@ impl Neighbours {
         (sum / f64::from(config.capacity)).min(1.0)
     }
 
-    /// Gives each neighbour tokens, in proportion to its capacity.
-    pub fn give(&mut self, tokens: f64) {
-        let all: f64 = self
+    /// Gives neighbours tokens, in proportion to their capacity. Nobody gets more than it wants, as
+    /// far as is known: that is for those that want more (start-time fair queueing's shares).
+    pub fn give(&mut self, tokens: f64, most_saved: u32) {
+        let mut all: Vec<(f64, f64, &mut Grant)> = self
             .0
-            .values()
-            .map(|neighbour| f64::from(neighbour.capacity))
-            .sum();
-        for neighbour in self.0.values_mut() {
-            neighbour
-                .grant
-                .give(tokens * f64::from(neighbour.capacity) / all.max(1.0));
+            .values_mut()
+            .map(|neighbour| {
+                let wanted = neighbour.grant.wanted(most_saved);
+                (
+                    wanted,
+                    f64::from(neighbour.capacity.max(1)),
+                    &mut neighbour.grant,
+                )
+            })
+            .collect();
+        // Who is content first comes first, and leaves the rest to the others.
+        all.sort_by(|(wanted, weight, _), (other, other_weight, _)| {
+            (wanted * other_weight).total_cmp(&(other * weight))
+        });
+        let mut weights: f64 = all.iter().map(|(_, weight, _)| weight).sum();
+        let mut left = tokens;
+        for (wanted, weight, grant) in all {
+            let given = wanted.min(left * weight / weights);
+            grant.give(given);
+            left -= given;
+            weights -= weight;
         }
     }
 
@@ -154,33 +182,49 @@ mod tests {
         assert_eq!(all.judge(&config, 1000, 90), Verdict::Instead(address(6)));
     }
 
+    /// One beat, in which these use all that they have: what is given to each.
+    fn beat(all: &mut Neighbours, tokens: f64, busy: &[u8]) -> Vec<u32> {
+        let before: Vec<u32> = all.0.values().map(|known| known.grant.given()).collect();
+        for n in busy {
+            let known = all.0.get_mut(&address(*n)).expect("a neighbour");
+            for number in 1..=known.grant.given() {
+                known.grant.take(number);
+            }
+        }
+        all.give(tokens, 4);
+        let after = all.0.values().map(|known| known.grant.given());
+        after
+            .zip(before)
+            .map(|(after, before)| after - before)
+            .collect()
+    }
+
+    /// Who wants more than there is gets it in proportion to its capacity.
     #[test]
     fn tokens_by_capacity() {
         let mut all = Neighbours::default();
-        all.0.insert(address(2), neighbour(10, 1));
-        all.0.insert(address(3), neighbour(30, 1));
-        for _ in 0..3 {
-            all.give(8.0);
+        for (n, capacity) in [(2, 10), (3, 30), (4, 60)] {
+            all.0.insert(address(n), neighbour(capacity, 1));
         }
-        let given: Vec<u32> = all
-            .0
-            .values()
-            .map(|neighbour| neighbour.grant.given())
-            .collect();
-        assert_eq!(given, [6, 18]);
+        for _ in 0..20 {
+            beat(&mut all, 1000.0, &[2, 3, 4]);
+        }
+        assert_eq!(beat(&mut all, 1000.0, &[2, 3, 4]), [100, 300, 600]);
     }
 
-    /// Of a beat of a large node, the largest neighbour gets nearly all.
+    /// What one does not want is for the others, however small they are; and for nobody if nobody
+    /// wants it.
     #[test]
-    fn many_tokens_by_capacity() {
+    fn unused_tokens_are_for_others() {
         let mut all = Neighbours::default();
         for (n, capacity) in [(2, 10), (3, 1000), (4, 10_000)] {
             all.0.insert(address(n), neighbour(capacity, 1));
         }
-        for _ in 0..2 {
-            all.give(5505.0);
+        for _ in 0..20 {
+            let given: u32 = beat(&mut all, 1000.0, &[2]).iter().sum();
+            assert!(given <= 1000, "{given}");
         }
-        let given = all.0.values().map(|neighbour| neighbour.grant.given());
-        assert_eq!(given.collect::<Vec<_>>(), [10, 1000, 10_000]);
+        assert_eq!(beat(&mut all, 1000.0, &[2]), [1000, 0, 0]);
+        assert_eq!(beat(&mut all, 1000.0, &[]), [0, 0, 0]);
     }
 }

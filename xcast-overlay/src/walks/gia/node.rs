@@ -10,10 +10,10 @@ use bytes::Bytes;
 
 use super::{
     config::Config,
-    message::{Known, MAX_KEYS, MAX_OTHERS, MAX_PARTS, Message, Query},
+    message::{Account, Known, MAX_KEYS, MAX_OTHERS, MAX_PARTS, Message, Query},
     neighbours::{Neighbour, Neighbours, Verdict},
     status::{Counters, Event, SearchId, Status},
-    tokens::{Grant, Purse},
+    tokens::{Grant, Purse, most_saved},
 };
 use crate::{
     runtime::{Lately, Outbox, Pace, Protocol, Random, Transmit},
@@ -26,8 +26,9 @@ const GONE_AFTER: u32 = 4;
 const KEYS_EVERY: u64 = 10;
 /// Other nodes that are remembered.
 const MAX_KNOWN: usize = 128;
-/// Queries that wait for a token, or are remembered.
-const MAX_WAITING: usize = 256;
+/// Fewest queries that can wait for a token: more in a node that works on more in a second.
+const MIN_WAITING: usize = 256;
+/// Queries that are remembered.
 const MAX_SEEN: usize = 4096;
 /// Most keys of a neighbour that are remembered.
 const MAX_INDEX: usize = 10_000;
@@ -43,6 +44,14 @@ struct Search {
     ended: usize,
 }
 
+/// A query that waits for a token.
+#[derive(Debug)]
+struct Waiting {
+    since: Instant,
+    query: Query,
+    from: SocketAddr,
+}
+
 /// A node of Gia. See the [module](super).
 #[derive(Debug)]
 pub struct Node {
@@ -56,9 +65,9 @@ pub struct Node {
     searches: BTreeMap<[u8; 8], Search>,
     /// To whom queries went from here.
     used: BTreeMap<[u8; 8], BTreeSet<SocketAddr>>,
-    seen: Lately<([u8; 8], SocketAddr, u8)>,
+    seen: Lately<([u8; 8], SocketAddr, u16)>,
     used_order: VecDeque<[u8; 8]>,
-    waiting: VecDeque<(Instant, Query, SocketAddr)>,
+    waiting: VecDeque<Waiting>,
     service: Pace,
     beat_at: Instant,
     beats: u64,
@@ -84,8 +93,7 @@ impl Node {
             seen: Lately::new(MAX_SEEN),
             used_order: VecDeque::new(),
             waiting: VecDeque::new(),
-            // Tokens of a beat may be used all at once, and those saved up.
-            service: Pace::new(config.capacity.saturating_mul(2).max(64), interval),
+            service: Pace::new(config.most_at_once(), interval),
             beat_at: now,
             beats: 0,
             adapt_at: now,
@@ -138,8 +146,13 @@ impl Node {
             hops: 0,
             tokens: Vec::new(),
         };
-        self.forward(now, query, self.config.address);
+        self.forward_or_wait(now, query, self.config.address);
         search
+    }
+
+    /// Queries that it can work on in a second.
+    pub fn capacity(&self) -> u32 {
+        self.config.capacity
     }
 
     /// Its place, and what it has done.
@@ -324,11 +337,14 @@ impl Node {
         self.neighbours
             .0
             .retain(|_, neighbour| now < neighbour.heard + patience);
-        self.neighbours
-            .give(f64::from(self.config.capacity) * self.config.beat.as_secs_f64());
+        let most = f64::from(self.config.capacity) * self.config.beat.as_secs_f64();
+        // What waits here has yet to be sent on: so much less is let in.
+        let tokens = (most - self.waiting.len() as f64).max(0.0);
+        let saved = most_saved(self.config.capacity, self.neighbours.len());
+        self.neighbours.give(tokens, saved);
         let all = self.neighbours.0.iter();
-        let parts: Vec<(SocketAddr, (u32, u32))> = all
-            .map(|(address, known)| (*address, (known.tag, known.grant.given())))
+        let parts: Vec<(SocketAddr, Account)> = all
+            .map(|(address, known)| (*address, known.account()))
             .collect();
         for parts in parts.chunks(MAX_PARTS) {
             let (to, tokens): (Vec<_>, Vec<_>) = parts.iter().copied().unzip();
@@ -347,15 +363,33 @@ impl Node {
             let keys: Vec<u64> = self.keys.iter().copied().collect();
             self.tell_keys(&to, &keys);
         }
-        let timeout = self.config.timeout;
-        self.waiting.retain(|(since, _, _)| now < *since + timeout);
-        self.send_waiting(now);
+        let (timeout, before) = (self.config.timeout, self.waiting.len());
+        self.waiting.retain(|waiting| now < waiting.since + timeout);
+        self.counters.given_up += (before - self.waiting.len()) as u64;
+        self.send_waiting();
     }
 
-    fn send_waiting(&mut self, now: Instant) {
-        for _ in 0..self.waiting.len() {
-            if let Some((_, query, from)) = self.waiting.pop_front() {
-                self.forward(now, query, from);
+    fn send_waiting(&mut self) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        while self.neighbours.any_token()
+            && let Some(Waiting { since, query, from }) = waiting.pop_front()
+        {
+            if let Err(query) = self.forward(query, from) {
+                self.waiting.push_back(Waiting { since, query, from });
+            }
+        }
+        self.waiting.append(&mut waiting);
+    }
+
+    /// Sends a walker on now, or when there is a token for it.
+    fn forward_or_wait(&mut self, now: Instant, query: Query, from: SocketAddr) {
+        if let Err(query) = self.forward(query, from) {
+            self.counters.waited += 1;
+            let since = now;
+            if self.waiting.len() < MIN_WAITING.max(self.config.capacity as usize) {
+                self.waiting.push_back(Waiting { since, query, from });
+            } else {
+                self.counters.given_up += 1;
             }
         }
     }
@@ -394,18 +428,19 @@ impl Node {
             };
             return self.send(vec![query.origin], &hit);
         }
-        self.forward(now, query, from);
+        self.forward_or_wait(now, query, from);
     }
 
-    /// Sends a walker on, or several from where it starts.
-    fn forward(&mut self, now: Instant, mut query: Query, from: SocketAddr) {
+    /// Sends a walker on, or several from where it starts, unless nobody has given a token.
+    fn forward(&mut self, mut query: Query, from: SocketAddr) -> Result<(), Query> {
         let is_start = query.hops == 0;
         if query.ttl == 0 {
             let end = Message::End {
                 id: query.id,
                 hops: query.hops,
             };
-            return self.send(vec![query.origin], &end);
+            self.send(vec![query.origin], &end);
+            return Ok(());
         }
         let parts = self.config.parts;
         let used = self.used.get(&query.id);
@@ -421,18 +456,12 @@ impl Node {
                 .collect::<Vec<Known>>()
         };
         // To each neighbour once, before it goes to one again.
-        let any_fresh = self
-            .neighbours
-            .0
-            .keys()
-            .any(|address| others(address) && is_fresh(address));
-        let mut candidates = may(any_fresh);
+        let mut candidates = may(true);
         if candidates.is_empty() {
-            if self.waiting.len() < MAX_WAITING {
-                self.counters.waited += 1;
-                self.waiting.push_back((now, query, from));
-            }
-            return;
+            candidates = may(false);
+        }
+        if candidates.is_empty() {
+            return Err(query);
         }
         let count = candidates.len();
         self.random.choose(&mut candidates, count);
@@ -445,7 +474,7 @@ impl Node {
             self.config.branch
         };
         candidates.truncate(most.clamp(1, MAX_PARTS));
-        let ways = candidates.len() as u8;
+        let ways = candidates.len() as u16;
         query.ttl -= 1;
         if !is_start {
             // Together they go as far as the one would have gone.
@@ -474,6 +503,7 @@ impl Node {
             self.counters.step_receivers += to.len() as u64;
         }
         self.send(to, &Message::Query(query));
+        Ok(())
     }
 
     fn remember(&mut self, id: [u8; 8], to: &[SocketAddr]) {
@@ -541,12 +571,15 @@ impl Node {
                 };
                 known.heard = now;
                 (known.capacity, known.degree) = (capacity, degree);
-                let own = tokens.iter().find(|(tag, _)| *tag == known.own_tag);
-                if let Some((_, given)) = own {
-                    known.purse.told(*given);
+                let own = tokens.iter().find(|(tag, ..)| *tag == known.own_tag);
+                if let Some((_, given, spent)) = own {
+                    known
+                        .purse
+                        .told(*given, most_saved(capacity, degree.into()));
+                    known.grant.heard(*spent);
                 }
                 self.hear_of(others);
-                self.send_waiting(now);
+                self.send_waiting();
             }
             Message::Keys { keys } => {
                 if let Some(known) = self.neighbours.0.get_mut(&from)

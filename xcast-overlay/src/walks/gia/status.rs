@@ -16,7 +16,7 @@ pub enum Event {
         /// Who has it.
         holders: Vec<SocketAddr>,
         /// How far the walker went.
-        hops: u8,
+        hops: u16,
     },
     /// No walker has found anything in time.
     NotFound {
@@ -45,6 +45,8 @@ pub struct Counters {
     pub worked_on: u64,
     /// Queries that waited for a token.
     pub waited: u64,
+    /// Of these, those that waited in vain, or had no room.
+    pub given_up: u64,
     /// Queries that came without a good token.
     pub overdrawn: u64,
     /// Queries beyond the capacity: they were dropped.
