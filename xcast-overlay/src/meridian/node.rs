@@ -591,6 +591,10 @@ impl Node {
                     nodes: Vec::new(),
                 };
                 self.reply(from, &pong);
+                // Whoever measures for others is known to many already, and would measure in turn.
+                if now < self.started + YOUTH {
+                    self.heard_of(now, from);
+                }
             }
             Message::Gossip {
                 transaction,

@@ -313,7 +313,7 @@ fn queries_end_in_rough_weather_and_when_nodes_die() {
     );
 }
 
-/// Who measures for others is answered, and no more than that: it would be measured in turn.
+/// A node that is no longer new answers whoever measures for others, and does not measure in turn.
 #[test]
 fn a_ping_is_answered_by_one_datagram() {
     let (mut world, _) = overlay(5, 3, false, Faults::default());
