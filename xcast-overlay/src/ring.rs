@@ -1,8 +1,11 @@
 //! Positions on a ring, as Chord and its kin have them.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
-use crate::{id::Id, krpc::compact};
+use crate::id::Id;
 
 /// A place on a ring of 2^64 places: of a peer, or of a key.
 ///
@@ -15,14 +18,20 @@ impl Position {
     /// The position of a peer: the beginning of its address's SHA-1 hash, so that it need not be
     /// told, and nobody chooses it freely.
     pub fn of(address: &SocketAddr) -> Self {
-        let mut octets = Vec::with_capacity(18);
-        compact::write_address(address, &mut octets);
-        Self::of_key(&octets)
+        let port = address.port().to_be_bytes();
+        match address.ip() {
+            IpAddr::V4(ip) => Self::of_parts(&[&ip.octets(), &port]),
+            IpAddr::V6(ip) => Self::of_parts(&[&ip.octets(), &port]),
+        }
     }
 
     /// The position of a key.
     pub fn of_key(key: &[u8]) -> Self {
-        let [a, b, c, d, e, f, g, h, ..] = *Id::hash_of(&[key]).octets();
+        Self::of_parts(&[key])
+    }
+
+    fn of_parts(parts: &[&[u8]]) -> Self {
+        let [a, b, c, d, e, f, g, h, ..] = *Id::hash_of(parts).octets();
         Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 

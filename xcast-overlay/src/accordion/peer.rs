@@ -322,11 +322,12 @@ impl Accordion {
         let me = self.me.position;
         let near = self.neighbours.successors().iter().rev().copied();
         let near = near.filter(|peer| peer.position.is_within(me, forward.key));
-        let known = self.table.before(now, forward.key, false).chain(near);
         let origin = forward.origin;
-        let mut next: Vec<Contact> = known
-            .filter(|peer| !passed.to.contains(peer) && peer.address != origin)
-            .collect();
+        let is_new = |peer: &Contact| !passed.to.contains(peer) && peer.address != origin;
+        let known = self.table.before(now, forward.key, false);
+        // The closest come first.
+        let known = known.filter(is_new).take(count);
+        let mut next: Vec<Contact> = known.chain(near.filter(is_new)).collect();
         next.sort_by_key(|peer| peer.position.distance_to(forward.key));
         next.dedup();
         next.truncate(count);

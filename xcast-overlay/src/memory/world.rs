@@ -49,7 +49,7 @@ pub struct World<P: Protocol> {
     pub watch: Option<Watch>,
     /// Lists are served by unicast, so that each receiver's datagram is lost by itself.
     pub apart: bool,
-    /// A digest of all that was sent, in order (FNV-1a): two runs with the same one were the same.
+    /// A digest of all that was sent, in order: two runs with the same one were the same.
     pub digest: u64,
     addresses: Vec<Vec<SocketAddr>>,
     places: HashMap<SocketAddr, usize>,
@@ -309,8 +309,12 @@ impl<P: Protocol> World<P> {
         let all_lost = shared && self.happens(self.faults.first_link_loss);
         for (place, to) in transmit.to.iter().enumerate() {
             let datagram = transmit.datagram(place);
-            for octet in datagram.iter().chain(&to.port().to_be_bytes()) {
-                self.digest = (self.digest ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3);
+            let (words, rest) = datagram.as_chunks::<8>();
+            for word in words {
+                self.note(u64::from_le_bytes(*word));
+            }
+            for octet in rest.iter().chain(&to.port().to_be_bytes()) {
+                self.note(u64::from(*octet));
             }
             self.sent.octets += datagram.len() as u64;
             self.sent.longest_octets = self.sent.longest_octets.max(datagram.len());
@@ -327,7 +331,7 @@ impl<P: Protocol> World<P> {
         let Some(to) = self.place(to_address) else {
             return;
         };
-        self.digest = (self.digest ^ to as u64).wrapping_mul(0x0100_0000_01b3);
+        self.note(to as u64);
         if self
             .blocked
             .as_ref()
@@ -356,6 +360,14 @@ impl<P: Protocol> World<P> {
                 content: content.clone(),
             }));
         }
+    }
+
+    /// Takes something into the digest, in the manner of FNV-1a, of which a step leaves the low bits alone
+    /// that the next one is to mix.
+    fn note(&mut self, word: u64) {
+        self.digest = (self.digest ^ word)
+            .wrapping_mul(0x0100_0000_01b3)
+            .rotate_left(29);
     }
 
     fn happens(&mut self, per_thousand: usize) -> bool {

@@ -14,6 +14,8 @@
 //!   ([`Goal`]); each node that is asked probes all targets by one packet.
 //! * **Rings.** Of more than k members of a ring, those are chosen whose latencies to each other span
 //!   the largest hypervolume: all are asked about all others, by one packet.
+//!   Members that were not measured of late are measured anew before, by one packet as well. Who does not
+//!   answer a question is probed at once, and is out of the rings if it is silent again.
 //!
 //! Messages are datagrams ([`is_for_meridian`]); other versions and other overlays are ignored. Whoever
 //! asks to measure a target makes others send one small datagram each to it, within each node's budget of

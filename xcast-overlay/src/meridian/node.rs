@@ -32,6 +32,8 @@ const GONE_AFTER: u32 = 2;
 const YOUTH: Duration = Duration::from_secs(60);
 /// Longest time until an own query has an answer.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Most nodes whose round trips are remembered beside those of the rings.
+const MAX_MEASURED: usize = 512;
 /// Most queries, and most measurements for others, at a time.
 const MAX_WORK: usize = 256;
 
@@ -126,8 +128,8 @@ impl Node {
             next_ring: 0,
             probes: Fanouts::new(),
             asks: Fanouts::new(),
-            peers: Peers::new(4096, config.pace),
-            asked_peers: Peers::new(4096, config.pace),
+            peers: Peers::new(MAX_MEASURED, config.pace),
+            asked_peers: Peers::new(MAX_MEASURED, config.pace),
             jobs: BTreeMap::new(),
             hosted: BTreeMap::new(),
             recent: BTreeMap::new(),
@@ -441,6 +443,10 @@ impl Node {
         self.next_ring = (ring + 1) % self.config.rings.max(1);
         let share = self.config.replacement / self.config.rings.max(1) as u32;
         self.replace_at = now + self.random.jitter(share, 0.2);
+        // Those whose round trips are old are measured anew, and found out about if they are gone.
+        let old = self.rings.older(ring, now, self.config.fresh);
+        let old = old.into_iter().map(|node| (node, Probe::Ring)).collect();
+        self.probe(now, old);
         let Some(mut members) = self.rings.choice(ring) else {
             return;
         };
@@ -494,7 +500,8 @@ impl Node {
     }
 
     fn gone(&mut self, peer: SocketAddr) {
-        if self.peers.silent_in_a_row(&peer) >= GONE_AFTER {
+        let probes = self.peers.silent_in_a_row(&peer);
+        if probes + self.asked_peers.silent_in_a_row(&peer) >= GONE_AFTER {
             self.rings.remove(&peer);
         }
     }
@@ -508,7 +515,11 @@ impl Node {
                 self.job_step(now, job, None);
             }
         }
+        let mut suspects = Vec::new();
         while let Some(silent) = self.asks.poll_silent() {
+            if silent.asked && self.rings.contains(&silent.peer) {
+                suspects.push((silent.peer, Probe::Ring));
+            }
             match silent.tag {
                 Ask::Query(query) => self.ring_answer(now, query, silent.peer, None, 0),
                 Ask::Choice { ring, .. } => {
@@ -525,6 +536,8 @@ impl Node {
                 }
             }
         }
+        // Is it gone, or did it wait for others?
+        self.probe(now, suspects);
     }
 
     fn job_step(&mut self, now: Instant, number: u64, measured: Option<(usize, Duration)>) {
@@ -578,7 +591,10 @@ impl Node {
                     nodes: Vec::new(),
                 };
                 self.reply(from, &pong);
-                self.heard_of(now, from);
+                // Whoever measures for others is known to many already, and would measure in turn.
+                if now < self.started + YOUTH {
+                    self.heard_of(now, from);
+                }
             }
             Message::Gossip {
                 transaction,
@@ -605,12 +621,16 @@ impl Node {
                 seen,
                 nodes,
             } => {
+                let heard = self.peers.heard(&from);
                 let Some(answer) = self.probes.answer(now, &mut self.peers, &transaction, from)
                 else {
                     return;
                 };
                 self.own = Some(seen);
-                let rtt = self.peers.rtt(&from).map(|rtt| rtt.smoothed());
+                // Round trips of long ago say little.
+                let is_old = heard.is_some_and(|heard| heard + self.config.fresh < now);
+                let smoothed = self.peers.rtt(&from).map(|rtt| rtt.smoothed());
+                let rtt = answer.measured.filter(|_| is_old).or(smoothed);
                 if let Some(rtt) = rtt {
                     self.rings.measured(now, from, rtt);
                 }

@@ -70,6 +70,16 @@ impl Rings {
         (now <= *at + fresh).then_some(*rtt)
     }
 
+    /// Members of a ring that were measured longer ago than this.
+    pub fn older(&self, ring: usize, now: Instant, fresh: Duration) -> Vec<SocketAddr> {
+        let members = self.rings.get(ring).into_iter();
+        let members = members.flat_map(|ring| ring.primary.iter().chain(&ring.secondary));
+        members
+            .filter(|node| self.rtt(now, node, fresh).is_none())
+            .copied()
+            .collect()
+    }
+
     /// A node was measured: it becomes a primary member of its ring if there is room, and a
     /// secondary one otherwise.
     pub fn measured(&mut self, now: Instant, node: SocketAddr, rtt: Duration) {

@@ -129,6 +129,8 @@ pub struct Answer<T> {
     pub tag: T,
     /// Whether the receiver had been reported silent.
     pub late: bool,
+    /// How long it took; `None` if that cannot be told, since the request was repeated.
+    pub measured: Option<Duration>,
 }
 
 /// A receiver was given up.
@@ -413,6 +415,7 @@ impl<T: Clone> Fanouts<T> {
         let answer = Answer {
             tag: receiver.tag.clone(),
             late,
+            measured,
         };
         peers.answered(now, from, measured);
         if short.is_some() {
@@ -722,6 +725,12 @@ mod tests {
                 .answer(self.now, &mut self.peers, id.octets(), address(port))
         }
 
+        /// The tag of an answer, and whether it is late.
+        fn whose(&mut self, id: TransactionId, port: u16) -> Option<(u16, bool)> {
+            let answer = self.answer(id, port)?;
+            Some((answer.tag, answer.late))
+        }
+
         /// Goes on to the next timer: what is then sent, and who is given up.
         fn next(&mut self) -> (Vec<Transmit>, Vec<u16>) {
             self.now = self
@@ -749,13 +758,7 @@ mod tests {
         assert_eq!(transmit.datagram(2).len(), 8);
         assert_eq!(bench.answer(id, 4), None);
         assert_eq!(bench.answer(TransactionId { len: 7, ..id }, 1), None);
-        assert_eq!(
-            bench.answer(id, 2),
-            Some(Answer {
-                tag: 2,
-                late: false
-            })
-        );
+        assert_eq!(bench.whose(id, 2), Some((2, false)));
         assert_eq!(bench.answer(id, 2), None, "an answer counts once");
         let counters = bench.fanouts.counters();
         assert_eq!(
@@ -773,14 +776,8 @@ mod tests {
         assert_eq!(sent[0].mode, Mode::Unicast);
         assert_eq!(sent[0].to, [address(1), address(2)]);
         assert_eq!(silent, [3]);
-        assert_eq!(
-            bench.answer(id, 1),
-            Some(Answer {
-                tag: 1,
-                late: false
-            })
-        );
-        assert_eq!(bench.answer(id, 3), Some(Answer { tag: 3, late: true }));
+        assert_eq!(bench.whose(id, 1), Some((1, false)));
+        assert_eq!(bench.whose(id, 3), Some((3, true)));
         assert!(
             bench.peers.rtt(&address(1)).is_none(),
             "a repeated request measures nothing"
@@ -869,7 +866,7 @@ mod tests {
         assert_eq!(ids.iter().map(|id| id.len()).collect::<Vec<_>>(), [8, 4]);
         let short = TransactionId::try_from(&ids[1][..]).expect("an identifier");
         assert_eq!(bench.answer(short, 2), None, "the source counts as well");
-        assert_eq!(bench.answer(short, 1), Some(Answer { tag: 1, late: true }));
+        assert_eq!(bench.whose(short, 1), Some((1, true)));
         let (short, transmit) = bench.ask(&[1], policy);
         let to = |transmit: Option<Transmit>| transmit.map(|transmit| transmit.to);
         assert_eq!(

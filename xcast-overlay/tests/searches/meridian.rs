@@ -1,6 +1,6 @@
 //! Nearness against the known truth, on generated latencies.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{cell::Cell, net::SocketAddr, rc::Rc, time::Duration};
 
 use proptest::prelude::*;
 use xcast_overlay::{
@@ -311,6 +311,63 @@ fn queries_end_in_rough_weather_and_when_nodes_die() {
         nothing * 10 <= queries && 5.0 * error <= chance,
         "{nothing} {error} {chance}"
     );
+}
+
+/// A node that is no longer new answers whoever measures for others, and does not measure in turn.
+#[test]
+fn a_ping_is_answered_by_one_datagram() {
+    let (mut world, _) = overlay(5, 3, false, Faults::default());
+    let stranger = address(100, false);
+    let sent = Rc::new(Cell::new(0));
+    let count = Rc::clone(&sent);
+    world.watch = Some(Box::new(move |_, _, transmit| {
+        count.set(count.get() + usize::from(transmit.to.contains(&stranger)));
+    }));
+    let id = xcast_overlay::id::Id::hash_of(&[b"xcast meridian 1", b"near"]);
+    let ping = [&b"XCMD\x01\x01"[..], &id.octets()[..8], &[7; 8]].concat();
+    world.inject(stranger, 0, ping);
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(sent.get(), 1);
+}
+
+/// Who does not answer a question is probed, and forgotten: after some minutes nobody asks the dead, and
+/// round trips that have become shorter are known.
+#[test]
+fn rings_follow_what_changes() {
+    let (mut world, map) = overlay(6, 80, false, Faults::default());
+    world.faults.jitter = Duration::from_millis(40);
+    world.run_for(Duration::from_secs(300));
+    world.faults.jitter = Duration::ZERO;
+    for at in 0..16 {
+        world.kill(at * 5);
+    }
+    world.run_for(Duration::from_secs(240));
+    let (asked, of_these) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let counts = (Rc::clone(&asked), Rc::clone(&of_these));
+    let dead: Vec<SocketAddr> = (0..16).map(|at| address(at * 5, false)).collect();
+    world.watch = Some(Box::new(move |_, _, transmit| {
+        let to_dead = transmit.to.iter().filter(|to| dead.contains(to));
+        counts.0.set(counts.0.get() + transmit.to.len());
+        counts.1.set(counts.1.get() + to_dead.count());
+    }));
+    world.run_for(Duration::from_secs(60));
+    println!("{} of {} receivers are gone", of_these.get(), asked.get());
+    assert!(of_these.get() * 1000 < asked.get());
+    world.watch = None;
+    let living = world.living();
+    let mut errors = Vec::new();
+    for _ in 0..40 {
+        let target = living[world.random.below(living.len())];
+        let others: Vec<usize> = living.iter().copied().filter(|at| *at != target).collect();
+        let from = others[world.random.below(others.len())];
+        let goal = Goal::closest(address(target, false));
+        let answer = ask(&mut world, from, goal).expect("an answer");
+        let rtts = others.iter().map(|at| map.rtt(*at, target));
+        let truth = rtts.fold(f64::INFINITY, f64::min);
+        errors.push(map.rtt(answer.best, target) - truth);
+    }
+    println!("mean error {:.2} ms", mean(&errors));
+    assert!(mean(&errors) < 3.0, "{errors:?}");
 }
 
 #[test]

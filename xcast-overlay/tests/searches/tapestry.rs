@@ -1,6 +1,6 @@
 //! Tapestry: one root for each key, and things that are found again.
 
-use std::time::Duration;
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, time::Duration};
 
 use xcast_overlay::{
     others::tapestry::{Config, Event, Node, root_of},
@@ -127,6 +127,33 @@ fn what_is_published_is_located_also_in_rough_weather() {
         .fold((0, 0), |sum, c| (sum.0 + c.starts, sum.1 + c.ways));
     println!("{starts} packets for {ways} ways to roots");
     assert!(ways > 2 * starts);
+}
+
+/// A newcomer hears of the same nodes from many before these have answered: each is asked once.
+#[test]
+fn a_newcomer_asks_each_node_once() {
+    let mut world = overlay(4, 60, false);
+    let asked = Rc::new(RefCell::new(BTreeMap::new()));
+    let (notes, newcomer) = (Rc::clone(&asked), world.nodes.len());
+    world.watch = Some(Box::new(move |_, from, transmit| {
+        let is_table = transmit.datagram(0)[3] & 0xf == 4;
+        if from == newcomer && is_table {
+            for to in &transmit.to {
+                *notes.borrow_mut().entry(*to).or_insert(0) += 1;
+            }
+        }
+    }));
+    let seeds = vec![address(0, false)];
+    let config = Config::new("example", address(newcomer, false), seeds);
+    world.add(address(newcomer, false), |now, random| {
+        Node::new(now, config, random)
+    });
+    // Upkeep begins later.
+    world.run_for(Duration::from_secs(4));
+    assert!(world.node(newcomer).is_member());
+    let asked = asked.borrow();
+    assert!(asked.len() > 20, "{asked:?}");
+    assert!(asked.values().all(|times| *times == 1), "{asked:?}");
 }
 
 #[test]

@@ -163,6 +163,8 @@ pub struct Node {
     pointers: BTreeMap<Position, BTreeMap<SocketAddr, Instant>>,
     published: BTreeSet<Position>,
     requests: BTreeMap<u64, Request>,
+    /// Nodes that are being asked for their tables, of which nothing is known yet.
+    asking: BTreeSet<SocketAddr>,
     /// Newcomers that others were told of lately, and when.
     told: BTreeMap<SocketAddr, Instant>,
     peers: Peers,
@@ -194,6 +196,7 @@ impl Node {
             pointers: BTreeMap::new(),
             published: BTreeSet::new(),
             requests: BTreeMap::new(),
+            asking: BTreeSet::new(),
             told: BTreeMap::new(),
             peers: Peers::new(MAX_MEASURED, config.pace),
             fanouts: Fanouts::new(),
@@ -493,13 +496,15 @@ impl Node {
     }
 
     /// Nodes that others know of are asked whether they are there, if they would have a place in the
-    /// table, by one packet.
+    /// table, by one packet: a newcomer hears of the same ones many times before they have answered.
     fn hear_of(&mut self, now: Instant, nodes: Vec<SocketAddr>) {
         let mut new: Vec<SocketAddr> = nodes
             .into_iter()
-            .filter(|node| *node != self.me.address && self.table.wants(Contact::of(*node)))
+            .filter(|node| *node != self.me.address && !self.asking.contains(node))
+            .filter(|node| self.table.wants(Contact::of(*node)))
             .collect();
         new.truncate(MAX_NODES);
+        self.asking.extend(&new);
         let to = new.into_iter().map(|node| (node, Tag::Table)).collect();
         self.ask(now, to, &Message::Table);
     }
@@ -527,6 +532,7 @@ impl Node {
     }
 
     fn silent(&mut self, now: Instant, peer: SocketAddr, tag: Tag) {
+        self.asking.remove(&peer);
         let gone = Contact::of(peer);
         let instead = self.table.instead_of(gone);
         if self.table.remove(gone) {
@@ -623,6 +629,8 @@ impl Node {
         while let Some(silent) = self.fanouts.poll_silent() {
             if silent.asked {
                 self.silent(now, silent.peer, silent.tag);
+            } else {
+                self.asking.remove(&silent.peer);
             }
         }
     }
@@ -644,6 +652,7 @@ impl Protocol for Node {
                 let id = &header.transaction;
                 match self.fanouts.answer(now, &mut self.peers, id, from) {
                     Some(_) => {
+                        self.asking.remove(&from);
                         self.table.insert(Contact::of(from));
                         if let Message::Nodes { nodes } = message {
                             self.hear_of(now, nodes);

@@ -1,6 +1,6 @@
 //! A routing table by digits, and the way to a key's root.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, ops::Range};
 
 use crate::ring::{Contact, Position};
 
@@ -19,71 +19,96 @@ pub(super) fn common(one: Position, other: Position) -> usize {
     (one.0 ^ other.0).leading_zeros() as usize / 4
 }
 
-/// Nodes by how many digits they share with this one, and by the digit after that.
+/// Nodes by how many digits they share with this one, and by the digit after that: these two make a slot.
 #[derive(Clone, Debug)]
 pub(super) struct Table {
     me: Contact,
-    slots: Vec<[Vec<Contact>; 16]>,
+    /// All nodes with their slots, in the order of these; in a slot the first to come is first.
+    nodes: Vec<(u8, Contact)>,
+}
+
+/// The slot of a digit at a level.
+fn slot(level: usize, digit: usize) -> u8 {
+    (16 * level + digit) as u8
 }
 
 impl Table {
     pub fn new(me: Contact) -> Self {
         Self {
             me,
-            slots: vec![Default::default(); DIGITS],
+            nodes: Vec::new(),
         }
     }
 
-    fn slot(&mut self, node: Contact) -> Option<&mut Vec<Contact>> {
+    /// The slot that a node is of; none for this one.
+    fn slot_of(&self, node: Contact) -> Option<u8> {
         let level = common(self.me.position, node.position);
-        let slots = self.slots.get_mut(level)?;
-        slots.get_mut(digit(node.position, level))
+        (level < DIGITS).then(|| slot(level, digit(node.position, level)))
+    }
+
+    /// Where the nodes of a slot are.
+    fn range(&self, slot: u8) -> Range<usize> {
+        let begin = self.nodes.partition_point(|(other, _)| *other < slot);
+        let rest = self.nodes[begin..].iter();
+        begin..begin + rest.take_while(|(other, _)| *other == slot).count()
+    }
+
+    /// Where a node would come, if there is room for it and it is not known yet.
+    fn place(&self, node: Contact) -> Option<(u8, usize)> {
+        let slot = self.slot_of(node)?;
+        let range = self.range(slot);
+        let nodes = &self.nodes[range.clone()];
+        let wants = nodes.len() < MAX_SLOT && nodes.iter().all(|(_, known)| *known != node);
+        wants.then_some((slot, range.end))
     }
 
     /// Whether there is room for a node that is not known yet.
-    pub fn wants(&mut self, node: Contact) -> bool {
-        let slot = self.slot(node);
-        slot.is_some_and(|slot| slot.len() < MAX_SLOT && !slot.contains(&node))
+    pub fn wants(&self, node: Contact) -> bool {
+        self.place(node).is_some()
     }
 
     /// Adds a node, if there is room: whether it is new.
     pub fn insert(&mut self, node: Contact) -> bool {
-        let wants = self.wants(node);
-        if wants && let Some(slot) = self.slot(node) {
-            slot.push(node);
+        let place = self.place(node);
+        if let Some((slot, at)) = place {
+            self.nodes.insert(at, (slot, node));
         }
-        wants
+        place.is_some()
     }
 
     /// Removes a node: whether its slot is empty now.
     pub fn remove(&mut self, node: Contact) -> bool {
-        let Some(slot) = self.slot(node) else {
+        let Some(slot) = self.slot_of(node) else {
             return false;
         };
-        let before = slot.len();
-        slot.retain(|known| *known != node);
-        before > 0 && slot.is_empty()
+        let before = self.range(slot).len();
+        self.nodes.retain(|(_, known)| *known != node);
+        before > 0 && self.range(slot).is_empty()
     }
 
-    pub fn all(&self) -> impl Iterator<Item = Contact> + '_ {
-        self.slots.iter().flatten().flatten().copied()
+    pub fn all(&self) -> impl ExactSizeIterator<Item = Contact> + '_ {
+        self.nodes.iter().map(|(_, node)| *node)
     }
 
     pub fn len(&self) -> usize {
-        self.all().count()
+        self.nodes.len()
     }
 
     /// One node for each digit at each level from this one on: together they stand for all nodes that
     /// share so many digits with this one.
     pub fn representatives(&self, level: usize) -> Vec<Contact> {
-        let slots = self.slots.iter().skip(level).flatten();
-        slots.filter_map(|slot| slot.first().copied()).collect()
+        let from = self
+            .nodes
+            .partition_point(|(slot, _)| usize::from(*slot) < 16 * level);
+        let slots = self.nodes[from..].chunk_by(|(one, _), (other, _)| one == other);
+        slots.map(|nodes| nodes[0].1).collect()
     }
 
     /// Another node of the slot that this one is of.
-    pub fn instead_of(&mut self, node: Contact) -> Option<Contact> {
-        let slot = self.slot(node)?;
-        slot.iter().find(|known| **known != node).copied()
+    pub fn instead_of(&self, node: Contact) -> Option<Contact> {
+        let nodes = &self.nodes[self.range(self.slot_of(node)?)];
+        let mut nodes = nodes.iter().map(|(_, known)| *known);
+        nodes.find(|known| *known != node)
     }
 
     /// The next node on the way to a key's root, and the level it goes on from; `None` at the root.
@@ -91,14 +116,14 @@ impl Table {
     /// Where nobody has the key's digit, the next larger digit that somebody has takes its place
     /// (surrogate routing).
     pub fn next_hop(&self, key: Position, level: usize) -> Option<(Contact, usize)> {
-        for (level, slots) in self.slots.iter().enumerate().skip(level) {
+        for level in level..DIGITS {
             for step in 0..16 {
                 let wanted = (digit(key, level) + step) % 16;
                 if wanted == digit(self.me.position, level) {
                     break;
                 }
-                if let Some(node) = slots[wanted].first() {
-                    return Some((*node, level + 1));
+                if let Some(at) = self.range(slot(level, wanted)).next() {
+                    return Some((self.nodes[at].1, level + 1));
                 }
             }
         }

@@ -278,9 +278,7 @@ impl<S: Subject> Run<S> {
             run.next_identity += 1;
             run.join(identity);
             if !S::TOGETHER {
-                // The first ones need time to get to know each other.
-                let pause = S::JOIN_PAUSE * if number < 50 { 10 } else { 1 };
-                run.world.run_for(pause);
+                run.world.run_for(S::join_pause(number));
                 run.world.events.clear();
             }
             if (number + 1) % (count / 10).max(1) == 0 {
@@ -437,6 +435,15 @@ mod tests {
             assert!(row.churn_percent.mean >= 60.0, "{row:?}");
             assert!(row.right_after_s.is_some(), "{row:?}");
         }
+    }
+
+    /// A tenth of a large network's growth takes as long as a tenth of a small one's.
+    #[test]
+    fn a_large_network_takes_more_newcomers_in() {
+        let grown = |from, to| (from..to).map(Accordion::join_pause).sum::<Duration>();
+        let (small, large) = (grown(200, 220), grown(5000, 5500));
+        assert!(small.abs_diff(large) < small / 100, "{small:?} {large:?}");
+        assert_eq!(Chord::join_pause(5000), Chord::join_pause(50));
     }
 
     #[test]

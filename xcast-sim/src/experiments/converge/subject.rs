@@ -73,6 +73,8 @@ impl Truth {
 pub trait Subject: Protocol + Sized {
     /// How long nodes wait for the one before to have joined.
     const JOIN_PAUSE: Duration = Duration::from_millis(50);
+    /// Where more nodes than this take part, as many more come in that time: a larger network can take them.
+    const JOIN_CROWD: usize = usize::MAX;
     /// How long all have time, before it begins.
     const SETTLE: Duration = Duration::from_secs(60);
     /// An operation has ended after this time.
@@ -84,6 +86,15 @@ pub trait Subject: Protocol + Sized {
 
     /// What the network is like, if it is not as usual.
     fn prepare(_world: &mut World<Self>, _count: usize, _seed: u64) {}
+
+    /// How long nodes wait after the one with this number has begun to join.
+    fn join_pause(number: usize) -> Duration {
+        match number {
+            // The first ones need time to get to know each other.
+            ..50 => Self::JOIN_PAUSE * 10,
+            _ => Self::JOIN_PAUSE * Self::JOIN_CROWD.min(number) as u32 / number as u32,
+        }
+    }
 
     /// Makes a node.
     fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self;

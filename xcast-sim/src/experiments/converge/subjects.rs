@@ -245,9 +245,10 @@ fn owned<S: Subject>(
 
 /// The three rings have the same commands and events.
 macro_rules! ring {
-    ($node:ty, $create:expr, $pause:expr) => {
+    ($node:ty, $create:expr, $pause:expr, $crowd:expr) => {
         impl Subject for $node {
             const JOIN_PAUSE: Duration = $pause;
+            const JOIN_CROWD: usize = $crowd;
             const SETTLE: Duration = Duration::from_secs(600);
 
             fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
@@ -291,7 +292,8 @@ macro_rules! ring {
 ring!(
     Chord,
     |_, random, address| Self::new(Self::settings("simulated", address), random),
-    Duration::from_millis(100)
+    Duration::from_millis(100),
+    usize::MAX
 );
 ring!(
     EpiChord,
@@ -300,7 +302,8 @@ ring!(
         CacheConfig::default(),
         random
     ),
-    Duration::from_millis(100)
+    Duration::from_millis(100),
+    usize::MAX
 );
 ring!(
     Accordion,
@@ -309,7 +312,8 @@ ring!(
         accordion::Config::new("simulated", address, 100),
         random
     ),
-    Duration::from_secs(2)
+    Duration::from_secs(2),
+    100
 );
 
 /// Milliseconds one way, of hosts in a square with access links of their own.
@@ -612,6 +616,7 @@ impl Subject for can::Node {
 
 impl Subject for tapestry::Node {
     const JOIN_PAUSE: Duration = Duration::from_millis(200);
+    const JOIN_CROWD: usize = 1000;
 
     fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
         let by = newcomer.by.to_vec();
