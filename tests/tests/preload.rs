@@ -219,6 +219,48 @@ fn the_program_is_what_runs() {
     }
 }
 
+/// A program finds signals that are ignored and streams that are closed as who started it left them: a
+/// service of systemd has SIGPIPE ignored.
+#[test]
+fn the_program_inherits_what_it_would() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let host = Namespace::new("exec")?;
+        let router: IpAddr = "10.9.9.2".parse()?;
+        let show = "for fd in 0 1 2; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; \
+                    grep SigIgn: /proc/$$/status";
+        let run = |before: &str, with: bool| -> Result<String> {
+            let mut command = host.command("sh");
+            command.args(["-c", &format!("{before} exec \"$@\""), "sh"]);
+            if with {
+                command.arg(daemon::program());
+                // Behind the namespace, and who is entered there.
+                command.args(exec(&host, Some(router)).get_args().skip(4));
+                command.arg("--");
+            }
+            let output = command.args(["sh", "-c", show]).output()?;
+            Ok(String::from_utf8(output.stdout)?)
+        };
+        for before in [
+            "",
+            "trap '' PIPE;",
+            "exec 0<&-;",
+            "exec 2>&-;",
+            "trap '' PIPE HUP; exec 0<&- 2>&-;",
+        ] {
+            let (without, with) = (run(before, false)?, run(before, true)?);
+            ensure!(without.contains("SigIgn:"), "{before} {without}");
+            ensure!(without == with, "{before} {with} instead of {without}");
+        }
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// A program says why the library is not in it, and has run.
 fn told(output: &Output, why: &str) -> Result<()> {
     let stderr = String::from_utf8_lossy(&output.stderr);
