@@ -14,7 +14,7 @@ use std::{
 };
 
 use foldhash::fast::RandomState;
-use xcast_host::{Probing, SendError, Sender, Uplink};
+use xcast_host::{Probing, SendError, Sender, Uplink, Watch};
 
 use crate::{
     address::Address,
@@ -56,6 +56,8 @@ static ENGINES: [Lock<Option<Engine>>; SHARDS] = [const { Lock::new(None) }; SHA
 #[derive(Debug)]
 pub struct Engine {
     settings: &'static Settings,
+    /// Of the router: all engines', so that it is asked once for all sockets.
+    watch: Watch,
     groups: Groups,
     /// Groups that have ended and are about to leave.
     ended: Vec<Group>,
@@ -91,9 +93,11 @@ pub fn start(settings: Settings) {
         return;
     }
     lock::prepare();
+    let watch = Watch::default();
     for engine in &ENGINES {
         *engine.lock() = Some(Engine {
             settings,
+            watch: watch.clone(),
             groups: Groups::default(),
             ended: Vec::new(),
             sockets: HashMap::default(),
@@ -152,8 +156,10 @@ pub fn hold() -> Held {
 /// In the child of a fork: the parent's groups are not its own, and neither are the parent's routers.
 pub fn forked(held: Held) {
     lock::forked();
+    let watch = Watch::default();
     for mut guard in held {
         if let Some(engine) = guard.as_mut() {
+            engine.watch = watch.clone();
             engine.groups = Groups::default();
             engine.ended.clear();
             engine.sockets.clear();
@@ -346,7 +352,9 @@ impl Engine {
         }
         let record = match self.sockets.entry(fd) {
             Entry::Occupied(record) => record.into_mut(),
-            Entry::Vacant(place) => place.insert(Record::open(fd, self.settings, now)?),
+            Entry::Vacant(place) => {
+                place.insert(Record::open(fd, self.settings, &self.watch, now)?)
+            },
         };
         if opens && !record.is_of(fd, now) {
             self.sockets.remove(&fd);
@@ -383,7 +391,12 @@ impl Engine {
 }
 
 impl Record {
-    fn open(fd: RawFd, settings: &Settings, now: Instant) -> Result<Self, Counter> {
+    fn open(
+        fd: RawFd,
+        settings: &Settings,
+        watch: &Watch,
+        now: Instant,
+    ) -> Result<Self, Counter> {
         let traits = kernel::traits(fd);
         let native = matches!(settings.uplink, Uplink::Native { .. });
         let headers = match judge(&traits, u8::from(native)) {
@@ -397,6 +410,7 @@ impl Record {
         };
         let host = xcast_host::Settings {
             probing: Some(PROBING),
+            watch: Some(watch.clone()),
             ..xcast_host::Settings::new(settings.uplink.clone())
         };
         let sender = Sender::new(Descriptor(fd), host).map_err(|_| Counter::Socket)?;

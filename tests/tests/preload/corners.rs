@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::ensure;
 use tests::family::Family;
 use tests::namespace::{self, Namespace};
 
-use crate::hosts::exec;
+use crate::hosts::{exec, script};
 use crate::waiting::{ALL, Program, arrived, cases};
 use crate::wire::Wire;
 
@@ -32,6 +33,37 @@ fn odd_lengths_and_high_numbers() {
     };
     if let Err(error) = test() {
         panic!("{error:#}");
+    }
+}
+
+/// One question to the router serves all sockets: it answers a host no more than once a second.
+#[test]
+fn many_sockets_ask_once() {
+    if !namespace::available() {
+        return;
+    }
+    const SOCKETS: usize = 16;
+    let test = |native| {
+        let wire = Wire::new(Family::Ipv4, native)?;
+        let mut command = wire.exec(&["--", "python3"]);
+        command.arg(script("sockets.py")).arg(wire.own().to_string());
+        command.args([&SOCKETS.to_string(), "4"]);
+        let start = Instant::now();
+        let run = wire.run(true, &mut command)?;
+        for number in 0..SOCKETS {
+            let name = format!("s{number}");
+            let shared = run.shared.get(name.as_bytes());
+            ensure!(shared.is_some(), "{name} shares no packet");
+        }
+        // Every 1.5 seconds, and once more at each end.
+        let most = (start.elapsed().as_secs_f64() / 1.5) as usize + 2;
+        ensure!(run.probes <= most, "{} probes, not {most}", run.probes);
+        Ok(())
+    };
+    for native in [false, true] {
+        if let Err(error) = test(native) {
+            panic!("natively: {native}: {error:#}");
+        }
     }
 }
 
