@@ -121,6 +121,17 @@ pub fn stay_inside() {
     STATE.with(|state| state.work.set(INSIDE));
 }
 
+/// The thread does not work for the library any more.
+pub fn leave() {
+    STATE.with(|state| state.work.set(0));
+}
+
+/// Whether the calling thread is the process's first one.
+pub fn is_main_thread() -> bool {
+    // SAFETY: `gettid` has no conditions.
+    unsafe { libc::gettid() == process() }
+}
+
 /// The socket of which the thread may have an open group, if it is not at work for the library.
 #[inline]
 pub fn pending() -> Option<RawFd> {

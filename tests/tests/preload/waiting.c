@@ -471,6 +471,80 @@ static void end(const char *name)
         send_to_all("high");
         printf("case %s 1\n", bound == 0 && sender > 5000 ? "high" : "low");
     }
+    /* Addresses and lengths that the kernel refuses. */
+    IS("bad") {
+        struct sockaddr *to = (void *)&everyone[0];
+        static char address[1000];
+        memcpy(address, to, sizeof everyone[0]);
+        struct msghdr message = {.msg_name = to, .msg_namelen = sizeof everyone[0]};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_controllen = 32;
+        struct mmsghdr messages = {message};
+        int answers[] = {
+            sendto(sender, (void *)-1, 100, 0, to, sizeof everyone[0]) < 0 ? errno : 0,
+            sendto(sender, buffer, 8, 0, (void *)16, sizeof everyone[0]) < 0 ? errno : 0,
+            sendto(sender, buffer, 8, 0, (void *)address, sizeof address) < 0 ? errno : 0,
+            sendmsg(sender, (void *)-8, 0) < 0 ? errno : 0,
+            sendmsg(sender, &message, 0) < 0 ? errno : 0,
+            sendmmsg(sender, (void *)-8, 1, 0) < 0 ? errno : 0,
+            sendmmsg(sender, &messages, 1, 0) < 0 ? errno : 0,
+        };
+        printf("refused");
+        for (size_t number = 0; number < sizeof answers / sizeof *answers; number++)
+            printf(" %s", strerrorname_np(answers[number]));
+        printf("\n");
+    }
+    /* Another process has the socket, by sendmmsg. */
+    IS("given") {
+        int pair[2];
+        socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+        static union {
+            char room[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr header;
+        } control;
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &sender, sizeof(int));
+        struct mmsghdr messages[2] = {{{.msg_iov = &piece, .msg_iovlen = 1}}};
+        messages[1] = messages[0];
+        messages[1].msg_hdr.msg_control = &control;
+        messages[1].msg_hdr.msg_controllen = sizeof control.room;
+        printf("given %d\n", sendmmsg(pair[0], messages, 2, 0));
+        send_to_all("alone");
+    }
+    /* A destination is refused from now on: in which round of two is the program told so? */
+    IS("prohibited") {
+        int round = 0, told = 0;
+        status = system("ip route add prohibit 10.9.1.2");
+        for (; !told && round < 500; round++) {
+            char text[20];
+            snprintf(text, sizeof text, "round %d", round);
+            for (int to = 0; to < 2; to++)
+                told |= sendto(sender, text, strlen(text), 0, (void *)&everyone[to],
+                               sizeof everyone[to]) < 0;
+            usleep(1000);
+        }
+        status |= system("ip route del prohibit 10.9.1.2");
+        printf("told %d %d\n", status, round);
+    }
+    /* A child changes the socket that it shares with its parent. */
+    IS("changed") {
+        if (fork() == 0) {
+            int ttl = 33;
+            setsockopt(sender, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+            _exit(0);
+        }
+        wait(NULL);
+        send_to_all("after");
+    }
+    /* The process ends with its last thread. */
+    IS("main_exits") {
+        pthread_t last;
+        pthread_create(&last, NULL, sends, "last");
+        pthread_exit(NULL);
+    }
     IS("_Fork") {
         if (_Fork() == 0)
             _exit(0);

@@ -72,9 +72,14 @@ impl Program {
 
     /// Runs a case, or all that the process survives.
     pub fn run(&self, wire: &Wire, case: Option<&str>) -> Result<Run> {
-        let mut command = wire.exec(&NEVER);
         // However it ends.
-        command.args(["--", "sh", "-c", "\"$@\" || true", "sh"]);
+        self.run_by(wire, "\"$@\" || true", case)
+    }
+
+    /// Runs a case by a script that is given the program's words.
+    pub fn run_by(&self, wire: &Wire, script: &str, case: Option<&str>) -> Result<Run> {
+        let mut command = wire.exec(&NEVER);
+        command.args(["--", "sh", "-c", script, "sh"]);
         command.arg(Path::new(self.directory.path()).join("waiting"));
         command
             .args([INTERFACE, &wire.own().to_string()])
@@ -152,6 +157,28 @@ fn groups_of_all_threads_leave_before_the_process_ends() {
             }
         }
         ensure!(lost.is_empty(), "lost: {lost:?}");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// A process whose main thread has ended ends with the last thread of the program, although the library
+/// has one, too.
+#[test]
+fn the_process_ends_with_the_programs_last_thread() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let script = "timeout --signal KILL 60 \"$@\"; echo ended $?";
+        let run = Program::new()?.run_by(&wire, script, Some("own_main_exits"))?;
+        ensure!(run.answers == ["ended 0"], "{:?}", run.answers);
+        for name in ["own_main_exits", "last"] {
+            ensure!(arrived(&run, name) == ALL, "{name} is lost");
+        }
         Ok(())
     };
     if let Err(error) = test() {

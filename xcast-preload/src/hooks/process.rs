@@ -119,6 +119,16 @@ fn end_process(_: c_long) {
 
 trampolines! { end_process: _exit _Exit quick_exit }
 
+/// A thread ends. If it is the main one, the process goes on without it.
+fn end_thread(_: c_long) {
+    end_own();
+    if raw::is_main_thread() {
+        let _ = inside(timer::main_ends);
+    }
+}
+
+trampolines! { end_thread: pthread_exit thrd_exit }
+
 /// The process may end, or become another program, and none of its threads goes on then.
 fn end_perhaps(_: c_long) {
     end_all();

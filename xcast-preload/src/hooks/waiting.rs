@@ -34,7 +34,7 @@ trampolines! { end:
     wait wait3 wait4 waitpid waitid
 
     // Threads and semaphores, of all kinds.
-    pthread_join pthread_timedjoin_np pthread_clockjoin_np thrd_join pthread_exit thrd_exit
+    pthread_join pthread_timedjoin_np pthread_clockjoin_np thrd_join
     pthread_cond_wait pthread_cond_timedwait pthread_cond_clockwait cnd_wait cnd_timedwait
     pthread_barrier_wait pthread_spin_lock
     pthread_mutex_timedlock pthread_mutex_clocklock mtx_lock mtx_timedlock
