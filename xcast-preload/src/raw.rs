@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     ffi::{CStr, c_char, c_int, c_long, c_void},
     mem,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
@@ -313,14 +314,26 @@ pub struct Value {
     pub len: usize,
 }
 
-/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6.
+/// Addresses that programs have, from the first that the kernel lets them map.
+const MEMORY: Range<usize> = 1 << 16..1 << if cfg!(target_arch = "x86_64") { 47 } else { 48 };
+
+/// Whether a program can have so many octets there. What it cannot have is the kernel's to refuse.
+#[inline]
+pub fn is_memory<T>(address: *const T, len: usize) -> bool {
+    let end = address.addr().checked_add(len);
+    address.addr() >= MEMORY.start && end.is_some_and(|end| end <= MEMORY.end)
+}
+
+/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6, or if the kernel would
+/// refuse it for its length.
 ///
 /// # Safety
 ///
-/// `address` is null, or `len` octets can be read there.
+/// `len` octets can be read at `address`, or it [is no memory](is_memory).
 #[inline]
 pub unsafe fn address(address: *const c_void, len: usize) -> Option<Address> {
-    if address.is_null() || len < size_of::<libc::sockaddr_in>() {
+    let lengths = size_of::<libc::sockaddr_in>()..=size_of::<libc::sockaddr_storage>();
+    if !lengths.contains(&len) || !is_memory(address, len) {
         return None;
     }
     // SAFETY: there are as many octets; they need not be aligned.
