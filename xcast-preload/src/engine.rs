@@ -254,7 +254,11 @@ impl Engine {
         let group = Group::whole(fd, payload, to, Instant::now());
         count(Counter::Taken, group.to().len());
         match self.sockets.get_mut(&fd) {
-            Some(record) => record.send(&group, self.settings.min),
+            Some(record) => {
+                if !record.send(&group, self.settings.min) {
+                    record.memory.fit = None;
+                }
+            }
             None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
         }
     }
@@ -380,8 +384,8 @@ impl Engine {
             }
             match self.sockets.get_mut(&fd) {
                 Some(record) => {
-                    record.send(&group, self.settings.min);
-                    record.keep(group);
+                    let all_taken = record.send(&group, self.settings.min);
+                    record.keep(group, all_taken);
                 }
                 None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
             }
@@ -505,10 +509,12 @@ impl Record {
         memory
     }
 
-    /// Keeps what a group leaves behind.
-    fn keep(&mut self, group: Group) {
+    /// Keeps what a group leaves behind, whose datagrams the kernel has all taken, or not.
+    fn keep(&mut self, group: Group, all_taken: bool) {
         let opened = group.opened;
         let mut memory = group.into_memory();
+        // A destination that was refused is to be looked at.
+        memory.fit = memory.fit.filter(|_| all_taken);
         if memory.fit.is_none() {
             memory.fit = self.destinations.fit(&memory.list, opened);
         }
@@ -531,14 +537,20 @@ impl Record {
         self.sent_again = all;
     }
 
-    fn send(&mut self, group: &Group, min: usize) {
+    /// Sends a group. Returns whether no destination was refused.
+    fn send(&mut self, group: &Group, min: usize) -> bool {
         let destinations = &mut self.destinations;
-        let refused = |to| destinations.refused(to);
+        let mut all_taken = true;
+        let mut refused = |to| {
+            destinations.refused(to);
+            all_taken = false;
+        };
         let to = group.to();
         let family = to.first().map(|to| to.ip().to_canonical().is_ipv6());
         let options = self.headers[usize::from(family == Some(true))].as_ref();
         let Some(options) = options.filter(|_| to.len() >= min) else {
-            return one_by_one(group, to, Counter::Few, refused);
+            one_by_one(group, to, Counter::Few, refused);
+            return all_taken;
         };
         match self.sender.try_send_with(options, to, group.payload()) {
             Ok(sent) => {
@@ -552,7 +564,7 @@ impl Record {
                 failed
                     .iter()
                     .map(|unreached| unreached.address)
-                    .for_each(refused);
+                    .for_each(&mut refused);
             }
             Err(SendError::WouldBlock {
                 sent, failed, rest, ..
@@ -572,6 +584,7 @@ impl Record {
             // Nothing has been sent.
             Err(_) => one_by_one(group, to, Counter::FellBack, refused),
         }
+        all_taken
     }
 }
 

@@ -36,6 +36,87 @@ fn odd_lengths_and_high_numbers() {
     }
 }
 
+/// Addresses that no program has, and lengths of addresses that are too long, are refused as without the
+/// library.
+#[test]
+fn bad_addresses_are_refused() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let run = Program::new()?.run(&wire, Some("own_bad"))?;
+        let wanted = "refused EFAULT EFAULT EINVAL EFAULT EFAULT EFAULT EFAULT";
+        ensure!(run.answers == [wanted], "{:?}", run.answers);
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// A socket that others have, too, is left alone if it was handed over by any message of a `sendmmsg`.
+#[test]
+fn a_socket_is_handed_over_by_sendmmsg() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let run = Program::new()?.run(&wire, Some("own_given"))?;
+        ensure!(run.answers == ["given 2"], "{:?}", run.answers);
+        ensure!(arrived(&run, "alone") == ALL);
+        ensure!(!run.shared.contains_key(&b"alone"[..]), "shared a packet");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// A destination that was refused once is not taken again without a look, so the program is told of the
+/// next one.
+#[test]
+fn a_refusal_is_told_with_the_next_datagram() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let run = Program::new()?.run(&wire, Some("own_prohibited"))?;
+        let rounds = run.answers.iter();
+        let mut rounds = rounds.filter_map(|line| line.strip_prefix("told 0 "));
+        let round: usize = rounds.next().unwrap_or_default().parse()?;
+        ensure!(round <= 3, "told in round {round}");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// What a child changes of a socket that it shares with its parent holds for what the parent sends.
+#[test]
+fn a_child_changes_its_parents_socket() {
+    if !namespace::available() {
+        return;
+    }
+    let test = |native| {
+        let wire = Wire::new(Family::Ipv4, native)?;
+        let run = Program::new()?.run(&wire, Some("own_changed"))?;
+        let sent = run.streams.values().flatten();
+        let sent = sent.filter(|sent| sent.content.starts_with(b"after "));
+        let hops: Vec<_> = sent.map(|sent| sent.ttl).collect();
+        ensure!(hops == [33; ALL], "TTLs {hops:?}");
+        Ok(())
+    };
+    for native in [false, true] {
+        if let Err(error) = test(native) {
+            panic!("natively: {native}: {error:#}");
+        }
+    }
+}
+
 /// One question to the router serves all sockets: it answers a host no more than once a second.
 #[test]
 fn many_sockets_ask_once() {
