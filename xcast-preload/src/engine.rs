@@ -23,7 +23,7 @@ use crate::{
     lock::{self, Lock},
     raw::{Descriptor, Seat},
     settings::Settings,
-    sockets::{Destinations, Headers, Obstacle, Standing, has_room, is_routed, judge},
+    sockets::{Destinations, Headers, Obstacle, Standing, Traits, has_room, is_routed, judge},
     statistics::{Counter, count},
     table,
 };
@@ -71,8 +71,8 @@ struct Record {
     inode: u64,
     local: SocketAddr,
     headers: Headers,
-    /// Errors are reported to it.
-    errors: bool,
+    /// What the kernel said of it.
+    traits: Traits,
     destinations: Destinations,
     /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was judged.
     sources: [Option<IpAddr>; 2],
@@ -358,7 +358,7 @@ impl Engine {
             Entry::Occupied(record) => record.into_mut(),
             Entry::Vacant(place) => {
                 place.insert(Record::open(fd, self.settings, &self.watch, now)?)
-            },
+            }
         };
         if opens && !record.is_of(fd, now) {
             self.sockets.remove(&fd);
@@ -395,12 +395,7 @@ impl Engine {
 }
 
 impl Record {
-    fn open(
-        fd: RawFd,
-        settings: &Settings,
-        watch: &Watch,
-        now: Instant,
-    ) -> Result<Self, Counter> {
+    fn open(fd: RawFd, settings: &Settings, watch: &Watch, now: Instant) -> Result<Self, Counter> {
         let traits = kernel::traits(fd);
         let native = matches!(settings.uplink, Uplink::Native { .. });
         let headers = match judge(&traits, u8::from(native)) {
@@ -427,7 +422,7 @@ impl Record {
             inode,
             local,
             headers,
-            errors: traits.errors,
+            traits,
             destinations: Destinations::default(),
             sources: [None; 2],
             memory: Memory::default(),
@@ -476,7 +471,7 @@ impl Record {
         if !has_room(payload, min, ip.is_ipv6(), path.mtu.min(MTU)) {
             return Err(Counter::Size);
         }
-        if opens && self.errors && kernel::has_error(fd) {
+        if opens && self.traits.errors && kernel::has_error(fd) {
             return Err(Counter::Socket);
         }
         self.sources[usize::from(ip.is_ipv6())] = Some(source);
@@ -484,9 +479,12 @@ impl Record {
     }
 
     /// Whether the descriptor is still the same socket. It may have been closed behind the library's
-    /// back, so the kernel is asked now and then.
+    /// back, so the kernel is asked now and then. A process on the other side of a fork may change it at any time.
     fn is_of(&mut self, fd: RawFd, now: Instant) -> bool {
         if self.generation != table::generation(fd) {
+            return false;
+        }
+        if table::is_inherited(fd) && kernel::traits(fd) != self.traits {
             return false;
         }
         if now < self.look_at {

@@ -127,7 +127,9 @@ fn many_sockets_ask_once() {
     let test = |native| {
         let wire = Wire::new(Family::Ipv4, native)?;
         let mut command = wire.exec(&["--", "python3"]);
-        command.arg(script("sockets.py")).arg(wire.own().to_string());
+        command
+            .arg(script("sockets.py"))
+            .arg(wire.own().to_string());
         command.args([&SOCKETS.to_string(), "4"]);
         let start = Instant::now();
         let run = wire.run(true, &mut command)?;

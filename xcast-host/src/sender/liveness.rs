@@ -190,9 +190,7 @@ impl Watch {
                 }
             };
             let liveness = known.entry(source);
-            return Some(work(
-                liveness.or_insert_with(|| Liveness::new(probing)),
-            ));
+            return Some(work(liveness.or_insert_with(|| Liveness::new(probing))));
         }
         None
     }

@@ -89,6 +89,7 @@ extern "C" fn show_on_signal(_: c_int) {
 }
 
 unsafe extern "C" fn before_fork() {
+    table::forks();
     let held = inside(|| (timer::hold(), engine::hold()));
     set_pending(None);
     let _ = FORKING.try_with(|forking| *forking.borrow_mut() = held);
