@@ -9,7 +9,6 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     sync::OnceLock,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -144,6 +143,17 @@ pub fn with_all(mut work: impl FnMut(&mut Engine)) {
     }
 }
 
+/// Ends the groups of all threads, as far as locks can be had in this time: a thread that has one may be
+/// stopped by a signal until the calling thread goes on, as in some garbage collectors.
+pub fn end_all_within(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    for engine in &ENGINES {
+        if let Some(mut guard) = engine.lock_until(deadline) {
+            guard.iter_mut().for_each(Engine::end_all);
+        }
+    }
+}
+
 /// The engines before a fork, with nothing left to send; to be dropped in parent and child.
 pub fn hold() -> Held {
     let mut held = ENGINES.each_ref().map(Lock::lock);
@@ -175,20 +185,9 @@ pub fn finish() {
             engine.end_all();
         }
     };
-    let mut patience = 100;
+    let deadline = Instant::now() + Duration::from_millis(100);
     for engine in &ENGINES {
-        loop {
-            match engine.try_lock() {
-                Some(guard) => stop(guard),
-                None if patience > 0 => {
-                    patience -= 1;
-                    thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                None => {}
-            }
-            break;
-        }
+        engine.lock_until(deadline).map(stop);
     }
 }
 

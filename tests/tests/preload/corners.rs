@@ -117,6 +117,25 @@ fn a_child_changes_its_parents_socket() {
     }
 }
 
+/// A thread that is stopped by a signal, wherever it is, goes on by the next one.
+#[test]
+fn threads_are_stopped_by_signals() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let script = "timeout --signal KILL 60 \"$@\"; echo ended $?";
+        let run = Program::new()?.run_by(&wire, script, Some("own_stops"))?;
+        ensure!(run.answers == ["ended 0", "stopped"], "{:?}", run.answers);
+        ensure!(run.shared.contains_key(&b"on"[..]), "nothing is shared");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// One question to the router serves all sockets: it answers a host no more than once a second.
 #[test]
 fn many_sockets_ask_once() {

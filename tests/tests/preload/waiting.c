@@ -139,6 +139,29 @@ static void *sends(void *name) { send_to_all(name); return NULL; }
 static void *sends_and_exits(void *name) { send_to_all(name); pthread_exit(NULL); }
 static void ignore(int signal) { (void)signal; }
 
+static void *sends_on(void *it)
+{
+    for (int message = 0;; message++) {
+        char text[20];
+        snprintf(text, sizeof text, "on %d", message);
+        send_to_all(text);
+    }
+    return it;
+}
+
+/* Until SIGUSR2 comes. */
+static void stop_here(int signal)
+{
+    int before = errno;
+    sigset_t others;
+    sigfillset(&others);
+    sigdelset(&others, SIGUSR2);
+    sem_post(&semaphore);
+    sigsuspend(&others);
+    errno = before;
+    (void)signal;
+}
+
 /* Wakes who waits for a condition, again and again. */
 static void *wakes(void *it)
 {
@@ -538,6 +561,25 @@ static void end(const char *name)
         }
         wait(NULL);
         send_to_all("after");
+    }
+    /* A thread is stopped by a signal and goes on by another one, as some garbage collectors do it. */
+    IS("stops") {
+        struct sigaction action = {.sa_handler = stop_here};
+        sigfillset(&action.sa_mask);
+        sigaction(SIGUSR1, &action, NULL);
+        action.sa_handler = ignore;
+        sigaction(SIGUSR2, &action, NULL);
+        sem_init(&semaphore, 0, 0);
+        pthread_t other;
+        pthread_create(&other, NULL, sends_on, NULL);
+        for (int time = 0; time < 200; time++) {
+            usleep(100 + time);
+            pthread_kill(other, SIGUSR1);
+            while (sem_wait(&semaphore) != 0)
+                ;
+            pthread_kill(other, SIGUSR2);
+        }
+        printf("stopped\n");
     }
     /* The process ends with its last thread. */
     IS("main_exits") {
