@@ -5,7 +5,8 @@
 //! The thread says that it is [busy](BUSY) and looks whether the lock still leans to it. Whoever else
 //! wants the lock makes it stand upright first, has the kernel see to it that every thread of the
 //! process notices (membarrier(2)), and then looks whether that thread is busy. So one of the two sees
-//! the other. Where the kernel does not offer that, the lock never leans.
+//! the other. Where the kernel does not offer that, the lock never leans; where a filter refuses it later, locks
+//! that lean are waited for, and none leans from then on.
 
 use std::{
     cell::UnsafeCell,
@@ -23,6 +24,8 @@ const SPINS: u32 = 100;
 const PAUSE: Duration = Duration::from_micros(50);
 /// How long a thread that leans is waited for at a time: a signal may have stopped it where it is.
 const BUSY_FOR: Duration = Duration::from_millis(1);
+/// Within this time every processor has written what it was about to write.
+const SETTLED: Duration = Duration::from_millis(1);
 
 /// Most threads that locks lean to.
 const SEATS: usize = 256;
@@ -140,7 +143,11 @@ impl<T> Lock<T> {
             && raw::seat() != Seat::At(leans)
         {
             self.leans.store(UPRIGHT, Ordering::Relaxed);
-            raw::barrier();
+            if !raw::barrier() {
+                // A filter has come. What leans is waited for in another way, and nothing will lean any more.
+                MAY_LEAN.store(false, Ordering::Relaxed);
+                thread::sleep(SETTLED);
+            }
             // By now the thread is seen to be busy, or it sees that the lock is upright.
             let mut free = false;
             let deadline = Instant::now() + BUSY_FOR;

@@ -208,10 +208,11 @@ pub fn register_barrier() -> bool {
     unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
-/// All threads of the process pass a memory barrier before this returns.
-pub fn barrier() {
-    // SAFETY: as above. It cannot fail once it is registered.
-    unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+/// Has all threads of the process pass a memory barrier before this returns. Returns whether they have: a filter
+/// of system calls may refuse it from some time on.
+pub fn barrier() -> bool {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
 /// The calling thread's seat.

@@ -136,6 +136,29 @@ fn threads_are_stopped_by_signals() {
     }
 }
 
+/// A program that has a filter refuse what locks need does without, and loses nothing.
+#[test]
+fn a_filter_of_system_calls_comes_later() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let run = Program::new()?.run(&wire, Some("own_filtered"))?;
+        let refused = run.answers.iter();
+        let mut refused = refused.filter_map(|line| line.strip_prefix("filtered 0 "));
+        let refused: usize = refused.next().unwrap_or_default().parse()?;
+        // Once for each lock that leant.
+        ensure!((1..=16).contains(&refused), "refused {refused} times");
+        ensure!(arrived(&run, "turn") == 200 * ALL);
+        ensure!(run.shared.get(&b"turn"[..]) == Some(&(200 * ALL)));
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// One question to the router serves all sockets: it answers a host no more than once a second.
 #[test]
 fn many_sockets_ask_once() {

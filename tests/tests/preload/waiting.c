@@ -13,7 +13,9 @@
 #include <aio.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/seccomp.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -36,6 +38,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/sendfile.h>
@@ -46,6 +49,7 @@
 #include <syslog.h>
 #include <termios.h>
 #include <threads.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -135,6 +139,7 @@ static struct termios termios;
 
 static void *returns(void *it) { return it; }
 static int returns_too(void *it) { (void)it; return 0; }
+static void *ends(void *it) { _exit(0); return it; }
 static void *sends(void *name) { send_to_all(name); return NULL; }
 static void *sends_and_exits(void *name) { send_to_all(name); pthread_exit(NULL); }
 static void ignore(int signal) { (void)signal; }
@@ -160,6 +165,21 @@ static void stop_here(int signal)
     sigsuspend(&others);
     errno = before;
     (void)signal;
+}
+
+static volatile int refused;
+
+/* In place of a system call that is refused. */
+static void refuse(int signal, siginfo_t *info, void *context)
+{
+    refused++;
+    ucontext_t *there = context;
+#if defined(__x86_64__)
+    there->uc_mcontext.gregs[REG_RAX] = -EPERM;
+#elif defined(__aarch64__)
+    there->uc_mcontext.regs[0] = -EPERM;
+#endif
+    (void)signal, (void)info;
 }
 
 /* Wakes who waits for a condition, again and again. */
@@ -581,6 +601,27 @@ static void end(const char *name)
         }
         printf("stopped\n");
     }
+    /* A filter refuses membarrier(2). Two threads send by turns: how often is it called then? */
+    IS("filtered") {
+        struct sigaction action = {.sa_sigaction = refuse, .sa_flags = SA_SIGINFO};
+        sigaction(SIGSYS, &action, NULL);
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog filter = {sizeof code / sizeof *code, code};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        status = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+        for (int turn = 0; turn < 100; turn++) {
+            pthread_t other;
+            send_to_all("turn");
+            pthread_create(&other, NULL, sends, "turn");
+            pthread_join(other, NULL);
+        }
+        printf("filtered %d %d\n", status, refused);
+    }
     /* The process ends with its last thread. */
     IS("main_exits") {
         pthread_t last;
@@ -590,6 +631,16 @@ static void end(const char *name)
     IS("_Fork") {
         if (_Fork() == 0)
             _exit(0);
+        wait(NULL);
+    }
+    /* Another thread of the child ends it. */
+    IS("_Fork_thread") {
+        if (_Fork() == 0) {
+            pthread_t other;
+            pthread_create(&other, NULL, ends, NULL);
+            for (;;)
+                call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+        }
         wait(NULL);
     }
 }
