@@ -29,7 +29,7 @@ thread_local! {
 
 /// What a thread is at.
 struct State {
-    /// [`INSIDE`], [`PENDING`] and [`ASTRAY`].
+    /// [`INSIDE`] and [`PENDING`].
     work: Cell<u8>,
     /// The socket of its open group.
     socket: Cell<RawFd>,
@@ -52,8 +52,6 @@ pub enum Seat {
 const INSIDE: u8 = 1;
 /// The thread may have an open group.
 const PENDING: u8 = 2;
-/// The thread has made a process without `fork`, and may be that process.
-const ASTRAY: u8 = 4;
 
 /// Whether any thread has ever done work for the library. Until then there is nothing to look for in
 /// [`STATE`], which takes a call to find.
@@ -61,6 +59,8 @@ static EVER: AtomicBool = AtomicBool::new(false);
 
 /// The process that the library's notes are about.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
+/// A process was made without `fork`. Any thread may be in that one, which has threads of its own if it likes.
+static PARTED: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
@@ -89,6 +89,7 @@ pub fn begin() {
 /// The library's notes are about this process from now on.
 pub fn settle() {
     PROCESS.store(process(), Ordering::Relaxed);
+    PARTED.store(false, Ordering::Relaxed);
 }
 
 fn process() -> c_int {
@@ -97,8 +98,8 @@ fn process() -> c_int {
 }
 
 /// The thread is about to make a process without `fork`, so that nobody tells the library.
-pub fn go_astray() {
-    STATE.with(|state| state.work.set(state.work.get() | ASTRAY));
+pub fn part() {
+    PARTED.store(true, Ordering::Relaxed);
 }
 
 /// Whether this is a process that was made without `fork`. The child of a `vfork` works in its parent's
@@ -106,14 +107,7 @@ pub fn go_astray() {
 /// `clone` has a copy of the memory, in which another thread may have held a lock. The library does
 /// nothing in either.
 pub fn is_borrowed() -> bool {
-    STATE.with(|state| {
-        let astray = state.work.get() & ASTRAY != 0;
-        let borrowed = astray && PROCESS.load(Ordering::Relaxed) != process();
-        if astray && !borrowed {
-            state.work.set(state.work.get() & !ASTRAY);
-        }
-        borrowed
-    })
+    PARTED.load(Ordering::Relaxed) && PROCESS.load(Ordering::Relaxed) != process()
 }
 
 /// The thread works for the library from now on.

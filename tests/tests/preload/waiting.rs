@@ -202,6 +202,7 @@ fn nothing_is_lost_or_doubled_by_ends_and_children_of_other_kinds() {
             ("own_vfork_exec", "parent"),
             ("own_vfork_exit", "parent"),
             ("other__Fork", "other__Fork"),
+            ("other__Fork_thread", "other__Fork_thread"),
         ];
         let mut wrong = Vec::new();
         for (name, also) in also {

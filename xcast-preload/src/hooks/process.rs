@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     engine,
-    raw::{self, go_astray, inside, is_borrowed, set_pending},
+    raw::{self, inside, is_borrowed, set_pending},
     settings::Settings,
     statistics::{self, Counter},
     table, timer,
@@ -157,7 +157,7 @@ trampolines! { become_another: execl execlp execle execv execve execvp execvpe e
 /// A process begins without `fork`, and nobody will tell the library.
 fn part(_: c_long) {
     end_own();
-    go_astray();
+    raw::part();
 }
 
 trampolines! { part: vfork __vfork _Fork clone __clone }
