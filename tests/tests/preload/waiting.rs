@@ -1,7 +1,7 @@
 //! Calls that may block, or end the process, while a group is open.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -70,6 +70,11 @@ impl Program {
         Ok(Self { directory })
     }
 
+    /// The program.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("waiting")
+    }
+
     /// Runs a case, or all that the process survives.
     pub fn run(&self, wire: &Wire, case: Option<&str>) -> Result<Run> {
         // However it ends.
@@ -80,7 +85,7 @@ impl Program {
     pub fn run_by(&self, wire: &Wire, script: &str, case: Option<&str>) -> Result<Run> {
         let mut command = wire.exec(&NEVER);
         command.args(["--", "sh", "-c", script, "sh"]);
-        command.arg(Path::new(self.directory.path()).join("waiting"));
+        command.arg(self.path());
         command
             .args([INTERFACE, &wire.own().to_string()])
             .args(case);

@@ -147,9 +147,14 @@ trampolines! { end_perhaps:
     pthread_kill pthread_sigqueue pidfd_send_signal
 }
 
-/// The process may become another program.
+/// The process may become another program, which counts by itself. If it does not, it begins again with what
+/// it has not shown.
 fn become_another(_: c_long) {
     end_all(EXEC_WAITS);
+    if !is_borrowed() {
+        show_statistics();
+        statistics::reset();
+    }
 }
 
 trampolines! { become_another: execl execlp execle execv execve execvp execvpe execveat fexecve }

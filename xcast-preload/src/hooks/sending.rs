@@ -227,6 +227,7 @@ unsafe fn offer_message(fd: c_int, message: Option<&msghdr>, flags: c_int) -> (F
     let alone = is_inside() || table::is_left_alone(fd);
     let Some(message) = message.filter(|message| !alone && !message.msg_name.is_null()) else {
         if !is_inside() {
+            table::count_sends(fd, 1);
             make_way(fd, None);
         }
         return (Fate::Passes, 0);
@@ -328,6 +329,7 @@ pub unsafe extern "C-unwind" fn sendmmsg(
         // SAFETY: the caller vouches for the messages.
         return unsafe { send_many(original, fd, list, flags) };
     }
+    table::count_sends(fd, list.len());
     // SAFETY: the caller's own arguments.
     unsafe { original(fd, first, count, flags) }
 }
