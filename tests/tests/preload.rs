@@ -32,7 +32,7 @@ mod wire;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -192,6 +192,26 @@ fn the_program_is_what_runs() {
         ] {
             told(&run(program)?, why)?;
         }
+        // A sanitizer ends a program into which another library comes before it.
+        let compile = |options: &[&str], source: &str, name: &str| -> Result<String> {
+            let path = directory.path().join(name).to_string_lossy().into_owned();
+            std::fs::write(format!("{path}.c"), source)?;
+            let mut compiler = Command::new("cc");
+            compiler
+                .args(["-o", &path, &format!("{path}.c")])
+                .args(options);
+            ensure!(compiler.status()?.success(), "{name}");
+            Ok(path)
+        };
+        let sanitizer = compile(
+            &["-shared", "-Wl,-soname,libasan.so.8"],
+            "int checks;\n",
+            "libasan.so.8",
+        )?;
+        let path = format!("-Wl,-rpath,{}", directory.path().display());
+        let source = "extern int checks; int main() { return checks; }\n";
+        let checked = compile(&[&sanitizer, &path], source, "checked")?;
+        told(&run(&[&checked])?, "sanitizer")?;
         // Capabilities of a file are nothing new to root.
         let capable = others("capable", None, None, 0o755)?;
         host.run(&format!("setcap cap_net_raw+ep {capable}"))?;

@@ -11,7 +11,9 @@
 
 #define _GNU_SOURCE
 #include <aio.h>
+#include <err.h>
 #include <errno.h>
+#include <error.h>
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
@@ -32,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
@@ -116,7 +119,7 @@ static struct timeval ms;
 static char buffer[4096], line[64], *lines;
 static size_t lines_len;
 static struct iovec piece = {buffer, 8};
-static int zero, null, text, listens, receives, epoll, pipes[2], queue, semaphores, status;
+static int zero, null, text, listens, receives, epoll, event, pipes[2], queue, semaphores, status;
 static mqd_t mq = -1;
 static FILE *text_file, *null_file, *piped;
 static pthread_t thread;
@@ -251,6 +254,8 @@ int __sched_yield(void);
     X(ioctl, , ioctl(text, FIONREAD, &status)) \
     X(tcdrain, , tcdrain(null)) \
     X(tcsetattr, , tcsetattr(null, TCSADRAIN, &termios)) \
+    X(eventfd_read, , eventfd_read(event, &(eventfd_t){0})) \
+    X(eventfd_write, , eventfd_write(event, 1)) \
     X(send, , send(receives, buffer, 1, 0)) \
     X(recv, , recv(receives, buffer, 8, MSG_DONTWAIT)) \
     X(recvfrom, , recvfrom(receives, buffer, 8, MSG_DONTWAIT, NULL, NULL)) \
@@ -336,6 +341,16 @@ int __sched_yield(void);
     X(fprintf, , fprintf(null_file, "%d %f\n", 1, 2.0)) \
     X(dprintf, , dprintf(null, "%d\n", 1)) \
     X(syslog, , syslog(LOG_DEBUG, "text")) \
+    X(flockfile, , flockfile(null_file)) \
+    X(funlocked, funlockfile(null_file), fputs_unlocked("text", null_file)) \
+    X(fseek, , fseek(null_file, 0, SEEK_SET)) \
+    X(fseeko, , fseeko(null_file, 0, SEEK_SET)) \
+    X(rewind, , rewind(null_file)) \
+    X(warn, , warn("%s", "text")) \
+    X(warnx, , warnx("%s", "text")) \
+    X(error, , error(0, 0, "%s", "text")) \
+    X(psignal, , psignal(SIGUSR1, "text")) \
+    X(gai_suspend, , gai_suspend(NULL, 0, &past)) \
     X(getaddrinfo, , getaddrinfo("127.0.0.1", NULL, NULL, (struct addrinfo **)buffer)) \
     X(gethostbyname, , gethostbyname("127.0.0.1")) \
     X(posix_spawn, , posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environment)) \
@@ -700,6 +715,7 @@ int main(int count, char **words)
     listen(listens, 1);
     receives = socket(AF_INET, SOCK_DGRAM, 0);
     epoll = epoll_create1(0);
+    event = eventfd(1, EFD_NONBLOCK);
     if (pipe2(pipes, O_NONBLOCK) != 0)
         return 1;
     queue = msgget(IPC_PRIVATE, 0600);
