@@ -212,6 +212,13 @@ impl FamilySender {
                 }
             }
         }
+        // Another sender may have found that the router answers.
+        if self.open.is_none()
+            && self.liveness.check(now).is_ok()
+            && let Err(error) = self.open()
+        {
+            self.lose(now, &error);
+        }
     }
 
     fn tend_relays(
