@@ -204,6 +204,10 @@ mod tests {
         closed(fd);
         assert!(!is_left_alone(fd));
         assert_ne!(generation(fd), before);
+        forks();
+        assert!(is_inherited(fd));
+        closed(fd);
+        assert!(!is_inherited(fd));
         ours(fd);
         changed(fd);
         assert!(is_ours(fd) && !is_left_alone(fd));
