@@ -36,10 +36,13 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const PROBING: Probing = Probing {
     period: Duration::from_millis(1500),
     valid_for: Duration::from_secs(3),
-    patience: 2,
+    patience: 4,
 };
 /// Largest packet, in octets ([`xcast_host::PacketLimits`]).
 const MTU: usize = 1500;
+/// How many packets follow a look whether the uplink has room. A look that finds room finds at least 100 kB by Linux's
+/// defaults, and a packet takes 2.3 kB at most.
+const PACKETS_PER_LOOK: usize = 16;
 /// Number of shards.
 const SHARDS: usize = 16;
 
@@ -80,6 +83,8 @@ struct Record {
     /// Datagrams that the sender has sent again.
     sent_again: u64,
     sender: Sender<Descriptor>,
+    /// For how many packets more the uplink has room.
+    room: usize,
     tend_at: Instant,
     look_at: Instant,
     used: Instant,
@@ -427,6 +432,7 @@ impl Record {
             memory: Memory::default(),
             sent_again: 0,
             sender,
+            room: 0,
             tend_at: now,
             look_at: now,
             used: now,
@@ -472,6 +478,13 @@ impl Record {
         }
         if opens && self.traits.errors && kernel::has_error(fd) {
             return Err(Counter::Socket);
+        }
+        // What is taken cannot wait for room any more, nor can the program be told that there is none.
+        if opens && self.room == 0 {
+            if !self.sender.has_room(ip) {
+                return Err(Counter::Congestion);
+            }
+            self.room = PACKETS_PER_LOOK;
         }
         self.sources[usize::from(ip.is_ipv6())] = Some(source);
         Ok(())
@@ -551,6 +564,7 @@ impl Record {
         };
         match self.sender.try_send_with(options, to, group.payload()) {
             Ok(sent) => {
+                self.room = self.room.saturating_sub(sent.xcast_packets);
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::FellBack, sent.unicast_packets);
                 count(Counter::Shared, to.len() - sent.unicast_packets);
@@ -566,6 +580,7 @@ impl Record {
             Err(SendError::WouldBlock {
                 sent, failed, rest, ..
             }) => {
+                self.room = 0;
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::Failed, failed.len());
                 let left = rest.len() + failed.len();

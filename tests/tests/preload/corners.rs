@@ -159,6 +159,30 @@ fn a_filter_of_system_calls_comes_later() {
     }
 }
 
+/// On a link that is slower than the program, what the program was told to be sent is sent, and the rest is
+/// refused to a socket that does not wait.
+#[test]
+fn a_slow_link() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let run = Program::new()?.run(&wire, Some("own_slow"))?;
+        let said = run.answers.iter();
+        let mut said = said.filter_map(|line| line.strip_prefix("said 0 "));
+        let said: usize = said.next().unwrap_or_default().parse()?;
+        ensure!(said < 300 * ALL, "nothing was refused");
+        let arrived = arrived(&run, "slow");
+        ensure!(arrived == said, "{arrived} of {said} arrived");
+        ensure!(run.shared.contains_key(&b"slow"[..]), "nothing is shared");
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// One question to the router serves all sockets: it answers a host no more than once a second.
 #[test]
 fn many_sockets_ask_once() {

@@ -18,6 +18,7 @@
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -615,6 +616,30 @@ static void end(const char *name)
             pthread_kill(other, SIGUSR2);
         }
         printf("stopped\n");
+    }
+    /* Much more than the link takes, by a socket that does not wait: what is said to be sent arrives. */
+    IS("slow") {
+        status = system("tc qdisc add dev xcast0 root tbf rate 300kbit burst 5kb limit 4mb");
+        fcntl(sender, F_SETFL, O_NONBLOCK);
+        static char text[1000];
+        int said = 0, queued;
+        for (int message = 0; message < 300; message++) {
+            memset(text, ' ', sizeof text);
+            text[sprintf(text, "slow %d", message)] = ' ';
+            for (int to = 0; to < EVERYONE; to++)
+                said += sendto(sender, text, sizeof text, 0, (void *)&everyone[to],
+                               sizeof everyone[to]) == sizeof text;
+        }
+        /* Behind all that is queued. */
+        for (int last = 0; last < 2; last++) {
+            do
+                usleep(1000);
+            while (ioctl(sender, SIOCOUTQ, &queued) == 0 && queued > 0);
+            if (last == 0)
+                sendto(sender, "last", 4, 0, (void *)&everyone[0], sizeof everyone[0]);
+        }
+        status |= system("tc qdisc del dev xcast0 root");
+        printf("said %d %d\n", status, said);
     }
     /* A filter refuses membarrier(2). Two threads send by turns: how often is it called then? */
     IS("filtered") {
