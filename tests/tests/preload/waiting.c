@@ -148,8 +148,12 @@ static void *sends(void *name) { send_to_all(name); return NULL; }
 static void *sends_and_exits(void *name) { send_to_all(name); pthread_exit(NULL); }
 static void ignore(int signal) { (void)signal; }
 
+static volatile int ready;
+
+/* Sends without end, in rounds. */
 static void *sends_on(void *it)
 {
+    ready = gettid();
     for (int message = 0;; message++) {
         char text[20];
         snprintf(text, sizeof text, "on %d", message);
@@ -421,7 +425,6 @@ static int by_thread(void *(*it)(void *), const char *name)
 }
 
 /* Another thread has an open group, and calls nothing. */
-static volatile int ready;
 static void *sends_and_spins(void *name)
 {
     send_to_all(name);
@@ -608,9 +611,15 @@ static void end(const char *name)
         sem_init(&semaphore, 0, 0);
         pthread_t other;
         pthread_create(&other, NULL, sends_on, NULL);
-        for (int time = 0; time < 200; time++) {
-            usleep(100 + time);
-            pthread_kill(other, SIGUSR1);
+        while (!ready)
+            usleep(100);
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
+        event._sigev_un._tid = ready;
+        timer_t timer;
+        timer_create(CLOCK_MONOTONIC, &event, &timer);
+        for (int time = 0; time < 50; time++) {
+            struct itimerspec soon = {.it_value.tv_nsec = 100000 + 1000 * time};
+            timer_settime(timer, 0, &soon, NULL);
             while (sem_wait(&semaphore) != 0)
                 ;
             pthread_kill(other, SIGUSR2);
