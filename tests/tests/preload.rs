@@ -32,7 +32,7 @@ mod wire;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -192,6 +192,26 @@ fn the_program_is_what_runs() {
         ] {
             told(&run(program)?, why)?;
         }
+        // A sanitizer ends a program into which another library comes before it.
+        let compile = |options: &[&str], source: &str, name: &str| -> Result<String> {
+            let path = directory.path().join(name).to_string_lossy().into_owned();
+            std::fs::write(format!("{path}.c"), source)?;
+            let mut compiler = Command::new("cc");
+            compiler
+                .args(["-o", &path, &format!("{path}.c")])
+                .args(options);
+            ensure!(compiler.status()?.success(), "{name}");
+            Ok(path)
+        };
+        let sanitizer = compile(
+            &["-shared", "-Wl,-soname,libasan.so.8"],
+            "int checks;\n",
+            "libasan.so.8",
+        )?;
+        let path = format!("-Wl,-rpath,{}", directory.path().display());
+        let source = "extern int checks; int main() { return checks; }\n";
+        let checked = compile(&[&sanitizer, &path], source, "checked")?;
+        told(&run(&[&checked])?, "sanitizer")?;
         // Capabilities of a file are nothing new to root.
         let capable = others("capable", None, None, 0o755)?;
         host.run(&format!("setcap cap_net_raw+ep {capable}"))?;
@@ -212,6 +232,51 @@ fn the_program_is_what_runs() {
             output.status.code() == Some(2) && stderr.contains("--protocol"),
             "{stderr}"
         );
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
+/// A program finds signals that are ignored and streams that are closed as who started it left them: a
+/// service of systemd has SIGPIPE ignored.
+#[test]
+fn the_program_inherits_what_it_would() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let host = Namespace::new("exec")?;
+        let router: IpAddr = "10.9.9.2".parse()?;
+        let show = "for fd in 0 1 2; do [ -e /proc/$$/fd/$fd ] && echo $fd; done; \
+                    grep SigIgn: /proc/$$/status";
+        let run = |before: &str, with: bool| -> Result<String> {
+            let mut command = host.command("sh");
+            command.args(["-c", &format!("{before} exec \"$@\""), "sh"]);
+            if with {
+                command.arg(daemon::program());
+                // Behind the namespace, and who is entered there.
+                command.args(exec(&host, Some(router)).get_args().skip(4));
+                command.arg("--");
+            }
+            let output = command.args(["sh", "-c", show]).output()?;
+            let shown = String::from_utf8(output.stdout)?;
+            let (streams, ignored) = shown.split_once("SigIgn:").context("no signals")?;
+            // Above are those of libc itself.
+            let ignored = u64::from_str_radix(ignored.trim(), 16)? & 0x7fff_ffff;
+            Ok(format!("{streams}{ignored:x}"))
+        };
+        for before in [
+            "",
+            "trap '' PIPE;",
+            "exec 0<&-;",
+            "exec 2>&-;",
+            "trap '' PIPE HUP; exec 0<&- 2>&-;",
+        ] {
+            let (without, with) = (run(before, false)?, run(before, true)?);
+            ensure!(without == with, "{before} {with} instead of {without}");
+        }
         Ok(())
     };
     if let Err(error) = test() {

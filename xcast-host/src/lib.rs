@@ -89,6 +89,6 @@ pub use receiver::{Received, Receiver, ReceiverStatistics};
 pub use sender::{
     Destination, Options, PacketLimits, RelayStatus, Relays, Reply, RouterAddresses, SendError,
     Sender, SenderStatistics, Sent, Settings, UnicastCause, Unreached, Unusable, Uplink,
-    liveness::{self, Probing},
+    liveness::{self, Probing, Watch},
     split,
 };

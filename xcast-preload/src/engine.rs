@@ -9,12 +9,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::fd::RawFd,
     sync::OnceLock,
-    thread,
     time::{Duration, Instant},
 };
 
 use foldhash::fast::RandomState;
-use xcast_host::{Probing, SendError, Sender, Uplink};
+use xcast_host::{Probing, SendError, Sender, Uplink, Watch};
 
 use crate::{
     address::Address,
@@ -23,7 +22,7 @@ use crate::{
     lock::{self, Lock},
     raw::{Descriptor, Seat},
     settings::Settings,
-    sockets::{Destinations, Headers, Obstacle, Standing, has_room, is_routed, judge},
+    sockets::{Destinations, Headers, Obstacle, Standing, Traits, has_room, is_routed, judge},
     statistics::{Counter, count},
     table,
 };
@@ -37,10 +36,13 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const PROBING: Probing = Probing {
     period: Duration::from_millis(1500),
     valid_for: Duration::from_secs(3),
-    patience: 2,
+    patience: 4,
 };
 /// Largest packet, in octets ([`xcast_host::PacketLimits`]).
 const MTU: usize = 1500;
+/// How many packets follow a look whether the uplink has room. A look that finds room finds at least 100 kB by Linux's
+/// defaults, and a packet takes 2.3 kB at most.
+const PACKETS_PER_LOOK: usize = 16;
 /// Number of shards.
 const SHARDS: usize = 16;
 
@@ -56,6 +58,8 @@ static ENGINES: [Lock<Option<Engine>>; SHARDS] = [const { Lock::new(None) }; SHA
 #[derive(Debug)]
 pub struct Engine {
     settings: &'static Settings,
+    /// Of the router: all engines', so that it is asked once for all sockets.
+    watch: Watch,
     groups: Groups,
     /// Groups that have ended and are about to leave.
     ended: Vec<Group>,
@@ -69,8 +73,8 @@ struct Record {
     inode: u64,
     local: SocketAddr,
     headers: Headers,
-    /// Errors are reported to it.
-    errors: bool,
+    /// What the kernel said of it.
+    traits: Traits,
     destinations: Destinations,
     /// Sources of packets of IPv4 and of IPv6, as of the latest datagram that was judged.
     sources: [Option<IpAddr>; 2],
@@ -79,6 +83,8 @@ struct Record {
     /// Datagrams that the sender has sent again.
     sent_again: u64,
     sender: Sender<Descriptor>,
+    /// For how many packets more the uplink has room.
+    room: usize,
     tend_at: Instant,
     look_at: Instant,
     used: Instant,
@@ -91,9 +97,11 @@ pub fn start(settings: Settings) {
         return;
     }
     lock::prepare();
+    let watch = Watch::default();
     for engine in &ENGINES {
         *engine.lock() = Some(Engine {
             settings,
+            watch: watch.clone(),
             groups: Groups::default(),
             ended: Vec::new(),
             sockets: HashMap::default(),
@@ -140,6 +148,17 @@ pub fn with_all(mut work: impl FnMut(&mut Engine)) {
     }
 }
 
+/// Ends the groups of all threads, as far as locks can be had in this time: a thread that has one may be
+/// stopped by a signal until the calling thread goes on, as in some garbage collectors.
+pub fn end_all_within(patience: Duration) {
+    let deadline = Instant::now() + patience;
+    for engine in &ENGINES {
+        if let Some(mut guard) = engine.lock_until(deadline) {
+            guard.iter_mut().for_each(Engine::end_all);
+        }
+    }
+}
+
 /// The engines before a fork, with nothing left to send; to be dropped in parent and child.
 pub fn hold() -> Held {
     let mut held = ENGINES.each_ref().map(Lock::lock);
@@ -152,8 +171,10 @@ pub fn hold() -> Held {
 /// In the child of a fork: the parent's groups are not its own, and neither are the parent's routers.
 pub fn forked(held: Held) {
     lock::forked();
+    let watch = Watch::default();
     for mut guard in held {
         if let Some(engine) = guard.as_mut() {
+            engine.watch = watch.clone();
             engine.groups = Groups::default();
             engine.ended.clear();
             engine.sockets.clear();
@@ -169,20 +190,9 @@ pub fn finish() {
             engine.end_all();
         }
     };
-    let mut patience = 100;
+    let deadline = Instant::now() + Duration::from_millis(100);
     for engine in &ENGINES {
-        loop {
-            match engine.try_lock() {
-                Some(guard) => stop(guard),
-                None if patience > 0 => {
-                    patience -= 1;
-                    thread::sleep(Duration::from_millis(1));
-                    continue;
-                }
-                None => {}
-            }
-            break;
-        }
+        engine.lock_until(deadline).map(stop);
     }
 }
 
@@ -248,7 +258,11 @@ impl Engine {
         let group = Group::whole(fd, payload, to, Instant::now());
         count(Counter::Taken, group.to().len());
         match self.sockets.get_mut(&fd) {
-            Some(record) => record.send(&group, self.settings.min),
+            Some(record) => {
+                if !record.send(&group, self.settings.min) {
+                    record.memory.fit = None;
+                }
+            }
             None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
         }
     }
@@ -346,7 +360,9 @@ impl Engine {
         }
         let record = match self.sockets.entry(fd) {
             Entry::Occupied(record) => record.into_mut(),
-            Entry::Vacant(place) => place.insert(Record::open(fd, self.settings, now)?),
+            Entry::Vacant(place) => {
+                place.insert(Record::open(fd, self.settings, &self.watch, now)?)
+            }
         };
         if opens && !record.is_of(fd, now) {
             self.sockets.remove(&fd);
@@ -372,8 +388,8 @@ impl Engine {
             }
             match self.sockets.get_mut(&fd) {
                 Some(record) => {
-                    record.send(&group, self.settings.min);
-                    record.keep(group);
+                    let all_taken = record.send(&group, self.settings.min);
+                    record.keep(group, all_taken);
                 }
                 None => one_by_one(&group, group.to(), Counter::FellBack, |_| ()),
             }
@@ -383,7 +399,7 @@ impl Engine {
 }
 
 impl Record {
-    fn open(fd: RawFd, settings: &Settings, now: Instant) -> Result<Self, Counter> {
+    fn open(fd: RawFd, settings: &Settings, watch: &Watch, now: Instant) -> Result<Self, Counter> {
         let traits = kernel::traits(fd);
         let native = matches!(settings.uplink, Uplink::Native { .. });
         let headers = match judge(&traits, u8::from(native)) {
@@ -397,6 +413,7 @@ impl Record {
         };
         let host = xcast_host::Settings {
             probing: Some(PROBING),
+            watch: Some(watch.clone()),
             ..xcast_host::Settings::new(settings.uplink.clone())
         };
         let sender = Sender::new(Descriptor(fd), host).map_err(|_| Counter::Socket)?;
@@ -409,12 +426,13 @@ impl Record {
             inode,
             local,
             headers,
-            errors: traits.errors,
+            traits,
             destinations: Destinations::default(),
             sources: [None; 2],
             memory: Memory::default(),
             sent_again: 0,
             sender,
+            room: 0,
             tend_at: now,
             look_at: now,
             used: now,
@@ -458,17 +476,27 @@ impl Record {
         if !has_room(payload, min, ip.is_ipv6(), path.mtu.min(MTU)) {
             return Err(Counter::Size);
         }
-        if opens && self.errors && kernel::has_error(fd) {
+        if opens && self.traits.errors && kernel::has_error(fd) {
             return Err(Counter::Socket);
+        }
+        // What is taken cannot wait for room any more, nor can the program be told that there is none.
+        if opens && self.room == 0 {
+            if !self.sender.has_room(ip) {
+                return Err(Counter::Congestion);
+            }
+            self.room = PACKETS_PER_LOOK;
         }
         self.sources[usize::from(ip.is_ipv6())] = Some(source);
         Ok(())
     }
 
     /// Whether the descriptor is still the same socket. It may have been closed behind the library's
-    /// back, so the kernel is asked now and then.
+    /// back, so the kernel is asked now and then. A process on the other side of a fork may change it at any time.
     fn is_of(&mut self, fd: RawFd, now: Instant) -> bool {
         if self.generation != table::generation(fd) {
+            return false;
+        }
+        if table::is_inherited(fd) && kernel::traits(fd) != self.traits {
             return false;
         }
         if now < self.look_at {
@@ -491,10 +519,12 @@ impl Record {
         memory
     }
 
-    /// Keeps what a group leaves behind.
-    fn keep(&mut self, group: Group) {
+    /// Keeps what a group leaves behind, whose datagrams the kernel has all taken, or not.
+    fn keep(&mut self, group: Group, all_taken: bool) {
         let opened = group.opened;
         let mut memory = group.into_memory();
+        // A destination that was refused is to be looked at.
+        memory.fit = memory.fit.filter(|_| all_taken);
         if memory.fit.is_none() {
             memory.fit = self.destinations.fit(&memory.list, opened);
         }
@@ -517,17 +547,24 @@ impl Record {
         self.sent_again = all;
     }
 
-    fn send(&mut self, group: &Group, min: usize) {
+    /// Sends a group. Returns whether no destination was refused.
+    fn send(&mut self, group: &Group, min: usize) -> bool {
         let destinations = &mut self.destinations;
-        let refused = |to| destinations.refused(to);
+        let mut all_taken = true;
+        let mut refused = |to| {
+            destinations.refused(to);
+            all_taken = false;
+        };
         let to = group.to();
         let family = to.first().map(|to| to.ip().to_canonical().is_ipv6());
         let options = self.headers[usize::from(family == Some(true))].as_ref();
         let Some(options) = options.filter(|_| to.len() >= min) else {
-            return one_by_one(group, to, Counter::Few, refused);
+            one_by_one(group, to, Counter::Few, refused);
+            return all_taken;
         };
         match self.sender.try_send_with(options, to, group.payload()) {
             Ok(sent) => {
+                self.room = self.room.saturating_sub(sent.xcast_packets);
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::FellBack, sent.unicast_packets);
                 count(Counter::Shared, to.len() - sent.unicast_packets);
@@ -538,11 +575,12 @@ impl Record {
                 failed
                     .iter()
                     .map(|unreached| unreached.address)
-                    .for_each(refused);
+                    .for_each(&mut refused);
             }
             Err(SendError::WouldBlock {
                 sent, failed, rest, ..
             }) => {
+                self.room = 0;
                 count(Counter::XcastPackets, sent.xcast_packets);
                 count(Counter::Failed, failed.len());
                 let left = rest.len() + failed.len();
@@ -558,6 +596,7 @@ impl Record {
             // Nothing has been sent.
             Err(_) => one_by_one(group, to, Counter::FellBack, refused),
         }
+        all_taken
     }
 }
 

@@ -5,7 +5,8 @@
 //! The thread says that it is [busy](BUSY) and looks whether the lock still leans to it. Whoever else
 //! wants the lock makes it stand upright first, has the kernel see to it that every thread of the
 //! process notices (membarrier(2)), and then looks whether that thread is busy. So one of the two sees
-//! the other. Where the kernel does not offer that, the lock never leans.
+//! the other. Where the kernel does not offer that, the lock never leans; where a filter refuses it later, locks
+//! that lean are waited for, and none leans from then on.
 
 use std::{
     cell::UnsafeCell,
@@ -13,7 +14,7 @@ use std::{
     ops::{Deref, DerefMut},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering, compiler_fence},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::raw::{self, Seat};
@@ -21,6 +22,10 @@ use crate::raw::{self, Seat};
 /// How often something is tried before the thread sleeps in between.
 const SPINS: u32 = 100;
 const PAUSE: Duration = Duration::from_micros(50);
+/// How long a thread that leans is waited for at a time: a signal may have stopped it where it is.
+const BUSY_FOR: Duration = Duration::from_millis(1);
+/// Within this time every processor has written what it was about to write.
+const SETTLED: Duration = Duration::from_millis(1);
 
 /// Most threads that locks lean to.
 const SEATS: usize = 256;
@@ -118,7 +123,17 @@ impl<T> Lock<T> {
         guard.expect("it was waited for")
     }
 
-    /// The lock, unless somebody else holds it.
+    /// Waits until then at most. Who has it may be stopped by a signal until the calling thread goes on.
+    pub fn lock_until(&self, deadline: Instant) -> Option<Guard<'_, T>> {
+        let mut guard = None;
+        wait_until(|| {
+            guard = self.try_lock();
+            guard.is_some() || Instant::now() >= deadline
+        });
+        guard
+    }
+
+    /// The lock, unless somebody else holds it, or leans on it for long.
     pub fn try_lock(&self) -> Option<Guard<'_, T>> {
         if self.held.swap(true, Ordering::Acquire) {
             return None;
@@ -128,9 +143,24 @@ impl<T> Lock<T> {
             && raw::seat() != Seat::At(leans)
         {
             self.leans.store(UPRIGHT, Ordering::Relaxed);
-            raw::barrier();
+            if !raw::barrier() {
+                // A filter has come. What leans is waited for in another way, and nothing will lean any more.
+                MAY_LEAN.store(false, Ordering::Relaxed);
+                thread::sleep(SETTLED);
+            }
             // By now the thread is seen to be busy, or it sees that the lock is upright.
-            wait_until(|| !busy.0.load(Ordering::Acquire));
+            let mut free = false;
+            let deadline = Instant::now() + BUSY_FOR;
+            wait_until(|| {
+                free = !busy.0.load(Ordering::Acquire);
+                free || Instant::now() >= deadline
+            });
+            if !free {
+                // It may be at the value, so whoever comes next has to look, too.
+                self.leans.store(leans, Ordering::Relaxed);
+                self.held.store(false, Ordering::Release);
+                return None;
+            }
         }
         Some(Guard(self))
     }
@@ -227,6 +257,35 @@ mod tests {
         }
         sum += threads.map(|it| it.join().unwrap()).iter().sum::<u32>();
         assert_eq!(*LOCK.lock(), [sum; 64]);
+    }
+
+    /// A thread that is stopped while it leans is not waited for for ever, and keeps others out all the time.
+    #[test]
+    fn who_leans_for_long_keeps_others_out() {
+        prepare();
+        static LOCK: Lock<u32> = Lock::new(0);
+        static STAYS: AtomicBool = AtomicBool::new(true);
+        let leans = || {
+            LOCK.lock().lean();
+            LOCK.lean(raw::seat(), |value| {
+                *value = 1;
+                while STAYS.load(Ordering::Acquire) {
+                    thread::sleep(PAUSE);
+                }
+                *value = 2;
+            });
+            stand_up();
+        };
+        let thread = thread::spawn(leans);
+        let is_there = || BUSY.iter().any(|busy| busy.0.load(Ordering::Acquire));
+        wait_until(|| LOCK.leans.load(Ordering::Relaxed) != UPRIGHT && is_there());
+        for _ in 0..3 {
+            assert!(LOCK.try_lock().is_none());
+            assert!(LOCK.lock_until(Instant::now()).is_none());
+        }
+        STAYS.store(false, Ordering::Release);
+        assert_eq!(*LOCK.lock(), 2);
+        thread.join().unwrap();
     }
 
     #[test]

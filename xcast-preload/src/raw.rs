@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     ffi::{CStr, c_char, c_int, c_long, c_void},
     mem,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd, RawFd},
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
@@ -28,7 +29,7 @@ thread_local! {
 
 /// What a thread is at.
 struct State {
-    /// [`INSIDE`], [`PENDING`] and [`ASTRAY`].
+    /// [`INSIDE`] and [`PENDING`].
     work: Cell<u8>,
     /// The socket of its open group.
     socket: Cell<RawFd>,
@@ -51,8 +52,6 @@ pub enum Seat {
 const INSIDE: u8 = 1;
 /// The thread may have an open group.
 const PENDING: u8 = 2;
-/// The thread has made a process without `fork`, and may be that process.
-const ASTRAY: u8 = 4;
 
 /// Whether any thread has ever done work for the library. Until then there is nothing to look for in
 /// [`STATE`], which takes a call to find.
@@ -60,6 +59,8 @@ static EVER: AtomicBool = AtomicBool::new(false);
 
 /// The process that the library's notes are about.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
+/// A process was made without `fork`. Any thread may be in that one, which has threads of its own if it likes.
+static PARTED: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" {
     fn pthread_setcancelstate(state: c_int, old: *mut c_int) -> c_int;
@@ -88,6 +89,7 @@ pub fn begin() {
 /// The library's notes are about this process from now on.
 pub fn settle() {
     PROCESS.store(process(), Ordering::Relaxed);
+    PARTED.store(false, Ordering::Relaxed);
 }
 
 fn process() -> c_int {
@@ -96,8 +98,8 @@ fn process() -> c_int {
 }
 
 /// The thread is about to make a process without `fork`, so that nobody tells the library.
-pub fn go_astray() {
-    STATE.with(|state| state.work.set(state.work.get() | ASTRAY));
+pub fn part() {
+    PARTED.store(true, Ordering::Relaxed);
 }
 
 /// Whether this is a process that was made without `fork`. The child of a `vfork` works in its parent's
@@ -105,20 +107,24 @@ pub fn go_astray() {
 /// `clone` has a copy of the memory, in which another thread may have held a lock. The library does
 /// nothing in either.
 pub fn is_borrowed() -> bool {
-    STATE.with(|state| {
-        let astray = state.work.get() & ASTRAY != 0;
-        let borrowed = astray && PROCESS.load(Ordering::Relaxed) != process();
-        if astray && !borrowed {
-            state.work.set(state.work.get() & !ASTRAY);
-        }
-        borrowed
-    })
+    PARTED.load(Ordering::Relaxed) && PROCESS.load(Ordering::Relaxed) != process()
 }
 
 /// The thread works for the library from now on.
 pub fn stay_inside() {
     EVER.store(true, Ordering::Relaxed);
     STATE.with(|state| state.work.set(INSIDE));
+}
+
+/// The thread does not work for the library any more.
+pub fn leave() {
+    STATE.with(|state| state.work.set(0));
+}
+
+/// Whether the calling thread is the process's first one.
+pub fn is_main_thread() -> bool {
+    // SAFETY: `gettid` has no conditions.
+    unsafe { libc::gettid() == process() }
 }
 
 /// The socket of which the thread may have an open group, if it is not at work for the library.
@@ -196,10 +202,11 @@ pub fn register_barrier() -> bool {
     unsafe { libc::syscall(libc::SYS_membarrier, REGISTER_PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
-/// All threads of the process pass a memory barrier before this returns.
-pub fn barrier() {
-    // SAFETY: as above. It cannot fail once it is registered.
-    unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) };
+/// Has all threads of the process pass a memory barrier before this returns. Returns whether they have: a filter
+/// of system calls may refuse it from some time on.
+pub fn barrier() -> bool {
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_membarrier, PRIVATE_EXPEDITED, 0, 0) == 0 }
 }
 
 /// The calling thread's seat.
@@ -302,14 +309,26 @@ pub struct Value {
     pub len: usize,
 }
 
-/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6.
+/// Addresses that programs have, from the first that the kernel lets them map.
+const MEMORY: Range<usize> = 1 << 16..1 << if cfg!(target_arch = "x86_64") { 47 } else { 48 };
+
+/// Whether a program can have so many octets there. What it cannot have is the kernel's to refuse.
+#[inline]
+pub fn is_memory<T>(address: *const T, len: usize) -> bool {
+    let end = address.addr().checked_add(len);
+    address.addr() >= MEMORY.start && end.is_some_and(|end| end <= MEMORY.end)
+}
+
+/// Reads a socket address of the program; `None` if it is none of IPv4 or IPv6, or if the kernel would
+/// refuse it for its length.
 ///
 /// # Safety
 ///
-/// `address` is null, or `len` octets can be read there.
+/// `len` octets can be read at `address`, or it [is no memory](is_memory).
 #[inline]
 pub unsafe fn address(address: *const c_void, len: usize) -> Option<Address> {
-    if address.is_null() || len < size_of::<libc::sockaddr_in>() {
+    let lengths = size_of::<libc::sockaddr_in>()..=size_of::<libc::sockaddr_storage>();
+    if !lengths.contains(&len) || !is_memory(address, len) {
         return None;
     }
     // SAFETY: there are as many octets; they need not be aligned.

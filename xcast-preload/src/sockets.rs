@@ -22,7 +22,7 @@ const FEW_HOPS: u8 = 32;
 const MAX_DESTINATIONS: usize = 8192;
 
 /// What the kernel says of a socket.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Traits {
     /// Where it is bound; `None` if it is no UDP socket.
     pub local: Option<SocketAddr>,

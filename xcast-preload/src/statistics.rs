@@ -54,6 +54,8 @@ counters! {
     Destination,
     /// Passed: it leaves no room for a list.
     Size,
+    /// Passed: the link is slower than the program, and more is queued than fits.
+    Congestion,
 }
 
 static COUNTERS: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];

@@ -21,6 +21,8 @@ struct Entry {
     /// Messages that were sent by it and are not counted yet.
     sends: AtomicU64,
     generation: AtomicU32,
+    /// [`FORKS`] when it was opened.
+    forks: AtomicU32,
     held: AtomicBool,
     marks: AtomicU8,
 }
@@ -30,10 +32,14 @@ static ENTRIES: [Entry; LIMIT] = [const {
         habit: AtomicU64::new(0),
         sends: AtomicU64::new(0),
         generation: AtomicU32::new(0),
+        forks: AtomicU32::new(0),
         held: AtomicBool::new(false),
         marks: AtomicU8::new(0),
     }
 }; LIMIT];
+
+/// How often this process has forked, and those that it comes from.
+static FORKS: AtomicU32 = AtomicU32::new(0);
 
 /// Its datagrams are left alone until somebody changes the socket.
 const UNFIT: u8 = 1;
@@ -140,7 +146,21 @@ pub fn closed(fd: RawFd) {
         entry.marks.store(0, Ordering::Relaxed);
         entry.habit.store(0, Ordering::Relaxed);
         entry.generation.fetch_add(1, Ordering::Relaxed);
+        entry
+            .forks
+            .store(FORKS.load(Ordering::Relaxed), Ordering::Relaxed);
     }
+}
+
+/// Parent and child have the same sockets from now on.
+pub fn forks() {
+    FORKS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Whether another process may have the socket by a fork.
+pub fn is_inherited(fd: RawFd) -> bool {
+    let forks = FORKS.load(Ordering::Relaxed);
+    entry(fd).is_some_and(|entry| entry.forks.load(Ordering::Relaxed) != forks)
 }
 
 /// The library has opened it.
@@ -184,6 +204,10 @@ mod tests {
         closed(fd);
         assert!(!is_left_alone(fd));
         assert_ne!(generation(fd), before);
+        forks();
+        assert!(is_inherited(fd));
+        closed(fd);
+        assert!(!is_inherited(fd));
         ours(fd);
         changed(fd);
         assert!(is_ours(fd) && !is_left_alone(fd));

@@ -10,8 +10,9 @@ use serde_json::Value;
 use tests::family::Family;
 use tests::namespace;
 
-use crate::hosts::script;
-use crate::wire::{Run, Wire};
+use crate::hosts::{Program, script};
+use crate::waiting;
+use crate::wire::{INTERFACE, Run, Wire};
 
 /// A round by a program under `exec` with these options.
 fn command(wire: &Wire, options: &[&str], what: &[&str]) -> Command {
@@ -101,6 +102,41 @@ fn options_do_what_they_say(family: Family) {
     };
     if let Err(error) = test() {
         panic!("{family:?}: {error:#}");
+    }
+}
+
+/// Messages count by whatever call, also of sockets that are left alone, and whatever becomes of the process.
+#[test]
+fn all_messages_are_counted() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let directory = tempfile::tempdir()?;
+        let program = waiting::Program::new()?;
+        for case in ["count", "count_exec"] {
+            let file = directory.path().join(case);
+            let path = format!("--statistics={}", file.display());
+            let mut command = wire.exec(&[&path, "--json", "--"]);
+            command.arg(program.path());
+            command.args([INTERFACE, &wire.own().to_string(), case]);
+            let mut program = Program::start(&mut command)?;
+            program.say("go")?;
+            program.end()?;
+            let text = fs::read_to_string(&file)?;
+            let lines: Result<Vec<Value>, _> = text.lines().map(serde_json::from_str).collect();
+            let sends = lines?
+                .iter()
+                .filter_map(|line| line["sends"].as_u64())
+                .sum::<u64>();
+            // Rounds to eight, and six.
+            ensure!(sends % 8 == 6, "{case}: {text}");
+        }
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
     }
 }
 

@@ -11,9 +11,14 @@
 
 #define _GNU_SOURCE
 #include <aio.h>
+#include <err.h>
 #include <errno.h>
+#include <error.h>
 #include <fcntl.h>
+#include <linux/filter.h>
 #include <linux/if_packet.h>
+#include <linux/seccomp.h>
+#include <linux/sockios.h>
 #include <mqueue.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -30,12 +35,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/msg.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/sendfile.h>
@@ -46,6 +53,7 @@
 #include <syslog.h>
 #include <termios.h>
 #include <threads.h>
+#include <ucontext.h>
 #include <unistd.h>
 #include <wchar.h>
 
@@ -112,7 +120,7 @@ static struct timeval ms;
 static char buffer[4096], line[64], *lines;
 static size_t lines_len;
 static struct iovec piece = {buffer, 8};
-static int zero, null, text, listens, receives, epoll, pipes[2], queue, semaphores, status;
+static int zero, null, text, listens, receives, epoll, event, pipes[2], queue, semaphores, status;
 static mqd_t mq = -1;
 static FILE *text_file, *null_file, *piped;
 static pthread_t thread;
@@ -135,9 +143,52 @@ static struct termios termios;
 
 static void *returns(void *it) { return it; }
 static int returns_too(void *it) { (void)it; return 0; }
+static void *ends(void *it) { _exit(0); return it; }
 static void *sends(void *name) { send_to_all(name); return NULL; }
 static void *sends_and_exits(void *name) { send_to_all(name); pthread_exit(NULL); }
 static void ignore(int signal) { (void)signal; }
+
+static volatile int ready;
+
+/* Sends without end, in rounds. */
+static void *sends_on(void *it)
+{
+    ready = gettid();
+    for (int message = 0;; message++) {
+        char text[20];
+        snprintf(text, sizeof text, "on %d", message);
+        send_to_all(text);
+    }
+    return it;
+}
+
+/* Until SIGUSR2 comes. */
+static void stop_here(int signal)
+{
+    int before = errno;
+    sigset_t others;
+    sigfillset(&others);
+    sigdelset(&others, SIGUSR2);
+    sem_post(&semaphore);
+    sigsuspend(&others);
+    errno = before;
+    (void)signal;
+}
+
+static volatile int refused;
+
+/* In place of a system call that is refused. */
+static void refuse(int signal, siginfo_t *info, void *context)
+{
+    refused++;
+    ucontext_t *there = context;
+#if defined(__x86_64__)
+    there->uc_mcontext.gregs[REG_RAX] = -EPERM;
+#elif defined(__aarch64__)
+    there->uc_mcontext.regs[0] = -EPERM;
+#endif
+    (void)signal, (void)info;
+}
 
 /* Wakes who waits for a condition, again and again. */
 static void *wakes(void *it)
@@ -208,6 +259,8 @@ int __sched_yield(void);
     X(ioctl, , ioctl(text, FIONREAD, &status)) \
     X(tcdrain, , tcdrain(null)) \
     X(tcsetattr, , tcsetattr(null, TCSADRAIN, &termios)) \
+    X(eventfd_read, , eventfd_read(event, &(eventfd_t){0})) \
+    X(eventfd_write, , eventfd_write(event, 1)) \
     X(send, , send(receives, buffer, 1, 0)) \
     X(recv, , recv(receives, buffer, 8, MSG_DONTWAIT)) \
     X(recvfrom, , recvfrom(receives, buffer, 8, MSG_DONTWAIT, NULL, NULL)) \
@@ -293,6 +346,16 @@ int __sched_yield(void);
     X(fprintf, , fprintf(null_file, "%d %f\n", 1, 2.0)) \
     X(dprintf, , dprintf(null, "%d\n", 1)) \
     X(syslog, , syslog(LOG_DEBUG, "text")) \
+    X(flockfile, , flockfile(null_file)) \
+    X(funlocked, funlockfile(null_file), fputs_unlocked("text", null_file)) \
+    X(fseek, , fseek(null_file, 0, SEEK_SET)) \
+    X(fseeko, , fseeko(null_file, 0, SEEK_SET)) \
+    X(rewind, , rewind(null_file)) \
+    X(warn, , warn("%s", "text")) \
+    X(warnx, , warnx("%s", "text")) \
+    X(error, , error(0, 0, "%s", "text")) \
+    X(psignal, , psignal(SIGUSR1, "text")) \
+    X(gai_suspend, , gai_suspend(NULL, 0, &past)) \
     X(getaddrinfo, , getaddrinfo("127.0.0.1", NULL, NULL, (struct addrinfo **)buffer)) \
     X(gethostbyname, , gethostbyname("127.0.0.1")) \
     X(posix_spawn, , posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environment)) \
@@ -362,7 +425,6 @@ static int by_thread(void *(*it)(void *), const char *name)
 }
 
 /* Another thread has an open group, and calls nothing. */
-static volatile int ready;
 static void *sends_and_spins(void *name)
 {
     send_to_all(name);
@@ -471,9 +533,177 @@ static void end(const char *name)
         send_to_all("high");
         printf("case %s 1\n", bound == 0 && sender > 5000 ? "high" : "low");
     }
+    /* Addresses and lengths that the kernel refuses. */
+    IS("bad") {
+        struct sockaddr *to = (void *)&everyone[0];
+        static char address[1000];
+        memcpy(address, to, sizeof everyone[0]);
+        struct msghdr message = {.msg_name = to, .msg_namelen = sizeof everyone[0]};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        message.msg_controllen = 32;
+        struct mmsghdr messages = {message};
+        int answers[] = {
+            sendto(sender, (void *)-1, 100, 0, to, sizeof everyone[0]) < 0 ? errno : 0,
+            sendto(sender, buffer, 8, 0, (void *)16, sizeof everyone[0]) < 0 ? errno : 0,
+            sendto(sender, buffer, 8, 0, (void *)address, sizeof address) < 0 ? errno : 0,
+            sendmsg(sender, (void *)-8, 0) < 0 ? errno : 0,
+            sendmsg(sender, &message, 0) < 0 ? errno : 0,
+            sendmmsg(sender, (void *)-8, 1, 0) < 0 ? errno : 0,
+            sendmmsg(sender, &messages, 1, 0) < 0 ? errno : 0,
+        };
+        printf("refused");
+        for (size_t number = 0; number < sizeof answers / sizeof *answers; number++)
+            printf(" %s", strerrorname_np(answers[number]));
+        printf("\n");
+    }
+    /* Another process has the socket, by sendmmsg. */
+    IS("given") {
+        int pair[2];
+        socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+        static union {
+            char room[CMSG_SPACE(sizeof(int))];
+            struct cmsghdr header;
+        } control;
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &sender, sizeof(int));
+        struct mmsghdr messages[2] = {{{.msg_iov = &piece, .msg_iovlen = 1}}};
+        messages[1] = messages[0];
+        messages[1].msg_hdr.msg_control = &control;
+        messages[1].msg_hdr.msg_controllen = sizeof control.room;
+        printf("given %d\n", sendmmsg(pair[0], messages, 2, 0));
+        send_to_all("alone");
+    }
+    /* A destination is refused from now on: in which round of two is the program told so? */
+    IS("prohibited") {
+        int round = 0, told = 0;
+        status = system("ip route add prohibit 10.9.1.2");
+        for (; !told && round < 500; round++) {
+            char text[20];
+            snprintf(text, sizeof text, "round %d", round);
+            for (int to = 0; to < 2; to++)
+                told |= sendto(sender, text, strlen(text), 0, (void *)&everyone[to],
+                               sizeof everyone[to]) < 0;
+            usleep(1000);
+        }
+        status |= system("ip route del prohibit 10.9.1.2");
+        printf("told %d %d\n", status, round);
+    }
+    /* A child changes the socket that it shares with its parent. */
+    IS("changed") {
+        if (fork() == 0) {
+            int ttl = 33;
+            setsockopt(sender, IPPROTO_IP, IP_TTL, &ttl, sizeof ttl);
+            _exit(0);
+        }
+        wait(NULL);
+        send_to_all("after");
+    }
+    /* A thread is stopped by a signal and goes on by another one, as some garbage collectors do it. */
+    IS("stops") {
+        struct sigaction action = {.sa_handler = stop_here};
+        sigfillset(&action.sa_mask);
+        sigaction(SIGUSR1, &action, NULL);
+        action.sa_handler = ignore;
+        sigaction(SIGUSR2, &action, NULL);
+        sem_init(&semaphore, 0, 0);
+        pthread_t other;
+        pthread_create(&other, NULL, sends_on, NULL);
+        while (!ready)
+            usleep(100);
+        struct sigevent event = {.sigev_notify = SIGEV_THREAD_ID, .sigev_signo = SIGUSR1};
+        event._sigev_un._tid = ready;
+        timer_t timer;
+        timer_create(CLOCK_MONOTONIC, &event, &timer);
+        for (int time = 0; time < 50; time++) {
+            struct itimerspec soon = {.it_value.tv_nsec = 100000 + 1000 * time};
+            timer_settime(timer, 0, &soon, NULL);
+            while (sem_wait(&semaphore) != 0)
+                ;
+            pthread_kill(other, SIGUSR2);
+        }
+        printf("stopped\n");
+    }
+    /* Much more than the link takes, by a socket that does not wait: what is said to be sent arrives. */
+    IS("slow") {
+        status = system("tc qdisc add dev xcast0 root tbf rate 300kbit burst 5kb limit 4mb");
+        fcntl(sender, F_SETFL, O_NONBLOCK);
+        static char text[1000];
+        int said = 0, queued;
+        for (int message = 0; message < 300; message++) {
+            memset(text, ' ', sizeof text);
+            text[sprintf(text, "slow %d", message)] = ' ';
+            for (int to = 0; to < EVERYONE; to++)
+                said += sendto(sender, text, sizeof text, 0, (void *)&everyone[to],
+                               sizeof everyone[to]) == sizeof text;
+        }
+        /* Behind all that is queued. */
+        for (int last = 0; last < 2; last++) {
+            do
+                usleep(1000);
+            while (ioctl(sender, SIOCOUTQ, &queued) == 0 && queued > 0);
+            if (last == 0)
+                sendto(sender, "last", 4, 0, (void *)&everyone[0], sizeof everyone[0]);
+        }
+        status |= system("tc qdisc del dev xcast0 root");
+        printf("said %d %d\n", status, said);
+    }
+    /* A filter refuses membarrier(2). Two threads send by turns: how often is it called then? */
+    IS("filtered") {
+        struct sigaction action = {.sa_sigaction = refuse, .sa_flags = SA_SIGINFO};
+        sigaction(SIGSYS, &action, NULL);
+        struct sock_filter code[] = {
+            BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+            BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+            BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        };
+        struct sock_fprog filter = {sizeof code / sizeof *code, code};
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+        status = prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter);
+        for (int turn = 0; turn < 100; turn++) {
+            pthread_t other;
+            send_to_all("turn");
+            pthread_create(&other, NULL, sends, "turn");
+            pthread_join(other, NULL);
+        }
+        printf("filtered %d %d\n", status, refused);
+    }
+    /* The process ends with its last thread. */
+    IS("main_exits") {
+        pthread_t last;
+        pthread_create(&last, NULL, sends, "last");
+        pthread_exit(NULL);
+    }
+    /* Six messages by a socket that is left alone. */
+    if (strncmp(name, "count", 5) == 0) {
+        int one = socket(AF_INET, SOCK_DGRAM, 0), fd = dup(one);
+        struct msghdr message = {.msg_name = &everyone[0], .msg_namelen = sizeof everyone[0]};
+        message.msg_iov = &piece;
+        message.msg_iovlen = 1;
+        struct mmsghdr messages[3] = {{message}, {message}, {message}};
+        sendto(fd, buffer, 8, 0, (void *)&everyone[0], sizeof everyone[0]);
+        sendmsg(fd, &message, 0);
+        sendmmsg(fd, messages, 3, 0);
+        sendmmsg(fd, messages, 1, 0);
+    }
+    IS("count_exec") execv(arguments[0], arguments);
+    IS("count_exec") execv("/bin/true", arguments);
     IS("_Fork") {
         if (_Fork() == 0)
             _exit(0);
+        wait(NULL);
+    }
+    /* Another thread of the child ends it. */
+    IS("_Fork_thread") {
+        if (_Fork() == 0) {
+            pthread_t other;
+            pthread_create(&other, NULL, ends, NULL);
+            for (;;)
+                call(SYS_sched_yield, 0, 0, 0, 0, 0, 0);
+        }
         wait(NULL);
     }
 }
@@ -519,6 +749,7 @@ int main(int count, char **words)
     listen(listens, 1);
     receives = socket(AF_INET, SOCK_DGRAM, 0);
     epoll = epoll_create1(0);
+    event = eventfd(1, EFD_NONBLOCK);
     if (pipe2(pipes, O_NONBLOCK) != 0)
         return 1;
     queue = msgget(IPC_PRIVATE, 0600);

@@ -1,7 +1,7 @@
 //! Calls that may block, or end the process, while a group is open.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -70,12 +70,22 @@ impl Program {
         Ok(Self { directory })
     }
 
+    /// The program.
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("waiting")
+    }
+
     /// Runs a case, or all that the process survives.
     pub fn run(&self, wire: &Wire, case: Option<&str>) -> Result<Run> {
-        let mut command = wire.exec(&NEVER);
         // However it ends.
-        command.args(["--", "sh", "-c", "\"$@\" || true", "sh"]);
-        command.arg(Path::new(self.directory.path()).join("waiting"));
+        self.run_by(wire, "\"$@\" || true", case)
+    }
+
+    /// Runs a case by a script that is given the program's words.
+    pub fn run_by(&self, wire: &Wire, script: &str, case: Option<&str>) -> Result<Run> {
+        let mut command = wire.exec(&NEVER);
+        command.args(["--", "sh", "-c", script, "sh"]);
+        command.arg(self.path());
         command
             .args([INTERFACE, &wire.own().to_string()])
             .args(case);
@@ -159,6 +169,28 @@ fn groups_of_all_threads_leave_before_the_process_ends() {
     }
 }
 
+/// A process whose main thread has ended ends with the last thread of the program, although the library
+/// has one, too.
+#[test]
+fn the_process_ends_with_the_programs_last_thread() {
+    if !namespace::available() {
+        return;
+    }
+    let test = || {
+        let wire = Wire::new(Family::Ipv4, false)?;
+        let script = "timeout --signal KILL 60 \"$@\"; echo ended $?";
+        let run = Program::new()?.run_by(&wire, script, Some("own_main_exits"))?;
+        ensure!(run.answers == ["ended 0"], "{:?}", run.answers);
+        for name in ["own_main_exits", "last"] {
+            ensure!(arrived(&run, name) == ALL, "{name} is lost");
+        }
+        Ok(())
+    };
+    if let Err(error) = test() {
+        panic!("{error:#}");
+    }
+}
+
 /// What is sent when the library has done its last, and by a child that nobody tells it of.
 #[test]
 fn nothing_is_lost_or_doubled_by_ends_and_children_of_other_kinds() {
@@ -175,6 +207,7 @@ fn nothing_is_lost_or_doubled_by_ends_and_children_of_other_kinds() {
             ("own_vfork_exec", "parent"),
             ("own_vfork_exit", "parent"),
             ("other__Fork", "other__Fork"),
+            ("other__Fork_thread", "other__Fork_thread"),
         ];
         let mut wrong = Vec::new();
         for (name, also) in also {

@@ -58,6 +58,8 @@ pub struct Run {
     pub shared: BTreeMap<Vec<u8>, usize>,
     /// The destinations of those.
     pub shared_to: BTreeSet<SocketAddr>,
+    /// How often the router was asked whether it is there.
+    pub probes: usize,
 }
 
 impl Wire {
@@ -218,6 +220,7 @@ impl Wire {
             let port = if list.p { entry.port } else { common.port() };
             let to = SocketAddr::new(entry.address, port);
             if payload == PROBE {
+                run.probes += 1;
                 // In UDP the router's own kernel would answer; natively the probe comes back.
                 let to = if self.native { to } else { from };
                 self.answers.send_to(PROBE, to)?;

@@ -12,6 +12,7 @@ use std::{
 use nix::{
     cmsg_space,
     errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrStorage, sendmmsg},
 };
 use socket2::{Protocol, SockRef};
@@ -417,6 +418,17 @@ impl<S: AsFd> Core<S> {
         let family = self.families[usize::from(address.to_canonical().is_ipv6())].as_ref()?;
         family.check(now).ok()?;
         family.open.as_ref().map(|open| open.source)
+    }
+
+    /// Whether the uplink for this address has room for packets.
+    pub fn has_room(&self, address: IpAddr) -> bool {
+        let family = &self.families[usize::from(address.to_canonical().is_ipv6())];
+        let open = family.as_ref().and_then(|family| family.open.as_ref());
+        open.is_none_or(|open| {
+            // An error is told when something is sent.
+            let mut fds = [PollFd::new(open.as_fd(), PollFlags::POLLOUT)];
+            poll(&mut fds, PollTimeout::ZERO) != Ok(0)
+        })
     }
 
     /// Chooses the source towards this address, where there is a choice and nothing has been chosen.

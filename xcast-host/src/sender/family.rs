@@ -16,7 +16,7 @@ use super::{
     cause::UnicastCause,
     destination::{Destination, Options, Unusable},
     in_flight::{InFlight, Left},
-    liveness::Liveness,
+    liveness::Watcher,
     open_uplink::{OpenUplink, PROBE, Probe, anywhere},
     relay_link::{Outlet, RelayLink},
     settings::Settings,
@@ -34,7 +34,7 @@ pub(crate) struct FamilySender {
     /// An IPv6 socket serves IPv4.
     mapped: bool,
     uplink: Uplink,
-    liveness: Liveness,
+    liveness: Watcher,
     was_up: bool,
     pub open: Option<OpenUplink>,
     /// Of an uplink by relays, once they are asked.
@@ -59,7 +59,11 @@ impl FamilySender {
             local,
             mapped,
             uplink: settings.uplink.clone(),
-            liveness: Liveness::new(settings.probing),
+            liveness: Watcher::new(
+                settings.watch.clone().unwrap_or_default(),
+                local.ip(),
+                settings.probing,
+            ),
             was_up: false,
             open: None,
             relays: None,
@@ -207,6 +211,13 @@ impl FamilySender {
                     self.lose(now, &error);
                 }
             }
+        }
+        // Another sender may have found that the router answers.
+        if self.open.is_none()
+            && self.liveness.check(now).is_ok()
+            && let Err(error) = self.open()
+        {
+            self.lose(now, &error);
         }
     }
 

@@ -6,7 +6,13 @@
 //! when answers stay away, messages leave as unicast, so nothing is lost to a router that is not
 //! there.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, TryLockError},
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::cause::UnicastCause;
 
@@ -154,9 +160,138 @@ impl Liveness {
     }
 }
 
+/// What senders know together of a router: one of them asks, and its answer counts for all. Linux limits
+/// what it answers to a host, so a host on which each sender asked would have few answers.
+///
+/// It is known for each source address by itself, since routes and filters may be by source. All
+/// senders that share it are to have the same uplink and the same [`Probing`].
+#[derive(Clone, Debug, Default)]
+pub struct Watch(Arc<Mutex<BTreeMap<IpAddr, Liveness>>>);
+
+/// How often the lock of a [`Watch`] is tried.
+const TRIES: u32 = 1000;
+
+impl Watch {
+    /// Does something with what is known for this source. `None` if another thread does not give it back: one
+    /// that a signal has stopped, which may be for as long as somebody waits here.
+    fn with<T>(
+        &self,
+        source: IpAddr,
+        probing: Option<Probing>,
+        work: impl FnOnce(&mut Liveness) -> T,
+    ) -> Option<T> {
+        for _ in 0..TRIES {
+            let mut known = match self.0.try_lock() {
+                Ok(known) => known,
+                Err(TryLockError::Poisoned(known)) => known.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    thread::yield_now();
+                    continue;
+                }
+            };
+            let liveness = known.entry(source);
+            return Some(work(liveness.or_insert_with(|| Liveness::new(probing))));
+        }
+        None
+    }
+}
+
+/// A sender's part in a [`Watch`].
+#[derive(Debug)]
+pub(super) struct Watcher {
+    watch: Watch,
+    source: IpAddr,
+    probing: Option<Probing>,
+    /// When this sender has asked.
+    asked: Option<Instant>,
+}
+
+impl Watcher {
+    pub(super) fn new(watch: Watch, source: IpAddr, probing: Option<Probing>) -> Self {
+        Self {
+            watch,
+            source,
+            probing,
+            asked: None,
+        }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Liveness) -> T) -> Option<T> {
+        self.watch.with(self.source, self.probing, work)
+    }
+
+    /// As [`Liveness::poll`]: whether this sender is to ask.
+    pub(super) fn poll(&mut self, now: Instant) -> bool {
+        let asks = self.with(|liveness| liveness.poll(now)) == Some(true);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
+    }
+
+    /// The probe of this sender is answered. That does not count if another one has asked since.
+    pub(super) fn answered(&mut self) {
+        let asked = self.asked.take();
+        self.with(|liveness| {
+            if liveness.outstanding == asked {
+                liveness.answered();
+            }
+        });
+    }
+
+    pub(super) fn failed(&self, now: Instant, cause: UnicastCause) {
+        self.with(|liveness| liveness.failed(now, cause));
+    }
+
+    pub(super) fn check(&self, now: Instant) -> Result<(), UnicastCause> {
+        self.with(|liveness| liveness.check(now))
+            .unwrap_or(Err(UnicastCause::NoAnswer))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.with(|liveness| liveness.deadline()).flatten()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_sender_asks_for_all_with_its_source() {
+        let start = Instant::now();
+        let (watch, probing) = (Watch::default(), Some(Probing::default()));
+        let watcher = |last| Watcher::new(watch.clone(), [10, 0, 0, last].into(), probing);
+        let (mut first, mut second, mut other) = (watcher(1), watcher(1), watcher(2));
+        assert!(first.poll(start) && !second.poll(start) && other.poll(start));
+        // Who has not asked has no answer to give.
+        second.answered();
+        assert!(second.check(start).is_err());
+        first.answered();
+        assert_eq!(second.check(start), Ok(()));
+        assert!(other.check(start).is_err());
+        // The second asks next; an answer that is as late as this is none to its question.
+        let next = start + 3 * SECOND;
+        assert!(second.poll(next) && !first.poll(next));
+        let again = next + 3 * SECOND;
+        assert!(first.poll(again) && !second.poll(again));
+        second.answered();
+        assert!(first.check(start + 10 * SECOND).is_err());
+        first.answered();
+        assert_eq!(second.check(start + 10 * SECOND), Ok(()));
+        second.failed(start + 10 * SECOND, UnicastCause::Refused);
+        let refused = first.check(start + 10 * SECOND);
+        assert_eq!(refused, Err(UnicastCause::Refused));
+    }
+
+    #[test]
+    fn nobody_waits_for_who_keeps_the_lock() {
+        let watch = Watch::default();
+        let watcher = Watcher::new(watch.clone(), [10, 0, 0, 1].into(), None);
+        assert_eq!(watcher.check(Instant::now()), Ok(()));
+        let _kept = watch.0.lock().unwrap();
+        assert!(watcher.check(Instant::now()).is_err());
+    }
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -193,6 +193,12 @@ impl<S: AsFd> Sender<S> {
         self.0.source_for(address, Instant::now())
     }
 
+    /// Whether the uplink for this address, and for others of its family, has room in its send buffer: at least half of it.
+    /// Then [`try_send_with`](Self::try_send_with) gives nothing back for want of room.
+    pub fn has_room(&self, address: IpAddr) -> bool {
+        self.0.has_room(address)
+    }
+
     /// Says where packets will go, before the first message does. It matters to a socket that is bound to no address, on
     /// a router's host: the source is the one towards the first address that is named, for each family.
     pub fn go_toward(&mut self, address: IpAddr) {

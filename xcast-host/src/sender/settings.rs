@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{destination::Options, liveness::Probing, uplink::Uplink};
+use super::{
+    destination::Options,
+    liveness::{Probing, Watch},
+    uplink::Uplink,
+};
 use crate::{
     packet,
     policy::{ArrivalOrder, Policy},
@@ -20,6 +24,9 @@ pub struct Settings {
     /// When to ask whether the router is there. With `None` it is trusted to be there until sending
     /// to it fails: messages may be lost. Default: those of [`Probing::default`].
     pub probing: Option<Probing>,
+    /// What is known of the router together with other senders. Default: none, so that the sender asks
+    /// for itself.
+    pub watch: Option<Watch>,
     /// Which destinations share a packet where a list is too long for one. Default:
     /// [`ArrivalOrder`].
     pub policy: Arc<dyn Policy>,
@@ -33,6 +40,7 @@ impl Settings {
             options: Options::default(),
             limits: PacketLimits::default(),
             probing: Some(Probing::default()),
+            watch: None,
             policy: Arc::new(ArrivalOrder),
         }
     }

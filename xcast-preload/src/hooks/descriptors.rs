@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use super::thread::{end_own, original};
 use crate::{
     engine::{self, Engine},
-    raw::{descriptors_in, inside, is_borrowed, is_inside},
+    raw::{descriptors_in, inside, is_borrowed, is_inside, is_memory},
     table,
 };
 
@@ -158,7 +158,11 @@ fn doubled(fd: c_int, copy: c_int) {
 ///
 /// `message` is one that the kernel could read, or has filled in.
 pub(super) unsafe fn handed_over(message: &msghdr) {
-    if message.msg_controllen == 0 || is_inside() || is_borrowed() {
+    if message.msg_controllen == 0
+        || !is_memory(message.msg_control, message.msg_controllen)
+        || is_inside()
+        || is_borrowed()
+    {
         return;
     }
     // SAFETY: the caller vouches for the message.

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     ffi::{CString, c_int, c_long},
     sync::OnceLock,
+    time::Duration,
 };
 
 use nix::errno::Errno;
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::{
     engine,
-    raw::{self, go_astray, inside, is_borrowed, set_pending},
+    raw::{self, inside, is_borrowed, set_pending},
     settings::Settings,
     statistics::{self, Counter},
     table, timer,
@@ -89,6 +90,7 @@ extern "C" fn show_on_signal(_: c_int) {
 }
 
 unsafe extern "C" fn before_fork() {
+    table::forks();
     let held = inside(|| (timer::hold(), engine::hold()));
     set_pending(None);
     let _ = FORKING.try_with(|forking| *forking.borrow_mut() = held);
@@ -119,21 +121,48 @@ fn end_process(_: c_long) {
 
 trampolines! { end_process: _exit _Exit quick_exit }
 
-/// The process may end, or become another program, and none of its threads goes on then.
+/// A thread ends. If it is the main one, the process goes on without it.
+fn end_thread(_: c_long) {
+    end_own();
+    if raw::is_main_thread() {
+        let _ = inside(timer::main_ends);
+    }
+}
+
+trampolines! { end_thread: pthread_exit thrd_exit }
+
+/// How long a signal waits for groups of other threads to leave. A thread that a signal has stopped is not to be
+/// waited for for long: it may take another signal to have it go on.
+const SIGNAL_WAITS: Duration = Duration::from_millis(10);
+/// The same for another program in this one's place.
+const EXEC_WAITS: Duration = Duration::from_millis(100);
+
+/// The process may end, and none of its threads goes on then.
 fn end_perhaps(_: c_long) {
-    end_all();
+    end_all(SIGNAL_WAITS);
 }
 
 trampolines! { end_perhaps:
     abort __assert_fail raise gsignal kill killpg tgkill sigqueue
     pthread_kill pthread_sigqueue pidfd_send_signal
-    execl execlp execle execv execve execvp execvpe execveat fexecve
 }
+
+/// The process may become another program, which counts by itself. If it does not, it begins again with what
+/// it has not shown.
+fn become_another(_: c_long) {
+    end_all(EXEC_WAITS);
+    if !is_borrowed() {
+        show_statistics();
+        statistics::reset();
+    }
+}
+
+trampolines! { become_another: execl execlp execle execv execve execvp execvpe execveat fexecve }
 
 /// A process begins without `fork`, and nobody will tell the library.
 fn part(_: c_long) {
     end_own();
-    go_astray();
+    raw::part();
 }
 
 trampolines! { part: vfork __vfork _Fork clone __clone }
@@ -141,8 +170,9 @@ trampolines! { part: vfork __vfork _Fork clone __clone }
 /// A system call of the program's own making. Rust's standard library waits by this.
 fn call(number: c_long) {
     match number {
-        libc::SYS_exit_group | libc::SYS_execve | libc::SYS_execveat => end_all(),
-        libc::SYS_kill | libc::SYS_tkill | libc::SYS_tgkill => end_all(),
+        libc::SYS_exit_group => end_all(EXEC_WAITS),
+        libc::SYS_execve | libc::SYS_execveat => become_another(number),
+        libc::SYS_kill | libc::SYS_tkill | libc::SYS_tgkill => end_perhaps(number),
         libc::SYS_clone | libc::SYS_clone3 => part(number),
         #[cfg(target_arch = "x86_64")]
         libc::SYS_fork | libc::SYS_vfork => part(number),

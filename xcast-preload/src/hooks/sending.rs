@@ -7,7 +7,7 @@ use std::{
     slice,
 };
 
-use libc::{mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 
 use super::{
     descriptors::handed_over,
@@ -133,7 +133,7 @@ pub unsafe extern "C-unwind" fn sendto(
         socklen_t,
     ) -> ssize_t;
     let mut watch = None;
-    if !buffer.is_null() && len <= 65535 {
+    if len <= 65535 && raw::is_memory(buffer, len) {
         // SAFETY: the caller vouches for address and buffer.
         let (to, payload) = unsafe {
             (
@@ -161,6 +161,21 @@ pub unsafe extern "C-unwind" fn sendto(
     sent
 }
 
+/// Whether a program can have an array of so many there, though not more than a call takes.
+fn is_array<T>(first: *const T, count: usize) -> bool {
+    raw::is_memory(first, size_of::<T>() * count.min(MAX_MESSAGES))
+}
+
+/// The message of the program at an address, if the program can have one there.
+///
+/// # Safety
+///
+/// It is one that the kernel could read, if it [is memory](raw::is_memory).
+unsafe fn message<'a>(message: *const msghdr) -> Option<&'a msghdr> {
+    // SAFETY: the caller vouches for it.
+    is_array(message, 1).then(|| unsafe { &*message })
+}
+
 /// A message of the program, as far as it can be taken: destination and content in one piece. A
 /// message in pieces is put together in `pieces`.
 ///
@@ -168,20 +183,21 @@ pub unsafe extern "C-unwind" fn sendto(
 ///
 /// `message` is one that the kernel could read.
 unsafe fn content<'a>(message: &'a msghdr, pieces: &'a mut Vec<u8>) -> Option<(Address, &'a [u8])> {
-    if message.msg_controllen != 0 && !message.msg_control.is_null() {
+    if message.msg_controllen != 0 {
         return None;
     }
     // SAFETY: the caller vouches for the address, and for each piece.
     unsafe {
         let to = raw::address(message.msg_name, message.msg_namelen as usize)?;
-        if message.msg_iov.is_null() || message.msg_iovlen > MAX_MESSAGES {
+        if message.msg_iovlen > MAX_MESSAGES || !is_array(message.msg_iov, message.msg_iovlen) {
             return None;
         }
         let list = slice::from_raw_parts(message.msg_iov, message.msg_iovlen);
         // The kernel refuses lengths whose sum does not fit: their pieces are not looked at.
         let mut lengths = list.iter().map(|piece| piece.iov_len);
         let len = lengths.try_fold(0_usize, usize::checked_add)?;
-        if len > 65535 || list.iter().any(|piece| piece.iov_base.is_null()) {
+        let is_memory = |piece: &iovec| raw::is_memory(piece.iov_base, piece.iov_len);
+        if len > 65535 || !list.iter().all(is_memory) {
             return None;
         }
         if let [piece] = list {
@@ -206,13 +222,12 @@ thread_local! {
 ///
 /// # Safety
 ///
-/// `message` is null or one that the kernel could read.
-unsafe fn offer_message(fd: c_int, message: *const msghdr, flags: c_int) -> (Fate, usize) {
-    // SAFETY: the caller vouches for it.
-    let message = unsafe { message.as_ref() };
+/// `message` is one that the kernel could read.
+unsafe fn offer_message(fd: c_int, message: Option<&msghdr>, flags: c_int) -> (Fate, usize) {
     let alone = is_inside() || table::is_left_alone(fd);
     let Some(message) = message.filter(|message| !alone && !message.msg_name.is_null()) else {
         if !is_inside() {
+            table::count_sends(fd, 1);
             make_way(fd, None);
         }
         return (Fate::Passes, 0);
@@ -248,12 +263,13 @@ pub unsafe extern "C-unwind" fn sendmsg(
     type Original = unsafe extern "C-unwind" fn(c_int, *const msghdr, c_int) -> ssize_t;
     let original = original!(sendmsg: Original);
     // SAFETY: the caller vouches for the message.
-    if let Some(message) = unsafe { message.as_ref() } {
+    let found = unsafe { self::message(message) };
+    if let Some(message) = found {
         // SAFETY: as above.
         unsafe { handed_over(message) };
     }
-    // SAFETY: the caller vouches for the message.
-    let (fate, len) = unsafe { offer_message(fd, message, flags) };
+    // SAFETY: as above.
+    let (fate, len) = unsafe { offer_message(fd, found, flags) };
     if matches!(fate, Fate::Taken) {
         return len as ssize_t;
     }
@@ -282,32 +298,40 @@ pub unsafe extern "C-unwind" fn sendmmsg(
         // SAFETY: the library's own arguments.
         return unsafe { original(fd, messages, count, flags) };
     }
-    if count == 1 && !messages.is_null() {
-        // SAFETY: there is one message, which the caller vouches for.
-        let (fate, len) = unsafe { offer_message(fd, &raw const (*messages).msg_hdr, flags) };
+    if !is_array(messages, count as usize) {
+        make_way(fd, None);
+        // SAFETY: the caller's own arguments.
+        return unsafe { original(fd, messages, count, flags) };
+    }
+    let first = messages;
+    // SAFETY: there are as many messages, which the caller vouches for.
+    let list = unsafe { slice::from_raw_parts_mut(first, (count as usize).min(MAX_MESSAGES)) };
+    for message in &*list {
+        // SAFETY: as above.
+        unsafe { handed_over(&message.msg_hdr) };
+    }
+    if let [message] = list {
+        // SAFETY: as above.
+        let (fate, len) = unsafe { offer_message(fd, Some(&message.msg_hdr), flags) };
         if matches!(fate, Fate::Taken) {
-            // SAFETY: as above.
-            unsafe { (*messages).msg_len = len as c_uint };
+            message.msg_len = len as c_uint;
             return 1;
         }
         // SAFETY: the caller's own arguments.
-        let sent = unsafe { original(fd, messages, count, flags) };
+        let sent = unsafe { original(fd, first, count, flags) };
         if let Fate::Watched(to) = fate {
             watched(fd, to, sent == 1);
         }
         return sent;
     }
     make_way(fd, None);
-    let possible = !messages.is_null() && flags & !FLAGS == 0 && !table::is_left_alone(fd);
-    if possible && count > 1 {
-        // SAFETY: there are as many messages.
-        let messages =
-            unsafe { slice::from_raw_parts_mut(messages, (count as usize).min(MAX_MESSAGES)) };
+    if count > 1 && flags & !FLAGS == 0 && !table::is_left_alone(fd) {
         // SAFETY: the caller vouches for the messages.
-        return unsafe { send_many(original, fd, messages, flags) };
+        return unsafe { send_many(original, fd, list, flags) };
     }
+    table::count_sends(fd, list.len());
     // SAFETY: the caller's own arguments.
-    unsafe { original(fd, messages, count, flags) }
+    unsafe { original(fd, first, count, flags) }
 }
 
 /// What is to be done with a call of many messages.

@@ -1,8 +1,9 @@
 //! What all hooks share: the function behind a hook, and the calling thread's group.
 
+use std::time::Duration;
+
 use crate::{
-    engine::{self, Engine},
-    lock,
+    engine, lock,
     raw::{self, inside, pending, set_pending},
 };
 
@@ -49,10 +50,10 @@ pub(super) fn end_own() {
     }
 }
 
-/// Ends the groups of all threads.
-pub(super) fn end_all() {
+/// Ends the groups of all threads, as far as that can be done in this time.
+pub(super) fn end_all(patience: Duration) {
     if raw::has_worked() {
         set_pending(None);
-        let _ = inside(|| engine::with_all(Engine::end_all));
+        let _ = inside(|| engine::end_all_within(patience));
     }
 }

@@ -24,17 +24,17 @@ trampolines! { end:
     sendfile sendfile64 splice tee vmsplice copy_file_range
     fsync fdatasync sync syncfs sync_file_range msync
     flock lockf lockf64 ioctl tcdrain tcflow tcsendbreak tcsetattr
-    send recv recvfrom accept accept4
+    eventfd_read eventfd_write send recv recvfrom accept accept4
 
     poll ppoll select pselect epoll_wait epoll_pwait epoll_pwait2
-    aio_suspend aio_suspend64 lio_listio lio_listio64
+    aio_suspend aio_suspend64 lio_listio lio_listio64 gai_suspend
 
     nanosleep clock_nanosleep usleep sleep pause sched_yield thrd_sleep thrd_yield
     sigsuspend sigpause sigwait sigwaitinfo sigtimedwait
     wait wait3 wait4 waitpid waitid
 
     // Threads and semaphores, of all kinds.
-    pthread_join pthread_timedjoin_np pthread_clockjoin_np thrd_join pthread_exit thrd_exit
+    pthread_join pthread_timedjoin_np pthread_clockjoin_np thrd_join
     pthread_cond_wait pthread_cond_timedwait pthread_cond_clockwait cnd_wait cnd_timedwait
     pthread_barrier_wait pthread_spin_lock
     pthread_mutex_timedlock pthread_mutex_clocklock mtx_lock mtx_timedlock
@@ -44,17 +44,19 @@ trampolines! { end:
     msgrcv msgsnd mq_receive mq_timedreceive mq_send mq_timedsend
 
     // Streams of stdio: who prints may have to wait for who reads.
-    fopen fopen64 freopen freopen64 fclose fflush fflush_unlocked
+    fopen fopen64 freopen freopen64 fclose fflush fflush_unlocked flockfile _IO_flockfile
+    fseek fseeko fseeko64 fsetpos fsetpos64 rewind
     fread fread_unlocked fgets fgets_unlocked fgetc fgetc_unlocked getc getc_unlocked _IO_getc
     getchar getchar_unlocked getline getdelim __getdelim __uflow __underflow
     scanf fscanf vscanf vfscanf __isoc99_scanf __isoc99_fscanf __isoc99_vscanf __isoc99_vfscanf
     __isoc23_scanf __isoc23_fscanf __isoc23_vscanf __isoc23_vfscanf
     fgetwc getwc getwchar fgetws __wuflow __wunderflow
-    fwrite fwrite_unlocked fputs fputs_unlocked puts perror
+    fwrite fwrite_unlocked fputs fputs_unlocked puts perror psignal psiginfo
     fputc fputc_unlocked putc putc_unlocked _IO_putc putchar putchar_unlocked __overflow
     printf fprintf vprintf vfprintf dprintf vdprintf
     fputwc putwc putwchar fputws wprintf fwprintf vwprintf vfwprintf __woverflow
     syslog vsyslog
+    warn vwarn warnx vwarnx err verr errx verrx error error_at_line
 
     // What asks name servers.
     getaddrinfo getnameinfo gethostbyname gethostbyname2 gethostbyaddr

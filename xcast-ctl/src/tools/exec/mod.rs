@@ -1,6 +1,7 @@
 //! `xcast-ctl exec`.
 
 mod args;
+mod inherited;
 mod library;
 mod program;
 
@@ -27,6 +28,7 @@ pub(crate) fn run(args: &Args, router: &str) -> Result<Outcome> {
     })?;
     let mut command = Command::new(&path);
     command.arg0(name).args(arguments);
+    inherited::pass_on(&mut command);
     let settings = environment(args, router)?;
     match program::obstacle(&path) {
         Some(obstacle) => {

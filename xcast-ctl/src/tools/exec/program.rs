@@ -12,8 +12,8 @@ use std::{
 use nix::unistd::{getegid, geteuid};
 use object::{
     Endianness,
-    elf::{FileHeader64, PT_INTERP, PT_NOTE},
-    read::elf::{FileHeader as _, ProgramHeader as _},
+    elf::{DT_NEEDED, FileHeader64, PT_INTERP, PT_NOTE},
+    read::elf::{Dyn as _, FileHeader as _, ProgramHeader as _},
 };
 
 /// Why a library has no effect in a program.
@@ -29,6 +29,8 @@ pub(super) enum Obstacle {
     OtherLibc,
     /// It is for another kind of machine, or of 32 bits.
     OtherMachine,
+    /// A sanitizer takes the place of libc's functions, and ends a program in which another library does so, too.
+    Sanitizer,
 }
 
 impl fmt::Display for Obstacle {
@@ -39,6 +41,7 @@ impl fmt::Display for Obstacle {
             Self::Privileged => "it is setuid, setgid or has file capabilities",
             Self::OtherLibc => "its C library is not glibc",
             Self::OtherMachine => "it is for another kind of processor",
+            Self::Sanitizer => "it has a sanitizer, which bears no other library of this kind",
         })
     }
 }
@@ -142,12 +145,42 @@ fn judge(content: &[u8]) -> Option<Obstacle> {
         .find_map(|segment| segment.data(endian, content).ok());
     match linker {
         None => Some(Obstacle::Static),
-        Some(linker) => {
-            let is_musl = linker.windows(7).any(|window| window == b"ld-musl");
-            is_musl.then_some(Obstacle::OtherLibc)
+        Some(linker) if linker.windows(7).any(|window| window == b"ld-musl") => {
+            Some(Obstacle::OtherLibc)
+        }
+        Some(_) => {
+            let has_sanitizer = libraries(header, endian, content)?
+                .iter()
+                .any(|name| SANITIZERS.iter().any(|prefix| name.starts_with(prefix)));
+            has_sanitizer.then_some(Obstacle::Sanitizer)
         }
     }
 }
+
+/// The libraries that a program names.
+fn libraries<'a>(
+    header: &FileHeader64<Endianness>,
+    endian: Endianness,
+    content: &'a [u8],
+) -> Option<Vec<&'a [u8]>> {
+    let sections = header.sections(endian, content).ok()?;
+    let (entries, names) = sections.dynamic(endian, content).ok()??;
+    let names = sections.strings(endian, content, names).ok()?;
+    let needed = entries
+        .iter()
+        .filter(|entry| entry.tag(endian) == DT_NEEDED);
+    needed
+        .map(|entry| entry.string(endian, names).ok())
+        .collect()
+}
+
+/// Libraries of sanitizers that have to come first.
+const SANITIZERS: [&[u8]; 4] = [
+    b"libasan.so",
+    b"libtsan.so",
+    b"libhwasan.so",
+    b"libclang_rt.asan",
+];
 
 /// Name and type (4) of the note that holds the build identifier of a Go program.
 const GO: &[u8] = b"\x04\0\0\0Go\0\0";
