@@ -464,6 +464,28 @@ fn rules_and_settings_of_a_bridge() {
     });
 }
 
+/// A strict member of a bridge, and a policy rule, so that the kernel is asked for the way back: that leads to the bridge.
+#[test]
+fn strict_member_of_a_bridge_with_a_policy_rule() {
+    trio::before(|trio| {
+        bridge(trio, &["p1"])?;
+        let port = "interface = \"p1\"\n";
+        trio.configure(port, &format!("{port}source = \"strict\"\n"))?;
+        trio.start()?;
+        trio.rule("add from 10.66.1.0/24 lookup main priority 100")?;
+        let by_stack = || {
+            let before = Counters::read(&trio.r.namespace)?;
+            let arrives = trio.b.gets(trio.send(&[B, C])?)?;
+            let counted = Counters::read(&trio.r.namespace)?.since(&before);
+            Ok(arrives && counted.contains_key("stack_policy"))
+        };
+        ensure!(until(SOON, by_stack)?, "A is refused");
+        let number = trio.send_from(C, &[B, A])?;
+        ensure!(trio.b.misses(number)?, "C passes");
+        Ok(())
+    });
+}
+
 /// A bridge port that takes no unicast takes no Xcast: one that is locked (802.1X), and one that the spanning tree does
 /// not let forward. `check` says so, and when that is over, it is a port again.
 #[test]

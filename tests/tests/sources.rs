@@ -705,7 +705,7 @@ fn a_slow_flow_gets_the_stack_beside_what_is_refused() {
                 let lost = || {
                     let counts = numbers.clone().map(|number| host.count(number));
                     let counts = counts.collect::<Result<Vec<_>>>()?;
-                    Ok(counts.iter().filter(|&&count| count == 0).count())
+                    anyhow::Ok(counts.iter().filter(|&&count| count == 0).count())
                 };
                 // A neighbour that has to be asked for again may cost one.
                 ensure!(

@@ -134,7 +134,7 @@ fn broadcast<F: Family>(
     } else {
         count_exact(&plan.fanout);
     }
-    charge_for_stack(plan, BRANCH_SLOTS as u8 / 2);
+    charge_for_stack(plan, (BRANCH_SLOTS / 2) as u8);
     count_refused(plan);
     count_for_stack(plan, BRANCH_SLOTS as u32 / 2, arrival);
     Some(action)
