@@ -115,7 +115,7 @@ fn all_messages_are_counted() {
         let wire = Wire::new(Family::Ipv4, false)?;
         let directory = tempfile::tempdir()?;
         let program = waiting::Program::new()?;
-        for case in ["count", "count_exec"] {
+        for case in ["own_count", "own_count_exec"] {
             let file = directory.path().join(case);
             let path = format!("--statistics={}", file.display());
             let mut command = wire.exec(&[&path, "--json", "--"]);

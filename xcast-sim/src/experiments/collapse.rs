@@ -341,7 +341,7 @@ impl Searcher for gia::Node {
 
     fn ended(event: &gia::Event) -> Option<(u64, Option<u16>)> {
         match event {
-            gia::Event::Found { search, hops, .. } => Some((search.0, Some((*hops).into()))),
+            gia::Event::Found { search, hops, .. } => Some((search.0, Some(*hops))),
             gia::Event::NotFound { search } => Some((search.0, None)),
         }
     }
