@@ -351,35 +351,6 @@ fn rules_for_answers_decide_about_the_way_back() {
     }
 }
 
-/// A port towards hosts is strict where a policy rule decides, too, though the kernel has no filter there.
-#[test]
-fn port_towards_hosts_is_strict_where_rules_decide() {
-    for family in Family::ALL {
-        for rule in ["iif p1 lookup main", "from 10.66.3.64/26 lookup main"] {
-            trio::with_family(family, |trio| {
-                trio.rule(&format!("add {rule} priority 100"))?;
-                let of_c = Ipv4Addr::new(10, 66, 3, 77);
-                let before = Counters::read(&trio.r.namespace)?;
-                let by_stack = || {
-                    trio.send_from(A, &[B, C])?;
-                    trio.send_from(of_c, &[B, C])?;
-                    let counted = Counters::read(&trio.r.namespace)?.since(&before);
-                    Ok(counted.contains_key("stack_policy"))
-                };
-                ensure!(until(SOON, by_stack)?, "{rule}: nothing goes by the stack");
-                ensure!(trio.b.gets(trio.send(&[B, C])?)?, "{rule}: A is refused");
-                let number = trio.send_from(of_c, &[B, C])?;
-                ensure!(trio.b.misses(number)?, "{rule}: {of_c} passes");
-                // What there is no way back to is nobody's.
-                let nowhere = Ipv4Addr::new(8, 8, 8, 8);
-                let number = trio.send_from(nowhere, &[B, C])?;
-                ensure!(trio.b.gets(number)?, "{rule}: {nowhere} is refused");
-                Ok(())
-            });
-        }
-    }
-}
-
 /// Strict in a VRF: the way back is looked for in its table.
 #[test]
 fn strict_port_in_a_vrf() {

@@ -64,7 +64,6 @@ fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
     let Some((mut query, version)) = reversed(ctx) else {
         return false;
     };
-    let mode = port.sources[source_mode_of(version)];
     query.ifindex = match port.flags & PORT_IN_VRF {
         0 => leaves_by(ctx, port).unwrap_or(THIS_HOST),
         _ => port.receiver,
@@ -80,12 +79,8 @@ fn has_way_back(ctx: &TcContext, port: &Port) -> bool {
         || answer == BPF_FIB_LKUP_RET_NO_NEIGH
         || answer == BPF_FIB_LKUP_RET_FRAG_NEEDED
         || answer == BPF_FIB_LKUP_RET_UNSUPP_LWT;
-    let is_here = query.ifindex == port.receiver;
-    match mode {
-        _ if mode == SourceMode::Loose as u8 => is_way,
-        _ if mode == SourceMode::NotElsewhere as u8 => !is_way || is_here,
-        _ => is_way && is_here,
-    }
+    let is_strict = port.sources[source_mode_of(version)] == SourceMode::Strict as u8;
+    is_way && (!is_strict || query.ifindex == port.receiver)
 }
 
 /// By which interface the kernel would send the packet.
