@@ -148,6 +148,18 @@ pub fn with_all(mut work: impl FnMut(&mut Engine)) {
     }
 }
 
+/// Ends a thread's group of this descriptor's engine. Returns whether that could be done in this time: see
+/// [`end_all_within`].
+pub fn end_thread_within(fd: RawFd, thread: Thread, patience: Duration) -> bool {
+    let Some(mut guard) = shard(fd).lock_until(Instant::now() + patience) else {
+        return false;
+    };
+    if let Some(engine) = guard.as_mut() {
+        engine.end_thread(thread);
+    }
+    true
+}
+
 /// Ends the groups of all threads, as far as locks can be had in this time: a thread that has one may be
 /// stopped by a signal until the calling thread goes on, as in some garbage collectors.
 pub fn end_all_within(patience: Duration) {

@@ -128,6 +128,7 @@ fn threads_are_stopped_by_signals() {
         let script = "timeout --signal KILL 60 \"$@\"; echo ended $?";
         let run = Program::new()?.run_by(&wire, script, Some("own_stops"))?;
         ensure!(run.answers == ["ended 0", "stopped"], "{:?}", run.answers);
+        ensure!(arrived(&run, "beside") == 50 * ALL);
         ensure!(run.shared.contains_key(&b"on"[..]), "nothing is shared");
         Ok(())
     };

@@ -618,8 +618,16 @@ static void end(const char *name)
         timer_t timer;
         timer_create(CLOCK_MONOTONIC, &event, &timer);
         for (int time = 0; time < 50; time++) {
+            /* A group of this thread is open while the other one is stopped, perhaps at the same socket. */
+            char beside[sizeof content] = {0};
+            snprintf(beside, sizeof beside, "beside %d", time);
+            for (int to = 0; to < EVERYONE; to++)
+                sendto(sender, beside, sizeof beside, 0, (void *)&everyone[to], sizeof everyone[to]);
             struct itimerspec soon = {.it_value.tv_nsec = 100000 + 1000 * time};
             timer_settime(timer, 0, &soon, NULL);
+            int stopped = 0;
+            while (sem_getvalue(&semaphore, &stopped) == 0 && stopped == 0)
+                ;
             while (sem_wait(&semaphore) != 0)
                 ;
             pthread_kill(other, SIGUSR2);

@@ -42,11 +42,18 @@ impl Drop for Leave {
     }
 }
 
+/// How long a thread waits to end its group. Whoever has the lock may be stopped by a signal until this thread goes on, as in
+/// some garbage collectors; the timer ends the group then, or the thread's next call.
+const OWN_WAITS: Duration = Duration::from_millis(100);
+
 /// Ends the thread's group.
 pub(super) fn end_own() {
     if let Some(fd) = pending() {
         set_pending(None);
-        let _ = inside(|| engine::with(fd, |engine| engine.end_thread(raw::thread())));
+        let ended = inside(|| engine::end_thread_within(fd, raw::thread(), OWN_WAITS));
+        if ended == Some(false) {
+            set_pending(Some(fd));
+        }
     }
 }
 
