@@ -136,31 +136,62 @@ impl<F: Fn(SocketAddr) -> Vec<u16> + Send + Sync> Policy for CommonPath<F> {
     }
 
     fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
-        let paths: Vec<_> = candidates
-            .iter()
-            .map(|candidate| self.0(*candidate))
-            .collect();
-        // A link is known by the hops up to it.
-        let mut crossed: HashSet<&[u16]> = HashSet::new();
-        let mut left: Vec<_> = (0..candidates.len()).collect();
-        let mut chosen = Vec::new();
-        while chosen.len() < count {
-            let added = |index: &usize| {
-                let path = &paths[*index];
-                let known = (1..=path.len()).take_while(|hops| crossed.contains(&path[..*hops]));
-                path.len() - known.count()
-            };
-            let Some(best) = left.iter().copied().min_by_key(added) else {
-                break;
-            };
-            left.retain(|index| *index != best);
-            let path = &paths[best];
-            crossed.extend((1..=path.len()).map(|hops| &path[..hops]));
-            chosen.push(best);
-        }
-        chosen.sort_unstable();
-        chosen
+        fewest_links(&self.paths(candidates), count, None)
     }
+}
+
+impl<F: Fn(SocketAddr) -> Vec<u16>> CommonPath<F> {
+    fn paths(&self, candidates: &[SocketAddr]) -> Vec<Vec<u16>> {
+        let all = candidates.iter();
+        all.map(|candidate| self.0(*candidate)).collect()
+    }
+}
+
+/// As [`CommonPath`], for candidates that come in an order of preference: the first one is always
+/// chosen, and then those that add fewest links to its path.
+///
+/// A look-up goes on from the closest candidate as fast as ever so, and what else it asks costs little.
+#[derive(Clone, Copy, Debug)]
+pub struct PathOfFirst<F>(pub F);
+
+impl<F: Fn(SocketAddr) -> Vec<u16> + Send + Sync> Policy for PathOfFirst<F> {
+    fn key(&self, destination: SocketAddr) -> u128 {
+        CommonPath(&self.0).key(destination)
+    }
+
+    fn choose(&self, candidates: &[SocketAddr], count: usize) -> Vec<usize> {
+        fewest_links(&CommonPath(&self.0).paths(candidates), count, Some(0))
+    }
+}
+
+/// Of these paths, `count` that have fewest links together, as far as choosing one after the other finds
+/// them; `first` is among them.
+fn fewest_links(paths: &[Vec<u16>], count: usize, first: Option<usize>) -> Vec<usize> {
+    // A link is known by the hops up to it.
+    let mut crossed: HashSet<&[u16]> = HashSet::new();
+    let mut left: Vec<_> = (0..paths.len()).collect();
+    let mut chosen = Vec::new();
+    while chosen.len() < count {
+        let added = |index: &usize| {
+            let path = &paths[*index];
+            let known = (1..=path.len()).take_while(|hops| crossed.contains(&path[..*hops]));
+            path.len() - known.count()
+        };
+        let first = first.filter(|_| chosen.is_empty());
+        let best = left
+            .iter()
+            .copied()
+            .min_by_key(|index| (Some(*index) != first, added(index)));
+        let Some(best) = best else {
+            break;
+        };
+        left.retain(|index| *index != best);
+        let path = &paths[best];
+        crossed.extend((1..=path.len()).map(|hops| &path[..hops]));
+        chosen.push(best);
+    }
+    chosen.sort_unstable();
+    chosen
 }
 
 /// The bits of an address, the first ones first.
@@ -276,14 +307,21 @@ mod tests {
         assert_eq!(nearest.choose(&candidates, 1), [2]);
         assert_eq!(nearest.choose(&candidates, 2), [1, 2]);
         // The third octet stands for a router behind that of the second.
-        let paths = CommonPath(|at: SocketAddr| match at {
+        let path = |at: SocketAddr| match at {
             SocketAddr::V4(at) => at.ip().octets()[1..]
                 .iter()
                 .map(|n| u16::from(*n))
                 .collect(),
             SocketAddr::V6(_) => Vec::new(),
-        });
-        assert_eq!(paths.choose(&candidates, 3), [0, 1, 3]);
+        };
+        assert_eq!(CommonPath(path).choose(&candidates, 3), [0, 1, 3]);
+        // From the third on, everything is as far as from anywhere.
+        let from = |first: usize, count| PathOfFirst(path).choose(&candidates[first..], count);
+        assert_eq!(from(2, 2), [0, 1]);
+        assert_eq!(from(1, 3), [0, 2, 3]);
+        assert_eq!(from(0, 3), [0, 1, 3]);
+        assert!(from(0, 0).is_empty());
+        assert!(from(5, 3).is_empty());
         assert_eq!(CommonPrefix.choose(&candidates, 9).len(), 5);
         assert!(CommonPrefix.choose(&candidates, 0).is_empty());
         assert!(CommonPrefix.choose(&[], 3).is_empty());

@@ -42,13 +42,6 @@ pub struct KademliaArgs {
     /// Compare rules for who of the closest is asked first, with the first alpha
     #[arg(long)]
     choose: bool,
-    /// With --choose: compare the closest with those of all k closest that add fewest links, where a place
-    /// further away counts like so many hundredths of a link; may be given several times
-    #[arg(long, requires = "choose")]
-    place: Vec<u32>,
-    /// With --place: who adds no more than so many links is asked, too; may be given several times
-    #[arg(long, requires = "place", default_values_t = [0])]
-    along: Vec<u32>,
     /// Of a hundred nodes, so many are malicious: they name each other only
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=90))]
     malicious: u32,
@@ -153,19 +146,9 @@ fn variants(args: &KademliaArgs) -> Vec<LookupVariant> {
     };
     if args.choose {
         let alpha = args.alpha.first().copied().unwrap_or(3);
-        let by_place = |place, along| {
-            let name = format!(", path + {place}/100 a place, {along} along");
-            variant(alpha, Rule::SharedPathAndPlace { place, along }, &name)
-        };
-        if let [_, ..] = args.place[..] {
-            let mut all = vec![variant(alpha, Rule::Closest, "")];
-            for place in &args.place {
-                all.extend(args.along.iter().map(|along| by_place(*place, *along)));
-            }
-            return all;
-        }
         return vec![
             variant(alpha, Rule::Closest, ""),
+            variant(alpha, Rule::PathOfClosest, ", path of closest"),
             variant(alpha, Rule::SharedPath, ", shared path"),
             variant(alpha, Rule::Nearest, ", nearest"),
             variant(alpha, Rule::Random, ", any"),

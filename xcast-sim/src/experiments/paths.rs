@@ -1,12 +1,11 @@
 //! Rules that choose receivers by what a host knows of the network.
 
 use std::{
-    collections::HashSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
-use xcast_host::policy::{CommonPath, Nearest, Policy as _};
+use xcast_host::policy::{CommonPath, Nearest, PathOfFirst, Policy as _};
 use xcast_overlay::runtime::{Choice, Random};
 
 use crate::{
@@ -16,8 +15,8 @@ use crate::{
     topology::{HostId, RouterId},
 };
 
-/// Rules choose from so many times as many candidates as they are to choose, the closest by identifier:
-/// those further away are asked in vain too often.
+/// Rules that may leave out the closest choose from so many times as many candidates as they are to choose, the
+/// closest by identifier: those further away are asked in vain too often.
 const WINDOW: usize = 2;
 
 /// The ways from one host to all others, as it could know them from measuring (`traceroute`). They are
@@ -73,44 +72,18 @@ impl Paths {
         hops
     }
 
-    /// Chooses those whose paths have most links in common.
+    /// Chooses the first, and those that add fewest links to its path.
+    #[must_use]
+    pub fn of_first(self) -> Choice {
+        let policy = PathOfFirst(move |to| self.to(to));
+        Choice::new(move |candidates, count| policy.choose(candidates, count))
+    }
+
+    /// Chooses those that have fewest links together, whoever they are.
     #[must_use]
     pub fn shared(self) -> Choice {
         let policy = CommonPath(move |to| self.to(to));
         Choice::new(move |candidates, count| policy.choose(window(candidates, count), count))
-    }
-
-    /// Chooses those that add fewest links, of all, where each place further down the list counts like
-    /// `place` links more; and besides them those that add no more than `along` links.
-    #[must_use]
-    pub fn shared_by_place(self, place: f64, along: usize) -> Choice {
-        Choice::new(move |candidates, count| {
-            let paths: Vec<Vec<u16>> = candidates.iter().map(|to| self.to(*to)).collect();
-            // A link is known by the hops up to it.
-            let mut crossed: HashSet<&[u16]> = HashSet::new();
-            let mut left: Vec<usize> = (0..paths.len()).collect();
-            let mut chosen = Vec::new();
-            loop {
-                let added = |at: usize| {
-                    let path = &paths[at];
-                    let known =
-                        (1..=path.len()).take_while(|hops| crossed.contains(&path[..*hops]));
-                    path.len() - known.count()
-                };
-                let price = |at: usize| added(at) as f64 + place * at as f64;
-                let best = left.iter().copied();
-                let best = best.min_by(|one, other| price(*one).total_cmp(&price(*other)));
-                let is_along = |at: usize| added(at) <= along;
-                let Some(best) = best.filter(|at| chosen.len() < count || is_along(*at)) else {
-                    break;
-                };
-                left.retain(|at| *at != best);
-                let path = &paths[best];
-                crossed.extend((1..=path.len()).map(|hops| &path[..hops]));
-                chosen.push(best);
-            }
-            chosen
-        })
     }
 
     /// Chooses the nearest by hops.
