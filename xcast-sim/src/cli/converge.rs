@@ -1,15 +1,15 @@
 //! Overlays under churn and loss.
 
-use std::{
-    io::Write as _,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::{Args, builder::PossibleValuesParser};
 use xcast_sim::experiments::{Converge, ConvergeRow, Overlay};
 
-use super::common::{Common, memory_mib, sure};
+use super::{
+    common::{Common, memory_mib, sure},
+    table::Table,
+};
 
 /// Arguments of `converge`.
 #[derive(Debug, Args)]
@@ -80,29 +80,23 @@ pub fn converge(args: &ConvergeArgs) -> Result<()> {
 }
 
 fn table(rows: &[ConvergeRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 9]| {
-        let [overlay, numbers @ ..] = cells;
-        write!(out, "{overlay:<10}")?;
-        for number in numbers {
-            write!(out, " {number:>14}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "overlay",
-        "nodes",
-        "calm, %",
-        "churn, %",
-        "after blow, %",
-        "right after, s",
-        "packets/s",
-        "receivers/s",
-        "fewer, %",
-    ])?;
+    let mut table = Table::new(
+        1,
+        [
+            "overlay",
+            "nodes",
+            "calm, %",
+            "churn, %",
+            "after blow, %",
+            "right after, s",
+            "packets/s",
+            "receivers/s",
+            "fewer, %",
+        ],
+    );
     for row in rows {
         let fewer = 100.0 * (1.0 - row.packets_per_s.mean / row.receivers_per_s.mean);
-        line([
+        table.row([
             row.overlay.name(),
             &row.peers.to_string(),
             &sure(row.calm_percent),
@@ -112,13 +106,11 @@ fn table(rows: &[ConvergeRow]) -> Result<()> {
             &format!("{:.2}", row.packets_per_s.mean),
             &format!("{:.2}", row.receivers_per_s.mean),
             &format!("{fewer:.0}"),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(
         "calm, churn: right outcomes, in percent; blow: the first hundred operations after a part of all nodes has\n\
          vanished at one moment; right after: how long until 99 % are right again, or as many as when calm; packets:\n\
-         that leave a node in a second under churn, receivers: of these; fewer: what lists save of the sender's packets"
-    )?;
-    Ok(())
+         that leave a node in a second under churn, receivers: of these; fewer: what lists save of the sender's packets",
+    )
 }

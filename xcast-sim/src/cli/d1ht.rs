@@ -1,6 +1,6 @@
 //! D1HT under churn.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -10,7 +10,10 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Topologies, memory_mib, sure};
+use super::{
+    common::{Common, Topologies, memory_mib, sure},
+    table::Table,
+};
 
 /// Arguments of `d1ht`.
 #[derive(Debug, Args)]
@@ -83,32 +86,26 @@ pub fn d1ht(args: &D1htArgs) -> Result<()> {
 }
 
 fn table(rows: &[D1htRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 12]| {
-        let [topology, grouping, numbers @ ..] = cells;
-        write!(out, "{topology:<16} {grouping:<28}")?;
-        for number in numbers {
-            write!(out, " {number:>12}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology",
-        "grouping",
-        "requests",
-        "replies",
-        "octets",
-        "messages",
-        "expected",
-        "packets",
-        "kbit/s",
-        "stale",
-        "worst ends",
-        "worst links",
-    ])?;
+    let mut table = Table::new(
+        2,
+        [
+            "topology",
+            "grouping",
+            "requests",
+            "replies",
+            "octets",
+            "messages",
+            "expected",
+            "packets",
+            "kbit/s",
+            "stale",
+            "worst ends",
+            "worst links",
+        ],
+    );
     for row in rows {
         let saved = &row.saved_percent;
-        line([
+        table.row([
             &row.topology,
             &row.grouping,
             &sure(saved.links),
@@ -121,10 +118,9 @@ fn table(rows: &[D1htRow]) -> Result<()> {
             &format!("{:.2} %", row.stale_percent.mean),
             &format!("{:.1} %", row.worst_ends_percent),
             &format!("{:.1} %", row.worst_links_percent),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(&format!(
         "requests, replies, octets: saved on all links against the same events told by unicast, in percent: messages,\n\
          with acknowledgements, octets of both; messages: receivers of a peer's messages in an interval, beside what\n\
          the analysis expects; packets: in which they leave; kbit/s: from a peer, acknowledgements included.\n\
@@ -135,6 +131,5 @@ fn table(rows: &[D1htRow]) -> Result<()> {
         } else {
             "Peers share one table with differences of their own."
         }
-    )?;
-    Ok(())
+    ))
 }

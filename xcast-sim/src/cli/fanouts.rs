@@ -1,7 +1,5 @@
 //! One packet to m random hosts: what it saves, and what if only some routers speak Xcast.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use xcast_sim::{
@@ -15,7 +13,10 @@ use xcast_sim::{
     topology::Model,
 };
 
-use super::common::{Common, Graphs, sure};
+use super::{
+    common::{Common, Graphs, sure},
+    table::Table,
+};
 
 /// Arguments of `savings`.
 #[derive(Debug, Args)]
@@ -213,19 +214,13 @@ fn run(
 /// Rows for people: percentages saved, then the points by which links and octets differ from the
 /// baseline's.
 fn table(rows: &[Row]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 11]| {
-        let [topology, variant, numbers @ ..] = cells;
-        write!(out, "{topology:<16} {variant:<24}")?;
-        for (number, width) in numbers.iter().zip([6, 4, 12, 8, 8, 9, 12, 12, 8]) {
-            write!(out, " {number:>width$}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology", "variant", "share", "m", "links", "replies", "octets", "1st link", "links -",
-        "octets -", "formula",
-    ])?;
+    let mut table = Table::new(
+        2,
+        [
+            "topology", "variant", "share", "m", "links", "replies", "octets", "1st link",
+            "links -", "octets -", "formula",
+        ],
+    );
     for row in rows {
         let saved = &row.saved_percent;
         let share = |placed: PlacedShare| format!("{} %", 100.0 * placed.share);
@@ -233,7 +228,7 @@ fn table(rows: &[Row]) -> Result<()> {
             let difference = row.difference.as_ref();
             difference.map_or_else(String::new, |difference| sure(of(difference)))
         };
-        line([
+        table.row([
             &row.topology,
             &row.variant.name,
             &row.variant.deployment.map_or_else(String::new, share),
@@ -245,13 +240,11 @@ fn table(rows: &[Row]) -> Result<()> {
             &difference(|difference| difference.links),
             &difference(|difference| difference.octets),
             &format!("{:.1}", row.formula_links_percent),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(&format!(
         "links, octets: saved on all links, in percent, +- 95 % confidence; replies: links, with a \
          unicast reply of each;\n1st link: octets from the source; -: points less `full`, paired \
          by seed; formula: {FORMULA_LABEL}, an estimate of links"
-    )?;
-    Ok(())
+    ))
 }

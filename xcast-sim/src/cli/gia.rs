@@ -1,12 +1,15 @@
 //! Gia beside flooding, by load.
 
-use std::{io::Write as _, time::Duration};
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use xcast_sim::experiments::{Collapse, Plot, Series, System, collapse_point};
+use xcast_sim::experiments::{Collapse, CollapseRow, Plot, Series, System, collapse_point};
 
-use super::common::{Common, sure};
+use super::{
+    common::{Common, sure},
+    table::Table,
+};
 
 /// Arguments of `gia`.
 #[derive(Debug, Args)]
@@ -94,38 +97,7 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
         rows.extend(measured);
     }
     if !args.common.rows("gia.json", &rows)? {
-        let mut out = std::io::stdout().lock();
-        writeln!(
-            out,
-            "{:<26} {:>8} {:>14} {:>12} {:>12} {:>12}",
-            "system", "load", "found, %", "hops", "packets", "receivers"
-        )?;
-        for row in &rows {
-            writeln!(
-                out,
-                "{:<26} {:>8} {:>14} {:>12} {:>12} {:>12}",
-                row.system.name(),
-                format!("{:.3}", row.asked.mean),
-                sure(row.found_percent),
-                sure(row.hops),
-                sure(row.packets),
-                sure(row.receivers)
-            )?;
-        }
-        for (name, point) in &points {
-            match point {
-                Some(point) => writeln!(
-                    out,
-                    "{name} collapses at {point:.3} queries a second and node"
-                )?,
-                None => writeln!(out, "{name} does not collapse between these loads")?,
-            }
-        }
-        writeln!(
-            out,
-            "load: queries a second and node; found: of queries, those that find anything; packets, receivers: for each\n\
-             query, with upkeep; collapse: no longer 90 % are found"
-        )?;
+        table(&rows, &points)?;
     }
     let plot = Plot {
         title: "Queries that find something, by load".to_owned(),
@@ -140,4 +112,31 @@ pub fn gia(args: &GiaArgs) -> Result<()> {
         formula: None,
     };
     args.common.write("gia.svg", &plot.to_svg()?)
+}
+
+/// Rows, and for each system the load at which it collapses.
+fn table(rows: &[CollapseRow], points: &[(&str, Option<f64>)]) -> Result<()> {
+    let mut table = Table::new(
+        1,
+        ["system", "load", "found, %", "hops", "packets", "receivers"],
+    );
+    for row in rows {
+        table.row([
+            row.system.name(),
+            &format!("{:.3}", row.asked.mean),
+            &sure(row.found_percent),
+            &sure(row.hops),
+            &sure(row.packets),
+            &sure(row.receivers),
+        ]);
+    }
+    let collapses = |(name, point): &(&str, Option<f64>)| match point {
+        Some(point) => format!("{name} collapses at {point:.3} queries a second and node\n"),
+        None => format!("{name} does not collapse between these loads\n"),
+    };
+    let collapses: String = points.iter().map(collapses).collect();
+    table.print(&format!(
+        "{collapses}load: queries a second and node; found: of queries, those that find anything; packets, receivers: for each\n\
+         query, with upkeep; collapse: no longer 90 % are found"
+    ))
 }

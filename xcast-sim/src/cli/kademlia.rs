@@ -18,7 +18,10 @@ use xcast_sim::{
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, Topologies, memory_mib, sure};
+use super::{
+    common::{Common, Topologies, memory_mib, sure},
+    table::Table,
+};
 
 /// Arguments of `kademlia`.
 #[derive(Debug, Args)]
@@ -237,31 +240,25 @@ fn queues(rows: &[KademliaRow]) -> Result<()> {
 }
 
 fn table(rows: &[KademliaRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 11]| {
-        let [topology, variant, numbers @ ..] = cells;
-        write!(out, "{topology:<16} {variant:<24}")?;
-        for (number, width) in numbers.iter().zip([12, 12, 12, 14, 11, 11, 8, 12, 8]) {
-            write!(out, " {number:>width$}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology",
-        "variant",
-        "requests",
-        "replies",
-        "octets",
-        "1st out/both",
-        "exact",
-        "rounds",
-        "asked",
-        "links -",
-        "formula",
-    ])?;
+    let mut table = Table::new(
+        2,
+        [
+            "topology",
+            "variant",
+            "requests",
+            "replies",
+            "octets",
+            "1st out/both",
+            "exact",
+            "rounds",
+            "asked",
+            "links -",
+            "formula",
+        ],
+    );
     for row in rows {
         let saved = &row.saved_percent;
-        line([
+        table.row([
             &row.topology,
             &row.variant.name,
             &sure(saved.links),
@@ -276,14 +273,12 @@ fn table(rows: &[KademliaRow]) -> Result<()> {
             &format!("{:.1}", row.asked.mean / row.rounds.mean.max(1.0)),
             &row.links_difference_percent.map(sure).unwrap_or_default(),
             &format!("{:.1}", row.formula_links_percent),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(&format!(
         "requests: transmissions saved on all links, in percent, +- 95 % confidence; replies: with unicast replies;\n\
          octets: of both; 1st: octets on the asking node's link, out, and with replies; exact: look-ups that found\n\
-         exactly the k closest, in percent; list: nodes asked in a round; links -: transmissions of requests, percent less or more than the first\n\
-         variant's; formula: {FORMULA_LABEL}, an estimate for one packet to alpha nodes, not a result"
-    )?;
-    Ok(())
+         exactly the k closest, in percent; asked: nodes in a round; links -: transmissions of requests, percent less\n\
+         or more than the first variant's; formula: {FORMULA_LABEL}, an estimate for one packet to alpha nodes, not a result"
+    ))
 }

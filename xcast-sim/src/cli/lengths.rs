@@ -1,7 +1,5 @@
 //! Octets saved, by the length of what is sent.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
@@ -11,7 +9,10 @@ use xcast_sim::{
     topology::Model,
 };
 
-use super::common::{Common, sure};
+use super::{
+    common::{Common, sure},
+    table::Table,
+};
 
 /// Arguments of `payload`.
 #[derive(Debug, Args)]
@@ -72,31 +73,7 @@ pub fn payload(args: &PayloadArgs) -> Result<()> {
         }));
     }
     if !args.common.rows("payload.json", &rows)? {
-        let mut out = std::io::stdout().lock();
-        writeln!(
-            out,
-            "{:>8} {:>4} {:<14} {:>14} {:>14} {:>14}",
-            "payload", "m", "list", "octets", "with replies", "1st link out"
-        )?;
-        for Length {
-            payload_octets,
-            row,
-        } in &rows
-        {
-            writeln!(
-                out,
-                "{payload_octets:>8} {:>4} {:<14} {:>14} {:>14} {:>14}",
-                row.m,
-                row.variant.name,
-                sure(row.saved_percent.octets),
-                sure(row.saved_percent.octets_with_replies),
-                sure(row.saved_percent.first_link_out_octets)
-            )?;
-        }
-        writeln!(
-            out,
-            "octets saved on all links against a datagram to each, in percent, +- 95 % confidence; with replies as long"
-        )?;
+        table(&rows)?;
     }
     let line = |m: u32, variant: &str, name: String| Series {
         name,
@@ -131,4 +108,32 @@ pub fn payload(args: &PayloadArgs) -> Result<()> {
         formula: None,
     };
     args.common.write("payload.svg", &plot.to_svg()?)
+}
+
+fn table(rows: &[Length]) -> Result<()> {
+    let mut table = Table::new(
+        1,
+        [
+            "list",
+            "payload",
+            "m",
+            "octets",
+            "with replies",
+            "1st link out",
+        ],
+    );
+    for length in rows {
+        let row = &length.row;
+        table.row([
+            &row.variant.name,
+            &length.payload_octets.to_string(),
+            &row.m.to_string(),
+            &sure(row.saved_percent.octets),
+            &sure(row.saved_percent.octets_with_replies),
+            &sure(row.saved_percent.first_link_out_octets),
+        ]);
+    }
+    table.print(
+        "octets saved on all links against a datagram to each, in percent, +- 95 % confidence; with replies as long",
+    )
 }

@@ -1,12 +1,15 @@
 //! The lists of all overlays.
 
-use std::{io::Write as _, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, builder::PossibleValuesParser};
 use xcast_sim::experiments::{Lists, ListsRow, Overlay};
 
-use super::common::{Common, Topologies, sure};
+use super::{
+    common::{Common, Topologies, sure},
+    table::Table,
+};
 
 /// Arguments of `lists`.
 #[derive(Debug, Args)]
@@ -56,26 +59,20 @@ pub fn lists(args: &ListsArgs) -> Result<()> {
 }
 
 fn table(rows: &[ListsRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 7]| {
-        let [overlay, topology, numbers @ ..] = cells;
-        write!(out, "{overlay:<10} {topology:<16}")?;
-        for number in numbers {
-            write!(out, " {number:>14}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "overlay",
-        "topology",
-        "of a list",
-        "listed, %",
-        "lists, %",
-        "all, %",
-        "octets of all, %",
-    ])?;
+    let mut table = Table::new(
+        2,
+        [
+            "overlay",
+            "topology",
+            "of a list",
+            "listed, %",
+            "lists, %",
+            "all, %",
+            "octets of all, %",
+        ],
+    );
     for row in rows {
-        line([
+        table.row([
             row.overlay.name(),
             &row.topology,
             &sure(row.list),
@@ -83,12 +80,10 @@ fn table(rows: &[ListsRow]) -> Result<()> {
             &sure(row.saved_percent.links),
             &sure(row.saved_percent.links_with_replies),
             &sure(row.saved_percent.octets_with_replies),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(
         "of a list: receivers of a message that has several; listed: receivers that are in such lists; lists: transmissions\n\
-         of these saved on all links against unicast; all: with all other messages, which are to one each; octets: of all"
-    )?;
-    Ok(())
+         of these saved on all links against unicast; all: with all other messages, which are to one each; octets: of all",
+    )
 }

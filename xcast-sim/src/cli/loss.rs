@@ -1,7 +1,5 @@
 //! Look-ups where links lose packets.
 
-use std::io::Write as _;
-
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
@@ -14,7 +12,10 @@ use xcast_sim::{
     world::{Access, WorldSettings},
 };
 
-use super::common::{Common, sure};
+use super::{
+    common::{Common, sure},
+    table::Table,
+};
 
 /// Arguments of `loss`.
 #[derive(Debug, Args)]
@@ -90,30 +91,7 @@ pub fn loss(args: &LossArgs) -> Result<()> {
         );
     }
     if !args.common.rows("loss.json", &rows)? {
-        let mut out = std::io::stdout().lock();
-        writeln!(
-            out,
-            "{:>6} {:>14} {:>14} {:>14} {:>14} {:>14}",
-            "loss %", "requests", "with replies", "octets", "exact, lists", "exact, unicast"
-        )?;
-        for row in &rows {
-            let saved = &row.lists.saved_percent;
-            writeln!(
-                out,
-                "{:>6} {:>14} {:>14} {:>14} {:>14} {:>14}",
-                row.loss_percent,
-                sure(saved.links),
-                sure(saved.links_with_replies),
-                sure(saved.octets_with_replies),
-                sure(row.lists.exact_percent),
-                sure(row.unicast.exact_percent)
-            )?;
-        }
-        writeln!(
-            out,
-            "loss: of packets on each link between routers; requests, replies, octets: saved on all links against another\n\
-             run by unicast, in percent, with what is sent again; exact: look-ups that found exactly the 20 closest nodes"
-        )?;
+        table(&rows)?;
     }
     let line = |name: &str, value: &dyn Fn(&Lost) -> xcast_sim::statistics::Estimate| Series {
         name: name.to_owned(),
@@ -147,4 +125,33 @@ pub fn loss(args: &LossArgs) -> Result<()> {
         formula: None,
     };
     args.common.write("loss.svg", &plot.to_svg()?)
+}
+
+fn table(rows: &[Lost]) -> Result<()> {
+    let mut table = Table::new(
+        0,
+        [
+            "loss %",
+            "requests",
+            "with replies",
+            "octets",
+            "exact, lists",
+            "exact, unicast",
+        ],
+    );
+    for row in rows {
+        let saved = &row.lists.saved_percent;
+        table.row([
+            &row.loss_percent.to_string(),
+            &sure(saved.links),
+            &sure(saved.links_with_replies),
+            &sure(saved.octets_with_replies),
+            &sure(row.lists.exact_percent),
+            &sure(row.unicast.exact_percent),
+        ]);
+    }
+    table.print(
+        "loss: of packets on each link between routers; requests, replies, octets: saved on all links against another\n\
+         run by unicast, in percent, with what is sent again; exact: look-ups that found exactly the 20 closest nodes",
+    )
 }

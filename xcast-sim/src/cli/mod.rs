@@ -13,4 +13,5 @@ pub mod loss;
 pub mod operations;
 pub mod replay;
 pub mod soak;
+mod table;
 pub mod tree;

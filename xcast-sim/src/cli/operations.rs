@@ -1,6 +1,6 @@
 //! Every operation of Kademlia.
 
-use std::{io::Write as _, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -9,7 +9,10 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Topologies, sure};
+use super::{
+    common::{Common, Topologies, sure},
+    table::Table,
+};
 
 /// Arguments of `operations`.
 #[derive(Debug, Args)]
@@ -65,28 +68,22 @@ pub fn operations(args: &OperationsArgs) -> Result<()> {
 }
 
 fn table(rows: &[OperationRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 9]| {
-        let [topology, operation, numbers @ ..] = cells;
-        write!(out, "{topology:<16} {operation:<17}")?;
-        for number in numbers {
-            write!(out, " {number:>12}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology",
-        "operation",
-        "alpha",
-        "requests",
-        "replies",
-        "octets",
-        "right, %",
-        "messages",
-        "packets",
-    ])?;
+    let mut table = Table::new(
+        2,
+        [
+            "topology",
+            "operation",
+            "alpha",
+            "requests",
+            "replies",
+            "octets",
+            "right, %",
+            "messages",
+            "packets",
+        ],
+    );
     for row in rows {
-        line([
+        table.row([
             &row.topology,
             row.operation.name(),
             &row.alpha.to_string(),
@@ -96,13 +93,11 @@ fn table(rows: &[OperationRow]) -> Result<()> {
             &sure(row.right_percent),
             &format!("{:.1}", row.requests.mean),
             &format!("{:.1}", row.packets.mean),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(
         "requests: transmissions saved on all links, in percent, +- 95 % confidence; replies: with unicast replies;\n\
          octets: of both; right: operations that did what they were to do; messages: requests of an operation, one for\n\
-         each receiver; packets: that these left the node as"
-    )?;
-    Ok(())
+         each receiver; packets: that these left the node as",
+    )
 }

@@ -1,6 +1,6 @@
 //! Multicast trees.
 
-use std::{io::Write as _, time::Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -10,7 +10,10 @@ use xcast_sim::{
     world::WorldSettings,
 };
 
-use super::common::{Common, Topologies, memory_mib, sure};
+use super::{
+    common::{Common, Topologies, memory_mib, sure},
+    table::Table,
+};
 
 /// Arguments of `tree`.
 #[derive(Debug, Args)]
@@ -118,33 +121,27 @@ pub fn tree(args: &TreeArgs) -> Result<()> {
 }
 
 fn table(rows: &[TreeRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 13]| {
-        let [topology, numbers @ ..] = cells;
-        write!(out, "{topology:<16}")?;
-        for number in numbers {
-            write!(out, " {number:>11}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology",
-        "m x C",
-        "links",
-        "control",
-        "octets",
-        "levels",
-        "complete",
-        "tree",
-        "unicast",
-        "star",
-        "star, lists",
-        "IP mcast",
-        "root octets",
-    ])?;
+    let mut table = Table::new(
+        1,
+        [
+            "topology",
+            "m x C",
+            "links",
+            "control",
+            "octets",
+            "levels",
+            "complete",
+            "tree",
+            "unicast",
+            "star",
+            "star, lists",
+            "IP mcast",
+            "root octets",
+        ],
+    );
     for row in rows {
         let saved = &row.saved_percent;
-        line([
+        table.row([
             &row.topology,
             &format!("{} x {}", row.destinations, row.packets),
             &sure(saved.links),
@@ -161,45 +158,37 @@ fn table(rows: &[TreeRow]) -> Result<()> {
                 "{:.0}/{:.0}",
                 row.root_octets.mean, row.root_unicast_octets.mean
             ),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(
         "links, octets: of the stream, saved on all links against the same tree by unicast, in percent, +- 95 % confidence;\n\
          control: links, with what members say beside the stream; complete: receivers that got everything once, in order;\n\
          tree, unicast, star, lists, IP multicast: links a message crosses for each receiver; root octets: on the source's\n\
-         own link, and by unicast to its children"
+         own link, and by unicast to its children\n",
     )?;
-    writeln!(out)?;
     beside_unicast(rows)
 }
 
 /// Our tree, the same by unicast, and one by unicast whose members have the same uplink.
 fn beside_unicast(rows: &[TreeRow]) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    let mut line = |cells: [&str; 10]| {
-        let [topology, numbers @ ..] = cells;
-        write!(out, "{topology:<16}")?;
-        for number in numbers {
-            write!(out, " {number:>13}")?;
-        }
-        writeln!(out)
-    };
-    line([
-        "topology",
-        "m x C",
-        "stretch",
-        "stress",
-        "unicast",
-        "same uplink:",
-        "levels",
-        "links",
-        "stretch",
-        "stress",
-    ])?;
+    let mut table = Table::new(
+        1,
+        [
+            "topology",
+            "m x C",
+            "stretch",
+            "stress",
+            "unicast",
+            "same uplink:",
+            "levels",
+            "links",
+            "stretch",
+            "stress",
+        ],
+    );
     for row in rows {
         let pair = |[mean, other]: [Estimate; 2]| format!("{:.2} / {:.1}", mean.mean, other.mean);
-        line([
+        table.row([
             &row.topology,
             &format!("{} x {}", row.destinations, row.packets),
             &pair(row.stretch),
@@ -210,14 +199,12 @@ fn beside_unicast(rows: &[TreeRow]) -> Result<()> {
             &format!("{:.2}", row.frugal_links.mean),
             &pair(row.frugal_stretch),
             &pair(row.frugal_stress),
-        ])?;
+        ]);
     }
-    writeln!(
-        out,
+    table.print(
         "stretch: links to a member by the tree, divided by those of the shortest path, on average / of the member that 5 % are\n\
          worse off than; stress: copies of a message on the links that it crosses, on average / on the one with most; unicast:\n\
          stress of the same tree by unicast; same uplink: a tree by unicast, made up in order of addresses, of which no member\n\
-         sends more octets than one does by lists"
-    )?;
-    Ok(())
+         sends more octets than one does by lists",
+    )
 }

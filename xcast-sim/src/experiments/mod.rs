@@ -18,6 +18,7 @@ mod shape;
 mod soak;
 mod source;
 mod tree;
+pub mod work;
 
 pub use actor::Actor;
 pub use collapse::{Collapse, CollapseRow, System, collapse_point};

@@ -22,6 +22,7 @@ use xcast_overlay::{
     tree::{self, Member},
     walks::{gia, lms},
 };
+use xcast_sim::experiments::work;
 
 use super::field::{Field, Newcomer, Subject};
 
@@ -170,21 +171,13 @@ impl Subject for meridian::Node {
     }
 }
 
-/// Things that are looked for.
-const THINGS: u64 = 20;
-
-/// What a node has: each thing is at one of fifty.
-fn things(random: &mut Random) -> Vec<u64> {
-    (0..THINGS).filter(|_| random.below(50) == 0).collect()
-}
-
 impl Subject for gia::Node {
     const SETTLE: Duration = Duration::from_secs(60);
 
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer) -> Self {
-        let capacity = [10, 100, 100, 1000][random.below(4)];
+        let capacity = work::capacity(&mut random);
         let config = gia::Config::new(NAME, newcomer.address, newcomer.by.clone(), capacity);
-        let things = things(&mut random);
+        let things = work::things(&mut random);
         let mut node = Self::new(now, config, random);
         node.share(now, things);
         node
@@ -195,7 +188,7 @@ impl Subject for gia::Node {
     }
 
     fn ask(field: &mut Field<'_, Self>, asker: usize) -> Result<usize> {
-        let thing = field.serial() % THINGS;
+        let thing = field.serial() % work::THINGS;
         field.act(asker, move |node, now| node.search(now, thing))?;
         Ok(1)
     }
@@ -205,30 +198,12 @@ impl Subject for gia::Node {
     }
 }
 
-/// The neighbours of a node in a graph of rings, each in an order of its own: two in each.
+/// The neighbours of a node in a graph of rings, each in an order of its own.
 fn neighbours(newcomer: &Newcomer, rings: u64) -> Vec<SocketAddr> {
-    let (own, count) = (newcomer.number, newcomer.first.len());
-    let mut all: Vec<SocketAddr> = (0..rings)
-        .flat_map(|ring| {
-            // Steps that have no divisor with the count in common reach all.
-            let wanted = fastrand::Rng::with_seed(ring).usize(1..count);
-            let step = (wanted..).find(|step| gcd(*step, count) == 1).unwrap_or(1) % count;
-            [(own + step) % count, (own + count - step) % count]
-        })
-        .filter(|other| *other != own)
-        .map(|other| newcomer.first[other])
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn gcd(one: usize, other: usize) -> usize {
-    if other == 0 {
-        one
-    } else {
-        gcd(other, one % other)
-    }
+    let count = newcomer.first.len();
+    let wanted = |ring| fastrand::Rng::with_seed(ring).usize(1..count);
+    let all = work::neighbours(newcomer.number, count, (0..rings).map(wanted));
+    all.into_iter().map(|other| newcomer.first[other]).collect()
 }
 
 impl Subject for flood::Node {
@@ -237,14 +212,14 @@ impl Subject for flood::Node {
 
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer) -> Self {
         let config = flood::Config::new(NAME, newcomer.address, neighbours(newcomer, 3));
-        let things = things(&mut random);
+        let things = work::things(&mut random);
         let mut node = Self::new(now, config, random);
         node.share(things);
         node
     }
 
     fn ask(field: &mut Field<'_, Self>, asker: usize) -> Result<usize> {
-        let thing = field.serial() % THINGS;
+        let thing = field.serial() % work::THINGS;
         field.act(asker, move |node, now| node.search(now, thing))?;
         Ok(1)
     }
@@ -252,15 +227,6 @@ impl Subject for flood::Node {
     fn is_done(event: &flood::Event) -> bool {
         matches!(event, flood::Event::Found { .. })
     }
-}
-
-/// Operations between the one that stores something and the one that looks for it.
-const LATER: u64 = 200;
-
-/// The number of the operation that stored what this one looks for, if there was one.
-fn earlier(serial: u64) -> Option<u64> {
-    let then = serial.checked_sub(LATER.min(serial / 2 + 1))?;
-    (then > 0).then_some(then)
 }
 
 impl Subject for lms::Node {
@@ -276,7 +242,7 @@ impl Subject for lms::Node {
         let serial = field.serial();
         let by = field.random_living()?;
         field.act(by, move |node, now| node.store(now, serial, "here", 8))?;
-        let Some(key) = earlier(serial) else {
+        let Some(key) = work::earlier(serial) else {
             return Ok(0);
         };
         field.act(asker, move |node, now| node.find(now, key, 8))?;
@@ -328,47 +294,34 @@ impl Subject for Member {
     }
 }
 
-impl Subject for can::Node {
-    fn create(now: Instant, random: Random, newcomer: &Newcomer) -> Self {
-        let config = can::Config::new(NAME, newcomer.address, newcomer.by.clone());
-        Self::new(now, config, random)
-    }
+/// Both join by themselves, and look keys up.
+macro_rules! by_key {
+    ($overlay:ident, $done:pat) => {
+        impl Subject for $overlay::Node {
+            fn create(now: Instant, random: Random, newcomer: &Newcomer) -> Self {
+                let config = $overlay::Config::new(NAME, newcomer.address, newcomer.by.clone());
+                Self::new(now, config, random)
+            }
 
-    fn is_ready(&self, _now: Instant) -> bool {
-        self.is_member()
-    }
+            fn is_ready(&self, _now: Instant) -> bool {
+                self.is_member()
+            }
 
-    fn ask(field: &mut Field<'_, Self>, asker: usize) -> Result<usize> {
-        let key = key_of(field.serial());
-        field.act(asker, move |node, now| node.lookup(now, key))?;
-        Ok(1)
-    }
+            fn ask(field: &mut Field<'_, Self>, asker: usize) -> Result<usize> {
+                let key = key_of(field.serial());
+                field.act(asker, move |node, now| node.lookup(now, key))?;
+                Ok(1)
+            }
 
-    fn is_done(event: &can::Event) -> bool {
-        matches!(event, can::Event::Found { owner: Some(_), .. })
-    }
+            fn is_done(event: &$overlay::Event) -> bool {
+                matches!(event, $done)
+            }
+        }
+    };
 }
 
-impl Subject for tapestry::Node {
-    fn create(now: Instant, random: Random, newcomer: &Newcomer) -> Self {
-        let config = tapestry::Config::new(NAME, newcomer.address, newcomer.by.clone());
-        Self::new(now, config, random)
-    }
-
-    fn is_ready(&self, _now: Instant) -> bool {
-        self.is_member()
-    }
-
-    fn ask(field: &mut Field<'_, Self>, asker: usize) -> Result<usize> {
-        let key = key_of(field.serial());
-        field.act(asker, move |node, now| node.lookup(now, key))?;
-        Ok(1)
-    }
-
-    fn is_done(event: &tapestry::Event) -> bool {
-        matches!(event, tapestry::Event::Root { root: Some(_), .. })
-    }
-}
+by_key!(can, can::Event::Found { owner: Some(_), .. });
+by_key!(tapestry, tapestry::Event::Root { root: Some(_), .. });
 
 impl Subject for freenet::Node {
     const SETTLE: Duration = Duration::from_secs(120);
@@ -383,7 +336,7 @@ impl Subject for freenet::Node {
         let serial = field.serial();
         let by = field.random_living()?;
         field.act(by, move |node, _| node.insert(serial, "here"))?;
-        let Some(key) = earlier(serial) else {
+        let Some(key) = work::earlier(serial) else {
             return Ok(0);
         };
         field.act(asker, move |node, now| node.request(now, key))?;

@@ -25,7 +25,7 @@ use xcast_overlay::{
 };
 
 use super::subject::{Newcomer, Subject, Truth, at};
-use crate::random::hash;
+use crate::{experiments::work, random::hash};
 
 /// What is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -385,14 +385,6 @@ thread_local! {
     };
 }
 
-/// Things that are looked for.
-const THINGS: u64 = 20;
-
-/// What a node has: each thing is at one of fifty.
-fn things(random: &mut Random) -> Vec<u64> {
-    (0..THINGS).filter(|_| random.below(50) == 0).collect()
-}
-
 /// Whether one of those who are said to have something is there.
 fn any_lives<S: Subject>(world: &World<S>, holders: &[SocketAddr]) -> f64 {
     let lives = |holder: &SocketAddr| {
@@ -406,10 +398,10 @@ impl Subject for gia::Node {
     const PATIENCE: Duration = Duration::from_secs(25);
 
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
-        let capacity = [10, 100, 100, 1000][random.below(4)];
+        let capacity = work::capacity(&mut random);
         let (address, by) = (newcomer.address(), newcomer.by.to_vec());
         let config = gia::Config::new("simulated", address, by, capacity);
-        let things = things(&mut random);
+        let things = work::things(&mut random);
         let mut node = Self::new(now, config, random);
         node.share(now, things);
         node
@@ -420,7 +412,9 @@ impl Subject for gia::Node {
     }
 
     fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
-        world.act(place, |node, now| node.search(now, truth.serial % THINGS));
+        world.act(place, |node, now| {
+            node.search(now, truth.serial % work::THINGS)
+        });
         vec![place]
     }
 
@@ -437,31 +431,11 @@ impl Subject for gia::Node {
     }
 }
 
-/// The neighbours of a place in a graph of rings, each in an order of its own: two in each.
+/// The neighbours of a place in a graph of rings, each in an order of its own.
 fn neighbours(newcomer: &Newcomer<'_>, rings: u64) -> Vec<SocketAddr> {
-    let count = newcomer.count as u64;
-    let own = newcomer.identity as u64;
-    let mut all: Vec<SocketAddr> = (0..rings)
-        .flat_map(|ring| {
-            // Steps that have no divisor with the count in common reach all.
-            let wanted = hash(&[newcomer.seed, ring]) % count;
-            let step = (wanted..).find(|step| gcd(*step, count) == 1).unwrap_or(1);
-            [(own + step) % count, (own + count - step % count) % count]
-        })
-        .filter(|other| *other != own)
-        .map(|other| at(other as usize))
-        .collect();
-    all.sort_unstable();
-    all.dedup();
-    all
-}
-
-fn gcd(one: u64, other: u64) -> u64 {
-    if other == 0 {
-        one
-    } else {
-        gcd(other, one % other)
-    }
+    let wanted = |ring| (hash(&[newcomer.seed, ring]) % newcomer.count as u64) as usize;
+    let all = work::neighbours(newcomer.identity, newcomer.count, (0..rings).map(wanted));
+    all.into_iter().map(at).collect()
 }
 
 impl Subject for flood::Node {
@@ -470,14 +444,16 @@ impl Subject for flood::Node {
 
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
         let config = flood::Config::new("simulated", newcomer.address(), neighbours(newcomer, 3));
-        let things = things(&mut random);
+        let things = work::things(&mut random);
         let mut node = Self::new(now, config, random);
         node.share(things);
         node
     }
 
     fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
-        world.act(place, |node, now| node.search(now, truth.serial % THINGS));
+        world.act(place, |node, now| {
+            node.search(now, truth.serial % work::THINGS)
+        });
         vec![place]
     }
 
@@ -495,9 +471,6 @@ impl Subject for flood::Node {
     }
 }
 
-/// Operations between the one that stores something and the one that looks for it.
-const LATER: u64 = 200;
-
 impl Subject for lms::Node {
     const RESTARTS: bool = true;
 
@@ -506,16 +479,13 @@ impl Subject for lms::Node {
         Self::new(now, config, random)
     }
 
-    /// Looks for what was stored `LATER` operations ago, and stores something else.
+    /// Looks for what was stored some operations ago, and stores something else.
     fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
         let by = world.random_living();
         world.act(by, |node, now| node.store(now, truth.serial, "here", 8));
-        let Some(key) = truth.serial.checked_sub(LATER.min(truth.serial / 2 + 1)) else {
+        let Some(key) = work::earlier(truth.serial) else {
             return Vec::new();
         };
-        if key == 0 {
-            return Vec::new();
-        }
         world.act(place, |node, now| node.find(now, key, 8));
         vec![place]
     }
@@ -673,12 +643,9 @@ impl Subject for freenet::Node {
     fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
         let by = world.random_living();
         world.act(by, |node, _| node.insert(hash(&[truth.serial, 7]), "here"));
-        let Some(then) = truth.serial.checked_sub(LATER.min(truth.serial / 2 + 1)) else {
+        let Some(then) = work::earlier(truth.serial) else {
             return Vec::new();
         };
-        if then == 0 {
-            return Vec::new();
-        }
         world.act(place, |node, now| node.request(now, hash(&[then, 7])));
         vec![place]
     }
