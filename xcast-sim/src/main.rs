@@ -58,6 +58,11 @@ enum Verb {
     /// At which load searches collapse: Gia beside flooding
     #[command(after_help = "EXAMPLE:\n  xcast-sim gia --nodes 1000 --seeds 3")]
     Gia(cli::gia::GiaArgs),
+    /// Chord and EpiChord on the same work under churn: hops, times and packets for each p
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim rings --seeds 1\n  xcast-sim rings --peers 300 --load lookups --parallel 3 --seeds 1"
+    )]
+    Rings(cli::rings::RingsArgs),
     /// What the lists of all overlays save on each topology
     #[command(after_help = "EXAMPLE:\n  xcast-sim lists --peers 300 --seeds 2")]
     Lists(cli::lists::ListsArgs),
@@ -92,6 +97,7 @@ fn main() -> ExitCode {
         Verb::Gia(args) => cli::gia::gia(&args),
         Verb::Lists(args) => cli::lists::lists(&args),
         Verb::Converge(args) => cli::converge::converge(&args),
+        Verb::Rings(args) => cli::rings::rings(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),
     };

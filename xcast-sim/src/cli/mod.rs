@@ -12,6 +12,7 @@ pub mod lists;
 pub mod loss;
 pub mod operations;
 pub mod replay;
+pub mod rings;
 pub mod soak;
 mod table;
 pub mod tree;
