@@ -52,6 +52,7 @@
 //! ```
 
 mod config;
+mod heard;
 mod message;
 mod neighbours;
 mod node;

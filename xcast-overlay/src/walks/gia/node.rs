@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     config::Config,
+    heard::Heard,
     message::{Account, Known, MAX_KEYS, MAX_OTHERS, MAX_PARTS, Message, Query},
     neighbours::{Neighbour, Neighbours, Verdict},
     status::{Counters, Event, SearchId, Status},
@@ -24,8 +25,6 @@ use crate::{
 const GONE_AFTER: u32 = 4;
 /// Beats between two times that all keys are told.
 const KEYS_EVERY: u64 = 10;
-/// Other nodes that are remembered.
-const MAX_KNOWN: usize = 128;
 /// Fewest queries that can wait for a token: more in a node that works on more in a second.
 const MIN_WAITING: usize = 256;
 /// Queries that are remembered.
@@ -59,7 +58,7 @@ pub struct Node {
     tag: [u8; 8],
     neighbours: Neighbours,
     keys: BTreeSet<u64>,
-    known: BTreeMap<SocketAddr, u32>,
+    known: Heard,
     /// Who was asked to be a neighbour, the tag it may call this node by, and until when it may accept.
     asked: BTreeMap<SocketAddr, (u32, Instant)>,
     searches: BTreeMap<[u8; 8], Search>,
@@ -80,13 +79,17 @@ pub struct Node {
 
 impl Node {
     /// A node that knows its seeds only. It joins by itself.
-    pub fn new(now: Instant, config: Config, random: Random) -> Self {
-        let interval = Duration::from_secs(1) / config.capacity;
+    pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
+        let interval = Duration::from_secs(1) / config.capacity.max(1);
+        let mut known = Heard::default();
+        for seed in &config.seeds {
+            known.named(*seed, 0, &mut random);
+        }
         Self {
             tag: wire::tag("gia", &[&config.name]),
             neighbours: Neighbours::default(),
             keys: BTreeSet::new(),
-            known: config.seeds.iter().map(|seed| (*seed, 0)).collect(),
+            known,
             asked: BTreeMap::new(),
             searches: BTreeMap::new(),
             used: BTreeMap::new(),
@@ -198,7 +201,7 @@ impl Node {
     }
 
     fn some_others(&mut self) -> Vec<Known> {
-        let mut others: Vec<Known> = self.known.iter().map(|(a, c)| (*a, *c)).collect();
+        let mut others: Vec<Known> = self.known.iter().collect();
         let neighbours = self.neighbours.0.iter();
         others.extend(neighbours.map(|(address, known)| (*address, known.capacity)));
         self.random.choose(&mut others, MAX_OTHERS / 2);
@@ -211,13 +214,7 @@ impl Node {
             if address == self.config.address {
                 continue;
             }
-            if self.known.len() >= MAX_KNOWN && !self.known.contains_key(&address) {
-                let at = self.random.below(MAX_KNOWN);
-                let victim = self.known.keys().nth(at).copied();
-                victim.map(|victim| self.known.remove(&victim));
-            }
-            let known = self.known.entry(address).or_default();
-            *known = (*known).max(capacity);
+            self.known.named(address, capacity, &mut self.random);
         }
     }
 
@@ -241,7 +238,7 @@ impl Node {
             grant: Grant::default(),
         };
         self.neighbours.0.insert(address, neighbour);
-        self.known.insert(address, capacity);
+        self.known.insert(address, capacity, &mut self.random);
         let keys: Vec<u64> = self.keys.iter().copied().collect();
         self.tell_keys(&[address], &keys);
     }
@@ -303,9 +300,7 @@ impl Node {
             !self.neighbours.0.contains_key(address) && !self.asked.contains_key(address)
         };
         let known = self.known.iter().filter(|(address, _)| is_new(address));
-        let mut candidates: Vec<Known> = known
-            .map(|(address, capacity)| (*address, *capacity))
-            .collect();
+        let mut candidates: Vec<Known> = known.collect();
         self.random.choose(&mut candidates, 8);
         candidates.truncate(8);
         // Of a few, the one with the largest capacity, if it has more than this node; else any.
