@@ -20,6 +20,19 @@ pub fn is_for_meridian(datagram: &[u8]) -> bool {
     PROTOCOL.is_of(datagram)
 }
 
+/// What a message is for, in a few words; none if it is not one of this protocol. For counts.
+pub fn purpose(datagram: &[u8]) -> Option<&'static str> {
+    let kind = *datagram
+        .get(Magic::OCTETS - 1)
+        .filter(|_| PROTOCOL.is_of(datagram))?;
+    Some(match kind {
+        kind::PING => "pings",
+        kind::GOSSIP => "gossip to rings",
+        kind::MEASURE => "questions to a ring",
+        _ => "other",
+    })
+}
+
 /// A query on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Query {

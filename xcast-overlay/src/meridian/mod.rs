@@ -64,7 +64,7 @@ mod volume;
 pub use self::{
     config::Config,
     goal::Goal,
-    message::is_for_meridian,
+    message::{is_for_meridian, purpose},
     node::Node,
     status::{Counters, Event, QueryId, Status},
 };

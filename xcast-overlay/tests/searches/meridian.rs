@@ -173,6 +173,8 @@ fn the_closest_node_is_found() {
             sum(&world, |c| c.choices),
             sum(&world, |c| c.choice_receivers),
         );
+        // Gossip goes to a member of each ring at once.
+        assert!(sum(&world, |c| c.gossip_receivers) > 3 * sum(&world, |c| c.gossips));
         assert!(median(errors.clone()) < 5.0);
         assert!(10.0 * median(errors) <= median(by_chance.clone()));
         assert!(asked > 4 * asks);

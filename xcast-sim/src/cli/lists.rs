@@ -71,6 +71,8 @@ fn table(rows: &[ListsRow]) -> Result<()> {
             "octets of all, %",
         ],
     );
+    let heading = ["overlay", "purpose", "topology", "of a list", "lists, %"];
+    let mut purposes = Table::new(3, heading);
     for row in rows {
         table.row([
             row.overlay.name(),
@@ -82,8 +84,21 @@ fn table(rows: &[ListsRow]) -> Result<()> {
             &sure(row.saved_percent.octets_with_replies),
         ]);
     }
+    for row in rows {
+        for (purpose, (receivers, saved)) in &row.purposes {
+            purposes.row([
+                row.overlay.name(),
+                purpose,
+                &row.topology,
+                &sure(*receivers),
+                &sure(*saved),
+            ]);
+        }
+    }
     table.print(
         "of a list: receivers of a message that has several; listed: receivers that are in such lists; lists: transmissions\n\
-         of these saved on all links against unicast; all: with all other messages, which are to one each; octets: of all",
-    )
+         of these saved on all links against unicast; all: with all other messages, which are to one each; octets: of all\n",
+    )?;
+    purposes
+        .print("lists of one kind: their receivers, and transmissions of these saved on all links")
 }

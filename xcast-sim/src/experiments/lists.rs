@@ -4,6 +4,8 @@
 //! noted. Then it is counted what each of them would cross on router graphs, with each node on a host of
 //! its own: by lists, and by unicast. So all topologies carry the very same messages.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::{
@@ -59,6 +61,9 @@ pub struct ListsRow {
     pub list: Estimate,
     /// Of receivers of all messages, how many are in such lists, in percent.
     pub listed_percent: Estimate,
+    /// What each list is for, where the overlay has several kinds of them: how many receivers it has, and
+    /// what is saved of links, in percent.
+    pub purposes: BTreeMap<&'static str, (Estimate, Estimate)>,
     /// What is saved. `links` and `octets` are of the lists alone; with `replies`, all other messages are
     /// in it, too, which are to one each: answers, and what is passed on.
     pub saved_percent: Savings,
@@ -68,6 +73,7 @@ pub struct ListsRow {
 struct Sample {
     cost: Cost,
     lists: u64,
+    purposes: BTreeMap<&'static str, (u64, Tally)>,
 }
 
 impl Lists {
@@ -112,12 +118,14 @@ impl Lists {
         let mut sample = Sample {
             cost: Cost::default(),
             lists: 0,
+            purposes: BTreeMap::new(),
         };
         for SentList {
             from,
             to,
             octets,
             shared,
+            purpose,
         } in sent
         {
             let scheme = Scheme {
@@ -139,6 +147,7 @@ impl Lists {
                 .collect();
             let is_list = *shared && to.len() > 1;
             sample.lists += u64::from(is_list);
+            let mut for_this = Tally::default();
             let room = scheme.format.destinations_within(MTU_OCTETS);
             let size = if *shared { MOST.min(room) } else { 1 };
             for to in to.chunks(size) {
@@ -148,17 +157,22 @@ impl Lists {
                     via: None,
                     flow: source.into(),
                 };
-                let tally: &mut Tally = if is_list {
-                    &mut sample.cost.requests
-                } else {
-                    &mut sample.cost.replies
-                };
-                tally.messages += 1;
-                tally.receivers += to.len() as u64;
+                for_this.messages += 1;
+                for_this.receivers += to.len() as u64;
                 // Chunks are no longer than a packet has room for.
-                let _ = network.send(&scheme, message, &mut |sent| tally.sent.add(sent));
+                let _ = network.send(&scheme, message, &mut |sent| for_this.sent.add(sent));
                 let octets = scheme.format.unicast_octets();
-                network.send_unicast(message, octets, &mut |sent| tally.unicast.add(sent));
+                network.send_unicast(message, octets, &mut |sent| for_this.unicast.add(sent));
+            }
+            if !is_list {
+                sample.cost.replies += for_this;
+                continue;
+            }
+            sample.cost.requests += for_this;
+            if let Some(purpose) = purpose {
+                let (lists, tally) = sample.purposes.entry(purpose).or_default();
+                *lists += 1;
+                *tally += for_this;
             }
         }
         Ok(sample)
@@ -180,9 +194,32 @@ impl Lists {
                 let listed = sample.cost.requests.receivers as f64;
                 100.0 * listed / (listed + sample.cost.replies.receivers as f64).max(1.0)
             })?,
+            purposes: purposes(samples),
             saved_percent: Savings::of(&costs)?,
         })
     }
+}
+
+/// For each purpose that lists have in all samples: receivers of one, and what is saved of links.
+fn purposes(samples: &[Sample]) -> BTreeMap<&'static str, (Estimate, Estimate)> {
+    let mut all = BTreeMap::new();
+    let names = samples.iter().flat_map(|sample| sample.purposes.keys());
+    for name in names {
+        let of_each: Option<Vec<&(u64, Tally)>> = samples
+            .iter()
+            .map(|sample| sample.purposes.get(name))
+            .collect();
+        let of = |value: fn(&(u64, Tally)) -> f64| {
+            let values = of_each.as_ref()?.iter().map(|sum| value(sum));
+            Estimate::of(&values.collect::<Vec<_>>())
+        };
+        let receivers = of(|(lists, tally)| tally.receivers as f64 / *lists as f64);
+        let saved = of(|(_, tally)| {
+            100.0 * (1.0 - tally.sent.links as f64 / tally.unicast.links.max(1) as f64)
+        });
+        all.extend(receivers.zip(saved).map(|both| (*name, both)));
+    }
+    all
 }
 
 #[cfg(test)]
@@ -208,5 +245,10 @@ mod tests {
         assert!(saved.links.mean > 20.0, "{rows:?}");
         assert!(saved.links_with_replies.mean < saved.links.mean, "{rows:?}");
         assert!(rows[0].list.mean > 2.0, "{rows:?}");
+        // Gossip to one member of each ring, and questions to all of one.
+        for purpose in ["gossip to rings", "questions to a ring"] {
+            let (receivers, saved) = rows[0].purposes[purpose];
+            assert!(receivers.mean >= 2.0 && saved.mean > 20.0, "{rows:?}");
+        }
     }
 }

@@ -3,16 +3,23 @@
 
 use xcast_overlay::runtime::Random;
 
+use crate::random::hash;
+
 /// Things that are looked for.
 pub const THINGS: u64 = 20;
 
 /// Operations between the one that stores something and the one that looks for it.
 const LATER: u64 = 200;
 
-/// What a node has: each thing is at one of fifty.
+/// What the node with this number has: of fifty that follow each other one has each thing, and of ten in a
+/// network of less than a hundred, so that nothing is at nobody.
 #[must_use]
-pub fn things(random: &mut Random) -> Vec<u64> {
-    (0..THINGS).filter(|_| random.below(50) == 0).collect()
+pub fn things(number: usize, count: usize) -> Vec<u64> {
+    let of = if count < 100 { 10 } else { 50 };
+    let (group, own) = ((number / of) as u64, (number % of) as u64);
+    (0..THINGS)
+        .filter(|thing| hash(&[group, *thing]) % of as u64 == own)
+        .collect()
 }
 
 /// What a node of Gia can work on, in messages a second.
@@ -28,14 +35,14 @@ pub fn earlier(serial: u64) -> Option<u64> {
     (then > 0).then_some(then)
 }
 
-/// The neighbours of a node among `count`, in ascending order, in a graph of rings: two in each. A ring
-/// leads on by a step of its own: the first from the one that is wanted on by which it reaches all.
+/// The neighbours of a node among `count`, in ascending order, in a graph of rings: two in each ring, which goes
+/// through all nodes in an order that its number gives. So walks soon are anywhere, unlike in a lattice.
 #[must_use]
-pub fn neighbours(own: usize, count: usize, wanted: impl IntoIterator<Item = usize>) -> Vec<usize> {
-    let both = wanted.into_iter().flat_map(|wanted| {
-        // Steps that have no divisor with the count in common reach all.
-        let step = (wanted..).find(|step| gcd(*step, count) == 1).unwrap_or(1) % count;
-        [(own + step) % count, (own + count - step) % count]
+pub fn neighbours(own: usize, count: usize, rings: impl IntoIterator<Item = u64>) -> Vec<usize> {
+    let both = rings.into_iter().flat_map(|ring| {
+        let order = Order { ring, count };
+        let at = order.place_of(own);
+        [at + 1, at + count - 1].map(|place| order.node_at(place % count))
     });
     let mut all: Vec<usize> = both.filter(|other| *other != own).collect();
     all.sort_unstable();
@@ -43,11 +50,54 @@ pub fn neighbours(own: usize, count: usize, wanted: impl IntoIterator<Item = usi
     all
 }
 
-fn gcd(one: usize, other: usize) -> usize {
-    if other == 0 {
-        one
-    } else {
-        gcd(other, one % other)
+/// An order of the first `count` numbers, each of which is found without the others: a Feistel network of
+/// numbers of twice as many bits as are needed for half of one, gone through until one is small enough
+/// (Black and Rogaway, *Ciphers with arbitrary finite domains*, CT-RSA 2002).
+struct Order {
+    ring: u64,
+    count: usize,
+}
+
+const ROUNDS: [u64; 4] = [0, 1, 2, 3];
+
+impl Order {
+    fn place_of(&self, node: usize) -> usize {
+        let through = |number| {
+            let rounds = ROUNDS.into_iter();
+            rounds.fold(number, |(left, right), round| {
+                (right, left ^ self.mixed(right, round))
+            })
+        };
+        self.walk(node, through)
+    }
+
+    fn node_at(&self, place: usize) -> usize {
+        let back = |number| {
+            let rounds = ROUNDS.into_iter().rev();
+            rounds.fold(number, |(left, right), round| {
+                (right ^ self.mixed(left, round), left)
+            })
+        };
+        self.walk(place, back)
+    }
+
+    fn walk(&self, start: usize, step: impl Fn((u64, u64)) -> (u64, u64)) -> usize {
+        let (bits, mut at) = (self.half_bits(), start as u64);
+        loop {
+            let (left, right) = step((at >> bits, at & ((1 << bits) - 1)));
+            at = left << bits | right;
+            if at < self.count as u64 {
+                return at as usize;
+            }
+        }
+    }
+
+    fn half_bits(&self) -> u32 {
+        (usize::BITS - self.count.leading_zeros()).div_ceil(2)
+    }
+
+    fn mixed(&self, half: u64, round: u64) -> u64 {
+        hash(&[self.ring, round, half]) & ((1 << self.half_bits()) - 1)
     }
 }
 
@@ -56,20 +106,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rings_reach_all() {
-        for count in [2, 3, 12, 30] {
-            let mut reached = vec![false; count];
-            let mut left = vec![0];
-            while let Some(at) = left.pop() {
-                if !std::mem::replace(&mut reached[at], true) {
-                    left.extend(neighbours(at, count, [count / 2]));
-                }
+    fn each_ring_goes_through_all_nodes() {
+        for count in [2, 3, 12, 30, 1000] {
+            for ring in 0..3 {
+                let order = Order { ring, count };
+                let mut nodes: Vec<usize> = (0..count).map(|at| order.node_at(at)).collect();
+                assert!(
+                    nodes
+                        .iter()
+                        .enumerate()
+                        .all(|(at, node)| order.place_of(*node) == at)
+                );
+                nodes.sort_unstable();
+                assert!(nodes.into_iter().eq(0..count));
             }
-            assert!(reached.iter().all(|is| *is), "{count}");
         }
-        // Whoever is a neighbour has one; steps of 1 and of 5.
-        assert_eq!(neighbours(0, 12, [0, 2]), [1, 5, 7, 11]);
-        assert!(neighbours(7, 12, [0, 2]).contains(&0));
+        // Whoever is a neighbour has one.
+        for own in 0..50 {
+            let all = neighbours(own, 50, [1, 2]);
+            assert!((2..=4).contains(&all.len()) && all.is_sorted());
+            assert!(
+                all.iter()
+                    .all(|other| neighbours(*other, 50, [1, 2]).contains(&own))
+            );
+        }
+    }
+
+    /// Of a thousand nodes with four neighbours each, most are within seven hops: in a lattice 113 would be.
+    #[test]
+    fn walks_are_soon_anywhere() {
+        let (mut reached, mut last) = (std::collections::BTreeSet::from([0]), vec![0]);
+        for _ in 0..7 {
+            let next = last.iter().flat_map(|at| neighbours(*at, 1000, [1, 2]));
+            let next: Vec<usize> = next.collect();
+            last = next.into_iter().filter(|at| reached.insert(*at)).collect();
+        }
+        assert!(reached.len() > 900, "{}", reached.len());
+    }
+
+    #[test]
+    fn each_thing_is_somewhere() {
+        for (count, each) in [(60, 6), (300, 6), (1000, 20)] {
+            let all: Vec<u64> = (0..count)
+                .flat_map(|number| things(number, count))
+                .collect();
+            for thing in 0..THINGS {
+                assert_eq!(all.iter().filter(|at| **at == thing).count(), each);
+            }
+        }
     }
 
     #[test]

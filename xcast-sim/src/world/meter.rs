@@ -1,6 +1,6 @@
 //! Counting what crosses links, by class of message.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::AddAssign};
 
 use serde::Serialize;
 
@@ -18,6 +18,15 @@ pub struct Tally {
     pub sent: Load,
     /// What they would have cost as a datagram to each receiver, if nothing was lost.
     pub unicast: Load,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.messages += other.messages;
+        self.receivers += other.receivers;
+        self.sent += other.sent;
+        self.unicast += other.unicast;
+    }
 }
 
 /// Counts what crosses links.

@@ -177,7 +177,7 @@ impl Subject for gia::Node {
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer) -> Self {
         let capacity = work::capacity(&mut random);
         let config = gia::Config::new(NAME, newcomer.address, newcomer.by.clone(), capacity);
-        let things = work::things(&mut random);
+        let things = work::things(newcomer.number, newcomer.first.len());
         let mut node = Self::new(now, config, random);
         node.share(now, things);
         node
@@ -201,8 +201,7 @@ impl Subject for gia::Node {
 /// The neighbours of a node in a graph of rings, each in an order of its own.
 fn neighbours(newcomer: &Newcomer, rings: u64) -> Vec<SocketAddr> {
     let count = newcomer.first.len();
-    let wanted = |ring| fastrand::Rng::with_seed(ring).usize(1..count);
-    let all = work::neighbours(newcomer.number, count, (0..rings).map(wanted));
+    let all = work::neighbours(newcomer.number, count, 0..rings);
     all.into_iter().map(|other| newcomer.first[other]).collect()
 }
 
@@ -210,9 +209,9 @@ impl Subject for flood::Node {
     const RESTARTS: bool = true;
     const SETTLE: Duration = Duration::from_secs(5);
 
-    fn create(now: Instant, mut random: Random, newcomer: &Newcomer) -> Self {
+    fn create(now: Instant, random: Random, newcomer: &Newcomer) -> Self {
         let config = flood::Config::new(NAME, newcomer.address, neighbours(newcomer, 3));
-        let things = work::things(&mut random);
+        let things = work::things(newcomer.number, newcomer.first.len());
         let mut node = Self::new(now, config, random);
         node.share(things);
         node

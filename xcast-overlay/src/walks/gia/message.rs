@@ -21,6 +21,19 @@ pub fn is_for_gia(datagram: &[u8]) -> bool {
     PROTOCOL.is_of(datagram)
 }
 
+/// What a message is for, in a few words; none if it is not one of this protocol. For counts.
+pub fn purpose(datagram: &[u8]) -> Option<&'static str> {
+    let kind = *datagram
+        .get(Magic::OCTETS - 1)
+        .filter(|_| PROTOCOL.is_of(datagram))?;
+    Some(match kind {
+        5 => "beats and tokens to neighbours",
+        6 => "keys to neighbours",
+        7 => "walkers",
+        _ => "other",
+    })
+}
+
 /// A receiver's part of a message for several: the tag that the receiver has given to the sender,
 /// and a number.
 pub(super) type Part = (u32, u32);

@@ -61,7 +61,7 @@ mod tokens;
 
 pub use self::{
     config::{Config, Parts},
-    message::is_for_gia,
+    message::{is_for_gia, purpose},
     node::Node,
     status::{Counters, Event, SearchId, Status},
 };

@@ -52,6 +52,6 @@ mod message;
 mod node;
 
 pub use self::{
-    message::is_for_lms,
+    message::{is_for_lms, purpose},
     node::{Config, Counters, Event, Node, OperationId},
 };

@@ -119,6 +119,8 @@ pub struct SentList {
     pub octets: u32,
     /// Whether it may leave as one packet.
     pub shared: bool,
+    /// What it is for, where its overlay has several kinds of lists.
+    pub purpose: Option<&'static str>,
 }
 
 /// What so many nodes of an overlay send under churn: each that goes, after an hour on average, is
@@ -148,6 +150,7 @@ pub fn sent_lists(
                 .max()
                 .unwrap_or_default(),
             shared: transmit.mode == Mode::Shared && transmit.body.is_same_for_all(),
+            purpose: S::purpose(&transmit.datagram(0)),
         });
         (run.world.nodes.len(), sent.filter(|sent| !sent.to.is_empty()).collect())
     })

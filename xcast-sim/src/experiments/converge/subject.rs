@@ -84,6 +84,11 @@ pub trait Subject: Protocol + Sized {
     /// Whether all begin at one time, knowing each other, as if they had joined.
     const TOGETHER: bool = false;
 
+    /// What a message is for, where several kinds of messages go to several.
+    fn purpose(_datagram: &[u8]) -> Option<&'static str> {
+        None
+    }
+
     /// What the network is like, if it is not as usual.
     fn prepare(_world: &mut World<Self>, _count: usize, _seed: u64) {}
 

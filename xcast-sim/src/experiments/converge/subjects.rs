@@ -329,6 +329,10 @@ impl Subject for meridian::Node {
     const SETTLE: Duration = Duration::from_secs(180);
     const PATIENCE: Duration = Duration::from_secs(25);
 
+    fn purpose(datagram: &[u8]) -> Option<&'static str> {
+        meridian::purpose(datagram)
+    }
+
     fn prepare(world: &mut World<Self>, _count: usize, _seed: u64) {
         world.latency = Box::new(|one, other| Duration::from_secs_f64(apart(one, other) / 1e3));
     }
@@ -397,11 +401,15 @@ fn any_lives<S: Subject>(world: &World<S>, holders: &[SocketAddr]) -> f64 {
 impl Subject for gia::Node {
     const PATIENCE: Duration = Duration::from_secs(25);
 
+    fn purpose(datagram: &[u8]) -> Option<&'static str> {
+        gia::purpose(datagram)
+    }
+
     fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
         let capacity = work::capacity(&mut random);
         let (address, by) = (newcomer.address(), newcomer.by.to_vec());
         let config = gia::Config::new("simulated", address, by, capacity);
-        let things = work::things(&mut random);
+        let things = work::things(newcomer.identity, newcomer.count);
         let mut node = Self::new(now, config, random);
         node.share(now, things);
         node
@@ -433,8 +441,8 @@ impl Subject for gia::Node {
 
 /// The neighbours of a place in a graph of rings, each in an order of its own.
 fn neighbours(newcomer: &Newcomer<'_>, rings: u64) -> Vec<SocketAddr> {
-    let wanted = |ring| (hash(&[newcomer.seed, ring]) % newcomer.count as u64) as usize;
-    let all = work::neighbours(newcomer.identity, newcomer.count, (0..rings).map(wanted));
+    let rings = (0..rings).map(|ring| hash(&[newcomer.seed, ring]));
+    let all = work::neighbours(newcomer.identity, newcomer.count, rings);
     all.into_iter().map(at).collect()
 }
 
@@ -442,9 +450,9 @@ impl Subject for flood::Node {
     const RESTARTS: bool = true;
     const SETTLE: Duration = Duration::from_secs(5);
 
-    fn create(now: Instant, mut random: Random, newcomer: &Newcomer<'_>) -> Self {
+    fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
         let config = flood::Config::new("simulated", newcomer.address(), neighbours(newcomer, 3));
-        let things = work::things(&mut random);
+        let things = work::things(newcomer.identity, newcomer.count);
         let mut node = Self::new(now, config, random);
         node.share(things);
         node
@@ -474,6 +482,10 @@ impl Subject for flood::Node {
 impl Subject for lms::Node {
     const RESTARTS: bool = true;
 
+    fn purpose(datagram: &[u8]) -> Option<&'static str> {
+        lms::purpose(datagram)
+    }
+
     fn create(now: Instant, random: Random, newcomer: &Newcomer<'_>) -> Self {
         let config = lms::Config::new("simulated", newcomer.address(), neighbours(newcomer, 2));
         Self::new(now, config, random)
@@ -482,11 +494,13 @@ impl Subject for lms::Node {
     /// Looks for what was stored some operations ago, and stores something else.
     fn ask(world: &mut World<Self>, truth: &Truth, place: usize) -> Vec<usize> {
         let by = world.random_living();
-        world.act(by, |node, now| node.store(now, truth.serial, "here", 8));
+        // As many replicas as walkers find one of with a probability of some 95 % (1 - exp(-r s d_h / n)).
+        let each = (0.8 * (world.living().len() as f64).sqrt()).ceil() as usize;
+        world.act(by, |node, now| node.store(now, truth.serial, "here", each));
         let Some(key) = work::earlier(truth.serial) else {
             return Vec::new();
         };
-        world.act(place, |node, now| node.find(now, key, 8));
+        world.act(place, |node, now| node.find(now, key, each));
         vec![place]
     }
 
@@ -534,7 +548,8 @@ impl Subject for Member {
     fn ask(world: &mut World<Self>, _truth: &Truth, _place: usize) -> Vec<usize> {
         let sent = world.act(0, |source, now| source.send(now, b"news").is_ok());
         let mut all = world.living();
-        all.retain(|place| sent && *place != 0 && world.node(*place).is_ready(world.now));
+        // Also who has no parent just now, and gets it when it has one again.
+        all.retain(|place| sent && *place != 0);
         all
     }
 
