@@ -261,3 +261,29 @@ fn memory_is_flat() {
         );
     }
 }
+
+/// A number that makes no sense is refused before anything runs, with what it has to be.
+#[test]
+fn numbers_without_sense_are_refused() {
+    for (arguments, option) in [
+        ("d1ht --session NaN", "--session"),
+        ("edra --session inf", "--session"),
+        ("converge --session 0", "--session"),
+        ("converge --loss 101", "--loss"),
+        ("kademlia --loss NaN", "--loss"),
+        ("kademlia --share 1000", "--share"),
+        ("loss --loss inf", "--loss"),
+        ("gia --load 1e-300", "--load"),
+        ("gia --load 0", "--load"),
+        ("savings --payload 4294967295", "--payload"),
+        ("savings --seeds 18446744073709551614", "--seeds"),
+    ] {
+        let output = Command::new(env!("CARGO_BIN_EXE_xcast-sim"))
+            .args(arguments.split(' '))
+            .output()
+            .expect("it starts");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {errors}");
+        assert!(errors.contains(option), "{arguments}: {errors}");
+    }
+}

@@ -468,6 +468,14 @@ impl<R: Routes> Node<R> {
                 self.learn(now, entries);
             }
             (Tag::Leave, _) => self.out.tell(Event::Left),
+            // An answer that says something else is worth as much as none.
+            (Tag::Lookup(id), _) if !late => {
+                if let Some(running) = self.lookups.get_mut(&id) {
+                    running.lookup.silent();
+                    self.go_on(now, id);
+                }
+            }
+            (Tag::Table, _) if !late => self.join_failed(now),
             _ => {}
         }
     }
@@ -585,5 +593,35 @@ fn here(peer: Contact) -> Entry {
         peer,
         alive_s: 0,
         since_s: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chord::Chord;
+
+    /// Whoever asks for a place and gets answers that say nothing of it asks again, as if there were none.
+    #[test]
+    fn answers_of_another_kind_are_none() {
+        let mut now = Instant::now();
+        let [own, other] = [1, 2].map(|last| SocketAddr::from(([198, 51, 100, last], 4000)));
+        let settings = Chord::settings("test", own);
+        let (overlay, family) = (Overlay::named("test"), Family::of(&own));
+        let mut node = Chord::new(settings, Random::from_number(1));
+        node.join(now, &[other]);
+        let (end, mut asked) = (now + Duration::from_secs(300), 0);
+        while now < end {
+            while let Some(transmit) = node.poll_transmit() {
+                let (header, _) =
+                    Message::read(overlay, family, &transmit.datagram(0)).expect("a request");
+                asked += 1;
+                node.handle(now, other, Message::Pong.write(header));
+            }
+            now += Duration::from_millis(500);
+            node.handle_timeout(now);
+        }
+        assert!(asked > 2, "asked {asked} times only");
+        assert!(!node.is_member());
     }
 }

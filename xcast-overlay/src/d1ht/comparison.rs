@@ -51,8 +51,10 @@ impl Peer {
 
     /// What to answer to a peer that compares.
     pub(super) fn compare(&self, first: Position, last: Position, expected: u64) -> Message {
-        let mut peers: Vec<Contact> = self.stretch(first, last).collect();
-        if sum(peers.iter().copied()) == expected {
+        // A stretch that is much longer than one's own is not compared to its end, however long it is.
+        let most = 2 * self.stretch_peers();
+        let mut peers: Vec<Contact> = self.stretch(first, last).take(most + 1).collect();
+        if peers.len() <= most && sum(peers.iter().copied()) == expected {
             return Message::Acknowledged;
         }
         // Of a table that has far more, so many as fit: the rest will be found next time.

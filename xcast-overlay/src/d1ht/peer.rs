@@ -352,6 +352,8 @@ impl Peer {
                 }
             }
             (Tag::Join, message) => self.join_answered(now, from, message),
+            // An answer that says something else is worth as much as none.
+            (Tag::Lookup(id), _) if !late => self.ask_owner(now, id, None),
             (Tag::Leave, _) => self.leave_ended(),
             (Tag::Compare { first, last }, Message::Peers { peers, .. }) => {
                 self.compared(now, first, last, &peers);

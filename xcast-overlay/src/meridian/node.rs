@@ -36,6 +36,8 @@ const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_MEASURED: usize = 512;
 /// Most queries, and most measurements for others, at a time.
 const MAX_WORK: usize = 256;
+/// Queries of others that are remembered, so that one that comes again is not worked on twice.
+const MAX_RECENT: usize = 8192;
 
 /// Whom a measured round trip is for.
 #[derive(Clone, Debug)]
@@ -207,6 +209,7 @@ impl Node {
     ) {
         let (tag, mut policy) = (self.tag, self.config.policy);
         policy.transaction_octets = 8;
+        policy.short_transaction_octets = None;
         let body = |id: &TransactionId| Body::shared(message(octets(id)).encode(tag));
         self.probes
             .start(now, &mut self.peers, &mut self.random, policy, to, body);
@@ -220,6 +223,7 @@ impl Node {
     ) {
         let (tag, mut policy) = (self.tag, self.config.policy);
         policy.transaction_octets = 8;
+        policy.short_transaction_octets = None;
         // They have to ask others first.
         policy.min_timeout = policy.min_timeout.max(Duration::from_secs(2));
         let body = |id: &TransactionId| Body::shared(message(octets(id)).encode(tag));
@@ -312,7 +316,8 @@ impl Node {
             }
             For::Query(query) => {
                 if let Some(hosted) = self.hosted.get_mut(&query) {
-                    hosted.query.probes += probes as u32;
+                    let probes = u32::try_from(probes).unwrap_or(u32::MAX);
+                    hosted.query.probes = hosted.query.probes.saturating_add(probes);
                     let distance = hosted.query.goal.distance(&rtts);
                     hosted.measured(None, distance);
                     self.ask_rings(now, query, &rtts);
@@ -676,13 +681,20 @@ impl Node {
                             self.chosen(ring);
                         }
                     }
-                    Ask::Forward(_) => {}
+                    // That is no answer to it, and worth as much as none.
+                    Ask::Forward(query) => {
+                        if let Some(hosted) = self.hosted.get_mut(&query) {
+                            hosted.forget(from);
+                            self.decide(now, query);
+                        }
+                    }
                 }
             }
             Message::Query { transaction, query } => {
                 let key = (query.id, query.hops);
                 let is_new = !self.recent.contains_key(&key);
-                if is_new && self.hosted.len() >= MAX_WORK {
+                let is_busy = self.hosted.len() >= MAX_WORK || self.recent.len() >= MAX_RECENT;
+                if is_new && is_busy {
                     return;
                 }
                 self.reply(from, &Message::Accepted { transaction });

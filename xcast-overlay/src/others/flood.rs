@@ -269,6 +269,7 @@ impl Node {
     }
 
     fn take(&mut self, now: Instant, from: SocketAddr, message: Message) {
+        let most = self.config.ttl;
         match message {
             Message::Ping {
                 id,
@@ -278,7 +279,7 @@ impl Node {
             } if self.seen.is_new(id) => {
                 self.send(vec![origin], &Message::Pong { id, hops });
                 if self.passes_on(ttl) {
-                    let (ttl, hops) = (ttl - 1, hops.saturating_add(1));
+                    let (ttl, hops) = (ttl.min(most) - 1, hops.saturating_add(1));
                     let on = Message::Ping {
                         id,
                         origin,
@@ -300,7 +301,7 @@ impl Node {
                     self.send(vec![origin], &Message::Hit { id, hops, holders });
                 }
                 if self.passes_on(ttl) {
-                    let (ttl, hops) = (ttl - 1, hops.saturating_add(1));
+                    let (ttl, hops) = (ttl.min(most) - 1, hops.saturating_add(1));
                     let on = Message::Query {
                         id,
                         origin,

@@ -235,7 +235,10 @@ impl Place {
         }
         let search = self.search.as_ref()?;
         // Whose pulse is not newer may be below this member, or just be a moment behind.
-        let best = search.best(self.pulse + 1).or(search.best(0)).cloned();
+        let best = search
+            .best(self.pulse.saturating_add(1))
+            .or(search.best(0))
+            .cloned();
         let Some(best) = best else {
             self.search = None;
             self.failures += 1;
@@ -280,6 +283,7 @@ impl Place {
     ) {
         let mut policy = self.config.policy;
         policy.transaction_octets = 8;
+        policy.short_transaction_octets = None;
         policy.retries = policy.retries.max(1);
         let tag = self.tag;
         let body = |id: &crate::runtime::TransactionId| {
@@ -310,7 +314,7 @@ impl Place {
         let rtt = self.peers.rtt(&from).map(|rtt| rtt.smoothed());
         let search = self.search.as_mut()?;
         search.found(from, found, rtt);
-        if self.former.is_some() && search.best(self.pulse + 1).is_some() {
+        if self.former.is_some() && search.best(self.pulse.saturating_add(1)).is_some() {
             self.decide_at.get_or_insert(now + HURRY);
         }
         if self.attaching.is_none() && self.fanouts.is_idle() {

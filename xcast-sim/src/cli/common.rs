@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufReader, Write as _},
+    ops::RangeInclusive,
     path::{Path, PathBuf},
 };
 
@@ -28,7 +29,7 @@ pub struct Common {
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// How many seeds: a graph for each, counted up from the first
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub seeds: u64,
     /// Xcast6 instead of Xcast4
     #[arg(short = '6', long)]
@@ -158,6 +159,19 @@ fn map(path: &Path, parts: Parts) -> Result<Source> {
     })
 }
 
+/// Reads a number within a range, and says what it has to be otherwise.
+pub fn within(range: RangeInclusive<f64>) -> impl Fn(&str) -> Result<f64, String> + Clone + Send {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("give a number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// Reads a share in percent.
+pub fn percent(text: &str) -> Result<f64, String> {
+    within(0.0..=100.0)(text)
+}
+
 /// A mean for people, with its interval.
 pub fn sure(estimate: xcast_sim::statistics::Estimate) -> String {
     match estimate.half_width {
@@ -173,4 +187,18 @@ pub fn memory_mib() -> Option<u64> {
     let line = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_within_their_range() {
+        assert_eq!(percent("0.5"), Ok(0.5));
+        for wrong in ["NaN", "inf", "-1", "101", "", "1e999", "many"] {
+            let error = percent(wrong).expect_err(wrong);
+            assert_eq!(error, "give a number from 0 to 100");
+        }
+    }
 }

@@ -7,7 +7,7 @@ use clap::{Args, builder::PossibleValuesParser};
 use xcast_sim::experiments::{Converge, ConvergeRow, Overlay};
 
 use super::{
-    common::{Common, memory_mib, sure},
+    common::{Common, memory_mib, percent, sure, within},
     table::Table,
 };
 
@@ -23,13 +23,13 @@ pub struct ConvergeArgs {
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     peers: Option<u32>,
     /// How long nodes stay, on average, in minutes
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = within(0.01..=1e6))]
     session: f64,
     /// How long there is churn, in minutes
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = within(0.01..=1e6))]
     churn: f64,
     /// Datagrams that are lost meanwhile, in percent; and half as many packets on first links
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = percent)]
     loss: f64,
     /// Nodes that vanish at one moment afterwards, in percent
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=90))]

@@ -11,7 +11,7 @@ use xcast_sim::{
 };
 
 use super::{
-    common::{Common, Topologies, memory_mib, sure},
+    common::{Common, Topologies, memory_mib, sure, within},
     table::Table,
 };
 
@@ -26,7 +26,7 @@ pub struct D1htArgs {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..=500_000))]
     peers: u32,
     /// How long peers stay, on average, in minutes
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = within(0.01..=1e6))]
     session: f64,
     /// Intervals (Theta) that are measured, after as many that are not
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]

@@ -10,7 +10,7 @@ use clap::Args;
 use xcast_overlay::d1ht::Grouping;
 use xcast_sim::experiments::Edra;
 
-use super::common::{Common, memory_mib};
+use super::common::{Common, memory_mib, within};
 
 /// Arguments of `edra`.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ pub struct EdraArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     events: u32,
     /// How long peers stay, on average, in minutes: intervals are as long as that asks for
-    #[arg(long, default_value_t = 169.0)]
+    #[arg(long, default_value_t = 169.0, value_parser = within(0.01..=1e6))]
     session: f64,
 }
 

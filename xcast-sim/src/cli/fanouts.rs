@@ -36,7 +36,7 @@ pub struct RowsArgs {
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
     messages: u32,
     /// UDP payload, in octets
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1400))]
     payload: u32,
 }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use xcast_sim::experiments::{Collapse, CollapseRow, Plot, Series, System, collapse_point};
 
 use super::{
-    common::{Common, sure},
+    common::{Common, sure, within},
     table::Table,
 };
 
@@ -26,13 +26,13 @@ pub struct GiaArgs {
     #[arg(long, value_enum)]
     system: Vec<SystemName>,
     /// Queries a second and node; may be given several times
-    #[arg(long, default_values_t = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])]
+    #[arg(long, default_values_t = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0], value_parser = within(1e-6..=1e4))]
     load: Vec<f64>,
     /// How long queries come before they count, in simulated seconds
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(..=86_400))]
     warm_up: u32,
     /// How long queries come that count
-    #[arg(long, default_value_t = 30)]
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
 }
 
@@ -63,7 +63,6 @@ impl SystemName {
 /// Runs it.
 pub fn gia(args: &GiaArgs) -> Result<()> {
     let mut loads = args.load.clone();
-    loads.retain(|load| *load > 0.0);
     loads.sort_by(f64::total_cmp);
     let experiment = Collapse {
         nodes: args.nodes as usize,

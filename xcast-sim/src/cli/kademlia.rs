@@ -19,7 +19,7 @@ use xcast_sim::{
 };
 
 use super::{
-    common::{Common, Topologies, memory_mib, sure},
+    common::{Common, Topologies, memory_mib, percent, sure},
     table::Table,
 };
 
@@ -58,7 +58,7 @@ pub struct KademliaArgs {
     #[arg(long, conflicts_with = "choose")]
     ecmp: bool,
     /// Probability that a packet is lost on a link between routers, in percent
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = percent)]
     loss: f64,
     /// Rate of access links, in kbit/s [default: unlimited]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -70,7 +70,7 @@ pub struct KademliaArgs {
     #[arg(long, default_value_t = 5)]
     delay_ms: u32,
     /// Share of routers that speak Xcast, in percent
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 100.0, value_parser = percent)]
     share: f64,
     /// Which routers speak it first
     #[arg(long, value_enum, default_value_t = PlacementName::CoreFirst)]

@@ -13,7 +13,7 @@ use xcast_sim::{
 };
 
 use super::{
-    common::{Common, sure},
+    common::{Common, percent, sure},
     table::Table,
 };
 
@@ -29,7 +29,7 @@ pub struct LossArgs {
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     lookups: u32,
     /// Packets that a link between routers loses, in percent; may be given several times
-    #[arg(long, default_values_t = [0.0, 0.2, 0.5, 1.0, 2.0])]
+    #[arg(long, default_values_t = [0.0, 0.2, 0.5, 1.0, 2.0], value_parser = percent)]
     loss: Vec<f64>,
     /// Requests in a round
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=64))]

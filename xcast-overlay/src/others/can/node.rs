@@ -23,6 +23,8 @@ use crate::{
 const GONE_AFTER: u32 = 3;
 /// Most nodes that are known.
 const MAX_KNOWN: usize = 128;
+/// Nodes by way of which to join, with those that conflicts have brought.
+const MAX_SEEDS: usize = 64;
 /// A request that was passed on so often ends.
 const MAX_HOPS: u8 = 250;
 /// What is told to all, and was here lately.
@@ -497,7 +499,9 @@ impl Node {
 
     fn join_anew(&mut self, now: Instant, by: SocketAddr) {
         self.point = Point(u64::from_be_bytes(self.random.octets()));
-        self.config.seeds.push(by);
+        if self.config.seeds.len() < MAX_SEEDS && !self.config.seeds.contains(&by) {
+            self.config.seeds.push(by);
+        }
         self.join_at = Some(now);
     }
 

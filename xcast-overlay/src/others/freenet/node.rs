@@ -1,7 +1,7 @@
 //! A node in the manner of Freenet, as a protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -123,7 +123,7 @@ pub struct Node {
     known: BTreeMap<SocketAddr, BTreeSet<u64>>,
     silent: BTreeMap<SocketAddr, u32>,
     values: BTreeMap<u64, (Bytes, SocketAddr)>,
-    order: Lately<u64>,
+    order: VecDeque<u64>,
     passed: BTreeMap<[u8; 8], Passed>,
     seen: Lately<[u8; 8]>,
     announced: Lately<(u64, u8)>,
@@ -150,7 +150,7 @@ impl Node {
             known: known.collect(),
             silent: BTreeMap::new(),
             values: BTreeMap::new(),
-            order: Lately::new(MAX_VALUES),
+            order: VecDeque::new(),
             passed: BTreeMap::new(),
             seen: Lately::new(MAX_PASSED),
             announced: Lately::new(MAX_PASSED),
@@ -267,10 +267,15 @@ impl Node {
     }
 
     fn keep(&mut self, key: u64, value: Bytes, source: SocketAddr) {
-        if self.order.is_new(key) && self.values.len() >= MAX_VALUES {
-            self.values.pop_first();
+        if self.values.insert(key, (value, source)).is_some() {
+            return;
         }
-        self.values.insert(key, (value, source));
+        self.order.push_back(key);
+        if self.order.len() > MAX_VALUES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.values.remove(&oldest);
+        }
     }
 
     /// Sends a request on, by so many ways; back, if there is none left.
@@ -341,6 +346,7 @@ impl Node {
         self.silent.remove(&from);
         match message {
             Message::Request { id, key, ttl } => {
+                let ttl = ttl.min(self.config.ttl);
                 if let Some((value, source)) = self.values.get(&key).cloned() {
                     let hops = 1;
                     return self.send(
@@ -454,6 +460,7 @@ impl Node {
                 }
             }
             Message::Announce { id, address, ttl } => {
+                let ttl = ttl.min(ANNOUNCE_TTL);
                 if address == self.config.address || !self.announced.is_new((id, ttl)) {
                     return;
                 }
@@ -537,5 +544,27 @@ impl Protocol for Node {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.out.poll_event()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The latest are kept, however small their keys are and however often they come.
+    #[test]
+    fn no_more_is_kept_than_there_is_room_for() {
+        let now = Instant::now();
+        let address = SocketAddr::from(([198, 51, 100, 1], 4000));
+        let config = Config::new("test", address, Vec::new());
+        let mut node = Node::new(now, config, Random::from_number(1));
+        for _ in 0..3 {
+            for key in (0..2 * MAX_VALUES as u64).rev() {
+                node.keep(key, Bytes::from_static(b"here"), address);
+                assert!(node.values.contains_key(&key));
+                assert!(node.values.len() <= MAX_VALUES && node.order.len() == node.values.len());
+            }
+        }
+        assert!(node.values.keys().copied().eq(0..MAX_VALUES as u64));
     }
 }

@@ -203,7 +203,8 @@ impl Node {
             join_at: (!is_first).then_some(now),
             upkeep_at: now + random.jitter(config.upkeep, 0.5),
             publish_at: now + random.jitter(config.publish, 0.5),
-            serial: 0,
+            // Who is not asked cannot guess what an answer has to have.
+            serial: u64::from_be_bytes(random.octets()) >> 1,
             random,
             out,
             counters: Counters::default(),
@@ -451,7 +452,8 @@ impl Node {
                 self.end(number, Some(origin), hops, Vec::new());
             }
             Purpose::Lookup => self.say(origin, &Message::Root { number, key, hops }),
-            Purpose::Join if origin != self.me.address => {
+            // What it is looked for by says who it is: so no other address can be told of to others.
+            Purpose::Join if origin != self.me.address && key == Position::of(&origin) => {
                 let nodes = self.some();
                 self.say(origin, &Message::Nodes { nodes });
                 self.tell_of(now, Contact::of(origin), common(self.me.position, key));

@@ -252,8 +252,12 @@ impl Node {
 
     fn connect(&mut self, now: Instant, from: SocketAddr, tag: u32, capacity: u32, degree: u16) {
         if let Some(known) = self.neighbours.0.get_mut(&from) {
-            // Its answer was lost, or it has started anew.
-            known.tag = tag;
+            // Its answer was lost. Or it has started anew: then it knows of no tokens of before.
+            if known.tag != tag {
+                known.tag = tag;
+                known.own_tag = u32::from_be_bytes(self.random.octets());
+                (known.purse, known.grant) = (Purse::default(), Grant::default());
+            }
             let own_tag = known.own_tag;
             return self.accept(from, own_tag);
         }
@@ -428,7 +432,7 @@ impl Node {
 
     /// Sends a walker on, or several from where it starts, unless nobody has given a token.
     fn forward(&mut self, mut query: Query, from: SocketAddr) -> Result<(), Query> {
-        let is_start = query.hops == 0;
+        let is_start = from == self.config.address;
         if query.ttl == 0 {
             let end = Message::End {
                 id: query.id,
@@ -656,5 +660,36 @@ impl Protocol for Node {
 
     fn poll_event(&mut self) -> Option<Event> {
         self.out.poll_event()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A neighbour that has started anew knows nothing of tokens of before: they count from nothing again.
+    #[test]
+    fn who_starts_anew_begins_with_no_tokens() {
+        let now = Instant::now();
+        let [own, other] = [1, 2].map(|last| SocketAddr::from(([198, 51, 100, last], 4000)));
+        let config = Config::new("test", own, Vec::new(), 100);
+        let mut node = Node::new(now, config, Random::from_number(1));
+        node.connect(now, other, 7, 100, 1);
+        let of = |node: &Node| {
+            let known = &node.neighbours.0[&other];
+            (known.own_tag, known.purse.left(), known.grant.given())
+        };
+        let known = node.neighbours.0.get_mut(&other).expect("a neighbour");
+        known.purse.told(500, 10);
+        known.grant.give(300.0);
+        let before = of(&node);
+        assert_eq!((before.1, before.2), (500, 300));
+        // Its answer was lost: it asks with the same tag.
+        node.connect(now, other, 7, 100, 1);
+        assert_eq!(of(&node), before);
+        node.connect(now, other, 8, 100, 1);
+        let after = of(&node);
+        assert_eq!((after.1, after.2), (0, 0));
+        assert_ne!(after.0, before.0);
     }
 }
