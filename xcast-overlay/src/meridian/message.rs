@@ -22,10 +22,7 @@ pub fn is_for_meridian(datagram: &[u8]) -> bool {
 
 /// What a message is for, in a few words; none if it is not one of this protocol. For counts.
 pub fn purpose(datagram: &[u8]) -> Option<&'static str> {
-    let kind = *datagram
-        .get(Magic::OCTETS - 1)
-        .filter(|_| PROTOCOL.is_of(datagram))?;
-    Some(match kind {
+    Some(match PROTOCOL.kind(datagram)? {
         kind::PING => "pings",
         kind::GOSSIP => "gossip to rings",
         kind::MEASURE => "questions to a ring",

@@ -24,6 +24,12 @@ impl Magic {
         datagram.starts_with(&self.magic)
     }
 
+    /// The kind of a message of this protocol, in any version.
+    pub fn kind(self, datagram: &[u8]) -> Option<u8> {
+        let kind = datagram.get(Self::OCTETS - 1).copied();
+        kind.filter(|_| self.is_of(datagram))
+    }
+
     /// Begins a message.
     pub fn write(self, kind: u8) -> Writer {
         let mut writer = Writer::default();

@@ -20,6 +20,7 @@ use xcast_overlay::{
     walks::gia,
 };
 
+use super::work;
 use crate::{random::hash, statistics::Estimate};
 
 /// Keys that are looked for.
@@ -218,8 +219,8 @@ impl Collapse {
             .sum();
         // One query after the other, at Poisson's times, by nodes as often as they ask.
         let ask = |world: &mut World<S>| {
-            let unit = (world.random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
-            world.run_for(Duration::from_secs_f64(-unit.ln() / sum));
+            let pause = work::wait(&mut world.random, sum);
+            world.run_for(pause);
             let at = loop {
                 let at = world.random.below(self.nodes);
                 let draw = world.random.below(1 << 20) as f64 / f64::from(1 << 20);

@@ -18,6 +18,7 @@ use xcast_overlay::{
     runtime::{Protocol, Random},
 };
 
+use super::{converge::Truth, work};
 use crate::statistics::Estimate;
 
 /// Pause between two peers that join; ten times as long for the first fifty.
@@ -164,7 +165,7 @@ impl Rings {
     ) -> Sample {
         let mut run = Run {
             world: World::new(seed),
-            ring: BTreeMap::new(),
+            truth: Truth::default(),
             next: 0,
             under_way: BTreeMap::new(),
             sample: None,
@@ -240,8 +241,8 @@ peer!(EpiChord);
 
 struct Run<P: Protocol, F> {
     world: World<P>,
-    /// Living peers by position.
-    ring: BTreeMap<Position, SocketAddr>,
+    /// Who is there.
+    truth: Truth,
     /// The number of the next peer that comes.
     next: usize,
     /// By who asked: look-ups that have not ended, and whether they count.
@@ -259,7 +260,7 @@ impl<P: Peer, F: Fn(SocketAddr, Random) -> P> Run<P, F> {
         let by: Vec<SocketAddr> = by.into_iter().map(|at| self.world.address(at)).collect();
         let create = &self.create;
         let at = self.world.add(own, |_, random| create(own, random));
-        self.ring.insert(Position::of(&own), own);
+        self.truth.ring.insert(Position::of(&own), own);
         self.world.act(at, |peer, now| peer.start(now, &by));
     }
 
@@ -276,8 +277,8 @@ impl<P: Peer, F: Fn(SocketAddr, Random) -> P> Run<P, F> {
         let end = self.world.now + time;
         let lookups = settings.peers as f64 / settings.pause.as_secs_f64();
         let changes = settings.peers as f64 / settings.session.as_secs_f64();
-        let mut next_lookup = self.world.now + self.wait(lookups);
-        let mut next_change = self.world.now + self.wait(changes);
+        let mut next_lookup = self.world.now + work::wait(&mut self.world.random, lookups);
+        let mut next_change = self.world.now + work::wait(&mut self.world.random, changes);
         loop {
             let next = next_lookup.min(next_change);
             if next >= end {
@@ -287,20 +288,14 @@ impl<P: Peer, F: Fn(SocketAddr, Random) -> P> Run<P, F> {
             self.take();
             if next == next_lookup {
                 self.look_up();
-                next_lookup = next + self.wait(lookups);
+                next_lookup = next + work::wait(&mut self.world.random, lookups);
             } else {
                 self.change();
-                next_change = next + self.wait(changes);
+                next_change = next + work::wait(&mut self.world.random, changes);
             }
         }
         self.world.run_for(end - self.world.now);
         self.take();
-    }
-
-    /// The time to the next of events that come at random, so many a second.
-    fn wait(&mut self, rate: f64) -> Duration {
-        let unit = (self.world.random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
-        Duration::from_secs_f64(-unit.ln() / rate)
     }
 
     fn look_up(&mut self) {
@@ -321,7 +316,7 @@ impl<P: Peer, F: Fn(SocketAddr, Random) -> P> Run<P, F> {
     fn change(&mut self) {
         let at = self.world.random_living();
         let own = self.world.address(at);
-        self.ring.remove(&Position::of(&own));
+        self.truth.ring.remove(&Position::of(&own));
         self.world.kill(at);
         let lost = self.under_way.remove(&at).unwrap_or_default();
         if let Some(sample) = &mut self.sample {
@@ -363,23 +358,14 @@ impl<P: Peer, F: Fn(SocketAddr, Random) -> P> Run<P, F> {
         }
     }
 
-    /// Whether a key belongs to a peer: the first at or after it of all that are there, or of all that have
-    /// their place on the ring.
     fn owns(&self, key: Position, owner: SocketAddr) -> bool {
-        let mut after = self.ring.range(key..).chain(self.ring.range(..key));
-        let is_ready = |address: &SocketAddr| {
+        self.truth.owns(key, owner, |address| {
             let node = self
                 .world
-                .place(*address)
+                .place(address)
                 .and_then(|at| self.world.nodes[at].as_ref());
             node.is_some_and(Peer::is_ready)
-        };
-        let first = after.clone().next();
-        let ready = after.find(|(_, address)| is_ready(address));
-        [first, ready]
-            .into_iter()
-            .flatten()
-            .any(|(_, address)| *address == owner)
+        })
     }
 }
 

@@ -1,6 +1,8 @@
 //! What nodes of overlays have, know and are asked for: the same here and on a testbed, so that one can be
 //! held against the other.
 
+use std::time::Duration;
+
 use xcast_overlay::runtime::Random;
 
 use crate::random::hash;
@@ -20,6 +22,12 @@ pub fn things(number: usize, count: usize) -> Vec<u64> {
     (0..THINGS)
         .filter(|thing| hash(&[group, *thing]) % of as u64 == own)
         .collect()
+}
+
+/// The time to the next of events that come at random, so many a second.
+pub(super) fn wait(random: &mut Random, rate: f64) -> Duration {
+    let unit = (random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
+    Duration::from_secs_f64(-unit.ln() / rate)
 }
 
 /// What a node of Gia can work on, in messages a second.

@@ -23,10 +23,7 @@ pub fn is_for_lms(datagram: &[u8]) -> bool {
 
 /// What a message is for, in a few words; none if it is not one of this protocol. For counts.
 pub fn purpose(datagram: &[u8]) -> Option<&'static str> {
-    let kind = *datagram
-        .get(Magic::OCTETS - 1)
-        .filter(|_| PROTOCOL.is_of(datagram))?;
-    Some(match kind {
+    Some(match PROTOCOL.kind(datagram)? {
         1 => "hellos to neighbours",
         2 => "walkers",
         _ => "other",

@@ -22,7 +22,7 @@ use super::{
     subject::{Newcomer, Subject, Truth, at},
     subjects::Overlay,
 };
-use crate::statistics::Estimate;
+use crate::{experiments::work, statistics::Estimate};
 
 /// What is right again, in percent of outcomes, unless it was less before.
 const RIGHT_PERCENT: f64 = 99.0;
@@ -338,7 +338,8 @@ impl<S: Subject> Run<S> {
         let (mut right, mut expected) = (0.0, 0_u64);
         self.waited.fill(0);
         let rate = session.map(|session| self.count as f64 / session.as_secs_f64());
-        let mut next_change = rate.map(|rate| self.world.now + self.wait(rate));
+        let mut next_change =
+            rate.map(|rate| self.world.now + work::wait(&mut self.world.random, rate));
         for _ in 0..operations {
             let end = self.world.now + pause;
             while let (Some(rate), Some(change)) = (rate, next_change)
@@ -346,7 +347,7 @@ impl<S: Subject> Run<S> {
             {
                 self.go_on(change - self.world.now, &mut right);
                 expected -= u64::from(self.change());
-                next_change = Some(change + self.wait(rate));
+                next_change = Some(change + work::wait(&mut self.world.random, rate));
             }
             self.go_on(end - self.world.now, &mut right);
             let asker = loop {
@@ -364,11 +365,6 @@ impl<S: Subject> Run<S> {
         }
         self.go_on(S::PATIENCE, &mut right);
         100.0 * right / expected.max(1) as f64
-    }
-
-    fn wait(&mut self, rate: f64) -> Duration {
-        let unit = (self.world.random.below(1 << 30) + 1) as f64 / f64::from(1 << 30);
-        Duration::from_secs_f64(-unit.ln() / rate)
     }
 
     /// One node goes, and another comes: how many outcomes are therefore not to be waited for.

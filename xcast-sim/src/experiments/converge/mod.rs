@@ -14,4 +14,5 @@ mod subject;
 mod subjects;
 
 pub use self::driver::{Converge, ConvergeRow, SentList, sent_lists};
+pub(super) use self::subject::Truth;
 pub use self::subjects::Overlay;
