@@ -19,6 +19,8 @@ pub(crate) enum Purpose {
     Event,
     /// A message of a stream.
     Stream,
+    /// A pulse of a stream's source.
+    Pulse,
     /// The description of a service.
     Service,
 }
@@ -78,6 +80,7 @@ fn signed_octets(purpose: Purpose, overlay: &[u8], body: &[u8]) -> Vec<u8> {
         Purpose::Subscription => b"xcast subscription 1",
         Purpose::Event => b"xcast event 1",
         Purpose::Stream => b"xcast stream 1",
+        Purpose::Pulse => b"xcast pulse 1",
         Purpose::Service => b"xcast service 1",
     };
     let mut octets = format!("{}:", overlay.len()).into_bytes();

@@ -6,17 +6,21 @@
 //!
 //! * **Budget**: r octets a second and a burst of 100 r. Here it is an invariant: every packet goes
 //!   through one gate, and none leaves beyond r t + burst, be it a look-up or an answer. Look-ups and
-//!   answers go first. What waits for more than 2 s is not sent.
+//!   answers go first. What waits for more than 2 s is not sent. An eighth of the burst is for questions
+//!   between neighbours and their answers only: who does not answer them is taken for gone.
 //! * **Look-ups** are recursive. A peer passes one on to the closest preceding peers that it knows;
-//!   each acknowledges with entries of its own table; the last one tells whose the key is.
+//!   each acknowledges with entries of its own table; the last one tells whose the key is. One copy of
+//!   each packet is the primary one: only that is passed on to several, and only for that another peer is
+//!   asked where one is silent. The other copies go on one by one, as long as there is a quarter of the
+//!   burst: so what is there in case of losses takes nothing from what is needed.
 //! * **Parallelism**: one more at a time if there is budget left in an interval, half as many
 //!   otherwise, at most min(6, burst / (40 + 5 entries)).
 //! * **Exploration**: with more than half of the burst left, a peer asks those before the largest gaps
-//!   of its table, each in relation to its distance, for 5 entries. In the paper the density of entries becomes
-//!   inverse to distance. Answers are paid for by those that answer, so a peer explores no more than
-//!   the answers that it causes fit into half of a budget like its own. Here it rises
-//!   towards the peer, but less than that: 19 % of the farthest half of the ring are known, and 37 % of a
-//!   sixteenth nearby (300 peers, 60 octets/s).
+//!   of its table, each in relation to its distance, for 5 entries. So the density of entries becomes
+//!   inverse to distance: of 300 peers each knows 2 to 6 in each octave, successors included. Who
+//!   asks becomes no entry by that: most that do are close behind, for whom this peer is near. Answers
+//!   are paid for by those that answer, so a peer explores no more than the answers that it causes fit
+//!   into half of a budget like its own.
 //! * **Freshness**: an entry is used while its peer is there with a probability above 0.9, which is
 //!   alive / (alive + since): how long it was known to be there, and how long ago that was.
 //! * 16 successors, asked every 144 s.

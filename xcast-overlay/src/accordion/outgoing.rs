@@ -14,19 +14,37 @@ use crate::{
 
 /// How long a packet waits for the budget. Afterwards it is as if it was lost.
 const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Most answers that wait. More are as if they were lost: else many small requests from forged addresses would
+/// fill the memory.
+const MAX_ANSWERS: usize = 1024;
+/// Most of whom it is remembered that they were not asked.
+const MAX_UNSENT: usize = 1024;
 /// How long it is remembered that somebody was not asked.
 const MEMORY: Duration = Duration::from_secs(10);
+
+/// What goes before what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// Neighbours on the ring: who does not answer them is taken for gone. They may use all of the budget.
+    Ring,
+    /// Look-ups, results, and answers.
+    LookUp,
+    Other,
+}
 
 /// Messages that wait for the budget, and requests `R` that begin when there is enough of it.
 #[derive(Clone, Debug)]
 pub(super) struct Outgoing<R> {
     budget: Budget,
+    /// Octets of it that are for neighbours on the ring only.
+    reserve: usize,
     /// How what is for several leaves.
     way: WayOut,
-    /// Look-ups, results and answers.
-    urgent: VecDeque<Waiting<R>>,
-    other: VecDeque<Waiting<R>>,
+    /// By [`Urgency`].
+    waiting: [VecDeque<Waiting<R>>; 3],
     ready: VecDeque<Transmit>,
+    /// How many of those that wait are not requests that begin.
+    answers: usize,
     /// Requests that waited for too long.
     given_up: VecDeque<R>,
     unsent: BTreeMap<SocketAddr, Instant>,
@@ -44,13 +62,15 @@ struct Waiting<R> {
 }
 
 impl<R> Outgoing<R> {
-    pub fn new(budget: Budget) -> Self {
+    /// So many octets of the budget's burst are for neighbours on the ring only.
+    pub fn new(budget: Budget, reserve: usize) -> Self {
         Self {
             budget,
+            reserve,
             way: WayOut::default(),
-            urgent: VecDeque::new(),
-            other: VecDeque::new(),
+            waiting: [const { VecDeque::new() }; 3],
             ready: VecDeque::new(),
+            answers: 0,
             given_up: VecDeque::new(),
             unsent: BTreeMap::new(),
             octets: 0,
@@ -65,14 +85,16 @@ impl<R> Outgoing<R> {
     }
 
     /// A message that may leave, or a request that may begin, when the budget allows it.
-    pub fn push(&mut self, now: Instant, transmit: Transmit, request: Option<R>, is_urgent: bool) {
+    pub fn push(&mut self, now: Instant, transmit: Transmit, request: Option<R>, urgency: Urgency) {
         let until = now + MAX_WAIT;
-        let queue = if is_urgent {
-            &mut self.urgent
-        } else {
-            &mut self.other
-        };
-        queue.push_back(Waiting {
+        if request.is_none() {
+            if self.answers >= MAX_ANSWERS {
+                self.dropped += 1;
+                return;
+            }
+            self.answers += 1;
+        }
+        self.waiting[urgency as usize].push_back(Waiting {
             transmit,
             request,
             until,
@@ -81,7 +103,7 @@ impl<R> Outgoing<R> {
 
     /// Octets that may be sent now, beyond what waits.
     pub fn available(&mut self, now: Instant) -> usize {
-        let waiting = self.urgent.iter().chain(&self.other);
+        let waiting = self.waiting.iter().flatten();
         let waiting: usize = waiting
             .map(|waiting| sent_octets(&waiting.transmit, self.way))
             .sum();
@@ -90,7 +112,7 @@ impl<R> Outgoing<R> {
 
     /// Whether something for a peer waits, or was dropped lately: then its silence means nothing.
     pub fn is_unsent(&self, to: &SocketAddr) -> bool {
-        let mut waiting = self.urgent.iter().chain(&self.other);
+        let mut waiting = self.waiting.iter().flatten();
         self.unsent.contains_key(to)
             || waiting.any(|waiting| waiting.request.is_none() && waiting.transmit.to.contains(to))
     }
@@ -100,28 +122,24 @@ impl<R> Outgoing<R> {
     pub fn release(&mut self, now: Instant) -> Option<R> {
         self.unsent.retain(|_, dropped| now - *dropped < MEMORY);
         loop {
-            let queue = match self.urgent.is_empty() {
-                false => &mut self.urgent,
-                true => &mut self.other,
-            };
-            let first = queue.front()?;
+            let queue = self.first()?;
+            let first = self.waiting[queue].front()?;
             let is_late = first.until <= now;
-            if !is_late
-                && !self
-                    .budget
-                    .take(now, sent_octets(&first.transmit, self.way))
-            {
+            let octets = sent_octets(&first.transmit, self.way);
+            let is_there = self.budget.available(now) >= octets + self.kept_from(queue);
+            if !is_late && !(is_there && self.budget.take(now, octets)) {
                 return None;
             }
             let Waiting {
                 transmit, request, ..
-            } = queue.pop_front()?;
+            } = self.waiting[queue].pop_front()?;
+            self.answers -= usize::from(request.is_none());
             match (is_late, request) {
                 (false, Some(request)) => return Some(request),
                 (false, None) => self.send(transmit),
                 (true, request) => {
                     self.dropped += 1;
-                    if request.is_none() {
+                    if request.is_none() && self.unsent.len() < MAX_UNSENT {
                         self.unsent.extend(transmit.to.iter().map(|to| (*to, now)));
                     }
                     self.given_up.extend(request);
@@ -151,13 +169,83 @@ impl<R> Outgoing<R> {
 
     /// When the next packet may leave, or is to be dropped.
     pub fn next(&self) -> Option<Instant> {
-        let first = self.urgent.front().or(self.other.front())?;
-        let when = self.budget.when(sent_octets(&first.transmit, self.way));
+        let queue = self.first()?;
+        let first = self.waiting[queue].front()?;
+        let octets = sent_octets(&first.transmit, self.way);
+        let when = self.budget.when(octets + self.kept_from(queue));
         Some(when.map_or(first.until, |when| when.min(first.until)))
+    }
+
+    /// The most urgent queue in which something waits.
+    fn first(&self) -> Option<usize> {
+        self.waiting.iter().position(|queue| !queue.is_empty())
+    }
+
+    /// Octets of the budget that are not for this queue.
+    fn kept_from(&self, queue: usize) -> usize {
+        match queue == Urgency::Ring as usize {
+            true => 0,
+            false => self.reserve,
+        }
     }
 
     /// Octets and packets that have left, and packets that were dropped.
     pub fn counts(&self) -> (u64, u64, u64) {
         (self.octets, self.packets, self.dropped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Body;
+
+    #[test]
+    fn answers_beyond_the_room_are_dropped_and_requests_are_not() {
+        let now = Instant::now();
+        let mut outgoing: Outgoing<u8> = Outgoing::new(Budget::new(now, 1, 100), 10);
+        let to = |number: usize| SocketAddr::from(([192, 0, 2, 1], number as u16));
+        let transmit = |number| Transmit {
+            to: vec![to(number)],
+            body: Body::shared(vec![0; 20]),
+            mode: Mode::Unicast,
+        };
+        for number in 0..3 * MAX_ANSWERS {
+            let urgency = [Urgency::LookUp, Urgency::Other][number % 2];
+            outgoing.push(now, transmit(number), None, urgency);
+        }
+        outgoing.push(now, transmit(9999), Some(1), Urgency::LookUp);
+        assert_eq!(outgoing.waiting.iter().flatten().count(), MAX_ANSWERS + 1);
+        assert_eq!(outgoing.dropped, 2 * MAX_ANSWERS as u64);
+        // When they have waited for too long, there is room again.
+        let later = now + MAX_WAIT;
+        while outgoing.release(later).is_some() {}
+        assert_eq!(outgoing.poll_given_up(), Some(1));
+        assert_eq!(
+            (outgoing.answers, outgoing.unsent.len()),
+            (0, MAX_UNSENT.min(MAX_ANSWERS))
+        );
+        outgoing.push(later, transmit(1), None, Urgency::Other);
+        assert_eq!(outgoing.waiting.iter().flatten().count(), 1);
+    }
+
+    /// However much is looked up, there is something left for the neighbours' questions.
+    #[test]
+    fn neighbours_have_a_part_of_their_own() {
+        let now = Instant::now();
+        let mut outgoing: Outgoing<u8> = Outgoing::new(Budget::new(now, 1, 1000), 200);
+        let transmit = |octets| Transmit {
+            to: vec![([192, 0, 2, 1], 1).into()],
+            body: Body::shared(vec![0; octets]),
+            mode: Mode::Unicast,
+        };
+        for _ in 0..100 {
+            outgoing.push(now, transmit(100 - 28), None, Urgency::LookUp);
+        }
+        assert_eq!(outgoing.release(now), None);
+        assert_eq!(outgoing.counts(), (800, 8, 0));
+        outgoing.push(now, transmit(200 - 28), None, Urgency::Ring);
+        assert_eq!(outgoing.release(now), None);
+        assert_eq!(outgoing.counts(), (1000, 9, 0));
     }
 }

@@ -8,7 +8,12 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{budget::Budget, config::Config, outgoing::Outgoing, table::Table};
+use super::{
+    budget::Budget,
+    config::Config,
+    outgoing::{Outgoing, Urgency},
+    table::Table,
+};
 use crate::{
     chord::{
         Event, LookupId,
@@ -36,6 +41,10 @@ const STARTS: u32 = 4;
 /// How long passed-on look-ups are remembered, and how many.
 const MEMORY: Duration = Duration::from_secs(20);
 const MAX_PASSED: usize = 2000;
+/// Of so many parts of the budget's burst, one has to be left for copies of look-ups that are not primary.
+const LOOKUP_PART: usize = 4;
+/// One of so many parts of the budget's burst is for neighbours on the ring only.
+const RESERVED_PART: usize = 8;
 /// When a join that did not succeed is tried again; the actual time varies by half.
 const RETRY: Duration = Duration::from_secs(3);
 /// How often a peer looks whether its budget allows to explore.
@@ -60,6 +69,8 @@ pub struct Accordion {
     table: Table,
     parallel: usize,
     phase: Phase,
+    /// Neighbours that have yet to take note that this peer leaves.
+    goodbyes: usize,
     bootstrap: Vec<SocketAddr>,
     random: Random,
     peers: Peers,
@@ -119,7 +130,10 @@ struct Lookup {
 struct Passed {
     at: Instant,
     forward: Forward,
-    was_taken: bool,
+    /// Whether it came as the primary copy, which is passed on to several.
+    is_primary: bool,
+    /// Who has yet to take on the primary copy.
+    waits_for: Option<SocketAddr>,
     to: BTreeSet<Contact>,
 }
 
@@ -145,7 +159,7 @@ struct Request {
 
 impl Accordion {
     /// A peer that knows nobody yet. All its random numbers come from `random`.
-    pub fn new(now: Instant, config: Config, random: Random) -> Self {
+    pub fn new(now: Instant, config: Config, mut random: Random) -> Self {
         let me = Contact::of(config.address);
         let budget = Budget::new(now, config.octets_per_second, config.burst_octets);
         // The other half is for what nobody plans: others' look-ups, and stabilisation.
@@ -159,14 +173,16 @@ impl Accordion {
             table: Table::new(me.position, config.alive, config.max_peers),
             parallel: config.parallel.0,
             phase: Phase::Alone,
+            goodbyes: 0,
             bootstrap: Vec::new(),
             peers: Peers::new(MAX_MEASURED, config.pace),
             fanouts: Fanouts::new(),
-            outgoing: Outgoing::new(budget),
+            outgoing: Outgoing::new(budget, config.burst_octets as usize / RESERVED_PART),
             caused,
             out: Outbox::default(),
             lookups: BTreeMap::new(),
-            next_lookup: 0,
+            // Who has not seen a look-up cannot guess its number, and name an owner.
+            next_lookup: u32::from_be_bytes(random.octets()) % (u32::MAX / STARTS),
             passed: BTreeMap::new(),
             began: now,
             stabilise_at: None,
@@ -203,9 +219,16 @@ impl Accordion {
         self.parallel
     }
 
-    /// How far ahead the peers are whose entries may be used.
+    /// How far ahead the peers are to which look-ups may be passed on: successors, and those of the table that are
+    /// probably there. In order.
     pub fn distances(&self, now: Instant) -> Vec<u64> {
-        self.table.distances(now)
+        let me = self.me.position;
+        let successors = self.neighbours.successors().iter();
+        let mut distances = self.table.distances(now);
+        distances.extend(successors.map(|peer| me.distance_to(peer.position)));
+        distances.sort_unstable();
+        distances.dedup();
+        distances
     }
 
     /// What the peer has done.
@@ -233,6 +256,9 @@ impl Accordion {
 
     /// Leaves: tells the neighbours of each other. [`Event::Left`] tells when the peer may go.
     pub fn leave(&mut self, now: Instant) {
+        if self.phase == Phase::Left {
+            return;
+        }
         self.phase = Phase::Left;
         self.lookups.clear();
         (self.stabilise_at, self.tick_at) = (None, None);
@@ -244,6 +270,7 @@ impl Accordion {
         if to.is_empty() {
             self.out.tell(Event::Left);
         }
+        self.goodbyes = to.len();
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
             now,
@@ -254,6 +281,16 @@ impl Accordion {
             },
         );
         self.settle(now);
+    }
+
+    /// A neighbour knows that this peer leaves, or does not answer.
+    fn said_goodbye(&mut self) {
+        if self.goodbyes > 0 {
+            self.goodbyes -= 1;
+            if self.goodbyes == 0 {
+                self.out.tell(Event::Left);
+            }
+        }
     }
 
     /// Looks for the peer that a key belongs to: [`Event::Found`] tells.
@@ -286,15 +323,28 @@ impl Accordion {
             lookup: id.wrapping_mul(STARTS) + lookup.starts % STARTS,
             hops: 0,
             uptime_s: 0,
+            primary: 0,
             origin,
         };
-        self.pass(now, forward);
+        self.pass(now, forward, true);
     }
 
-    /// Passes on a look-up, or answers it.
-    fn pass(&mut self, now: Instant, forward: Forward) {
+    /// Passes on a look-up, or answers it. The primary copy goes on to several, each other one to one at
+    /// most: else there would be more and more of them from hop to hop.
+    fn pass(&mut self, now: Instant, forward: Forward, is_primary: bool) {
         let key = (forward.origin, forward.lookup);
-        if self.passed.contains_key(&key) || self.passed.len() >= MAX_PASSED {
+        if let Some(passed) = self.passed.get_mut(&key) {
+            if is_primary && !passed.is_primary {
+                passed.is_primary = true;
+                self.pass_to(now, key, self.parallel);
+            }
+            return;
+        }
+        // However many others pass on: there is room for this peer's own.
+        let is_full = self.passed.len() >= MAX_PASSED && forward.origin != self.me.address;
+        // Look-ups without budget go the way of their primary copies.
+        let least = self.config.burst_octets as usize / LOOKUP_PART;
+        if is_full || (!is_primary && self.outgoing.available(now) < least) {
             return;
         }
         let (at, to) = (now, BTreeSet::new());
@@ -303,11 +353,13 @@ impl Accordion {
             Passed {
                 at,
                 forward,
-                was_taken: false,
+                is_primary,
+                waits_for: None,
                 to,
             },
         );
-        self.pass_to(now, key, self.parallel);
+        let count = if is_primary { self.parallel } else { 1 };
+        self.pass_to(now, key, count);
     }
 
     fn pass_to(&mut self, now: Instant, key: (SocketAddr, u32), count: usize) {
@@ -331,12 +383,18 @@ impl Accordion {
         next.sort_by_key(|peer| peer.position.distance_to(forward.key));
         next.dedup();
         next.truncate(count);
-        if forward.hops >= MAX_HOPS || next.is_empty() {
+        let Some(first) = next.first().filter(|_| forward.hops < MAX_HOPS).copied() else {
             return;
-        }
-        let tag = Tag::Forward(key.0, key.1);
-        let to = next.iter().map(|peer| (peer.address, tag)).collect();
+        };
+        // Where the copy is not the primary one, nobody's is.
+        let primary = match passed.is_primary {
+            true => tag(first),
+            false => tag(self.me),
+        };
+        let asked = Tag::Forward(key.0, key.1);
+        let to = next.iter().map(|peer| (peer.address, asked)).collect();
         if let Some(passed) = self.passed.get_mut(&key) {
+            passed.waits_for = Some(first.address).filter(|_| passed.is_primary);
             passed.to.extend(next);
         }
         self.counters.passed += u64::from(origin != self.me.address);
@@ -348,6 +406,7 @@ impl Accordion {
             &Message::Forward(Forward {
                 hops,
                 uptime_s,
+                primary,
                 ..forward
             }),
         );
@@ -442,14 +501,18 @@ impl Accordion {
             mode: self.mode(),
         };
         let message = message.clone();
-        let is_urgent = is_urgent(message.kind());
+        let urgency = urgency(message.kind());
         let request = Request { to, message };
-        self.outgoing.push(now, as_long, Some(request), is_urgent);
+        self.outgoing.push(now, as_long, Some(request), urgency);
     }
 
     /// Asks: the budget has been taken.
     fn begin_request(&mut self, now: Instant, Request { to, message }: Request) {
-        let (overlay, policy) = (self.overlay, self.config.policy);
+        let (overlay, mut policy) = (self.overlay, self.config.policy);
+        if matches!(message, Message::Forward(_)) {
+            // There are other ways: asking the same again would only add to the load.
+            (policy.retries, policy.repair) = (0, false);
+        }
         let body = |transaction: &TransactionId| body(overlay, &message, transaction);
         self.fanouts
             .start(now, &mut self.peers, &mut self.random, policy, to, body);
@@ -495,6 +558,16 @@ impl Accordion {
         }
     }
 
+    /// A peer asks. Most that do are close behind, for whom this peer is near: as entries they would crowd the end
+    /// of the ring. So nobody becomes one by asking.
+    fn asked_by(&mut self, now: Instant, peer: Contact, uptime_s: u16) {
+        if self.table.knows(peer) {
+            self.heard(now, peer, Some(uptime_s));
+        } else if self.is_member() && peer != self.me && self.neighbours.heard(peer) {
+            self.stabilise_soon(now);
+        }
+    }
+
     fn stabilise_soon(&mut self, now: Instant) {
         if self.is_member() {
             let soon = now + self.random.jitter(SOON, 0.5);
@@ -510,12 +583,16 @@ impl Accordion {
         if is_there || self.outgoing.is_unsent(&peer.address) {
             return;
         }
+        // A look-up is asked once only: one loss is no death.
+        let silences = self.peers.silent_in_a_row(&peer.address);
+        if matches!(tag, Tag::Forward(..)) && silences < 2 {
+            return;
+        }
         self.counters.forgotten += 1;
         self.table.failed(peer);
         let is_next = self.neighbours.successor() == Some(peer);
         if is_next {
-            let is_again = self.peers.silent_in_a_row(&peer.address) > 1;
-            if is_again && matches!(tag, Tag::Stabilise) {
+            if silences > 1 && matches!(tag, Tag::Stabilise) {
                 self.neighbours.failed(peer);
             }
             self.stabilise_soon(now);
@@ -572,14 +649,15 @@ impl Accordion {
                 told
             }
             Message::Forward(forward) => {
-                self.heard(now, from, Some(forward.uptime_s));
+                self.asked_by(now, from, forward.uptime_s);
                 if Family::of(&forward.origin) == self.family {
-                    self.pass(now, *forward);
+                    let is_primary = forward.primary == tag(self.me);
+                    self.pass(now, *forward, is_primary);
                 }
                 self.entries(now, self.me.position.distance_to(forward.key))
             }
             Message::Explore { uptime_s, spans } => {
-                self.heard(now, from, Some(*uptime_s));
+                self.asked_by(now, from, *uptime_s);
                 // The last quarter is for look-ups and neighbours.
                 let least = self.config.burst_octets as usize / 4;
                 if self.outgoing.available(now) < least {
@@ -609,7 +687,7 @@ impl Accordion {
                 body: Body::shared(answer.write(header)),
                 mode: Mode::Unicast,
             };
-            self.outgoing.push(now, reply, None, true);
+            self.outgoing.push(now, reply, None, urgency(answer.kind()));
         }
     }
 
@@ -670,8 +748,9 @@ impl Accordion {
             (Tag::Forward(..) | Tag::Explore, Message::Entries(entries)) => {
                 if let Tag::Forward(origin, lookup) = tag
                     && let Some(passed) = self.passed.get_mut(&(origin, lookup))
+                    && passed.waits_for == Some(from.address)
                 {
-                    passed.was_taken = true;
+                    passed.waits_for = None;
                 }
                 let own = entries.first().filter(|entry| entry.peer == from);
                 self.heard(now, from, own.map(|entry| entry.alive_s));
@@ -682,7 +761,7 @@ impl Accordion {
                     }
                 }
             }
-            (Tag::Leave, _) => self.out.tell(Event::Left),
+            (Tag::Leave, _) => self.said_goodbye(),
             // An answer that says something else is worth as much as none.
             (Tag::Join, _) => self.join_failed(now),
             _ => {}
@@ -695,7 +774,7 @@ impl Accordion {
                 if silent.asked {
                     self.silent(now, Contact::of(silent.peer), silent.tag);
                 }
-                self.unanswered(now, silent.tag);
+                self.unanswered(now, silent.peer, silent.tag);
             }
             // An answer may have made a neighbour's time-out due.
             if self.fanouts.poll_timeout().is_some_and(|at| at <= now) {
@@ -708,13 +787,13 @@ impl Accordion {
                     transmit.mode = Mode::Unicast;
                 }
                 let kind = transmit.datagram(0).get(3).map_or(0, |kind| kind & 0xf);
-                self.outgoing.push(now, transmit, None, is_urgent(kind));
+                self.outgoing.push(now, transmit, None, urgency(kind));
             }
             if let Some(request) = self.outgoing.release(now) {
                 self.begin_request(now, request);
             } else if let Some(request) = self.outgoing.poll_given_up() {
-                for (_, tag) in request.to {
-                    self.unanswered(now, tag);
+                for (peer, tag) in request.to {
+                    self.unanswered(now, peer, tag);
                 }
             } else {
                 return;
@@ -723,15 +802,15 @@ impl Accordion {
     }
 
     /// Somebody has not answered, or was not asked.
-    fn unanswered(&mut self, now: Instant, tag: Tag) {
+    fn unanswered(&mut self, now: Instant, peer: SocketAddr, tag: Tag) {
         match tag {
             Tag::Join => self.join_failed(now),
-            Tag::Leave => self.out.tell(Event::Left),
+            Tag::Leave => self.said_goodbye(),
             Tag::Forward(origin, lookup) => {
-                // Others of its packet may have it.
+                // The primary copy goes on by way of another.
                 let key = (origin, lookup);
                 let passed = self.passed.get(&key);
-                if passed.is_some_and(|passed| !passed.was_taken) {
+                if passed.is_some_and(|passed| passed.waits_for == Some(peer)) {
                     self.pass_to(now, key, 1);
                 }
             }
@@ -749,7 +828,8 @@ impl Accordion {
         if !is_allowed || !self.caused.take(now, octets) {
             return;
         }
-        let mut gaps = self.table.before_gaps(now, self.parallel);
+        let known = self.distances(now);
+        let mut gaps = self.table.before_gaps(now, &known, self.parallel);
         if gaps.is_empty() {
             gaps.extend(self.neighbours.successor().map(|next| (next, u64::MAX)));
         }
@@ -916,9 +996,15 @@ fn body(overlay: Overlay, message: &Message, transaction: &TransactionId) -> Bod
     Body::shared(message.write(header))
 }
 
-/// Whether messages of this kind go before others: look-ups and their results.
-fn is_urgent(kind: u8) -> bool {
-    (9..11).contains(&kind)
+/// What messages of this kind go before.
+fn urgency(kind: u8) -> Urgency {
+    match kind {
+        // Questions and goodbyes between neighbours, and their answers.
+        3 | 4 | 7 | 8 => Urgency::Ring,
+        // Look-ups, their results, and answers.
+        2 | 6 | 9 | 10 => Urgency::LookUp,
+        _ => Urgency::Other,
+    }
 }
 
 /// A peer of which nothing is known but that it is there.

@@ -11,7 +11,7 @@ use crate::{
     ring::{Contact, Position},
 };
 
-/// A gap that was asked about is not asked about again for so long.
+/// A gap that was asked about counts for less, until so long afterwards.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Clone, Debug)]
@@ -88,6 +88,11 @@ impl Table {
             }
             None => {}
         }
+    }
+
+    /// Whether a peer has an entry.
+    pub fn knows(&self, peer: Contact) -> bool {
+        self.peers.contains_key(&self.me.distance_to(peer.position))
     }
 
     pub fn failed(&mut self, peer: Contact) {
@@ -174,19 +179,23 @@ impl Table {
         }
     }
 
-    /// The peers before the largest gaps, each in relation to its distance, that were not asked
-    /// lately, and how long the gaps are. They know best who is in the gap.
-    pub fn before_gaps(&mut self, now: Instant, count: usize) -> Vec<(Contact, u64)> {
+    /// The peers before the largest gaps, each in relation to its distance and to how long ago it was asked about, and
+    /// how long the gaps are. They know best who is in the gap.
+    ///
+    /// `live` are the distances of all that are known, in order: of successors, too.
+    pub fn before_gaps(&mut self, now: Instant, live: &[u64], count: usize) -> Vec<(Contact, u64)> {
         self.asked.retain(|_, asked| now - *asked < ASK_AGAIN);
-        let live = self.distances(now);
         let ends = live.iter().skip(1).copied().chain([u64::MAX]);
         let mut gaps: Vec<(f64, u64, u64)> = live
             .iter()
             .zip(ends)
-            .filter(|(distance, _)| !self.asked.contains_key(distance))
+            .filter(|(distance, _)| self.peers.contains_key(distance))
             .map(|(distance, end)| {
                 let gap = end - distance;
-                (gap as f64 / *distance as f64, *distance, gap)
+                let asked = self.asked.get(distance);
+                let rested = asked.map_or(ASK_AGAIN, |asked| now - *asked);
+                let weight = rested.as_secs_f64() / ASK_AGAIN.as_secs_f64();
+                (gap as f64 / *distance as f64 * weight, *distance, gap)
             })
             .collect();
         let larger =

@@ -86,6 +86,8 @@ pub(crate) struct Forward {
     pub hops: u8,
     /// Of the peer that passes it on.
     pub uptime_s: u16,
+    /// Which of the receivers has the primary copy; the others' are there in case that it gets lost.
+    pub primary: u16,
     pub origin: SocketAddr,
 }
 
@@ -125,6 +127,7 @@ impl Message {
                 lookup: r.u32()?,
                 hops: r.u8()?,
                 uptime_s: r.u16()?,
+                primary: r.u16()?,
                 origin: r.compact(family)?,
             }),
             10 => Self::Result {
@@ -196,6 +199,7 @@ impl Message {
                 w.u32(forward.lookup);
                 w.u8(forward.hops);
                 w.u16(forward.uptime_s);
+                w.u16(forward.primary);
                 w.compact(&forward.origin);
             }
             Self::Result {

@@ -49,6 +49,8 @@ pub struct Node<R> {
     neighbours: Neighbours,
     routes: R,
     phase: Phase,
+    /// Neighbours that have yet to take note that this peer leaves.
+    goodbyes: usize,
     bootstrap: Vec<SocketAddr>,
     random: Random,
     peers: Peers,
@@ -103,6 +105,7 @@ impl<R: Routes> Node<R> {
             neighbours: Neighbours::new(me, settings.successors),
             routes,
             phase: Phase::Alone,
+            goodbyes: 0,
             bootstrap: Vec::new(),
             peers: Peers::new(MAX_MEASURED, settings.pace),
             fanouts: Fanouts::new(),
@@ -167,6 +170,9 @@ impl<R: Routes> Node<R> {
 
     /// Leaves: tells the neighbours of each other. [`Event::Left`] tells when the peer may go.
     pub fn leave(&mut self, now: Instant) {
+        if self.phase == Phase::Left {
+            return;
+        }
         self.phase = Phase::Left;
         self.lookups.clear();
         (self.stabilise_at, self.upkeep_at) = (None, None);
@@ -179,6 +185,7 @@ impl<R: Routes> Node<R> {
         if to.is_empty() {
             self.out.tell(Event::Left);
         }
+        self.goodbyes = to.len();
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
             now,
@@ -360,6 +367,16 @@ impl<R: Routes> Node<R> {
         }
     }
 
+    /// A neighbour knows that this peer leaves, or does not answer.
+    fn said_goodbye(&mut self) {
+        if self.goodbyes > 0 {
+            self.goodbyes -= 1;
+            if self.goodbyes == 0 {
+                self.out.tell(Event::Left);
+            }
+        }
+    }
+
     fn gone(&mut self, now: Instant, peer: Contact) {
         self.routes.failed(peer);
         if self.neighbours.failed(peer) && self.is_member() {
@@ -467,7 +484,7 @@ impl<R: Routes> Node<R> {
                 }
                 self.learn(now, entries);
             }
-            (Tag::Leave, _) => self.out.tell(Event::Left),
+            (Tag::Leave, _) if !late => self.said_goodbye(),
             // An answer that says something else is worth as much as none.
             (Tag::Lookup(id), _) if !late => {
                 if let Some(running) = self.lookups.get_mut(&id) {
@@ -495,7 +512,7 @@ impl<R: Routes> Node<R> {
                         }
                     }
                     Tag::Table => self.join_failed(now),
-                    Tag::Leave => self.out.tell(Event::Left),
+                    Tag::Leave => self.said_goodbye(),
                     Tag::Stabilise => {}
                 }
             }

@@ -243,7 +243,8 @@ impl Peer {
     pub(super) fn redirect(&mut self, now: Instant, gone: Contact, level: u8, events: &[Pending]) {
         self.forget(now, gone);
         let next = self.table.successor(gone.position);
-        let Some(to) = next.filter(|next| *next != self.me && self.is_member()) else {
+        let tells = self.is_member() || self.is_leaving();
+        let Some(to) = next.filter(|next| *next != self.me && tells) else {
             return;
         };
         let events: Vec<Pending> = events

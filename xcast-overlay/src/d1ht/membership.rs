@@ -47,6 +47,9 @@ impl Peer {
     /// Leaves: what is to be told is told, and the successor told of the leave. [`Event::Left`]
     /// tells when the peer may go.
     pub fn leave(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Leaving { .. } | Phase::Left) {
+            return;
+        }
         if !self.is_member() {
             self.phase = Phase::Left;
             self.out.tell(Event::Left);
@@ -55,8 +58,9 @@ impl Peer {
         self.tell(now);
         self.interval = None;
         self.watched = None;
-        self.phase = Phase::Leaving;
+        self.phase = Phase::Leaving { is_known: false };
         self.say_leave(now);
+        self.end_leave();
     }
 
     fn say_leave(&mut self, now: Instant) {
@@ -64,13 +68,29 @@ impl Peer {
             Some(successor) if successor != self.me => {
                 self.ask(now, vec![(successor.address, Tag::Leave)], &Message::Leave);
             }
-            _ => self.leave_ended(),
+            _ => self.leave_is_known(),
         }
     }
 
-    pub(super) fn leave_ended(&mut self) {
-        self.phase = Phase::Left;
-        self.out.tell(Event::Left);
+    /// The successor knows that this peer leaves, or does not answer.
+    pub(super) fn leave_is_known(&mut self) {
+        if let Phase::Leaving { is_known } = &mut self.phase {
+            *is_known = true;
+        }
+    }
+
+    /// The peer has left when nobody has to be told anything any more.
+    pub(super) fn end_leave(&mut self) {
+        if matches!(self.phase, Phase::Leaving { is_known: true }) && self.fanouts.is_idle() {
+            self.phase = Phase::Left;
+            self.out.tell(Event::Left);
+        }
+    }
+
+    /// Whether the peer leaves: it takes no events, since it would not tell them on. Who sends it some finds
+    /// it silent, and tells its successor.
+    pub(super) fn is_leaving(&self) -> bool {
+        matches!(self.phase, Phase::Leaving { .. })
     }
 
     /// Whether the peer takes no part, not even by answering.

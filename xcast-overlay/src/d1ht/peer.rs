@@ -280,6 +280,7 @@ impl Peer {
         let to = from.address;
         let owner = |table: &Table, key| table.successor(key).unwrap_or(self.me);
         let answer = match message {
+            Message::Events { .. } | Message::Copy { .. } if self.is_leaving() => return,
             Message::Events { levels, events } => {
                 self.hear_of(now, from);
                 match levels.of(&self.me) {
@@ -354,7 +355,7 @@ impl Peer {
             (Tag::Join, message) => self.join_answered(now, from, message),
             // An answer that says something else is worth as much as none.
             (Tag::Lookup(id), _) if !late => self.ask_owner(now, id, None),
-            (Tag::Leave, _) => self.leave_ended(),
+            (Tag::Leave, _) => self.leave_is_known(),
             (Tag::Compare { first, last }, Message::Peers { peers, .. }) => {
                 self.compared(now, first, last, &peers);
             }
@@ -373,7 +374,7 @@ impl Peer {
                 self.ask_owner(now, id, None);
             }
             Tag::Join => self.join_failed(now, peer),
-            Tag::Leave => self.leave_ended(),
+            Tag::Leave => self.leave_is_known(),
             Tag::Probe(position) => self.gone(now, position),
             Tag::Check => self.forget(now, peer),
         }
@@ -396,6 +397,7 @@ impl Peer {
                 break;
             }
         }
+        self.end_leave();
     }
 }
 

@@ -11,7 +11,10 @@ pub(super) enum Phase {
     Alone,
     Joining(Joining),
     Member,
-    Leaving,
+    /// Whether the successor knows of it.
+    Leaving {
+        is_known: bool,
+    },
     Left,
 }
 

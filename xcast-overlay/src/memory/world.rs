@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::faults::{Faults, Sent};
 use crate::{
@@ -52,7 +53,7 @@ pub struct World<P: Protocol> {
     /// A digest of all that was sent, in order: two runs with the same one were the same.
     pub digest: u64,
     addresses: Vec<Vec<SocketAddr>>,
-    places: HashMap<SocketAddr, usize>,
+    places: HashMap<SocketAddr, usize, RandomState>,
     timers: BTreeSet<(Instant, usize)>,
     timer_of: Vec<Option<Instant>>,
     in_flight: BinaryHeap<Reverse<Datagram>>,
@@ -104,7 +105,7 @@ impl<P: Protocol> World<P> {
             apart: false,
             digest: 0xcbf2_9ce4_8422_2325,
             addresses: Vec::new(),
-            places: HashMap::new(),
+            places: HashMap::default(),
             timers: BTreeSet::new(),
             timer_of: Vec::new(),
             in_flight: BinaryHeap::new(),

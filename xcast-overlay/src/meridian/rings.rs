@@ -1,10 +1,12 @@
 //! The rings: nodes by their distance.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{HashMap, VecDeque},
     net::SocketAddr,
     time::{Duration, Instant},
 };
+
+use foldhash::fast::RandomState;
 
 use super::config::Config;
 use crate::runtime::Random;
@@ -24,7 +26,7 @@ pub(super) struct Rings {
     primary: usize,
     secondary: usize,
     rings: Vec<Ring>,
-    measured: BTreeMap<SocketAddr, (Duration, Instant)>,
+    measured: HashMap<SocketAddr, (Duration, Instant), RandomState>,
 }
 
 impl Rings {
@@ -35,7 +37,7 @@ impl Rings {
             primary: config.primary,
             secondary: config.secondary,
             rings: vec![Ring::default(); config.rings.max(1)],
-            measured: BTreeMap::new(),
+            measured: HashMap::default(),
         }
     }
 
@@ -150,7 +152,7 @@ impl Rings {
     pub fn nearest(&self, but: &[SocketAddr]) -> Option<SocketAddr> {
         let nodes = self.measured.iter().filter(|(node, _)| !but.contains(node));
         nodes
-            .min_by_key(|(_, (rtt, _))| *rtt)
+            .min_by_key(|(node, (rtt, _))| (*rtt, *node))
             .map(|(node, _)| *node)
     }
 

@@ -400,7 +400,7 @@ impl<T: Clone> Fanouts<T> {
         let late = receiver.state == State::Silent;
         // Who answers both reads both, whichever answer comes first.
         if fanout.short.is_some() && (short.is_none() || receiver.state != State::Answered) {
-            peers.set_reads_short_only(now, from, short.is_some());
+            peers.set_reads_short_only(from, short.is_some());
         }
         if receiver.state == State::Answered {
             // The same answer again, or the answers to a request and to its repetition.

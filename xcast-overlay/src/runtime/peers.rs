@@ -1,25 +1,25 @@
 //! What is known of each peer: its round-trip time, its silence, its budget.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    num::NonZeroUsize,
     time::{Duration, Instant},
 };
+
+use foldhash::fast::RandomState;
+use lru::LruCache;
 
 use super::{pace::Pace, rtt::Rtt};
 
 /// What is known of peers, of the most recent ones only.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    max_peers: usize,
     pace: Pace,
-    peers: BTreeMap<SocketAddr, Peer>,
-    by_use: BTreeSet<(Instant, SocketAddr)>,
+    peers: LruCache<SocketAddr, Peer, RandomState>,
 }
 
 #[derive(Clone, Debug)]
 struct Peer {
-    used: Instant,
     rtt: Option<Rtt>,
     silent_in_a_row: u32,
     heard: Option<Instant>,
@@ -28,14 +28,12 @@ struct Peer {
 }
 
 impl Peers {
-    /// Remembers up to `max_peers`; each has a budget of messages like `pace`.
+    /// Remembers up to `max_peers`, at least one; each has a budget of messages like `pace`.
     pub fn new(max_peers: usize, pace: Pace) -> Self {
-        Self {
-            max_peers,
-            pace,
-            peers: BTreeMap::new(),
-            by_use: BTreeSet::new(),
-        }
+        // It is as large as what it holds, and not as what it may hold.
+        let mut peers = LruCache::unbounded_with_hasher(RandomState::default());
+        peers.resize(NonZeroUsize::new(max_peers).unwrap_or(NonZeroUsize::MIN));
+        Self { pace, peers }
     }
 
     /// How many peers are remembered.
@@ -55,13 +53,13 @@ impl Peers {
         peer: SocketAddr,
         max_wait: Duration,
     ) -> Option<Instant> {
-        self.touch(now, peer).pace.reserve(now, max_wait)
+        self.touch(peer).pace.reserve(now, max_wait)
     }
 
     /// The peer answered, after this time if that can be told (a request that was repeated does not
     /// tell, Karn's algorithm).
     pub fn answered(&mut self, now: Instant, peer: SocketAddr, measured: Option<Duration>) {
-        let peer = self.touch(now, peer);
+        let peer = self.touch(peer);
         peer.silent_in_a_row = 0;
         peer.heard = Some(now);
         match (&mut peer.rtt, measured) {
@@ -73,37 +71,37 @@ impl Peers {
 
     /// The peer did not answer in time.
     pub fn silent(&mut self, peer: SocketAddr) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
+        if let Some(peer) = self.peers.peek_mut(&peer) {
             peer.silent_in_a_row = peer.silent_in_a_row.saturating_add(1);
         }
     }
 
     /// How many requests in a row the peer did not answer.
     pub fn silent_in_a_row(&self, peer: &SocketAddr) -> u32 {
-        self.peers.get(peer).map_or(0, |peer| peer.silent_in_a_row)
+        self.peers.peek(peer).map_or(0, |peer| peer.silent_in_a_row)
     }
 
     /// Whether the peer answers only requests with short transaction identifiers.
     pub fn reads_short_only(&self, peer: &SocketAddr) -> bool {
         self.peers
-            .get(peer)
+            .peek(peer)
             .is_some_and(|peer| peer.reads_short_only)
     }
 
     /// The peer answered a request with a short transaction identifier, and none with a longer one;
     /// or it did.
-    pub fn set_reads_short_only(&mut self, now: Instant, peer: SocketAddr, short_only: bool) {
-        self.touch(now, peer).reads_short_only = short_only;
+    pub fn set_reads_short_only(&mut self, peer: SocketAddr, short_only: bool) {
+        self.touch(peer).reads_short_only = short_only;
     }
 
     /// When the peer answered last.
     pub fn heard(&self, peer: &SocketAddr) -> Option<Instant> {
-        self.peers.get(peer).and_then(|peer| peer.heard)
+        self.peers.peek(peer).and_then(|peer| peer.heard)
     }
 
     /// The peer's round-trip time, if it was measured.
     pub fn rtt(&self, peer: &SocketAddr) -> Option<Rtt> {
-        self.peers.get(peer).and_then(|peer| peer.rtt)
+        self.peers.peek(peer).and_then(|peer| peer.rtt)
     }
 
     /// How long to wait for this peer's answer.
@@ -112,26 +110,15 @@ impl Peers {
             .map_or(Rtt::INITIAL_TIMEOUT, |rtt| rtt.timeout())
     }
 
-    fn touch(&mut self, now: Instant, address: SocketAddr) -> &mut Peer {
+    fn touch(&mut self, address: SocketAddr) -> &mut Peer {
         let pace = self.pace;
-        if !self.peers.contains_key(&address)
-            && self.peers.len() >= self.max_peers
-            && let Some((_, oldest)) = self.by_use.pop_first()
-        {
-            self.peers.remove(&oldest);
-        }
-        let peer = self.peers.entry(address).or_insert(Peer {
-            used: now,
+        self.peers.get_or_insert_mut(address, || Peer {
             rtt: None,
             silent_in_a_row: 0,
             heard: None,
             pace,
             reads_short_only: false,
-        });
-        self.by_use.remove(&(peer.used, address));
-        self.by_use.insert((now, address));
-        peer.used = now;
-        peer
+        })
     }
 }
 

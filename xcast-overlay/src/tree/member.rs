@@ -53,6 +53,24 @@ pub struct Card {
     family: u64,
 }
 
+/// What somebody was asked for last.
+#[derive(Clone, Debug, Default)]
+struct AskedFor {
+    /// Proves this member's address to it; 0 as long as it has not told one.
+    cookie: u64,
+    ranges: Vec<(u64, u16)>,
+}
+
+impl AskedFor {
+    fn want(&self, token: u64) -> Message {
+        Message::Want {
+            token,
+            cookie: self.cookie,
+            ranges: self.ranges.clone(),
+        }
+    }
+}
+
 /// A member of a tree: its source, or not. See the [module](super).
 #[derive(Debug)]
 pub struct Member {
@@ -62,6 +80,8 @@ pub struct Member {
     children: Children,
     stream: Stream,
     repairs: Repairs,
+    /// Of whom this member asks what it misses.
+    asked: BTreeMap<SocketAddr, AskedFor>,
     repair_pace: OctetPace,
     /// What children and grandchildren know this member by.
     family: u64,
@@ -94,7 +114,7 @@ impl Member {
         }
         Self {
             tree,
-            place: Place::new(now, config.clone(), tree.tag, &mut random),
+            place: Place::new(now, config.clone(), tree, &mut random),
             children: Children::new(
                 config.packets,
                 config.packets_per_message,
@@ -102,6 +122,7 @@ impl Member {
             ),
             stream,
             repairs: Repairs::default(),
+            asked: BTreeMap::new(),
             repair_pace: OctetPace::new(
                 config.repair_octets_per_second,
                 config.repair_octets_per_second,
@@ -274,7 +295,6 @@ impl Member {
             token: self.family,
             pulse: self.place.pulse,
             depth: self.place.depth,
-            head: self.stream.head(),
             grandparent: parent.map(|parent| (parent.address, parent.token)),
             siblings,
         }
@@ -380,7 +400,7 @@ impl Member {
             Some(Refusal::Stranger)
         } else if !self.is_connected(now) {
             Some(Refusal::Adrift)
-        } else if pulse >= self.place.pulse {
+        } else if pulse >= self.place.pulse.number {
             Some(Refusal::NotYet)
         } else if !known && self.room(from.is_ipv6()) == 0 {
             Some(Refusal::Full)
@@ -392,8 +412,12 @@ impl Member {
         }
         let child = Child::new(now, token);
         self.children.all.insert(from, child);
-        let beat = self.own_beat();
-        self.reply(from, &Message::Attached { transaction, beat });
+        let attached = Message::Attached {
+            transaction,
+            head: self.stream.head(),
+            beat: self.own_beat(),
+        };
+        self.reply(from, &attached);
         // Members further up should know soon if there is no more room here.
         if self.room(from.is_ipv6()) == 0 {
             self.report();
@@ -457,10 +481,23 @@ impl Member {
         }
     }
 
-    fn wanted(&mut self, now: Instant, from: SocketAddr, token: u64, wanted: &[(u64, u16)]) {
+    fn wanted(
+        &mut self,
+        now: Instant,
+        from: SocketAddr,
+        token: u64,
+        cookie: u64,
+        wanted: &[(u64, u16)],
+    ) {
         if token != self.family && !self.place.is_sibling(token) {
             self.counters.malformed += 1;
             return;
+        }
+        // A child has proven its address. Others that know the token may have been children once.
+        let proof = self.place.cookie(from, &self.secret);
+        if cookie != proof && !self.children.all.contains_key(&from) {
+            let cookie = proof;
+            return self.reply(from, &Message::Prove { token, cookie });
         }
         let mut lack = Vec::new();
         for seq in numbers(wanted) {
@@ -491,13 +528,30 @@ impl Member {
         let named = self.place.targets();
         let targets: Vec<SocketAddr> = named.iter().map(|(address, _)| *address).collect();
         let tokens: BTreeMap<SocketAddr, u64> = named.into_iter().rev().collect();
+        self.asked.retain(|to, _| tokens.contains_key(to));
         for (to, missing) in self.stream.ask(now, &targets) {
             let token = tokens.get(&to).copied().unwrap_or_default();
-            let ranges = ranges(missing);
-            self.reply(to, &Message::Want { token, ranges });
+            let asked = self.asked.entry(to).or_default();
+            asked.ranges = ranges(missing);
+            let want = asked.want(token);
+            self.reply(to, &want);
         }
         self.deliver();
         self.consider_pause(now);
+    }
+
+    /// Somebody who was asked wants a proof of this member's address first.
+    fn prove(&mut self, from: SocketAddr, token: u64, cookie: u64) {
+        let is_asked = self.place.targets().contains(&(from, token));
+        match self.asked.get_mut(&from).filter(|_| is_asked) {
+            // Once for each cookie, whatever it says.
+            Some(asked) if asked.cookie != cookie => {
+                asked.cookie = cookie;
+                let want = asked.want(token);
+                self.reply(from, &want);
+            }
+            _ => self.counters.malformed += 1,
+        }
     }
 
     /// Sends repairs, each to all that want it.
@@ -531,7 +585,7 @@ impl Member {
                 let found = Found {
                     cookie: self.place.cookie(from, &self.secret),
                     seen: from,
-                    pulse: self.place.pulse,
+                    pulse: self.place.pulse.number,
                     depth: self.place.depth,
                     room: room.min(usize::from(u16::MAX)) as u16,
                     children: self.children.some_for(from, &mut self.random),
@@ -545,8 +599,15 @@ impl Member {
                 self.changed(now, change);
             }
             Message::Attach { .. } => self.attach(now, from, message),
-            Message::Attached { transaction, beat } => {
-                let change = self.place.attached(now, from, transaction, beat);
+            Message::Attached {
+                transaction,
+                head,
+                beat,
+            } => {
+                let random = &mut self.random;
+                let change = self
+                    .place
+                    .attached(now, from, transaction, head, beat, random);
                 self.changed(now, change);
             }
             Message::Refused { transaction, why } => {
@@ -556,12 +617,11 @@ impl Member {
                 self.changed(now, change);
             }
             Message::Beat(beat) => {
-                let head = beat.head;
                 let Some(is_new) = self.place.beat(now, from, beat) else {
                     return;
                 };
                 if is_new {
-                    self.stream.know(now, head);
+                    self.stream.know(now, self.place.pulse.head);
                     self.deliver();
                     self.beat(now);
                 }
@@ -598,7 +658,12 @@ impl Member {
                 }
             }
             Message::Data(data) => self.data(now, from, &data),
-            Message::Want { token, ranges } => self.wanted(now, from, token, &ranges),
+            Message::Want {
+                token,
+                cookie,
+                ranges,
+            } => self.wanted(now, from, token, cookie, &ranges),
+            Message::Prove { token, cookie } => self.prove(from, token, cookie),
             Message::Lack { token, ranges } => self.lacking(now, from, token, &ranges),
         }
     }
@@ -638,7 +703,7 @@ impl Protocol for Member {
         self.changed(now, change);
         if self.beat_at.is_some_and(|at| at <= now) {
             if self.place.is_source() {
-                self.place.next_pulse(now);
+                self.place.next_pulse(now, self.stream.head());
             }
             self.beat(now);
         }

@@ -56,7 +56,28 @@ impl TreeKey {
         w.finish()
     }
 
-    /// Whether the source has signed it.
+    /// A pulse, signed.
+    pub fn sign_pulse(&self, key: &SigningKey, number: u64, head: u64) -> Pulse {
+        let body = Pulse::body(number, head);
+        let signed = Signed::new(key, Purpose::Pulse, self.id.octets(), body);
+        Pulse {
+            number,
+            head,
+            signature: signed.signature,
+        }
+    }
+
+    /// Whether the source has signed a pulse.
+    pub fn is_pulse_signed(&self, pulse: &Pulse) -> bool {
+        let signed = Signed {
+            body: Pulse::body(pulse.number, pulse.head),
+            key: self.source,
+            signature: pulse.signature,
+        };
+        signed.is_valid(Purpose::Pulse, self.id.octets())
+    }
+
+    /// Whether the source has signed a message of the stream.
     pub fn is_signed(&self, data: &Data) -> bool {
         let signed = Signed {
             body: data.body.clone(),
@@ -70,17 +91,41 @@ impl TreeKey {
 /// A member somebody else can be told of, and the token that its children know.
 pub(super) type Named = (SocketAddr, u64);
 
+/// A sign of life of the source, which goes down the tree as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pulse {
+    /// Grows from pulse to pulse.
+    pub number: u64,
+    /// One more than the highest message that there was.
+    pub head: u64,
+    /// The source's, over both.
+    signature: [u8; 64],
+}
+
+impl Pulse {
+    /// One that nobody has signed, for a member that has heard none.
+    pub fn unsigned(number: u64) -> Self {
+        Self {
+            number,
+            head: number,
+            signature: [0; 64],
+        }
+    }
+
+    fn body(number: u64, head: u64) -> Bytes {
+        [number, head].map(u64::to_be_bytes).concat().into()
+    }
+}
+
 /// What a parent tells its children again and again.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Beat {
     /// The parent's token.
     pub token: u64,
     /// The latest pulse of the source that it knows.
-    pub pulse: u64,
+    pub pulse: Pulse,
     /// How far it is from the source.
     pub depth: u8,
-    /// One more than the highest message that it knows of.
-    pub head: u64,
     /// Its own parent.
     pub grandparent: Option<Named>,
     /// Some of its children.
@@ -166,6 +211,8 @@ pub(super) enum Message {
     /// Yes.
     Attached {
         transaction: [u8; 8],
+        /// One more than the highest message that the parent knows of.
+        head: u64,
         beat: Beat,
     },
     /// No.
@@ -186,15 +233,21 @@ pub(super) enum Message {
     },
     Data(Data),
     /// Messages that are missing: first of each range, and how many. `token` is one that the asked
-    /// one knows: its own, or its parent's.
+    /// one knows: its own, or its parent's. `cookie` is what [`Message::Prove`] has told.
     Want {
         token: u64,
+        cookie: u64,
         ranges: Vec<(u64, u16)>,
     },
     /// Of what was asked for, this is nowhere here, and will not be.
     Lack {
         token: u64,
         ranges: Vec<(u64, u16)>,
+    },
+    /// Ask again with this, so that nobody has messages sent to an address that is not its own.
+    Prove {
+        token: u64,
+        cookie: u64,
     },
 }
 
@@ -211,6 +264,7 @@ mod kind {
     pub const DATA: u8 = 10;
     pub const WANT: u8 = 11;
     pub const LACK: u8 = 12;
+    pub const PROVE: u8 = 13;
 }
 
 fn begin(kind: u8, tag: [u8; 8]) -> Writer {
@@ -251,9 +305,14 @@ impl Message {
                 w.u64(*token);
                 w.u64(*pulse);
             }
-            Self::Attached { transaction, beat } => {
+            Self::Attached {
+                transaction,
+                head,
+                beat,
+            } => {
                 w = begin(kind::ATTACHED);
                 w.octets(transaction);
+                w.u64(*head);
                 write_beat(&mut w, beat);
             }
             Self::Refused { transaction, why } => {
@@ -283,15 +342,25 @@ impl Message {
                 w.u64(*family);
             }
             Self::Data(data) => return data.datagram.clone(),
-            Self::Want { token, ranges } => {
+            Self::Want {
+                token,
+                cookie,
+                ranges,
+            } => {
                 w = begin(kind::WANT);
                 w.u64(*token);
+                w.u64(*cookie);
                 write_ranges(&mut w, ranges);
             }
             Self::Lack { token, ranges } => {
                 w = begin(kind::LACK);
                 w.u64(*token);
                 write_ranges(&mut w, ranges);
+            }
+            Self::Prove { token, cookie } => {
+                w = begin(kind::PROVE);
+                w.u64(*token);
+                w.u64(*cookie);
             }
         }
         w.finish()
@@ -326,6 +395,7 @@ impl Message {
             },
             kind::ATTACHED => Self::Attached {
                 transaction: r.array()?,
+                head: r.u64()?,
                 beat: read_beat(&mut r)?,
             },
             kind::REFUSED => Self::Refused {
@@ -358,11 +428,16 @@ impl Message {
             }
             kind::WANT => Self::Want {
                 token: r.u64()?,
+                cookie: r.u64()?,
                 ranges: read_ranges(&mut r)?,
             },
             kind::LACK => Self::Lack {
                 token: r.u64()?,
                 ranges: read_ranges(&mut r)?,
+            },
+            kind::PROVE => Self::Prove {
+                token: r.u64()?,
+                cookie: r.u64()?,
             },
             _ => return None,
         };
@@ -373,9 +448,10 @@ impl Message {
 
 fn write_beat(w: &mut Writer, beat: &Beat) {
     w.u64(beat.token);
-    w.u64(beat.pulse);
+    w.u64(beat.pulse.number);
+    w.u64(beat.pulse.head);
+    w.octets(&beat.pulse.signature);
     w.u8(beat.depth);
-    w.u64(beat.head);
     w.list(beat.grandparent.as_slice(), |w, (address, token)| {
         w.address(address);
         w.u64(*token);
@@ -386,9 +462,12 @@ fn write_beat(w: &mut Writer, beat: &Beat) {
 fn read_beat(r: &mut Reader) -> Option<Beat> {
     Some(Beat {
         token: r.u64()?,
-        pulse: r.u64()?,
+        pulse: Pulse {
+            number: r.u64()?,
+            head: r.u64()?,
+            signature: r.array()?,
+        },
         depth: r.u8()?,
-        head: r.u64()?,
         grandparent: r.list(1, |r| Some((r.address()?, r.u64()?)))?.pop(),
         siblings: r.list(MAX_NAMED, Reader::address)?,
     })
@@ -441,17 +520,19 @@ mod tests {
     fn beat() -> impl Strategy<Value = Beat> {
         let named = prop::option::of((address(), any::<u64>()));
         let siblings = prop::collection::vec(address(), 0..=MAX_NAMED);
-        let numbers = (any::<u64>(), any::<u64>(), any::<u8>(), any::<u64>());
-        (numbers, named, siblings).prop_map(
-            |((token, pulse, depth, head), grandparent, siblings)| Beat {
-                token,
-                pulse,
-                depth,
-                head,
-                grandparent,
-                siblings,
-            },
-        )
+        let pulse = any::<(u64, u64, [u8; 32])>().prop_map(|(number, head, octets)| Pulse {
+            number,
+            head,
+            signature: std::array::from_fn(|at| octets[at % 32]),
+        });
+        let numbers = (any::<u64>(), pulse, any::<u8>());
+        (numbers, named, siblings).prop_map(|((token, pulse, depth), grandparent, siblings)| Beat {
+            token,
+            pulse,
+            depth,
+            grandparent,
+            siblings,
+        })
     }
 
     fn message() -> impl Strategy<Value = Message> {
@@ -484,8 +565,13 @@ mod tests {
                     pulse,
                 }
             }),
-            (transaction(), beat())
-                .prop_map(|(transaction, beat)| Message::Attached { transaction, beat }),
+            (transaction(), any::<u64>(), beat()).prop_map(|(transaction, head, beat)| {
+                Message::Attached {
+                    transaction,
+                    head,
+                    beat,
+                }
+            }),
             (transaction(), 0..4usize).prop_map(|(transaction, why)| Message::Refused {
                 transaction,
                 why: Refusal::ALL[why]
@@ -502,7 +588,12 @@ mod tests {
             ),
             any::<u64>().prop_map(|token| Message::NoChild { token }),
             any::<[u64; 2]>().prop_map(|[token, family]| Message::Leave { token, family }),
-            (any::<u64>(), ranges()).prop_map(|(token, ranges)| Message::Want { token, ranges }),
+            (any::<[u64; 2]>(), ranges()).prop_map(|([token, cookie], ranges)| Message::Want {
+                token,
+                cookie,
+                ranges
+            }),
+            any::<[u64; 2]>().prop_map(|[token, cookie]| Message::Prove { token, cookie }),
             (any::<u64>(), ranges()).prop_map(|(token, ranges)| Message::Lack { token, ranges }),
         ]
     }
@@ -557,6 +648,24 @@ mod tests {
         // Of the same source, but another tree.
         let other = TreeKey::new(b"other", key.verifying_key().to_bytes());
         assert!(!other.is_signed(&data));
+    }
+
+    #[test]
+    fn only_the_source_has_a_pulse() {
+        let key = signing_key([1; 32]);
+        let tree = TreeKey::new(b"news", key.verifying_key().to_bytes());
+        let pulse = tree.sign_pulse(&key, 7, 9);
+        assert!(tree.is_pulse_signed(&pulse));
+        for changed in [
+            Pulse { number: 8, ..pulse },
+            Pulse { head: 10, ..pulse },
+            Pulse::unsigned(7),
+            tree.sign_pulse(&signing_key([2; 32]), 7, 9),
+        ] {
+            assert!(!tree.is_pulse_signed(&changed), "{changed:?}");
+        }
+        let other = TreeKey::new(b"other", key.verifying_key().to_bytes());
+        assert!(!other.is_pulse_signed(&pulse));
     }
 
     #[test]

@@ -88,6 +88,8 @@ mod search;
 mod siblings;
 mod status;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 pub use self::{
     config::{Config, Parents},

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     config::Config,
-    message::{Beat, Found, MAX_NAMED, Message, Named, Refusal},
+    message::{Beat, Found, MAX_NAMED, Message, Named, Pulse, Refusal, TreeKey},
     search::Search,
     siblings::{KEPT_BEATS, Siblings},
     status::Cause,
@@ -58,11 +58,12 @@ struct Attaching {
 
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    tag: [u8; 8],
+    tree: TreeKey,
     config: Arc<Config>,
     /// What the parent knows this child by.
     pub token: u64,
-    pub pulse: u64,
+    /// The latest of the source's.
+    pub pulse: Pulse,
     pulse_at: Instant,
     pub depth: u8,
     pub parent: Option<Parent>,
@@ -80,12 +81,17 @@ pub(super) struct Place {
 }
 
 impl Place {
-    pub fn new(now: Instant, config: Arc<Config>, tag: [u8; 8], random: &mut Random) -> Self {
+    pub fn new(now: Instant, config: Arc<Config>, tree: TreeKey, random: &mut Random) -> Self {
         let is_source = config.signing_key.is_some();
+        let first = config.first_seq;
+        let key = config.signing_key.as_ref();
         Self {
-            tag,
+            tree,
             token: u64::from_be_bytes(random.octets()),
-            pulse: if is_source { config.first_seq } else { 0 },
+            pulse: match key {
+                Some(key) => tree.sign_pulse(key, first, first),
+                None => Pulse::unsigned(0),
+            },
             pulse_at: now,
             depth: 0,
             parent: None,
@@ -113,10 +119,12 @@ impl Place {
             || (self.parent.is_some() && now < self.pulse_at + self.config.orphan_after)
     }
 
-    /// The source's next pulse.
-    pub fn next_pulse(&mut self, now: Instant) {
-        self.pulse += 1;
-        self.pulse_at = now;
+    /// The source's next pulse, where messages up to below `head` exist.
+    pub fn next_pulse(&mut self, now: Instant, head: u64) {
+        if let Some(key) = &self.config.signing_key {
+            self.pulse = self.tree.sign_pulse(key, self.pulse.number + 1, head);
+            self.pulse_at = now;
+        }
     }
 
     /// Who may have what is missing, with a token that he knows: the parent first.
@@ -195,7 +203,10 @@ impl Place {
         depth: u8,
         parent: Option<Named>,
     ) {
-        (self.own, self.pulse, self.pulse_at, self.depth) = (Some(own), pulse, now, depth);
+        if !self.is_source() {
+            self.pulse = Pulse::unsigned(pulse);
+        }
+        (self.own, self.pulse_at, self.depth) = (Some(own), now, depth);
         self.parent = parent.map(|(address, token)| Parent {
             address,
             token,
@@ -236,7 +247,7 @@ impl Place {
         let search = self.search.as_ref()?;
         // Whose pulse is not newer may be below this member, or just be a moment behind.
         let best = search
-            .best(self.pulse.saturating_add(1))
+            .best(self.pulse.number.saturating_add(1))
             .or(search.best(0))
             .cloned();
         let Some(best) = best else {
@@ -263,7 +274,7 @@ impl Place {
         };
         attaching.again = None;
         let (to, cookie) = (attaching.to, attaching.cookie);
-        let (token, pulse) = (self.token, self.pulse);
+        let (token, pulse) = (self.token, self.pulse.number);
         self.ask(now, vec![(to, Asked::Attach)], random, |transaction| {
             Message::Attach {
                 transaction,
@@ -285,7 +296,7 @@ impl Place {
         policy.transaction_octets = 8;
         policy.short_transaction_octets = None;
         policy.retries = policy.retries.max(1);
-        let tag = self.tag;
+        let tag = self.tree.tag;
         let body = |id: &crate::runtime::TransactionId| {
             let mut transaction = [0; 8];
             transaction.copy_from_slice(id.octets());
@@ -314,7 +325,7 @@ impl Place {
         let rtt = self.peers.rtt(&from).map(|rtt| rtt.smoothed());
         let search = self.search.as_mut()?;
         search.found(from, found, rtt);
-        if self.former.is_some() && search.best(self.pulse.saturating_add(1)).is_some() {
+        if self.former.is_some() && search.best(self.pulse.number.saturating_add(1)).is_some() {
             self.decide_at.get_or_insert(now + HURRY);
         }
         if self.attaching.is_none() && self.fanouts.is_idle() {
@@ -329,16 +340,27 @@ impl Place {
         now: Instant,
         from: SocketAddr,
         transaction: [u8; 8],
+        head: u64,
         beat: Beat,
+        random: &mut Random,
     ) -> Option<Change> {
         let answer = self
             .fanouts
             .answer(now, &mut self.peers, &transaction, from)?;
         let attaching = self.attaching.filter(|attaching| attaching.to == from);
-        if answer.tag != Asked::Attach || attaching.is_none() || beat.pulse <= self.pulse {
+        if answer.tag != Asked::Attach || attaching.is_none() {
             return None;
         }
-        let head = beat.head;
+        if !self.is_new(&beat.pulse) {
+            // Worth as much as a refusal: it might be an ancestor's, or nobody's.
+            return self.give_up(now, from, random);
+        }
+        // What it says beyond what the source has signed can only be what came since the last pulse.
+        let most = beat
+            .pulse
+            .head
+            .saturating_add(self.config.kept_messages as u64 / 2);
+        let head = head.clamp(beat.pulse.head, most);
         let mut siblings = Siblings::default();
         siblings.name(now, beat.siblings, self.config.beat * KEPT_BEATS);
         self.pulse = beat.pulse;
@@ -395,6 +417,11 @@ impl Place {
         self.decide(now, random)
     }
 
+    /// Whether a pulse is newer than the latest, and the source's.
+    fn is_new(&self, pulse: &Pulse) -> bool {
+        pulse.number > self.pulse.number && self.tree.is_pulse_signed(pulse)
+    }
+
     /// The parent's pulse: whether it is a new one. `None` if it is not the parent's.
     pub fn beat(&mut self, now: Instant, from: SocketAddr, beat: Beat) -> Option<bool> {
         let parent = self.parent.as_mut()?;
@@ -405,7 +432,7 @@ impl Place {
         parent.grandparent = beat.grandparent;
         let kept = self.config.beat * KEPT_BEATS;
         parent.siblings.name(now, beat.siblings, kept);
-        if beat.pulse <= self.pulse {
+        if !self.is_new(&beat.pulse) {
             return Some(false);
         }
         self.pulse = beat.pulse;
@@ -488,6 +515,6 @@ impl Place {
 
     /// Writes a message for this tree.
     pub fn encode(&self, message: &Message) -> Bytes {
-        message.encode(self.tag)
+        message.encode(self.tree.tag)
     }
 }

@@ -303,6 +303,37 @@ fn the_ring_is_repaired_after_three_in_ten_died() {
     repaired(epichord(3));
 }
 
+/// Who leaves is told so once, when both neighbours know or do not answer, whatever the network doubles.
+pub fn leaves_once<P: Ring>(network: &mut Network<P>, leave: fn(&mut P, Instant)) {
+    network.faults.duplicates = 1000;
+    for step in 0..10 {
+        let at = network.random_living();
+        if step % 2 == 0
+            && let Some(next) = network.node(at).next()
+            && let Some(next) = network.place(next.address)
+        {
+            network.kill(next);
+        }
+        network.events.clear();
+        network.act(at, leave);
+        network.act(at, leave);
+        network.run_for(Duration::from_secs(60));
+        let left = network.events.iter().filter(|(_, of, _)| *of == at);
+        assert_eq!(left.count(), 1);
+        network.kill(at);
+    }
+}
+
+#[test]
+fn who_leaves_is_told_so_once() {
+    let create = |at, now, random| Chord::create(at, Family::Ipv4, now, random);
+    leaves_once(&mut grown(8, 60, create, Family::Ipv4), Chord::leave);
+    leaves_once(
+        &mut grown(8, 60, epichord(3), Family::Ipv4),
+        EpiChord::leave,
+    );
+}
+
 #[test]
 fn look_ups_succeed_with_churn_and_loss() {
     let count = peers(150);

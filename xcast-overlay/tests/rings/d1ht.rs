@@ -475,6 +475,34 @@ fn three_in_ten_die_at_once() {
     assert!(right, "{} entries are wrong", wrong(&network));
 }
 
+/// Who leaves takes no events with it: those that it gets meanwhile go to its successor.
+#[test]
+fn events_do_not_end_with_those_who_leave() {
+    let count = peers(100);
+    let mut network = ring(11, count, |at| config(at, Family::Ipv4));
+    network.run_for(THETA * 3);
+    for leaves in 0..10 {
+        let next = network.node(leaves).table();
+        let next = next.ahead(network.node(leaves).contact().position, 1);
+        let next = next.and_then(|next| network.place(next.address));
+        let next = next.expect("a successor");
+        // The leave takes long, since the answers of the successor are lost.
+        network.blocked = Some(Box::new(move |from, to, _| (from, to) == (next, leaves)));
+        network.act(leaves, Peer::leave);
+        // Meanwhile another one goes.
+        let others = leaves + 1..network.nodes.len();
+        let other = others
+            .rev()
+            .find(|at| *at != next && network.node(*at).is_member());
+        network.act(other.expect("another"), Peer::leave);
+        network.run_for(THETA * levels(count) * 2);
+    }
+    let left = network.events.iter();
+    let left = left.filter(|(_, _, event)| matches!(event, Event::Left));
+    assert_eq!(left.count(), 20);
+    assert_eq!(wrong(&network), 0);
+}
+
 #[test]
 fn a_network_grows_from_one_and_look_ups_ask_one_peer() {
     let count = if cfg!(debug_assertions) { 100 } else { 400 };

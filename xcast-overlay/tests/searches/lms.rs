@@ -202,6 +202,27 @@ fn operations_end_in_rough_weather() {
 }
 
 #[test]
+fn ends_that_a_network_doubles_count_once() {
+    let doubled = Faults {
+        duplicates: 1000,
+        ..Faults::default()
+    };
+    let mut world = overlay(7, 200, 1, false, doubled, false);
+    for key in 0..40 {
+        let by = world.random.below(200);
+        world.act(by, |node, now| node.store(now, key, "here", 4));
+        world.run_for(Duration::from_secs(12));
+        let events = std::mem::take(&mut world.events);
+        let [(_, _, Event::Ended { walkers, hits, .. })] = events[..] else {
+            panic!("{events:?}");
+        };
+        let holds = |at: &usize| world.node(*at).keeps(key);
+        let holders = world.living().iter().filter(|at| holds(at)).count();
+        assert_eq!((walkers, hits), (4, holders), "key {key}");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_octets() {
     let run = |seed| {
         let mut world = overlay(seed, 30, 2, false, ROUGH, true);

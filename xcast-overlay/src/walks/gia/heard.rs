@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, net::SocketAddr};
 
+use foldhash::fast::RandomState;
+
 use super::message::Known;
 use crate::runtime::Random;
 
@@ -13,7 +15,7 @@ const MAX: usize = 128;
 pub(super) struct Heard {
     all: Vec<Known>,
     /// Where each is: never gone through, since its order is not the same in each run.
-    places: HashMap<SocketAddr, usize>,
+    places: HashMap<SocketAddr, usize, RandomState>,
 }
 
 impl Heard {

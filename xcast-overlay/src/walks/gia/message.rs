@@ -94,9 +94,11 @@ pub(super) enum Message {
         hops: u16,
         holders: Vec<SocketAddr>,
     },
-    /// A walker has come to its end.
+    /// A walker has come to its end. The number is the sender's, so that one that a network doubles is
+    /// known.
     End {
         id: [u8; 8],
+        number: u32,
         hops: u16,
     },
 }
@@ -195,9 +197,10 @@ impl Message {
                 w.u16(*hops);
                 w.list(holders, Writer::address);
             }
-            Self::End { id, hops } => {
+            Self::End { id, number, hops } => {
                 w = begin(9);
                 w.octets(id);
+                w.u32(*number);
                 w.u16(*hops);
             }
         }
@@ -248,6 +251,7 @@ impl Message {
             },
             9 => Self::End {
                 id: r.array()?,
+                number: r.u32()?,
                 hops: r.u16()?,
             },
             _ => return None,
@@ -308,6 +312,7 @@ mod tests {
             },
             Message::End {
                 id: [1; 8],
+                number: 8,
                 hops: 9,
             },
         ] {

@@ -24,6 +24,8 @@ pub(super) struct Neighbour {
     pub capacity: u32,
     pub degree: u16,
     pub heard: Instant,
+    /// Whether it gets what is sent to its address: nobody else is sent many octets for few.
+    pub is_proven: bool,
     /// What it has.
     pub keys: BTreeSet<u64>,
     /// Tokens that it has given to this node.
@@ -54,6 +56,12 @@ pub(super) struct Neighbours(pub BTreeMap<SocketAddr, Neighbour>);
 impl Neighbours {
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// Those that get what is sent to their addresses.
+    pub fn proven(&self) -> Vec<SocketAddr> {
+        let proven = self.0.iter().filter(|(_, neighbour)| neighbour.is_proven);
+        proven.map(|(address, _)| *address).collect()
     }
 
     /// Whether any has given a token that is left.
@@ -152,6 +160,7 @@ mod tests {
             capacity,
             degree,
             heard: Instant::now(),
+            is_proven: true,
             keys: BTreeSet::new(),
             purse: Purse::default(),
             grant: Grant::default(),

@@ -40,7 +40,8 @@ struct Search {
     number: SearchId,
     deadline: Instant,
     walkers: usize,
-    ended: usize,
+    /// Whose messages of an end have come.
+    ended: BTreeSet<(SocketAddr, u32)>,
 }
 
 /// A query that waits for a token.
@@ -72,6 +73,8 @@ pub struct Node {
     beats: u64,
     adapt_at: Instant,
     serial: u64,
+    /// Walkers that came to their end here.
+    ends: u32,
     random: Random,
     out: Outbox<Event>,
     counters: Counters,
@@ -101,6 +104,7 @@ impl Node {
             beats: 0,
             adapt_at: now,
             serial: 0,
+            ends: 0,
             random,
             out: Outbox::default(),
             counters: Counters::default(),
@@ -114,7 +118,7 @@ impl Node {
             .into_iter()
             .filter(|key| self.keys.insert(*key))
             .collect();
-        let to: Vec<SocketAddr> = self.neighbours.0.keys().copied().collect();
+        let to = self.neighbours.proven();
         self.tell_keys(&to, &new);
     }
 
@@ -138,7 +142,7 @@ impl Node {
                 number: search,
                 deadline: now + self.config.timeout,
                 walkers: self.config.walkers,
-                ended: 0,
+                ended: BTreeSet::new(),
             },
         );
         let query = Query {
@@ -200,6 +204,11 @@ impl Node {
         }
     }
 
+    fn tell_all_keys(&mut self, to: &[SocketAddr]) {
+        let keys: Vec<u64> = self.keys.iter().copied().collect();
+        self.tell_keys(to, &keys);
+    }
+
     fn some_others(&mut self) -> Vec<Known> {
         let mut others: Vec<Known> = self.known.iter().collect();
         let neighbours = self.neighbours.0.iter();
@@ -222,10 +231,10 @@ impl Node {
         &mut self,
         now: Instant,
         address: SocketAddr,
-        own_tag: u32,
-        tag: u32,
+        (own_tag, tag): (u32, u32),
         capacity: u32,
         degree: u16,
+        is_proven: bool,
     ) {
         let neighbour = Neighbour {
             own_tag,
@@ -233,14 +242,16 @@ impl Node {
             capacity,
             degree,
             heard: now,
+            is_proven,
             keys: BTreeSet::new(),
             purse: Purse::default(),
             grant: Grant::default(),
         };
         self.neighbours.0.insert(address, neighbour);
         self.known.insert(address, capacity, &mut self.random);
-        let keys: Vec<u64> = self.keys.iter().copied().collect();
-        self.tell_keys(&[address], &keys);
+        if is_proven {
+            self.tell_all_keys(&[address]);
+        }
     }
 
     fn drop_neighbour(&mut self, address: SocketAddr) {
@@ -271,7 +282,7 @@ impl Node {
         }
         let own_tag = u32::from_be_bytes(self.random.octets());
         self.accept(from, own_tag);
-        self.add(now, from, own_tag, tag, capacity, degree);
+        self.add(now, from, (own_tag, tag), capacity, degree, false);
     }
 
     fn accept(&mut self, to: SocketAddr, tag: u32) {
@@ -358,9 +369,8 @@ impl Node {
             self.send(to, &beat);
         }
         if self.beats.is_multiple_of(KEYS_EVERY) {
-            let to: Vec<SocketAddr> = self.neighbours.0.keys().copied().collect();
-            let keys: Vec<u64> = self.keys.iter().copied().collect();
-            self.tell_keys(&to, &keys);
+            let to = self.neighbours.proven();
+            self.tell_all_keys(&to);
         }
         let (timeout, before) = (self.config.timeout, self.waiting.len());
         self.waiting.retain(|waiting| now < waiting.since + timeout);
@@ -434,8 +444,10 @@ impl Node {
     fn forward(&mut self, mut query: Query, from: SocketAddr) -> Result<(), Query> {
         let is_start = from == self.config.address;
         if query.ttl == 0 {
+            self.ends = self.ends.wrapping_add(1);
             let end = Message::End {
                 id: query.id,
+                number: self.ends,
                 hops: query.hops,
             };
             self.send(vec![query.origin], &end);
@@ -544,7 +556,8 @@ impl Node {
                         Verdict::Instead(victim) => self.drop_neighbour(victim),
                         Verdict::Accept => {}
                     }
-                    self.add(now, from, own_tag, tag, capacity, degree);
+                    // It was asked: so it is there.
+                    self.add(now, from, (own_tag, tag), capacity, degree, true);
                 }
             }
             Message::Reject { others } => {
@@ -577,6 +590,12 @@ impl Node {
                         .told(*given, most_saved(capacity, degree.into()));
                     known.grant.heard(*spent);
                 }
+                // It knows what only its address was told.
+                let is_new = own.is_some() && !known.is_proven;
+                known.is_proven |= own.is_some();
+                if is_new {
+                    self.tell_all_keys(&[from]);
+                }
                 self.hear_of(others);
                 self.send_waiting();
             }
@@ -600,11 +619,13 @@ impl Node {
                     });
                 }
             }
-            Message::End { id, .. } => {
+            Message::End { id, number, .. } => {
                 let branches = self.config.branch > 1;
-                if let Some(search) = self.searches.get_mut(&id) {
-                    search.ended += 1;
-                    if search.ended >= search.walkers && !branches {
+                if let Some(search) = self.searches.get_mut(&id)
+                    && !branches
+                {
+                    search.ended.insert((from, number));
+                    if search.ended.len() >= search.walkers {
                         self.fail(id);
                     }
                 }
@@ -691,5 +712,72 @@ mod tests {
         let after = of(&node);
         assert_eq!((after.1, after.2), (0, 0));
         assert_ne!(after.0, before.0);
+    }
+
+    fn sent(node: &mut Node) -> Vec<Message> {
+        let mut all = Vec::new();
+        while let Some(transmit) = node.poll_transmit() {
+            all.extend(Message::decode(&transmit.datagram(0), node.tag));
+        }
+        all
+    }
+
+    /// Whoever names an address that is not its own has few octets sent there.
+    #[test]
+    fn keys_are_for_those_that_have_been_heard_of() {
+        let now = Instant::now();
+        let [own, other] = [1, 2].map(|last| SocketAddr::from(([198, 51, 100, last], 4000)));
+        let config = Config::new("test", own, Vec::new(), 100);
+        let mut node = Node::new(now, config, Random::from_number(1));
+        node.share(now, 0..1000);
+        let connect = Message::Connect {
+            tag: 7,
+            capacity: 100,
+            degree: 1,
+        };
+        node.take(now, other, connect);
+        node.share(now, 1000..2000);
+        let accepted = sent(&mut node);
+        let [Message::Accept { tag, .. }] = accepted[..] else {
+            panic!("{accepted:?}");
+        };
+        let beat = |tag| Message::Beat {
+            capacity: 100,
+            degree: 1,
+            others: Vec::new(),
+            tokens: vec![(tag, 0, 0)],
+        };
+        node.take(now, other, beat(tag ^ 1));
+        assert_eq!(sent(&mut node), []);
+        node.take(now, other, beat(tag));
+        let keys = sent(&mut node);
+        assert_eq!(keys.len(), 2000usize.div_ceil(MAX_KEYS), "{keys:?}");
+        node.take(now, other, beat(tag));
+        assert_eq!(sent(&mut node), []);
+    }
+
+    /// A search has failed when all its walkers have ended, and not when one has twice.
+    #[test]
+    fn an_end_that_comes_twice_counts_once() {
+        let now = Instant::now();
+        let [own, other] = [1, 2].map(|last| SocketAddr::from(([198, 51, 100, last], 4000)));
+        let config = Config::new("test", own, Vec::new(), 100);
+        let mut node = Node::new(now, config, Random::from_number(1));
+        let search = node.search(now, 5);
+        let id = *node.searches.keys().next().expect("a search");
+        node.searches.get_mut(&id).expect("a search").walkers = 2;
+        for number in [1, 1, 1, 2] {
+            assert_eq!(node.poll_event(), None);
+            node.take(
+                now,
+                other,
+                Message::End {
+                    id,
+                    number,
+                    hops: 9,
+                },
+            );
+        }
+        assert_eq!(node.poll_event(), Some(Event::NotFound { search }));
     }
 }

@@ -40,6 +40,8 @@ pub(super) struct Walker {
     pub id: [u8; 8],
     /// Which packet of that operation.
     pub batch: u8,
+    /// Who of that packet's receivers sent it on: two that come by the same way are two. 0 in the packet.
+    pub first: u32,
     pub origin: SocketAddr,
     pub key: u64,
     /// What is to be stored; `None` to look for it.
@@ -57,9 +59,11 @@ pub(super) enum Message {
         neighbours: Vec<Contact>,
     },
     Walk(Walker),
-    /// A walker has come to its end: what it found, or whether it left its replica.
+    /// A walker has come to its end: what it found, or whether it left its replica. The number is the
+    /// sender's, so that one that a network doubles is known.
     End {
         id: [u8; 8],
+        number: u32,
         hops: u8,
         stored: bool,
         value: Option<Bytes>,
@@ -90,6 +94,7 @@ impl Message {
                 w = begin(2);
                 w.octets(&walker.id);
                 w.u8(walker.batch);
+                w.u32(walker.first);
                 w.address(&walker.origin);
                 w.u64(walker.key);
                 value(&mut w, &walker.value);
@@ -98,12 +103,14 @@ impl Message {
             }
             Self::End {
                 id,
+                number,
                 hops,
                 stored,
                 value: found,
             } => {
                 w = begin(3);
                 w.octets(id);
+                w.u32(*number);
                 w.u8(*hops);
                 w.u8((*stored).into());
                 value(&mut w, found);
@@ -126,6 +133,7 @@ impl Message {
             2 => Self::Walk(Walker {
                 id: r.array()?,
                 batch: r.u8()?,
+                first: r.u32()?,
                 origin: r.address()?,
                 key: r.u64()?,
                 value: value(&mut r)?,
@@ -134,6 +142,7 @@ impl Message {
             }),
             3 => Self::End {
                 id: r.array()?,
+                number: r.u32()?,
                 hops: r.u8()?,
                 stored: r.u8()? != 0,
                 value: value(&mut r)?,
@@ -156,6 +165,7 @@ mod tests {
         let walker = Walker {
             id: [1; 8],
             batch: 2,
+            first: 6,
             origin: address,
             key: 3,
             value: Some(Bytes::from_static(b"value")),
@@ -173,6 +183,7 @@ mod tests {
             Message::Walk(walker),
             Message::End {
                 id: [1; 8],
+                number: 8,
                 hops: 9,
                 stored: true,
                 value: None,

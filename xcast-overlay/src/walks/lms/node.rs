@@ -1,7 +1,7 @@
 //! A node of LMS, as a protocol.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -124,7 +124,8 @@ struct Operation {
     number: OperationId,
     deadline: Instant,
     walkers: usize,
-    ended: usize,
+    /// Whose messages of an end have come.
+    ended: BTreeSet<(SocketAddr, u32)>,
     hits: usize,
     found: bool,
 }
@@ -138,8 +139,10 @@ pub struct Node {
     neighbours: BTreeMap<SocketAddr, Neighbour>,
     values: BTreeMap<u64, Bytes>,
     operations: BTreeMap<[u8; 8], Operation>,
-    seen: Lately<([u8; 8], u8, u8, SocketAddr)>,
+    seen: Lately<([u8; 8], u8, u32, u8, SocketAddr)>,
     serial: u64,
+    /// Walkers that came to their end here.
+    ends: u32,
     hello_at: Instant,
     random: Random,
     out: Outbox<Event>,
@@ -157,6 +160,7 @@ impl Node {
             operations: BTreeMap::new(),
             seen: Lately::new(MAX_SEEN),
             serial: 0,
+            ends: 0,
             hello_at: now,
             random,
             out: Outbox::default(),
@@ -245,7 +249,7 @@ impl Node {
             number,
             deadline: now + self.config.timeout,
             walkers,
-            ended: 0,
+            ended: BTreeSet::new(),
             hits: 0,
             found: false,
         };
@@ -260,6 +264,7 @@ impl Node {
             let walker = Walker {
                 id,
                 batch,
+                first: 0,
                 origin: self.config.address,
                 key,
                 value: value.clone(),
@@ -310,9 +315,14 @@ impl Node {
     }
 
     fn walk(&mut self, from: SocketAddr, mut walker: Walker) {
-        let key = (walker.id, walker.batch, walker.hops, from);
-        if !self.seen.is_new(key) {
+        let Walker {
+            id, batch, first, ..
+        } = walker;
+        if !self.seen.is_new((id, batch, first, walker.hops, from)) {
             return;
+        }
+        if walker.hops == 1 {
+            walker.first = self.id as u32;
         }
         let at_end = walker.walk == 0 && self.downhill(walker.key).is_none();
         let looks = walker.value.is_none() && (at_end || self.config.look_on_the_way);
@@ -346,14 +356,16 @@ impl Node {
     }
 
     fn end(&mut self, walker: &Walker, stored: bool, value: Option<Bytes>) {
+        self.ends = self.ends.wrapping_add(1);
         let end = Message::End {
             id: walker.id,
+            number: self.ends,
             hops: walker.hops,
             stored,
             value,
         };
         if walker.origin == self.config.address {
-            return self.ended(walker.id, walker.hops, stored, end);
+            return self.ended(self.config.address, end);
         }
         self.send(vec![walker.origin], &end);
     }
@@ -367,14 +379,23 @@ impl Node {
         (!others.is_empty()).then(|| others[self.random.below(others.len())])
     }
 
-    fn ended(&mut self, id: [u8; 8], hops: u8, stored: bool, end: Message) {
-        let Message::End { value, .. } = end else {
+    fn ended(&mut self, from: SocketAddr, end: Message) {
+        let Message::End {
+            id,
+            number,
+            hops,
+            stored,
+            value,
+        } = end
+        else {
             return;
         };
         let Some(operation) = self.operations.get_mut(&id) else {
             return;
         };
-        operation.ended += 1;
+        if !operation.ended.insert((from, number)) {
+            return;
+        }
         operation.hits += usize::from(stored || value.is_some());
         let number = operation.number;
         if let Some(value) = value
@@ -386,7 +407,7 @@ impl Node {
                 hops,
             });
         }
-        if operation.ended >= operation.walkers {
+        if operation.ended.len() >= operation.walkers {
             self.finish(id);
         }
     }
@@ -395,7 +416,7 @@ impl Node {
         if let Some(operation) = self.operations.remove(&id) {
             self.out.tell(Event::Ended {
                 operation: operation.number,
-                walkers: operation.ended,
+                walkers: operation.ended.len(),
                 hits: operation.hits,
             });
         }
@@ -421,14 +442,7 @@ impl Protocol for Node {
                 }
             }
             Some(Message::Walk(walker)) => self.walk(from, walker),
-            Some(end @ Message::End { .. }) => {
-                if let Message::End {
-                    id, hops, stored, ..
-                } = end
-                {
-                    self.ended(id, hops, stored, end);
-                }
-            }
+            Some(end @ Message::End { .. }) => self.ended(from, end),
             None => self.counters.malformed += 1,
         }
     }

@@ -326,6 +326,7 @@ fn apart(one: usize, other: usize) -> f64 {
 }
 
 impl Subject for meridian::Node {
+    const JOIN_CROWD: usize = 1000;
     const SETTLE: Duration = Duration::from_secs(180);
     const PATIENCE: Duration = Duration::from_secs(25);
 
