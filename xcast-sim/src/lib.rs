@@ -17,6 +17,7 @@
 //! | [`statistics`] | means over seeds, with confidence intervals |
 //! | [`events`] | simulated time: a queue of events, links with rate, queue and loss |
 //! | [`address`] | addresses of hosts and routers |
+//! | [`latencies`] | round trips that were measured between hosts |
 //! | [`world`] | the real protocols on hosts, in simulated time |
 //! | [`replay`] | what a testbed's senders sent, counted on its links |
 //! | [`experiments`] | what is measured, and how it is shown |
@@ -26,6 +27,7 @@ pub mod events;
 pub mod experiments;
 pub mod fanout;
 pub mod frames;
+pub mod latencies;
 pub mod random;
 pub mod replay;
 pub mod routing;

@@ -63,6 +63,11 @@ enum Verb {
         after_help = "EXAMPLES:\n  xcast-sim rings --seeds 1\n  xcast-sim rings --peers 300 --load lookups --parallel 3 --seeds 1"
     )]
     Rings(cli::rings::RingsArgs),
+    /// What Meridian finds, and what near parents bring a tree, on measured round trips
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim near\n  xcast-sim near --latencies xcast-sim/data/PlanetLab490.txt --hosts 200 --queries 100 --seeds 1"
+    )]
+    Near(cli::near::NearArgs),
     /// What the lists of all overlays save on each topology
     #[command(after_help = "EXAMPLE:\n  xcast-sim lists --peers 300 --seeds 2")]
     Lists(cli::lists::ListsArgs),
@@ -97,6 +102,7 @@ fn main() -> ExitCode {
         Verb::Gia(args) => cli::gia::gia(&args),
         Verb::Lists(args) => cli::lists::lists(&args),
         Verb::Converge(args) => cli::converge::converge(&args),
+        Verb::Near(args) => cli::near::near(&args),
         Verb::Rings(args) => cli::rings::rings(&args),
         Verb::Soak(args) => cli::soak::soak(&args),
         Verb::Replay(args) => cli::replay::replay(&args),

@@ -256,28 +256,29 @@ fn epichord_is_quicker_than_chord_on_the_same_work() {
     }
 }
 
-#[test]
-fn slices_have_live_peers_without_any_look_up_by_users() {
-    let mut network = grown(3, 200, epichord(3), Family::Ipv4);
-    network.run_for(Duration::from_secs(300));
-    let mut slices = 0;
-    for at in network.living() {
-        let peer = network.node(at);
-        let me = peer.contact().position;
-        for (slice, live) in peer.slices(network.now) {
-            let all = addresses(&network);
-            let there = all.iter().map(Position::of);
-            let there = there
-                .filter(|position| slice.contains(me, *position))
-                .count();
-            assert!(
-                live >= there.min(2),
-                "{live} of {there} in {slice:?} of {at}"
-            );
-            slices += 1;
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    /// In a network of any size, without any look-up by users: two live entries in each slice, or as many as there are peers.
+    #[test]
+    fn slices_have_live_peers(seed: u64, count in 5usize..200, ipv6: bool) {
+        let family = if ipv6 { Family::Ipv6 } else { Family::Ipv4 };
+        let create = |at, now, random| EpiChord::create(at, family, now, random);
+        let mut network = grown(seed, count, create, family);
+        network.run_for(Duration::from_secs(300));
+        let all: Vec<Position> = addresses(&network).iter().map(Position::of).collect();
+        let mut slices = 0;
+        for at in network.living() {
+            let peer = network.node(at);
+            let me = peer.contact().position;
+            for (slice, live) in peer.slices(network.now) {
+                let there = all.iter().filter(|position| slice.contains(me, **position)).count();
+                prop_assert!(live >= there.min(2), "{} of {} in {:?} of {}", live, there, slice, at);
+                slices += 1;
+            }
         }
+        prop_assert!(slices >= count, "{}", slices);
     }
-    assert!(slices > 200 * 4, "{slices}");
 }
 
 fn repaired<P: Ring>(create: impl Fn(usize, Instant, Random) -> P) {

@@ -10,6 +10,7 @@ pub mod kademlia;
 pub mod lengths;
 pub mod lists;
 pub mod loss;
+pub mod near;
 pub mod operations;
 pub mod replay;
 pub mod rings;
