@@ -64,6 +64,7 @@ pub fn near(args: &NearArgs) -> Result<()> {
         hosts,
         seeds: args.common.seeds(),
         queries: args.queries as usize,
+        ipv6: args.common.ipv6,
         destinations: args.destinations as usize,
     };
     let started = Instant::now();

@@ -41,6 +41,8 @@ pub struct Near {
     pub seeds: Vec<u64>,
     /// Queries of each kind.
     pub queries: usize,
+    /// Whether the hosts have addresses of IPv6.
+    pub ipv6: bool,
     /// Destinations of one packet in trees: as many children each member has at most.
     pub destinations: usize,
 }
@@ -125,7 +127,9 @@ impl Near {
         let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
         for seed in &self.seeds {
             let (mut world, map) = self.world(*seed, |at, random| {
-                let seeds = (0..2.min(at)).map(|_| place(random.below(at))).collect();
+                let seeds = (0..2.min(at))
+                    .map(|_| self.place(random.below(at)))
+                    .collect();
                 move |now, random| {
                     meridian::Node::new(now, meridian::Config::new("simulated", seeds), random)
                 }
@@ -161,6 +165,15 @@ impl Near {
         })
     }
 
+    fn place(&self, at: usize) -> SocketAddr {
+        let family = if self.ipv6 {
+            Family::Ipv6
+        } else {
+            Family::Ipv4
+        };
+        address(at, family)
+    }
+
     /// Hosts that join one after the other, in random order, and which of those with measured round trips they are.
     fn world<P: Protocol, F: FnOnce(Instant, Random) -> P>(
         &self,
@@ -174,14 +187,15 @@ impl Near {
         hosts.truncate(self.hosts);
         let map = Map {
             latencies: self.latencies.clone(),
-            places: (0..hosts.len()).map(|at| (place(at), at)).collect(),
+            addresses: (0..hosts.len()).map(|at| self.place(at)).collect(),
+            places: (0..hosts.len()).map(|at| (self.place(at), at)).collect(),
             hosts,
         };
         let ways = map.clone();
         world.latency = Box::new(move |from, to| ways.rtt(from, to) / 2);
         for at in 0..map.hosts.len() {
             let create = create(at, &mut world.random);
-            world.add(place(at), create);
+            world.add(self.place(at), create);
             world.run_for(JOIN_PAUSE);
         }
         (world, map)
@@ -296,8 +310,9 @@ impl Near {
             let mut config = if at == 0 {
                 tree::Config::source("simulated", key.clone(), 1)
             } else {
-                let mut by: Vec<SocketAddr> = (0..2).map(|_| place(random.below(at))).collect();
-                by.push(place(0));
+                let mut by: Vec<SocketAddr> =
+                    (0..2).map(|_| self.place(random.below(at))).collect();
+                by.push(self.place(0));
                 tree::Config::receiver("simulated", key.verifying_key().to_bytes(), by)
             };
             config.packets = Packets {
@@ -340,6 +355,7 @@ impl Near {
 struct Map {
     latencies: Latencies,
     hosts: Vec<usize>,
+    addresses: Vec<SocketAddr>,
     places: BTreeMap<SocketAddr, usize>,
 }
 
@@ -364,22 +380,18 @@ impl Map {
         random.choose(&mut all, TARGETS);
         let (first, others) = (all[0], &all[1..TARGETS]);
         match wanted {
-            Wanted::Closest => (Goal::closest(place(first)), Some(first)),
+            Wanted::Closest => (Goal::closest(self.addresses[first]), Some(first)),
             Wanted::Central => {
-                let targets = all[..TARGETS].iter().map(|at| place(*at));
+                let targets = all[..TARGETS].iter().map(|at| self.addresses[*at]);
                 (Goal::central(targets.collect()), None)
             }
             // The first one is an answer, with a tenth to spare.
             Wanted::Within => {
-                let bound = |at: &usize| (place(*at), self.rtt(first, *at).mul_f64(1.1));
+                let bound = |at: &usize| (self.addresses[*at], self.rtt(first, *at).mul_f64(1.1));
                 (Goal::Within(others.iter().map(bound).collect()), None)
             }
         }
     }
-}
-
-fn place(at: usize) -> SocketAddr {
-    address(at, Family::Ipv4)
 }
 
 fn ms(time: Duration) -> f64 {
@@ -404,6 +416,7 @@ mod tests {
             hosts: 200,
             seeds: vec![1],
             queries: 100,
+            ipv6: false,
             destinations: 10,
         };
         let rows = experiment.meridian(|_| {});
@@ -429,6 +442,7 @@ mod tests {
             hosts: 40,
             seeds: vec![3],
             queries: 10,
+            ipv6: true,
             destinations: 5,
         };
         let text = || {
