@@ -207,10 +207,8 @@ impl Node {
         to: Vec<(SocketAddr, Probe)>,
         message: impl Fn([u8; 8]) -> Message,
     ) {
-        let (tag, mut policy) = (self.tag, self.config.policy);
-        policy.transaction_octets = 8;
-        policy.short_transaction_octets = None;
-        let body = |id: &TransactionId| Body::shared(message(octets(id)).encode(tag));
+        let (tag, policy) = (self.tag, self.config.policy.of_eight_octets());
+        let body = |id: &TransactionId| Body::shared(message(id.first_eight()).encode(tag));
         self.probes
             .start(now, &mut self.peers, &mut self.random, policy, to, body);
     }
@@ -221,12 +219,10 @@ impl Node {
         to: Vec<(SocketAddr, Ask)>,
         message: impl Fn([u8; 8]) -> Message,
     ) {
-        let (tag, mut policy) = (self.tag, self.config.policy);
-        policy.transaction_octets = 8;
-        policy.short_transaction_octets = None;
+        let (tag, mut policy) = (self.tag, self.config.policy.of_eight_octets());
         // They have to ask others first.
         policy.min_timeout = policy.min_timeout.max(Duration::from_secs(2));
-        let body = |id: &TransactionId| Body::shared(message(octets(id)).encode(tag));
+        let body = |id: &TransactionId| Body::shared(message(id.first_eight()).encode(tag));
         let peers = &mut self.asked_peers;
         self.asks
             .start(now, peers, &mut self.random, policy, to, body);
@@ -714,12 +710,6 @@ impl Node {
             Message::Found(found) => self.found(Some(from), found),
         }
     }
-}
-
-fn octets(id: &TransactionId) -> [u8; 8] {
-    let mut octets = [0; 8];
-    octets.copy_from_slice(id.octets());
-    octets
 }
 
 impl Protocol for Node {

@@ -52,6 +52,13 @@ impl TransactionId {
     pub fn octets(&self) -> &[u8] {
         &self.octets[..usize::from(self.len)]
     }
+
+    /// Its first eight octets: all, by [`Policy::of_eight_octets`].
+    pub fn first_eight(&self) -> [u8; 8] {
+        let mut eight = [0; 8];
+        eight.copy_from_slice(&self.octets[..8]);
+        eight
+    }
 }
 
 impl TryFrom<&[u8]> for TransactionId {
@@ -105,6 +112,18 @@ pub struct Policy {
     /// one of 2^32, if the source address fits, too. Look-ups do not wait for it: an answer then
     /// counts as a late one.
     pub short_transaction_octets: Option<usize>,
+}
+
+impl Policy {
+    /// The same, for messages that have room for identifiers of eight octets and no others.
+    #[must_use]
+    pub fn of_eight_octets(self) -> Self {
+        Self {
+            transaction_octets: 8,
+            short_transaction_octets: None,
+            ..self
+        }
+    }
 }
 
 impl Default for Policy {

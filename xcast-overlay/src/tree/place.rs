@@ -15,7 +15,7 @@ use super::{
     siblings::{KEPT_BEATS, Siblings},
     status::Cause,
 };
-use crate::runtime::{Body, Fanouts, Peers, Random, Silent, Transmit};
+use crate::runtime::{Body, Fanouts, Peers, Random, Silent, TransactionId, Transmit};
 
 /// How long whoever is in a hurry waits for better ones after the first good answer.
 const HURRY: Duration = Duration::from_millis(150);
@@ -292,16 +292,10 @@ impl Place {
         random: &mut Random,
         message: impl Fn([u8; 8]) -> Message,
     ) {
-        let mut policy = self.config.policy;
-        policy.transaction_octets = 8;
-        policy.short_transaction_octets = None;
+        let mut policy = self.config.policy.of_eight_octets();
         policy.retries = policy.retries.max(1);
         let tag = self.tree.tag;
-        let body = |id: &crate::runtime::TransactionId| {
-            let mut transaction = [0; 8];
-            transaction.copy_from_slice(id.octets());
-            Body::shared(message(transaction).encode(tag))
-        };
+        let body = |id: &TransactionId| Body::shared(message(id.first_eight()).encode(tag));
         self.fanouts
             .start(now, &mut self.peers, random, policy, to, body);
     }
