@@ -24,6 +24,11 @@ impl Budget {
         }
     }
 
+    /// Octets that may be sent at most at once.
+    pub fn burst(&self) -> usize {
+        self.burst_octets as usize
+    }
+
     /// Octets that may be sent now.
     pub fn available(&mut self, now: Instant) -> usize {
         let earned = now.saturating_duration_since(self.last).as_nanos()

@@ -17,7 +17,8 @@ pub struct Config {
     pub address: SocketAddr,
     /// The budget, r: octets a second, with IP, UDP and Xcast headers.
     pub octets_per_second: u32,
-    /// Octets that may be sent at once after a silence. Longer packets than this are never sent.
+    /// Octets that may be sent at once after a silence; an eighth of them only between neighbours on the ring. Longer packets
+    /// than this are never sent.
     pub burst_octets: u32,
     /// Whether requests to several peers are one packet, and count as one. If not, they leave as
     /// unicast datagrams, and count as such.

@@ -43,7 +43,7 @@ pub(super) struct Outgoing<R> {
     /// By [`Urgency`].
     waiting: [VecDeque<Waiting<R>>; 3],
     ready: VecDeque<Transmit>,
-    /// How many of those that wait are not requests that begin.
+    /// How many of those that wait are no requests that begin, and not between neighbours.
     answers: usize,
     /// Requests that waited for too long.
     given_up: VecDeque<R>,
@@ -87,7 +87,7 @@ impl<R> Outgoing<R> {
     /// A message that may leave, or a request that may begin, when the budget allows it.
     pub fn push(&mut self, now: Instant, transmit: Transmit, request: Option<R>, urgency: Urgency) {
         let until = now + MAX_WAIT;
-        if request.is_none() {
+        if request.is_none() && urgency != Urgency::Ring {
             if self.answers >= MAX_ANSWERS {
                 self.dropped += 1;
                 return;
@@ -126,14 +126,15 @@ impl<R> Outgoing<R> {
             let first = self.waiting[queue].front()?;
             let is_late = first.until <= now;
             let octets = sent_octets(&first.transmit, self.way);
-            let is_there = self.budget.available(now) >= octets + self.kept_from(queue);
+            let is_there = self.budget.available(now) >= self.needed(queue, octets);
             if !is_late && !(is_there && self.budget.take(now, octets)) {
                 return None;
             }
             let Waiting {
                 transmit, request, ..
             } = self.waiting[queue].pop_front()?;
-            self.answers -= usize::from(request.is_none());
+            let is_answer = request.is_none() && queue != Urgency::Ring as usize;
+            self.answers -= usize::from(is_answer);
             match (is_late, request) {
                 (false, Some(request)) => return Some(request),
                 (false, None) => self.send(transmit),
@@ -172,7 +173,7 @@ impl<R> Outgoing<R> {
         let queue = self.first()?;
         let first = self.waiting[queue].front()?;
         let octets = sent_octets(&first.transmit, self.way);
-        let when = self.budget.when(octets + self.kept_from(queue));
+        let when = self.budget.when(self.needed(queue, octets));
         Some(when.map_or(first.until, |when| when.min(first.until)))
     }
 
@@ -181,11 +182,12 @@ impl<R> Outgoing<R> {
         self.waiting.iter().position(|queue| !queue.is_empty())
     }
 
-    /// Octets of the budget that are not for this queue.
-    fn kept_from(&self, queue: usize) -> usize {
+    /// How much of the budget has to be there for so many octets of a queue. What is too long for all but the reserve waits
+    /// for a full budget.
+    fn needed(&self, queue: usize, octets: usize) -> usize {
         match queue == Urgency::Ring as usize {
-            true => 0,
-            false => self.reserve,
+            true => octets,
+            false => (octets + self.reserve).min(self.budget.burst()).max(octets),
         }
     }
 
@@ -247,5 +249,16 @@ mod tests {
         outgoing.push(now, transmit(200 - 28), None, Urgency::Ring);
         assert_eq!(outgoing.release(now), None);
         assert_eq!(outgoing.counts(), (1000, 9, 0));
+        // What is longer than the rest of the burst leaves a full one, and no other.
+        let mut outgoing: Outgoing<u8> = Outgoing::new(Budget::new(now, 1000, 1000), 200);
+        for _ in 0..2 {
+            outgoing.push(now, transmit(900 - 28), None, Urgency::Other);
+        }
+        assert_eq!(outgoing.release(now), None);
+        assert_eq!(outgoing.counts(), (900, 1, 0));
+        let full = now + Duration::from_millis(900);
+        assert_eq!(outgoing.next(), Some(full));
+        assert_eq!(outgoing.release(full), None);
+        assert_eq!(outgoing.counts(), (1800, 2, 0));
     }
 }

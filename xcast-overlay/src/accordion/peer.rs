@@ -336,6 +336,8 @@ impl Accordion {
         if let Some(passed) = self.passed.get_mut(&key) {
             if is_primary && !passed.is_primary {
                 passed.is_primary = true;
+                // Whoever got the other copy may have dropped it.
+                passed.to.clear();
                 self.pass_to(now, key, self.parallel);
             }
             return;
@@ -558,8 +560,8 @@ impl Accordion {
         }
     }
 
-    /// A peer asks. Most that do are close behind, for whom this peer is near: as entries they would crowd the end
-    /// of the ring. So nobody becomes one by asking.
+    /// A peer passes on a look-up, or explores. Most that do are close behind, for whom this peer is near: as entries they
+    /// would crowd the end of the ring. So nobody becomes one by that.
     fn asked_by(&mut self, now: Instant, peer: Contact, uptime_s: u16) {
         if self.table.knows(peer) {
             self.heard(now, peer, Some(uptime_s));
@@ -605,6 +607,7 @@ impl Accordion {
         if matches!(self.phase, Phase::Left | Phase::Alone) {
             return;
         }
+        let was_neighbour = self.neighbours.is_one(from);
         let answer = match message {
             Message::Ping {
                 leaving,
@@ -650,7 +653,9 @@ impl Accordion {
             }
             Message::Forward(forward) => {
                 self.asked_by(now, from, forward.uptime_s);
-                if Family::of(&forward.origin) == self.family {
+                // Nobody else begins look-ups of this peer.
+                let is_own = forward.origin == self.me.address;
+                if Family::of(&forward.origin) == self.family && !is_own {
                     let is_primary = forward.primary == tag(self.me);
                     self.pass(now, *forward, is_primary);
                 }
@@ -687,11 +692,18 @@ impl Accordion {
                 body: Body::shared(answer.write(header)),
                 mode: Mode::Unicast,
             };
-            self.outgoing.push(now, reply, None, urgency(answer.kind()));
+            // Only neighbours' questions are worth what is kept for neighbours.
+            let is_neighbour = was_neighbour || self.neighbours.is_one(from);
+            let urgency = match message {
+                Message::Stabilise | Message::Ping { .. } if is_neighbour => Urgency::Ring,
+                Message::Stabilise | Message::Ping { .. } => Urgency::Other,
+                _ => Urgency::LookUp,
+            };
+            self.outgoing.push(now, reply, None, urgency);
         }
     }
 
-    fn answered(&mut self, now: Instant, from: Contact, tag: Tag, message: &Message) {
+    fn answered(&mut self, now: Instant, from: Contact, tag: Tag, late: bool, message: &Message) {
         match (tag, message) {
             (Tag::Join, Message::Found { is_owner, entries }) => {
                 let (Phase::Joining { hops, .. }, Some(next)) = (self.phase, entries.first())
@@ -761,7 +773,7 @@ impl Accordion {
                     }
                 }
             }
-            (Tag::Leave, _) => self.said_goodbye(),
+            (Tag::Leave, _) if !late => self.said_goodbye(),
             // An answer that says something else is worth as much as none.
             (Tag::Join, _) => self.join_failed(now),
             _ => {}
@@ -939,7 +951,7 @@ impl Protocol for Accordion {
             if message.is_answer() {
                 let id = &header.transaction;
                 if let Some(answer) = self.fanouts.answer(now, &mut self.peers, id, from) {
-                    self.answered(now, peer, answer.tag, &message);
+                    self.answered(now, peer, answer.tag, answer.late, &message);
                 }
             } else {
                 self.answer(now, peer, header, &message);
@@ -996,13 +1008,13 @@ fn body(overlay: Overlay, message: &Message, transaction: &TransactionId) -> Bod
     Body::shared(message.write(header))
 }
 
-/// What messages of this kind go before.
+/// What requests of this kind go before.
 fn urgency(kind: u8) -> Urgency {
     match kind {
-        // Questions and goodbyes between neighbours, and their answers.
-        3 | 4 | 7 | 8 => Urgency::Ring,
-        // Look-ups, their results, and answers.
-        2 | 6 | 9 | 10 => Urgency::LookUp,
+        // Questions and goodbyes to neighbours.
+        3 | 7 => Urgency::Ring,
+        // Look-ups and their results.
+        9 | 10 => Urgency::LookUp,
         _ => Urgency::Other,
     }
 }

@@ -36,6 +36,11 @@ impl Neighbours {
         self.predecessor.map(|(peer, _)| peer)
     }
 
+    /// Whether a peer is the predecessor, or one of the successors.
+    pub fn is_one(&self, peer: Contact) -> bool {
+        self.predecessor() == Some(peer) || self.successors.contains(&peer)
+    }
+
     /// Whose a key is, if that is this peer's or its successor's. Alone, all keys are one's own.
     pub fn owner(&self, key: Position) -> Option<Contact> {
         let me = self.me.position;

@@ -243,10 +243,12 @@ impl Peer {
     pub(super) fn redirect(&mut self, now: Instant, gone: Contact, level: u8, events: &[Pending]) {
         self.forget(now, gone);
         let next = self.table.successor(gone.position);
-        let tells = self.is_member() || self.is_leaving();
-        let Some(to) = next.filter(|next| *next != self.me && tells) else {
+        let Some(to) = next.filter(|next| *next != self.me) else {
             return;
         };
+        if !self.may_redirect() {
+            return;
+        }
         let events: Vec<Pending> = events
             .iter()
             .filter(|event| !is_between(event, self.me, to))

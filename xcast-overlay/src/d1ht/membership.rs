@@ -22,6 +22,8 @@ use crate::{
 
 /// When a join that did not succeed is tried again; the actual time varies by half.
 const RETRY: Duration = Duration::from_secs(4);
+/// How often a peer that leaves tells somebody else instead of one that does not answer.
+const MAX_REDIRECTS: u32 = 8;
 
 impl Peer {
     /// Becomes the first peer of an overlay.
@@ -58,7 +60,10 @@ impl Peer {
         self.tell(now);
         self.interval = None;
         self.watched = None;
-        self.phase = Phase::Leaving { is_known: false };
+        self.phase = Phase::Leaving {
+            is_known: false,
+            redirects: MAX_REDIRECTS,
+        };
         self.say_leave(now);
         self.end_leave();
     }
@@ -74,14 +79,36 @@ impl Peer {
 
     /// The successor knows that this peer leaves, or does not answer.
     pub(super) fn leave_is_known(&mut self) {
-        if let Phase::Leaving { is_known } = &mut self.phase {
+        if let Phase::Leaving { is_known, .. } = &mut self.phase {
             *is_known = true;
+        }
+    }
+
+    /// The successor does not answer: the next one is told, if there is time.
+    pub(super) fn leave_failed(&mut self, now: Instant, peer: Contact) {
+        if self.may_redirect() {
+            self.forget(now, peer);
+            self.say_leave(now);
+        } else {
+            self.leave_is_known();
+        }
+    }
+
+    /// Whether somebody else may be told instead of one that does not answer: who leaves does not try all.
+    pub(super) fn may_redirect(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Member => true,
+            Phase::Leaving { redirects, .. } if *redirects > 0 => {
+                *redirects -= 1;
+                true
+            }
+            _ => false,
         }
     }
 
     /// The peer has left when nobody has to be told anything any more.
     pub(super) fn end_leave(&mut self) {
-        if matches!(self.phase, Phase::Leaving { is_known: true }) && self.fanouts.is_idle() {
+        if matches!(self.phase, Phase::Leaving { is_known: true, .. }) && self.fanouts.is_idle() {
             self.phase = Phase::Left;
             self.out.tell(Event::Left);
         }

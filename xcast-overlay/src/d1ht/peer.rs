@@ -280,7 +280,9 @@ impl Peer {
         let to = from.address;
         let owner = |table: &Table, key| table.successor(key).unwrap_or(self.me);
         let answer = match message {
-            Message::Events { .. } | Message::Copy { .. } if self.is_leaving() => return,
+            Message::Events { .. } | Message::Copy { .. } | Message::Leave if self.is_leaving() => {
+                return;
+            }
             Message::Events { levels, events } => {
                 self.hear_of(now, from);
                 match levels.of(&self.me) {
@@ -374,7 +376,7 @@ impl Peer {
                 self.ask_owner(now, id, None);
             }
             Tag::Join => self.join_failed(now, peer),
-            Tag::Leave => self.leave_is_known(),
+            Tag::Leave => self.leave_failed(now, peer),
             Tag::Probe(position) => self.gone(now, position),
             Tag::Check => self.forget(now, peer),
         }

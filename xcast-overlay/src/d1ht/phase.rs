@@ -11,9 +11,11 @@ pub(super) enum Phase {
     Alone,
     Joining(Joining),
     Member,
-    /// Whether the successor knows of it.
     Leaving {
+        /// Whether the successor knows of it.
         is_known: bool,
+        /// How often somebody else is told instead of one that does not answer.
+        redirects: u32,
     },
     Left,
 }

@@ -58,6 +58,8 @@ pub struct Card {
 struct AskedFor {
     /// Proves this member's address to it; 0 as long as it has not told one.
     cookie: u64,
+    /// Whether it may tell one.
+    may_prove: bool,
     ranges: Vec<(u64, u16)>,
 }
 
@@ -367,8 +369,9 @@ impl Member {
 
     fn changed(&mut self, now: Instant, change: Option<Change>) {
         match change {
-            Some(Change::Joined { head }) => {
-                self.stream.know(now, head);
+            Some(Change::Joined) => {
+                // What came since that pulse is missed then, and asked for.
+                self.stream.know(now, self.place.pulse.head);
                 self.stream.ask_anew(now);
                 if let Some(parent) = &self.place.parent {
                     self.out.tell(Event::Joined {
@@ -412,12 +415,8 @@ impl Member {
         }
         let child = Child::new(now, token);
         self.children.all.insert(from, child);
-        let attached = Message::Attached {
-            transaction,
-            head: self.stream.head(),
-            beat: self.own_beat(),
-        };
-        self.reply(from, &attached);
+        let beat = self.own_beat();
+        self.reply(from, &Message::Attached { transaction, beat });
         // Members further up should know soon if there is no more room here.
         if self.room(from.is_ipv6()) == 0 {
             self.report();
@@ -532,7 +531,7 @@ impl Member {
         for (to, missing) in self.stream.ask(now, &targets) {
             let token = tokens.get(&to).copied().unwrap_or_default();
             let asked = self.asked.entry(to).or_default();
-            asked.ranges = ranges(missing);
+            (asked.may_prove, asked.ranges) = (true, ranges(missing));
             let want = asked.want(token);
             self.reply(to, &want);
         }
@@ -544,9 +543,9 @@ impl Member {
     fn prove(&mut self, from: SocketAddr, token: u64, cookie: u64) {
         let is_asked = self.place.targets().contains(&(from, token));
         match self.asked.get_mut(&from).filter(|_| is_asked) {
-            // Once for each cookie, whatever it says.
-            Some(asked) if asked.cookie != cookie => {
-                asked.cookie = cookie;
+            // Once for each time that it was asked, whatever it says.
+            Some(asked) if asked.may_prove => {
+                (asked.may_prove, asked.cookie) = (false, cookie);
                 let want = asked.want(token);
                 self.reply(from, &want);
             }
@@ -599,15 +598,10 @@ impl Member {
                 self.changed(now, change);
             }
             Message::Attach { .. } => self.attach(now, from, message),
-            Message::Attached {
-                transaction,
-                head,
-                beat,
-            } => {
-                let random = &mut self.random;
+            Message::Attached { transaction, beat } => {
                 let change = self
                     .place
-                    .attached(now, from, transaction, head, beat, random);
+                    .attached(now, from, transaction, beat, &mut self.random);
                 self.changed(now, change);
             }
             Message::Refused { transaction, why } => {

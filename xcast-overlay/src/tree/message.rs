@@ -211,8 +211,6 @@ pub(super) enum Message {
     /// Yes.
     Attached {
         transaction: [u8; 8],
-        /// One more than the highest message that the parent knows of.
-        head: u64,
         beat: Beat,
     },
     /// No.
@@ -305,14 +303,9 @@ impl Message {
                 w.u64(*token);
                 w.u64(*pulse);
             }
-            Self::Attached {
-                transaction,
-                head,
-                beat,
-            } => {
+            Self::Attached { transaction, beat } => {
                 w = begin(kind::ATTACHED);
                 w.octets(transaction);
-                w.u64(*head);
                 write_beat(&mut w, beat);
             }
             Self::Refused { transaction, why } => {
@@ -395,7 +388,6 @@ impl Message {
             },
             kind::ATTACHED => Self::Attached {
                 transaction: r.array()?,
-                head: r.u64()?,
                 beat: read_beat(&mut r)?,
             },
             kind::REFUSED => Self::Refused {
@@ -565,13 +557,8 @@ mod tests {
                     pulse,
                 }
             }),
-            (transaction(), any::<u64>(), beat()).prop_map(|(transaction, head, beat)| {
-                Message::Attached {
-                    transaction,
-                    head,
-                    beat,
-                }
-            }),
+            (transaction(), beat())
+                .prop_map(|(transaction, beat)| Message::Attached { transaction, beat }),
             (transaction(), 0..4usize).prop_map(|(transaction, why)| Message::Refused {
                 transaction,
                 why: Refusal::ALL[why]

@@ -51,7 +51,8 @@
 //!   on among those, until nobody better is found, and attaches to the best ([`Parents`]). A cookie
 //!   proves that it gets what is sent to its address, so nobody can have the stream sent to others.
 //! * **Pulse.** The source sends a number each [`Config::beat`], which goes down the tree. It says
-//!   that the way up is whole, who the grandparent and the siblings are, and which messages exist.
+//!   that the way up is whole, and which messages exist, both signed by the source. What each member adds is who the
+//!   grandparent and the siblings are.
 //! * **No cycles.** A member becomes a child only of one that has a *newer* pulse than itself, and it
 //!   takes no pulse while it attaches. Those below a member have no newer pulse than it, so it can
 //!   never attach below itself. (The sequence numbers of Babel, RFC 8966 section 3.5.1, are the same
@@ -60,15 +61,15 @@
 //!   6 s. The orphan asks grandparent, siblings, and whom it joined by, all by one packet; its own
 //!   children stay with it.
 //! * **Repair.** A gap in the numbers is asked for: from the parent, then from grandparent and
-//!   siblings in turn, until each of them has said that it has not got it. What several want is sent to
-//!   all of them by one packet. So nothing is lost that the grandparent or a sibling still has. A beat
+//!   siblings in turn, until each of them has said that it has not got it. Who is no child proves by a cookie that it gets what
+//!   is sent to its address. What several want is sent to all of them by one packet. So nothing is lost that the grandparent or a sibling still has. A beat
 //!   names eight children, the next ones each time, and a child remembers those of 16 beats: with more
 //!   than 128 siblings it does not know all.
 //! * **Once and in order.** Messages are delivered by number; what comes again is counted and dropped.
 //! * **Authentic.** The source signs each message with its number (Ed25519); members check the
-//!   signature before they forward. Tokens that only parent, children and grandchildren know keep
-//!   strangers from ending or faking relations. A member can starve those below it, which then leave
-//!   it; it cannot forge.
+//!   signature before they forward, and that of pulses before they believe them. Tokens that only parent, children and grandchildren know keep
+//!   strangers from ending or faking relations. A member can starve those below it, which leave
+//!   it if pulses do not come either; it cannot forge.
 //! * **One slow child.** A child that misses too much asks for a pause: it gets nothing but what it
 //!   asks for, with a window that grows by one and is halved like TCP's, until it has caught up. Others
 //!   notice nothing, and memory is bounded: whoever is further behind than messages are kept is told

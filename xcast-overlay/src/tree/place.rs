@@ -36,7 +36,7 @@ pub(super) struct Parent {
 /// What came of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Joined { head: u64 },
+    Joined,
     NoParent { retry: Duration },
 }
 
@@ -334,7 +334,6 @@ impl Place {
         now: Instant,
         from: SocketAddr,
         transaction: [u8; 8],
-        head: u64,
         beat: Beat,
         random: &mut Random,
     ) -> Option<Change> {
@@ -349,12 +348,6 @@ impl Place {
             // Worth as much as a refusal: it might be an ancestor's, or nobody's.
             return self.give_up(now, from, random);
         }
-        // What it says beyond what the source has signed can only be what came since the last pulse.
-        let most = beat
-            .pulse
-            .head
-            .saturating_add(self.config.kept_messages as u64 / 2);
-        let head = head.clamp(beat.pulse.head, most);
         let mut siblings = Siblings::default();
         siblings.name(now, beat.siblings, self.config.beat * KEPT_BEATS);
         self.pulse = beat.pulse;
@@ -369,7 +362,7 @@ impl Place {
         });
         (self.search, self.attaching, self.decide_at) = (None, None, None);
         self.failures = 0;
-        Some(Change::Joined { head })
+        Some(Change::Joined)
     }
 
     /// Somebody does not want this member as a child.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 
 use super::{
@@ -97,12 +98,9 @@ impl Led {
         panic!("it does not ask to be a child");
     }
 
-    fn attached(&mut self, transaction: [u8; 8], head: u64, pulse: Pulse) {
-        self.tell(&Message::Attached {
-            transaction,
-            head,
-            beat: beat(pulse),
-        });
+    fn attached(&mut self, transaction: [u8; 8], pulse: Pulse) {
+        let beat = beat(pulse);
+        self.tell(&Message::Attached { transaction, beat });
     }
 }
 
@@ -121,7 +119,7 @@ fn nobody_joins_by_a_pulse_that_the_source_has_not_signed() {
     let mut led = Led::new();
     for pulse in [Pulse::unsigned(u64::MAX), tree().sign_pulse(&key(), 0, 5)] {
         let transaction = led.attach();
-        led.attached(transaction, u64::MAX, pulse);
+        led.attached(transaction, pulse);
         let told = events(&mut led.member);
         assert!(
             !told
@@ -132,7 +130,7 @@ fn nobody_joins_by_a_pulse_that_the_source_has_not_signed() {
     }
     // It has not lost heart: who has the source's pulse is its parent.
     let transaction = led.attach();
-    led.attached(transaction, 7, tree().sign_pulse(&key(), 6, 7));
+    led.attached(transaction, tree().sign_pulse(&key(), 6, 7));
     assert!(led.member.is_connected(led.now));
     assert_eq!(led.member.parent(), Some(at(LIAR)));
 }
@@ -141,25 +139,25 @@ fn nobody_joins_by_a_pulse_that_the_source_has_not_signed() {
 fn numbers_far_ahead_cut_nobody_off() {
     let mut led = Led::new();
     let transaction = led.attach();
-    led.attached(transaction, u64::MAX, tree().sign_pulse(&key(), 6, 1000));
-    let kept = Config::receiver("news", [0; 32], Vec::new()).kept_messages as u64;
-    let status = led.member.status(led.now);
-    assert!(
-        status.connected && status.head == 1000 + kept / 2,
-        "{status:?}"
-    );
-
+    led.attached(transaction, tree().sign_pulse(&key(), 6, 1000));
     // Nobody has signed this pulse: it is none, and what it says of messages neither.
     led.now += Duration::from_secs(1);
     led.tell(&Message::Beat(beat(Pulse::unsigned(u64::MAX))));
-    assert_eq!(led.member.status(led.now).head, status.head);
-    led.tell(&Message::Beat(beat(tree().sign_pulse(
-        &key(),
-        7,
-        1000 + kept,
-    ))));
-    assert_eq!(led.member.status(led.now).head, 1000 + kept);
-    assert!(led.member.is_connected(led.now));
+    assert_eq!(led.member.status(led.now).head, 1000);
+    events(&mut led.member);
+    let message = tree().sign(&key(), 1000, b"next");
+    led.member.handle(led.now, at(LIAR), message);
+    let payload = Bytes::from_static(b"next");
+    assert_eq!(
+        events(&mut led.member),
+        [Event::Message { seq: 1000, payload }]
+    );
+    led.tell(&Message::Beat(beat(tree().sign_pulse(&key(), 7, 1005))));
+    let status = led.member.status(led.now);
+    assert!(
+        status.connected && (status.head, status.missing) == (1005, 4),
+        "{status:?}"
+    );
 }
 
 #[test]

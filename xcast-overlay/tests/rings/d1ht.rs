@@ -503,6 +503,19 @@ fn events_do_not_end_with_those_who_leave() {
     assert_eq!(wrong(&network), 0);
 }
 
+/// Who leaves while nobody answers it does not try all others first.
+#[test]
+fn who_is_cut_off_leaves_in_time() {
+    let mut network = ring(12, peers(300), |at| config(at, Family::Ipv4));
+    network.run_for(THETA * 3);
+    network.blocked = Some(Box::new(|from, _, _| from == 7));
+    network.act(7, Peer::leave);
+    network.run_for(Duration::from_secs(180));
+    let left = network.events.iter();
+    let left = left.filter(|(_, at, event)| *at == 7 && matches!(event, Event::Left));
+    assert_eq!(left.count(), 1);
+}
+
 #[test]
 fn a_network_grows_from_one_and_look_ups_ask_one_peer() {
     let count = if cfg!(debug_assertions) { 100 } else { 400 };

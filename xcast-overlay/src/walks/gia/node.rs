@@ -234,7 +234,6 @@ impl Node {
         (own_tag, tag): (u32, u32),
         capacity: u32,
         degree: u16,
-        is_proven: bool,
     ) {
         let neighbour = Neighbour {
             own_tag,
@@ -242,16 +241,13 @@ impl Node {
             capacity,
             degree,
             heard: now,
-            is_proven,
+            is_proven: false,
             keys: BTreeSet::new(),
             purse: Purse::default(),
             grant: Grant::default(),
         };
         self.neighbours.0.insert(address, neighbour);
         self.known.insert(address, capacity, &mut self.random);
-        if is_proven {
-            self.tell_all_keys(&[address]);
-        }
     }
 
     fn drop_neighbour(&mut self, address: SocketAddr) {
@@ -282,7 +278,7 @@ impl Node {
         }
         let own_tag = u32::from_be_bytes(self.random.octets());
         self.accept(from, own_tag);
-        self.add(now, from, (own_tag, tag), capacity, degree, false);
+        self.add(now, from, (own_tag, tag), capacity, degree);
     }
 
     fn accept(&mut self, to: SocketAddr, tag: u32) {
@@ -556,8 +552,7 @@ impl Node {
                         Verdict::Instead(victim) => self.drop_neighbour(victim),
                         Verdict::Accept => {}
                     }
-                    // It was asked: so it is there.
-                    self.add(now, from, (own_tag, tag), capacity, degree, true);
+                    self.add(now, from, (own_tag, tag), capacity, degree);
                 }
             }
             Message::Reject { others } => {
@@ -754,6 +749,19 @@ mod tests {
         assert_eq!(keys.len(), 2000usize.div_ceil(MAX_KEYS), "{keys:?}");
         node.take(now, other, beat(tag));
         assert_eq!(sent(&mut node), []);
+        // Nor does it say much that somebody accepts who has been asked.
+        let third = SocketAddr::from(([198, 51, 100, 3], 4000));
+        node.asked.insert(third, (9, now + Duration::from_secs(3)));
+        let accept = Message::Accept {
+            tag: 1,
+            capacity: 100,
+            degree: 1,
+        };
+        node.take(now, third, accept);
+        assert_eq!(sent(&mut node), []);
+        assert!(node.neighbours.0.contains_key(&third));
+        node.take(now, third, beat(9));
+        assert_eq!(sent(&mut node).len(), keys.len());
     }
 
     /// A search has failed when all its walkers have ended, and not when one has twice.
