@@ -126,9 +126,11 @@ impl<R> Outgoing<R> {
             let first = self.waiting[queue].front()?;
             let is_late = first.until <= now;
             let octets = sent_octets(&first.transmit, self.way);
-            let is_there = self.budget.available(now) >= self.needed(queue, octets);
-            if !is_late && !(is_there && self.budget.take(now, octets)) {
-                return None;
+            if !is_late {
+                let is_there = self.budget.available(now) >= self.needed(queue, octets);
+                if !is_there || !self.budget.take(now, octets) {
+                    return None;
+                }
             }
             let Waiting {
                 transmit, request, ..
