@@ -69,7 +69,9 @@ enum Verb {
     )]
     Near(cli::near::NearArgs),
     /// What the lists of all overlays save on each topology
-    #[command(after_help = "EXAMPLE:\n  xcast-sim lists --peers 300 --seeds 2")]
+    #[command(
+        after_help = "EXAMPLES:\n  xcast-sim lists --peers 300 --seeds 2\n  xcast-sim lists --overlay meridian --topology transit-stub --seeds 1"
+    )]
     Lists(cli::lists::ListsArgs),
     /// How overlays come through churn and loss, and how soon they are right again
     #[command(

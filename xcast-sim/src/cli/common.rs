@@ -8,10 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, builder::PossibleValuesParser};
 use serde::Serialize;
 use xcast_sim::{
-    experiments::{Source, reference_models},
+    experiments::{Overlay, Source, reference_models},
     fanout::Family,
     topology::{Model, Parts, read_edge_list, read_graphml},
 };
@@ -114,6 +114,27 @@ impl Topologies {
     /// The maps that were asked for, or else the generated graphs.
     pub fn sources(&self) -> Result<Vec<Source>> {
         self.graphs.sources(self.topology)
+    }
+}
+
+/// Which overlays.
+#[derive(Debug, Args)]
+pub struct Overlays {
+    /// Only this overlay; may be given several times
+    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
+    overlay: Vec<String>,
+}
+
+impl Overlays {
+    /// Those that were asked for, or all.
+    pub fn chosen(&self) -> impl Iterator<Item = Overlay> {
+        let is_asked_for = |overlay: &Overlay| {
+            self.overlay
+                .iter()
+                .any(|wanted| wanted.eq_ignore_ascii_case(overlay.name()))
+        };
+        let all = Overlay::ALL.into_iter();
+        all.filter(move |overlay| self.overlay.is_empty() || is_asked_for(overlay))
     }
 }
 

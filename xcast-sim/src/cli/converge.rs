@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use clap::{Args, builder::PossibleValuesParser};
-use xcast_sim::experiments::{Converge, ConvergeRow, Overlay};
+use clap::Args;
+use xcast_sim::experiments::{Converge, ConvergeRow};
 
 use super::{
-    common::{Common, memory_mib, percent, sure, within},
+    common::{Common, Overlays, memory_mib, percent, sure, within},
     table::Table,
 };
 
@@ -16,9 +16,8 @@ use super::{
 pub struct ConvergeArgs {
     #[command(flatten)]
     common: Common,
-    /// Only this overlay; may be given several times
-    #[arg(long, ignore_case = true, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
-    overlay: Vec<String>,
+    #[command(flatten)]
+    overlays: Overlays,
     /// Nodes [default: 10,000 where they take few minutes, and else 2,000 or 1,000]
     #[arg(long, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     peers: Option<u32>,
@@ -42,16 +41,8 @@ pub struct ConvergeArgs {
 /// Runs it.
 pub fn converge(args: &ConvergeArgs) -> Result<()> {
     let mut rows = Vec::new();
-    for overlay in Overlay::ALL {
+    for overlay in args.overlays.chosen() {
         let name = overlay.name();
-        if !args.overlay.is_empty()
-            && !args
-                .overlay
-                .iter()
-                .any(|wanted| wanted.eq_ignore_ascii_case(name))
-        {
-            continue;
-        }
         let experiment = Converge {
             overlay,
             peers: args

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, builder::PossibleValuesParser};
-use xcast_sim::experiments::{Lists, ListsRow, Overlay};
+use clap::Args;
+use xcast_sim::experiments::{Lists, ListsRow};
 
 use super::{
-    common::{Common, Topologies, sure},
+    common::{Common, Overlays, Topologies, sure},
     table::Table,
 };
 
@@ -18,9 +18,8 @@ pub struct ListsArgs {
     common: Common,
     #[command(flatten)]
     topologies: Topologies,
-    /// Only this overlay; may be given several times
-    #[arg(long, value_parser = PossibleValuesParser::new(Overlay::ALL.map(Overlay::name)))]
-    overlay: Vec<String>,
+    #[command(flatten)]
+    overlays: Overlays,
     /// Nodes of each overlay
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     peers: u32,
@@ -33,11 +32,8 @@ pub struct ListsArgs {
 pub fn lists(args: &ListsArgs) -> Result<()> {
     let sources = args.topologies.sources()?;
     let mut rows = Vec::new();
-    for overlay in Overlay::ALL {
+    for overlay in args.overlays.chosen() {
         let name = overlay.name();
-        if !args.overlay.is_empty() && !args.overlay.iter().any(|wanted| wanted == name) {
-            continue;
-        }
         let experiment = Lists {
             overlay,
             peers: args.peers as usize,
