@@ -30,6 +30,9 @@ pub struct ConvergeArgs {
     /// Datagrams that are lost meanwhile, in percent; and half as many packets on first links
     #[arg(long, default_value_t = 1.0, value_parser = percent)]
     loss: f64,
+    /// How much longer a datagram may take meanwhile, in milliseconds
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(..=10_000))]
+    jitter: u32,
     /// Nodes that vanish at one moment afterwards, in percent
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(..=90))]
     blow: u32,
@@ -52,6 +55,7 @@ pub fn converge(args: &ConvergeArgs) -> Result<()> {
             session: Duration::from_secs_f64(args.session * 60.0),
             churn: Duration::from_secs_f64(args.churn * 60.0),
             loss_percent: args.loss,
+            jitter: Duration::from_millis(args.jitter.into()),
             blow_percent: args.blow as usize,
             operations: args.operations as usize,
         };

@@ -47,6 +47,8 @@ pub struct Converge {
     /// Of a hundred datagrams, so many are lost meanwhile; and half as many packets on first links, for
     /// all of their receivers.
     pub loss_percent: f64,
+    /// How much longer a datagram may take meanwhile.
+    pub jitter: Duration,
     /// Of a hundred nodes, so many vanish at one moment.
     pub blow_percent: usize,
     /// Operations when calm, and as many under churn.
@@ -64,6 +66,8 @@ pub struct ConvergeRow {
     pub session_s: f64,
     /// Of a hundred datagrams, so many were lost.
     pub loss_percent: f64,
+    /// How much longer a datagram took at most, in seconds.
+    pub jitter_s: f64,
     /// Of a hundred nodes, so many vanished at one moment.
     pub blow_percent: usize,
     /// One network for each.
@@ -183,6 +187,7 @@ impl Converge {
             peers: self.peers,
             session_s: self.session.as_secs_f64(),
             loss_percent: self.loss_percent,
+            jitter_s: self.jitter.as_secs_f64(),
             blow_percent: self.blow_percent,
             seeds: self.seeds.clone(),
             calm_percent: of(|sample| sample.calm)?,
@@ -210,7 +215,7 @@ impl Converge {
             first_link_loss: (loss / 2.0).round() as usize,
             loss: loss.round() as usize,
             duplicates: loss.round() as usize,
-            jitter: Duration::from_millis(40),
+            jitter: self.jitter,
             ..Faults::default()
         };
         let (began, sent) = (run.world.now, run.world.sent);
@@ -419,6 +424,7 @@ mod tests {
                 session: Duration::from_secs(3600),
                 churn: Duration::from_secs(120),
                 loss_percent: 1.0,
+                jitter: Duration::from_millis(40),
                 blow_percent: 10,
                 operations: 40,
             };
@@ -455,6 +461,7 @@ mod tests {
                 session: Duration::from_secs(600),
                 churn: Duration::from_secs(60),
                 loss_percent: 2.0,
+                jitter: Duration::from_millis(40),
                 blow_percent: 10,
                 operations: 20,
             };
