@@ -18,6 +18,7 @@ use xcast_overlay::{
     id::Id,
     kademlia,
     krpc::{Family, signing_key},
+    members::{Members, MembersConfig},
     meridian,
     others::{can, flood, freenet, tapestry},
     ring::Position,
@@ -96,6 +97,33 @@ impl Subject for d1ht::Peer {
             0 => self.leave(now),
             1 => self.join(now, &[address(0), address(1)]),
             _ => drop(self.lookup(now, key(what))),
+        }
+    }
+}
+
+impl Subject for Members {
+    fn create(at: usize, now: Instant, random: Random) -> Self {
+        let key = signing_key([at as u8 + 1; 32]);
+        let mut member = Self::new(MembersConfig::new("orders", key, vec![address(at)]), random);
+        member.join(now, &earlier(at));
+        member
+    }
+
+    fn command(&mut self, now: Instant, what: u16) {
+        let others: Vec<Id> = self.present().collect();
+        match what % 8 {
+            0 => self.leave(now),
+            1 => self.join(now, &[address(0), address(1)]),
+            2 => self.push_table(now, &others, &others),
+            3 => self.exchange_state(now, &others, what.to_be_bytes().to_vec()),
+            4 | 5 => {
+                for other in others {
+                    self.subscribe(now, other, "topic", what % 16 < 8);
+                }
+            }
+            _ => {
+                self.publish(now, "topic", what.to_be_bytes().to_vec());
+            }
         }
     }
 }
@@ -434,6 +462,7 @@ any_order! {
     gia: gia::Node,
     lms: lms::Node,
     flooding: flood::Node,
+    members: Members,
     trees: Member,
     can: can::Node,
     tapestry: tapestry::Node,
