@@ -17,7 +17,7 @@
 //!   otherwise, at most min(6, burst / (40 + 5 entries)).
 //! * **Exploration**: with more than half of the burst left, a peer asks those before the largest gaps
 //!   of its table, each in relation to its distance, for 5 entries. So the density of entries becomes
-//!   inverse to distance: of 300 peers one knows 2 to 6 in each octave on average, successors included. Who passes on a
+//!   inverse to distance, to within a factor of two: of 300 peers one knows 2 to 6 in each octave on average, successors included. Who passes on a
 //!   look-up or explores becomes no entry by that: most that do are close behind, for whom this peer is near. Answers
 //!   are paid for by those that answer, so a peer explores no more than the answers that it causes fit
 //!   into half of a budget like its own.

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     chord::{
         Event, LookupId,
+        goodbyes::Goodbyes,
         message::{Entry, Forward, Message},
         neighbours::Neighbours,
     },
@@ -69,8 +70,7 @@ pub struct Accordion {
     table: Table,
     parallel: usize,
     phase: Phase,
-    /// Neighbours that have yet to take note that this peer leaves.
-    goodbyes: usize,
+    goodbyes: Goodbyes,
     bootstrap: Vec<SocketAddr>,
     random: Random,
     peers: Peers,
@@ -173,7 +173,7 @@ impl Accordion {
             table: Table::new(me.position, config.alive, config.max_peers),
             parallel: config.parallel.0,
             phase: Phase::Alone,
-            goodbyes: 0,
+            goodbyes: Goodbyes::default(),
             bootstrap: Vec::new(),
             peers: Peers::new(MAX_MEASURED, config.pace),
             fanouts: Fanouts::new(),
@@ -270,7 +270,7 @@ impl Accordion {
         if to.is_empty() {
             self.out.tell(Event::Left);
         }
-        self.goodbyes = to.len();
+        self.goodbyes = Goodbyes::new(to.len());
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
             now,
@@ -285,11 +285,8 @@ impl Accordion {
 
     /// A neighbour knows that this peer leaves, or does not answer.
     fn said_goodbye(&mut self) {
-        if self.goodbyes > 0 {
-            self.goodbyes -= 1;
-            if self.goodbyes == 0 {
-                self.out.tell(Event::Left);
-            }
+        if self.goodbyes.said() {
+            self.out.tell(Event::Left);
         }
     }
 
@@ -554,9 +551,14 @@ impl Accordion {
                     ..new(peer)
                 },
             );
-            if self.neighbours.heard(peer) {
-                self.stabilise_soon(now);
-            }
+            self.is_there(now, peer);
+        }
+    }
+
+    /// A peer is there: it may be the next on the ring.
+    fn is_there(&mut self, now: Instant, peer: Contact) {
+        if self.neighbours.heard(peer) {
+            self.stabilise_soon(now);
         }
     }
 
@@ -565,8 +567,8 @@ impl Accordion {
     fn asked_by(&mut self, now: Instant, peer: Contact, uptime_s: u16) {
         if self.table.knows(peer) {
             self.heard(now, peer, Some(uptime_s));
-        } else if self.is_member() && peer != self.me && self.neighbours.heard(peer) {
-            self.stabilise_soon(now);
+        } else if self.is_member() && peer != self.me {
+            self.is_there(now, peer);
         }
     }
 

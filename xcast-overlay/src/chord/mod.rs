@@ -36,6 +36,7 @@
 
 mod event;
 mod fingers;
+pub(crate) mod goodbyes;
 mod lookup;
 pub(crate) mod message;
 pub(crate) mod neighbours;

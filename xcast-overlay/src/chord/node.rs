@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::{
     event::{Event, LookupId},
+    goodbyes::Goodbyes,
     lookup::Lookup,
     message::{Entry, Message},
     neighbours::Neighbours,
@@ -49,8 +50,7 @@ pub struct Node<R> {
     neighbours: Neighbours,
     routes: R,
     phase: Phase,
-    /// Neighbours that have yet to take note that this peer leaves.
-    goodbyes: usize,
+    goodbyes: Goodbyes,
     bootstrap: Vec<SocketAddr>,
     random: Random,
     peers: Peers,
@@ -105,7 +105,7 @@ impl<R: Routes> Node<R> {
             neighbours: Neighbours::new(me, settings.successors),
             routes,
             phase: Phase::Alone,
-            goodbyes: 0,
+            goodbyes: Goodbyes::default(),
             bootstrap: Vec::new(),
             peers: Peers::new(MAX_MEASURED, settings.pace),
             fanouts: Fanouts::new(),
@@ -185,7 +185,7 @@ impl<R: Routes> Node<R> {
         if to.is_empty() {
             self.out.tell(Event::Left);
         }
-        self.goodbyes = to.len();
+        self.goodbyes = Goodbyes::new(to.len());
         let to = to.iter().map(|peer| (peer.address, Tag::Leave)).collect();
         self.ask(
             now,
@@ -369,11 +369,8 @@ impl<R: Routes> Node<R> {
 
     /// A neighbour knows that this peer leaves, or does not answer.
     fn said_goodbye(&mut self) {
-        if self.goodbyes > 0 {
-            self.goodbyes -= 1;
-            if self.goodbyes == 0 {
-                self.out.tell(Event::Left);
-            }
+        if self.goodbyes.said() {
+            self.out.tell(Event::Left);
         }
     }
 

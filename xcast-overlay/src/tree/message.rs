@@ -69,22 +69,23 @@ impl TreeKey {
 
     /// Whether the source has signed a pulse.
     pub fn is_pulse_signed(&self, pulse: &Pulse) -> bool {
-        let signed = Signed {
-            body: Pulse::body(pulse.number, pulse.head),
-            key: self.source,
-            signature: pulse.signature,
-        };
-        signed.is_valid(Purpose::Pulse, self.id.octets())
+        let body = Pulse::body(pulse.number, pulse.head);
+        self.is_of_source(Purpose::Pulse, body, pulse.signature)
     }
 
     /// Whether the source has signed a message of the stream.
     pub fn is_signed(&self, data: &Data) -> bool {
+        self.is_of_source(Purpose::Stream, data.body.clone(), data.signature)
+    }
+
+    fn is_of_source(&self, purpose: Purpose, body: Bytes, signature: [u8; 64]) -> bool {
+        let key = self.source;
         let signed = Signed {
-            body: data.body.clone(),
-            key: self.source,
-            signature: data.signature,
+            body,
+            key,
+            signature,
         };
-        signed.is_valid(Purpose::Stream, self.id.octets())
+        signed.is_valid(purpose, self.id.octets())
     }
 }
 

@@ -84,14 +84,12 @@ impl Place {
     pub fn new(now: Instant, config: Arc<Config>, tree: TreeKey, random: &mut Random) -> Self {
         let is_source = config.signing_key.is_some();
         let first = config.first_seq;
-        let key = config.signing_key.as_ref();
+        let pulse = config.signing_key.as_ref();
+        let pulse = pulse.map(|key| tree.sign_pulse(key, first, first));
         Self {
             tree,
             token: u64::from_be_bytes(random.octets()),
-            pulse: match key {
-                Some(key) => tree.sign_pulse(key, first, first),
-                None => Pulse::unsigned(0),
-            },
+            pulse: pulse.unwrap_or(Pulse::unsigned(0)),
             pulse_at: now,
             depth: 0,
             parent: None,

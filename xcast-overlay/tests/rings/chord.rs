@@ -14,7 +14,7 @@ use xcast_overlay::{
     runtime::{Protocol, Random, Transmit},
 };
 
-use crate::network::{Faults, Network, address, addresses, note, peers};
+use crate::network::{LOSSY, Network, address, addresses, note, peers};
 
 /// What Chord and EpiChord have in common, for tests.
 pub trait Ring: Protocol<Event = Event> + Sized {
@@ -339,13 +339,7 @@ fn who_leaves_is_told_so_once() {
 fn look_ups_succeed_with_churn_and_loss() {
     let count = peers(150);
     let mut network = grown(5, count, epichord(3), Family::Ipv4);
-    network.faults = Faults {
-        first_link_loss: 10,
-        loss: 20,
-        duplicates: 50,
-        truncated: 10,
-        jitter: Duration::from_millis(100),
-    };
+    network.faults = LOSSY;
     let (mut right, mut all) = (0, 0);
     for _ in 0..40 {
         // Sessions of ten minutes.

@@ -14,7 +14,7 @@ use xcast_overlay::{
     runtime::{Mode, Protocol as _, Random, Transmit},
 };
 
-use crate::network::{Faults, Network, address, note, peers};
+use crate::network::{Faults, LOSSY, Network, address, note, peers};
 
 const THETA: Duration = Duration::from_secs(2);
 
@@ -390,11 +390,8 @@ fn tables_are_right_after_churn_with_loss() {
         };
         let mut network = ring(8, count, config);
         network.faults = Faults {
-            first_link_loss: 10,
-            loss: 20,
-            duplicates: 50,
-            truncated: 10,
             jitter: Duration::from_millis(200),
+            ..LOSSY
         };
         churn(&mut network, 1.0, THETA * 60, config);
         let during = wrong(&network);

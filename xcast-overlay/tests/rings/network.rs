@@ -1,11 +1,25 @@
 //! What these tests have in common: peers on a port of their own, and how many there are.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, time::Instant};
+use std::{
+    cell::RefCell,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 pub use xcast_overlay::memory::{Faults, World as Network};
 use xcast_overlay::{
     krpc::Family,
     runtime::{Protocol, Transmit},
+};
+
+/// What goes wrong on the way of a ring that has to live with it.
+pub const LOSSY: Faults = Faults {
+    first_link_loss: 10,
+    loss: 20,
+    duplicates: 50,
+    truncated: 10,
+    jitter: Duration::from_millis(100),
 };
 
 /// What was sent: when, by whom.

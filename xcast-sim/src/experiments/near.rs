@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -48,7 +49,7 @@ pub struct Near {
 }
 
 /// What is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Wanted {
     /// The node closest to another one.
@@ -123,10 +124,21 @@ struct Sample {
     receivers: f64,
 }
 
+/// One tree: sums over the members that the message reached.
+#[derive(Debug, Default)]
+struct TreeSample {
+    members: f64,
+    reached: f64,
+    took_ms: f64,
+    stretch: f64,
+    step_ms: f64,
+    depth: f64,
+}
+
 impl Near {
     /// What Meridian finds; `progress` is told of each network. Nothing without seeds.
     pub fn meridian(&self, mut progress: impl FnMut(&str)) -> Vec<NearRow> {
-        let mut samples: BTreeMap<usize, Vec<Sample>> = BTreeMap::new();
+        let mut samples: BTreeMap<Wanted, Vec<Sample>> = BTreeMap::new();
         for seed in &self.seeds {
             let (mut world, map) = self.world(*seed, |at, random| {
                 let seeds = (0..2.min(at))
@@ -137,14 +149,14 @@ impl Near {
                 }
             });
             world.run_for(SETTLE);
-            for (at, wanted) in Wanted::ALL.into_iter().enumerate() {
+            for wanted in Wanted::ALL {
                 let sample = self.ask(&mut world, &map, wanted);
-                samples.entry(at).or_default().push(sample);
+                samples.entry(wanted).or_default().push(sample);
             }
             progress(&format!("Meridian, seed {seed}"));
         }
         let rows = samples.into_iter();
-        rows.filter_map(|(at, samples)| self.row(Wanted::ALL[at], &samples))
+        rows.filter_map(|(wanted, samples)| self.row(wanted, &samples))
             .collect()
     }
 
@@ -181,19 +193,15 @@ impl Near {
         &self,
         seed: u64,
         mut create: impl FnMut(usize, &mut Random) -> F,
-    ) -> (World<P>, Map) {
+    ) -> (World<P>, Rc<Map>) {
         let mut world = World::new(seed);
         let mut hosts: Vec<usize> = (0..self.latencies.hosts()).collect();
         let all = hosts.len();
         world.random.choose(&mut hosts, all);
         hosts.truncate(self.hosts);
-        let map = Map {
-            latencies: self.latencies.clone(),
-            addresses: (0..hosts.len()).map(|at| self.place(at)).collect(),
-            places: (0..hosts.len()).map(|at| (self.place(at), at)).collect(),
-            hosts,
-        };
-        let ways = map.clone();
+        let latencies = self.latencies.clone();
+        let map = Rc::new(Map { latencies, hosts });
+        let ways = Rc::clone(&map);
         world.latency = Box::new(move |from, to| ways.rtt(from, to) / 2);
         for at in 0..map.hosts.len() {
             let create = create(at, &mut world.random);
@@ -222,19 +230,20 @@ impl Near {
         let mut asked = BTreeMap::new();
         let mut random_ms = Vec::new();
         for _ in 0..self.queries {
-            let (goal, target) = map.goal(&mut world.random, wanted);
+            let (goal, targets) = self.goal(map, &mut world.random, wanted);
             // A node is no answer to who is closest to it.
-            let others: Vec<usize> = (0..count).filter(|at| Some(*at) != target).collect();
+            let is_target = |at: &usize| targets[..] == [*at];
+            let others: Vec<usize> = (0..count).filter(|at| !is_target(at)).collect();
             let from = others[world.random.below(others.len())];
             let any = others[world.random.below(others.len())];
             let best = others
                 .iter()
-                .map(|at| map.distance(*at, &goal))
+                .map(|at| map.distance(*at, &goal, &targets))
                 .min()
                 .unwrap_or_default();
-            random_ms.push(ms(map.distance(any, &goal) - best));
+            random_ms.push(ms(map.distance(any, &goal, &targets) - best));
             let query = world.act(from, |node, now| node.query(now, goal.clone()));
-            asked.insert((from, query), (goal, best));
+            asked.insert((from, query), (goal, targets, best));
             world.run_for(QUERY_PAUSE);
         }
         world.run_for(PATIENCE);
@@ -252,12 +261,12 @@ impl Near {
             else {
                 continue;
             };
-            let (Some((goal, best)), Some(found)) =
+            let (Some((goal, targets, best)), Some(found)) =
                 (asked.remove(&(at, query)), world.place(found))
             else {
                 continue;
             };
-            let error = map.distance(found, &goal).saturating_sub(best);
+            let error = map.distance(found, &goal, &targets).saturating_sub(best);
             errors_ms.push(ms(error));
             best_ones += f64::from(u8::from(error.is_zero()));
             hops_of_all += f64::from(hops);
@@ -279,10 +288,30 @@ impl Near {
         }
     }
 
+    /// A goal around random nodes, and where these are.
+    fn goal(&self, map: &Map, random: &mut Random, wanted: Wanted) -> (Goal, Vec<usize>) {
+        let mut all: Vec<usize> = (0..map.hosts.len()).collect();
+        random.choose(&mut all, TARGETS);
+        all.truncate(TARGETS);
+        match wanted {
+            Wanted::Closest => (Goal::closest(self.place(all[0])), vec![all[0]]),
+            Wanted::Central => {
+                let targets = all.iter().map(|at| self.place(*at));
+                (Goal::central(targets.collect()), all)
+            }
+            // The first one is an answer, with a tenth to spare.
+            Wanted::Within => {
+                let first = all.remove(0);
+                let bound = |at: &usize| (self.place(*at), map.rtt(first, *at).mul_f64(1.1));
+                (Goal::Within(all.iter().map(bound).collect()), all)
+            }
+        }
+    }
+
     /// Trees with parents by latency, and by depth alone.
     pub fn trees(&self, mut progress: impl FnMut(&str)) -> Vec<NearTreeRow> {
         let rows = [true, false].map(|by_latency| {
-            let samples: Vec<[f64; 5]> = self
+            let samples: Vec<TreeSample> = self
                 .seeds
                 .iter()
                 .map(|seed| self.tree(*seed, by_latency))
@@ -292,25 +321,24 @@ impl Near {
             } else {
                 "tree, parents by depth"
             });
-            let of = |at: usize| {
-                Estimate::of(&samples.iter().map(|sample| sample[at]).collect::<Vec<_>>())
+            let of = |value: fn(&TreeSample) -> f64| {
+                Estimate::of(&samples.iter().map(value).collect::<Vec<_>>())
             };
             Some(NearTreeRow {
                 by_latency,
                 hosts: self.hosts,
                 seeds: self.seeds.clone(),
-                reached_percent: of(4)?,
-                took_ms: of(0)?,
-                stretch: of(1)?,
-                step_ms: of(2)?,
-                depth: of(3)?,
+                reached_percent: of(|sample| 100.0 * sample.reached / sample.members.max(1.0))?,
+                took_ms: of(|sample| sample.took_ms / sample.reached.max(1.0))?,
+                stretch: of(|sample| sample.stretch / sample.reached.max(1.0))?,
+                step_ms: of(|sample| sample.step_ms / sample.reached.max(1.0))?,
+                depth: of(|sample| sample.depth / sample.reached.max(1.0))?,
             })
         });
         rows.into_iter().flatten().collect()
     }
 
-    /// Times, stretch, steps and depth of one tree.
-    fn tree(&self, seed: u64, by_latency: bool) -> [f64; 5] {
+    fn tree(&self, seed: u64, by_latency: bool) -> TreeSample {
         let key = signing_key([1; 32]);
         let (mut world, map) = self.world(seed, |at, random| {
             let mut config = if at == 0 {
@@ -338,33 +366,31 @@ impl Near {
         let began = world.now;
         world.act(0, |source, now| source.send(now, b"news").is_ok());
         world.run_for(Duration::from_secs(20));
-        let mut sums = [0.0; 5];
-        let mut members = 0.0;
+        let mut sample = TreeSample {
+            members: (map.hosts.len() - 1) as f64,
+            ..TreeSample::default()
+        };
         for (when, at, event) in std::mem::take(&mut world.events) {
             let status = world.node(at).status(world.now);
             let parent = status.parent.and_then(|parent| world.place(parent));
             if let (tree::Event::Message { .. }, Some(parent)) = (event, parent) {
                 let took = when - began;
-                members += 1.0;
-                sums[0] += ms(took);
-                sums[1] += took.as_secs_f64() / (map.rtt(0, at) / 2).as_secs_f64();
-                sums[2] += ms(map.rtt(parent, at) / 2);
-                sums[3] += f64::from(status.depth);
+                sample.reached += 1.0;
+                sample.took_ms += ms(took);
+                sample.stretch += took.as_secs_f64() / (map.rtt(0, at) / 2).as_secs_f64();
+                sample.step_ms += ms(map.rtt(parent, at) / 2);
+                sample.depth += f64::from(status.depth);
             }
         }
-        let mut means = sums.map(|sum| sum / f64::max(members, 1.0));
-        means[4] = 100.0 * members / (map.hosts.len() - 1).max(1) as f64;
-        means
+        sample
     }
 }
 
 /// Which host with measured round trips is at which place.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Map {
     latencies: Latencies,
     hosts: Vec<usize>,
-    addresses: Vec<SocketAddr>,
-    places: BTreeMap<SocketAddr, usize>,
 }
 
 impl Map {
@@ -372,33 +398,13 @@ impl Map {
         self.latencies.rtt(self.hosts[one], self.hosts[other])
     }
 
-    /// How far a node is from a goal, in truth.
-    fn distance(&self, at: usize, goal: &Goal) -> Duration {
-        let targets = goal.targets();
+    /// How far a node is from a goal around these targets, in truth.
+    fn distance(&self, at: usize, goal: &Goal, targets: &[usize]) -> Duration {
         let rtts: Vec<Option<Duration>> = targets
             .iter()
-            .map(|target| Some(self.rtt(at, *self.places.get(target)?)))
+            .map(|target| Some(self.rtt(at, *target)))
             .collect();
         goal.distance(&rtts).unwrap_or(Duration::MAX)
-    }
-
-    /// A goal around random hosts, and the one that is asked about, if it is a single one.
-    fn goal(&self, random: &mut Random, wanted: Wanted) -> (Goal, Option<usize>) {
-        let mut all: Vec<usize> = (0..self.hosts.len()).collect();
-        random.choose(&mut all, TARGETS);
-        let (first, others) = (all[0], &all[1..TARGETS]);
-        match wanted {
-            Wanted::Closest => (Goal::closest(self.addresses[first]), Some(first)),
-            Wanted::Central => {
-                let targets = all[..TARGETS].iter().map(|at| self.addresses[*at]);
-                (Goal::central(targets.collect()), None)
-            }
-            // The first one is an answer, with a tenth to spare.
-            Wanted::Within => {
-                let bound = |at: &usize| (self.addresses[*at], self.rtt(first, *at).mul_f64(1.1));
-                (Goal::Within(others.iter().map(bound).collect()), None)
-            }
-        }
     }
 }
 
